@@ -1,0 +1,23 @@
+"""The errors lorgnette raises on purpose: one sentence that says what was wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class LorgnetteError(Exception):
+    """Base of every error that is the input's fault and not lorgnette's. The command line prints it without a traceback."""
+
+
+class SettingsError(LorgnetteError):
+    """A setting is unknown, has the wrong type, or contradicts another one."""
+
+
+class DataError(LorgnetteError):
+    """A sample, row or folder of data cannot be used."""
+
+
+class ImageError(DataError):
+    """An image cannot be read: truncated, not an image, or too large to open safely."""
+
+
+class CheckpointError(LorgnetteError):
+    """A checkpoint folder is incomplete, mis-shaped, or of an unknown family."""

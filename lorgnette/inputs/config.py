@@ -1,0 +1,46 @@
+"""Settings of what goes in: how images are sized and split, and which tokens have a special meaning."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pydantic
+
+from lorgnette.settings import Settings
+
+
+class ImageConfig(Settings):
+    """How an image becomes patches. Defaults are Idefics2's: its own aspect ratio, sides between 378 and 980 pixels."""
+
+    policy: Literal["native", "square"] = "native"
+    """`native` keeps the aspect ratio (Table 5); `square` stretches to `longest` x `longest`."""
+    shortest: int = 378
+    longest: int = 980
+    patch: int = 14
+    grid: int = 70
+    positions: Literal["parity", "exact"] = "parity"
+    """Position ids of patches: equal to the published classes, or by exact integer arithmetic."""
+    keep_aspect: bool = False
+    """Do not distort images thinner than shortest : longest (the published sizes do)."""
+    split: bool = False
+    """Four quadrants and the whole instead of the whole alone (§3.4). A call can say otherwise."""
+    max_pixels: int = 178_956_970
+    """Images of more pixels than this are refused unopened."""
+
+    @pydantic.model_validator(mode="after")
+    def _sizes_fit(self) -> ImageConfig:
+        if self.shortest > self.longest:
+            raise ValueError(f"shortest side {self.shortest} exceeds longest side {self.longest}")
+        if self.longest > self.patch * self.grid:
+            raise ValueError(
+                f"longest side {self.longest} exceeds the position table: {self.grid} patches of {self.patch} pixels"
+            )
+        return self
+
+
+class SpecialTokens(Settings):
+    """The tokens of Idefics2's protocol. An image is `around`, visual tokens, `around`; neighbours share one `around`."""
+
+    around_image: str = "<fake_token_around_image>"
+    image: str = "<image>"
+    end_of_utterance: str = "<end_of_utterance>"

@@ -1,0 +1,88 @@
+"""`Batch`: flat tensors and their boundaries. No element of it is padding.
+
+All patches of all images lie end to end, all tokens of all documents lie end to end, and `Spans` say where each begins.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+IGNORED = -100
+"""The target of a position from which nothing is learned."""
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Lengths of things that lie end to end: documents of tokens, images of patches. Kept on the host: no device sync."""
+
+    lengths: tuple[int, ...]
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """Where each span begins, then the total: one more entry than there are spans."""
+        return tuple(accumulate(self.lengths, initial=0))
+
+    @property
+    def total(self) -> int:
+        return self.starts[-1]
+
+    @property
+    def longest(self) -> int:
+        return max(self.lengths, default=0)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def starts_on(self, device: torch.device | str) -> Tensor:
+        """`starts` as an int32 tensor (what varlen attention kernels take), made once per device."""
+        cache = self.__dict__.setdefault("_starts_on", {})
+        key = str(device)
+        if key not in cache:
+            cache[key] = torch.tensor(self.starts, dtype=torch.int32, device=device)
+        return cache[key]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a `VLM` is given, for training, evaluation and serving alike. Shapes: see the legend in `model/vlm.py`."""
+
+    tokens_T: Tensor
+    """Token ids of all documents, end to end (int64)."""
+    targets_T: Tensor
+    """What each position should predict: the next token of its document, or `IGNORED` (int64)."""
+    positions_T: Tensor
+    """Position of each token within its own document (int64)."""
+    documents: Spans
+    patches_PC: Tensor
+    """Pixels of all patches of all images, end to end, each flattened as channel, row, column (uint8, 0-255)."""
+    patch_positions_P: Tensor
+    """Row of each patch in the vision encoder's position table (int64)."""
+    images: Spans
+    visual_V: Tensor
+    """Where in `tokens_T` the visual tokens stand, image by image (int64)."""
+    names: tuple[str, ...] = ()
+    """The name of the sample behind each document, for messages."""
+
+    @property
+    def document_starts(self) -> Tensor:
+        """Where each document begins in `tokens_T`, then the total number of tokens (int32)."""
+        return self.documents.starts_on(self.tokens_T.device)
+
+    @property
+    def device(self) -> torch.device:
+        return self.tokens_T.device
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with its tensors on `device`."""
+        moved = {
+            field.name: getattr(self, field.name).to(device, non_blocking=True)
+            for field in dataclasses.fields(self)
+            if isinstance(getattr(self, field.name), Tensor)
+        }
+        return dataclasses.replace(self, **moved)

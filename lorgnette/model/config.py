@@ -1,0 +1,108 @@
+"""Settings of a vision-language model: what each part is and how large. Presets of known backbones are at the end."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pydantic
+
+from lorgnette.settings import Settings
+
+
+class VisionConfig(Settings):
+    """A vision transformer on images of any shape. Defaults are SigLIP-SO400M as Idefics2 uses it."""
+
+    kind: Literal["vit"] = "vit"
+    width: int = 1152
+    layers: int = 27
+    heads: int = 16
+    mlp_width: int = 4304
+    patch: int = 14
+    grid: int = 70
+    """Side of the square table of positions, in patches (980 / 14)."""
+    channels: int = 3
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu_tanh"
+    norm_eps: float = 1e-6
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    """Subtracted from each channel (as a fraction of 255), before dividing by `std`."""
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    @property
+    def patch_width(self) -> int:
+        """Values in one flattened patch: the C of `patches_PC`."""
+        return self.channels * self.patch * self.patch
+
+    @pydantic.model_validator(mode="after")
+    def _heads_divide(self) -> VisionConfig:
+        if self.width % self.heads:
+            raise ValueError(f"vision width {self.width} is not a multiple of its {self.heads} heads")
+        return self
+
+
+class PerceiverConfig(Settings):
+    """SwiGLU modality projection, then a perceiver resampler: each image becomes `latents` visual tokens (paper §3.2)."""
+
+    kind: Literal["perceiver"] = "perceiver"
+    projection_width: int = 14336
+    """Hidden width of the SwiGLU modality projection (Table 13)."""
+    latents: int = 64
+    """Visual tokens per image (Table 4)."""
+    depth: int = 3
+    """Perceiver layers (Table 12)."""
+    heads: int = 16
+    head_width: int = 96
+    kv_heads: int = 4
+    mlp_ratio: int = 4
+    norm_eps: float = 1e-6
+
+
+class LanguageConfig(Settings):
+    """A decoder of the Llama family. Defaults are Mistral-7B-v0.1."""
+
+    kind: Literal["decoder"] = "decoder"
+    family: Literal["llama", "mistral", "qwen2", "qwen3"] = "mistral"
+    """The transformers class that the weights are exported to and named after."""
+    vocabulary: int = 32000
+    """Rows of the pre-trained embedding table, without lorgnette's extra rows."""
+    width: int = 4096
+    layers: int = 32
+    heads: int = 32
+    kv_heads: int = 8
+    head_width: int = 128
+    mlp_width: int = 14336
+    norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    rope_scaling: dict[str, float | str] | None = None
+    """As in transformers' `rope_parameters` (`rope_type`: linear, llama3, ...); None for plain rotary embeddings."""
+    qk_norm: bool = False
+    attention_bias: bool = False
+    """Biases on the query, key and value projections (Qwen2.5)."""
+    tied_embeddings: bool = False
+    sliding_window: int | None = None
+    max_positions: int = 32768
+
+    @pydantic.model_validator(mode="after")
+    def _heads_divide(self) -> LanguageConfig:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} query heads cannot share {self.kv_heads} key-value heads evenly")
+        return self
+
+
+class VLMConfig(Settings):
+    """The whole model: vision encoder, connector, decoder, and how they are joined."""
+
+    vision: VisionConfig = VisionConfig()
+    connector: PerceiverConfig = PerceiverConfig()
+    language: LanguageConfig = LanguageConfig()
+    fusion: Literal["autoregressive"] = "autoregressive"
+    extra_vocabulary: int = 3
+    """Rows added after the pre-trained table: fake token around image, image, end of utterance. Always trainable."""
+    image_token: int = 32001
+    """Id of the token that a visual token takes the place of."""
+    isolate_documents: bool = True
+    """Packed documents see only themselves, positions restarting. False: as the original code, across documents."""
+
+    @property
+    def vocabulary(self) -> int:
+        """All rows of the embedding: pre-trained and extra."""
+        return self.language.vocabulary + self.extra_vocabulary
