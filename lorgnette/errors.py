@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class LorgnetteError(Exception):
-    """Base of every error that is the input's fault and not lorgnette's. The command line prints it without a traceback."""
+    """Base of every error that is the input's fault and not lorgnette's. The command line shows no traceback then."""
 
 
 class SettingsError(LorgnetteError):

@@ -1,7 +1,7 @@
 """`Run`: one frozen, typed tree of settings that decides everything a training run does.
 
-It round-trips through YAML, is hashed to name the run, is saved in every checkpoint, and can be diffed. The order of the
-data is a pure function of (Run, step).
+It round-trips through YAML, is hashed to name the run, is saved in every checkpoint, and can be diffed. The order of
+the data is a pure function of (Run, step).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class PartConfig(Settings):
 
 
 class LoraConfig(Settings):
-    """Low-rank adapters, for parts whose mode is `lora` or `dora`. Rank 64 is the reading that fits Table 3's counts."""
+    """Low-rank adapters, for parts whose mode is `lora` or `dora`. Rank 64 is the reading that fits Table 3."""
 
     rank: int = pydantic.Field(default=64, ge=1)
     alpha: int = pydantic.Field(default=16, ge=1)
@@ -65,7 +65,9 @@ class StageConfig(Settings):
         if not self.sources:
             raise ValueError(f"stage {self.name!r} has no sources to train on")
         if self.micro_batches > self.samples_per_step:
-            raise ValueError(f"stage {self.name!r}: {self.samples_per_step} samples cannot fill {self.micro_batches} packs")
+            raise ValueError(
+                f"stage {self.name!r}: {self.samples_per_step} samples cannot fill {self.micro_batches} packs"
+            )
         if self.connector.mode in ("lora", "dora"):
             raise ValueError(f"stage {self.name!r}: the connector is newly initialised; its mode is full or frozen")
         return self

@@ -96,7 +96,11 @@ class Sample:
 
     @classmethod
     def from_messages(
-        cls, messages: Sequence[Mapping[str, Any]], *, learn: str | None = "assistant", meta: Mapping[str, Any] | None = None
+        cls,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        learn: str | None = "assistant",
+        meta: Mapping[str, Any] | None = None,
     ) -> Sample:
         """Read a conversation in the form that transformers, TRL and OpenAI clients use.
 

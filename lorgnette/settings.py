@@ -134,7 +134,7 @@ def _descend(here: Any, part: str, override: str, create: bool) -> Any:
 
 def _explain(root: type[Settings], problem: Any) -> str:
     """One pydantic problem as a phrase for people."""
-    location = [part for part in problem["loc"]]
+    location = list(problem["loc"])
     key = ".".join(str(part) for part in location)
     if problem["type"] != "extra_forbidden":
         given = "" if problem["type"] == "missing" else f" (given {problem['input']!r:.80})"
@@ -151,7 +151,9 @@ def _fields_at(root: type[Settings], location: list[Any]) -> list[str]:
     for part in location:
         if not isinstance(part, str):
             continue
-        nexts = [c for cls in classes if part in cls.model_fields for c in _classes_in(cls.model_fields[part].annotation)]
+        nexts = [
+            c for cls in classes if part in cls.model_fields for c in _classes_in(cls.model_fields[part].annotation)
+        ]
         classes = nexts or classes  # a union's tag stands in the location without being a field
     return sorted({name for cls in classes for name in cls.model_fields})
 

@@ -39,7 +39,7 @@ class ImageConfig(Settings):
 
 
 class SpecialTokens(Settings):
-    """The tokens of Idefics2's protocol. An image is `around`, visual tokens, `around`; neighbours share one `around`."""
+    """The tokens of Idefics2's protocol. An image is `around`, visual tokens, `around`; neighbours share one."""
 
     around_image: str = "<fake_token_around_image>"
     image: str = "<image>"

@@ -19,7 +19,7 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Spans:
-    """Lengths of things that lie end to end: documents of tokens, images of patches. Kept on the host: no device sync."""
+    """Lengths of things that lie end to end: documents of tokens, images of patches. Kept on the host: no syncs."""
 
     lengths: tuple[int, ...]
 

@@ -40,7 +40,7 @@ class VisionConfig(Settings):
 
 
 class PerceiverConfig(Settings):
-    """SwiGLU modality projection, then a perceiver resampler: each image becomes `latents` visual tokens (paper §3.2)."""
+    """SwiGLU modality projection, then a perceiver resampler: an image becomes `latents` visual tokens (paper §3.2)."""
 
     kind: Literal["perceiver"] = "perceiver"
     projection_width: int = 14336
