@@ -1,0 +1,54 @@
+# `make demo` and `make test` are all the set-up there is: each makes .venv, installs what it needs at the exact versions
+# of constraints.txt, and does its job. A second run installs nothing.
+
+PYTHON ?= $(firstword $(foreach python,python3.11 python3.12 python3.13 python3,$(shell $(python) -c \
+	'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $(python))))
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
+WORKERS ?= 2
+
+.PHONY: help demo test lint fix numbers constraints clean
+.DEFAULT_GOAL := help
+
+help: ## print this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf 'make %-12s %s\n' "$$name" "$$what"; done
+
+demo: $(VENV)/.installed ## build a small model that sees, and the report on it
+	$(BIN)/lorgnette demo
+
+test: lint ## lint, type-check and run every test
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+lint: $(VENV)/.installed-test ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix: $(VENV)/.installed-test ## let ruff format and mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+numbers: $(VENV)/.installed ## refill the numbers in README.md from benchmarks/results
+	$(BIN)/python scripts/readme_numbers.py
+
+constraints: ## choose the newest versions afresh and write constraints.txt
+	scripts/constraints $(PYTHON)
+
+clean: ## remove .venv and caches (runs/ stays)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "lorgnette needs Python 3.11 or newer with venv; install it, or: make PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing lorgnette into $(VENV) (once, a few minutes)"
+	$(PIP) hatchling
+	$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	@echo "Installing the test tools into $(VENV) (once, a minute or two)"
+	$(PIP) --no-build-isolation --editable '.[test]'
+	@touch $@
