@@ -1,0 +1,67 @@
+"""`Task`: a benchmark as a value. It holds samples with their reference answers and says how answers are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lorgnette.errors import DataError
+from lorgnette.eval.metrics.metric import Truth
+from lorgnette.sample import Image, Sample, Text, Turn
+
+
+@dataclass(frozen=True)
+class Task:
+    """A benchmark. `meta` of each sample holds the reference: `answer` or `answers`, and maybe `kind` and `options`.
+
+    Samples may be those of training: what they would teach is cut off before a model sees them (see `prompt_of`).
+    """
+
+    name: str
+    samples: Sequence[Sample]
+    metric: str = "exact_match"
+    """A name in `lorgnette.eval.metrics.METRICS`."""
+    split: str = "test"
+    splits: tuple[str, ...] = ("train", "validation", "test")
+    licence: str = ""
+    expected_size: int | None = None
+    """How many samples the whole split has; another number is an error, so that no score hides missing rows."""
+    prompt: str = "{question}"
+    """How a question is worded, for the record: a change of wording is a change of settings."""
+    answer_by: Literal["generation", "likelihood"] = "generation"
+    """`likelihood` chooses the most likely of the sample's `options`."""
+    max_tokens: int = 16
+    stop: tuple[str, ...] = ("\n",)
+    version: int = 1
+
+
+def prompt_of(sample: Sample) -> Sample:
+    """The sample without what it would teach: learned text at its end is cut, and the assistant's turn with it."""
+    segments = list(sample.segments)
+    while segments and isinstance(segments[-1], Text) and segments[-1].learn:
+        segments.pop()
+    if segments and segments[-1] == Turn("assistant"):
+        segments.pop()
+    return Sample(tuple(segments), sample.meta)
+
+
+def truth_of(sample: Sample) -> Truth:
+    """The reference in a sample's `meta`. Raises DataError naming a sample that has none."""
+    meta = sample.meta
+    answers = meta["answers"] if "answers" in meta else [meta["answer"]] if "answer" in meta else None
+    if answers is None:
+        raise DataError(f"{sample.name}: nothing to score against; put `answer` or `answers` in its meta")
+    return Truth(tuple(map(str, answers)), tuple(map(str, meta.get("options", ()))))
+
+
+def transcript(sample: Sample) -> str:
+    """A prompt as people read it: `[image]` where an image stands, and roles if more than one speaks."""
+    roles = {segment.role for segment in sample.segments if isinstance(segment, Turn)}
+    parts = []
+    for segment in sample.segments:
+        if isinstance(segment, Turn):
+            parts.append(f"\n{segment.role}: " if len(roles) > 1 else "\n")
+        else:
+            parts.append("[image] " if isinstance(segment, Image) else segment.text)
+    return "".join(parts).strip()
