@@ -1,0 +1,39 @@
+"""The table from a source's settings to the source itself."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from lorgnette.data.config import CaptionsConfig, MessagesConfig, QuestionsConfig, SourceConfig
+from lorgnette.errors import DataError
+from lorgnette.sample import Sample
+
+
+class Source(Protocol):
+    """A sequence of samples. `source[index]` depends on nothing but the source's settings and the index."""
+
+    @property
+    def size(self) -> int | None:
+        """Samples held; None when they are made on demand without end."""
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+def open_source(config: SourceConfig, split: str = "train", seed: int = 0) -> Source:
+    """Open a source. Raises: DataError if it holds nothing or cannot be read."""
+    source: Source
+    if isinstance(config, CaptionsConfig):
+        from lorgnette.data.builtin import CaptionSource
+
+        source = CaptionSource(split, seed)
+    elif isinstance(config, QuestionsConfig):
+        from lorgnette.data.builtin import QuestionSource
+
+        source = QuestionSource(split, seed, turns=config.turns, kinds=config.kinds, size=config.size)
+    elif isinstance(config, MessagesConfig):
+        from lorgnette.data.sources.messages import MessagesSource
+
+        source = MessagesSource(config.path)
+    if source.size == 0:
+        raise DataError(f"source {config.kind}: holds no samples for split {split!r}")
+    return source

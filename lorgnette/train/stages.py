@@ -1,0 +1,76 @@
+"""What trains in a stage: one word per part, and the optimiser groups that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from lorgnette.errors import SettingsError
+from lorgnette.model.vlm import VLM
+from lorgnette.run import Mode, PartConfig, StageConfig
+from lorgnette.train.adapters import add_adapters
+
+PARTS = ("vision", "connector", "language", "extra_vocabulary")
+"""Every parameter belongs to exactly one of these."""
+
+
+@dataclass(frozen=True)
+class TrainablePart:
+    """How many parameters a part has, and how many of them train."""
+
+    part: str
+    mode: Mode
+    parameters: int
+    trainable: int
+
+
+def part_of(name: str) -> str:
+    """The part that a parameter belongs to, from its name in the model."""
+    part = name.partition(".")[0]
+    if ".extra" in name or name.startswith("extra"):
+        return "extra_vocabulary"
+    if part not in PARTS:
+        raise SettingsError(f"parameter {name} belongs to none of the parts {', '.join(PARTS)}")
+    return part
+
+
+def part_config(stage: StageConfig, part: str) -> PartConfig:
+    """The settings of a part in a stage. Rows of the extra vocabulary always train, at the language model's rate."""
+    if part == "extra_vocabulary":
+        return PartConfig(mode="full", lr=stage.language.lr, weight_decay=0.0)
+    config: PartConfig = getattr(stage, part)
+    return config
+
+
+def named_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
+    """(part, name, parameter) of every parameter, each once even where it is tied."""
+    for name, parameter in model.named_parameters():
+        yield part_of(name), name, parameter
+
+
+def prepare_parts(model: VLM, stage: StageConfig, seed: int) -> list[TrainablePart]:
+    """Freeze, unfreeze and adapt each part as the stage says. Returns the counts, for people to see before step 1.
+
+    Raises: SettingsError if nothing would train.
+    """
+    for part, _, parameter in named_parts(model):
+        parameter.requires_grad_(part_config(stage, part).mode == "full")
+    for part in ("vision", "language"):
+        mode = part_config(stage, part).mode
+        if mode in ("lora", "dora"):
+            add_adapters(getattr(model, part), stage.lora, dora=mode == "dora", seed=seed)
+    counts = count_parts(model, stage)
+    if not any(count.trainable for count in counts if count.part != "extra_vocabulary"):
+        raise SettingsError(f"stage {stage.name!r}: every part is frozen; set the mode of at least one to lora or full")
+    return counts
+
+
+def count_parts(model: VLM, stage: StageConfig) -> list[TrainablePart]:
+    """Parameters and trainable parameters of each part, adapters included."""
+    sizes = {part: [0, 0] for part in PARTS}
+    for part, _, parameter in named_parts(model):
+        sizes[part][0] += parameter.numel()
+        sizes[part][1] += parameter.numel() if parameter.requires_grad else 0
+    return [TrainablePart(part, part_config(stage, part).mode, *sizes[part]) for part in PARTS]

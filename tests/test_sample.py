@@ -1,0 +1,84 @@
+import base64
+import io
+
+import PIL.Image
+import pytest
+
+from lorgnette.errors import DataError
+from lorgnette.sample import Image, Sample, Text, Turn
+
+PNG = io.BytesIO()
+PIL.Image.new("RGB", (2, 3), "red").save(PNG, "PNG")
+ENCODED = base64.b64encode(PNG.getvalue()).decode()
+
+
+def test_a_document_is_its_segments_in_order():
+    picture = Image(PNG.getvalue())
+    sample = Sample((Text("before "), picture, Text("after", learn=True)), {"name": "page 3"})
+    assert (sample.text, sample.images, sample.is_chat, sample.name) == ("before after", (picture,), False, "page 3")
+
+
+def test_messages_become_turns():
+    sample = Sample.from_messages(
+        [
+            {"role": "user", "content": [{"type": "image", "path": "a.png"}, {"type": "text", "text": "What is it?"}]},
+            {"role": "assistant", "content": "A star."},
+        ]
+    )
+    assert sample.segments == (Turn("user"), Image("a.png"), Text("What is it?"), Turn("assistant"), Text("A star.", True))
+    assert sample.is_chat
+
+
+@pytest.mark.parametrize(
+    ("part", "source"),
+    [
+        ({"type": "image", "url": "http://x/a.png"}, "http://x/a.png"),
+        ({"type": "image", "image": PNG.getvalue()}, PNG.getvalue()),
+        ({"type": "image", "base64": ENCODED}, PNG.getvalue()),
+        ({"type": "image_url", "image_url": {"url": f"data:image/png;base64,{ENCODED}"}}, PNG.getvalue()),
+        ({"type": "image_url", "image_url": "http://x/a.png"}, "http://x/a.png"),
+    ],
+)
+def test_every_form_of_image_part_is_read(part, source):
+    assert Sample.from_messages([{"role": "user", "content": [part]}]).images == (Image(source),)
+
+
+@pytest.mark.parametrize("learn", ["assistant", "user", None])
+def test_only_the_chosen_role_is_learned(learn):
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    sample = Sample.from_messages(messages, learn=learn)
+    assert [s.learn for s in sample.segments if isinstance(s, Text)] == [learn == "user", learn == "assistant"]
+
+
+def test_text_that_spells_an_image_is_no_image():
+    assert Sample.from_messages([{"role": "user", "content": "look: <image>"}]).images == ()
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        ([{"role": "robot", "content": "x"}], "role 'robot' is unknown"),
+        ([{"content": "x"}], "message 0: expected"),
+        (["hello"], "message 0: expected"),
+        ([{"role": "user", "content": 3}], "content is a int"),
+        ([{"role": "user", "content": {"type": "text"}}], "content is a dict"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "message 0, part 0: a text part needs"),
+        ([{"role": "user", "content": ["a", {"type": "video"}]}], "part 1: type 'video' is unknown"),
+        ([{"role": "user", "content": [{"type": "image"}]}], "exactly one of"),
+        ([{"role": "user", "content": [{"type": "image", "path": "a", "url": "b"}]}], "exactly one of"),
+        ([{"role": "user", "content": [{"type": "image", "image": 7}]}], "not a int"),
+        ([{"role": "user", "content": [{"type": "image", "base64": "@@"}]}], "not valid base64"),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": None}]}], "not a NoneType"),
+        ([{"role": "user", "content": [7]}], "not a int"),
+    ],
+)
+def test_a_malformed_message_is_named(messages, expected):
+    with pytest.raises(DataError, match=expected):
+        Sample.from_messages(messages)
+
+
+def test_segments_are_checked():
+    with pytest.raises(DataError, match="not str"):
+        Sample(("text",))
+    with pytest.raises(DataError, match="starts with a Turn"):
+        Sample((Text("a"), Turn("user")))
