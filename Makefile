@@ -44,7 +44,7 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing lorgnette into $(VENV) (once, a few minutes)"
-	$(PIP) hatchling
+	$(PIP) hatchling editables
 	$(PIP) --no-build-isolation --editable .
 	@touch $@
 
