@@ -1,0 +1,1 @@
+"""The model: settings, batches, and the VLM itself."""

@@ -1,0 +1,129 @@
+"""Keys and values of documents that are being continued: prefill packed documents, then one token per document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lorgnette.model.attention import attention
+from lorgnette.model.batch import IGNORED, Batch, Spans
+from lorgnette.model.config import VLMConfig
+
+
+class Cache:
+    """One row of slots per document and layer: `keys[layer]` and `values[layer]` are B,S,G,N, and `lengths` are filled.
+
+    The first forward with an empty cache sets the documents; each later one continues all of them, in the same order.
+    Rows grow as needed. One decode step on the CPU is one fused attention call per layer for all documents, whatever
+    their lengths. A cache is for inference: no gradients flow through it.
+    """
+
+    def __init__(self, config: VLMConfig, *, reserve: int = 64):
+        """reserve: free slots to make beside the tokens at hand; say how many tokens you will generate."""
+        self.config = config
+        self.reserve = reserve
+        self.lengths: tuple[int, ...] = ()
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def capacity(self) -> int:
+        """Slots in each row."""
+        return self.keys[0].shape[1] if self.keys else 0
+
+    def next(self, tokens_T: Tensor) -> Batch:
+        """The batch that continues each document with one token: `vlm(cache.next(tokens_T), cache=cache, want="last")`."""
+        device = tokens_T.device
+        nothing = torch.empty(0, dtype=torch.int64, device=device)
+        return Batch(
+            tokens_T=tokens_T,
+            targets_T=torch.full_like(tokens_T, IGNORED),
+            positions_T=torch.tensor(self.lengths, device=device),
+            documents=Spans((1,) * len(self)),
+            patches_PC=torch.empty(0, self.config.vision.patch_width, dtype=torch.uint8, device=device),
+            patch_positions_P=nothing,
+            images=Spans(()),
+            visual_V=nothing,
+        )
+
+    def keep(self, documents: Sequence[int]) -> None:
+        """Go on with these documents only (indices into the current ones, in the order given)."""
+        rows = torch.tensor(documents, dtype=torch.int64, device=self.keys[0].device)
+        longest = max((self.lengths[index] for index in documents), default=0)
+        self.keys = [_room(k[:, :longest].index_select(0, rows), longest + self.reserve) for k in self.keys]
+        self.values = [_room(v[:, :longest].index_select(0, rows), longest + self.reserve) for v in self.values]
+        self.lengths = tuple(self.lengths[index] for index in documents)
+
+    def begin(self, documents: Spans, like: Tensor) -> None:
+        """Make room for the new tokens of every document. Called once per forward, before the layers."""
+        if not self.lengths:
+            self.lengths = (0,) * len(documents)
+        if len(documents) != len(self.lengths):
+            raise ValueError(f"{len(documents)} documents do not continue the {len(self.lengths)} in the cache; use keep()")
+        self.seen = Spans(tuple(a + b for a, b in zip(self.lengths, documents.lengths, strict=True)))
+        language = self.config.language
+        if self.seen.longest > self.capacity:
+            capacity = self.seen.longest + max(self.reserve, self.capacity // 2)
+            if not self.keys:
+                shape = (len(documents), 0, language.kv_heads, language.head_width)
+                self.keys = [like.new_empty(shape) for _ in range(language.layers)]
+                self.values = [like.new_empty(shape) for _ in range(language.layers)]
+            self.keys = [_room(k, capacity) for k in self.keys]
+            self.values = [_room(v, capacity) for v in self.values]
+        self.new_slots = self._slots(self.lengths, documents.lengths, like.device)
+        self.mask = self._mask(like.device)
+
+    def advance(self) -> None:
+        """The new tokens are in. Called once per forward, after the layers."""
+        self.lengths = self.seen.lengths
+
+    def attend(self, layer: int, q_THN: Tensor, k_TGN: Tensor, v_TGN: Tensor, documents: Spans) -> Tensor:
+        """Store the new keys and values of this layer, and attend from the new queries to all of their document's."""
+        k_BSGN, v_BSGN = self.keys[layer], self.values[layer]
+        k_BSGN.flatten(0, 1).index_copy_(0, self.new_slots, k_TGN.detach())
+        v_BSGN.flatten(0, 1).index_copy_(0, self.new_slots, v_TGN.detach())
+        window = self.config.language.sliding_window
+        if not any(self.lengths):
+            return attention(q_THN, k_TGN, v_TGN, documents, documents, causal=True, window=window)
+        if documents.longest == 1 and not q_THN.is_cuda:
+            return self._decode(q_THN, k_BSGN, v_BSGN)
+        slots = self._slots((0,) * len(self), self.seen.lengths, q_THN.device)
+        k_SGN, v_SGN = k_BSGN.flatten(0, 1)[slots], v_BSGN.flatten(0, 1)[slots]
+        return attention(q_THN, k_SGN, v_SGN, documents, self.seen, causal=True, window=window)
+
+    def _decode(self, q_THN: Tensor, k_BSGN: Tensor, v_BSGN: Tensor) -> Tensor:
+        """One token per document: query heads that share a key-value head stand as rows of one query block."""
+        q_BGRN = q_THN.unflatten(1, (k_BSGN.shape[2], -1))
+        k_BGSN, v_BGSN = (stored[:, : self.seen.longest].transpose(1, 2) for stored in (k_BSGN, v_BSGN))
+        return F.scaled_dot_product_attention(q_BGRN, k_BGSN, v_BGSN, attn_mask=self.mask).flatten(1, 2)
+
+    def _mask(self, device: torch.device) -> Tensor | None:
+        """Which slots of its row a document's newest token sees (bool: B,1,1,S); None where it sees all."""
+        window, longest = self.config.language.sliding_window, self.seen.longest
+        if set(self.seen.lengths) == {longest} and (window is None or longest <= window):
+            return None
+        distance = torch.tensor(self.seen.lengths, device=device)[:, None] - 1 - torch.arange(longest, device=device)
+        seen = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+        return seen[:, None, None]
+
+    def _slots(self, starts: Sequence[int], lengths: Sequence[int], device: torch.device) -> Tensor:
+        """Flat slot numbers (row * capacity + slot) of `lengths` slots of each row from `starts` on, row by row."""
+        firsts = [row * self.capacity + start for row, start in enumerate(starts)]
+        if set(lengths) == {1}:
+            return torch.tensor(firsts, device=device)
+        runs = [torch.arange(first, first + length) for first, length in zip(firsts, lengths, strict=True)]
+        return torch.cat(runs).to(device)
+
+
+def _room(stored_BSGN: Tensor, capacity: int) -> Tensor:
+    """The same rows with `capacity` slots each."""
+    rows, filled, kv_heads, width = stored_BSGN.shape
+    roomy = stored_BSGN.new_zeros(rows, capacity, kv_heads, width)
+    roomy[:, :filled] = stored_BSGN
+    return roomy

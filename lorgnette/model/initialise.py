@@ -1,0 +1,37 @@
+"""How new weights are drawn: a standard deviation for each kind of parameter."""
+
+from __future__ import annotations
+
+import re
+import zlib
+
+import torch
+from torch import nn
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, seed: int) -> None:
+    """Draw every parameter in place. Each depends on `seed`, its name and its shape alone, on any device."""
+    depths = {name: len(list(getattr(part, "layers", ()))) for name, part in model.named_children()}
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.zero_()
+        elif name.endswith("norm.weight"):
+            parameter.fill_(1.0)
+        else:
+            generator = torch.Generator().manual_seed((seed << 32) + zlib.crc32(name.encode()))
+            std = deviation(name, parameter.shape[-1], depths[name.split(".")[0]])
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+
+
+def deviation(name: str, fan_in: int, depth: int) -> float:
+    """Standard deviation of a matrix: those of the released training code for the connector and the decoder.
+
+    Linear layers there: sqrt(0.4 / fan in), with twice the fan in for `down` and 2 x depth times for an attention's
+    `output`; latents and token rows: sqrt(1 / width). The vision encoder, never trained from nothing there, keeps the
+    variance of its input: sqrt(1 / fan in), its positions sqrt(1 / width).
+    """
+    if re.search(r"\.(latents|table|extra)$", name) or name.startswith("vision."):
+        return (1.0 / fan_in) ** 0.5
+    factor = 2.0 * depth if name.endswith("attention.output.weight") else 2.0 if name.endswith("down.weight") else 1.0
+    return (0.4 / (fan_in * factor)) ** 0.5

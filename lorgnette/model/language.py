@@ -1,0 +1,136 @@
+"""The decoder: one implementation of the Llama family (Llama, Mistral, SmolLM2, Qwen2.5, Qwen3)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lorgnette.errors import SettingsError
+from lorgnette.model.attention import attention
+from lorgnette.model.batch import Spans
+from lorgnette.model.cache import Cache
+from lorgnette.model.config import LanguageConfig
+from lorgnette.model.layers import RMSNorm, Stack, SwiGLU, rotate
+
+
+class Decoder(Stack):
+    """Embedded tokens to hidden states. Documents see only themselves."""
+
+    def __init__(self, config: LanguageConfig, extra_vocabulary: int):
+        super().__init__()
+        self.config = config
+        self.embedding = Vocabulary(config.vocabulary, extra_vocabulary, config.width)
+        self.layers = nn.ModuleList(DecoderLayer(config, index) for index in range(config.layers))
+        self.norm = RMSNorm(config.width, config.norm_eps)
+        tied = config.tied_embeddings
+        self.head = self.embedding if tied else Vocabulary(config.vocabulary, extra_vocabulary, config.width)
+
+    def forward(self, x_TD: Tensor, positions_T: Tensor, documents: Spans, cache: Cache | None = None) -> Tensor:
+        """Embedded tokens in, normed hidden states out (both T,D). With a cache, the documents go on from it."""
+        angles_TN = positions_T[:, None] * rope_frequencies(self.config, positions_T.device)
+        cos_TN, sin_TN = angles_TN.cos().to(x_TD.dtype), angles_TN.sin().to(x_TD.dtype)
+        if cache is not None:
+            cache.begin(documents, x_TD)
+        for layer in self.layers:
+            x_TD = self.run(layer, x_TD, cos_TN, sin_TN, documents, cache)
+        if cache is not None:
+            cache.advance()
+        out: Tensor = self.norm(x_TD)
+        return out
+
+
+class Vocabulary(nn.Module):
+    """Rows for tokens: the pre-trained `table`, which may be frozen, and after it the `extra` ones, always trainable."""
+
+    def __init__(self, rows: int, extra: int, width: int):
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(rows, width))
+        self.extra = nn.Parameter(torch.empty(extra, width))
+
+    @property
+    def tables(self) -> tuple[Tensor, ...]:
+        return (self.table, self.extra) if len(self.extra) else (self.table,)
+
+    def forward(self, tokens_T: Tensor) -> Tensor:
+        """The rows of these tokens: T,D."""
+        rows = len(self.table)
+        if not len(self.extra):
+            return F.embedding(tokens_T, self.table)
+        base_TD = F.embedding(tokens_T.clamp(max=rows - 1), self.table)
+        extra_TD = F.embedding((tokens_T - rows).clamp(min=0), self.extra)
+        return torch.where((tokens_T >= rows)[:, None], extra_TD, base_TD)
+
+    def logits(self, hidden_TD: Tensor) -> Tensor:
+        """The score of every row for every hidden state: T,K."""
+        return torch.cat([F.linear(hidden_TD, table) for table in self.tables], -1)
+
+
+class DecoderLayer(nn.Module):
+    """Causal attention and gated MLP, each behind its norm."""
+
+    def __init__(self, config: LanguageConfig, index: int):
+        super().__init__()
+        self.attention_norm = RMSNorm(config.width, config.norm_eps)
+        self.attention = DecoderAttention(config, index)
+        self.mlp_norm = RMSNorm(config.width, config.norm_eps)
+        self.mlp = SwiGLU(config.width, config.mlp_width)
+
+    def forward(self, x_TD: Tensor, cos_TN: Tensor, sin_TN: Tensor, documents: Spans, cache: Cache | None) -> Tensor:
+        x_TD = x_TD + self.attention(self.attention_norm(x_TD), cos_TN, sin_TN, documents, cache)
+        out: Tensor = x_TD + self.mlp(self.mlp_norm(x_TD))
+        return out
+
+
+class DecoderAttention(nn.Module):
+    def __init__(self, config: LanguageConfig, index: int):
+        super().__init__()
+        self.index, self.head_width, self.window = index, config.head_width, config.sliding_window
+        inner, kv_inner = config.heads * config.head_width, config.kv_heads * config.head_width
+        self.query = nn.Linear(config.width, inner, bias=config.attention_bias)
+        self.key = nn.Linear(config.width, kv_inner, bias=config.attention_bias)
+        self.value = nn.Linear(config.width, kv_inner, bias=config.attention_bias)
+        self.output = nn.Linear(inner, config.width, bias=False)
+        if config.qk_norm:
+            self.query_norm: nn.Module = RMSNorm(config.head_width, config.norm_eps)
+            self.key_norm: nn.Module = RMSNorm(config.head_width, config.norm_eps)
+        else:
+            self.query_norm, self.key_norm = nn.Identity(), nn.Identity()
+
+    def forward(self, x_TD: Tensor, cos_TN: Tensor, sin_TN: Tensor, documents: Spans, cache: Cache | None) -> Tensor:
+        q_THN = self.query_norm(self.query(x_TD).unflatten(-1, (-1, self.head_width)))
+        k_TGN = self.key_norm(self.key(x_TD).unflatten(-1, (-1, self.head_width)))
+        v_TGN = self.value(x_TD).unflatten(-1, (-1, self.head_width))
+        q_THN, k_TGN = rotate(q_THN, cos_TN, sin_TN), rotate(k_TGN, cos_TN, sin_TN)
+        if cache is None:
+            out_THN = attention(q_THN, k_TGN, v_TGN, documents, documents, causal=True, window=self.window)
+        else:
+            out_THN = cache.attend(self.index, q_THN, k_TGN, v_TGN, documents)
+        out: Tensor = self.output(out_THN.flatten(1))
+        return out
+
+
+def rope_frequencies(config: LanguageConfig, device: torch.device | str) -> Tensor:
+    """Radians per position of each pair of a head's elements (float32, N/2), with the scaling that the settings name."""
+    width = config.head_width
+    frequencies = config.rope_theta ** -(torch.arange(0, width, 2, dtype=torch.float32, device=device) / width)
+    scaling = dict(config.rope_scaling or {})
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind == "default":
+        return frequencies
+    factor = float(scaling.get("factor", 1.0))
+    if kind == "linear":
+        return frequencies / factor
+    if kind == "llama3":
+        return _llama3(frequencies, factor, scaling)
+    raise SettingsError(f"language.rope_scaling: rope_type {kind!r} is unknown; use default, linear or llama3")
+
+
+def _llama3(frequencies: Tensor, factor: float, scaling: dict[str, float | str]) -> Tensor:
+    """Llama 3.1: long wavelengths are stretched by `factor`, short ones kept, those between blended."""
+    low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
+    turns = float(scaling["original_max_position_embeddings"]) * frequencies / (2 * math.pi)
+    keep = ((turns - low) / (high - low)).clamp(0, 1)
+    return keep * frequencies + (1 - keep) * frequencies / factor

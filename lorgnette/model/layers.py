@@ -1,0 +1,55 @@
+"""Layers that several parts share: norm, gated MLP, rotary positions, and the stack that can be checkpointed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torch.utils.checkpoint
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.Module):
+    """Scale to unit mean square, then by a learned weight."""
+
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class SwiGLU(nn.Module):
+    """Gated MLP: down(silu(gate(x)) * up(x)), without biases."""
+
+    def __init__(self, width: int, hidden: int, out: int | None = None):
+        super().__init__()
+        self.gate = nn.Linear(width, hidden, bias=False)
+        self.up = nn.Linear(width, hidden, bias=False)
+        self.down = nn.Linear(hidden, out or width, bias=False)
+
+    def forward(self, x_TD: Tensor) -> Tensor:
+        out: Tensor = self.down(F.silu(self.gate(x_TD)) * self.up(x_TD))
+        return out
+
+
+class Stack(nn.Module):
+    """A part made of layers. Its flag says whether a layer's activations are recomputed in the backward pass."""
+
+    checkpointed = False
+
+    def run(self, layer: nn.Module, *inputs: Any) -> Any:
+        """The layer's output, recomputed in the backward pass if this part is checkpointed."""
+        if self.checkpointed and torch.is_grad_enabled():
+            return torch.utils.checkpoint.checkpoint(layer, *inputs, use_reentrant=False)
+        return layer(*inputs)
+
+
+def rotate(x_THN: Tensor, cos_TN: Tensor, sin_TN: Tensor) -> Tensor:
+    """Rotary position embedding: element i of a head turns together with element i + N/2."""
+    first, second = x_THN.chunk(2, -1)
+    cos, sin = cos_TN[:, None], sin_TN[:, None]
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)

@@ -1,0 +1,89 @@
+"""The vision encoder: a ViT on patches of images of any shape, as SigLIP in Idefics2 (paper §3.2, Figure 2)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lorgnette.model.attention import attention
+from lorgnette.model.batch import Spans
+from lorgnette.model.config import VisionConfig
+from lorgnette.model.layers import Stack
+
+ACTIVATIONS = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+}
+
+
+class VisionEncoder(Stack):
+    """Patches to hidden states. Patches of one image see each other and nothing else."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.config = config
+        self.patch_embedding = nn.Linear(config.patch_width, config.width)
+        self.position_embedding = nn.Embedding(config.grid**2, config.width)
+        self.layers = nn.ModuleList(VisionLayer(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width, config.norm_eps)
+
+    def forward(self, patches_PC: Tensor, positions_P: Tensor, images: Spans) -> Tensor:
+        """patches_PC: uint8 pixels of all images end to end. Returns one vector per patch: P,D."""
+        x_PD = self.patch_embedding(self.normalise(patches_PC)) + self.position_embedding(positions_P)
+        for layer in self.layers:
+            x_PD = self.run(layer, x_PD, images)
+        out: Tensor = self.norm(x_PD)
+        return out
+
+    def normalise(self, patches_PC: Tensor) -> Tensor:
+        """Pixels 0-255 to what the weights were trained on: each channel minus its mean, over its deviation."""
+        like = self.patch_embedding.weight
+        mean, std = (
+            torch.tensor(values, device=like.device).repeat_interleave(self.config.patch**2)
+            for values in (self.config.mean, self.config.std)
+        )
+        return torch.addcmul(-mean / std, patches_PC, 1 / (255 * std)).to(like.dtype)
+
+
+class VisionLayer(nn.Module):
+    """Attention and MLP, each behind its norm."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.width, config.norm_eps)
+        self.attention = VisionAttention(config)
+        self.mlp_norm = nn.LayerNorm(config.width, config.norm_eps)
+        self.mlp = VisionMLP(config)
+
+    def forward(self, x_PD: Tensor, images: Spans) -> Tensor:
+        x_PD = x_PD + self.attention(self.attention_norm(x_PD), images)
+        out: Tensor = x_PD + self.mlp(self.mlp_norm(x_PD))
+        return out
+
+
+class VisionAttention(nn.Module):
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.heads = config.heads
+        self.query, self.key, self.value, self.output = (nn.Linear(config.width, config.width) for _ in range(4))
+
+    def forward(self, x_PD: Tensor, images: Spans) -> Tensor:
+        q_PHN, k_PHN, v_PHN = (
+            project(x_PD).unflatten(-1, (self.heads, -1)) for project in (self.query, self.key, self.value)
+        )
+        out: Tensor = self.output(attention(q_PHN, k_PHN, v_PHN, images, images).flatten(1))
+        return out
+
+
+class VisionMLP(nn.Module):
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.up = nn.Linear(config.width, config.mlp_width)
+        self.down = nn.Linear(config.mlp_width, config.width)
+        self.activation = config.activation
+
+    def forward(self, x_PD: Tensor) -> Tensor:
+        out: Tensor = self.down(ACTIVATIONS[self.activation](self.up(x_PD)))
+        return out

@@ -1,0 +1,129 @@
+"""The whole model on one screen: encode images, connect, fuse, decode.
+
+Shapes live in names. T tokens, P patches, C values per patch, I images, V visual tokens, D width, H query heads,
+G key-value heads, N head width, S keys (cached and new), L latents, K vocabulary rows, B a stack of equal-length spans,
+R query heads per key-value head. So `q_THN` is tokens by heads by head width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lorgnette.model.batch import IGNORED, Batch, Spans
+from lorgnette.model.cache import Cache
+from lorgnette.model.config import VLMConfig
+from lorgnette.model.connector import Connector
+from lorgnette.model.fusion import fuse
+from lorgnette.model.initialise import initialise
+from lorgnette.model.language import Decoder
+from lorgnette.model.layers import Stack
+from lorgnette.model.loss import linear_cross_entropy, linear_log_probabilities
+from lorgnette.model.vision import VisionEncoder
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a forward pass gives: the fields that `want` asked for; the others are None."""
+
+    logits: Tensor | None = None
+    """want="logits": a row per token (T,K). want="last": a row per document, of its last token (documents,K)."""
+    loss_sum: Tensor | None = None
+    """want="loss": cross-entropy summed over learned tokens (float32 scalar)."""
+    learned: Tensor | None = None
+    """want="loss": the number of learned tokens (int64 scalar)."""
+    scores: Tensor | None = None
+    """want="scores": log-probability of each token's target, 0 where nothing is learned (float32, T); no gradient."""
+
+
+class VLM(nn.Module):
+    """A vision-language model (Idefics2, paper §3.2). It knows neither tokenizer nor file format."""
+
+    def __init__(self, config: VLMConfig):
+        """Build it under `torch.device("meta")` to get the shapes alone, then `initialise` or load weights."""
+        super().__init__()
+        self.config = config
+        self.vision = VisionEncoder(config.vision)
+        self.connector = Connector(config.connector, config.vision.width, config.language.width)
+        self.language = Decoder(config.language, config.extra_vocabulary)
+        if self.device.type != "meta":
+            self.initialise(0)
+
+    def forward(
+        self,
+        batch: Batch,
+        *,
+        want: Literal["logits", "loss", "last", "scores"] = "logits",
+        cache: Cache | None = None,
+        visual_VD: Tensor | None = None,
+    ) -> Output:
+        """visual_VD: the batch's visual tokens where `encode_images` has made them already."""
+        if visual_VD is None:
+            visual_VD = self.encode_images(batch)
+        tokens_TD = fuse(self.language.embedding(batch.tokens_T), visual_VD, batch.visual_V)
+        documents, positions_T = self.documents(batch)
+        hidden_TD = self.language(tokens_TD, positions_T, documents, cache)
+        return self.read_out(hidden_TD, batch, want)
+
+    def encode_images(self, batch: Batch) -> Tensor:
+        """The visual tokens of all images of the batch, end to end: V,D.
+
+        A batch without images passes empty tensors through, so that in training every rank touches the same weights.
+        """
+        if not len(batch.images) and not torch.is_grad_enabled():
+            return self.connector.latents[:0]
+        patches_PD = self.vision(batch.patches_PC, batch.patch_positions_P, batch.images)
+        visual_VD: Tensor = self.connector(patches_PD, batch.images)
+        return visual_VD
+
+    def documents(self, batch: Batch) -> tuple[Spans, Tensor]:
+        """What may see each other, and positions (T). The original code trains on a pack as on one long document."""
+        if self.config.isolate_documents or not self.training:
+            return batch.documents, batch.positions_T
+        return Spans((batch.documents.total,)), torch.arange(batch.documents.total, device=batch.device)
+
+    def read_out(self, hidden_TD: Tensor, batch: Batch, want: str) -> Output:
+        """From the decoder's hidden states to what was asked for."""
+        head = self.language.head
+        if want == "logits":
+            return Output(logits=head.logits(hidden_TD))
+        if want == "last":
+            last = batch.document_starts[1:].long() - 1
+            return Output(logits=head.logits(hidden_TD.index_select(0, last)))
+        if want not in ("loss", "scores"):
+            raise ValueError(f"want={want!r} is unknown; use logits, loss, last or scores")
+        learned_T = (batch.targets_T != IGNORED).nonzero()[:, 0]
+        hidden, targets = hidden_TD.index_select(0, learned_T), batch.targets_T[learned_T]
+        if want == "loss":
+            learned = torch.tensor(len(learned_T), device=batch.device)
+            return Output(loss_sum=linear_cross_entropy(hidden, head.tables, targets), learned=learned)
+        scores_T = torch.zeros(len(hidden_TD), device=hidden_TD.device)
+        return Output(scores=scores_T.index_copy(0, learned_T, linear_log_probabilities(hidden, head.tables, targets)))
+
+    @property
+    def device(self) -> torch.device:
+        return self.connector.latents.device
+
+    def initialise(self, seed: int, device: torch.device | str | None = None) -> VLM:
+        """Draw all weights anew from `seed`, each parameter by its name. A model on the meta device moves to `device`."""
+        if self.device.type == "meta" or device is not None:
+            self.to_empty(device=device or "cpu")
+        initialise(self, seed)
+        return self
+
+    def gradient_checkpointing(self, enabled: bool = True) -> None:
+        """Recompute activations in the backward pass, layer by layer, in every part (the perceiver too)."""
+        for part in self.modules():
+            if isinstance(part, Stack):
+                part.checkpointed = enabled
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by part: vision, connector, language (without the extra rows) and extra_vocabulary."""
+        groups: dict[str, list[nn.Parameter]] = {"vision": [], "connector": [], "language": [], "extra_vocabulary": []}
+        for name, parameter in self.named_parameters():
+            extra = name.endswith((".embedding.extra", ".head.extra"))
+            groups["extra_vocabulary" if extra else name.split(".")[0]].append(parameter)
+        return groups
