@@ -141,7 +141,9 @@ def find_recipe(name: str) -> Path:
     """The path of a recipe given by path or by name (`micro` for `recipes/micro.yaml`)."""
     if Path(name).exists():
         return Path(name)
-    folder = Path(__file__).parent.parent / "recipes"
+    package = Path(__file__).parent
+    shipped = package / "recipes"  # an installed package carries them; a checkout has them beside it
+    folder = shipped if shipped.is_dir() else package.parent / "recipes"
     found = folder / f"{name.removesuffix('.yaml').removeprefix('recipes/')}.yaml"
     if found.exists():
         return found
