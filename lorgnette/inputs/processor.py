@@ -1,0 +1,170 @@
+"""`Processor`: everything between samples and a `Batch` for one model, and its files in a checkpoint folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lorgnette.errors import CheckpointError, SettingsError
+from lorgnette.inputs.config import ImageConfig, SpecialTokens
+from lorgnette.inputs.render import Rendered, pack, render
+from lorgnette.inputs.template import IDEFICS2_TEMPLATE, Idefics2Template, JinjaTemplate, Template
+from lorgnette.inputs.tokenizer import Tokenizer, read_json
+from lorgnette.model.batch import Batch
+from lorgnette.sample import Sample
+
+OURS = "lorgnette.json"
+"""Settings of inputs that upstream's files have no place for."""
+
+
+@dataclass(frozen=True)
+class Processor:
+    """What turns samples into a model's `Batch`: `batch = processor([sample, ...])`."""
+
+    tokenizer: Tokenizer
+    images: ImageConfig = field(default_factory=ImageConfig)
+    visual_tokens: int = 64
+    """Visual tokens that each image, or each crop of a split one, becomes."""
+    template: Template = field(default_factory=Idefics2Template)
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    """The vision encoder's normalisation; not used here, but upstream's files keep it with the processor."""
+
+    def __call__(
+        self, samples: Sequence[Sample], *, add_generation_prompt: bool = False, split: bool | None = None
+    ) -> Batch:
+        """Render samples and pack them end to end. Arguments and errors: see `render` and `pack`."""
+        rendered = (self.render(one, add_generation_prompt=add_generation_prompt, split=split) for one in samples)
+        return self.pack(list(rendered))
+
+    def render(self, sample: Sample, *, add_generation_prompt: bool = False, split: bool | None = None) -> Rendered:
+        """One sample as tokens and patches; see `lorgnette.inputs.render.render`."""
+        return render(
+            sample,
+            self.tokenizer,
+            self.template,
+            self.images,
+            self.visual_tokens,
+            add_generation_prompt=add_generation_prompt,
+            split=split,
+        )
+
+    def pack(self, rendered: Sequence[Rendered]) -> Batch:
+        """Rendered samples end to end; see `lorgnette.inputs.render.pack`."""
+        return pack(
+            rendered,
+            image_token=self.image_token,
+            visual_tokens=self.visual_tokens,
+            patch_width=3 * self.images.patch**2,
+        )
+
+    @property
+    def special(self) -> SpecialTokens:
+        return self.tokenizer.special
+
+    @property
+    def image_token(self) -> int:
+        """The id whose places visual tokens take."""
+        return self.tokenizer.id(self.special.image)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Processor:
+        """Read a checkpoint folder with `processor_config.json` or the older `preprocessor_config.json`.
+
+        Raises: CheckpointError naming the file that is missing or cannot be understood.
+        """
+        folder = Path(folder)
+        ours = _read_if_there(folder / OURS)
+        values = _read_if_there(folder / "processor_config.json")
+        pictures = values.get("image_processor") or _read_if_there(folder / "preprocessor_config.json")
+        if not pictures:
+            raise CheckpointError(f"{folder}: holds neither processor_config.json nor preprocessor_config.json")
+        vision = _read_if_there(folder / "config.json").get("vision_config", {})
+        try:
+            special = SpecialTokens.parse(ours.get("special", {}), str(folder / OURS))
+            images = _image_config(pictures, vision, ours.get("images", {}), str(folder))
+            visual_tokens = int(values.get("image_seq_len", 64))
+            mean, std = (_floats(pictures.get(key, (0.5,) * 3)) for key in ("image_mean", "image_std"))
+        except (SettingsError, TypeError, ValueError, AttributeError, KeyError) as error:
+            raise CheckpointError(f"{folder}: its image settings cannot be understood ({error})") from None
+        tokenizer = Tokenizer.load(folder, special)
+        return cls(tokenizer, images, visual_tokens, _read_template(folder, values, tokenizer), mean, std)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the files that `load` reads; transformers' AutoProcessor opens them as an Idefics2Processor."""
+        folder = Path(folder)
+        self.tokenizer.save(folder)
+        pictures = {
+            "image_processor_type": "Idefics2ImageProcessor",
+            "do_convert_rgb": True,
+            "do_image_splitting": self.images.split,
+            "do_normalize": True,
+            "do_pad": True,
+            "do_rescale": True,
+            "do_resize": True,
+            "image_mean": list(self.mean),
+            "image_std": list(self.std),
+            "resample": 2,
+            "rescale_factor": 1 / 255,
+            "size": _upstream_size(self.images),
+        }
+        values = {
+            "processor_class": "Idefics2Processor",
+            "image_seq_len": self.visual_tokens,
+            "image_processor": pictures,
+        }
+        _write_json(folder / "processor_config.json", values)
+        _write_json(folder / OURS, {"images": self.images.plain(), "special": self.special.plain()})
+        (folder / "chat_template.jinja").write_text(self.template.source, encoding="utf-8")
+
+
+def _upstream_size(images: ImageConfig) -> dict[str, int]:
+    if images.policy == "square":
+        return {"height": images.longest, "width": images.longest}
+    return {"shortest_edge": images.shortest, "longest_edge": images.longest}
+
+
+def _image_config(
+    pictures: Mapping[str, Any], vision: Mapping[str, Any], ours: Mapping[str, Any], where: str
+) -> ImageConfig:
+    """Settings from upstream's files; what only lorgnette's own file says (`keep_aspect`, ...) is taken from there."""
+    size = pictures.get("size") or {}
+    patch = int(vision.get("patch_size", ours.get("patch", 14)))
+    side = int(vision.get("image_size", patch * ours.get("grid", 70)))
+    values = {**ours, "split": bool(pictures.get("do_image_splitting", False)), "patch": patch, "grid": side // patch}
+    if "shortest_edge" in size:
+        values |= {"policy": "native", "shortest": int(size["shortest_edge"]), "longest": int(size["longest_edge"])}
+    elif "height" in size and size["height"] == size.get("width"):
+        longest = int(size["height"])
+        values |= {"policy": "square", "longest": longest, "shortest": min(longest, ours.get("shortest", longest))}
+    else:
+        raise ValueError(f"size {size} has neither shortest_edge and longest_edge nor equal height and width")
+    return ImageConfig.parse(values, where)
+
+
+def _floats(values: Sequence[Any]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
+
+
+def _read_template(folder: Path, values: Mapping[str, Any], tokenizer: Tokenizer) -> Template:
+    """The folder's chat template, from wherever a version of upstream keeps it; Idefics2's own runs as code."""
+    file = folder / "chat_template.jinja"
+    source = file.read_text(encoding="utf-8") if file.is_file() else None
+    source = source or _read_if_there(folder / "chat_template.json").get("chat_template")
+    source = source or values.get("chat_template") or tokenizer.settings.get("chat_template") or IDEFICS2_TEMPLATE
+    if not isinstance(source, str):
+        raise CheckpointError(f"{folder}: holds several chat templates; keep one, as chat_template.jinja")
+    if source.strip() == IDEFICS2_TEMPLATE.strip():
+        return Idefics2Template(tokenizer.special)
+    return JinjaTemplate(source, tokenizer)
+
+
+def _read_if_there(file: Path) -> dict[str, Any]:
+    return read_json(file) if file.is_file() else {}
+
+
+def _write_json(file: Path, values: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

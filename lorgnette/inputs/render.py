@@ -1,0 +1,188 @@
+"""`render`: one `Sample` to tokens and patches. `pack`: many of them to one `Batch`, nothing cut, nothing padded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lorgnette.errors import DataError
+from lorgnette.inputs.config import ImageConfig
+from lorgnette.inputs.image import Patches, image_patches
+from lorgnette.inputs.template import Piece, Special, Template
+from lorgnette.inputs.tokenizer import Tokenizer
+from lorgnette.model.batch import IGNORED, Batch, Spans
+from lorgnette.sample import Image, Sample, Text, Turn
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One sample as the model reads it, before it is packed with others."""
+
+    tokens_T: np.ndarray
+    """Token ids (int64)."""
+    learn_T: np.ndarray
+    """True where this token is a target to be predicted (bool)."""
+    images: tuple[Patches, ...]
+    """Every image, or every crop of it when split, in the order of the visual tokens."""
+    name: str
+
+
+def render(
+    sample: Sample,
+    tokenizer: Tokenizer,
+    template: Template,
+    config: ImageConfig,
+    visual_tokens: int,
+    *,
+    add_generation_prompt: bool = False,
+    split: bool | None = None,
+) -> Rendered:
+    """Write a sample as token ids with a slot of `visual_tokens` for each image (five when split), and cut its images.
+
+    A conversation is written by the template; a document stands between the beginning and the end of sequence.
+    add_generation_prompt: end where the model should go on: after `Assistant:`, or for a document without its end.
+    split: overrides `config.split`, for the text and the images alike.
+    Raises: ImageError naming the sample and image; DataError; CheckpointError for a template that fails.
+    """
+    split = config.split if split is None else split
+    writer = _Writer(tokenizer, visual_tokens, crops=5 if split else 1)
+    if sample.is_chat:
+        pieces = template.pieces(sample, add_generation_prompt)
+        begun = bool(pieces) and isinstance(pieces[0], Special) and tokenizer.id(pieces[0].token) in tokenizer.prefix
+        writer.ids(() if begun else tokenizer.prefix)  # some templates write the beginning of sequence themselves
+        writer.write(pieces)
+        writer.ids(() if add_generation_prompt else tokenizer.suffix)
+    else:
+        pieces = [segment for segment in sample.segments if not isinstance(segment, Turn)]
+        writer.ids([tokenizer.bos] if tokenizer.bos is not None else tokenizer.prefix)
+        writer.write(pieces)
+        if tokenizer.eos is not None and not add_generation_prompt:
+            texts = [piece for piece in pieces if isinstance(piece, Text)]
+            writer.ids([tokenizer.eos], learn=bool(texts) and texts[-1].learn)
+    images = [piece for piece in pieces if isinstance(piece, Image)]
+    crops = [
+        crop
+        for number, image in enumerate(images, 1)
+        for crop in image_patches(image.source, config, split=split, name=f"{sample.name}, image {number}")
+    ]
+    return Rendered(
+        np.array(writer.tokens, dtype=np.int64), np.array(writer.learn, dtype=bool), tuple(crops), sample.name
+    )
+
+
+class _Writer:
+    """Collects ids and what is learned. Neighbouring texts are joined first: an edge of a segment cuts no word."""
+
+    def __init__(self, tokenizer: Tokenizer, visual_tokens: int, crops: int) -> None:
+        self.tokenizer = tokenizer
+        self.around = tokenizer.id(tokenizer.special.around_image)
+        self.slot = ([tokenizer.id(tokenizer.special.image)] * visual_tokens + [self.around]) * crops
+        self.tokens: list[int] = []
+        self.learn: list[bool] = []
+        self.texts: list[Text] = []
+        self.after_image = False
+        self.first = True
+
+    def write(self, pieces: Sequence[Piece]) -> None:
+        """Write pieces in order. Upstream's first run of text is the one at character 0, whatever ids precede it."""
+        for piece in pieces:
+            if isinstance(piece, Text):
+                self.texts.append(piece)
+            elif isinstance(piece, Image):
+                self._image()
+            elif isinstance(piece, Special):
+                self._special(piece)
+        self._flush()
+
+    def ids(self, ids: Sequence[int], learn: bool = False) -> None:
+        self.tokens.extend(ids)
+        self.learn.extend([learn] * len(ids))
+
+    def _image(self) -> None:
+        self._flush()
+        if not (self.tokens and self.tokens[-1] == self.around):  # neighbouring images share one
+            self.ids([self.around])
+        self.ids(self.slot)
+        self.after_image, self.first = True, False
+
+    def _special(self, piece: Special) -> None:
+        self._flush()
+        self.ids([self.tokenizer.id(piece.token)], piece.learn)
+        self.after_image, self.first = False, False
+
+    def _flush(self) -> None:
+        """Tokenise the joined texts; a token is learned if it stands for any learned character."""
+        text = "".join(piece.text for piece in self.texts)
+        if text:
+            # Upstream parts a word from the image before it, but not a `<`.
+            space = self.after_image and not text[0].isspace() and text[0] != "<"
+            ids, offsets = self.tokenizer.encode_with_offsets(f" {text}" if space else text, self.first)
+            self.tokens.extend(ids)
+            self.learn.extend(_learned(self.texts, offsets, start=int(space)))
+            self.after_image, self.first = False, False
+        self.texts = []
+
+
+def _learned(texts: Sequence[Text], offsets: Sequence[tuple[int, int]], start: int) -> list[bool]:
+    """Which tokens overlap a learned text, given that the first text starts at character `start`."""
+    marks = {text.learn for text in texts if text.text}
+    if len(marks) == 1:
+        return [marks.pop()] * len(offsets)
+    mask = bytearray(start)
+    for text in texts:
+        mask += (b"\1" if text.learn else b"\0") * len(text.text)
+    return [1 in mask[begin:end] for begin, end in offsets]
+
+
+def pack(rendered: Sequence[Rendered], *, image_token: int, visual_tokens: int, patch_width: int) -> Batch:
+    """Lay samples end to end. Targets are shifted within each document; its last position learns nothing.
+
+    image_token: the id whose places visual tokens take; visual_tokens: how many of them each image becomes;
+    patch_width: values in one patch.
+    Raises: DataError if the slots and images of a sample disagree, or if one has no tokens.
+    """
+    for one in rendered:
+        _check(one, image_token, visual_tokens, patch_width)
+    documents = Spans(tuple(len(one.tokens_T) for one in rendered))
+    images = [image for one in rendered for image in one.images]
+    tokens_T = _joined([one.tokens_T for one in rendered])
+    learn_T = _joined([one.learn_T for one in rendered]).astype(bool)
+    targets_T = np.full_like(tokens_T, IGNORED)
+    np.copyto(targets_T[:-1], tokens_T[1:], where=learn_T[1:])
+    targets_T[np.array(documents.starts[1:], dtype=np.int64) - 1] = IGNORED  # the next document is not foreseen
+    pixels = [np.empty((0, patch_width), dtype=np.uint8), *(image.pixels_PC for image in images)]
+    return Batch(
+        tokens_T=torch.from_numpy(tokens_T),
+        targets_T=torch.from_numpy(targets_T),
+        positions_T=torch.from_numpy(_joined([np.arange(length) for length in documents.lengths])),
+        documents=documents,
+        patches_PC=torch.from_numpy(np.concatenate(pixels)),
+        patch_positions_P=torch.from_numpy(_joined([image.positions_P for image in images])),
+        images=Spans(tuple(len(image) for image in images)),
+        visual_V=torch.from_numpy(np.flatnonzero(tokens_T == image_token)),
+        names=tuple(one.name for one in rendered),
+    )
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays end to end as int64; of no arrays, an empty one."""
+    return np.concatenate([np.empty(0, dtype=np.int64), *parts])
+
+
+def _check(one: Rendered, image_token: int, visual_tokens: int, patch_width: int) -> None:
+    slots, wanted = int((one.tokens_T == image_token).sum()), len(one.images) * visual_tokens
+    if slots != wanted:
+        raise DataError(
+            f"{one.name}: {slots} visual tokens for {len(one.images)} images of {visual_tokens} each;"
+            " a sample may not be cut between rendering and packing"
+        )
+    if len(one.tokens_T) == 0 or len(one.tokens_T) != len(one.learn_T):
+        raise DataError(f"{one.name}: {len(one.tokens_T)} tokens with {len(one.learn_T)} learning marks")
+    if (one.learn_T & (one.tokens_T == image_token)).any():
+        raise DataError(f"{one.name}: visual tokens are marked as learned; only text is predicted")
+    for image in one.images:
+        if image.pixels_PC.shape != (len(image.positions_P), patch_width):
+            raise DataError(f"{one.name}: patches of shape {image.pixels_PC.shape}; expected {patch_width} values each")
