@@ -1,0 +1,151 @@
+"""Names of tensors in both directions: one table per family, read from left to right on import and back on export.
+
+A rule is one tensor of transformers and the tensor of ours that holds the same numbers. Where ours are several, their
+rows stand end to end in the one of transformers (the extra vocabulary after the pre-trained table); where `tail` is
+given, its last dimensions are flat in ours (a convolution over patches is a linear layer on flattened patches).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lorgnette.model.config import LanguageConfig, VisionConfig, VLMConfig
+
+
+@dataclass(frozen=True)
+class Rule:
+    theirs: str
+    ours: tuple[str, ...]
+    tail: tuple[int, ...] = ()
+
+    def their_shape(self, shapes: Mapping[str, torch.Size]) -> tuple[int, ...]:
+        """The shape that transformers gives this tensor, from the shapes of ours."""
+        first = shapes[self.ours[0]]
+        rows = sum(shapes[name][0] for name in self.ours)
+        return (rows, *(self.tail or first[1:]))
+
+    def to_ours(self, tensor: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+        """Our tensors from transformers'. Views of it, except that rows after the first tensor's are copied."""
+        tensor = tensor.flatten(1) if self.tail else tensor
+        table, *extra = tensor.split([shapes[name][0] for name in self.ours])
+        return dict(zip(self.ours, [table, *(rows.clone() for rows in extra)], strict=True))
+
+    def to_theirs(self, ours: Mapping[str, Tensor]) -> Tensor:
+        """transformers' tensor from ours: the same bits in another shape."""
+        tensors = [ours[name].detach() for name in self.ours]
+        tensor = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+        return (tensor.unflatten(1, self.tail) if self.tail else tensor).contiguous()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A line of a table: `weight` and, where `bias` says so, `bias` of one module under its two names."""
+
+    theirs: str
+    ours: str
+    bias: bool = False
+
+    def rules(self) -> Iterable[Rule]:
+        for kind in ("weight", "bias") if self.bias else ("weight",):
+            yield Rule(f"{self.theirs}.{kind}", (f"{self.ours}.{kind}",))
+
+
+VISION_LAYER = (
+    Pair("layer_norm1", "attention_norm", bias=True),
+    Pair("self_attn.q_proj", "attention.query", bias=True),
+    Pair("self_attn.k_proj", "attention.key", bias=True),
+    Pair("self_attn.v_proj", "attention.value", bias=True),
+    Pair("self_attn.out_proj", "attention.output", bias=True),
+    Pair("layer_norm2", "mlp_norm", bias=True),
+    Pair("mlp.fc1", "mlp.up", bias=True),
+    Pair("mlp.fc2", "mlp.down", bias=True),
+)
+GATED_MLP = (
+    Pair("mlp.gate_proj", "mlp.gate"),
+    Pair("mlp.up_proj", "mlp.up"),
+    Pair("mlp.down_proj", "mlp.down"),
+)
+PERCEIVER_LAYER = (
+    Pair("input_latents_norm", "latent_norm"),
+    Pair("input_context_norm", "context_norm"),
+    Pair("self_attn.q_proj", "attention.query"),
+    Pair("self_attn.k_proj", "attention.key"),
+    Pair("self_attn.v_proj", "attention.value"),
+    Pair("self_attn.o_proj", "attention.output"),
+    Pair("post_attention_layernorm", "mlp_norm"),
+    *GATED_MLP,
+)
+DECODER_LAYER = (
+    Pair("input_layernorm", "attention_norm"),
+    Pair("self_attn.o_proj", "attention.output"),
+    Pair("post_attention_layernorm", "mlp_norm"),
+    *GATED_MLP,
+)
+QK_NORM = (Pair("self_attn.q_norm", "attention.query_norm"), Pair("self_attn.k_norm", "attention.key_norm"))
+
+IGNORED = re.compile(r"\.position_ids$|\.rotary_emb\.inv_freq$")
+"""Buffers that old checkpoints carry and that follow from the settings."""
+
+
+def vision_rules(vision: VisionConfig, prefix: str) -> list[Rule]:
+    """SigLIP's vision model, alone or within Idefics2. `prefix` is what stands before its names in transformers."""
+    patch = Rule(
+        "embeddings.patch_embedding.weight",
+        ("patch_embedding.weight",),
+        tail=(vision.channels, vision.patch, vision.patch),
+    )
+    pairs = [Pair("embeddings.position_embedding", "position_embedding"), Pair("post_layernorm", "norm", bias=True)]
+    rules = [patch, Rule("embeddings.patch_embedding.bias", ("patch_embedding.bias",)), *_all(pairs)]
+    rules += _layers(VISION_LAYER, vision.layers, "encoder.layers.")
+    return [_within(rule, prefix, "vision.") for rule in rules]
+
+
+def connector_rules(depth: int, prefix: str) -> list[Rule]:
+    """Idefics2's connector: modality projection and perceiver resampler."""
+    pairs = [Pair(f"modality_projection.{kind}_proj", f"projection.{kind}") for kind in ("gate", "up", "down")]
+    pairs.append(Pair("perceiver_resampler.norm", "norm"))
+    rules = [Rule("perceiver_resampler.latents", ("latents",)), *_all(pairs)]
+    rules += _layers(PERCEIVER_LAYER, depth, "perceiver_resampler.layers.")
+    return [_within(rule, prefix, "connector.") for rule in rules]
+
+
+def decoder_rules(language: LanguageConfig, prefix: str, head: str = "lm_head.weight") -> list[Rule]:
+    """Any decoder of the Llama family. `head` is the full name of its output table in transformers."""
+    projections = [
+        Pair(f"self_attn.{kind[0]}_proj", f"attention.{kind}", bias=language.attention_bias)
+        for kind in ("query", "key", "value")
+    ]
+    layer = (*projections, *DECODER_LAYER, *(QK_NORM if language.qk_norm else ()))
+    rules = [Rule("embed_tokens.weight", ("embedding.table", "embedding.extra")), *_all([Pair("norm", "norm")])]
+    rules += _layers(layer, language.layers, "layers.")
+    rules = [_within(rule, prefix, "language.") for rule in rules]
+    if not language.tied_embeddings:
+        rules.append(Rule(head, ("language.head.table", "language.head.extra")))
+    return rules
+
+
+def idefics2_rules(config: VLMConfig) -> list[Rule]:
+    """The whole model, as transformers' `Idefics2ForConditionalGeneration` names it."""
+    return [
+        *vision_rules(config.vision, "model.vision_model."),
+        *connector_rules(config.connector.depth, "model.connector."),
+        *decoder_rules(config.language, "model.text_model."),
+    ]
+
+
+def _all(pairs: Iterable[Pair]) -> list[Rule]:
+    return [rule for pair in pairs for rule in pair.rules()]
+
+
+def _layers(pairs: Iterable[Pair], layers: int, prefix: str) -> list[Rule]:
+    rules = _all(pairs)
+    return [_within(rule, f"{prefix}{layer}.", f"layers.{layer}.") for layer in range(layers) for rule in rules]
+
+
+def _within(rule: Rule, theirs: str, ours: str) -> Rule:
+    return replace(rule, theirs=theirs + rule.theirs, ours=tuple(ours + name for name in rule.ours))

@@ -1,0 +1,278 @@
+"""Settings in both directions: transformers' `config.json` <-> `VLMConfig`, one table per part.
+
+A row of a table is one setting under our name and under transformers' name, with what transformers assumes where
+`config.json` is silent. What a table cannot represent is refused with a sentence, never dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lorgnette.errors import CheckpointError
+from lorgnette.model.config import LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting: our name, transformers' name, and transformers' default (None: the key must be there)."""
+
+    ours: str
+    theirs: str
+    default: Any = None
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A setting of transformers for which we know one value only."""
+
+    theirs: str
+    value: Any
+    default: Any
+
+
+VISION = (
+    Row("width", "hidden_size", 768),
+    Row("layers", "num_hidden_layers", 12),
+    Row("heads", "num_attention_heads", 12),
+    Row("mlp_width", "intermediate_size", 3072),
+    Row("channels", "num_channels", 3),
+    Row("norm_eps", "layer_norm_eps", 1e-6),
+)
+VISION_DEFAULTS = {"idefics2": {"image_size": 224, "patch_size": 32}, "siglip": {"image_size": 224, "patch_size": 16}}
+ACTIVATIONS = {"gelu_tanh": "gelu_pytorch_tanh", "gelu": "gelu", "quick_gelu": "quick_gelu"}
+
+PERCEIVER = (
+    Row("latents", "resampler_n_latents", 64),
+    Row("depth", "resampler_depth", 3),
+    Row("heads", "resampler_n_heads", 16),
+    Row("head_width", "resampler_head_dim", 96),
+    Row("kv_heads", "num_key_value_heads", 4),
+)
+PERCEIVER_WIDTH, PERCEIVER_EPS = 4096, 1e-6
+PERCEIVER_FIXED = (Fixed("hidden_act", "silu", "silu"),)
+
+DECODER = (
+    Row("vocabulary", "vocab_size"),
+    Row("width", "hidden_size", 4096),
+    Row("layers", "num_hidden_layers", 32),
+    Row("heads", "num_attention_heads", 32),
+    Row("mlp_width", "intermediate_size"),
+    Row("max_positions", "max_position_embeddings"),
+    Row("norm_eps", "rms_norm_eps", 1e-6),
+)
+FAMILIES: dict[str, Json] = {
+    "llama": {"vocab_size": 32000, "intermediate_size": 11008, "max_position_embeddings": 2048},
+    "mistral": {"vocab_size": 32000, "intermediate_size": 14336, "max_position_embeddings": 131072}
+    | {"num_key_value_heads": 8, "sliding_window": 4096},
+    "qwen2": {"vocab_size": 151936, "intermediate_size": 22016, "max_position_embeddings": 32768}
+    | {"num_key_value_heads": 32, "sliding_window": 4096},
+    "qwen3": {"vocab_size": 151936, "intermediate_size": 22016, "max_position_embeddings": 32768}
+    | {"num_key_value_heads": 32, "sliding_window": 4096, "head_dim": 128},
+}
+"""What each family's class in transformers assumes where its config.json is silent."""
+DECODER_FIXED = (Fixed("hidden_act", "silu", "silu"), Fixed("attention_bias", False, False), Fixed("mlp_bias", False, False))
+TEXT_OF_IDEFICS2 = {"model_type": "mistral", "max_position_embeddings": 32768, "rms_norm_eps": 1e-5, "pad_token_id": 0}
+"""The decoder of an Idefics2 config without a `text_config`."""
+
+
+# --- From transformers ------------------------------------------------------------------------------------------------
+
+
+def read_vision(values: Json, where: str, family: str = "siglip") -> VisionConfig:
+    """A SigLIP or Idefics2 `vision_config`. Raises: CheckpointError or SettingsError naming `where` and the key."""
+    values = VISION_DEFAULTS[family] | values
+    ours = _read(VISION, values, where)
+    ours["patch"], image_size = _size(values, "patch_size", where), _size(values, "image_size", where)
+    if image_size % ours["patch"]:
+        raise CheckpointError(f"{where}: image_size {image_size} is not a multiple of patch_size {ours['patch']}")
+    ours["grid"] = image_size // ours["patch"]
+    theirs = values.get("hidden_act", "gelu_pytorch_tanh")
+    known = {name: ours_name for ours_name, name in ACTIVATIONS.items()}
+    if theirs not in known:
+        raise CheckpointError(f"{where}: hidden_act {theirs!r} is not known; known are {', '.join(known)}")
+    return VisionConfig.parse(ours | {"activation": known[theirs]}, where)
+
+
+def read_decoder(values: Json, where: str, tied: bool | None = None) -> LanguageConfig:
+    """The config of a decoder. `tied` overrules its own `tie_word_embeddings`, as the whole of an Idefics2 does.
+
+    Raises: CheckpointError if the family or one of its options is not ours.
+    """
+    family = values.get("model_type")
+    if family not in FAMILIES:
+        raise CheckpointError(f"{where}: model_type {family!r} is not a known decoder; known are {', '.join(FAMILIES)}")
+    values = FAMILIES[family] | values
+    _refuse(DECODER_FIXED, values, where)
+    ours = _read(DECODER, values, where)
+    for name, key, silent in (
+        ("kv_heads", "num_key_value_heads", ours["heads"]),
+        ("head_width", "head_dim", ours["width"] // ours["heads"]),
+    ):
+        ours[name] = silent if values.get(key) is None else _size(values, key, where)
+    ours |= {"family": family, "qk_norm": family == "qwen3", "attention_bias": family == "qwen2"}
+    ours["rope_theta"], ours["rope_scaling"] = _read_rope(values, where)
+    ours["tied_embeddings"] = values.get("tie_word_embeddings", False) if tied is None else tied
+    ours["sliding_window"] = _read_window(values, family, ours["layers"], where)
+    return LanguageConfig.parse(ours, where)
+
+
+def read_idefics2(values: Json, where: str) -> VLMConfig:
+    """The config of a whole Idefics2, without extra vocabulary rows: the loader knows from the tokenizer which those are.
+
+    Raises: CheckpointError or SettingsError naming `where` and the key.
+    """
+    vision, text, perceiver = (_group(values, key, where) for key in ("vision_config", "text_config", "perceiver_config"))
+    text = {"model_type": "mistral"} | text if text else dict(TEXT_OF_IDEFICS2)
+    language = read_decoder(text, f"{where}: text_config", tied=bool(values.get("tie_word_embeddings", False)))
+    here = f"{where}: perceiver_config"
+    _refuse(PERCEIVER_FIXED, perceiver, here)
+    connector = _read(PERCEIVER, perceiver, here)
+    matches = perceiver.get("hidden_size", PERCEIVER_WIDTH) == language.width
+    # transformers takes the decoder's epsilon where the perceiver's width is silent and not the decoder's
+    connector["norm_eps"] = perceiver.get("rms_norm_eps", PERCEIVER_EPS) if matches else language.norm_eps
+    connector["projection_width"] = language.mlp_width
+    return VLMConfig(
+        vision=read_vision(vision, f"{where}: vision_config", "idefics2"),
+        connector=PerceiverConfig.parse(connector, here),
+        language=language,
+        extra_vocabulary=0,
+        image_token=_size(values, "image_token_id", where, default=32001),
+    )
+
+
+# --- To transformers --------------------------------------------------------------------------------------------------
+
+
+def write_idefics2(config: VLMConfig) -> Json:
+    """`config.json` of the whole model for transformers' Idefics2.
+
+    Raises: CheckpointError if transformers' classes cannot represent a setting, with the setting and what they can.
+    """
+    connector, language = config.connector, config.language
+    _need("connector.projection_width", connector.projection_width, language.mlp_width, "the decoder's MLP width")
+    _need("connector.mlp_ratio", connector.mlp_ratio, 4, "its only value there")
+    perceiver = _write(PERCEIVER, connector) | {"hidden_act": "silu", "hidden_size": language.width}
+    return {
+        "architectures": ["Idefics2ForConditionalGeneration"],
+        "model_type": "idefics2",
+        "image_token_id": config.image_token,
+        "tie_word_embeddings": language.tied_embeddings,
+        "use_cache": True,
+        "vision_config": write_vision(config.vision) | {"model_type": "idefics2_vision"},
+        "perceiver_config": perceiver | {"model_type": "idefics2_perceiver", "rms_norm_eps": connector.norm_eps},
+        "text_config": write_decoder(language) | {"vocab_size": config.vocabulary},
+    }
+
+
+def write_vision(vision: VisionConfig) -> Json:
+    return _write(VISION, vision) | {
+        "hidden_act": ACTIVATIONS[vision.activation],
+        "image_size": vision.grid * vision.patch,
+        "patch_size": vision.patch,
+    }
+
+
+def write_decoder(language: LanguageConfig) -> Json:
+    """The config of a decoder of its own family. Raises: CheckpointError if the family cannot represent a setting."""
+    family = language.family
+    _need("language.qk_norm", language.qk_norm, family == "qwen3", f"what {family} has there")
+    _need("language.attention_bias", language.attention_bias, family == "qwen2", f"what {family} has there")
+    if family == "llama":
+        _need("language.sliding_window", language.sliding_window, None, "its only value there")
+    values = _write(DECODER, language) | {
+        "model_type": family,
+        "hidden_act": "silu",
+        "num_key_value_heads": language.kv_heads,
+        "head_dim": language.head_width,
+        "rope_parameters": {"rope_type": "default"} | (language.rope_scaling or {}) | {"rope_theta": language.rope_theta},
+        "tie_word_embeddings": language.tied_embeddings,
+        "attention_dropout": 0.0,
+    }
+    if family != "llama":
+        values["sliding_window"] = language.sliding_window
+    if family in ("qwen2", "qwen3"):
+        values |= {"use_sliding_window": language.sliding_window is not None, "max_window_layers": 0}
+    return values
+
+
+# --- Helpers ----------------------------------------------------------------------------------------------------------
+
+
+def _read(rows: tuple[Row, ...], values: Mapping[str, Any], where: str) -> Json:
+    return {
+        row.ours: values.get(row.theirs, row.default)
+        if row.theirs.endswith("_eps")
+        else _size(values, row.theirs, where, row.default)
+        for row in rows
+    }
+
+
+def _write(rows: tuple[Row, ...], config: VisionConfig | PerceiverConfig | LanguageConfig) -> Json:
+    return {row.theirs: getattr(config, row.ours) for row in rows}
+
+
+def _size(values: Mapping[str, Any], key: str, where: str, default: int | None = None) -> int:
+    """A whole positive number under `key`."""
+    value = values.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise CheckpointError(f"{where}: {key} is {value!r:.60}; expected a whole positive number")
+    return value
+
+
+def _group(values: Json, key: str, where: str) -> Json:
+    group = values.get(key)
+    if group is None:
+        return {}
+    if not isinstance(group, dict):
+        raise CheckpointError(f"{where}: {key} is a {type(group).__name__}; expected a group of settings")
+    return group
+
+
+def _refuse(fixed: tuple[Fixed, ...], values: Mapping[str, Any], where: str) -> None:
+    for row in fixed:
+        value = values.get(row.theirs, row.default)
+        if value != row.value:
+            raise CheckpointError(f"{where}: {row.theirs} is {value!r:.60}; lorgnette's decoder and perceiver have {row.value!r}")
+
+
+def _need(name: str, value: Any, needed: Any, why: str) -> None:
+    if value != needed:
+        raise CheckpointError(f"{name} is {value!r}, but transformers' classes need {needed!r} ({why}), so it cannot be exported")
+
+
+def _read_rope(values: Json, where: str) -> tuple[Any, Json | None]:
+    """Base and scaling of the rotary embedding, from the new form (`rope_parameters`) or the old one (`rope_scaling`)."""
+    given = values.get("rope_scaling") or values.get("rope_parameters") or {}
+    if not isinstance(given, dict):
+        raise CheckpointError(f"{where}: rope_parameters is a {type(given).__name__}; expected a group of settings")
+    rope = dict(given)
+    theta = rope.pop("rope_theta", values.get("rope_theta", 10000.0))
+    old_name = rope.pop("type", "default")
+    kind = rope.setdefault("rope_type", old_name)
+    if (rope.get("partial_rotary_factor") or values.get("partial_rotary_factor") or 1) != 1:
+        raise CheckpointError(f"{where}: partial_rotary_factor turns a part of each head only; lorgnette turns whole heads")
+    if kind == "default":
+        return theta, None
+    if kind in ("llama3", "yarn", "longrope"):
+        rope.setdefault("original_max_position_embeddings", values["max_position_embeddings"])
+    return theta, rope
+
+
+def _read_window(values: Json, family: str, layers: int, where: str) -> int | None:
+    """The sliding window that all layers share, or None. Windows on some layers only are refused."""
+    if family == "llama" or values.get("sliding_window") is None:
+        return None
+    window = _size(values, "sliding_window", where)
+    if family == "mistral":
+        return window
+    first = values.get("max_window_layers", 28) if values.get("use_sliding_window") else layers
+    kinds = values.get("layer_types") or ["sliding_attention" if layer >= first else "full_attention" for layer in range(layers)]
+    if set(kinds) == {"full_attention"}:
+        return None
+    if set(kinds) == {"sliding_attention"}:
+        return window
+    raise CheckpointError(f"{where}: a sliding window on some layers only is not something lorgnette's decoder can do")
