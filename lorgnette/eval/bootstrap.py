@@ -50,3 +50,14 @@ def estimate(counts: Floats, ratio: Callable[[Floats], Floats], clusters: Sequen
         return Estimate(0.0, 0.0, 0.0, 0)
     low, high = np.percentile(100 * resample(pool(counts, clusters), ratio), [2.5, 97.5])
     return Estimate(float(100 * ratio(counts.sum(axis=0))), float(low), float(high), len(counts))
+
+
+def paired_difference(
+    after: Floats, before: Floats, ratio: Callable[[Floats], Floats], clusters: Sequence[Hashable]
+) -> Estimate:
+    """The score of `after` minus that of `before` on the same examples, in percent: both see the same draws."""
+
+    def statistic(sums: Floats) -> Floats:
+        return ratio(sums[..., 0, :]) - ratio(sums[..., 1, :])
+
+    return estimate(np.stack([after, before], axis=1), statistic, clusters)

@@ -1,0 +1,126 @@
+"""The report of the demo: tables for the terminal and one self-contained page. Every word comes from the numbers."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lorgnette.demo.curve import curve_svg
+from lorgnette.demo.results import (
+    CurvePoint,
+    DemoExample,
+    DemoResults,
+    Line,
+    curve_from_log,
+    example_from,
+    lines,
+    mistakes,
+    results_json,
+    show_fairly,
+    verdicts,
+)
+from lorgnette.eval.pictures import thumbnail
+from lorgnette.files import write_json, write_text
+
+COLOURS = {"learned": "green", "a little": "yellow", "not learned": "red"}
+
+
+def write_report(folder: str | Path, results: DemoResults) -> Path:
+    """Write `report.html` and `results.json` to the folder; return the path of the page.
+
+    The page asks nothing of the network: pictures are data URIs, the curve is inline SVG, and its own policy forbids
+    requests. Raises: DiskError if the folder cannot be written.
+    """
+    path = Path(folder) / "report.html"
+    write_text(path, render(results))
+    write_json(path.with_name("results.json"), results_json(results))
+    return path
+
+
+def render(results: DemoResults) -> str:
+    """The page as HTML."""
+    loader = jinja2.PackageLoader("lorgnette.demo", package_path="")
+    pages = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    pages.filters["percent"] = lambda value: f"{value:.1f}"
+    *kinds, overall = lines(results)
+    values: dict[str, Any] = {
+        "results": results,
+        "kinds": kinds,
+        "overall": overall,
+        "verdicts": verdicts(results),
+        "mistakes": mistakes(results.after),
+        "curve": Markup(curve_svg(results.curve)),  # built from numbers and escaped names
+        "examples": [(data_uri(example), example) for example in results.examples],
+        "right": sum(example.correct for example in results.examples),
+        "duration": duration(results.seconds),
+    }
+    return pages.get_template("report.html.jinja").render(values)
+
+
+def data_uri(example: DemoExample, side: int = 360) -> str:
+    """The example's picture, small enough for a page."""
+    return "data:image/webp;base64," + base64.b64encode(thumbnail(example.picture, side)).decode()
+
+
+def duration(seconds: float) -> str:
+    """`75` as `1 min 15 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def print_table(console: Console, results: DemoResults) -> None:
+    """The table before / after / blind, with 95 % intervals, and what it says."""
+    *kinds, overall = lines(results)
+    table = Table(title="Right answers about unseen drawings, in percent [95 % interval]", title_justify="left")
+    table.add_column("questions")
+    for heading in ("before", "after", "blind", "after - blind"):
+        table.add_column(heading, justify="right")
+    table.add_column("verdict")
+    for line in kinds:
+        table.add_row(*_cells(line))
+    table.add_section()
+    table.add_row(*_cells(overall), style="bold")
+    console.print(table)
+    for sentence in verdicts(results):
+        console.print(escape(sentence), highlight=False)
+
+
+def _cells(line: Line) -> list[str]:
+    scores = [escape(str(score)) for score in (line.before, line.after, line.blind)]
+    gain = escape(f"{line.gain.value:+.1f} [{line.gain.low:+.1f}, {line.gain.high:+.1f}]")
+    name = f"{escape(line.kind)} ({line.after.count:,})"
+    return [name, *scores, gain, f"[{COLOURS[line.verdict]}]{line.verdict}[/]"]
+
+
+def print_examples(console: Console, examples: Sequence[DemoExample]) -> None:
+    """Each example's question, answer and truth; wrong answers are marked."""
+    table = Table(title="Unseen drawings", title_justify="left")
+    for heading in ("", "kind", "question", "answer", "truth"):
+        table.add_column(heading)
+    for example in examples:
+        mark = "[green]right[/]" if example.correct else "[red]wrong[/]"
+        shown = (example.kind, example.question, example.answer or "(nothing)", example.truth)
+        table.add_row(mark, *map(escape, shown))
+    console.print(table)
+
+
+__all__ = [
+    "CurvePoint",
+    "DemoExample",
+    "DemoResults",
+    "curve_from_log",
+    "example_from",
+    "print_examples",
+    "print_table",
+    "results_json",
+    "show_fairly",
+    "write_report",
+]

@@ -1,0 +1,213 @@
+"""What the demo found, and what it says about it: the numbers, their JSON form, and words derived from them alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lorgnette.eval.bootstrap import Estimate
+from lorgnette.eval.compare import compare
+from lorgnette.eval.metrics.exact import normalise
+from lorgnette.eval.results import Example, Result
+from lorgnette.sample import ImageSource
+
+LEARNED = 10.0
+"""Points over blind from which we say that a kind of question was learned."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One step of training. `step` counts over all stages."""
+
+    step: int
+    stage: str
+    loss: float
+    lr: float
+    samples_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class DemoExample:
+    """An unseen picture, what was asked about it, what the model said, and what is true."""
+
+    picture: ImageSource
+    question: str
+    answer: str
+    truth: str
+    correct: bool
+    kind: str
+
+
+@dataclass(frozen=True)
+class DemoResults:
+    """Everything that the report tells. `before`, `after` and `blind` answer the same unseen questions."""
+
+    before: Result
+    after: Result
+    blind: Result
+    curve: Sequence[CurvePoint]
+    examples: Sequence[DemoExample]
+    seconds: float
+    """Of the whole job, from the first line to the report."""
+    peak_gib: float
+    """Largest resident memory of the job."""
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    """Parameters of each part of the model."""
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    """Where and how: device, threads, torch version, commit, command."""
+    settings: str = ""
+    """The run's settings as YAML."""
+    chat: str = ""
+    """The command that opens a chat with the model."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One kind of question (or all of them), asked before and after training and blind. All figures are percent."""
+
+    kind: str
+    before: Estimate
+    after: Estimate
+    blind: Estimate
+    gain: Estimate
+    """After minus blind on the same questions, with its paired interval: what looking is worth."""
+    constant: float
+    """What the commonest true answer, said every time, would score: knowing the answers' statistics and no picture."""
+
+    @property
+    def verdict(self) -> str:
+        """`learned`, `a little` or `not learned`, from the gain and its interval."""
+        if self.gain.low <= 0:
+            return "not learned"
+        return "learned" if self.gain.value >= LEARNED else "a little"
+
+
+def curve_from_log(rows: Iterable[Mapping[str, Any]]) -> list[CurvePoint]:
+    """Read the rows that training logs; their `seconds` are counted from the start of training."""
+    points, last = [], 0.0
+    for row in rows:
+        took = row["seconds"] - last
+        rate = row["samples"] / took if took > 0 else 0.0
+        points.append(CurvePoint(row["total_step"], row["stage"], row["loss"], row["lr"], rate))
+        last = row["seconds"]
+    return points
+
+
+def lines(results: DemoResults) -> list[Line]:
+    """A line for each kind of question, the best understood first; the line of all questions comes last."""
+    sighted = compare(results.blind, results.after)
+    constants = {kind: _constant(e for e in results.after.examples if e.kind == kind) for kind in results.after.kinds}
+    found = [
+        Line(
+            kind,
+            before=results.before.kinds[kind],
+            after=scores,
+            blind=results.blind.kinds[kind],
+            gain=sighted.kinds[kind],
+            constant=constants[kind],
+        )
+        for kind, scores in results.after.kinds.items()
+    ]
+    found.sort(key=lambda line: -line.gain.value)
+    constant = sum(line.constant * line.after.count for line in found) / max(1, results.after.count)
+    all_kinds = (results.before.overall, results.after.overall, results.blind.overall, sighted.overall)
+    return [*found, Line("all questions", *all_kinds, constant=constant)]
+
+
+def verdicts(results: DemoResults) -> list[str]:
+    """What is learned and what is not, in sentences made from the numbers."""
+    *kinds, overall = lines(results)
+    verb = "sees" if overall.gain.low > 0 else "does not see yet"
+    sentences = [
+        f"The model {verb}: with the picture it answers {overall.after.value:.1f} % of {overall.after.count:,} unseen "
+        f"questions rightly, with another picture {overall.blind.value:.1f} %, and before training "
+        f"{overall.before.value:.1f} %."
+    ]
+    for verdict, words in (("learned", "Learned"), ("a little", "Learned a little"), ("not learned", "Not learned")):
+        told = [_tell(line) for line in kinds if line.verdict == verdict]
+        if told:
+            sentences.append(f"{words}: {'; '.join(told)}.")
+    return sentences
+
+
+def _tell(line: Line) -> str:
+    told = (
+        f"{line.kind} ({line.after.value:.1f} % against {line.blind.value:.1f} % blind, {line.gain.value:+.1f} points)"
+    )
+    if line.verdict == "not learned":
+        return f"{told}, which chance alone could give"
+    if line.after.value <= line.constant:
+        return f"{told}, though always saying the commonest answer would give {line.constant:.1f} %"
+    return told
+
+
+def mistakes(result: Result, most: int = 3) -> dict[str, list[tuple[str, str, int]]]:
+    """For each kind of question the commonest confusions: (truth, answer, times)."""
+    wrong: dict[str, Counter[tuple[str, str]]] = {}
+    for example in result.examples:
+        if example.score < 1 and example.truth.answers:
+            pair = (example.truth.answers[0], normalise(example.answer)[:40] or "(nothing)")
+            wrong.setdefault(example.kind, Counter())[pair] += 1
+    ranked = {kind: counter.most_common(most) for kind, counter in sorted(wrong.items())}
+    return {kind: [(truth, answer, times) for (truth, answer), times in pairs] for kind, pairs in ranked.items()}
+
+
+def results_json(results: DemoResults) -> dict[str, Any]:
+    """The report's numbers as plain values; accuracies in percent."""
+    *kinds, overall = lines(results)
+    return {
+        **_plain(overall),
+        "kinds": {line.kind: _plain(line) for line in kinds},
+        "questions": results.after.count,
+        "seconds": round(results.seconds, 1),
+        "peak_gib": round(results.peak_gib, 2),
+        "parameters": dict(results.parameters),
+        "conditions": dict(results.conditions),
+    }
+
+
+def _plain(line: Line) -> dict[str, Any]:
+    estimates = {"before": line.before, "after": line.after, "blind": line.blind, "gain": line.gain}
+    plain: dict[str, Any] = {name: round(scores.value, 2) for name, scores in estimates.items()}
+    plain["intervals"] = {name: [round(s.low, 2), round(s.high, 2)] for name, s in estimates.items()}
+    return {**plain, "constant": round(line.constant, 2), "count": line.after.count, "verdict": line.verdict}
+
+
+def _constant(examples: Iterable[Example]) -> float:
+    truths = Counter(normalise(example.truth.answers[0]) for example in examples if example.truth.answers)
+    return 100 * max(truths.values(), default=0) / max(1, truths.total())
+
+
+def example_from(example: Example, picture: ImageSource) -> DemoExample:
+    """A stored example with its picture, ready to be shown."""
+    question = example.question.replace("[image]", "").strip()
+    truth = " or ".join(dict.fromkeys(example.truth.answers))
+    return DemoExample(picture, question, example.answer.strip(), truth, example.score >= 1, example.kind)
+
+
+def show_fairly(examples: Sequence[Example], many: int = 10) -> list[Example]:
+    """Examples to show: kinds in turn, spread evenly over the task, chosen without a look at whether they are right."""
+    by_kind: dict[str, list[Example]] = {}
+    for example in examples:
+        by_kind.setdefault(example.kind, []).append(example)
+    each = -(-many // max(1, len(by_kind)))
+    spread = [[rows[len(rows) * i // each] for i in range(min(each, len(rows)))] for rows in by_kind.values()]
+    in_turn = [rows[i] for i in range(each) for rows in spread if i < len(rows)]
+    return in_turn[:many]
+
+
+__all__ = [
+    "CurvePoint",
+    "DemoExample",
+    "DemoResults",
+    "Line",
+    "curve_from_log",
+    "example_from",
+    "lines",
+    "mistakes",
+    "results_json",
+    "show_fairly",
+    "verdicts",
+]
