@@ -79,7 +79,7 @@ def duration(seconds: float) -> str:
 def print_table(console: Console, results: DemoResults) -> None:
     """The table before / after / blind, with 95 % intervals, and what it says."""
     *kinds, overall = lines(results)
-    table = Table(title="Right answers about unseen drawings, in percent [95 % interval]", title_justify="left")
+    table = Table(title="Right answers about unseen drawings, in percent [95% interval]", title_justify="left")
     table.add_column("questions")
     for heading in ("before", "after", "blind", "after - blind"):
         table.add_column(heading, justify="right")

@@ -121,9 +121,9 @@ def verdicts(results: DemoResults) -> list[str]:
     *kinds, overall = lines(results)
     verb = "sees" if overall.gain.low > 0 else "does not see yet"
     sentences = [
-        f"The model {verb}: with the picture it answers {overall.after.value:.1f} % of {overall.after.count:,} unseen "
-        f"questions rightly, with another picture {overall.blind.value:.1f} %, and before training "
-        f"{overall.before.value:.1f} %."
+        f"The model {verb}: with the picture it answers {overall.after.value:.1f}% of {overall.after.count:,} unseen "
+        f"questions correctly, with another picture {overall.blind.value:.1f}%, and before training "
+        f"{overall.before.value:.1f}%."
     ]
     for verdict, words in (("learned", "Learned"), ("a little", "Learned a little"), ("not learned", "Not learned")):
         told = [_tell(line) for line in kinds if line.verdict == verdict]
@@ -133,13 +133,11 @@ def verdicts(results: DemoResults) -> list[str]:
 
 
 def _tell(line: Line) -> str:
-    told = (
-        f"{line.kind} ({line.after.value:.1f} % against {line.blind.value:.1f} % blind, {line.gain.value:+.1f} points)"
-    )
+    told = f"{line.kind} ({line.after.value:.1f}% against {line.blind.value:.1f}% blind, {line.gain.value:+.1f} points)"
     if line.verdict == "not learned":
         return f"{told}, which chance alone could give"
     if line.after.value <= line.constant:
-        return f"{told}, though always saying the commonest answer would give {line.constant:.1f} %"
+        return f"{told}, though always saying the commonest answer would give {line.constant:.1f}%"
     return told
 
 

@@ -146,7 +146,7 @@ def test_report_shows_the_numbers() -> None:
     for example in RESULTS.examples:
         assert example.question in text
         assert example.answer in text
-        assert example.correct or f"is {example.truth}" in text
+        assert example.correct or f"truth {example.truth}" in text
 
 
 def test_what_users_and_models_write_is_escaped() -> None:
