@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -57,7 +56,7 @@ def render(results: DemoResults) -> str:
         "overall": overall,
         "verdicts": verdicts(results),
         "mistakes": mistakes(results.after),
-        "curve": Markup(curve_svg(results.curve)),  # built from numbers and escaped names
+        "curve": curve_svg(results.curve),
         "examples": [(data_uri(example), example) for example in results.examples],
         "right": sum(example.correct for example in results.examples),
         "duration": duration(results.seconds),
