@@ -74,11 +74,10 @@ class StageConfig(Settings):
 
 
 class TokenizerConfig(Settings):
-    """Where the tokenizer comes from: a folder, or trained on the built-in texts."""
+    """Where the tokenizer comes from."""
 
     path: str | None = None
-    vocabulary: int = pydantic.Field(default=2048, ge=300)
-    """Rows of a tokenizer trained here, special tokens not counted."""
+    """Folder with a `tokenizer.json`; None to train one on the built-in texts, as large as the model's vocabulary."""
 
 
 class BackboneConfig(Settings):

@@ -17,7 +17,7 @@ from lorgnette.data.plan import Plan
 from lorgnette.data.sources import Source
 from lorgnette.errors import LorgnetteError
 from lorgnette.inputs.processor import Processor
-from lorgnette.inputs.render import Rendered, pack
+from lorgnette.inputs.render import Rendered
 from lorgnette.model.batch import Batch
 
 
@@ -37,7 +37,7 @@ class Steps(Dataset[list[Batch] | LorgnetteError]):
         """
         rendered = [self.processor.render(self.sources[ref.source][ref.index]) for ref in self.plan.step(step)]
         rendered.sort(key=_shape)
-        return [pack(part) for part in split_evenly(rendered, self.micro_batches)]
+        return [self.processor.pack(part) for part in split_evenly(rendered, self.micro_batches)]
 
     def __getitem__(self, step: int) -> list[Batch] | LorgnetteError:
         try:

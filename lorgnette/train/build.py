@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.processor import Processor
+from lorgnette.inputs.template import Idefics2Template
 from lorgnette.inputs.tokenizer import Tokenizer, train_tokenizer
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run
@@ -29,12 +30,19 @@ def build_processor(run: Run) -> Processor:
             f" {run.model.vocabulary} rows and expects {run.model.image_token}: set model.language.vocabulary to"
             f" {tokenizer.vocabulary - run.model.extra_vocabulary} and model.image_token to {image}"
         )
-    return Processor(tokenizer, run.images, visual_tokens=run.model.connector.latents, special=run.special)
+    return Processor(
+        tokenizer,
+        run.images,
+        visual_tokens=run.model.connector.latents,
+        template=Idefics2Template(run.special),
+        mean=run.model.vision.mean,
+        std=run.model.vision.std,
+    )
 
 
 def build_tokenizer(run: Run) -> Tokenizer:
     if run.tokenizer.path is not None:
-        return Tokenizer.load(run.tokenizer.path)
+        return Tokenizer.load(run.tokenizer.path, run.special)
     from lorgnette.data.builtin import tokenizer_texts
 
-    return train_tokenizer(tokenizer_texts(), vocabulary=run.tokenizer.vocabulary, special=run.special)
+    return train_tokenizer(tokenizer_texts(), vocabulary=run.model.vocabulary, special=run.special)

@@ -137,7 +137,7 @@ class Trainer:
         settings = self.run.checkpoints
         if last or self._stop or self.progress.step % settings.every == 0:
             checkpoint.save(self._checkpoints, self.progress, self.model, optimiser, settings.keep)
-        if self._stop and not last:
+        if self._stop and self.progress.total_step < self.run.steps:
             raise Interrupted(
                 f"stopped after step {self.progress.total_step} of {self.run.steps}, which is saved in {self.folder};"
                 " the same command goes on from there"

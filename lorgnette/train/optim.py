@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
 
+from lorgnette.model.vlm import VLM
 from lorgnette.run import StageConfig
 from lorgnette.train.stages import named_parts, part_config
 
 
-def build_optimiser(model: nn.Module, stage: StageConfig) -> torch.optim.AdamW:
+def build_optimiser(model: VLM, stage: StageConfig) -> torch.optim.AdamW:
     """AdamW over every trainable parameter, each in exactly one group: one per part, with and without weight decay.
 
     Vectors (norms, biases), embeddings and latents do not decay, as in the original training code. A group keeps its names

@@ -26,16 +26,6 @@ class TrainablePart:
     trainable: int
 
 
-def part_of(name: str) -> str:
-    """The part that a parameter belongs to, from its name in the model."""
-    part = name.partition(".")[0]
-    if ".extra" in name or name.startswith("extra"):
-        return "extra_vocabulary"
-    if part not in PARTS:
-        raise SettingsError(f"parameter {name} belongs to none of the parts {', '.join(PARTS)}")
-    return part
-
-
 def part_config(stage: StageConfig, part: str) -> PartConfig:
     """The settings of a part in a stage. Rows of the extra vocabulary always train, at the language model's rate."""
     if part == "extra_vocabulary":
@@ -44,10 +34,11 @@ def part_config(stage: StageConfig, part: str) -> PartConfig:
     return config
 
 
-def named_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
+def named_parts(model: VLM) -> Iterator[tuple[str, str, nn.Parameter]]:
     """(part, name, parameter) of every parameter, each once even where it is tied."""
+    part_by_id = {id(parameter): part for part, parameters in model.parts().items() for parameter in parameters}
     for name, parameter in model.named_parameters():
-        yield part_of(name), name, parameter
+        yield part_by_id[id(parameter)], name, parameter
 
 
 def prepare_parts(model: VLM, stage: StageConfig, seed: int) -> list[TrainablePart]:
@@ -55,12 +46,12 @@ def prepare_parts(model: VLM, stage: StageConfig, seed: int) -> list[TrainablePa
 
     Raises: SettingsError if nothing would train.
     """
-    for part, _, parameter in named_parts(model):
-        parameter.requires_grad_(part_config(stage, part).mode == "full")
     for part in ("vision", "language"):
         mode = part_config(stage, part).mode
         if mode in ("lora", "dora"):
             add_adapters(getattr(model, part), stage.lora, dora=mode == "dora", seed=seed)
+    for part, name, parameter in named_parts(model):
+        parameter.requires_grad_(part_config(stage, part).mode == "full" or ".lora_" in name)
     counts = count_parts(model, stage)
     if not any(count.trainable for count in counts if count.part != "extra_vocabulary"):
         raise SettingsError(f"stage {stage.name!r}: every part is frozen; set the mode of at least one to lora or full")

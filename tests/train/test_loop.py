@@ -1,0 +1,291 @@
+"""The loop: learns, resumes to the same bits, changes nothing it should not, and fails in sentences."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from rich.console import Console
+
+from lorgnette.errors import CheckpointError, LorgnetteError, SettingsError
+from lorgnette.files import DiskError
+from lorgnette.run import Run
+from lorgnette.train import checkpoint
+from lorgnette.train.build import build
+from lorgnette.train.log import read_log
+from lorgnette.train.loop import Interrupted, Trainer, open_steps
+from lorgnette.train.optim import build_optimiser, schedule
+from lorgnette.train.stages import PARTS, named_parts, prepare_parts
+from lorgnette.train.step import NotFiniteError, train_step
+
+QUIET = Console(quiet=True)
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def same(ours, theirs) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def trained(run, folder):
+    return weights(Trainer(run, folder, QUIET).train())
+
+
+MODES = {
+    "full": [],
+    "frozen vision": ["stages.0.vision.mode=frozen", "stages.1.vision.mode=frozen"],
+    "lora": ["stages.0.vision.mode=lora", "stages.0.language.mode=lora", "stages.0.lora.rank=2", "stages.0.lora.dropout=0.1"],
+    "dora": ["stages.1.vision.mode=dora", "stages.1.language.mode=dora", "stages.1.lora.rank=2"],
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_stopping_at_any_step_and_going_on_gives_the_same_bits(tiny, tmp_path, mode, monkeypatch):
+    run = tiny.override(*MODES[mode])
+    whole = trained(run, tmp_path / "whole")
+    for stop in (1, 5, 8, 11):
+        folder = tmp_path / f"stop-{stop}"
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "_advance", _stop_after(stop))
+            try:
+                Trainer(run, folder, QUIET).train()
+            except Interrupted as stopped:
+                assert f"after step {stop} of 11" in str(stopped)
+        assert same(trained(run, folder), whole), f"stopped at step {stop}"
+        assert [row["total_step"] for row in read_log(folder / "log.jsonl")] == list(range(1, 12))
+
+
+def _stop_after(step):
+    advance = Trainer._advance
+
+    def stopping(self, *arguments):
+        advance(self, *arguments)
+        self._stop = self._stop or self.progress.total_step == step
+
+    return stopping
+
+
+def test_killed_without_warning_it_goes_on(tiny, tmp_path):
+    run = tiny.override("stages.0.steps=60", "checkpoints.every=5")
+    (tmp_path / "run.yaml").write_text(run.to_yaml())
+    command = [sys.executable, "-m", "lorgnette.cli", "train", str(tmp_path / "run.yaml"), "--folder", str(tmp_path / "killed")]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+    deadline = time.time() + 60
+    while not checkpoint.checkpoints(tmp_path / "killed" / "checkpoints") and time.time() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert checkpoint.checkpoints(tmp_path / "killed" / "checkpoints"), "it was killed before its first checkpoint"
+    assert same(trained(run, tmp_path / "killed"), trained(run, tmp_path / "whole"))
+
+
+def test_a_signal_ends_after_the_step_in_flight(tiny, tmp_path, monkeypatch):
+    advance = Trainer._advance
+
+    def signalled(self, *arguments):
+        advance(self, *arguments)
+        if self.progress.total_step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "_advance", signalled)
+    with pytest.raises(Interrupted, match="the same command goes on"):
+        Trainer(tiny, tmp_path, QUIET).train()
+    assert checkpoint.read_progress(checkpoint.checkpoints(tmp_path / "checkpoints")[-1]).total_step == 4
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(tiny, tmp_path, workers):
+    assert same(trained(tiny, tmp_path / "a"), trained(tiny.override(f"loader.workers={workers}"), tmp_path / "b"))
+
+
+@pytest.mark.parametrize("micro_batches", [2, 4])
+def test_cutting_a_step_in_packs_gives_the_same_update(tiny, micro_batches):
+    updates = []
+    for packs in (1, micro_batches):
+        run = tiny.override(f"stages.0.micro_batches={packs}")
+        model, processor = build(run)
+        prepare_parts(model, run.stages[0], seed=0)
+        optimiser = build_optimiser(model, run.stages[0])
+        train_step(model, open_steps(run, 0, processor).batches(0), optimiser, clip=1.0)
+        updates.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    for name, gradient in updates[0].items():
+        torch.testing.assert_close(updates[1][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("part", PARTS[:3])
+@pytest.mark.parametrize("mode", ["frozen", "lora", "dora", "full"])
+def test_gradients_reach_what_trains_and_nothing_else(tiny, part, mode):
+    if part == "connector" and mode in ("lora", "dora"):
+        pytest.raises(SettingsError, tiny.override, f"stages.0.connector.mode={mode}")
+        return
+    stage = tiny.override(f"stages.0.{part}.mode={mode}", "stages.0.lora.rank=2").stages[0]
+    model, processor = build(tiny)
+    before = weights(model)
+    prepare_parts(model, stage, seed=0)
+    optimiser = build_optimiser(model, stage)
+    names = [name for group in optimiser.param_groups for name in group["names"]]
+    trainable = [name for _, name, parameter in named_parts(model) if parameter.requires_grad]
+    assert sorted(names) == sorted(trainable), "every trainable parameter stands in exactly one group"
+    for step in range(2):  # the first step of an adapter reaches only the half that starts at zero
+        train_step(model, open_steps(tiny, 0, processor).batches(step), optimiser, clip=1.0)
+    for owner, name, parameter in named_parts(model):
+        if name not in trainable:
+            assert parameter.grad is None
+            assert torch.equal(parameter, before[name.replace(".base_layer", "")])
+            assert owner == part
+        else:
+            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_it_learns_sixteen_samples_by_heart(tiny, tmp_path, mode):
+    run = tiny.override(
+        *MODES[mode], "stages.0.steps=150", "stages.1.steps=150", "stages.0.samples_per_step=16",
+        "stages.1.samples_per_step=16", "stages.0.lr=0.01", "stages.1.lr=0.01", "stages.0.lora.rank=8",
+        "stages.1.lora.rank=8", "stages.0.lora.dropout=0", "checkpoints.every=1000",
+    )  # fmt: skip
+    Trainer(run, tmp_path, QUIET).train()
+    rows = read_log(tmp_path / "log.jsonl")
+    assert rows[-1]["loss"] < 0.05 < rows[0]["loss"]
+
+
+def test_merged_adapters_compute_the_same(tiny):
+    from lorgnette.train.adapters import merge_adapters
+
+    stage = tiny.override("stages.0.language.mode=dora", "stages.0.vision.mode=lora", "stages.0.lora.rank=2").stages[0]
+    model, processor = build(tiny)
+    names = list(weights(model))
+    prepare_parts(model, stage, seed=0)
+    optimiser = build_optimiser(model, stage)
+    batches = open_steps(tiny, 0, processor).batches(0)
+    for _ in range(3):
+        train_step(model, batches, optimiser, clip=1.0)
+    model.eval()
+    adapted = model(batches[0]).logits
+    merge_adapters(model)
+    assert list(weights(model)) == names
+    torch.testing.assert_close(model(batches[0]).logits, adapted, rtol=1e-5, atol=1e-6)
+
+
+def test_checkpoints_are_few_and_whole(tiny, tmp_path):
+    trained(tiny.override("checkpoints.keep=2"), tmp_path)
+    assert [path.name for path in checkpoint.checkpoints(tmp_path / "checkpoints")] == ["step-000008", "step-000011"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "log.jsonl", "run.yaml"]
+
+
+def test_a_run_of_other_settings_is_not_overwritten(tiny, tmp_path):
+    Trainer(tiny, tmp_path, QUIET)
+    with pytest.raises(SettingsError, match=r"stages\.0\.lr is 0.003 there, 0.1 here"):
+        Trainer(tiny.override("stages.0.lr=0.1"), tmp_path, QUIET)
+
+
+def test_an_unreadable_image_is_named(tiny, squares, tmp_path):
+    shutil.copytree(squares, tmp_path / "data")
+    (tmp_path / "data" / "7.png").write_bytes((squares / "7.png").read_bytes()[:40])
+    run = tiny.override(f"stages.0.sources.0.path={tmp_path / 'data' / 'rows.jsonl'}", "loader.workers=1")
+    with pytest.raises(LorgnetteError, match=r"row 8.*7\.png"):
+        Trainer(run, tmp_path / "run", QUIET).train()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(None, "no such file"), ("", "holds no rows"), ("folder", "no .jsonl file"), ('{"text": 1}\n', "row 1: expected")],
+)
+def test_a_source_that_holds_nothing_is_named(tiny, tmp_path, content, expected):
+    path = tmp_path / "rows"
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_text(content)
+    with pytest.raises(LorgnetteError, match=expected):
+        Trainer(tiny.override(f"stages.0.sources.0.path={path}"), tmp_path / "run", QUIET).train()
+
+
+def test_a_loss_that_is_not_finite_touches_no_weight(tiny):
+    model, processor = build(tiny)
+    prepare_parts(model, tiny.stages[0], seed=0)
+    optimiser = build_optimiser(model, tiny.stages[0])
+    with torch.no_grad():
+        model.connector.latents.fill_(float("nan"))
+    before = weights(model)
+    with pytest.raises(NotFiniteError, match=r"rows\.jsonl, row"):
+        train_step(model, open_steps(tiny, 0, processor).batches(0), optimiser, clip=1.0)
+    after = weights(model)
+    assert all(torch.equal(before[name], after[name]) for name in before if name != "connector.latents")
+
+
+def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(tiny, tmp_path, monkeypatch):
+    save_file = checkpoint.save_file
+
+    def full_later(tensors, path):
+        if "step-000006" in str(path):
+            raise OSError(28, "No space left on device")
+        save_file(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full_later)
+    with pytest.raises(DiskError, match="the disk is full; free some space and run the same command again"):
+        Trainer(tiny.override("stages.0.steps=9"), tmp_path, QUIET).train()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000003"]
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimiser.safetensors", "progress.json"])
+def test_a_damaged_checkpoint_is_named(tiny, tmp_path, file):
+    trained(tiny, tmp_path)
+    (checkpoint.checkpoints(tmp_path / "checkpoints")[-1] / file).write_bytes(b"{")
+    with pytest.raises(CheckpointError, match="step-000011"):
+        trained(tiny, tmp_path)
+
+
+def test_a_tokenizer_that_does_not_fit_the_model_is_refused(tiny):
+    with pytest.raises(SettingsError, match="set model.language.vocabulary to"):
+        build(tiny.override("model.language.vocabulary=1000"))
+
+
+def test_everything_frozen_is_refused(tiny, tmp_path):
+    run = tiny.override(*(f"stages.0.{part}.mode=frozen" for part in PARTS[:3]))
+    with pytest.raises(SettingsError, match="every part is frozen"):
+        Trainer(run, tmp_path, QUIET).train()
+
+
+@pytest.mark.parametrize("kind", ["constant", "linear", "cosine"])
+def test_the_schedule_warms_up_and_ends_where_it_should(tiny, kind):
+    stage = tiny.override("stages.0.steps=11", "stages.0.final_lr=0.1", f"stages.0.schedule={kind}").stages[0]
+    shares = [schedule(stage, step) for step in range(stage.steps)]
+    assert shares[:2] == [0.5, 1.0]
+    assert shares[2] == 1.0
+    assert shares[-1] == pytest.approx(1.0 if kind == "constant" else 0.1)
+    assert all(later <= earlier for earlier, later in zip(shares[2:], shares[3:], strict=False))
+
+
+def test_weight_decay_spares_vectors_and_embeddings(tiny):
+    model, _ = build(tiny)
+    stage = tiny.override("stages.0.vision.lr=0.5", "stages.0.vision.weight_decay=0.7").stages[0]
+    prepare_parts(model, stage, seed=0)
+    for group in build_optimiser(model, stage).param_groups:
+        vision = group["names"][0].startswith("vision.")
+        assert group["peak_lr"] == (0.5 if vision else 0.003)
+        if group["weight_decay"]:
+            assert group["weight_decay"] == (0.7 if vision else 0.1)
+            assert all(parameter.ndim >= 2 for parameter in group["params"])
+
+
+def test_the_log_is_plain_rows(tiny, tmp_path):
+    trained(tiny, tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert {"total_step", "stage", "loss", "lr", "grad_norm", "learned", "images", "seconds", "waited"} <= rows[0].keys()
+    assert [row["stage"] for row in rows] == ["first"] * 5 + ["second"] * 6
+    assert rows[0]["lr"] == pytest.approx(0.0015)
+
+
+def test_settings_are_saved_with_the_run(tiny, tmp_path):
+    Trainer(tiny, tmp_path, QUIET)
+    assert Run.load(tmp_path / "run.yaml") == tiny
