@@ -1,0 +1,39 @@
+"""Every shipped recipe parses, round-trips, and builds on the meta device."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lorgnette.model.vlm import VLM
+from lorgnette.run import Run, find_recipe
+from tests.house.source import ROOT
+
+RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+
+
+@pytest.fixture(params=RECIPES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def recipe(request):
+    return request.param
+
+
+def test_there_are_recipes():
+    assert RECIPES
+
+
+def test_a_recipe_is_found_by_its_name(recipe):
+    assert find_recipe(recipe.relative_to(ROOT / "recipes").with_suffix("").as_posix()) == recipe
+
+
+def test_a_recipe_round_trips(recipe):
+    run = Run.load(recipe)
+    assert Run.parse(run.plain()) == run
+    assert run.name == recipe.stem
+
+
+def test_a_recipe_builds_on_the_meta_device(recipe):
+    run = Run.load(recipe)
+    with torch.device("meta"):
+        model = VLM(run.model)
+    assert all(parameter.is_meta for parameter in model.parameters())
+    assert all(parameters for parameters in model.parts().values())

@@ -1,0 +1,44 @@
+"""A function past 60 lines, a file past 400 or a call with more than 8 parameters asks for a better idea."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.house.source import Function, modules
+
+FUNCTION_LINES, FILE_LINES, PARAMETERS = 60, 400, 8
+
+EXCEPTIONS: dict[str, str] = {}
+"""`path` or `path:Class.function` -> why it is better as it is."""
+
+MODULES = modules("lorgnette", "scripts", "benchmarks")
+
+
+def parameters(function: Function) -> int:
+    """How many values a caller may give, `self` and `cls` not counted."""
+    arguments = function.args
+    names = [argument.arg for argument in arguments.posonlyargs + arguments.args + arguments.kwonlyargs]
+    return len([name for name in names if name not in ("self", "cls")])
+
+
+def faults() -> dict[str, str]:
+    """Everything past a limit, with what is wrong."""
+    found = {}
+    for module in MODULES:
+        if (lines := len(module.text.splitlines())) > FILE_LINES:
+            found[module.path] = f"{lines} lines; the limit is {FILE_LINES}"
+        for name, node in module.functions():
+            if (lines := node.end_lineno - node.lineno + 1) > FUNCTION_LINES:
+                found[name] = f"{lines} lines; the limit is {FUNCTION_LINES}"
+            if (count := parameters(node)) > PARAMETERS:
+                found[name] = f"{count} parameters; the limit is {PARAMETERS}"
+    return found
+
+
+def test_nothing_has_outgrown_its_room():
+    assert {name: fault for name, fault in faults().items() if name not in EXCEPTIONS} == {}
+
+
+@pytest.mark.parametrize("name", EXCEPTIONS)
+def test_every_exception_is_still_needed(name):
+    assert name in faults(), f"{name} is within the limits again: take it off the list"

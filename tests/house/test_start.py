@@ -1,0 +1,42 @@
+"""Starting is quick: `import lorgnette` and `lorgnette --help` take under a second and leave torch alone."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+import tomllib
+
+import pytest
+
+from tests.house.source import ROOT
+
+HELP = """
+import atexit, sys
+from lorgnette.cli import main
+atexit.register(lambda: print("torch imported:", "torch" in sys.modules))
+sys.argv = ["lorgnette", "--help"]
+main()
+"""
+IMPORT = "import sys, lorgnette; print('torch imported:', 'torch' in sys.modules)"
+
+
+@pytest.mark.parametrize("code", [IMPORT, HELP], ids=["import", "help"])
+def test_starting_is_quick(code):
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        )
+        seconds.append(time.perf_counter() - started)
+        assert done.returncode == 0, done.stderr
+        assert "torch imported: False" in done.stdout
+    assert statistics.median(seconds) < 1
+
+
+def test_the_command_is_the_one_tested():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["scripts"] == {"lorgnette": "lorgnette.cli:main"}
