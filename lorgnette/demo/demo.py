@@ -1,0 +1,162 @@
+"""The main job: from nothing but the built-in drawings to a VLM that answers questions about drawings it has never seen.
+
+It measures the model before training, trains all stages, measures it after and blind (each question with another sample's
+picture), and writes the report. Killed at any moment, the same command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import lorgnette
+from lorgnette.demo.report import (
+    DemoResults,
+    curve_from_log,
+    example_from,
+    print_examples,
+    print_table,
+    show_fairly,
+    write_report,
+)
+from lorgnette.eval.results import Result
+from lorgnette.eval.runner import evaluate
+from lorgnette.eval.task import Task
+from lorgnette.eval.tasks.drawings import drawings
+from lorgnette.hub.export import export
+from lorgnette.infer.answerer import ModelAnswerer
+from lorgnette.run import Run, find_recipe
+from lorgnette.train.log import read_log
+from lorgnette.train.loop import Trainer
+
+
+def run_demo(folder: Path, recipe: str = "demo", overrides: Sequence[str] = (), console: Console | None = None) -> DemoResults:
+    """Build, measure and report; return what was found. `folder` receives everything, the model under `model/`."""
+    console = console or Console()
+    started = time.perf_counter()
+    run = Run.load(find_recipe(recipe), overrides)
+    trainer = Trainer(run, folder, console)
+    trained_before = trainer.progress.seconds
+    _announce(console, trainer)
+    before = measure("before", trainer, console)
+    model = trainer.train()
+    export(model, trainer.processor, folder / "model")
+    after = measure("after", trainer, console)
+    blind = measure("blind", trainer, console)
+    task = demo_task(run)
+    results = DemoResults(
+        before=before,
+        after=after,
+        blind=blind,
+        curve=curve_from_log(read_log(folder / "log.jsonl")),
+        examples=[
+            example_from(example, task.samples[example.index].images[0].source) for example in show_fairly(after.examples, 10)
+        ],
+        seconds=trained_before + time.perf_counter() - started,
+        peak_gib=peak_gib(run.loader.workers),
+        parameters={part: sum(p.numel() for p in parameters) for part, parameters in model.parts().items()},
+        conditions=conditions(),
+        settings=run.to_yaml(),
+        chat=f"lorgnette chat --model {shlex.quote(str(folder))}",
+    )
+    report = write_report(folder, results)
+    print_table(console, results)
+    print_examples(console, results.examples)
+    console.print(f"Report, with the pictures: {report}", highlight=False, soft_wrap=True)
+    console.print(f"Talk to the model: [bold]{results.chat}[/bold]", highlight=False, soft_wrap=True)
+    return results
+
+
+def demo_task(run: Run) -> Task:
+    """Questions about drawings of the test split, which no stage trains on."""
+    return drawings(run.evaluation.questions, run.evaluation.seed, run.evaluation.max_tokens)
+
+
+def measure(name: str, trainer: Trainer, console: Console) -> Result:
+    """Ask the demo's questions of the trainer's model; stored in `eval/NAME`, and taken from there if it was done before."""
+    settings = trainer.run.evaluation
+    task = demo_task(trainer.run)
+    step = 0 if name == "before" else trainer.run.steps
+    answerer = ModelAnswerer(trainer.model.eval(), trainer.processor, identity=f"{trainer.run.digest()} step {step}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        shown = bar.add_task(f"measuring {name}", total=len(task.samples))
+        result = evaluate(
+            task,
+            answerer,
+            blind=name == "blind",
+            batch_size=settings.batch_size,
+            folder=trainer.folder / "eval" / name,
+            progress=lambda done, total: bar.update(shown, completed=done, total=total),
+        )
+    console.print(f"{name}: {result.accuracy:.1f} % of {result.count} questions on unseen drawings", highlight=False)
+    return result
+
+
+def _announce(console: Console, trainer: Trainer) -> None:
+    parts = {part: sum(p.numel() for p in parameters) / 1e6 for part, parameters in trainer.model.parts().items()}
+    sizes = ", ".join(f"{part} {size:.2f} M" for part, size in parts.items() if size >= 0.01)
+    console.print(
+        f"[bold]A vision-language model from drawings[/bold] ({sizes} parameters), on {torch.get_num_threads()} CPU threads,"
+        f" into {trainer.folder}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if trainer.progress.total_step:
+        console.print(f"Going on after step {trainer.progress.total_step} of {trainer.run.steps}.", highlight=False)
+
+
+def peak_gib(workers: int) -> float:
+    """Largest resident memory of this process and its workers together, in GiB (memory that they share counts twice)."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    kib = own + workers * worker
+    return kib / 2**20 if sys.platform != "darwin" else kib / 2**30
+
+
+def conditions() -> dict[str, str]:
+    """Where and how the figures were measured."""
+    return {
+        "device": _processor(),
+        "cores": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lorgnette": lorgnette.__version__,
+        "commit": _commit(),
+        "command": "lorgnette " + " ".join(shlex.quote(argument) for argument in sys.argv[1:]),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _commit() -> str:
+    """The commit of the checkout that lorgnette runs from, with a `+` if files differ from it; `unknown` outside one."""
+    root = Path(lorgnette.__file__).parent.parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
