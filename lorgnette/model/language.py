@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorgnette.errors import SettingsError
 from lorgnette.model.attention import attention
 from lorgnette.model.batch import Spans
 from lorgnette.model.cache import Cache
 from lorgnette.model.config import LanguageConfig
-from lorgnette.model.layers import RMSNorm, Stack, SwiGLU, rotate
+from lorgnette.model.layers import RMSNorm, Stack, SwiGLU
+from lorgnette.model.rope import rotate, rotation
 
 
 class Decoder(Stack):
@@ -30,12 +28,12 @@ class Decoder(Stack):
 
     def forward(self, x_TD: Tensor, positions_T: Tensor, documents: Spans, cache: Cache | None = None) -> Tensor:
         """Embedded tokens in, normed hidden states out (both T,D). With a cache, the documents go on from it."""
-        angles_TN = positions_T[:, None] * rope_frequencies(self.config, positions_T.device)
-        cos_TN, sin_TN = angles_TN.cos().to(x_TD.dtype), angles_TN.sin().to(x_TD.dtype)
         if cache is not None:
             cache.begin(documents, x_TD)
+        longest = documents.longest if cache is None else cache.seen.longest
+        cos, sin = rotation(self.config, positions_T, longest, x_TD.dtype)
         for layer in self.layers:
-            x_TD = self.run(layer, x_TD, cos_TN, sin_TN, documents, cache)
+            x_TD = self.run(layer, x_TD, cos, sin, documents, cache)
         if cache is not None:
             cache.advance()
         out: Tensor = self.norm(x_TD)
@@ -78,8 +76,8 @@ class DecoderLayer(nn.Module):
         self.mlp_norm = RMSNorm(config.width, config.norm_eps)
         self.mlp = SwiGLU(config.width, config.mlp_width)
 
-    def forward(self, x_TD: Tensor, cos_TN: Tensor, sin_TN: Tensor, documents: Spans, cache: Cache | None) -> Tensor:
-        x_TD = x_TD + self.attention(self.attention_norm(x_TD), cos_TN, sin_TN, documents, cache)
+    def forward(self, x_TD: Tensor, cos: Tensor, sin: Tensor, documents: Spans, cache: Cache | None) -> Tensor:
+        x_TD = x_TD + self.attention(self.attention_norm(x_TD), cos, sin, documents, cache)
         out: Tensor = x_TD + self.mlp(self.mlp_norm(x_TD))
         return out
 
@@ -99,38 +97,14 @@ class DecoderAttention(nn.Module):
         else:
             self.query_norm, self.key_norm = nn.Identity(), nn.Identity()
 
-    def forward(self, x_TD: Tensor, cos_TN: Tensor, sin_TN: Tensor, documents: Spans, cache: Cache | None) -> Tensor:
+    def forward(self, x_TD: Tensor, cos: Tensor, sin: Tensor, documents: Spans, cache: Cache | None) -> Tensor:
         q_THN = self.query_norm(self.query(x_TD).unflatten(-1, (-1, self.head_width)))
         k_TGN = self.key_norm(self.key(x_TD).unflatten(-1, (-1, self.head_width)))
         v_TGN = self.value(x_TD).unflatten(-1, (-1, self.head_width))
-        q_THN, k_TGN = rotate(q_THN, cos_TN, sin_TN), rotate(k_TGN, cos_TN, sin_TN)
+        q_THN, k_TGN = rotate(q_THN, cos, sin), rotate(k_TGN, cos, sin)
         if cache is None:
             out_THN = attention(q_THN, k_TGN, v_TGN, documents, documents, causal=True, window=self.window)
         else:
             out_THN = cache.attend(self.index, q_THN, k_TGN, v_TGN, documents)
         out: Tensor = self.output(out_THN.flatten(1))
         return out
-
-
-def rope_frequencies(config: LanguageConfig, device: torch.device | str) -> Tensor:
-    """Radians per position of each pair of a head's elements (float32, N/2), with the scaling that the settings name."""
-    width = config.head_width
-    frequencies = config.rope_theta ** -(torch.arange(0, width, 2, dtype=torch.float32, device=device) / width)
-    scaling = dict(config.rope_scaling or {})
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind == "default":
-        return frequencies
-    factor = float(scaling.get("factor", 1.0))
-    if kind == "linear":
-        return frequencies / factor
-    if kind == "llama3":
-        return _llama3(frequencies, factor, scaling)
-    raise SettingsError(f"language.rope_scaling: rope_type {kind!r} is unknown; use default, linear or llama3")
-
-
-def _llama3(frequencies: Tensor, factor: float, scaling: dict[str, float | str]) -> Tensor:
-    """Llama 3.1: long wavelengths are stretched by `factor`, short ones kept, those between blended."""
-    low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
-    turns = float(scaling["original_max_position_embeddings"]) * frequencies / (2 * math.pi)
-    keep = ((turns - low) / (high - low)).clamp(0, 1)
-    return keep * frequencies + (1 - keep) * frequencies / factor

@@ -1,4 +1,4 @@
-"""Layers that several parts share: norm, gated MLP, rotary positions, and the stack that can be checkpointed."""
+"""Layers that several parts share: norm, gated MLP, and the stack that can be checkpointed."""
 
 from __future__ import annotations
 
@@ -46,10 +46,3 @@ class Stack(nn.Module):
         if self.checkpointed and torch.is_grad_enabled():
             return torch.utils.checkpoint.checkpoint(layer, *inputs, use_reentrant=False)
         return layer(*inputs)
-
-
-def rotate(x_THN: Tensor, cos_TN: Tensor, sin_TN: Tensor) -> Tensor:
-    """Rotary position embedding: element i of a head turns together with element i + N/2."""
-    first, second = x_THN.chunk(2, -1)
-    cos, sin = cos_TN[:, None], sin_TN[:, None]
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)

@@ -1,0 +1,87 @@
+"""Rotary positions (RoPE): how fast each pair of a head's elements turns, and the turning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lorgnette.errors import DataError, SettingsError
+from lorgnette.model.config import LanguageConfig
+
+Scaling = dict[str, float | str]
+
+
+def rotation(config: LanguageConfig, positions_T: Tensor, longest: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of every token's rotation (T,1,N/2 each, to be shared by all heads and layers).
+
+    longest: an upper bound on the positions, known to the host.
+    Raises: DataError where `dynamic` scaling would have to begin: it would turn cached keys by another angle than new ones.
+    """
+    scaling = config.rope_scaling or {}
+    kind = scaling.get("rope_type", "default")
+    if kind not in SCALINGS:
+        raise SettingsError(f"language.rope_scaling: rope_type {kind!r} is unknown; use one of {', '.join(SCALINGS)}")
+    if kind == "dynamic" and longest > config.max_positions:
+        raise DataError(f"a document of {longest} tokens exceeds the {config.max_positions} positions of this model")
+    pairs = torch.arange(0, config.head_width, 2, dtype=torch.float32, device=positions_T.device)
+    plain = config.rope_theta ** -(pairs / config.head_width)
+    frequencies, magnitude = SCALINGS[str(kind)](plain, config)
+    angles = (positions_T[:, None] * frequencies)[:, None]
+    return (angles.cos() * magnitude).to(dtype), (angles.sin() * magnitude).to(dtype)
+
+
+def rotate(x_THN: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair of elements (i, i + N/2) of each head."""
+    first, second = x_THN.chunk(2, -1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+
+
+def _default(frequencies: Tensor, config: LanguageConfig) -> tuple[Tensor, float]:
+    return frequencies, 1.0
+
+
+def _linear(frequencies: Tensor, config: LanguageConfig) -> tuple[Tensor, float]:
+    return frequencies / _setting(config, "factor"), 1.0
+
+
+def _llama3(frequencies: Tensor, config: LanguageConfig) -> tuple[Tensor, float]:
+    """Llama 3.1: long wavelengths are stretched by `factor`, short ones kept, those between blended."""
+    low, high = _setting(config, "low_freq_factor"), _setting(config, "high_freq_factor")
+    turns = _setting(config, "original_max_position_embeddings") * frequencies / (2 * math.pi)
+    keep = ((turns - low) / (high - low)).clamp(0, 1)
+    return keep * frequencies + (1 - keep) * frequencies / _setting(config, "factor"), 1.0
+
+
+def _yarn(frequencies: Tensor, config: LanguageConfig) -> tuple[Tensor, float]:
+    """YaRN (Peng et al. 2023): as llama3, but blended along the index of the pair, and scores sharpened."""
+    factor, original = _setting(config, "factor"), _setting(config, "original_max_position_embeddings")
+    fast, slow = _setting(config, "beta_fast", 32.0), _setting(config, "beta_slow", 1.0)
+
+    def pair_that_turns(times: float) -> float:
+        return config.head_width * math.log(original / (times * 2 * math.pi)) / (2 * math.log(config.rope_theta))
+
+    first = max(math.floor(pair_that_turns(fast)), 0)
+    last = min(math.ceil(pair_that_turns(slow)), config.head_width - 1)
+    ramp = torch.arange(len(frequencies), dtype=torch.float32, device=frequencies.device) - first
+    keep = 1 - (ramp / max(last - first, 0.001)).clamp(0, 1)
+    magnitude = _setting(config, "attention_factor", 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0)
+    return keep * frequencies + (1 - keep) * frequencies / factor, magnitude
+
+
+SCALINGS: dict[str, Callable[[Tensor, LanguageConfig], tuple[Tensor, float]]] = {
+    "default": _default,
+    "linear": _linear,
+    "llama3": _llama3,
+    "yarn": _yarn,
+    "dynamic": _default,  # as the default as long as no document is longer than `max_positions`
+}
+
+
+def _setting(config: LanguageConfig, name: str, default: float | None = None) -> float:
+    value = (config.rope_scaling or {}).get(name, default)
+    if value is None:
+        raise SettingsError(f"language.rope_scaling: {name} is missing")
+    return float(value)
