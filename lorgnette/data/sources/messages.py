@@ -61,6 +61,8 @@ def _row_offsets(file: Path) -> list[tuple[int, int]]:
 
 def _place_images(messages: list[dict[str, Any]], images: list[Any]) -> list[dict[str, Any]]:
     """Put the images of a column of their own into the bare `{"type": "image"}` parts, in order."""
+    if not images:
+        return messages
     left = list(images)
     placed = []
     for message in messages:
