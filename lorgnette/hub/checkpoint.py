@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from torch import Tensor
 
 from lorgnette.errors import CheckpointError
 from lorgnette.files import write_json
-from lorgnette.hub.rules import IGNORED, Rule
+from lorgnette.hub.rules import Rule
 from lorgnette.inputs.tokenizer import read_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+BUFFERS = re.compile(r"\.position_ids$|\.rotary_emb\.inv_freq$")
+"""Tensors of old checkpoints that follow from the settings."""
 SHARD_BYTES = 5_000_000_000
 """Weights above this size are written in several files."""
 
@@ -25,8 +27,11 @@ SHARD_BYTES = 5_000_000_000
 class Weights:
     """The tensors of a checkpoint folder, by name. Opening reads headers only; tensors are views of the mapped files."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises: CheckpointError if weights are missing or truncated, or the index and the shards disagree."""
+    def __init__(self, folder: Path, ignored: re.Pattern[str] = BUFFERS) -> None:
+        """ignored: names of tensors that count as not there.
+
+        Raises: CheckpointError if weights are missing or truncated, or the index and the shards disagree.
+        """
         self.folder = folder
         self.files: dict[str, Any] = {}
         self.home: dict[str, str] = {}
@@ -37,12 +42,15 @@ class Weights:
             names = set(self.files[shard].keys())
             if promised is not None and promised - names:
                 raise CheckpointError(f"{folder / shard}: lacks {some(promised - names)}, which {INDEX} says it holds")
-            self.home |= dict.fromkeys(names, shard)
+            self.home |= {name: shard for name in names if not ignored.search(name)}
 
     @property
     def names(self) -> set[str]:
-        """Every tensor's name, without buffers of old checkpoints that follow from the settings."""
-        return {name for name in self.home if not IGNORED.search(name)}
+        return set(self.home)
+
+    def forget(self, name: str) -> None:
+        """Count a tensor as not there."""
+        del self.home[name]
 
     @property
     def bytes(self) -> int:
@@ -53,7 +61,12 @@ class Weights:
         return tuple(self.files[self.home[name]].get_slice(name).get_shape())
 
     def tensor(self, name: str) -> Tensor:
+        """Raises: CheckpointError for anything but floating-point numbers: a quantised checkpoint, for one."""
         tensor: Tensor = self.files[self.home[name]].get_tensor(name)
+        if not tensor.is_floating_point() or tensor.element_size() < 2:
+            raise CheckpointError(
+                f"{self.folder / self.home[name]}: {name} is {tensor.dtype}; lorgnette reads float32, float16 and bfloat16"
+            )
         return tensor
 
 
@@ -81,18 +94,21 @@ def _shards(index: Path) -> dict[str, set[str]]:
     return shards
 
 
-def import_tensors(weights: Weights, rules: Iterable[Rule], shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-    """Our tensors from transformers', by the rules. shapes: those of our model.
+def import_tensors(
+    weights: Weights, rules: Iterable[Rule], shapes: Mapping[str, torch.Size], vocabulary: int = 0
+) -> dict[str, Tensor]:
+    """Our tensors from transformers', by the rules. Rows that our vocabulary has beyond the stored ones are their mean.
 
+    shapes: those of our model; vocabulary: rows that the stored tables should have.
     Raises: CheckpointError naming every tensor that is missing, unknown, or of another shape.
     """
-    rules, names = list(rules), weights.names
-    missing = [rule.theirs for rule in rules if rule.theirs not in names]
-    unknown = names - {rule.theirs for rule in rules}
+    wanted = {rule.theirs: rule for rule in rules}
+    stored = {name: _stored_shape(rule, shapes, vocabulary) for name, rule in wanted.items()}
+    missing, unknown = wanted.keys() - weights.names, weights.names - wanted.keys()
     misshaped = [
-        f"{rule.theirs} is {list(weights.shape(rule.theirs))} instead of {list(rule.their_shape(shapes))}"
-        for rule in rules
-        if rule.theirs in names and weights.shape(rule.theirs) != rule.their_shape(shapes)
+        f"{name} is {list(weights.shape(name))} instead of {list(stored[name])}"
+        for name in wanted.keys() - missing
+        if weights.shape(name) != stored[name]
     ]
     problems = [
         *([f"lacks {some(missing)}"] if missing else ()),
@@ -102,9 +118,22 @@ def import_tensors(weights: Weights, rules: Iterable[Rule], shapes: Mapping[str,
     if problems:
         raise CheckpointError(f"{weights.folder}: the checkpoint {'; '.join(problems)}")
     ours: dict[str, Tensor] = {}
-    for rule in rules:
-        ours |= rule.to_ours(weights.tensor(rule.theirs), shapes)
+    for name, rule in wanted.items():
+        ours |= rule.to_ours(_grown(weights.tensor(name), rule.their_shape(shapes)[0]), shapes)
     return ours
+
+
+def _stored_shape(rule: Rule, shapes: Mapping[str, torch.Size], vocabulary: int) -> tuple[int, ...]:
+    shape = rule.their_shape(shapes)
+    return (vocabulary, *shape[1:]) if rule.is_vocabulary else shape
+
+
+def _grown(table: Tensor, rows: int) -> Tensor:
+    """The table with rows added up to `rows`, each the mean of all: a token as likely as any, neither first nor last."""
+    if len(table) == rows:
+        return table
+    mean = table.float().mean(0, keepdim=True).to(table.dtype)
+    return torch.cat([table, mean.expand(rows - len(table), -1)])
 
 
 def write_tensors(folder: Path, rules: Iterable[Rule], ours: Mapping[str, Tensor], shard_bytes: int = SHARD_BYTES) -> None:
@@ -138,6 +167,3 @@ def some(names: Iterable[str], shown: int = 5) -> str:
     more = f" and {len(ordered) - shown} more" if len(ordered) > shown else ""
     return ", ".join(ordered[:shown]) + more
 
-
-def dump(values: Any) -> str:
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"

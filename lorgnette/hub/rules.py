@@ -7,7 +7,6 @@ given, its last dimensions are flat in ours (a convolution over patches is a lin
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -22,6 +21,11 @@ class Rule:
     theirs: str
     ours: tuple[str, ...]
     tail: tuple[int, ...] = ()
+
+    @property
+    def is_vocabulary(self) -> bool:
+        """Whether this is a table of tokens, which holds our extra rows too."""
+        return len(self.ours) > 1
 
     def their_shape(self, shapes: Mapping[str, torch.Size]) -> tuple[int, ...]:
         """The shape that transformers gives this tensor, from the shapes of ours."""
@@ -87,9 +91,6 @@ DECODER_LAYER = (
     *GATED_MLP,
 )
 QK_NORM = (Pair("self_attn.q_norm", "attention.query_norm"), Pair("self_attn.k_norm", "attention.key_norm"))
-
-IGNORED = re.compile(r"\.position_ids$|\.rotary_emb\.inv_freq$")
-"""Buffers that old checkpoints carry and that follow from the settings."""
 
 
 def vision_rules(vision: VisionConfig, prefix: str) -> list[Rule]:

@@ -1,0 +1,161 @@
+"""A new vision-language model from two pre-trained backbones in transformers format, with a connector to be trained."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lorgnette.errors import CheckpointError
+from lorgnette.hub.checkpoint import BUFFERS, Weights, import_tensors
+from lorgnette.hub.load import assign, empty_model, find_folder, first_extra_row, untie_if_different
+from lorgnette.hub.rules import decoder_rules, vision_rules
+from lorgnette.hub.translate import read_decoder, read_vision
+from lorgnette.inputs.config import ImageConfig, SpecialTokens
+from lorgnette.inputs.processor import Processor
+from lorgnette.inputs.template import Idefics2Template
+from lorgnette.inputs.tokenizer import Tokenizer, read_json
+from lorgnette.model.config import LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.model.initialise import initialise
+from lorgnette.model.vlm import VLM
+
+SHORTEST = 27
+"""Patches along the shortest side of an image: SigLIP-SO400M's own 378 pixels (paper §3.2)."""
+GRID = 70
+"""Side of the position table that images of any shape are given."""
+NOT_VISION = re.compile(rf"^text_model\.|^logit_|^(vision_model\.)?head\.|{BUFFERS.pattern}")
+"""What a SigLIP has beside the encoder: its text model, and the head that pools an image to one vector."""
+
+
+@dataclass(frozen=True)
+class VisionBackbone:
+    """A SigLIP in transformers format, whole or its vision model alone."""
+
+    config: VisionConfig
+    weights: Weights
+
+    @classmethod
+    def open(cls, source: str | Path) -> VisionBackbone:
+        """source: a folder, or `owner/name` on the hub. Raises: CheckpointError if it is not a SigLIP."""
+        folder = find_folder(source)
+        file, pictures = folder / "config.json", folder / "preprocessor_config.json"
+        values = read_json(file)
+        kind = values.get("model_type")
+        inner = values if kind == "siglip_vision_model" else values.get("vision_config") if kind == "siglip" else None
+        if not isinstance(inner, dict):
+            raise CheckpointError(f"{file}: model_type is {kind!r:.60}; as vision encoder lorgnette reads a siglip")
+        said = read_json(pictures) if pictures.is_file() else {}
+        normal = {ours: said[key] for ours, key in (("mean", "image_mean"), ("std", "image_std")) if key in said}
+        config = VisionConfig.parse(read_vision(inner, str(file)).plain() | normal, str(pictures))
+        return cls(config, Weights(folder, NOT_VISION))
+
+    def give_to(self, model: VLM) -> None:
+        """Replace the model's vision weights. The position table is interpolated to the model's own grid.
+
+        Raises: CheckpointError if the two differ in any other setting, or tensors are missing, unknown or mis-shaped.
+        """
+        wanted = model.config.vision
+        _agree(wanted, VisionConfig.parse(self.config.plain() | {"grid": wanted.grid}), self.weights.folder)
+        prefix = "vision_model." if any(name.startswith("vision_model.") for name in self.weights.names) else ""
+        shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+        table = "vision.position_embedding.weight"
+        shapes[table] = (self.config.grid**2, wanted.width)
+        tensors = import_tensors(self.weights, vision_rules(wanted, prefix), shapes)
+        tensors[table] = resize_positions(tensors[table], self.config.grid, wanted.grid)
+        assign(model, tensors)
+
+
+@dataclass(frozen=True)
+class LanguageBackbone:
+    """A decoder of the Llama family in transformers format. `config` counts its stored rows as the pre-trained table."""
+
+    config: LanguageConfig
+    weights: Weights
+
+    @classmethod
+    def open(cls, source: str | Path) -> LanguageBackbone:
+        """source: a folder, or `owner/name` on the hub. Raises: CheckpointError if the family or an option is not ours."""
+        folder = find_folder(source)
+        config, weights = read_decoder(read_json(folder / "config.json"), str(folder / "config.json")), Weights(folder)
+        tied = config.tied_embeddings and untie_if_different(weights, f"{_prefix(weights)}embed_tokens.weight")
+        return cls(LanguageConfig.parse(config.plain() | {"tied_embeddings": tied}), weights)
+
+    def give_to(self, model: VLM) -> None:
+        """Replace the model's decoder weights. Rows that the model has beyond the stored ones are the mean of those.
+
+        Raises: CheckpointError if the two differ in a setting, or tensors are missing, unknown or mis-shaped.
+        """
+        wanted = model.config.language
+        stored = LanguageConfig.parse(self.config.plain() | {"vocabulary": wanted.vocabulary})
+        _agree(wanted, stored, self.weights.folder)
+        shapes = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
+        rules = decoder_rules(wanted, _prefix(self.weights))
+        assign(model, import_tensors(self.weights, rules, shapes, self.config.vocabulary))
+
+
+def build(
+    vision: str | Path,
+    language: str | Path,
+    *,
+    connector: PerceiverConfig | None = None,
+    images: ImageConfig | None = None,
+    seed: int = 0,
+) -> tuple[VLM, Processor]:
+    """Join a SigLIP and a decoder of the Llama family. The connector is drawn from `seed`.
+
+    vision, language: folders in transformers format, or `owner/name` on the hub. The position table is interpolated to
+    the grid of `images`, by default 70 x 70: sides between 378 and 980 pixels, as the paper's §3.2.
+    Rows for the special tokens are added after the pre-trained table, as the mean of its rows.
+    Raises: CheckpointError naming the folder and what is missing, unknown or not ours.
+    """
+    eyes, words = VisionBackbone.open(vision), LanguageBackbone.open(language)
+    patch, tokenizer = eyes.config.patch, Tokenizer.load(words.weights.folder, SpecialTokens())
+    images = images or ImageConfig(patch=patch, grid=GRID, shortest=patch * SHORTEST, longest=patch * GRID)
+    config = joined_config(eyes, words, tokenizer, connector, images.grid)
+    model = empty_model(config, eyes.weights, words.weights)
+    eyes.give_to(model)
+    words.give_to(model)
+    fresh = nn.Module()  # the connector under its own name in the model, which its draws depend on
+    fresh.connector = model.connector.to_empty(device="cpu")
+    initialise(fresh, seed)
+    template, latents = Idefics2Template(tokenizer.special), config.connector.latents
+    return model.eval(), Processor(tokenizer, images, latents, template, config.vision.mean, config.vision.std)
+
+
+def joined_config(
+    eyes: VisionBackbone, words: LanguageBackbone, tokenizer: Tokenizer, connector: PerceiverConfig | None, grid: int
+) -> VLMConfig:
+    """The settings of the whole. The pre-trained table ends where the special tokens begin."""
+    stored = words.config.vocabulary
+    rows = max(stored, tokenizer.vocabulary)
+    table = min(stored, first_extra_row(rows, tokenizer))
+    return VLMConfig(
+        vision=VisionConfig.parse(eyes.config.plain() | {"grid": grid}),
+        connector=connector or PerceiverConfig(projection_width=words.config.mlp_width),
+        language=LanguageConfig.parse(words.config.plain() | {"vocabulary": table}),
+        extra_vocabulary=rows - table,
+        image_token=tokenizer.id(tokenizer.special.image),
+    )
+
+
+def resize_positions(table: Tensor, side: int, new_side: int) -> Tensor:
+    """Interpolate a square table of positions (side**2, D), bicubic, to another side: what a place on the image means stays."""
+    if side == new_side:
+        return table
+    square = table.float().unflatten(0, (side, side)).permute(2, 0, 1)[None]
+    resized = F.interpolate(square, size=(new_side, new_side), mode="bicubic", align_corners=False)
+    return resized[0].permute(1, 2, 0).flatten(0, 1).to(table.dtype)
+
+
+def _prefix(weights: Weights) -> str:
+    """What stands before a decoder's names: transformers saves it with its head, or bare."""
+    return "model." if any(name.startswith("model.") for name in weights.names) else ""
+
+
+def _agree(wanted: VisionConfig | LanguageConfig, stored: VisionConfig | LanguageConfig, folder: Path) -> None:
+    differences = [f"{key} {ours!r}, there {theirs!r}" for key, (ours, theirs) in wanted.diff(stored).items()]
+    if differences:
+        raise CheckpointError(f"{folder}: does not fit the model's settings, which say {'; '.join(differences)}")

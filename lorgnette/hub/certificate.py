@@ -1,0 +1,151 @@
+"""The parity certificate: how far our model is from transformers' own Idefics2 on the same files, part by part.
+
+This is the one module that imports transformers, and only when a certificate is asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import torch
+from torch import Tensor
+
+from lorgnette.errors import CheckpointError
+from lorgnette.hub.load import load
+from lorgnette.inputs.processor import Processor
+from lorgnette.model.vlm import VLM
+from lorgnette.sample import Sample
+
+TOLERANCE = 1e-5
+"""Largest difference that counts as equal, relative to the largest value (float32)."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two tensors are from each other."""
+
+    largest: float
+    relative: float
+    """The largest difference over the largest value."""
+
+    @classmethod
+    def between(cls, ours: Tensor, theirs: Tensor) -> Difference:
+        largest = (ours.double() - theirs.double()).abs().max().item()
+        return cls(largest, largest / max(theirs.double().abs().max().item(), 1e-30))
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Differences by part, and what they were measured on."""
+
+    parts: dict[str, Difference]
+    images: tuple[tuple[int, int], ...]
+    """Width and height of the images that were shown."""
+    tokens: int
+    versions: dict[str, str]
+    tolerance: float = TOLERANCE
+
+    @property
+    def passed(self) -> bool:
+        return all(part.relative <= self.tolerance for part in self.parts.values())
+
+    def plain(self) -> dict[str, Any]:
+        return {"passed": self.passed} | dataclasses.asdict(self)
+
+    def checked(self) -> Certificate:
+        """Itself. Raises: CheckpointError if a part differs by more than the tolerance."""
+        wrong = [f"{name} by {part.relative:.1e}" for name, part in self.parts.items() if part.relative > self.tolerance]
+        if wrong:
+            raise CheckpointError(f"transformers computes something else: {', '.join(wrong)} (tolerance {self.tolerance:.0e})")
+        return self
+
+
+def certify(folder: str | Path) -> Certificate:
+    """Run the same conversations through our model and transformers', both in float32 from the files of `folder`.
+
+    Raises: CheckpointError if transformers is not installed, cannot open the folder, or reads the prompts differently.
+    """
+    model, processor = load(folder, dtype=torch.float32)
+    theirs, their_processor = _open_with_transformers(Path(folder))
+    pictures = tuple(_picture(*size) for size in ((200, 120), (90, 150), (128, 128)))
+    shown = (pictures[:2], (), pictures[2:])
+    with torch.inference_mode():
+        ours_by_part, tokens = _our_parts(model, processor, shown)
+        theirs_by_part, their_tokens = _their_parts(theirs, their_processor, shown)
+    if not torch.equal(tokens, their_tokens):
+        raise CheckpointError(f"{folder}: transformers writes the same conversations as other tokens")
+    parts = {name: Difference.between(ours, theirs_by_part[name]) for name, ours in ours_by_part.items()}
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
+    return Certificate(parts, tuple(picture.size for picture in pictures), len(tokens), versions)
+
+
+Shown = tuple[tuple[PIL.Image.Image, ...], ...]
+"""The images of each conversation."""
+
+
+def _picture(width: int, height: int) -> PIL.Image.Image:
+    """A picture with something to see everywhere: colours that run across and down, under a grid."""
+    across, down = PIL.Image.linear_gradient("L").resize((width, height)), PIL.Image.radial_gradient("L").resize((width, height))
+    return PIL.Image.merge("RGB", (across, down, PIL.Image.effect_mandelbrot((width, height), (-2, -1.5, 1, 1.5), 60)))
+
+
+def _messages(images: Sequence[PIL.Image.Image]) -> list[dict[str, Any]]:
+    parts = [{"type": "image", "image": image} for image in images]
+    question = {"type": "text", "text": f"What do these {len(images)} pictures show?"}
+    answer = {"type": "text", "text": "Colours, and a curve in them."}
+    return [{"role": "user", "content": [*parts, question]}, {"role": "assistant", "content": [answer]}]
+
+
+def _our_parts(model: VLM, processor: Processor, shown: Shown) -> tuple[dict[str, Tensor], Tensor]:
+    batch = processor([Sample.from_messages(_messages(images)) for images in shown])
+    vision_PD = model.vision(batch.patches_PC, batch.patch_positions_P, batch.images)
+    visual_VD = model.connector(vision_PD, batch.images)
+    logits = model(batch, visual_VD=visual_VD).logits
+    assert logits is not None
+    text = slice(*batch.documents.starts[1:3])
+    return {"vision": vision_PD, "connector": visual_VD, "language": logits[text], "logits": logits}, batch.tokens_T
+
+
+def _open_with_transformers(folder: Path) -> tuple[Any, Any]:
+    try:
+        import transformers
+    except ImportError as error:
+        raise CheckpointError(f"a parity certificate compares with transformers, which cannot be imported: {error}") from error
+    try:
+        model = transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+        processor = transformers.AutoProcessor.from_pretrained(folder)
+        processor.image_processor = transformers.Idefics2ImageProcessorPil.from_pretrained(folder)
+    except Exception as error:  # whatever transformers raises, it is why the folder does not open there
+        raise CheckpointError(f"{folder}: transformers does not open it: {type(error).__name__}: {error}") from error
+    return model.eval(), processor
+
+
+def _their_parts(model: Any, processor: Any, shown: Shown) -> tuple[dict[str, Tensor], Tensor]:
+    """What transformers computes, without the padding it needs."""
+    texts = [processor.apply_chat_template(_messages(images)) for images in shown]
+    inputs = processor(
+        text=texts, images=[list(images) for images in shown], padding=True, padding_side="right", return_tensors="pt"
+    )
+    real = inputs["attention_mask"].bool()
+    logits = model(**inputs).logits
+    pixels = {key: inputs[key] for key in ("pixel_values", "pixel_attention_mask")}
+    seen = model.model.get_image_features(**pixels, return_dict=True)
+    return {
+        "vision": seen.last_hidden_state[_real_patches(inputs["pixel_attention_mask"], model.config.vision_config.patch_size)],
+        "connector": torch.cat(list(seen.pooler_output)),
+        "language": logits[1][real[1]],
+        "logits": logits[real],
+    }, inputs["input_ids"][real]
+
+
+def _real_patches(mask: Tensor, patch: int) -> Tensor:
+    """Which patches of each image are wholly real (bool: images, patches). Images of padding alone are left out."""
+    mask = mask.flatten(0, 1)
+    mask = mask[mask.any(-1).any(-1)]
+    return mask.unfold(1, patch, patch).unfold(2, patch, patch).all(-1).all(-1).flatten(1)

@@ -1,0 +1,103 @@
+"""`save` and `export`: a model and its processor to a folder that transformers opens too."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from lorgnette.errors import CheckpointError
+from lorgnette.files import new_folder, write_json, write_text
+from lorgnette.hub.card import model_card
+from lorgnette.hub.checkpoint import SHARD_BYTES, write_tensors
+from lorgnette.hub.load import OURS, check_processor
+from lorgnette.hub.rules import idefics2_rules
+from lorgnette.hub.translate import Json, write_idefics2
+from lorgnette.inputs.processor import Processor
+from lorgnette.model.vlm import VLM
+
+
+def export(
+    model: VLM, processor: Processor, folder: str | Path, *, verify: bool = False, shard_bytes: int = SHARD_BYTES
+) -> Path:
+    """Write a folder that `AutoModelForImageTextToText` and `AutoProcessor` open, with a model card.
+
+    It is written beside and renamed, so a kill leaves no half of it; a checkpoint that was there is replaced.
+    verify: compare with transformers' own classes on the written files, and keep the differences as parity.json.
+    shard_bytes: weights above this size are written in several files.
+    Raises: CheckpointError if transformers cannot represent a setting, if the folder holds something else, or if
+    verification finds a difference; DiskError if it cannot be written.
+    """
+    write_idefics2(model.config)  # refuse first
+    with _checkpoint_folder(folder) as beside:
+        _write(model, processor, beside, shard_bytes)
+        write_text(beside / "README.md", model_card(model, Path(folder).resolve().name))
+        if verify:
+            from lorgnette.hub.certificate import certify
+
+            write_json(beside / "parity.json", certify(beside).checked().plain())
+    return Path(folder)
+
+
+def save(model: VLM, processor: Processor, folder: str | Path, *, shard_bytes: int = SHARD_BYTES) -> Path:
+    """Write any model as a folder that `load` opens: as `export`, but settings unknown to transformers are kept too."""
+    with _checkpoint_folder(folder) as beside:
+        _write(model, processor, beside, shard_bytes)
+    return Path(folder)
+
+
+@contextlib.contextmanager
+def _checkpoint_folder(folder: str | Path) -> Iterator[Path]:
+    """A new folder to fill, refused where it would replace something that is not a checkpoint."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder}: is a file; give a new folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder}: holds something that is not a checkpoint; give a new folder")
+    with new_folder(folder.resolve()) as beside:
+        yield beside
+
+
+def _write(model: VLM, processor: Processor, folder: Path, shard_bytes: int) -> None:
+    _check_pair(model, processor)
+    processor.save(folder)
+    write_json(folder / "config.json", config_json(model, processor))
+    write_json(folder / "generation_config.json", generation_json(processor))
+    write_tensors(folder, idefics2_rules(model.config), dict(model.named_parameters()), shard_bytes)
+
+
+def config_json(model: VLM, processor: Processor) -> Json:
+    """`config.json`: transformers' Idefics2 where that can represent the model, and what it has no key for under ours."""
+    config, tokenizer = model.config, processor.tokenizer
+    try:
+        values = write_idefics2(config)
+    except CheckpointError:
+        return {"model_type": OURS, OURS: config.plain()}
+    ids = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos, "pad_token_id": tokenizer.pad}
+    values["text_config"] |= ids
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    ours = {"pretrained_rows": config.language.vocabulary, "isolate_documents": config.isolate_documents}
+    return values | ids | {"dtype": dtype, OURS: ours}
+
+
+def generation_json(processor: Processor) -> Json:
+    """`generation_config.json`: an answer ends with the utterance or the sequence, and holds no image slots."""
+    tokenizer, special = processor.tokenizer, processor.special
+    ends = [tokenizer.id(special.end_of_utterance), *([tokenizer.eos] if tokenizer.eos is not None else [])]
+    return {
+        "bos_token_id": tokenizer.bos,
+        "eos_token_id": ends,
+        "pad_token_id": tokenizer.pad if tokenizer.pad is not None else ends[-1],
+        "bad_words_ids": [[tokenizer.id(special.around_image)], [tokenizer.id(special.image)]],
+    }
+
+
+def _check_pair(model: VLM, processor: Processor) -> None:
+    """A model and a processor that do not fit would make a folder that nothing opens."""
+    config = model.config
+    if processor.tokenizer.vocabulary > config.vocabulary:
+        raise CheckpointError(
+            f"the tokenizer has {processor.tokenizer.vocabulary} tokens and the model {config.vocabulary} rows for them;"
+            " they are not a pair"
+        )
+    check_processor(config, processor, "the model and its processor")

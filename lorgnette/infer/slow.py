@@ -1,0 +1,49 @@
+"""The oracle of generation: one prompt at a time, the whole model run again for every token. Kept for ever."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from lorgnette.infer.generate import Generation, end_tokens, slot_tokens
+from lorgnette.infer.sampling import GenerationConfig, Sampler
+from lorgnette.inputs.processor import Processor
+from lorgnette.model.batch import IGNORED, Batch, Spans
+from lorgnette.model.vlm import VLM
+from lorgnette.sample import Sample
+
+
+@torch.inference_mode()
+def generate_slow(
+    model: VLM, processor: Processor, sample: Sample, settings: GenerationConfig, *, split: bool | None = None
+) -> Generation:
+    """As `generate` for one sample: no cache, no batch, no stream, images encoded anew for every token."""
+    batch = processor([sample], add_generation_prompt=True, split=split).to(model.device)
+    prompt = batch.tokens_T.tolist()
+    sampler, ends = Sampler(settings, [prompt], banned=slot_tokens(processor)), end_tokens(processor)
+    tokens: list[int] = []
+    while len(tokens) < settings.max_tokens:
+        logits_BK = model(batch, want="last").logits
+        (token,) = sampler.choose(logits_BK, [0])
+        tokens.append(token)
+        text = processor.tokenizer.decode([token for token in tokens if token not in ends])
+        places = [place for place in (text.find(stop) for stop in settings.stop) if place >= 0]
+        if places:
+            return Generation(text[: min(places)], tuple(tokens), "stop", len(prompt))
+        if token in ends:
+            return Generation(text, tuple(tokens), "end", len(prompt))
+        batch = _longer(batch, token)
+    return Generation(text, tuple(tokens), "length", len(prompt))
+
+
+def _longer(batch: Batch, token: int) -> Batch:
+    """A batch of one document with a token more."""
+    length = batch.documents.total + 1
+    return dataclasses.replace(
+        batch,
+        tokens_T=torch.cat([batch.tokens_T, torch.tensor([token], device=batch.device)]),
+        targets_T=torch.full((length,), IGNORED, device=batch.device),
+        positions_T=torch.arange(length, device=batch.device),
+        documents=Spans((length,)),
+    )
