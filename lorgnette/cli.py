@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -60,6 +62,135 @@ def train(
     model = trainer.train()
     export(model, trainer.processor, trainer.folder / "model")
     console.print(f"Trained. Talk to it: lorgnette chat --model {trainer.folder}", highlight=False)
+
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Option(help="What to say to the model.")],
+    model: Model,
+    image: Annotated[list[Path] | None, typer.Option(help="An image to show before the prompt; as often as you like.")] = None,
+    split: Annotated[bool, typer.Option("--split", help="Show each image as four crops and the whole.")] = False,
+    max_tokens: Annotated[int, typer.Option(help="Most tokens in the answer.")] = 256,
+    temperature: Annotated[float, typer.Option(help="0 for the likeliest answer.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Draw among the likeliest tokens that reach this probability.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Draw among this many likeliest tokens.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="End the answer before this string.")] = None,
+    seed: Annotated[int, typer.Option(help="Equal seeds, equal draws.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Ask one question about any number of images."""
+    from lorgnette.hub.load import load
+    from lorgnette.infer.generate import stream
+    from lorgnette.infer.sampling import GenerationConfig
+    from lorgnette.sample import Image, Sample, Text, Turn
+
+    values = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
+    settings = GenerationConfig.parse({**values, "stop": stop or []}, where="generate")
+    sample = Sample((Turn("user"), *(Image(path) for path in image or []), Text(prompt)), {"name": "the prompt"})
+    for piece in stream(*load(model), [sample], settings, split=split or None):
+        if not as_json:
+            print(piece.text, end="", flush=True)
+        answer = piece.generation
+    if answer is None or not as_json:
+        print()
+        return
+    counts = {"prompt_tokens": answer.prompt_tokens, "tokens": len(answer.tokens)}
+    print(json.dumps({"text": answer.text, "finish": answer.finish, **counts}, ensure_ascii=False))
+
+
+@app.command()
+def chat(
+    model: Model,
+    split: Annotated[bool, typer.Option("--split", help="Show each image as four crops and the whole.")] = False,
+    max_tokens: Annotated[int, typer.Option(help="Most tokens in an answer.")] = 256,
+    temperature: Annotated[float, typer.Option(help="0 for the likeliest answer.")] = 0.0,
+) -> None:
+    """Talk to a model in the terminal; `/image PATH` shows it an image, `/help` lists the commands."""
+    from lorgnette.hub.load import load
+    from lorgnette.infer.chat import HELP, Chat, converse
+    from lorgnette.infer.sampling import GenerationConfig
+
+    settings = GenerationConfig.parse({"max_tokens": max_tokens, "temperature": temperature}, where="chat")
+    session = Chat(*load(model), settings, split=split or None)
+    print(HELP)
+    converse(session, _lines_typed(), lambda text: print(text, end="", flush=True))
+
+
+def _lines_typed() -> Iterator[str]:
+    """What is typed (or piped in), line by line, until Ctrl-D."""
+    prompt = "> " if sys.stdin.isatty() else ""
+    while True:
+        try:
+            yield input(prompt)
+        except EOFError:
+            return
+
+
+@app.command(name="eval")
+def evaluate(
+    model: Model,
+    tasks: Annotated[str, typer.Option(help="Benchmarks, separated by commas.")] = "drawings",
+    blind: Annotated[bool, typer.Option("--blind", help="Ask each question with another sample's picture.")] = False,
+    limit: Annotated[int | None, typer.Option(help="Ask this many questions only, drawn by a fixed seed.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Questions answered together; changes no score.")] = 32,
+    folder: Annotated[Path | None, typer.Option(help="Store every answer here; an interrupted run goes on.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure a model on benchmarks: accuracy, with 95 % intervals, over all questions and by kind."""
+    from lorgnette.eval.report import print_results
+    from lorgnette.eval.runner import evaluate as run_task
+    from lorgnette.eval.tasks import task_named
+    from lorgnette.hub.load import load
+    from lorgnette.infer.answerer import ModelAnswerer
+
+    chosen = [task_named(name.strip()) for name in tasks.split(",")]
+    answerer = ModelAnswerer(*load(model), identity=model)
+    results = {
+        task.name: run_task(
+            task, answerer, blind=blind, limit=limit, batch_size=batch_size, folder=folder and folder / task.name
+        )
+        for task in chosen
+    }
+    if as_json:
+        print(json.dumps({name: result.summary() for name, result in results.items()}, ensure_ascii=False))
+    else:
+        print_results(results)
+
+
+@app.command(name="import")
+def import_(
+    source: Annotated[str, typer.Argument(help="Folder or hub id of an Idefics2 checkpoint in transformers' format.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write it as lorgnette's own.")],
+) -> None:
+    """Check a checkpoint tensor by tensor and keep it in lorgnette's folder."""
+    from lorgnette.hub.export import save
+    from lorgnette.hub.load import load
+
+    save(*load(source), folder)
+    print(f"Wrote {folder}. See what it holds: lorgnette show {folder}")
+
+
+@app.command(name="export")
+def export_(
+    model: Model,
+    folder: Annotated[Path, typer.Argument(help="Where to write it in transformers' format.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Compare with transformers' classes; write parity.json.")] = False,
+) -> None:
+    """Write a folder that transformers opens with AutoModelForImageTextToText."""
+    from lorgnette.hub.export import export
+    from lorgnette.hub.load import load
+
+    export(*load(model), folder, verify=verify)
+    print(f"Wrote {folder}" + (" and its parity.json" if verify else ""))
+
+
+@app.command()
+def show(model: Annotated[str, typer.Argument(help="Folder of a model, or a hub id.")]) -> None:
+    """Say what a checkpoint is: parts, parameters, FLOPs per image and token, bytes, special tokens."""
+    from lorgnette.hub.describe import describe, print_description
+
+    print_description(describe(model))
 
 
 if __name__ == "__main__":
