@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -50,6 +51,30 @@ def modules(*folders: str) -> tuple[Module, ...]:
 def _module(path: Path) -> Module:
     text = path.read_text(encoding="utf-8")
     return Module(path.relative_to(ROOT).as_posix(), text, ast.parse(text))
+
+
+@cache
+def names() -> frozenset[str]:
+    """Every module of the package, as it is imported."""
+    return frozenset(module.name for module in modules("lorgnette"))
+
+
+def imports(module: Module) -> Iterator[str]:
+    """Every module that this one imports, those inside functions too: `from lorgnette.eval import task` is the task."""
+    known = names()
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module.path}:{node.lineno}: write imports in full, from lorgnette.…"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in known else str(node.module)
+
+
+def packages(module: Module) -> set[str]:
+    """The packages from outside that a module imports."""
+    return {name.split(".")[0] for name in imports(module)} - sys.stdlib_module_names - {"lorgnette"}
 
 
 @cache

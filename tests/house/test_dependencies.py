@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.metadata
 import re
-import sys
 import tomllib
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.house.source import ROOT, modules
+from tests.house.source import ROOT, modules, packages
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 DECLARED = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
 OPTIONAL = [Requirement(text) for extra in EXTRAS.values() for text in extra if not text.startswith("lorgnette[")]
+USED_EXTRAS = [*EXTRAS["lora"], *EXTRAS["verify"]]
 PINS = [
     line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")
 ]
@@ -62,18 +61,11 @@ def test_nothing_pinned_belongs_to_one_kind_of_device():
     assert not [name for name in pinned() if name.startswith(("nvidia", "triton", "torchvision"))]
 
 
-def test_what_the_package_imports_is_declared():
+def test_what_is_declared_is_what_the_package_imports():
     homes = importlib.metadata.packages_distributions()
-    declared = {canonicalize_name(requirement.name) for requirement in [*DECLARED, *OPTIONAL]}
-    undeclared = set()
-    for module in modules("lorgnette"):
-        for node in ast.walk(module.tree):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
-            for name in {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"lorgnette"}:
-                if not {canonicalize_name(home) for home in homes.get(name, [name])} & declared:
-                    undeclared.add(f"{module.path}: {name}")
-    assert not undeclared
+    imported = {package for module in modules("lorgnette") for package in packages(module)}
+    used = {canonicalize_name(home) for package in imported for home in homes.get(package, [package])}
+    assert used == {canonicalize_name(requirement.name) for requirement in [*DECLARED, *map(Requirement, USED_EXTRAS)]}
 
 
 @pytest.mark.parametrize("requirement", [*DECLARED, *OPTIONAL], ids=lambda requirement: requirement.name)
