@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -62,7 +63,7 @@ class VisionBackbone:
         prefix = "vision_model." if any(name.startswith("vision_model.") for name in self.weights.names) else ""
         shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
         table = "vision.position_embedding.weight"
-        shapes[table] = (self.config.grid**2, wanted.width)
+        shapes[table] = torch.Size((self.config.grid**2, wanted.width))
         tensors = import_tensors(self.weights, vision_rules(wanted, prefix), shapes)
         tensors[table] = resize_positions(tensors[table], self.config.grid, wanted.grid)
         assign(model, tensors)
@@ -70,14 +71,14 @@ class VisionBackbone:
 
 @dataclass(frozen=True)
 class LanguageBackbone:
-    """A decoder of the Llama family in transformers format. `config` counts its stored rows as the pre-trained table."""
+    """A decoder of the Llama family in transformers format. `config` counts every stored row of its embedding."""
 
     config: LanguageConfig
     weights: Weights
 
     @classmethod
     def open(cls, source: str | Path) -> LanguageBackbone:
-        """source: a folder, or `owner/name` on the hub. Raises: CheckpointError if the family or an option is not ours."""
+        """source: a folder, or `owner/name` on the hub. Raises: CheckpointError if its family is not known here."""
         folder = find_folder(source)
         config, weights = read_decoder(read_json(folder / "config.json"), str(folder / "config.json")), Weights(folder)
         tied = config.tied_embeddings and untie_if_different(weights, f"{_prefix(weights)}embed_tokens.weight")
@@ -142,7 +143,7 @@ def joined_config(
 
 
 def resize_positions(table: Tensor, side: int, new_side: int) -> Tensor:
-    """Interpolate a square table of positions (side**2, D), bicubic, to another side: what a place on the image means stays."""
+    """A square table of positions (side**2, D) at another side, bicubic: places on an image keep their meaning."""
     if side == new_side:
         return table
     square = table.float().unflatten(0, (side, side)).permute(2, 0, 1)[None]

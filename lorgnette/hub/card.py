@@ -6,6 +6,7 @@ from collections import Counter
 
 from lorgnette.model.vlm import VLM
 
+# ruff: noqa: E501 - lines of Markdown tables and of code to be copied
 CARD = """---
 library_name: transformers
 pipeline_tag: image-text-to-text

@@ -25,7 +25,7 @@ SHARD_BYTES = 5_000_000_000
 
 
 class Weights:
-    """The tensors of a checkpoint folder, by name. Opening reads headers only; tensors are views of the mapped files."""
+    """The tensors of a checkpoint folder, by name. Opening reads headers only; tensors are views of mapped files."""
 
     def __init__(self, folder: Path, ignored: re.Pattern[str] = BUFFERS) -> None:
         """ignored: names of tensors that count as not there.
@@ -63,10 +63,9 @@ class Weights:
     def tensor(self, name: str) -> Tensor:
         """Raises: CheckpointError for anything but floating-point numbers: a quantised checkpoint, for one."""
         tensor: Tensor = self.files[self.home[name]].get_tensor(name)
-        if not tensor.is_floating_point() or tensor.element_size() < 2:
-            raise CheckpointError(
-                f"{self.folder / self.home[name]}: {name} is {tensor.dtype}; lorgnette reads float32, float16 and bfloat16"
-            )
+        if tensor.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            file = self.folder / self.home[name]
+            raise CheckpointError(f"{file}: {name} is {tensor.dtype}; lorgnette reads float32, bfloat16 and float16")
         return tensor
 
 
@@ -76,9 +75,9 @@ def _open(file: Path) -> Any:
         hint = f"; {pickles[0]} is a pickle, save it as safetensors with transformers first" if pickles else ""
         raise CheckpointError(f"{file}: no such file; a checkpoint needs its weights as safetensors{hint}")
     try:
-        return safetensors.safe_open(file, "pt")  # type: ignore[no-untyped-call]
+        return safetensors.safe_open(file, "pt")
     except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file}: truncated or not a safetensors file ({error}); copy or download it again") from None
+        raise CheckpointError(f"{file}: truncated, or not a safetensors file ({error}); fetch it again") from None
 
 
 def _shards(index: Path) -> dict[str, set[str]]:
@@ -129,14 +128,16 @@ def _stored_shape(rule: Rule, shapes: Mapping[str, torch.Size], vocabulary: int)
 
 
 def _grown(table: Tensor, rows: int) -> Tensor:
-    """The table with rows added up to `rows`, each the mean of all: a token as likely as any, neither first nor last."""
+    """The table with rows added up to `rows`, each the mean of all: tokens no likelier than others."""
     if len(table) == rows:
         return table
     mean = table.float().mean(0, keepdim=True).to(table.dtype)
     return torch.cat([table, mean.expand(rows - len(table), -1)])
 
 
-def write_tensors(folder: Path, rules: Iterable[Rule], ours: Mapping[str, Tensor], shard_bytes: int = SHARD_BYTES) -> None:
+def write_tensors(
+    folder: Path, rules: Iterable[Rule], ours: Mapping[str, Tensor], shard_bytes: int = SHARD_BYTES
+) -> None:
     """Write our tensors under transformers' names, in shards of at most `shard_bytes` if they exceed it together.
 
     No more than one shard is held beside the model. Raises: OSError (a full disk, for one).
@@ -166,4 +167,3 @@ def some(names: Iterable[str], shown: int = 5) -> str:
     ordered = sorted(names)
     more = f" and {len(ordered) - shown} more" if len(ordered) > shown else ""
     return ", ".join(ordered[:shown]) + more
-

@@ -67,7 +67,7 @@ def _write(model: VLM, processor: Processor, folder: Path, shard_bytes: int) -> 
 
 
 def config_json(model: VLM, processor: Processor) -> Json:
-    """`config.json`: transformers' Idefics2 where that can represent the model, and what it has no key for under ours."""
+    """`config.json` for transformers where its Idefics2 can represent the model, with what it has no key for."""
     config, tokenizer = model.config, processor.tokenizer
     try:
         values = write_idefics2(config)
@@ -97,7 +97,7 @@ def _check_pair(model: VLM, processor: Processor) -> None:
     config = model.config
     if processor.tokenizer.vocabulary > config.vocabulary:
         raise CheckpointError(
-            f"the tokenizer has {processor.tokenizer.vocabulary} tokens and the model {config.vocabulary} rows for them;"
+            f"the tokenizer has {processor.tokenizer.vocabulary} tokens, but the model {config.vocabulary} rows:"
             " they are not a pair"
         )
     check_processor(config, processor, "the model and its processor")

@@ -28,7 +28,9 @@ MOST_EXTRA_ROWS = 1024
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
-def load(source: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> tuple[VLM, Processor]:
+def load(
+    source: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> tuple[VLM, Processor]:
     """Open an Idefics2 checkpoint of transformers, or one of lorgnette, as a model ready to answer and its processor.
 
     source: a folder, or `owner/name` of a repository on the hub (fetched once, then from its cache).
@@ -42,8 +44,8 @@ def load(source: str | Path, *, device: torch.device | str = "cpu", dtype: torch
         config = config.override("language.tied_embeddings=false")
     if config.vocabulary > stored_rows:
         log.warning(
-            "%s: the tokenizer has %d tokens and the embedding %d rows; added the missing rows as the mean of the others,"
-            " to be trained",
+            "%s: the tokenizer has %d tokens but the embedding only %d rows; the others were added as their mean, and"
+            " want training",
             folder,
             processor.tokenizer.vocabulary,
             stored_rows,
@@ -67,8 +69,9 @@ def find_folder(source: str | Path) -> Path:
         raise CheckpointError(f"{source}: no such folder; give that of a checkpoint, or owner/name of one on the hub")
     import huggingface_hub
 
+    wanted = ["*.json", "*.safetensors", "*.jinja"]
     try:
-        return Path(huggingface_hub.snapshot_download(str(source), allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
+        return Path(huggingface_hub.snapshot_download(str(source), allow_patterns=wanted))
     except Exception as error:  # a network fails in more ways than one can list
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(f"{source}: no such folder here, and the hub did not give it ({reason})") from error
@@ -91,12 +94,14 @@ def read_config(folder: Path, processor: Processor) -> tuple[VLMConfig, int]:
             raise CheckpointError(f"{file}: the weights are quantised; load the checkpoint they were made from")
         config = read_idefics2(values, str(file))
         stored_rows, ours = config.language.vocabulary, _group(values, file)
+        rows = ours.get("pretrained_rows") or first_extra_row(stored_rows, processor.tokenizer)
         plain = config.plain() | {"isolate_documents": ours.get("isolate_documents", True)}
-        plain["language"]["vocabulary"] = ours.get("pretrained_rows") or first_extra_row(stored_rows, processor.tokenizer)
+        plain["language"]["vocabulary"] = rows
         plain["vision"] |= {"mean": processor.mean, "std": processor.std}
         config = VLMConfig.parse(plain, str(file))
     else:
-        raise CheckpointError(f"{file}: model_type is {values.get('model_type')!r:.60}; lorgnette opens idefics2 and its own")
+        kind = values.get("model_type")
+        raise CheckpointError(f"{file}: model_type is {kind!r:.60}; lorgnette opens idefics2 and its own")
     rows = max(stored_rows, processor.tokenizer.vocabulary)
     config = VLMConfig.parse(config.plain() | {"extra_vocabulary": rows - config.language.vocabulary}, str(file))
     check_processor(config, processor, str(folder))
@@ -115,12 +120,12 @@ def empty_model(config: VLMConfig, *stored: Weights) -> VLM:
     layers = config.vision.layers + config.connector.depth + config.language.layers
     tensors = sum(len(weights.names) for weights in stored)
     if layers > tensors:
-        raise CheckpointError(f"{stored[0].folder}: config.json asks for {layers} layers, the weights are {tensors} tensors")
+        raise CheckpointError(f"{stored[0].folder}: config.json says {layers} layers, but there are {tensors} tensors")
     try:
         with torch.device("meta"):
             return VLM(config)
     except (RuntimeError, OverflowError, TypeError) as error:  # more elements than a tensor can count
-        raise CheckpointError(f"{stored[0].folder}: config.json describes a model too large to build ({error})") from None
+        raise CheckpointError(f"{stored[0].folder}: config.json says sizes that no tensor can have ({error})") from None
 
 
 def untie_if_different(weights: Weights, table: str, head: str = "lm_head.weight") -> bool:

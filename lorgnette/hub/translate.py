@@ -53,7 +53,6 @@ PERCEIVER = (
     Row("kv_heads", "num_key_value_heads", 4),
 )
 PERCEIVER_WIDTH, PERCEIVER_EPS = 4096, 1e-6
-PERCEIVER_FIXED = (Fixed("hidden_act", "silu", "silu"),)
 
 DECODER = (
     Row("vocabulary", "vocab_size"),
@@ -74,7 +73,8 @@ FAMILIES: dict[str, Json] = {
     | {"num_key_value_heads": 32, "sliding_window": 4096, "head_dim": 128},
 }
 """What each family's class in transformers assumes where its config.json is silent."""
-DECODER_FIXED = (Fixed("hidden_act", "silu", "silu"), Fixed("attention_bias", False, False), Fixed("mlp_bias", False, False))
+SILU = Fixed("hidden_act", "silu", "silu")
+DECODER_FIXED = (SILU, Fixed("attention_bias", False, False), Fixed("mlp_bias", False, False))
 TEXT_OF_IDEFICS2 = {"model_type": "mistral", "max_position_embeddings": 32768, "rms_norm_eps": 1e-5, "pad_token_id": 0}
 """The decoder of an Idefics2 config without a `text_config`."""
 
@@ -86,15 +86,13 @@ def read_vision(values: Json, where: str, family: str = "siglip") -> VisionConfi
     """A SigLIP or Idefics2 `vision_config`. Raises: CheckpointError or SettingsError naming `where` and the key."""
     values = VISION_DEFAULTS[family] | values
     ours = _read(VISION, values, where)
-    ours["patch"], image_size = _size(values, "patch_size", where), _size(values, "image_size", where)
-    if image_size % ours["patch"]:
-        raise CheckpointError(f"{where}: image_size {image_size} is not a multiple of patch_size {ours['patch']}")
-    ours["grid"] = image_size // ours["patch"]
+    ours["patch"] = _size(values, "patch_size", where)
+    ours["grid"] = _size(values, "image_size", where, least=ours["patch"]) // ours["patch"]
     theirs = values.get("hidden_act", "gelu_pytorch_tanh")
-    known = {name: ours_name for ours_name, name in ACTIVATIONS.items()}
-    if theirs not in known:
-        raise CheckpointError(f"{where}: hidden_act {theirs!r} is not known; known are {', '.join(known)}")
-    return VisionConfig.parse(ours | {"activation": known[theirs]}, where)
+    named = [name for name, there in ACTIVATIONS.items() if there == theirs]
+    if not named:
+        raise CheckpointError(f"{where}: hidden_act is {theirs!r:.60}; known are {', '.join(ACTIVATIONS.values())}")
+    return VisionConfig.parse(ours | {"activation": named[0]}, where)
 
 
 def read_decoder(values: Json, where: str, tied: bool | None = None) -> LanguageConfig:
@@ -103,8 +101,8 @@ def read_decoder(values: Json, where: str, tied: bool | None = None) -> Language
     Raises: CheckpointError if the family or one of its options is not ours.
     """
     family = values.get("model_type")
-    if family not in FAMILIES:
-        raise CheckpointError(f"{where}: model_type {family!r} is not a known decoder; known are {', '.join(FAMILIES)}")
+    if not isinstance(family, str) or family not in FAMILIES:
+        raise CheckpointError(f"{where}: model_type is {family!r:.60}; known decoders are {', '.join(FAMILIES)}")
     values = FAMILIES[family] | values
     _refuse(DECODER_FIXED, values, where)
     ours = _read(DECODER, values, where)
@@ -121,15 +119,15 @@ def read_decoder(values: Json, where: str, tied: bool | None = None) -> Language
 
 
 def read_idefics2(values: Json, where: str) -> VLMConfig:
-    """The config of a whole Idefics2, without extra vocabulary rows: the loader knows from the tokenizer which those are.
+    """The config of a whole Idefics2, all rows of its vocabulary counted as pre-trained.
 
     Raises: CheckpointError or SettingsError naming `where` and the key.
     """
-    vision, text, perceiver = (_group(values, key, where) for key in ("vision_config", "text_config", "perceiver_config"))
+    vision, text, perceiver = (_group(values, f"{part}_config", where) for part in ("vision", "text", "perceiver"))
     text = {"model_type": "mistral"} | text if text else dict(TEXT_OF_IDEFICS2)
     language = read_decoder(text, f"{where}: text_config", tied=bool(values.get("tie_word_embeddings", False)))
     here = f"{where}: perceiver_config"
-    _refuse(PERCEIVER_FIXED, perceiver, here)
+    _refuse((SILU,), perceiver, here)
     connector = _read(PERCEIVER, perceiver, here)
     matches = perceiver.get("hidden_size", PERCEIVER_WIDTH) == language.width
     # transformers takes the decoder's epsilon where the perceiver's width is silent and not the decoder's
@@ -183,12 +181,13 @@ def write_decoder(language: LanguageConfig) -> Json:
     _need("language.attention_bias", language.attention_bias, family == "qwen2", f"what {family} has there")
     if family == "llama":
         _need("language.sliding_window", language.sliding_window, None, "its only value there")
+    rope = {"rope_type": "default"} | (language.rope_scaling or {}) | {"rope_theta": language.rope_theta}
     values = _write(DECODER, language) | {
         "model_type": family,
         "hidden_act": "silu",
         "num_key_value_heads": language.kv_heads,
         "head_dim": language.head_width,
-        "rope_parameters": {"rope_type": "default"} | (language.rope_scaling or {}) | {"rope_theta": language.rope_theta},
+        "rope_parameters": rope,
         "tie_word_embeddings": language.tied_embeddings,
         "attention_dropout": 0.0,
     }
@@ -215,11 +214,11 @@ def _write(rows: tuple[Row, ...], config: VisionConfig | PerceiverConfig | Langu
     return {row.theirs: getattr(config, row.ours) for row in rows}
 
 
-def _size(values: Mapping[str, Any], key: str, where: str, default: int | None = None) -> int:
-    """A whole positive number under `key`."""
+def _size(values: Mapping[str, Any], key: str, where: str, default: int | None = None, least: int = 1) -> int:
+    """A whole number of at least `least` under `key`."""
     value = values.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise CheckpointError(f"{where}: {key} is {value!r:.60}; expected a whole positive number")
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise CheckpointError(f"{where}: {key} is {value!r:.60}; expected a whole number of at least {least}")
     return value
 
 
@@ -236,16 +235,16 @@ def _refuse(fixed: tuple[Fixed, ...], values: Mapping[str, Any], where: str) -> 
     for row in fixed:
         value = values.get(row.theirs, row.default)
         if value != row.value:
-            raise CheckpointError(f"{where}: {row.theirs} is {value!r:.60}; lorgnette's decoder and perceiver have {row.value!r}")
+            raise CheckpointError(f"{where}: {row.theirs} is {value!r:.60}; lorgnette knows {row.value!r} only")
 
 
 def _need(name: str, value: Any, needed: Any, why: str) -> None:
     if value != needed:
-        raise CheckpointError(f"{name} is {value!r}, but transformers' classes need {needed!r} ({why}), so it cannot be exported")
+        raise CheckpointError(f"{name} is {value!r}, but for transformers it must be {needed!r}: {why}")
 
 
 def _read_rope(values: Json, where: str) -> tuple[Any, Json | None]:
-    """Base and scaling of the rotary embedding, from the new form (`rope_parameters`) or the old one (`rope_scaling`)."""
+    """Base and scaling of the rotary embedding, from the new form (`rope_parameters`) or the old (`rope_scaling`)."""
     given = values.get("rope_scaling") or values.get("rope_parameters") or {}
     if not isinstance(given, dict):
         raise CheckpointError(f"{where}: rope_parameters is a {type(given).__name__}; expected a group of settings")
@@ -254,7 +253,9 @@ def _read_rope(values: Json, where: str) -> tuple[Any, Json | None]:
     old_name = rope.pop("type", "default")
     kind = rope.setdefault("rope_type", old_name)
     if (rope.get("partial_rotary_factor") or values.get("partial_rotary_factor") or 1) != 1:
-        raise CheckpointError(f"{where}: partial_rotary_factor turns a part of each head only; lorgnette turns whole heads")
+        raise CheckpointError(
+            f"{where}: partial_rotary_factor is not 1; lorgnette's rotary embedding turns whole heads"
+        )
     if kind == "default":
         return theta, None
     if kind in ("llama3", "yarn", "longrope"):
@@ -269,10 +270,12 @@ def _read_window(values: Json, family: str, layers: int, where: str) -> int | No
     window = _size(values, "sliding_window", where)
     if family == "mistral":
         return window
-    first = values.get("max_window_layers", 28) if values.get("use_sliding_window") else layers
-    kinds = values.get("layer_types") or ["sliding_attention" if layer >= first else "full_attention" for layer in range(layers)]
-    if set(kinds) == {"full_attention"}:
-        return None
-    if set(kinds) == {"sliding_attention"}:
-        return window
-    raise CheckpointError(f"{where}: a sliding window on some layers only is not something lorgnette's decoder can do")
+    first = layers
+    if values.get("use_sliding_window"):
+        first = min(_size(values, "max_window_layers", where, default=28, least=0), layers)
+    kinds = values.get("layer_types")
+    known = kinds.count("full_attention") + kinds.count("sliding_attention") if isinstance(kinds, list) else layers
+    sliding = kinds.count("sliding_attention") if isinstance(kinds, list) else layers - first
+    if known == layers and sliding in (0, layers):
+        return window if sliding else None
+    raise CheckpointError(f"{where}: lorgnette's decoder has a sliding window on all layers or on none")

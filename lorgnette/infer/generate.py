@@ -6,7 +6,7 @@ same without a cache, one prompt at a time, and tests hold this to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,7 +68,7 @@ def generate(
     return [answers[number] for number in range(len(samples))]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def stream(
     model: VLM,
     processor: Processor,
@@ -83,7 +83,10 @@ def stream(
     settings = settings or GenerationConfig()
     batch = processor(samples, add_generation_prompt=True, split=split).to(model.device)
     prompts = [prompt.tolist() for prompt in batch.tokens_T.split(list(batch.documents.lengths))]
-    answers = [_Answer(processor, settings, number, len(prompt)) for number, prompt in enumerate(prompts)]
+    answers = [
+        _Answer(processor, settings, number, len(prompt), sample.is_chat)
+        for number, (prompt, sample) in enumerate(zip(prompts, samples, strict=True))
+    ]
     sampler = Sampler(settings, prompts, banned=slot_tokens(processor))
     cache = Cache(model.config, reserve=min(settings.max_tokens, RESERVE))
     logits_BK = model(batch, want="last", cache=cache).logits
@@ -115,13 +118,21 @@ def slot_tokens(processor: Processor) -> list[int]:
     return [processor.tokenizer.id(token) for token in (processor.special.around_image, processor.special.image)]
 
 
+def decoder_of(processor: Processor, chat: bool) -> Callable[[list[int]], str]:
+    """From an answer's ids to its text. The space after `Assistant:` belongs to the template, not to the answer."""
+    decode = processor.tokenizer.decode
+    return (lambda ids: decode(ids).removeprefix(" ")) if chat else decode
+
+
 class _Answer:
     """One answer in the making: its text so far, and when it ends."""
 
-    def __init__(self, processor: Processor, settings: GenerationConfig, sample: int, prompt_tokens: int) -> None:
+    def __init__(
+        self, processor: Processor, settings: GenerationConfig, sample: int, prompt_tokens: int, chat: bool
+    ) -> None:
         self.sample, self.prompt_tokens = sample, prompt_tokens
         self.ends, self.most = end_tokens(processor), settings.max_tokens
-        self.text = TextStream(processor.tokenizer.decode, settings.stop)
+        self.text = TextStream(decoder_of(processor, chat), settings.stop)
         self.tokens: list[int] = []
         self.generation: Generation | None = None
 

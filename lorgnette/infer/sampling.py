@@ -44,7 +44,9 @@ class Sampler:
     other prompts of the batch change nothing, and a prompt given four times gets four draws.
     """
 
-    def __init__(self, settings: GenerationConfig, prompts: Sequence[Sequence[int]], banned: Sequence[int] = ()) -> None:
+    def __init__(
+        self, settings: GenerationConfig, prompts: Sequence[Sequence[int]], banned: Sequence[int] = ()
+    ) -> None:
         """prompts: the token ids of each document. banned: ids that are never chosen."""
         self.settings = settings
         self.banned = list(banned)

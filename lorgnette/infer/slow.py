@@ -6,7 +6,7 @@ import dataclasses
 
 import torch
 
-from lorgnette.infer.generate import Generation, end_tokens, slot_tokens
+from lorgnette.infer.generate import Generation, decoder_of, end_tokens, slot_tokens
 from lorgnette.infer.sampling import GenerationConfig, Sampler
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.batch import IGNORED, Batch, Spans
@@ -14,7 +14,7 @@ from lorgnette.model.vlm import VLM
 from lorgnette.sample import Sample
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def generate_slow(
     model: VLM, processor: Processor, sample: Sample, settings: GenerationConfig, *, split: bool | None = None
 ) -> Generation:
@@ -22,12 +22,12 @@ def generate_slow(
     batch = processor([sample], add_generation_prompt=True, split=split).to(model.device)
     prompt = batch.tokens_T.tolist()
     sampler, ends = Sampler(settings, [prompt], banned=slot_tokens(processor)), end_tokens(processor)
-    tokens: list[int] = []
+    decode, tokens = decoder_of(processor, sample.is_chat), list[int]()
     while len(tokens) < settings.max_tokens:
         logits_BK = model(batch, want="last").logits
         (token,) = sampler.choose(logits_BK, [0])
         tokens.append(token)
-        text = processor.tokenizer.decode([token for token in tokens if token not in ends])
+        text = decode([token for token in tokens if token not in ends])
         places = [place for place in (text.find(stop) for stop in settings.stop) if place >= 0]
         if places:
             return Generation(text[: min(places)], tuple(tokens), "stop", len(prompt))

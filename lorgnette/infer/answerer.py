@@ -1,0 +1,138 @@
+"""A model and its processor as what evaluation asks: generate text, score candidates."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, takewhile
+from typing import Any
+
+import torch
+
+from lorgnette.infer.generate import end_tokens, generate
+from lorgnette.infer.sampling import GenerationConfig
+from lorgnette.inputs.processor import Processor
+from lorgnette.inputs.render import Rendered
+from lorgnette.model.batch import IGNORED, Batch, Spans
+from lorgnette.model.cache import Cache
+from lorgnette.model.vlm import VLM
+from lorgnette.sample import Image, Sample, Text, Turn
+
+PIXEL = b"P6 1 1 255\n\0\0\0"
+"""One black pixel. It holds an image's place where only the text is wanted: every image is as many tokens."""
+
+
+class ModelAnswerer:
+    """Answers `batch_size` prompts at a time, greedily unless `settings` say more. `identity` names the weights."""
+
+    def __init__(
+        self,
+        model: VLM,
+        processor: Processor,
+        *,
+        identity: str = "lorgnette model",
+        settings: GenerationConfig | None = None,
+        split: bool | None = None,
+        batch_size: int = 16,
+    ) -> None:
+        self.model, self.processor, self.identity = model, processor, identity
+        self.settings = settings or GenerationConfig()
+        self.split, self.batch_size = split, batch_size
+
+    def generate(self, samples: Sequence[Sample], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+        """The answer to each prompt: at most `max_tokens` tokens, ending before the first stop string."""
+        settings = GenerationConfig.parse(self.settings.plain() | {"max_tokens": max_tokens, "stop": tuple(stop)})
+        return [
+            answer.text
+            for prompts in _chunks(samples, self.batch_size)
+            for answer in generate(self.model, self.processor, prompts, settings, split=self.split)
+        ]
+
+    @torch.no_grad()
+    def score(self, samples: Sequence[Sample], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
+        """The log-likelihood of each prompt's candidates, in nats, summed over their tokens; an end is not counted.
+
+        What a prompt's candidates share, images first of all, is computed once.
+        """
+        pairs = list(zip(samples, candidates, strict=True))
+        return [scores for chunk in _chunks(pairs, self.batch_size) for scores in self._score(chunk)]
+
+    def _score(self, pairs: Sequence[tuple[Sample, Sequence[str]]]) -> list[list[float]]:
+        written = [[self._render(_answered(_blank(sample), text)) for text in texts] for sample, texts in pairs]
+        shared = [_shared_tokens(rendered) for rendered in written]
+        tails = [_Part(one, n, len(one.tokens_T)) for n, ones in zip(shared, written, strict=True) for one in ones]
+        if not tails:
+            return [[] for _ in pairs]
+        cache = None
+        if any(shared):
+            cache = Cache(self.model.config, reserve=max(part.stop - part.start for part in tails))
+            seen = [self._render(_answered(sample, next(iter(texts), ""))) for sample, texts in pairs]
+            prefixes = self._pack([_Part(one, 0, n) for one, n in zip(seen, shared, strict=True)], images=True)
+            self.model(prefixes, want="scores", cache=cache)
+            cache.keep([row for row, rendered in enumerate(written) for _ in rendered])
+        sums = iter(self._log_likelihoods(tails, cache))
+        return [list(islice(sums, len(rendered))) for rendered in written]
+
+    def _log_likelihoods(self, tails: Sequence[_Part], cache: Cache | None) -> list[float]:
+        batch = self._pack(tails, images=False)
+        no_images = torch.empty(0, self.model.config.language.width, device=self.model.device)
+        scores_T = self.model(batch, want="scores", cache=cache, visual_VD=no_images).scores
+        assert scores_T is not None
+        return [part.sum().item() for part in scores_T.double().split(list(batch.documents.lengths))]
+
+    def _render(self, sample: Sample) -> Rendered:
+        return self.processor.render(sample, split=self.split)
+
+    def _pack(self, parts: Sequence[_Part], *, images: bool) -> Batch:
+        """A batch of parts of samples that predicts no end of an answer. images: whether theirs are shown."""
+        whole = self.processor.pack([part.rendered for part in parts])
+        firsts = whole.documents.starts[:-1]
+        places = [first + torch.arange(part.start, part.stop) for first, part in zip(firsts, parts, strict=True)]
+        kept = torch.cat(places)
+        tokens_T, targets_T = whole.tokens_T[kept], whole.targets_T[kept]
+        ends = torch.isin(targets_T, torch.tensor(sorted(end_tokens(self.processor))))
+        none = torch.empty(0, dtype=torch.int64)
+        batch = dataclasses.replace(
+            whole,
+            tokens_T=tokens_T,
+            targets_T=targets_T.masked_fill(ends, IGNORED),
+            positions_T=whole.positions_T[kept],
+            documents=Spans(tuple(part.stop - part.start for part in parts)),
+            visual_V=(tokens_T == self.processor.image_token).nonzero()[:, 0] if images else none,
+        )
+        if not images:
+            batch = dataclasses.replace(
+                batch, patches_PC=batch.patches_PC[:0], patch_positions_P=none, images=Spans(())
+            )
+        return batch.to(self.model.device)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some of a sample's tokens: those from `start` up to `stop`."""
+
+    rendered: Rendered
+    start: int
+    stop: int
+
+
+def _answered(sample: Sample, text: str) -> Sample:
+    """The sample with a candidate as the assistant's words, or for a document as its continuation."""
+    turn = (Turn("assistant"),) if sample.is_chat else ()
+    return dataclasses.replace(sample, segments=(*sample.segments, *turn, Text(text, learn=True)))
+
+
+def _blank(sample: Sample) -> Sample:
+    segments = (Image(PIXEL) if isinstance(segment, Image) else segment for segment in sample.segments)
+    return dataclasses.replace(sample, segments=tuple(segments))
+
+
+def _shared_tokens(rendered: Sequence[Rendered]) -> int:
+    """How many tokens all of them begin with, before the one from which the first learned token is predicted."""
+    lists = [one.tokens_T[: max(0, int(one.learn_T.argmax()) - 1)].tolist() for one in rendered]
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*lists, strict=False)))
+
+
+def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
