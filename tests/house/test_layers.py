@@ -23,7 +23,7 @@ THIRD_PARTY = {
     "data": {"PIL", "numpy", "pyarrow", "pydantic", "torch"},
     "hub": {"PIL", "huggingface_hub", "safetensors", "torch"},
     "infer": {"pydantic", "torch"},
-    "eval": {"PIL", "numpy"},
+    "eval": {"PIL", "numpy", "rich"},
     "run": {"pydantic"},
     "train": {"peft", "rich", "safetensors", "torch"},
     "demo": {"jinja2", "rich", "torch"},

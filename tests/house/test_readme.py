@@ -1,0 +1,132 @@
+"""README.md is walked from top to bottom as a newcomer would: every command and every line of Python in it runs.
+
+Commands that train do so at a size that takes seconds; what they leave behind is what the later ones use.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import PIL.Image
+import pytest
+
+from scripts.readme_numbers import SPAN, fill
+from tests.house.source import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+SMALL = shlex.split(
+    "model.vision.layers=1 model.connector.depth=1 model.language.layers=1 stages.0.steps=2 stages.1.steps=2"
+    " stages.0.samples_per_step=4 stages.1.samples_per_step=4 evaluation.questions=8 loader.workers=0 threads=1"
+)
+"""What is added to commands that train."""
+
+DRY_MAKE = ["env", "-u", "MAKEFLAGS", "-u", "MAKELEVEL", "make", "--dry-run", "--no-print-directory", "-C", str(ROOT)]
+"""Prints what make would do, the same inside another make as outside."""
+
+PLAIN_NUMBERS = {
+    "Idefics2": "a name",
+    "Python 3.11": "what pyproject.toml requires",
+    "Apache-2.0": "a licence",
+    "arXiv:2405.02246": "a paper",
+}
+"""Numbers that no result stands behind, and why."""
+
+
+def walk() -> list[tuple[str, str]]:
+    """Every step of the README: ("bash", one command) or ("python", a block)."""
+    steps = []
+    for language, body in BLOCK.findall(README):
+        if language == "python":
+            steps.append(("python", body))
+        elif language == "bash":
+            lines = [line.split("  #")[0].strip() for line in body.replace("\\\n", " ").splitlines()]
+            steps += [("bash", line) for line in lines if line and not line.startswith("#")]
+    return steps
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a newcomer stands: the repository's files, and a picture and conversations of their own."""
+    for name in ("docs", "recipes"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    PIL.Image.new("RGB", (64, 48), "red").save(tmp_path / "mine.png")
+    content = [{"type": "image", "path": str(tmp_path / "mine.png")}, {"type": "text", "text": "What colour is it?"}]
+    messages = [{"role": "user", "content": content}, {"role": "assistant", "content": "red"}]
+    (tmp_path / "mine.jsonl").write_text(json.dumps({"messages": messages}) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+def argv(kind: str, step: str) -> list[str]:
+    """What is run for a step of the README."""
+    if kind == "python":
+        return [sys.executable, "-c", step]
+    program, *arguments = shlex.split(step)
+    if program == "make":
+        assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        return lorgnette("demo", *SMALL) if arguments == ["demo"] else [*DRY_MAKE, *arguments]
+    assert program == "lorgnette", f"{step}: teach this test how to run it"
+    return lorgnette(*arguments, *(SMALL if arguments[0] in ("train", "demo") else []))
+
+
+def lorgnette(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "lorgnette.cli", *arguments]
+
+
+def test_every_step_runs(folder):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    for kind, step in walk():
+        done = subprocess.run(
+            argv(kind, step), cwd=folder, env=environment, capture_output=True, text=True, input="", timeout=120
+        )
+        assert done.returncode == 0, f"{step}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        assert done.stdout.strip(), f"{step}: prints nothing"
+    assert (folder / "runs/demo/report.html").exists()
+
+
+def test_the_two_commands_are_the_first():
+    assert [step for _, step in walk()][:2] == ["make demo", "make test"]
+
+
+def test_make_demo_runs_the_demo():
+    done = subprocess.run([*DRY_MAKE, "demo"], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == ".venv/bin/lorgnette demo"
+
+
+def test_every_number_is_the_recorded_one():
+    assert fill(README) == README, "run: make numbers"
+
+
+def test_every_number_has_a_record():
+    """In prose and tables; not in code, links and images."""
+    prose = re.sub(r"\]\([^)]*\)|`[^`]*`|<[^>]*>", " ", SPAN.sub(" ", BLOCK.sub(" ", README)))
+    for plain in PLAIN_NUMBERS:
+        prose = prose.replace(plain, " ")
+    assert re.findall(r".*\d.*", prose) == []
+
+
+def test_a_span_is_filled_from_its_row(tmp_path):
+    rows = [{"note": "a", "speed": 3.14}, {"note": "b", "speed": 1.0}, {"note": "a", "speed": 2.71}]
+    (tmp_path / "steps.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (tmp_path / "demo.json").write_text('{"kinds": {"colour": {"after": 90.04}}, "seconds": 570}', encoding="utf-8")
+    text = (
+        "<!-- n:steps?note=a:speed:.1f -->9<!-- /n --> <!-- n:demo:kinds.colour.after:.0f --><!-- /n -->"
+        " <!-- n:demo:seconds:minutes -->x<!-- /n -->"
+    )
+    numbers = re.sub(r"<!--.*?-->", "", fill(text, tmp_path))
+    assert numbers == "2.7 90 9.5"
+
+
+@pytest.mark.parametrize("key", ["demo:nothing:.1f", "nothing:after:.1f", "steps?note=c:speed:.1f"])
+def test_a_span_without_a_result_is_refused(tmp_path, key):
+    (tmp_path / "demo.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "steps.jsonl").write_text('{"note": "a", "speed": 1}', encoding="utf-8")
+    with pytest.raises(SystemExit, match="no such result"):
+        fill(f"<!-- n:{key} -->1<!-- /n -->", tmp_path)
