@@ -1,7 +1,7 @@
 """Attention over spans that lie end to end: one entry for images, latents and documents, on every device.
 
-CUDA runs `torch.nn.attention.varlen`. The CPU runs one fused call per group of equal-length spans, on views where the
-equal spans are neighbours. `dense_attention` spells the same thing with an explicit mask: slow, and the oracle in tests.
+CUDA runs `torch.nn.attention.varlen`. The CPU runs one fused call per group of equal-length spans, on views where
+equal spans are neighbours. `dense_attention` spells the same thing with an explicit mask: slow, and the tests' oracle.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Cache:
         return self.keys[0].shape[1] if self.keys else 0
 
     def next(self, tokens_T: Tensor) -> Batch:
-        """The batch that continues each document with one token: `vlm(cache.next(tokens_T), cache=cache, want="last")`."""
+        """The batch that continues each document with one token, for `vlm(batch, cache=cache, want="last")`."""
         device = tokens_T.device
         nothing = torch.empty(0, dtype=torch.int64, device=device)
         return Batch(
@@ -65,7 +65,9 @@ class Cache:
         if not self.lengths:
             self.lengths = (0,) * len(documents)
         if len(documents) != len(self.lengths):
-            raise ValueError(f"{len(documents)} documents do not continue the {len(self.lengths)} in the cache; use keep()")
+            raise ValueError(
+                f"{len(documents)} documents do not continue the {len(self.lengths)} in the cache; use keep()"
+            )
         self.seen = Spans(tuple(a + b for a, b in zip(self.lengths, documents.lengths, strict=True)))
         language = self.config.language
         if self.seen.longest > self.capacity:

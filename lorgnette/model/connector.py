@@ -1,4 +1,4 @@
-"""The connector: modality projection, then a perceiver resampler that turns each image into a fixed number of tokens."""
+"""The connector: modality projection, then a perceiver that turns each image into a fixed number of tokens."""
 
 from __future__ import annotations
 

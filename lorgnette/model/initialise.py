@@ -19,7 +19,7 @@ def initialise(model: nn.Module, seed: int) -> None:
         elif name.endswith("norm.weight"):
             parameter.fill_(1.0)
         else:
-            generator = torch.Generator().manual_seed((seed << 32) + zlib.crc32(name.encode()))
+            generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
             std = deviation(name, parameter.shape[-1], depths[name.split(".")[0]])
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
 

@@ -41,7 +41,7 @@ class Decoder(Stack):
 
 
 class Vocabulary(nn.Module):
-    """Rows for tokens: the pre-trained `table`, which may be frozen, and after it the `extra` ones, always trainable."""
+    """Rows for tokens: the pre-trained `table`, which may be frozen, and after it the `extra` ones, always trained."""
 
     def __init__(self, rows: int, extra: int, width: int):
         super().__init__()

@@ -12,7 +12,9 @@ CHUNK = 1024
 """Rows of logits held at a time."""
 
 
-def linear_cross_entropy(hidden_TD: Tensor, tables: tuple[Tensor, ...], targets_T: Tensor, chunk: int = CHUNK) -> Tensor:
+def linear_cross_entropy(
+    hidden_TD: Tensor, tables: tuple[Tensor, ...], targets_T: Tensor, chunk: int = CHUNK
+) -> Tensor:
     """Sum over rows of the cross-entropy between `hidden_TD @ cat(tables).T` and `targets_T` (a float32 scalar).
 
     tables: the head's weights as one or more blocks of vocabulary rows (each K,D); frozen ones cost no gradient.
@@ -50,13 +52,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, *tables = (saved if saved is None else saved * grad.to(saved.dtype) for saved in ctx.saved_tensors)
         return hidden, None, None, *tables
 
 
 @torch.no_grad()
-def linear_log_probabilities(hidden_TD: Tensor, tables: tuple[Tensor, ...], targets_T: Tensor, chunk: int = CHUNK) -> Tensor:
+def linear_log_probabilities(
+    hidden_TD: Tensor, tables: tuple[Tensor, ...], targets_T: Tensor, chunk: int = CHUNK
+) -> Tensor:
     """The log-probability of each target (float32, T), chunk by chunk and without gradients: for scoring."""
     scores = [torch.empty(0, device=hidden_TD.device)]
     for start in range(0, len(targets_T), chunk):

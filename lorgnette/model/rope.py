@@ -18,7 +18,7 @@ def rotation(config: LanguageConfig, positions_T: Tensor, longest: int, dtype: t
     """Cosine and sine of every token's rotation (T,1,N/2 each, to be shared by all heads and layers).
 
     longest: an upper bound on the positions, known to the host.
-    Raises: DataError where `dynamic` scaling would have to begin: it would turn cached keys by another angle than new ones.
+    Raises: DataError where `dynamic` scaling would begin: it would turn new keys by other angles than cached ones.
     """
     scaling = config.rope_scaling or {}
     kind = scaling.get("rope_type", "default")

@@ -108,7 +108,7 @@ class VLM(nn.Module):
         return self.connector.latents.device
 
     def initialise(self, seed: int, device: torch.device | str | None = None) -> VLM:
-        """Draw all weights anew from `seed`, each parameter by its name. A model on the meta device moves to `device`."""
+        """Draw all weights anew, each from `seed` and its name. A model on the meta device moves to `device`."""
         if self.device.type == "meta" or device is not None:
             self.to_empty(device=device or "cpu")
         initialise(self, seed)

@@ -86,7 +86,10 @@ def make_batch(
 def _document(config: VLMConfig, shapes: Sequence[Shape], text: int, seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     words = lambda count: torch.randint(0, config.language.vocabulary, (count,), generator=generator)  # noqa: E731
-    fake, slots = torch.tensor([config.language.vocabulary]), torch.full((config.connector.latents,), config.image_token)
+    fake, slots = (
+        torch.tensor([config.language.vocabulary]),
+        torch.full((config.connector.latents,), config.image_token),
+    )
     pieces = [words(text)]
     for rows, columns in shapes:
         pieces += [fake, slots, fake, words(1 + (rows + columns) % 4)]

@@ -39,12 +39,16 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize("overrides, documents", WHOLE.values(), ids=WHOLE)
+@pytest.mark.parametrize(("overrides", "documents"), WHOLE.values(), ids=WHOLE)
 def test_idefics2(tiny, overrides: dict, documents: list) -> None:
     config = tiny.config(**overrides | {"connector": {"projection_width": 40} | overrides.get("connector", {})})
     model = tiny.model(config)
-    batch = tiny.batch(config, documents, positions=lambda shape, grid: torch.tensor(patch_positions(*shape, grid, "parity")))
-    oracle = build(transformers.Idefics2ForConditionalGeneration, translate.write_idefics2(config), model, whole(config))
+    batch = tiny.batch(
+        config, documents, positions=lambda shape, grid: torch.tensor(patch_positions(*shape, grid, "parity"))
+    )
+    oracle = build(
+        transformers.Idefics2ForConditionalGeneration, translate.write_idefics2(config), model, whole(config)
+    )
 
     ours, theirs = model(batch).logits, oracle(**padded(batch, documents, config)).logits
     theirs = torch.cat([row[:length] for row, length in zip(theirs, batch.documents.lengths, strict=True)])
@@ -73,7 +77,7 @@ DECODERS = {
     },
     "Llama, dynamic": {
         "family": "llama",
-        "max_positions": 16,
+        "max_positions": 32,
         "head_width": 16,
         "rope_scaling": {"rope_type": "dynamic", "factor": 2.0},
     },

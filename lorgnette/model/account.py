@@ -1,0 +1,129 @@
+"""What a model costs, from its settings alone: parameters, floating-point operations and bytes.
+
+An operation count is of matrix products, two per multiply-add, as in the usual model FLOPs utilisation: what the
+mathematics needs, without recomputation. Nothing is allocated: shapes come from the meta device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import nn
+
+from lorgnette.model.batch import Spans
+from lorgnette.model.config import VLMConfig
+from lorgnette.model.vlm import VLM
+
+Mode = Literal["frozen", "lora", "dora", "full"]
+"""How a part is trained."""
+
+FULL: Mapping[str, Mode] = {"vision": "full", "connector": "full", "language": "full"}
+
+
+@dataclass(frozen=True)
+class Account:
+    """The costs of one model. FLOPs are of a forward pass unless the name says otherwise."""
+
+    config: VLMConfig
+
+    @cached_property
+    def model(self) -> VLM:
+        """The model on the meta device: shapes without weights."""
+        with torch.device("meta"):
+            return VLM(self.config)
+
+    @cached_property
+    def parameters(self) -> dict[str, int]:
+        """Parameters by part: vision, connector, language, extra_vocabulary."""
+        return {part: sum(p.numel() for p in parameters) for part, parameters in self.model.parts().items()}
+
+    def lora_parameters(self, part: str, rank: int, dora: bool = False) -> int:
+        """Parameters of low-rank adapters on every linear layer within the layers of `part`."""
+        layers = self.model.get_submodule(f"{part}.layers")
+        linears = [m for m in layers.modules() if isinstance(m, nn.Linear)]
+        return sum(rank * (m.in_features + m.out_features) + dora * m.out_features for m in linears)
+
+    def trained_parameters(self, modes: Mapping[str, Mode], rank: int = 64) -> int:
+        """Parameters that an optimiser holds, the extra vocabulary among them."""
+        total = self.parameters["extra_vocabulary"]
+        for part, mode in modes.items():
+            if mode == "full":
+                total += self.parameters[part]
+            elif mode != "frozen":
+                total += self.lora_parameters(part, rank, dora=mode == "dora")
+        return total
+
+    def vision_flops(self, patches: int) -> int:
+        """One image of so many patches through the vision encoder."""
+        c = self.config.vision
+        layer = 2 * patches * (4 * c.width**2 + 2 * c.width * c.mlp_width) + 4 * patches**2 * c.width
+        return c.layers * layer + 2 * patches * c.patch_width * c.width
+
+    def connector_flops(self, patches: int) -> int:
+        """One image of so many patches through the projection and the perceiver."""
+        c, width = self.config.connector, self.config.language.width
+        inner, kv_inner, keys = c.heads * c.head_width, c.kv_heads * c.head_width, patches + c.latents
+        projection = 2 * patches * c.projection_width * (2 * self.config.vision.width + width)
+        projections = 2 * (2 * c.latents * inner + 2 * keys * kv_inner) * width
+        mlp = 2 * c.latents * 3 * c.mlp_ratio * width**2
+        return projection + c.depth * (projections + 4 * c.latents * keys * inner + mlp)
+
+    def image_flops(self, patches: int) -> int:
+        """One image of so many patches to visual tokens."""
+        return self.vision_flops(patches) + self.connector_flops(patches)
+
+    def token_flops(self, keys: int = 0) -> int:
+        """One token through the decoder that sees `keys` tokens, itself among them (its window permitting)."""
+        c = self.config.language
+        inner, kv_inner = c.heads * c.head_width, c.kv_heads * c.head_width
+        seen = min(keys, c.sliding_window or keys)
+        return c.layers * (2 * c.width * (2 * inner + 2 * kv_inner + 3 * c.mlp_width) + 4 * seen * inner)
+
+    def head_flops(self) -> int:
+        """The scores of all vocabulary rows for one token."""
+        return 2 * self.config.language.width * self.config.vocabulary
+
+    def document_flops(self, length: int) -> int:
+        """A document of so many tokens, visual ones among them, through the decoder: causal, each pair once."""
+        c = self.config.language
+        window = min(length, c.sliding_window or length)
+        pairs = window * (window + 1) // 2 + (length - window) * window
+        return length * self.token_flops() + c.layers * 4 * pairs * c.heads * c.head_width
+
+    def step_flops(
+        self, images: Spans, documents: Spans, learned: int, modes: Mapping[str, Mode] = FULL, rank: int = 64
+    ) -> int:
+        """A training step on such a batch: forward, and backward as far as something trained lies there.
+
+        A gradient through a part costs its forward once more, and the gradient of all its weights once more.
+        """
+        forward = {
+            "vision": sum(map(self.vision_flops, images.lengths)),
+            "connector": sum(map(self.connector_flops, images.lengths)),
+            "language": sum(map(self.document_flops, documents.lengths)) + learned * self.head_flops(),
+        }
+        tokens = {"vision": images.total, "language": documents.total}
+        total, reached = 0, False
+        for part, flops in forward.items():
+            mode = modes[part]
+            reached = reached or mode != "frozen" or part == "language"  # the extra vocabulary is always trained
+            total += flops * (1 + reached + (mode == "full"))
+            if mode in ("lora", "dora"):
+                total += 6 * tokens[part] * self.lora_parameters(part, rank)
+        return total
+
+    def weight_bytes(self, bytes_each: int = 2) -> int:
+        return sum(self.parameters.values()) * bytes_each
+
+    def cache_bytes(self, tokens: int = 1, bytes_each: int = 2) -> int:
+        """Keys and values of so many tokens."""
+        c = self.config.language
+        return tokens * c.layers * 2 * c.kv_heads * c.head_width * bytes_each
+
+    def training_bytes(self, modes: Mapping[str, Mode] = FULL, rank: int = 64, bytes_each: int = 2) -> int:
+        """Weights as stored, and for each trained parameter its float32 copy, gradient and two Adam moments."""
+        return self.weight_bytes(bytes_each) + 16 * self.trained_parameters(modes, rank)

@@ -1,0 +1,113 @@
+"""The account of a model equals the paper's figures and what real modules and kernels do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from lorgnette.model import presets
+from lorgnette.model.account import Account
+from lorgnette.model.batch import Spans
+from lorgnette.model.config import VLMConfig
+
+ACCOUNT = Account(VLMConfig())
+
+
+def millions(count: int, digits: int = 1) -> float:
+    return round(count / 1e6, digits)
+
+
+def test_connector_is_743_million() -> None:
+    """SwiGLU projection 91.8M and perceiver 651.4M: the paper's 740M new parameters (Table 3)."""
+    assert millions(ACCOUNT.parameters["connector"]) == 743.2
+    assert millions(sum(p.numel() for p in ACCOUNT.model.connector.projection.parameters())) == 91.8
+
+
+def test_lora_of_rank_64_makes_the_paper_s_950_million_trained() -> None:
+    assert millions(ACCOUNT.lora_parameters("language", 64)) == 167.8
+    assert millions(ACCOUNT.lora_parameters("vision", 64)) == 34.8
+    trained = ACCOUNT.trained_parameters({"vision": "lora", "connector": "full", "language": "lora"})
+    assert millions(trained, 0) == 946
+
+
+PUBLISHED = {
+    "mistral-7b": 7241.7,
+    "llama-1-7b": 6738.4,
+    "llama-2-7b": 6738.4,
+    "llama-3.1-8b": 8030.3,
+    "llama-3.2-1b": 1235.8,
+    "smollm2-135m": 134.5,
+    "smollm2-360m": 361.8,
+    "smollm2-1.7b": 1711.4,
+    "qwen2.5-0.5b": 494.0,
+    "qwen2.5-1.5b": 1543.7,
+    "qwen3-0.6b": 596.0,
+    "qwen3-1.7b": 1720.6,
+}
+
+
+@pytest.mark.parametrize("name", presets.LANGUAGE)
+def test_decoder_presets_have_the_published_size(name: str) -> None:
+    account = Account(VLMConfig(language=presets.LANGUAGE[name], extra_vocabulary=0))
+    assert millions(account.parameters["language"]) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("siglip-so400m", 417.8), ("siglip-base-16-224", 85.8), ("siglip-large-16-384", 303.7)]
+)
+def test_vision_presets_have_the_published_size_without_the_pooling_head(name: str, size: float) -> None:
+    account = Account(VLMConfig(vision=presets.VISION[name]))
+    assert millions(account.parameters["vision"]) == size
+
+
+def attention_flops(q: torch.Size, k: torch.Size, *_: object, **__: object) -> int:
+    batch, heads, length, width = q
+    return 4 * batch * heads * length * k[2] * width
+
+
+def attention_backward_flops(grad: torch.Size, q: torch.Size, k: torch.Size, *_: object, **__: object) -> int:
+    return 2 * attention_flops(q, k)
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_flops_are_those_of_the_kernels(tiny, window: int | None) -> None:
+    config = tiny.config(language={"sliding_window": window}, connector={"latents": 5})
+    model, account = tiny.model(config), Account(config)
+    batch = tiny.batch(config, [[(3, 4), (8, 8)], [], [(2, 2)]])
+    aten = torch.ops.aten
+    known = {
+        aten.addmm_: lambda _, a, b, **__: 2 * a[0] * a[1] * b[1],
+        aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flops,
+    }
+    with FlopCounterMode(display=False, custom_mapping=known) as counter:
+        model(batch, want="loss").loss_sum.backward()
+    learned = int((batch.targets_T != -100).sum())
+    c = config.language
+    seen = sum(account.document_flops(n) - n * account.token_flops() for n in batch.documents.lengths)
+    square = sum(4 * c.layers * c.heads * c.head_width * n**2 for n in batch.documents.lengths)
+    invisible = 3 * (square - seen)  # kernels are counted as if they did the invisible pairs too
+    # nothing needs the gradient of pixels
+    pixels = 2 * batch.images.total * config.vision.patch_width * config.vision.width
+    expected = account.step_flops(batch.images, batch.documents, learned) + invisible - pixels
+    assert counter.get_total_flops() == expected
+
+
+def test_frozen_and_lora_parts_cost_less() -> None:
+    images, documents = Spans((2916, 729)), Spans((500, 300))
+    step = lambda **modes: ACCOUNT.step_flops(images, documents, 400, modes)  # noqa: E731
+    frozen = step(vision="frozen", connector="full", language="frozen")
+    lora = step(vision="lora", connector="full", language="lora")
+    full = step(vision="full", connector="full", language="full")
+    assert frozen < lora < full
+    forward = sum(map(ACCOUNT.image_flops, images.lengths)) + sum(map(ACCOUNT.document_flops, documents.lengths))
+    assert 3 * (forward + 400 * ACCOUNT.head_flops()) == full
+
+
+def test_bytes(tiny) -> None:
+    assert ACCOUNT.cache_bytes() == 32 * 2 * 8 * 128 * 2
+    assert ACCOUNT.weight_bytes(4) == 4 * sum(p.numel() for p in ACCOUNT.model.parameters())
+    config = tiny.config()
+    model = tiny.model(config)
+    assert Account(config).training_bytes(bytes_each=4) == 20 * sum(p.numel() for p in model.parameters())

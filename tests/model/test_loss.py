@@ -1,0 +1,49 @@
+"""Chunked cross-entropy equals the plain one and never holds all logits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lorgnette.model.loss import linear_cross_entropy, linear_log_probabilities
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
+@pytest.mark.parametrize("rows", [(11,), (9, 2)])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_equals_plain(chunk: int, rows: tuple, frozen: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(7, 5, generator=generator).requires_grad_()
+    tables = tuple(torch.randn(count, 5, generator=generator).requires_grad_() for count in rows)
+    tables[0].requires_grad_(not frozen)
+    targets = torch.randint(0, 11, (7,), generator=generator)
+    trained = [hidden, *(table for table in tables if table.requires_grad)]
+
+    fast = linear_cross_entropy(hidden, tables, targets, chunk)
+    slow = F.cross_entropy(hidden @ torch.cat(tables).T, targets, reduction="sum")
+    torch.testing.assert_close(fast, slow)
+    for ours, theirs in zip(
+        torch.autograd.grad(fast * 0.3, trained), torch.autograd.grad(slow * 0.3, trained), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+    scores = linear_log_probabilities(hidden, tables, targets, chunk)
+    torch.testing.assert_close(-scores.sum(), slow)
+
+
+def test_nothing_learned_is_zero_and_finite() -> None:
+    hidden, table = torch.randn(0, 5, requires_grad=True), torch.randn(9, 5, requires_grad=True)
+    loss = linear_cross_entropy(hidden, (table,), torch.empty(0, dtype=torch.int64))
+    loss.backward()
+    assert loss.item() == 0
+    assert table.grad is not None
+    assert table.grad.abs().max() == 0
+
+
+def test_never_holds_the_logits() -> None:
+    """512 x 4096 logits would be 8 MiB; forward and backward allocate far less at once."""
+    hidden, table = torch.randn(512, 8, requires_grad=True), torch.randn(4096, 8, requires_grad=True)
+    targets = torch.randint(0, 4096, (512,))
+    with torch.profiler.profile(profile_memory=True) as profile:
+        linear_cross_entropy(hidden, (table,), targets, chunk=16).backward()
+    assert max(event.self_cpu_memory_usage for event in profile.events()) < 2**20
