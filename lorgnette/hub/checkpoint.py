@@ -60,6 +60,10 @@ class Weights:
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self.files[self.home[name]].get_slice(name).get_shape())
 
+    def dtype(self, name: str) -> str:
+        """The stored type, as safetensors names it: F32, BF16, F16."""
+        return str(self.files[self.home[name]].get_slice(name).get_dtype())
+
     def tensor(self, name: str) -> Tensor:
         """Raises: CheckpointError for anything but floating-point numbers: a quantised checkpoint, for one."""
         tensor: Tensor = self.files[self.home[name]].get_tensor(name)

@@ -6,11 +6,13 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from lorgnette.errors import CheckpointError
 from lorgnette.files import new_folder, write_json, write_text
 from lorgnette.hub.card import model_card
-from lorgnette.hub.checkpoint import SHARD_BYTES, write_tensors
-from lorgnette.hub.load import OURS, check_processor
+from lorgnette.hub.checkpoint import SHARD_BYTES, some, write_tensors
+from lorgnette.hub.load import OURS, check_processor, load
 from lorgnette.hub.rules import idefics2_rules
 from lorgnette.hub.translate import Json, write_idefics2
 from lorgnette.inputs.processor import Processor
@@ -35,6 +37,7 @@ def export(
         if verify:
             from lorgnette.hub.certificate import certify
 
+            _check_written(model, beside)
             write_json(beside / "parity.json", certify(beside).checked().plain())
     return Path(folder)
 
@@ -90,6 +93,18 @@ def generation_json(processor: Processor) -> Json:
         "pad_token_id": tokenizer.pad if tokenizer.pad is not None else ends[-1],
         "bad_words_ids": [[tokenizer.id(special.around_image)], [tokenizer.id(special.image)]],
     }
+
+
+def _check_written(model: VLM, folder: Path) -> None:
+    """What was written must read back as the same settings and the same bits. Raises: CheckpointError."""
+    again, _ = load(folder)
+    if again.config != model.config:
+        changed = ", ".join(model.config.diff(again.config))
+        raise CheckpointError(f"the model does not come back: its settings {changed} read otherwise")
+    read = dict(again.named_parameters())
+    changed = some(name for name, tensor in model.named_parameters() if not torch.equal(tensor.cpu(), read[name]))
+    if changed:
+        raise CheckpointError(f"the model does not come back: {changed} read otherwise")
 
 
 def _check_pair(model: VLM, processor: Processor) -> None:

@@ -57,8 +57,13 @@ def load(
 
 
 def find_folder(source: str | Path) -> Path:
-    """The folder of a checkpoint, fetched from the hub if `source` is no folder but reads `owner/name`."""
+    """The folder of a checkpoint, fetched from the hub if `source` is no folder but reads `owner/name`.
+
+    A training run keeps its model in `model/`: the run's own folder will do.
+    """
     folder = Path(source).expanduser()
+    if (folder / "run.yaml").is_file() and (folder / "model").is_dir():
+        folder = folder / "model"
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder}: holds no config.json, so it is not the folder of a checkpoint")

@@ -1,0 +1,142 @@
+"""What a checkpoint folder holds, and what it costs to run, without reading its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorgnette.errors import CheckpointError
+from lorgnette.hub.checkpoint import Weights
+from lorgnette.hub.load import find_folder, read_config
+from lorgnette.inputs.processor import Processor
+from lorgnette.inputs.tokenizer import read_json
+from lorgnette.model.account import Account
+from lorgnette.model.config import VLMConfig
+
+
+@dataclass(frozen=True)
+class ImageCost:
+    """What a square image of one size costs."""
+
+    side: int
+    """Pixels."""
+    patches: int
+    visual_tokens: int
+    flops: int
+    """Of the vision encoder and the connector."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """The facts of one folder. FLOPs are of a forward pass, two per multiply-add."""
+
+    folder: Path
+    config: VLMConfig
+    opens_in_transformers: bool
+    dtypes: tuple[str, ...]
+    """Types of the stored numbers, as safetensors names them."""
+    bytes: int
+    """Size of the weights on disk."""
+    parameters: dict[str, int]
+    """By part: vision, connector, language, extra_vocabulary."""
+    images: tuple[ImageCost, ...]
+    """The smallest and the largest square image, not split."""
+    token_flops: int
+    """Of one token through the decoder and the output table, attention to earlier tokens not counted."""
+    cache_bytes: int
+    """Keys and values of one token, in the stored type."""
+    special_tokens: dict[str, int]
+    """Ids of the protocol's tokens, and of the beginning, end and padding of a sequence where the tokenizer has them."""
+    certified: float | None
+    """The largest relative difference that parity.json states, if it is there."""
+
+
+def describe(source: str | Path) -> Description:
+    """Describe a checkpoint folder, or one on the hub. Raises: CheckpointError as `load`, but weights are not read."""
+    folder = find_folder(source)
+    processor, weights = Processor.load(folder), Weights(folder)
+    config, _ = read_config(folder, processor)
+    account, images = Account(config), processor.images
+    dtypes = sorted({weights.dtype(name) for name in weights.names})
+    sides = {images.longest} if images.policy == "square" else {images.shortest, images.longest}
+    return Description(
+        folder=folder,
+        config=config,
+        opens_in_transformers=read_json(folder / "config.json").get("model_type") == "idefics2",
+        dtypes=tuple(dtypes),
+        bytes=weights.bytes,
+        parameters=account.parameters,
+        images=tuple(_image_cost(account, side) for side in sorted(sides)),
+        token_flops=account.token_flops() + account.head_flops(),
+        cache_bytes=account.cache_bytes(bytes_each=4 if dtypes == ["F32"] else 2),
+        special_tokens=_special_tokens(processor),
+        certified=_certified(folder),
+    )
+
+
+def print_description(description: Description) -> None:
+    """Print what `lorgnette show` shows."""
+    print(*lines(description), sep="\n")
+
+
+def lines(description: Description) -> Iterator[str]:
+    """The description for people, line by line."""
+    kind = "Idefics2, opens in transformers" if description.opens_in_transformers else "lorgnette's own"
+    yield f"{description.folder}: {kind}, {'/'.join(description.dtypes)}, {_amount(description.bytes, 'B')}"
+    yield ""
+    for part, what in _parts(description.config).items():
+        yield f"{part:<18}{description.parameters[part]:>16,}  {what}"
+    yield f"{'parameters':<18}{sum(description.parameters.values()):>16,}"
+    yield ""
+    for image in description.images:
+        counts = f"{image.patches:,} patches, {image.visual_tokens} visual tokens"
+        yield f"image of {image.side} x {image.side} pixels: {_amount(image.flops, 'FLOP')}, {counts}"
+    yield f"token: {_amount(description.token_flops, 'FLOP')}, {_amount(description.cache_bytes, 'B')} of cache"
+    yield ""
+    yield "special tokens: " + ", ".join(f"{token} {number}" for token, number in description.special_tokens.items())
+    if description.certified is not None:
+        yield f"parity.json: within {description.certified:.1e} of transformers"
+
+
+def _parts(config: VLMConfig) -> dict[str, str]:
+    vision, connector, language = config.vision, config.connector, config.language
+    heads = f"{language.heads} heads on {language.kv_heads}"
+    patch = f"patches of {vision.patch} x {vision.patch} pixels"
+    return {
+        "vision": f"ViT: {vision.layers} layers, width {vision.width}, {patch}",
+        "connector": f"perceiver: {connector.depth} layers, {connector.latents} latents",
+        "language": f"{language.family}: {language.layers} layers, width {language.width}, {heads}",
+        "extra_vocabulary": f"{config.extra_vocabulary} rows after the table's {language.vocabulary:,}",
+    }
+
+
+def _image_cost(account: Account, side: int) -> ImageCost:
+    patches = (side // account.config.vision.patch) ** 2
+    return ImageCost(side, patches, account.config.connector.latents, account.image_flops(patches))
+
+
+def _special_tokens(processor: Processor) -> dict[str, int]:
+    tokenizer, special = processor.tokenizer, processor.special
+    named = {"begin": tokenizer.bos, "end": tokenizer.eos, "padding": tokenizer.pad}
+    protocol = {token: tokenizer.id(token) for token in (special.around_image, special.image, special.end_of_utterance)}
+    return protocol | {name: token for name, token in named.items() if token is not None}
+
+
+def _certified(folder: Path) -> float | None:
+    file = folder / "parity.json"
+    if not file.is_file():
+        return None
+    try:
+        return max(float(part["relative"]) for part in read_json(file)["parts"].values())
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise CheckpointError(f"{file}: is not a parity certificate; export with --verify writes one") from None
+
+
+def _amount(value: float, unit: str) -> str:
+    """A number with three digits and a prefix: 1234567 FLOP is 1.23 MFLOP."""
+    for prefix in ("", "k", "M", "G"):
+        if value < 999.5:
+            return f"{value:.3g} {prefix}{unit}"
+        value /= 1000
+    return f"{value:.3g} T{unit}"

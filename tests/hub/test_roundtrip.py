@@ -1,0 +1,196 @@
+"""Import then export is bit-equal, and transformers computes from our folder what we do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+import lorgnette.hub.load
+from lorgnette.errors import CheckpointError
+from lorgnette.hub.certificate import certify
+from lorgnette.hub.export import export, save
+from lorgnette.hub.load import load
+from lorgnette.infer.generate import generate
+from lorgnette.infer.sampling import GenerationConfig
+from lorgnette.model.config import VLMConfig
+from tests.hub.tiny import SAMPLES, tiny_config, tiny_model, tiny_processor
+
+MODELS = {
+    "mistral": {},
+    "mistral with a window": {"sliding_window": 6},
+    "llama": {"family": "llama", "rope_theta": 5e5},
+    "llama 3.1": {
+        "family": "llama",
+        "rope_scaling": {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        },
+    },
+    "qwen2": {"family": "qwen2", "attention_bias": True, "sliding_window": 8},
+    "qwen3": {"family": "qwen3", "qk_norm": True, "head_width": 16},
+    "tied": {"tied_embeddings": True},
+}
+
+
+def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: t for file in sorted(folder.glob("*.safetensors")) for name, t in load_file(file).items()}
+
+
+def assert_bit_equal(first: Path, second: Path) -> None:
+    ours, theirs = tensors_of(first), tensors_of(second)
+    assert ours.keys() == theirs.keys()
+    assert all(tensor.dtype == theirs[name].dtype for name, tensor in ours.items())
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+@pytest.mark.parametrize("language", MODELS.values(), ids=MODELS)
+def test_import_then_export_is_bit_equal(make_upstream, tmp_path: Path, language: dict) -> None:
+    first = make_upstream(tmp_path / "first", tiny_config(**language))
+    second = export(*load(first), tmp_path / "second")
+    assert_bit_equal(first, second)
+    third = save(*load(second), tmp_path / "third")
+    assert_bit_equal(first, third)
+    assert (third / "config.json").read_text() == (second / "config.json").read_text()
+
+
+def test_half_precision_and_shards_stay_as_they_are(make_upstream, tmp_path: Path) -> None:
+    first = make_upstream(tmp_path / "first", tiny_config(), dtype=torch.bfloat16, shards=True)
+    assert len(list(first.glob("*.safetensors"))) > 1
+    model, processor = load(first)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    whole, shards = (
+        export(model, processor, tmp_path / "whole"),
+        export(model, processor, tmp_path / "shards", shard_bytes=50_000),
+    )
+    assert [file.name for file in whole.glob("*.safetensors")] == ["model.safetensors"]
+    index = json.loads((shards / "model.safetensors.index.json").read_text())
+    assert len(set(index["weight_map"].values())) == len(list(shards.glob("*.safetensors"))) > 2
+    assert all(file.stat().st_size < 55_000 for file in shards.glob("*.safetensors"))
+    assert index["metadata"]["total_size"] == sum(t.nbytes for t in tensors_of(first).values())
+    for folder in (whole, shards, save(*load(shards), tmp_path / "again")):
+        assert_bit_equal(first, folder)
+
+
+def test_a_dtype_and_device_can_be_asked_for(upstream: Path) -> None:
+    model, _ = load(upstream, dtype=torch.float16, device="cpu")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float16}
+
+
+@pytest.mark.parametrize("language", MODELS.values(), ids=MODELS)
+def test_transformers_computes_the_same_from_our_folder(tmp_path: Path, language: dict) -> None:
+    config = tiny_config(**language)
+    folder = export(tiny_model(config), tiny_processor(config), tmp_path / "model", verify=True)
+    parity = json.loads((folder / "parity.json").read_text())
+    assert parity["passed"]
+    assert {*parity["parts"]} == {"vision", "connector", "language", "logits"}
+    assert all(part["relative"] <= 1e-5 for part in parity["parts"].values())
+
+
+def test_transformers_generates_the_same_tokens(tmp_path: Path) -> None:
+    model, processor = tiny_model(seed=3), tiny_processor()
+    folder = export(model, processor, tmp_path / "model")
+    oracle = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
+    reader = transformers.AutoProcessor.from_pretrained(folder)
+    answers = generate(model, processor, SAMPLES[:3], GenerationConfig(max_tokens=24))
+    for sample, answer in zip(SAMPLES, answers, strict=False):
+        images = [image.source for image in sample.images]
+        content = [{"type": "image"}] * len(images) + [{"type": "text", "text": sample.text}]
+        text = reader.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        inputs = reader(text=text, images=[images] if images else None, return_tensors="pt")
+        with torch.no_grad():
+            tokens = oracle.generate(**inputs, max_new_tokens=24, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        assert answer.tokens == tuple(tokens.tolist())
+
+
+def test_a_model_unknown_to_transformers_is_saved_but_not_exported(tmp_path: Path) -> None:
+    plain = tiny_config().plain()
+    plain["connector"]["projection_width"] = 20
+    plain["isolate_documents"] = False
+    config = VLMConfig.parse(plain)
+    model, processor = tiny_model(config), tiny_processor(config)
+    with pytest.raises(CheckpointError, match=r"projection_width is 20, but for transformers it must be 48"):
+        export(model, processor, tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
+    again, _ = load(save(model, processor, tmp_path / "saved"))
+    assert again.config == config
+    batch = processor([SAMPLES[0]])
+    assert torch.equal(model(batch).logits, again(batch).logits)
+
+
+def test_settings_without_a_key_in_transformers_come_back(tmp_path: Path) -> None:
+    plain = tiny_config().plain() | {"isolate_documents": False, "extra_vocabulary": 5}
+    plain["language"]["vocabulary"] -= 2
+    plain["vision"] |= {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
+    config = VLMConfig.parse(plain)
+    again, processor = load(export(tiny_model(config), tiny_processor(config), tmp_path / "model"))
+    assert again.config == config
+    assert processor.images == tiny_processor().images
+
+
+def test_what_transformers_saves_again_is_still_ours(tmp_path: Path) -> None:
+    first = export(tiny_model(), tiny_processor(), tmp_path / "first")
+    transformers.AutoModelForImageTextToText.from_pretrained(first).save_pretrained(tmp_path / "second")
+    transformers.AutoProcessor.from_pretrained(first).save_pretrained(tmp_path / "second")
+    model, processor = load(tmp_path / "second")
+    assert model.config == tiny_config()
+    assert_bit_equal(first, tmp_path / "second")
+    assert processor([SAMPLES[2]]).tokens_T.tolist() == tiny_processor()([SAMPLES[2]]).tokens_T.tolist()
+
+
+def test_export_replaces_a_checkpoint_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    export(tiny_model(seed=1), tiny_processor(), folder)
+    (folder / "note.txt").write_text("of the first")
+    model, processor = load(folder)
+    export(model, processor, folder)  # over the very files that are mapped
+    assert not (folder / "note.txt").exists()
+    assert_bit_equal(folder, export(tiny_model(seed=1), tiny_processor(), tmp_path / "other"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter.txt").write_text("dear")
+    with pytest.raises(CheckpointError, match="holds something that is not a checkpoint"):
+        export(model, processor, tmp_path / "home")
+    with pytest.raises(CheckpointError, match="is a file"):
+        export(model, processor, tmp_path / "home" / "letter.txt")
+    assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "model", "other"]
+
+
+def test_a_model_and_a_processor_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    plain = tiny_config().plain()
+    plain["connector"]["latents"] = 8
+    with pytest.raises(CheckpointError, match="disagree on visual tokens per image: 8 against 4"):
+        export(tiny_model(VLMConfig.parse(plain)), tiny_processor(), tmp_path / "model")
+
+
+def test_a_certificate_finds_a_setting_read_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = lorgnette.hub.load.read_idefics2
+
+    def misread(values: dict, where: str) -> VLMConfig:
+        return read(values, where).override("language.norm_eps=0.01")
+
+    folder = export(tiny_model(), tiny_processor(), tmp_path / "model")
+    assert certify(folder).passed
+    monkeypatch.setattr("lorgnette.hub.load.read_idefics2", misread)
+    certificate = certify(folder)
+    assert certificate.parts["connector"].relative < 1e-5 < certificate.parts["language"].relative
+    with pytest.raises(CheckpointError, match=r"transformers computes something else \(.*language by"):
+        certificate.checked()
+    with pytest.raises(CheckpointError, match="does not come back: its settings"):
+        export(tiny_model(), tiny_processor(), tmp_path / "other", verify=True)
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_card_says_what_the_model_is(tmp_path: Path) -> None:
+    folder = export(tiny_model(), tiny_processor(), tmp_path / "my-model")
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\n")
+    assert "# my-model" in card
+    assert "ViT, 2 layers of width 24" in card
