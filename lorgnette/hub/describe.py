@@ -47,7 +47,7 @@ class Description:
     cache_bytes: int
     """Keys and values of one token, in the stored type."""
     special_tokens: dict[str, int]
-    """Ids of the protocol's tokens, and of the beginning, end and padding of a sequence where the tokenizer has them."""
+    """Ids of the protocol's tokens, and of a sequence's beginning, end and padding where there are such."""
     certified: float | None
     """The largest relative difference that parity.json states, if it is there."""
 

@@ -13,14 +13,14 @@ class VisionConfig(Settings):
     """A vision transformer on images of any shape. Defaults are SigLIP-SO400M as Idefics2 uses it."""
 
     kind: Literal["vit"] = "vit"
-    width: int = 1152
-    layers: int = 27
-    heads: int = 16
-    mlp_width: int = 4304
-    patch: int = 14
-    grid: int = 70
+    width: pydantic.PositiveInt = 1152
+    layers: pydantic.PositiveInt = 27
+    heads: pydantic.PositiveInt = 16
+    mlp_width: pydantic.PositiveInt = 4304
+    patch: pydantic.PositiveInt = 14
+    grid: pydantic.PositiveInt = 70
     """Side of the square table of positions, in patches (980 / 14)."""
-    channels: int = 3
+    channels: pydantic.PositiveInt = 3
     activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu_tanh"
     norm_eps: float = 1e-6
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -33,9 +33,13 @@ class VisionConfig(Settings):
         return self.channels * self.patch * self.patch
 
     @pydantic.model_validator(mode="after")
-    def _heads_divide(self) -> VisionConfig:
+    def _sizes_fit(self) -> VisionConfig:
         if self.width % self.heads:
             raise ValueError(f"vision width {self.width} is not a multiple of its {self.heads} heads")
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise ValueError(f"mean and std need a value for each of the {self.channels} channels")
+        if 0 in self.std:
+            raise ValueError("std is zero for a channel, so that its pixels cannot be divided by it")
         return self
 
 
@@ -43,17 +47,23 @@ class PerceiverConfig(Settings):
     """SwiGLU modality projection, then a perceiver resampler: an image becomes `latents` visual tokens (paper §3.2)."""
 
     kind: Literal["perceiver"] = "perceiver"
-    projection_width: int = 14336
+    projection_width: pydantic.PositiveInt = 14336
     """Hidden width of the SwiGLU modality projection (Table 13)."""
-    latents: int = 64
+    latents: pydantic.PositiveInt = 64
     """Visual tokens per image (Table 4)."""
-    depth: int = 3
+    depth: pydantic.PositiveInt = 3
     """Perceiver layers (Table 12)."""
-    heads: int = 16
-    head_width: int = 96
-    kv_heads: int = 4
-    mlp_ratio: int = 4
+    heads: pydantic.PositiveInt = 16
+    head_width: pydantic.PositiveInt = 96
+    kv_heads: pydantic.PositiveInt = 4
+    mlp_ratio: pydantic.PositiveInt = 4
     norm_eps: float = 1e-6
+
+    @pydantic.model_validator(mode="after")
+    def _heads_divide(self) -> PerceiverConfig:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} perceiver heads cannot share {self.kv_heads} key-value heads evenly")
+        return self
 
 
 class LanguageConfig(Settings):
@@ -62,14 +72,14 @@ class LanguageConfig(Settings):
     kind: Literal["decoder"] = "decoder"
     family: Literal["llama", "mistral", "qwen2", "qwen3"] = "mistral"
     """The transformers class that the weights are exported to and named after."""
-    vocabulary: int = 32000
+    vocabulary: pydantic.PositiveInt = 32000
     """Rows of the pre-trained embedding table, without lorgnette's extra rows."""
-    width: int = 4096
-    layers: int = 32
-    heads: int = 32
-    kv_heads: int = 8
-    head_width: int = 128
-    mlp_width: int = 14336
+    width: pydantic.PositiveInt = 4096
+    layers: pydantic.PositiveInt = 32
+    heads: pydantic.PositiveInt = 32
+    kv_heads: pydantic.PositiveInt = 8
+    head_width: pydantic.PositiveInt = 128
+    mlp_width: pydantic.PositiveInt = 14336
     norm_eps: float = 1e-5
     rope_theta: float = 10000.0
     rope_scaling: dict[str, float | str] | None = None
@@ -78,13 +88,15 @@ class LanguageConfig(Settings):
     attention_bias: bool = False
     """Biases on the query, key and value projections (Qwen2.5)."""
     tied_embeddings: bool = False
-    sliding_window: int | None = None
-    max_positions: int = 32768
+    sliding_window: pydantic.PositiveInt | None = None
+    max_positions: pydantic.PositiveInt = 32768
 
     @pydantic.model_validator(mode="after")
     def _heads_divide(self) -> LanguageConfig:
         if self.heads % self.kv_heads:
             raise ValueError(f"{self.heads} query heads cannot share {self.kv_heads} key-value heads evenly")
+        if self.head_width % 2:
+            raise ValueError(f"head_width {self.head_width} is odd, but rotary positions turn pairs")
         return self
 
 
@@ -95,9 +107,9 @@ class VLMConfig(Settings):
     connector: PerceiverConfig = PerceiverConfig()
     language: LanguageConfig = LanguageConfig()
     fusion: Literal["autoregressive"] = "autoregressive"
-    extra_vocabulary: int = 3
+    extra_vocabulary: pydantic.NonNegativeInt = 3
     """Rows added after the pre-trained table: fake token around image, image, end of utterance. Always trainable."""
-    image_token: int = 32001
+    image_token: pydantic.NonNegativeInt = 32001
     """Id of the token that a visual token takes the place of."""
     isolate_documents: bool = True
     """Packed documents see only themselves, positions restarting. False: as the original code, across documents."""
