@@ -23,6 +23,10 @@ class Truth:
     options: tuple[str, ...] = ()
 
 
+Count = Callable[[Sequence[str], Sequence[Truth]], Sequence[Sequence[float]]]
+"""From answers and what they are judged by to rows of counts."""
+
+
 def mean(sums: Floats) -> Floats:
     """First count over the second, 0 where there is nothing: shape (..., 2) to (...)."""
     return np.divide(sums[..., 0], sums[..., 1], out=np.zeros(sums.shape[:-1]), where=sums[..., 1] > 0)
@@ -32,7 +36,7 @@ def mean(sums: Floats) -> Floats:
 class Metric:
     """A way to judge answers. Scores are fractions: 1 is perfect (CIDEr-D alone exceeds it, at most 10)."""
 
-    count: Callable[[Sequence[str], Sequence[Truth]], Sequence[Sequence[float]]]
+    count: Count
     """One row of counts per example. It sees all examples at once, as CIDEr-D's document frequencies need."""
     ratio: Callable[[Floats], Floats] = mean
     """Sums of counts, shape (..., counts), to scores, shape (...)."""

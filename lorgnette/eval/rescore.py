@@ -1,0 +1,19 @@
+"""Score stored answers again: with today's code, or by another metric. No model and no sample is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lorgnette.eval.results import Result, ResultsFolder, judge
+
+
+def rescore(folder: str | Path, metric: str | None = None) -> Result:
+    """Judge the answers in a results folder by `metric` (None: its own) and store the new scores there.
+
+    Raises: DataError if the folder holds no results, SettingsError if there is no such metric.
+    """
+    store = ResultsFolder(folder)
+    settings = store.settings()
+    result = judge({**settings, "metric": metric or settings["metric"]}, store.examples())
+    store.finish(result)
+    return result
