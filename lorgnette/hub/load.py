@@ -78,8 +78,7 @@ def find_folder(source: str | Path) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(str(source), allow_patterns=wanted))
     except Exception as error:  # a network fails in more ways than one can list
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CheckpointError(f"{source}: no such folder here, and the hub did not give it ({reason})") from error
+        raise CheckpointError(f"{source}: no such folder here, and the hub did not give it ({_line(error)})") from error
 
 
 def read_config(folder: Path, processor: Processor) -> tuple[VLMConfig, int]:
@@ -130,7 +129,9 @@ def empty_model(config: VLMConfig, *stored: Weights) -> VLM:
         with torch.device("meta"):
             return VLM(config)
     except (RuntimeError, OverflowError, TypeError) as error:  # more elements than a tensor can count
-        raise CheckpointError(f"{stored[0].folder}: config.json says sizes that no tensor can have ({error})") from None
+        raise CheckpointError(
+            f"{stored[0].folder}: config.json says sizes that no tensor can have ({_line(error)})"
+        ) from None
 
 
 def untie_if_different(weights: Weights, table: str, head: str = "lm_head.weight") -> bool:
@@ -150,6 +151,11 @@ def assign(
     for name, tensor in tensors.items():
         module, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(module), leaf, nn.Parameter(tensor.to(device, dtype)))
+
+
+def _line(error: Exception) -> str:
+    """The first line of another library's message."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _group(values: Json, file: Path) -> Json:

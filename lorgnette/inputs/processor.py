@@ -152,7 +152,10 @@ def _floats(values: Sequence[Any]) -> tuple[float, ...]:
 def _read_template(folder: Path, values: Mapping[str, Any], tokenizer: Tokenizer) -> Template:
     """The folder's chat template, from wherever a version of upstream keeps it; Idefics2's own runs as code."""
     file = folder / "chat_template.jinja"
-    source = file.read_text(encoding="utf-8") if file.is_file() else None
+    try:
+        source = file.read_text(encoding="utf-8") if file.is_file() else None
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{file}: is not text ({error})") from None
     source = source or _read_if_there(folder / "chat_template.json").get("chat_template")
     source = source or values.get("chat_template") or tokenizer.settings.get("chat_template") or IDEFICS2_TEMPLATE
     if not isinstance(source, str):
