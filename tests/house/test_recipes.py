@@ -1,10 +1,11 @@
-"""Every shipped recipe parses, round-trips, and builds on the meta device."""
+"""Every shipped recipe parses, round-trips, builds on the meta device, and makes a model that transformers can open."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from lorgnette.hub.translate import write_idefics2
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, find_recipe
 from tests.house.source import ROOT
@@ -37,3 +38,7 @@ def test_a_recipe_builds_on_the_meta_device(recipe):
         model = VLM(run.model)
     assert all(parameter.is_meta for parameter in model.parameters())
     assert all(parameters for parameters in model.parts().values())
+
+
+def test_what_a_recipe_builds_can_be_exported(recipe):
+    assert write_idefics2(Run.load(recipe).model)["model_type"] == "idefics2"
