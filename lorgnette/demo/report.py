@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -26,6 +24,7 @@ from lorgnette.demo.results import (
     show_fairly,
     verdicts,
 )
+from lorgnette.eval.page import data_uri, render_page
 from lorgnette.eval.pictures import thumbnail
 from lorgnette.files import write_json, write_text
 
@@ -46,9 +45,6 @@ def write_report(folder: str | Path, results: DemoResults) -> Path:
 
 def render(results: DemoResults) -> str:
     """The page as HTML."""
-    loader = jinja2.PackageLoader("lorgnette.demo", package_path="")
-    pages = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    pages.filters["percent"] = lambda value: f"{value:.1f}"
     *kinds, overall = lines(results)
     values: dict[str, Any] = {
         "results": results,
@@ -57,16 +53,11 @@ def render(results: DemoResults) -> str:
         "verdicts": verdicts(results),
         "mistakes": mistakes(results.after),
         "curve": curve_svg(results.curve),
-        "examples": [(data_uri(example), example) for example in results.examples],
+        "examples": [(data_uri(thumbnail(example.picture, 360)), example) for example in results.examples],
         "right": sum(example.correct for example in results.examples),
         "duration": duration(results.seconds),
     }
-    return pages.get_template("report.html.jinja").render(values)
-
-
-def data_uri(example: DemoExample, side: int = 360) -> str:
-    """The example's picture, small enough for a page."""
-    return "data:image/webp;base64," + base64.b64encode(thumbnail(example.picture, side)).decode()
+    return render_page("report.html.jinja", values, package="lorgnette.demo")
 
 
 def duration(seconds: float) -> str:

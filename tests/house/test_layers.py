@@ -23,10 +23,10 @@ THIRD_PARTY = {
     "data": {"PIL", "numpy", "pyarrow", "pydantic", "torch"},
     "hub": {"PIL", "huggingface_hub", "safetensors", "torch"},
     "infer": {"pydantic", "torch"},
-    "eval": {"PIL", "numpy", "rich"},
+    "eval": {"PIL", "jinja2", "numpy", "rich"},
     "run": {"pydantic"},
     "train": {"peft", "rich", "safetensors", "torch"},
-    "demo": {"jinja2", "rich", "torch"},
+    "demo": {"rich", "torch"},
     "cli": {"rich", "typer"},
 }
 """What each room may import from outside. transformers, timm and datasets are in no list: they are oracles of tests."""

@@ -1,0 +1,23 @@
+"""Pages for people: each is one HTML file that asks nothing of the network and follows a light or dark scheme."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import jinja2
+
+
+def render_page(template: str, values: dict[str, Any], package: str = "lorgnette.eval") -> str:
+    """A page from a template of `package`, which extends `page.html.jinja`. Everything in `values` is escaped."""
+    packages = dict.fromkeys([package, "lorgnette.eval"])
+    loader = jinja2.ChoiceLoader([jinja2.PackageLoader(name, package_path="") for name in packages])
+    pages = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    pages.filters["percent"] = "{:.1f}".format
+    pages.filters["points"] = "{:+.1f}".format
+    return pages.get_template(template).render(values)
+
+
+def data_uri(webp: bytes) -> str:
+    """A WebP picture as a URI that holds all of it."""
+    return "data:image/webp;base64," + base64.b64encode(webp).decode()
