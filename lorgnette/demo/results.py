@@ -135,7 +135,7 @@ def verdicts(results: DemoResults) -> list[str]:
 def _tell(line: Line) -> str:
     told = f"{line.kind} ({line.after.value:.1f}% against {line.blind.value:.1f}% blind, {line.gain.value:+.1f} points)"
     if line.verdict == "not learned":
-        return f"{told}, which chance alone could give"
+        return f"{told}, not clearly better than blind"
     if line.after.value <= line.constant:
         return f"{told}, though always saying the commonest answer would give {line.constant:.1f}%"
     return told
