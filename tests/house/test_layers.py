@@ -19,7 +19,7 @@ THIRD_PARTY = {
     "settings": {"pydantic", "yaml"},
     "sample": {"PIL"},
     "model": {"pydantic", "torch"},
-    "inputs": {"PIL", "jinja2", "numpy", "pyarrow", "pydantic", "tokenizers", "torch"},
+    "inputs": {"PIL", "jinja2", "numpy", "pydantic", "tokenizers", "torch"},
     "data": {"PIL", "numpy", "pyarrow", "pydantic", "torch"},
     "hub": {"PIL", "huggingface_hub", "safetensors", "torch"},
     "infer": {"pydantic", "torch"},

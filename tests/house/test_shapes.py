@@ -10,9 +10,6 @@ import pytest
 
 from tests.house.source import Module, modules
 
-IDIOMS = {"HWC": "rows, columns and channels of an image before it is cut into patches, as every image library says"}
-"""Suffixes that are words of the field, and no shapes of ours."""
-
 SUFFIX = re.compile(r"^_?[a-z][a-z0-9_]*_([A-Z]+)$")
 
 
@@ -40,16 +37,9 @@ def suffixes(module: Module) -> dict[str, str]:
 
 @pytest.mark.parametrize("module", modules("lorgnette"), ids=lambda module: module.path)
 def test_every_letter_of_a_shape_is_in_the_legend(module):
-    unknown = {
-        name for name, suffix in suffixes(module).items() if not (suffix in IDIOMS or set(suffix) <= legend().keys())
-    }
+    unknown = {name for name, suffix in suffixes(module).items() if not set(suffix) <= legend().keys()}
     assert not unknown, f"{module.path}: not in the legend of lorgnette/model/vlm.py: {', '.join(sorted(unknown))}"
 
 
 def test_the_legend_is_found():
     assert {"T", "P", "C", "I", "V", "D", "H", "G", "N", "S", "K"} <= legend().keys()
-
-
-@pytest.mark.parametrize("idiom", IDIOMS)
-def test_every_idiom_is_still_used(idiom):
-    assert any(idiom in suffixes(module).values() for module in modules("lorgnette"))

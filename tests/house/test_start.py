@@ -1,12 +1,15 @@
-"""Starting is quick: `import lorgnette` and `lorgnette --help` take under a second and leave torch alone."""
+"""Starting is quick: `import lorgnette` and `lorgnette --help` take under a second and leave torch alone.
+
+Seconds of the process itself, not of the clock, so that a busy machine does not fail the test.
+"""
 
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import subprocess
 import sys
-import time
 import tomllib
 
 import pytest
@@ -27,11 +30,12 @@ IMPORT = "import sys, lorgnette; print('torch imported:', 'torch' in sys.modules
 def test_starting_is_quick(code):
     seconds = []
     for _ in range(3):
-        started = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
         )
-        seconds.append(time.perf_counter() - started)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == 0, done.stderr
         assert "torch imported: False" in done.stdout
     assert statistics.median(seconds) < 1
