@@ -21,8 +21,8 @@ class ImageConfig(Settings):
     positions: Literal["parity", "exact"] = "parity"
     """Position ids of patches: equal to the published classes, or by exact integer arithmetic."""
     resize: Literal["exact", "fast"] = "exact"
-    """`exact`: the pixels of upstream's PIL backend. `fast`: vector instructions, a pixel in a hundred a grey level off,
-    and large JPEGs decoded at a smaller scale."""
+    """`exact`: the pixels of upstream's PIL backend. `fast`: vector instructions, a few pixels a grey level off, and
+    large JPEGs decoded at a smaller scale."""
     keep_aspect: bool = False
     """Do not distort images thinner than shortest : longest (the published sizes do)."""
     split: bool = False

@@ -234,7 +234,7 @@ def exact_buckets(count: int, grid: int) -> np.ndarray:
 def parity_buckets(count: int, grid: int) -> np.ndarray:
     """Bucket of each of `count` patches along one side, in the float32 steps of transformers' Idefics2VisionEmbeddings.
 
-    Its rounding differs from `exact_buckets` at some counts (25, 50 and 55 of 70); released weights expect it.
+    Its rounding differs from `exact_buckets` at a few counts: 25, 49, 50 and 55 of 70.
     """
     boundaries = torch.arange(1 / grid, 1.0, 1 / grid, dtype=torch.float32)
     step = 1.0 / torch.tensor(count)

@@ -88,7 +88,7 @@ class Processor:
             images = _image_config(pictures, vision, ours.get("images", {}), str(folder))
             visual_tokens = int(values.get("image_seq_len", 64))
             mean, std = (_floats(pictures.get(key, (0.5,) * 3)) for key in ("image_mean", "image_std"))
-        except (SettingsError, TypeError, ValueError, AttributeError, KeyError) as error:
+        except (SettingsError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
             raise CheckpointError(f"{folder}: its image settings cannot be understood ({error})") from None
         tokenizer = Tokenizer.load(folder, special)
         return cls(tokenizer, images, visual_tokens, _read_template(folder, values, tokenizer), mean, std)

@@ -115,12 +115,18 @@ class JinjaTemplate:
     def pieces(self, sample: Sample, add_generation_prompt: bool = False) -> list[Piece]:
         """As `Template.pieces`. Raises: CheckpointError if the template fails, or does not write each content once."""
         conversation = list(turns(sample))
+        problem = "it leaves out or repeats a text or an image"
         for as_parts in (True, False):  # vision-language templates take a list of parts, many others only a string
-            written = self._run(_messages(conversation, as_parts), add_generation_prompt, sample.name)
+            messages = _messages(conversation, as_parts)
+            try:
+                written = self._run(messages, add_generation_prompt)
+            except Exception as error:  # a template is a program of unknown origin
+                problem = str(error)
+                continue
             pieces = _Reading(conversation, self.tokenizer.special.image).read(written, self._marks)
             if pieces is not None:
                 return pieces
-        raise CheckpointError(f"{sample.name}: the chat template does not write each text and image of the sample once")
+        raise CheckpointError(f"{sample.name}: the chat template cannot write this conversation: {problem}")
 
     @cached_property
     def _marks(self) -> re.Pattern[str]:
@@ -138,12 +144,9 @@ class JinjaTemplate:
         environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
         return environment.from_string(self.source)
 
-    def _run(self, messages: list[dict[str, Any]], add_generation_prompt: bool, name: str) -> str:
+    def _run(self, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
         variables = {"tools": None, "documents": None, **self.tokenizer.named_tokens}
-        try:
-            return self._compiled.render(messages=messages, add_generation_prompt=add_generation_prompt, **variables)
-        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-            raise CheckpointError(f"{name}: the chat template cannot write this conversation ({error})") from None
+        return self._compiled.render(messages=messages, add_generation_prompt=add_generation_prompt, **variables)
 
 
 def _refuse(message: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -16,6 +17,7 @@ from lorgnette.inputs.config import SpecialTokens
 
 BASE_SPECIALS = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 """The first rows of a tokenizer that we train, by their names in `tokenizer_config.json`."""
+NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 class Encoded(NamedTuple):
@@ -36,19 +38,20 @@ class Tokenizer:
         """settings: the contents of `tokenizer_config.json`."""
         self.special = special
         self.settings = dict(settings)
-        self._backend = backend
-        wanted = [special.around_image, special.image, special.end_of_utterance]
-        missing = [token for token in wanted if backend.token_to_id(token) is None]
-        backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in missing])
-        self._ids = {token: number for number, token in _special_tokens(backend).items()}
-        self._ids |= {token: row for token in wanted if (row := backend.token_to_id(token)) is not None}
+        self._file = backend
+        protocol = [special.around_image, special.image, special.end_of_utterance]
+        _add_missing(backend, [*self.named_tokens.values(), *_extra_tokens(settings), *protocol])
+        added = backend.get_added_tokens_decoder()
+        self._ids = {token.content: number for number, token in added.items() if token.special}
         self.bos, self.eos, self.pad = (self._named(key) for key in ("bos_token", "eos_token", "pad_token"))
         self.vocabulary = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         """Rows that an embedding needs for every id of this tokenizer."""
-        self.prefix, self.suffix = _surroundings(backend)
+        self.prefix, self.suffix = self._surroundings()
         """Ids that the tokenizer itself puts before and after a whole text, such as the beginning of sequence."""
-        backend.encode_special_tokens = True  # which means: encode them as the text they are
-        self._later = _continuing(backend)
+        self._first = _as_upstream(backend, self.settings)
+        self._later = _continuing(self._first)
+        for encoder in (self._first, self._later):
+            encoder.encode_special_tokens = True  # which means: encode them as the text they are
         self._encode_cached = lru_cache(maxsize=8192)(self._encode)
 
     @classmethod
@@ -73,7 +76,7 @@ class Tokenizer:
         """Write `tokenizer.json` and `tokenizer_config.json`, which transformers' AutoTokenizer opens."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "tokenizer.json").write_text(self._backend.to_str(pretty=True), encoding="utf-8")
+        (folder / "tokenizer.json").write_text(self._file.to_str(pretty=True), encoding="utf-8")
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", **self.settings}
         text = json.dumps(settings, indent=2, ensure_ascii=False)
         (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
@@ -90,12 +93,12 @@ class Tokenizer:
         return self._encode_cached(text, first) if len(text) <= 32 else self._encode(text, first)
 
     def _encode(self, text: str, first: bool) -> Encoded:
-        encoding = (self._backend if first else self._later).encode(text, add_special_tokens=False)
+        encoding = (self._first if first else self._later).encode(text, add_special_tokens=False)
         return Encoded(tuple(encoding.ids), tuple(encoding.offsets))
 
     def decode(self, ids: Sequence[int], *, keep_special: bool = False) -> str:
         """The text behind ids, without special tokens unless `keep_special`."""
-        return self._backend.decode(list(ids), skip_special_tokens=not keep_special)
+        return self._first.decode(list(ids), skip_special_tokens=not keep_special)
 
     def id(self, token: str) -> int:
         """The id of a special token. Raises: DataError if the tokenizer has no such special token."""
@@ -112,42 +115,71 @@ class Tokenizer:
     def named_tokens(self) -> dict[str, str]:
         """The tokens that the settings call `bos_token`, `eos_token` and so on, as chat templates may use them."""
         found = {}
-        for key in BASE_SPECIALS:
-            token = self.settings.get(key)
-            token = token.get("content") if isinstance(token, Mapping) else token
-            if isinstance(token, str):
-                found[key] = token
+        for key in NAMED_TOKENS:
+            if self.settings.get(key) is not None:
+                found[key] = _content(self.settings[key])
         return found
 
     def _named(self, key: str) -> int | None:
         token = self.named_tokens.get(key)
-        return None if token is None else self._backend.token_to_id(token)
+        return None if token is None else self._file.token_to_id(token)
+
+    def _surroundings(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What the file's post-processor puts before and after a text (upstream, too, does not ask `add_bos_token`)."""
+        encoding = self._file.encode("a", add_special_tokens=True)
+        text = [at for at, is_special in enumerate(encoding.special_tokens_mask) if not is_special] or [0]
+        return tuple(encoding.ids[: text[0]]), tuple(encoding.ids[text[-1] + 1 :])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Tokenizer, (self._backend, self.settings, self.special)
+        return Tokenizer, (self._file, self.settings, self.special)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises: CheckpointError naming the file."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from None
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: holds a {type(values).__name__}; expected a JSON object")
     return values
 
 
-def _special_tokens(backend: tokenizers.Tokenizer) -> dict[int, str]:
-    return {number: token.content for number, token in backend.get_added_tokens_decoder().items() if token.special}
+def _extra_tokens(settings: Mapping[str, Any]) -> list[str]:
+    """Special tokens that `tokenizer_config.json` lists without a name of their own."""
+    listed = settings.get("additional_special_tokens") or settings.get("extra_special_tokens") or []
+    listed = list(listed.values()) if isinstance(listed, Mapping) else listed
+    return [_content(token) for token in listed]
 
 
-def _surroundings(backend: tokenizers.Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The ids that the post-processor puts before and after a text, found by trying one."""
-    bare = backend.encode("a", add_special_tokens=False).ids
-    whole = backend.encode("a", add_special_tokens=True).ids
-    start = next(at for at in range(len(whole) + 1) if whole[at : at + len(bare)] == bare)
-    return tuple(whole[:start]), tuple(whole[start + len(bare) :])
+def _content(token: Any) -> str:
+    """The text of a token, which files give as a string or as an object."""
+    return str(token["content"] if isinstance(token, Mapping) else token)
+
+
+def _add_missing(backend: tokenizers.Tokenizer, wanted: Sequence[str]) -> None:
+    """Make every wanted token a special one, as a new last row unless it has a row already."""
+    known = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
+    missing = [token for token in dict.fromkeys(wanted) if token not in known]
+    backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in missing])
+
+
+def _as_upstream(backend: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """The tokenizer that upstream builds from these files.
+
+    Its LlamaTokenizer, the class of Mistral's and Idefics2's checkpoints, puts the space before a text by rules of its
+    own and not by the normaliser in the file: a text that begins with a space gets no second one.
+    """
+    name = str(settings.get("tokenizer_class")).removesuffix("Fast")
+    if name != "LlamaTokenizer" or '"ByteLevel"' in backend.to_str():
+        return backend
+    scheme = "always" if settings.get("legacy") else "first"
+    rebuilt = copy.deepcopy(backend)
+    rebuilt.normalizer = None
+    rebuilt.pre_tokenizer = pre_tokenizers.Metaspace(
+        replacement="▁", prepend_scheme="never" if settings.get("add_prefix_space") is False else scheme, split=False
+    )
+    return rebuilt
 
 
 def _continuing(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
@@ -155,9 +187,7 @@ def _continuing(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     text = backend.to_str()
     if '"prepend_scheme":"first"' not in text:
         return backend
-    later = tokenizers.Tokenizer.from_str(text.replace('"prepend_scheme":"first"', '"prepend_scheme":"never"'))
-    later.encode_special_tokens = True
-    return later
+    return tokenizers.Tokenizer.from_str(text.replace('"prepend_scheme":"first"', '"prepend_scheme":"never"'))
 
 
 def train_tokenizer(texts: Iterable[str], *, vocabulary: int, special: SpecialTokens | None = None) -> Tokenizer:

@@ -1,0 +1,150 @@
+"""Samples to tokens and patches, and many of them to one batch."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from lorgnette.errors import DataError, ImageError
+from lorgnette.inputs.render import Rendered
+from lorgnette.model.batch import IGNORED
+from lorgnette.sample import Image, Sample, Text, Turn
+from tests.inputs.conftest import noise
+
+
+def chat(*contents: Text | Image, answer: str = "Left.") -> Sample:
+    return Sample((Turn("user"), *contents, Turn("assistant"), Text(answer, learn=True)), {"name": "row 3"})
+
+
+def caption(width: int = 40, height: int = 30) -> Sample:
+    return Sample((Image(noise(width, height)), Text("A red ball.", learn=True)))
+
+
+def samples() -> list[Sample]:
+    return [
+        chat(Image(noise(40, 30)), Text("Which?"), Image(noise(20, 90))),
+        chat(Text("No image here.")),
+        caption(),
+        Sample((Text("A plain document."),)),
+    ]
+
+
+def test_a_document_stands_between_begin_and_end(processor):
+    tokenizer = processor.tokenizer
+    rendered = processor.render(caption())
+    assert rendered.tokens_T[0] == tokenizer.bos
+    assert rendered.tokens_T[-1] == tokenizer.eos
+    assert tokenizer.decode(rendered.tokens_T[rendered.learn_T], keep_special=True) == "A red ball.</s>".replace(
+        "A", " A", 1
+    )
+    assert not processor.render(Sample((Text("Not learned."),))).learn_T.any()
+    assert processor.render(caption(), add_generation_prompt=True).tokens_T[-1] != tokenizer.eos
+
+
+def test_text_is_tokenised_as_if_it_had_no_seams(processor):
+    whole = processor.render(Sample((Text("The quick brown fox"),)))
+    parts = processor.render(Sample((Text("The qu"), Text(""), Text("ick bro", learn=True), Text("wn fox"))))
+    assert parts.tokens_T.tolist() == whole.tokens_T.tolist()
+    learned = processor.tokenizer.decode(parts.tokens_T[parts.learn_T])
+    assert "ick bro" in learned
+    assert learned in "The quick brown fox"
+
+
+def test_each_image_has_its_slot_and_its_patches(processor):
+    rendered = processor.render(samples()[0])
+    around = processor.tokenizer.id("<fake_token_around_image>")
+    assert (rendered.tokens_T == processor.image_token).sum() == 2 * processor.visual_tokens
+    assert (rendered.tokens_T == around).sum() == 4
+    assert [(image.rows, image.columns) for image in rendered.images] == [(2, 2), (5, 2)]
+
+
+def test_neighbouring_images_share_a_token(processor):
+    rendered = processor.render(chat(Image(noise(9, 9)), Text(""), Image(noise(9, 9)), Text("?")))
+    assert (rendered.tokens_T == processor.tokenizer.id("<fake_token_around_image>")).sum() == 3
+
+
+@pytest.mark.parametrize("by_default", [False, True])
+@pytest.mark.parametrize("split", [None, False, True])
+def test_splitting_is_the_same_for_text_and_images(processor, by_default, split):
+    images = processor.images.model_copy(update={"split": by_default})
+    processor = dataclasses.replace(processor, images=images)
+    crops = 5 if (by_default if split is None else split) else 1
+    batch = processor(samples(), split=split)
+    assert len(batch.images) == 3 * crops
+    assert len(batch.visual_V) == 3 * crops * processor.visual_tokens
+
+
+def test_packed_equals_separate(processor):
+    batch = processor(samples())
+    alone = [processor([sample]) for sample in samples()]
+    fields = ("tokens_T", "targets_T", "positions_T", "patches_PC", "patch_positions_P")
+    for field in fields:
+        assert torch.equal(getattr(batch, field), torch.cat([getattr(one, field) for one in alone])), field
+    assert batch.documents.lengths == tuple(one.documents.total for one in alone)
+    assert batch.images.lengths == tuple(length for one in alone for length in one.images.lengths)
+    starts = batch.documents.starts
+    assert torch.equal(
+        batch.visual_V, torch.cat([one.visual_V + start for one, start in zip(alone, starts, strict=False)])
+    )
+    assert batch.names == ("row 3", "row 3", "unnamed sample", "unnamed sample")
+
+
+def test_targets_are_the_next_learned_tokens(processor):
+    rendered = [processor.render(sample) for sample in samples()]
+    batch = processor.pack(rendered)
+    expected = []
+    for one in rendered:
+        following = [*zip(one.tokens_T, one.learn_T, strict=True)][1:]
+        expected += [int(token) if learn else IGNORED for token, learn in following] + [IGNORED]
+    assert batch.targets_T.tolist() == expected
+    assert batch.targets_T.dtype == batch.tokens_T.dtype == batch.visual_V.dtype == torch.int64
+    assert batch.patches_PC.dtype == torch.uint8
+
+
+def test_no_element_is_padding(processor):
+    batch = processor(samples())
+    assert batch.documents.total == len(batch.tokens_T) == len(batch.targets_T) == len(batch.positions_T)
+    assert batch.images.total == len(batch.patches_PC) == len(batch.patch_positions_P)
+
+
+def test_a_batch_without_images_or_without_samples(processor):
+    batch = processor([samples()[1]])
+    assert batch.patches_PC.shape == (0, 3 * 14 * 14)
+    assert len(batch.images) == len(batch.visual_V) == len(batch.patch_positions_P) == 0
+    assert len(processor([]).tokens_T) == 0
+
+
+def test_a_generation_prompt_opens_the_answer(processor):
+    rendered = processor.render(Sample((Turn("user"), Text("Hi."))), add_generation_prompt=True)
+    assert processor.tokenizer.decode(rendered.tokens_T).endswith("\nAssistant:")
+
+
+def altered(rendered: Rendered, **changes: object) -> Rendered:
+    return dataclasses.replace(rendered, **changes)
+
+
+def test_what_was_cut_or_forged_is_refused(processor):
+    whole = processor.render(samples()[0])
+    cases = {
+        "4 visual tokens for 2 images of 4 each": altered(
+            whole, tokens_T=whole.tokens_T[:9], learn_T=whole.learn_T[:9]
+        ),
+        "8 visual tokens for 1 images of 4 each": altered(whole, images=whole.images[:1]),
+        "visual tokens are marked as learned": altered(whole, learn_T=np.ones_like(whole.learn_T)),
+        "0 tokens": altered(whole, tokens_T=whole.tokens_T[:0], learn_T=whole.learn_T[:0], images=()),
+        "learning marks": altered(whole, learn_T=whole.learn_T[:-1]),
+        "expected 588 values each": altered(
+            whole, images=tuple(altered(image, pixels_PC=image.pixels_PC[:, :5]) for image in whole.images)
+        ),
+    }
+    for reason, rendered in cases.items():
+        with pytest.raises(DataError, match=rf"^row 3: .*({reason})"):
+            processor.pack([rendered])
+
+
+def test_a_bad_image_is_named_by_its_sample(processor):
+    with pytest.raises(ImageError, match="row 3, image 2: not an image"):
+        processor.render(chat(Image(noise(9, 9)), Image(b"no image")))
