@@ -53,9 +53,10 @@ class VisionBackbone:
         config = VisionConfig.parse(read_vision(inner, str(file)).plain() | normal, str(pictures))
         return cls(config, Weights(folder, NOT_VISION))
 
-    def give_to(self, model: VLM) -> None:
+    def give_to(self, model: VLM, dtype: torch.dtype | None = None) -> None:
         """Replace the model's vision weights. The position table is interpolated to the model's own grid.
 
+        dtype: of the weights; None keeps each as it is stored.
         Raises: CheckpointError if the two differ in any other setting, or tensors are missing, unknown or mis-shaped.
         """
         wanted = model.config.vision
@@ -66,7 +67,7 @@ class VisionBackbone:
         shapes[table] = torch.Size((self.config.grid**2, wanted.width))
         tensors = import_tensors(self.weights, vision_rules(wanted, prefix), shapes)
         tensors[table] = resize_positions(tensors[table], self.config.grid, wanted.grid)
-        assign(model, tensors)
+        assign(model, tensors, dtype=dtype)
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,10 @@ class LanguageBackbone:
         tied = config.tied_embeddings and untie_if_different(weights, f"{_prefix(weights)}embed_tokens.weight")
         return cls(LanguageConfig.parse(config.plain() | {"tied_embeddings": tied}), weights)
 
-    def give_to(self, model: VLM) -> None:
+    def give_to(self, model: VLM, dtype: torch.dtype | None = None) -> None:
         """Replace the model's decoder weights. Rows that the model has beyond the stored ones are the mean of those.
 
+        dtype: of the weights; None keeps each as it is stored.
         Raises: CheckpointError if the two differ in a setting, or tensors are missing, unknown or mis-shaped.
         """
         wanted = model.config.language
@@ -94,7 +96,7 @@ class LanguageBackbone:
         _agree(wanted, stored, self.weights.folder)
         shapes = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
         rules = decoder_rules(wanted, _prefix(self.weights))
-        assign(model, import_tensors(self.weights, rules, shapes, self.config.vocabulary))
+        assign(model, import_tensors(self.weights, rules, shapes, self.config.vocabulary), dtype=dtype)
 
 
 def build(
@@ -104,6 +106,7 @@ def build(
     connector: PerceiverConfig | None = None,
     images: ImageConfig | None = None,
     seed: int = 0,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[VLM, Processor]:
     """Join a SigLIP and a decoder of the Llama family. The connector is drawn from `seed`.
 
@@ -117,11 +120,11 @@ def build(
     images = images or ImageConfig(patch=patch, grid=GRID, shortest=patch * SHORTEST, longest=patch * GRID)
     config = joined_config(eyes, words, tokenizer, connector, images.grid)
     model = empty_model(config, eyes.weights, words.weights)
-    eyes.give_to(model)
-    words.give_to(model)
+    eyes.give_to(model, dtype)
+    words.give_to(model, dtype)
     fresh = nn.Module()  # the connector under its own name in the model, which its draws depend on
     fresh.connector = model.connector.to_empty(device="cpu")
-    initialise(fresh, seed)
+    initialise(fresh.to(dtype), seed)
     template, latents = Idefics2Template(tokenizer.special), config.connector.latents
     return model.eval(), Processor(tokenizer, images, latents, template, config.vision.mean, config.vision.std)
 

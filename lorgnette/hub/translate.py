@@ -83,10 +83,14 @@ TEXT_OF_IDEFICS2 = {"model_type": "mistral", "max_position_embeddings": 32768, "
 
 
 def read_vision(values: Json, where: str, family: str = "siglip") -> VisionConfig:
-    """A SigLIP or Idefics2 `vision_config`. Raises: CheckpointError or SettingsError naming `where` and the key."""
+    """A SigLIP or Idefics2 `vision_config`; mean and deviation of the pixels stand in the processor's files.
+
+    Raises: CheckpointError or SettingsError naming `where` and the key.
+    """
     values = VISION_DEFAULTS[family] | values
     ours = _read(VISION, values, where)
     ours["patch"] = _size(values, "patch_size", where)
+    ours |= {"mean": (0.5,) * ours["channels"], "std": (0.5,) * ours["channels"]}
     ours["grid"] = _size(values, "image_size", where, least=ours["patch"]) // ours["patch"]
     theirs = values.get("hidden_act", "gelu_pytorch_tanh")
     named = [name for name, there in ACTIVATIONS.items() if there == theirs]

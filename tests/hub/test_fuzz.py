@@ -71,7 +71,7 @@ def folder() -> Folder:
     return FOLDER[0]
 
 
-trials = settings(max_examples=150, suppress_health_check=list(HealthCheck))
+trials = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 
 
 @trials

@@ -1,0 +1,254 @@
+"""Settings in both directions, held to what transformers' own config classes make of the same JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import transformers
+from transformers.models.idefics2.configuration_idefics2 import Idefics2VisionConfig
+
+from lorgnette.errors import CheckpointError, LorgnetteError
+from lorgnette.hub.translate import (
+    read_decoder,
+    read_idefics2,
+    read_vision,
+    write_decoder,
+    write_idefics2,
+    write_vision,
+)
+from lorgnette.model.config import LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
+from tests.hub.tiny import tiny_config
+
+FAMILIES = {
+    "llama": transformers.LlamaConfig,
+    "mistral": transformers.MistralConfig,
+    "qwen2": transformers.Qwen2Config,
+    "qwen3": transformers.Qwen3Config,
+}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+DECODERS: dict[str, dict[str, Any]] = {
+    "Llama 1 7B, old keys": {"model_type": "llama", "rms_norm_eps": 1e-6, "rope_scaling": None, "pretraining_tp": 1},
+    "Llama 3.1 8B": {
+        "model_type": "llama",
+        "vocab_size": 128256,
+        "intermediate_size": 14336,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "rope_theta": 500000.0,
+        "rope_scaling": LLAMA3 | {"original_max_position_embeddings": 8192},
+    },
+    "linear by its old name": {"model_type": "llama", "rope_scaling": {"type": "linear", "factor": 2.0}},
+    "Mistral v0.1": {"model_type": "mistral", "rms_norm_eps": 1e-5, "sliding_window": 4096},
+    "Mistral v0.3": {"model_type": "mistral", "sliding_window": None, "rope_theta": 1e6, "vocab_size": 32768},
+    "Llama, heads silent": {"model_type": "llama", "num_key_value_heads": None, "head_dim": None},
+    "SmolLM2 135M": {
+        "model_type": "llama",
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "num_hidden_layers": 30,
+        "rope_theta": 100000,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": True,
+        "vocab_size": 49152,
+        "max_position_embeddings": 8192,
+    },
+    "Qwen2.5 0.5B": {
+        "model_type": "qwen2",
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "num_hidden_layers": 24,
+        "rope_theta": 1000000.0,
+        "sliding_window": 32768,
+        "use_sliding_window": False,
+        "max_window_layers": 21,
+        "tie_word_embeddings": True,
+    },
+    "Qwen2, all windows": {"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 0},
+    "Qwen2, windows too late": {"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 40},
+    "Qwen3": {"model_type": "qwen3", "hidden_size": 1024, "num_attention_heads": 16, "num_key_value_heads": 8},
+}
+
+
+def facts(config: Any) -> dict[str, Any]:
+    """What a decoder's config of transformers decides, under our names."""
+    rope = dict(config.rope_parameters)
+    theta = rope.pop("rope_theta")
+    rope.pop("type", None)
+    window = getattr(config, "sliding_window", None)
+    if "full_attention" in (getattr(config, "layer_types", None) or ()):
+        window = None
+    return {
+        "vocabulary": config.vocab_size,
+        "width": config.hidden_size,
+        "layers": config.num_hidden_layers,
+        "heads": config.num_attention_heads,
+        "kv_heads": config.num_key_value_heads,
+        "head_width": getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        "mlp_width": config.intermediate_size,
+        "norm_eps": config.rms_norm_eps,
+        "rope_theta": theta,
+        "rope_scaling": None if rope["rope_type"] == "default" else rope,
+        "tied_embeddings": config.tie_word_embeddings,
+        "sliding_window": window,
+        "max_positions": config.max_position_embeddings,
+    }
+
+
+@pytest.mark.parametrize("values", DECODERS.values(), ids=DECODERS)
+def test_a_decoder_is_read_as_transformers_reads_it(values: dict) -> None:
+    ours = read_decoder(dict(values), "config.json")
+    theirs = FAMILIES[values["model_type"]](**json.loads(json.dumps(values)))
+    assert {key: getattr(ours, key) for key in facts(theirs)} == facts(theirs)
+    assert ours.attention_bias == (values["model_type"] == "qwen2")
+    assert ours.qk_norm == (values["model_type"] == "qwen3")
+    assert read_decoder(theirs.to_dict(), "config.json") == ours, "what transformers writes says the same"
+    written = write_decoder(ours)
+    assert read_decoder(written, "config.json") == ours
+    assert facts(FAMILIES[values["model_type"]](**written)) == facts(theirs), "and what we write too"
+
+
+VISIONS: dict[str, dict[str, Any]] = {
+    "silent": {},
+    "SigLIP-SO400M": {
+        "hidden_size": 1152,
+        "image_size": 384,
+        "intermediate_size": 4304,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 27,
+        "patch_size": 14,
+    },
+    "another activation": {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "theirs"), [("siglip", transformers.SiglipVisionConfig), ("idefics2", Idefics2VisionConfig)], ids=str
+)
+@pytest.mark.parametrize("values", VISIONS.values(), ids=VISIONS)
+def test_a_vision_model_is_read_as_transformers_reads_it(values: dict, family: str, theirs: type) -> None:
+    ours, other = read_vision(values, "config.json", family), theirs(**values)
+    assert ours.grid == other.image_size // other.patch_size
+    assert (ours.width, ours.layers, ours.heads) == (
+        other.hidden_size,
+        other.num_hidden_layers,
+        other.num_attention_heads,
+    )
+    assert (ours.mlp_width, ours.norm_eps, ours.patch) == (
+        other.intermediate_size,
+        other.layer_norm_eps,
+        other.patch_size,
+    )
+    assert read_vision(write_vision(ours), "config.json", family) == ours
+
+
+def test_the_published_config_is_the_default_model() -> None:
+    """Idefics2-8b's own config.json says little; the rest is what its classes assume."""
+    published = {
+        "model_type": "idefics2",
+        "image_token_id": 32001,
+        "perceiver_config": {"model_type": "idefics2"},
+        "text_config": {
+            "max_position_embeddings": 32768,
+            "rms_norm_eps": 1e-5,
+            "sliding_window": 4096,
+            "vocab_size": 32003,
+        },
+        "vision_config": {"hidden_size": 1152, "image_size": 980, "intermediate_size": 4304, "model_type": "idefics2"}
+        | {"num_attention_heads": 16, "num_hidden_layers": 27, "patch_size": 14},
+    }
+    config = read_idefics2(json.loads(json.dumps(published)), "config.json")
+    language = LanguageConfig(vocabulary=32003, sliding_window=4096)
+    assert config == VLMConfig(language=language, extra_vocabulary=0)
+    theirs = transformers.Idefics2Config(**published)
+    assert read_idefics2(theirs.to_dict(), "config.json") == config
+    assert facts(theirs.text_config) == facts(transformers.Idefics2Config(**write_idefics2(config)).text_config)
+    silent = read_idefics2({"model_type": "idefics2"}, "config.json")
+    assert silent == read_idefics2(transformers.Idefics2Config().to_dict(), "config.json")
+
+
+@pytest.mark.parametrize("perceiver", [{}, {"hidden_size": 64}, {"hidden_size": 64, "rms_norm_eps": 1e-3}])
+def test_the_perceivers_epsilon_follows_transformers(perceiver: dict) -> None:
+    """Where the perceiver's width is silent and not 4096, transformers gives it the decoder's epsilon."""
+    values = write_idefics2(tiny_config(width=64, norm_eps=1e-4)) | {"perceiver_config": perceiver}
+    theirs = transformers.Idefics2Config(**json.loads(json.dumps(values)))
+    assert read_idefics2(values, "config.json").connector.norm_eps == theirs.perceiver_config.rms_norm_eps
+
+
+UNSAYABLE: dict[str, tuple[dict[str, Any], str]] = {
+    "projection": ({"connector": PerceiverConfig(projection_width=7)}, "projection_width is 7, but .* must be 14336"),
+    "mlp": ({"connector": PerceiverConfig(mlp_ratio=2)}, "mlp_ratio is 2, but for transformers it must be 4"),
+    "norms": ({"language": LanguageConfig(qk_norm=True)}, "qk_norm is True, but .* must be False: what mistral has"),
+    "biases": ({"language": LanguageConfig(attention_bias=True)}, "attention_bias is True"),
+    "no biases": ({"language": LanguageConfig(family="qwen2")}, "attention_bias is False, but .* must be True"),
+    "window": ({"language": LanguageConfig(family="llama", sliding_window=9)}, "sliding_window is 9"),
+}
+
+
+@pytest.mark.parametrize(("parts", "message"), UNSAYABLE.values(), ids=UNSAYABLE)
+def test_what_transformers_cannot_represent_is_refused(parts: dict, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        write_idefics2(VLMConfig(**parts))
+
+
+UNKNOWN: dict[str, tuple[dict[str, Any], str]] = {
+    "a family": ({"model_type": "gemma"}, "model_type is 'gemma'; known decoders are llama, mistral, qwen2, qwen3"),
+    "no family": ({}, "model_type is None"),
+    "biases of Llama": (
+        {"model_type": "llama", "attention_bias": True},
+        "attention_bias is True; lorgnette knows False",
+    ),
+    "biases of the MLP": ({"model_type": "llama", "mlp_bias": True}, "mlp_bias is True; lorgnette knows False only"),
+    "another activation": ({"model_type": "llama", "hidden_act": "relu"}, "hidden_act is 'relu'"),
+    "some windows": (
+        {"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 5},
+        "a sliding window on all layers or on none",
+    ),
+    "layers of a third kind": (
+        {"model_type": "qwen3", "num_hidden_layers": 1, "layer_types": ["chunked_attention"]},
+        "a sliding window on all layers or on none",
+    ),
+    "rope that is text": ({"model_type": "llama", "rope_parameters": "fast"}, "rope_parameters is a str"),
+    "a theta that is text": ({"model_type": "llama", "rope_theta": "fast"}, "rope_theta: .*valid number"),
+}
+
+
+@pytest.mark.parametrize(("values", "message"), UNKNOWN.values(), ids=UNKNOWN)
+def test_what_our_decoder_has_not_is_refused(values: dict, message: str) -> None:
+    with pytest.raises(LorgnetteError, match=f"^here: .*{message}|^here.*{message}"):
+        read_decoder(values, "here")
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "mistral": {"sliding_window": 9},
+    "llama": {"rope_scaling": LLAMA3 | {"original_max_position_embeddings": 64}, "sliding_window": None},
+    "qwen2": {"attention_bias": True, "sliding_window": 11},
+    "qwen3": {"qk_norm": True, "sliding_window": None},
+}
+
+
+@pytest.mark.parametrize(("family", "rest"), OTHERS.items(), ids=OTHERS)
+def test_every_setting_comes_back(family: str, rest: dict) -> None:
+    """No setting here has its default, so that one that the tables forget is found."""
+    vision = {"width": 24, "layers": 3, "heads": 2, "mlp_width": 36, "patch": 8, "grid": 5, "channels": 1}
+    sizes = {"vocabulary": 99, "width": 30, "layers": 3, "heads": 6, "kv_heads": 2, "head_width": 10, "mlp_width": 44}
+    config = VLMConfig(
+        vision=VisionConfig(**vision, activation="gelu", norm_eps=0.1, mean=(0.1,), std=(0.2,)),
+        connector=PerceiverConfig(
+            projection_width=44, latents=7, depth=2, heads=4, head_width=6, kv_heads=2, norm_eps=0.2
+        ),
+        language=LanguageConfig(
+            **sizes | rest, family=family, norm_eps=0.3, rope_theta=77.0, tied_embeddings=True, max_positions=64
+        ),
+        extra_vocabulary=0,
+        image_token=98,
+    )
+    read = read_idefics2(json.loads(json.dumps(write_idefics2(config))), "config.json").plain()
+    read["vision"] |= {"mean": [0.1], "std": [0.2]}  # those stand in the processor's files
+    assert VLMConfig.parse(read).diff(config) == {}
