@@ -60,17 +60,19 @@ class PerceiverAttention(nn.Module):
 
     def forward(self, visual_VD: Tensor, context_PD: Tensor, images: Spans) -> Tensor:
         latents = Spans((self.latents,) * len(images))
-        seen_SD, seen = interleave(context_PD, images, visual_VD, latents)
         q_VHN = self.query(visual_VD).unflatten(-1, (-1, self.head_width))
-        k_SGN = self.key(seen_SD).unflatten(-1, (-1, self.head_width))
-        v_SGN = self.value(seen_SD).unflatten(-1, (-1, self.head_width))
+        # keys and values are narrow where the context is wide: project first, then join
+        k_SGN, v_SGN = (
+            interleave(project(context_PD), images, project(visual_VD), latents).unflatten(-1, (-1, self.head_width))
+            for project in (self.key, self.value)
+        )
+        seen = Spans(tuple(length + self.latents for length in images.lengths))
         out: Tensor = self.output(attention(q_VHN, k_SGN, v_SGN, latents, seen).flatten(1))
         return out
 
 
-def interleave(first: Tensor, first_spans: Spans, second: Tensor, second_spans: Spans) -> tuple[Tensor, Spans]:
+def interleave(first: Tensor, first_spans: Spans, second: Tensor, second_spans: Spans) -> Tensor:
     """Span i of `first` followed by span i of `second`, for each i, end to end."""
     firsts, seconds = first.split(list(first_spans.lengths)), second.split(list(second_spans.lengths))
     pieces = [piece for pair in zip(firsts, seconds, strict=True) for piece in pair]
-    lengths = tuple(a + b for a, b in zip(first_spans.lengths, second_spans.lengths, strict=True))
-    return (torch.cat(pieces) if pieces else first), Spans(lengths)
+    return torch.cat(pieces) if pieces else first

@@ -19,6 +19,9 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and x.dtype == torch.float32:
+            out: Tensor = _RMSNorm.apply(x, self.weight, self.eps)
+            return out
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
@@ -32,7 +35,7 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(hidden, out or width, bias=False)
 
     def forward(self, x_TD: Tensor) -> Tensor:
-        out: Tensor = self.down(F.silu(self.gate(x_TD)) * self.up(x_TD))
+        out: Tensor = self.down(_SiluTimes.apply(self.gate(x_TD), self.up(x_TD)))
         return out
 
 
@@ -46,3 +49,36 @@ class Stack(nn.Module):
         if self.checkpointed and torch.is_grad_enabled():
             return torch.utils.checkpoint.checkpoint(layer, *inputs, use_reentrant=False)
         return layer(*inputs)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """As `F.rms_norm`, which on the CPU is a chain of small operations: 2.6 times slower, and it keeps a second copy of x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        scale = length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, scale)
+        return (x * scale).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, scale = ctx.saved_tensors
+        by_weight = (grad * x).mul_(scale)
+        along_x = (by_weight @ weight)[..., None].mul_(scale).div_(-x.shape[-1])
+        x_grad = (grad * weight).addcmul_(x, along_x).mul_(scale)
+        return x_grad, by_weight.flatten(0, -2).sum(0), None
+
+
+class _SiluTimes(torch.autograd.Function):
+    """silu(gate) * up, without keeping silu(gate) for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(grad * up, gate), F.silu(gate).mul_(grad)
