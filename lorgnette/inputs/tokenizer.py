@@ -70,7 +70,10 @@ class Tokenizer:
             backend = tokenizers.Tokenizer.from_file(str(file))
         except Exception as error:  # the Rust side raises bare Exceptions
             raise CheckpointError(f"{file}: cannot be read as a tokenizer ({error})") from None
-        return cls(backend, settings, special or SpecialTokens())
+        try:
+            return cls(backend, settings, special or SpecialTokens())
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{config}: its special tokens cannot be understood ({error!r})") from None
 
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, which transformers' AutoTokenizer opens."""
