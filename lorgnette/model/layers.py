@@ -52,7 +52,7 @@ class Stack(nn.Module):
 
 
 class _RMSNorm(torch.autograd.Function):
-    """As `F.rms_norm`, which on the CPU is a chain of small operations: 2.6 times slower, and it keeps a second copy of x."""
+    """As `F.rms_norm`, which on the CPU is a chain of small operations, 2.6 times slower, that keeps x twice."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
