@@ -18,6 +18,6 @@ def render_page(template: str, values: dict[str, Any], package: str = "lorgnette
     return pages.get_template(template).render(values)
 
 
-def data_uri(webp: bytes) -> str:
-    """A WebP picture as a URI that holds all of it."""
-    return "data:image/webp;base64," + base64.b64encode(webp).decode()
+def data_uri(jpeg: bytes) -> str:
+    """A JPEG as a URI that holds all of it."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

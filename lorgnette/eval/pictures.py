@@ -23,7 +23,10 @@ def image_digest(source: ImageSource) -> str:
 
 
 def thumbnail(source: ImageSource, side: int = 192) -> bytes:
-    """The image as WebP, upright, on white, and no larger than `side` by `side`. A small image is not enlarged."""
+    """The image as JPEG, upright, on white, and no larger than `side` by `side`. A small image is not enlarged.
+
+    JPEG, because it is written ten times as fast as WebP, and thousands are.
+    """
     try:
         if isinstance(source, PIL.Image.Image):
             image = source
@@ -37,7 +40,7 @@ def thumbnail(source: ImageSource, side: int = 192) -> bytes:
     small = PIL.Image.new("RGB", upright.size, "white")
     small.paste(upright, mask=upright)
     file = io.BytesIO()
-    small.save(file, "WEBP", quality=88)
+    small.save(file, "JPEG", quality=90, subsampling=0)
     return file.getvalue()
 
 

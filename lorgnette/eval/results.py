@@ -73,9 +73,10 @@ def judge(settings: dict[str, Any], examples: Iterable[Example]) -> Result:
     """Score examples by the metric that the settings name. No model and no sample is needed."""
     metric = metric_named(settings["metric"])
     rows = sorted(examples, key=lambda example: example.index)
-    answers, truths = [row.answer for row in rows], [row.truth for row in rows]
-    rows = [dataclasses.replace(r, score=s) for r, s in zip(rows, metric.scores(answers, truths), strict=True)]
-    counts = metric.counts(answers, truths)
+    counts = metric.counts([row.answer for row in rows], [row.truth for row in rows])
+    if rows:
+        scores = metric.ratio(counts).tolist()
+        rows = [dataclasses.replace(row, score=score) for row, score in zip(rows, scores, strict=True)]
 
     def estimate_of(members: Sequence[int]) -> Estimate:
         return estimate(counts[members], metric.ratio, [rows[i].images or rows[i].index for i in members])
@@ -152,7 +153,7 @@ class ResultsFolder:
         return examples
 
     def picture(self, digest: str) -> Path:
-        return self.path / "pictures" / f"{digest}.webp"
+        return self.path / "pictures" / f"{digest}.jpg"
 
     def write_examples(self, examples: Iterable[Example]) -> None:
         write_text(self.path / "examples.jsonl", _lines(examples))

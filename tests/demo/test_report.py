@@ -127,7 +127,7 @@ def test_report_is_one_file_and_well_formed(tmp_path: Path) -> None:
     html = path.read_text(encoding="utf-8")
     page = Page(html)
     assert len(page.links) == 10
-    assert all(link.startswith("data:image/webp;base64,") for link in page.links)
+    assert all(link.startswith("data:image/jpeg;base64,") for link in page.links)
     assert not re.search(r"https?://|url\(|@import|<script|<link", html)
     assert "prefers-color-scheme: dark" in html
     assert len(html) < 1_000_000

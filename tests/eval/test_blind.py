@@ -72,7 +72,7 @@ def test_digest_is_of_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
 def test_thumbnails_of_every_mode(mode: str) -> None:
     small = PIL.Image.open(io.BytesIO(thumbnail(PIL.Image.new(mode, (400, 100)), side=96)))
-    assert small.format == "WEBP"
+    assert small.format == "JPEG"
     assert small.size == (96, 24)
 
 

@@ -119,7 +119,7 @@ def test_page_of_changed_examples(tmp_path: Path) -> None:
     assert found.sentence() in page.text
     assert "right 20 → right 30" in page.text
     assert len(page.sources) == 4
-    assert all(source.startswith("data:image/webp;base64,") for source in page.sources)
+    assert all(source.startswith("data:image/jpeg;base64,") for source in page.sources)
     assert "<script" not in html
     assert not re.search(r"https?://|url\(|@import|<link", html)
 

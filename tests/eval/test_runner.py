@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -150,6 +153,36 @@ def test_resume_loses_the_batch_in_flight_and_nothing_else(tmp_path: Path) -> No
     assert evaluate(TASK, Dies(0), folder=tmp_path) == whole, "a finished folder asks nothing"
 
 
+KILLED = """
+import os, signal, sys
+from lorgnette.eval.runner import evaluate
+from lorgnette.eval.task import Task
+from lorgnette.sample import Sample, Text
+
+class Kills:
+    identity, batches = "same", int(sys.argv[2])
+
+    def generate(self, samples, *, max_tokens, stop=()):
+        self.batches -= 1
+        if self.batches < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [sample.meta["answer"] for sample in samples]
+
+samples = [Sample((Text(f"{n}?"),), {"name": f"q{n}", "answer": str(n)}) for n in range(10)]
+result = evaluate(Task("numbers", samples), Kills(), batch_size=2, folder=sys.argv[1])
+print(result.accuracy, result.count)
+"""
+
+
+def test_kill_9_and_the_same_again(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "results")]
+    killed = subprocess.run([*command, "3"], capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(ResultsFolder(tmp_path / "results").examples()) == 6, "three batches of two were safe"
+    again = subprocess.run([*command, "2"], capture_output=True, text=True, check=False)
+    assert again.stdout.split() == ["100.0", "10"], "two batches were left"
+
+
 def test_folder_tells_all(tmp_path: Path) -> None:
     evaluate(TASK, Constant("Red"), folder=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -161,7 +194,7 @@ def test_folder_tells_all(tmp_path: Path) -> None:
     assert rows[0]["score"] == 1
     assert rows[0]["truth"]["answers"] == ["red"]
     assert rows[0]["images"] == [image_digest(SAMPLES[0].images[0].source)]
-    assert (tmp_path / "pictures" / f"{rows[0]['images'][0]}.webp").stat().st_size > 0
+    assert (tmp_path / "pictures" / f"{rows[0]['images'][0]}.jpg").stat().st_size > 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["overall"]["value"] == 10
     assert summary["model"] == "Constant"

@@ -12,6 +12,8 @@ SIGMA = 6.0
 """Width, in words, of the penalty for another length than the reference's."""
 
 Vector = dict[tuple[str, ...], float]
+Weighed = tuple[list[Vector], list[float], int]
+"""A text's weights and their norms for n = 1 to 4, and its length."""
 
 
 def cider_d(answers: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> list[float]:
@@ -23,24 +25,26 @@ def cider_d(answers: Sequence[Sequence[str]], references: Sequence[Sequence[Sequ
     """
     frequency = Counter(ngram for texts in references for ngram in set().union(*map(ngrams, texts)))
     corpus = math.log(max(1, len(references)))
+    rarity = {ngram: corpus - math.log(count) for ngram, count in frequency.items()}
 
-    def vectors(words: Sequence[str]) -> tuple[list[Vector], list[float], int]:
-        weights: list[Vector] = [{} for _ in range(N)]
+    def weigh(words: Sequence[str]) -> Weighed:
+        vectors: list[Vector] = [{} for _ in range(N)]
         for ngram, count in ngrams(words).items():
-            weights[len(ngram) - 1][ngram] = count * (corpus - math.log(max(1, frequency[ngram])))
-        norms = [math.sqrt(sum(weight**2 for weight in vector.values())) for vector in weights]
-        return weights, norms, max(0, len(words) - 1)  # as published, the length is the number of word pairs
+            vectors[len(ngram) - 1][ngram] = count * rarity.get(ngram, corpus)
+        norms = [math.sqrt(sum(weight**2 for weight in vector.values())) for vector in vectors]
+        return vectors, norms, max(0, len(words) - 1)  # as published, the length is the number of word pairs
 
-    def similarity(answer: Sequence[str], reference: Sequence[str]) -> float:
-        (given, given_norms, length), (wanted, wanted_norms, other) = vectors(answer), vectors(reference)
-        norms = [a * b for a, b in zip(given_norms, wanted_norms, strict=True)]
-        cosines = 0.0
-        for mine, theirs, norm in zip(given, wanted, norms, strict=True):
-            if norm:
-                cosines += sum(min(mine[ngram], theirs[ngram]) * theirs[ngram] for ngram in mine.keys() & theirs) / norm
-        return cosines / N * math.exp(-((length - other) ** 2) / (2 * SIGMA**2))
+    scores = []
+    for answer, texts in zip(answers, references, strict=True):
+        given = weigh(answer)
+        scores.append(10 * sum(_similarity(given, weigh(text)) for text in texts) / max(1, len(texts)))
+    return scores
 
-    return [
-        10 * sum(similarity(answer, text) for text in texts) / max(1, len(texts))
-        for answer, texts in zip(answers, references, strict=True)
-    ]
+
+def _similarity(given: Weighed, wanted: Weighed) -> float:
+    cosines = 0.0
+    for mine, theirs, norm, other in zip(given[0], wanted[0], given[1], wanted[1], strict=True):
+        if norm and other:
+            shared = mine.keys() & theirs.keys()
+            cosines += sum(min(mine[ngram], theirs[ngram]) * theirs[ngram] for ngram in shared) / (norm * other)
+    return cosines / N * math.exp(-((given[2] - wanted[2]) ** 2) / (2 * SIGMA**2))
