@@ -111,6 +111,8 @@ class Sample:
         learn: the role whose text becomes a training target; None for nobody's.
         Raises: DataError naming the message and part that cannot be read.
         """
+        if not isinstance(messages, Iterable) or isinstance(messages, Mapping | str | bytes):
+            raise DataError(f"messages are a list of {{'role': ..., 'content': ...}}, not a {type(messages).__name__}")
         segments: list[Segment] = []
         for number, message in enumerate(messages):
             where = f"message {number}"

@@ -96,7 +96,10 @@ class Tokenizer:
         return self._encode_cached(text, first) if len(text) <= 32 else self._encode(text, first)
 
     def _encode(self, text: str, first: bool) -> Encoded:
-        encoding = (self._first if first else self._later).encode(text, add_special_tokens=False)
+        try:
+            encoding = (self._first if first else self._later).encode(text, add_special_tokens=False)
+        except TypeError:
+            raise DataError(f"text {text!r:.60} holds half of a surrogate pair, which is no character") from None
         return Encoded(tuple(encoding.ids), tuple(encoding.offsets))
 
     def decode(self, ids: Sequence[int], *, keep_special: bool = False) -> str:

@@ -42,6 +42,11 @@ def test_decode_undoes_encode(tokenizer, text):
     assert tokenizer.encode_with_offsets(text).ids == tuple(ids)
 
 
+def test_half_a_character_is_refused(tokenizer):
+    with pytest.raises(DataError, match="half of a surrogate pair"):
+        tokenizer.encode("a truncated emoji \ud83c")
+
+
 def test_special_tokens_are_left_out_of_decoded_text_unless_kept(tokenizer):
     ids = [tokenizer.bos, *tokenizer.encode("Left."), tokenizer.id("<end_of_utterance>")]
     assert tokenizer.decode(ids) == "Left."
