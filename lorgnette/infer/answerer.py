@@ -55,19 +55,18 @@ class ModelAnswerer:
 
         What a prompt's candidates share, images first of all, is computed once.
         """
-        pairs = list(zip(samples, candidates, strict=True))
-        return [scores for chunk in _chunks(pairs, self.batch_size) for scores in self._score(chunk)]
+        asked = [(sample, texts) for sample, texts in zip(samples, candidates, strict=True) if texts]
+        scores = (row for chunk in _chunks(asked, self.batch_size) for row in self._score(chunk))
+        return [next(scores) if texts else [] for texts in candidates]
 
     def _score(self, pairs: Sequence[tuple[Sample, Sequence[str]]]) -> list[list[float]]:
         written = [[self._render(_answered(_blank(sample), text)) for text in texts] for sample, texts in pairs]
         shared = [_shared_tokens(rendered) for rendered in written]
         tails = [_Part(one, n, len(one.tokens_T)) for n, ones in zip(shared, written, strict=True) for one in ones]
-        if not tails:
-            return [[] for _ in pairs]
         cache = None
         if any(shared):
             cache = Cache(self.model.config, reserve=max(part.stop - part.start for part in tails))
-            seen = [self._render(_answered(sample, next(iter(texts), ""))) for sample, texts in pairs]
+            seen = [self._render(_answered(sample, texts[0])) for sample, texts in pairs]
             prefixes = self._pack([_Part(one, 0, n) for one, n in zip(seen, shared, strict=True)], images=True)
             self.model(prefixes, want="scores", cache=cache)
             cache.keep([row for row, rendered in enumerate(written) for _ in rendered])
@@ -79,7 +78,7 @@ class ModelAnswerer:
         no_images = torch.empty(0, self.model.config.language.width, device=self.model.device)
         scores_T = self.model(batch, want="scores", cache=cache, visual_VD=no_images).scores
         assert scores_T is not None
-        return [part.sum().item() for part in scores_T.double().split(list(batch.documents.lengths))]
+        return [part.sum().item() for part in scores_T.double().cpu().split(list(batch.documents.lengths))]
 
     def _render(self, sample: Sample) -> Rendered:
         return self.processor.render(sample, split=self.split)
