@@ -1,8 +1,8 @@
 # `make demo` and `make test` are all the set-up there is: each makes .venv, installs what it needs at the exact versions
 # of constraints.txt, and does its job. A second run installs nothing.
 
-PYTHON ?= $(firstword $(foreach python,python3.11 python3.12 python3.13 python3,$(shell $(python) -c \
-	'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $(python))))
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do $$python -c \
+	'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt

@@ -80,11 +80,12 @@ def lorgnette(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "lorgnette.cli", *arguments]
 
 
+@pytest.mark.timeout(600)
 def test_every_step_runs(folder):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     for kind, step in walk():
         done = subprocess.run(
-            argv(kind, step), cwd=folder, env=environment, capture_output=True, text=True, input="", timeout=120
+            argv(kind, step), cwd=folder, env=environment, capture_output=True, text=True, input="", timeout=300
         )
         assert done.returncode == 0, f"{step}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
         assert done.stdout.strip(), f"{step}: prints nothing"
