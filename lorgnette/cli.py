@@ -64,12 +64,13 @@ def train(
     console.print(f"Trained. Talk to it: lorgnette chat --model {trainer.folder}", highlight=False)
 
 
-
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Option(help="What to say to the model.")],
     model: Model,
-    image: Annotated[list[Path] | None, typer.Option(help="An image to show before the prompt; as often as you like.")] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option(help="An image to show before the prompt; as often as you like.")
+    ] = None,
     split: Annotated[bool, typer.Option("--split", help="Show each image as four crops and the whole.")] = False,
     max_tokens: Annotated[int, typer.Option(help="Most tokens in the answer.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 for the likeliest answer.")] = 0.0,
@@ -175,7 +176,9 @@ def import_(
 def export_(
     model: Model,
     folder: Annotated[Path, typer.Argument(help="Where to write it in transformers' format.")],
-    verify: Annotated[bool, typer.Option("--verify", help="Compare with transformers' classes; write parity.json.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare with transformers' classes; write parity.json.")
+    ] = False,
 ) -> None:
     """Write a folder that transformers opens with AutoModelForImageTextToText."""
     from lorgnette.hub.export import export

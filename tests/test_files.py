@@ -27,7 +27,8 @@ def test_a_folder_takes_the_place_of_the_old_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "expected"), [(errno.ENOSPC, "disk is full"), (errno.EACCES, "no permission"), (errno.EIO, "cannot be written")]
+    ("number", "expected"),
+    [(errno.ENOSPC, "disk is full"), (errno.EACCES, "no permission"), (errno.EIO, "cannot be written")],
 )
 def test_a_disk_that_refuses_is_one_sentence(tmp_path, number, expected):
     with pytest.raises(DiskError, match=expected), new_file(tmp_path / "a"):

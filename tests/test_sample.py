@@ -25,7 +25,13 @@ def test_messages_become_turns():
             {"role": "assistant", "content": "A star."},
         ]
     )
-    assert sample.segments == (Turn("user"), Image("a.png"), Text("What is it?"), Turn("assistant"), Text("A star.", True))
+    assert sample.segments == (
+        Turn("user"),
+        Image("a.png"),
+        Text("What is it?"),
+        Turn("assistant"),
+        Text("A star.", True),
+    )
     assert sample.is_chat
 
 

@@ -67,7 +67,8 @@ def test_a_wrong_setting_is_one_sentence_that_helps(override, expected):
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"), [(None, "no such file"), ("- 1", "holds a list"), ("a: [", "YAML"), (b"\xff\xfe\x00", "YAML")]
+    ("content", "expected"),
+    [(None, "no such file"), ("- 1", "holds a list"), ("a: [", "YAML"), (b"\xff\xfe\x00", "YAML")],
 )
 def test_a_file_that_is_no_recipe_is_refused(tmp_path, content, expected):
     path = tmp_path / "r.yaml"

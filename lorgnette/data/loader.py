@@ -1,13 +1,14 @@
 """Batches made ready by worker processes while the model computes.
 
-A worker is given a step number and makes everything of that step: samples by the plan, rendered, packed. Workers share no
-state, so their number changes nothing in what is trained on.
+A worker is given a step number and makes everything of that step: samples by the plan, rendered, packed. Workers share
+no state, so their number changes nothing in what is trained on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -33,7 +34,8 @@ class Steps(Dataset[list[Batch] | LorgnetteError]):
     def batches(self, step: int) -> list[Batch]:
         """Read, render and pack the samples of one step.
 
-        Documents are packed by image size and length, so that equal ones lie side by side and are attended to in one call.
+        Documents are packed by image size and length, so that equal ones lie side by side and are attended to in one
+        call.
         """
         rendered = [self.processor.render(self.sources[ref.source][ref.index]) for ref in self.plan.step(step)]
         rendered.sort(key=_shape)
@@ -49,7 +51,7 @@ class Steps(Dataset[list[Batch] | LorgnetteError]):
 def split_evenly(items: list[Rendered], parts: int) -> list[list[Rendered]]:
     """Cut a list in `parts` runs whose lengths differ by at most one."""
     bounds = [len(items) * part // parts for part in range(parts + 1)]
-    return [items[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [items[start:end] for start, end in pairwise(bounds)]
 
 
 def _shape(rendered: Rendered) -> tuple[int, int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -30,9 +29,9 @@ class Plan:
     """The order of training.
 
     sizes: samples in each source; None for a source that never ends (its sample n is made on demand).
-    weights: share of each source. Sample k of a source with share w is due at time (k + 1/2) / w, and samples are taken in
-        the order in which they are due: at every moment each source is within one sample of its share for two sources
-        (and within a few for many), and the counts over a whole run are the exact rounding.
+    weights: share of each source. Sample k of a source with share w is due at time (k + 1/2) / w, and samples are taken
+        in the order in which they are due: at every moment each source is within one sample of its share for two
+        sources (and within a few for many), and the counts over a whole run are the exact rounding.
     """
 
     sizes: tuple[int | None, ...]
@@ -80,4 +79,3 @@ class Plan:
 def _shuffled(seed: int, source: int, epoch: int, size: int) -> np.ndarray:
     """The rows of a source in the order of one epoch."""
     return np.random.Generator(np.random.Philox(key=seed, counter=[source, epoch, 0, 0])).permutation(size)
-

@@ -1,7 +1,7 @@
-"""The main job: from nothing but the built-in drawings to a VLM that answers questions about drawings it has never seen.
+"""The main job: from nothing but the built-in drawings to a VLM that answers questions about unseen drawings.
 
-It measures the model before training, trains all stages, measures it after and blind (each question with another sample's
-picture), and writes the report. Killed at any moment, the same command goes on where it was.
+It measures the model before training, trains all stages, measures it after and blind (each question with another
+sample's picture), and writes the report. Killed at any moment, the same command goes on where it was.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ from lorgnette.train.log import read_log
 from lorgnette.train.loop import Trainer
 
 
-def run_demo(folder: Path, recipe: str = "demo", overrides: Sequence[str] = (), console: Console | None = None) -> DemoResults:
+def run_demo(
+    folder: Path, recipe: str = "demo", overrides: Sequence[str] = (), console: Console | None = None
+) -> DemoResults:
     """Build, measure and report; return what was found. `folder` receives everything, the model under `model/`."""
     console = console or Console()
     started = time.perf_counter()
@@ -61,7 +63,8 @@ def run_demo(folder: Path, recipe: str = "demo", overrides: Sequence[str] = (), 
         blind=blind,
         curve=curve_from_log(read_log(folder / "log.jsonl")),
         examples=[
-            example_from(example, task.samples[example.index].images[0].source) for example in show_fairly(after.examples, 10)
+            example_from(example, task.samples[example.index].images[0].source)
+            for example in show_fairly(after.examples, 10)
         ],
         seconds=trained_before + time.perf_counter() - started,
         peak_gib=peak_gib(run.loader.workers),
@@ -84,7 +87,7 @@ def demo_task(run: Run) -> Task:
 
 
 def measure(name: str, trainer: Trainer, console: Console) -> Result:
-    """Ask the demo's questions of the trainer's model; stored in `eval/NAME`, and taken from there if it was done before."""
+    """Ask the demo's questions of the trainer's model; kept in `eval/NAME`, and taken from there if done before."""
     settings = trainer.run.evaluation
     task = demo_task(trainer.run)
     step = 0 if name == "before" else trainer.run.steps
@@ -108,7 +111,8 @@ def _announce(console: Console, trainer: Trainer) -> None:
     parts = {part: sum(p.numel() for p in parameters) / 1e6 for part, parameters in trainer.model.parts().items()}
     sizes = ", ".join(f"{part} {size:.2f} M" for part, size in parts.items() if size >= 0.01)
     console.print(
-        f"[bold]A vision-language model from drawings[/bold] ({sizes} parameters), on {torch.get_num_threads()} CPU threads,"
+        f"[bold]A vision-language model from drawings[/bold] ({sizes} parameters),"
+        f" on {torch.get_num_threads()} CPU threads,"
         f" into {trainer.folder}",
         highlight=False,
         soft_wrap=True,
@@ -118,7 +122,7 @@ def _announce(console: Console, trainer: Trainer) -> None:
 
 
 def peak_gib(workers: int) -> float:
-    """Largest resident memory of this process and its workers together, in GiB (memory that they share counts twice)."""
+    """Largest resident memory of this process and its workers together, in GiB (what they share counts twice)."""
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     kib = own + workers * worker
@@ -149,7 +153,7 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """The commit of the checkout that lorgnette runs from, with a `+` if files differ from it; `unknown` outside one."""
+    """The commit of the checkout that lorgnette runs from, with a `+` if files differ; `unknown` outside one."""
     root = Path(lorgnette.__file__).parent.parent
 
     def git(*arguments: str) -> str:

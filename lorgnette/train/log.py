@@ -108,5 +108,6 @@ class Display:
         if not self.console.is_terminal and (row.step % max(1, self._steps // 10) == 0):
             left = (self._steps - row.step) * seconds
             self.console.print(
-                f"{row.stage} {row.step}/{self._steps}  loss {self._loss:.3f}  {self._rate:.0f} images/s  {left:.0f} s left"
+                f"{row.stage} {row.step}/{self._steps}  loss {self._loss:.3f}"
+                f"  {self._rate:.0f} images/s  {left:.0f} s left"
             )

@@ -1,7 +1,7 @@
 """The training loop, for every stage of every run: build, restore, then step by step.
 
-A run's folder holds `run.yaml` (its settings), `log.jsonl` (one row per step) and `checkpoints/`. Starting it again goes on
-from the last checkpoint, to the same weights bit for bit on the CPU.
+A run's folder holds `run.yaml` (its settings), `log.jsonl` (one row per step) and `checkpoints/`. Starting it again
+goes on from the last checkpoint, to the same weights bit for bit on the CPU.
 """
 
 from __future__ import annotations

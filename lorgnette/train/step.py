@@ -48,7 +48,9 @@ def train_step(model: VLM, batches: Sequence[Batch], optimiser: torch.optim.Opti
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip))
     if not (torch.isfinite(torch.tensor(loss)) and torch.isfinite(torch.tensor(grad_norm))):
-        raise NotFiniteError(f"loss {loss}, gradient norm {grad_norm} from {_names(batches)}; try a lower learning rate")
+        raise NotFiniteError(
+            f"loss {loss}, gradient norm {grad_norm} from {_names(batches)}; try a lower learning rate"
+        )
     optimiser.step()
     return StepResult(
         loss=loss,

@@ -27,7 +27,11 @@ def test_rows_of_a_folder_are_read_in_order_and_blank_lines_are_nothing(tmp_path
     write(tmp_path / "a.jsonl", {"messages": [ASK]})
     source = MessagesSource(tmp_path)
     assert source.size == 3
-    assert [source[i].name.removeprefix(str(tmp_path)) for i in range(3)] == ["/a.jsonl, row 1", "/b.jsonl, row 1", "/b.jsonl, row 3"]
+    assert [source[i].name.removeprefix(str(tmp_path)) for i in range(3)] == [
+        "/a.jsonl, row 1",
+        "/b.jsonl, row 1",
+        "/b.jsonl, row 3",
+    ]
     assert source[0].images == (Image(tmp_path / "a.png"),)
     assert source[2].segments[-1] == Text("this", learn=True)
 

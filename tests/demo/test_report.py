@@ -185,7 +185,7 @@ def test_words_follow_the_numbers() -> None:
     assert by_kind["position"] == "not learned"
     told = verdicts(RESULTS)
     assert told[0].startswith("The model sees")
-    assert "colour" in told[1] and "position" in told[-1] and told[-1].startswith("Not learned")  # noqa: PT018
+    assert "colour" in told[1] and "position" in told[-1] and told[-1].startswith("Not learned")
     nothing = verdicts(replace(RESULTS, after=RESULTS.blind))
     assert nothing[0].startswith("The model does not see yet")
     assert nothing[1].startswith("Not learned: ")

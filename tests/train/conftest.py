@@ -47,7 +47,14 @@ def tiny(squares) -> Run:
             "images": {"shortest": 16, "longest": 32, "patch": 8, "grid": 4},
             "model": {
                 "vision": {"width": 16, "layers": 1, "heads": 2, "mlp_width": 32, "patch": 8, "grid": 4},
-                "connector": {"projection_width": 32, "latents": 2, "depth": 1, "heads": 2, "head_width": 8, "kv_heads": 1},
+                "connector": {
+                    "projection_width": 32,
+                    "latents": 2,
+                    "depth": 1,
+                    "heads": 2,
+                    "head_width": 8,
+                    "kv_heads": 1,
+                },
                 "language": {
                     "vocabulary": tokenizer.vocabulary - 3,
                     "width": 16,

@@ -11,9 +11,10 @@ from lorgnette.sample import Image, Sample, Segment
 
 
 class MessagesSource:
-    """Rows of `{"messages": [...]}` (TRL, OpenAI and transformers forms) from a file, or from every `*.jsonl` of a folder.
+    """Rows of `{"messages": [...]}` (TRL, OpenAI, transformers forms) from a file, or every `*.jsonl` of a folder.
 
-    TRL's split form is read too: `images` in a column of their own, and `{"type": "image"}` parts that point at them in order.
+    TRL's split form is read too: `images` in a column of their own, and `{"type": "image"}` parts that point at them in
+    order.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -69,7 +70,9 @@ def _place_images(messages: list[dict[str, Any]], images: list[Any]) -> list[dic
         content = message["content"]
         if isinstance(content, list):
             content = [
-                {**part, "image": left.pop(0)} if left and isinstance(part, dict) and part == {"type": "image"} else part
+                {**part, "image": left.pop(0)}
+                if left and isinstance(part, dict) and part == {"type": "image"}
+                else part
                 for part in content
             ]
         placed.append({**message, "content": content})
