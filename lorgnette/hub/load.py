@@ -90,26 +90,30 @@ def read_config(folder: Path, processor: Processor) -> tuple[VLMConfig, int]:
     """
     file = folder / "config.json"
     values = read_json(file)
-    if values.get("model_type") == OURS:
+    kind = values.get("model_type")
+    if kind == OURS:
         config = VLMConfig.parse(_group(values, file), str(file))
         stored_rows = config.vocabulary
-    elif values.get("model_type") == "idefics2":
-        if values.get("quantization_config"):
-            raise CheckpointError(f"{file}: the weights are quantised; load the checkpoint they were made from")
-        config = read_idefics2(values, str(file))
-        stored_rows, ours = config.language.vocabulary, _group(values, file)
-        rows = ours.get("pretrained_rows") or first_extra_row(stored_rows, processor.tokenizer)
-        plain = config.plain() | {"isolate_documents": ours.get("isolate_documents", True)}
-        plain["language"]["vocabulary"] = rows
-        plain["vision"] |= {"mean": processor.mean, "std": processor.std}
-        config = VLMConfig.parse(plain, str(file))
+    elif kind == "idefics2":
+        config, stored_rows = _read_upstream(values, processor, file)
     else:
-        kind = values.get("model_type")
         raise CheckpointError(f"{file}: model_type is {kind!r:.60}; lorgnette opens idefics2 and its own")
     rows = max(stored_rows, processor.tokenizer.vocabulary)
     config = VLMConfig.parse(config.plain() | {"extra_vocabulary": rows - config.language.vocabulary}, str(file))
     check_processor(config, processor, str(folder))
     return config, stored_rows
+
+
+def _read_upstream(values: Json, processor: Processor, file: Path) -> tuple[VLMConfig, int]:
+    """As `read_config`, of transformers' form: what it has no key for stands with the processor, or under our key."""
+    if values.get("quantization_config"):
+        raise CheckpointError(f"{file}: the weights are quantised; load the checkpoint they were made from")
+    config, ours = read_idefics2(values, str(file)), _group(values, file)
+    stored_rows = config.language.vocabulary
+    plain = config.plain() | {"isolate_documents": ours.get("isolate_documents", True)}
+    plain["language"]["vocabulary"] = ours.get("pretrained_rows") or first_extra_row(stored_rows, processor.tokenizer)
+    plain["vision"] |= {"mean": processor.mean, "std": processor.std}
+    return VLMConfig.parse(plain, str(file)), stored_rows
 
 
 def first_extra_row(vocabulary: int, tokenizer: Tokenizer) -> int:

@@ -70,18 +70,21 @@ class Sampler:
 
 
 def draw(logits_BK: Tensor, uniform_B: Tensor, settings: GenerationConfig) -> Tensor:
-    """The token at which each row's cumulative probability, likeliest first, passes `uniform_B` (float64 in [0, 1))."""
-    sorted_BK, order_BK = logits_BK.double().div(settings.temperature).sort(dim=-1, descending=True, stable=True)
+    """The token of each row where the cumulative probability of those kept passes `uniform_B` (float64 in [0, 1))."""
+    scores_BK = logits_BK.double() / settings.temperature
+    tokens_BK = torch.arange(scores_BK.shape[-1], device=scores_BK.device).expand_as(scores_BK)
     if settings.top_k is not None:
-        sorted_BK[:, settings.top_k :] = float("-inf")
-    probability_BK = sorted_BK.softmax(dim=-1)
-    before_BK = probability_BK.cumsum(dim=-1) - probability_BK
-    kept_BK = torch.where(before_BK < settings.top_p, probability_BK, 0.0)
-    kept_BK[:, 0] = probability_BK[:, 0]  # rounding must never leave a row without a token
+        scores_BK, tokens_BK = scores_BK.topk(min(settings.top_k, scores_BK.shape[-1]))
+    elif settings.top_p < 1:
+        scores_BK, tokens_BK = scores_BK.sort(dim=-1, descending=True, stable=True)
+    probability_BK = scores_BK.softmax(dim=-1)
+    likelier_BK = probability_BK.cumsum(dim=-1) - probability_BK
+    kept_BK = probability_BK if settings.top_p == 1 else torch.where(likelier_BK < settings.top_p, probability_BK, 0.0)
     reached_BK = kept_BK.cumsum(dim=-1)
-    place_B = torch.searchsorted(reached_BK, (uniform_B * reached_BK[:, -1])[:, None], right=True)[:, 0]
-    last_B = (kept_BK > 0).sum(dim=-1) - 1
-    return order_BK.gather(-1, torch.minimum(place_B, last_B)[:, None])[:, 0]
+    total_BK = reached_BK[:, -1:].contiguous()
+    place_BK = torch.searchsorted(reached_BK, uniform_B[:, None] * total_BK, right=True)
+    last_BK = torch.searchsorted(reached_BK, total_BK)  # a product rounded up must not pass the last token kept
+    return tokens_BK.gather(-1, torch.minimum(place_BK, last_BK))[:, 0]
 
 
 def _seed(seed: int, prompt: tuple[int, ...], copy: int) -> int:
