@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from lorgnette.errors import CheckpointError
 from lorgnette.files import new_folder, write_json
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-
 
 @dataclass(frozen=True)
 class Progress:
@@ -62,7 +60,9 @@ def restore_model(path: Path, model: nn.Module) -> None:
     wrong = sorted(name for name in own.keys() | tensors.keys() if name not in tensors or name not in own)
     wrong += sorted(name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape)
     if wrong:
-        raise CheckpointError(f"{path}: {len(wrong)} tensors do not fit the model, {wrong[0]} first; was it another run?")
+        raise CheckpointError(
+            f"{path}: {len(wrong)} tensors do not fit the model, {wrong[0]} first; was it another run?"
+        )
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
@@ -70,19 +70,23 @@ def restore_model(path: Path, model: nn.Module) -> None:
 
 def restore_optimiser(path: Path, optimiser: torch.optim.Optimizer) -> None:
     """Load the moments of every parameter. Raises: CheckpointError naming a parameter without any."""
-    tensors = _read(path / "optimiser.safetensors")
+    state: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in _read(path / "optimiser.safetensors").items():
+        name, _, moment = key.rpartition(".")
+        state.setdefault(name, {})[moment] = tensor
     for name, parameter in _named(optimiser):
-        try:
-            optimiser.state[parameter] = {moment: tensors[f"{name}.{moment}"] for moment in MOMENTS}
-        except KeyError:
-            raise CheckpointError(f"{path}: the optimiser state of {name} is missing; was it another run?") from None
+        if name not in state:
+            raise CheckpointError(f"{path}: the optimiser state of {name} is missing; was it another run?")
+        optimiser.state[parameter] = state[name]
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}); remove its folder to go on from an older one") from None
+        raise CheckpointError(
+            f"{path}: cannot be read ({error}); remove its folder to go on from an older one"
+        ) from None
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -92,9 +96,9 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def _moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
-        f"{name}.{moment}": optimiser.state[parameter][moment]
+        f"{name}.{moment}": tensor
         for name, parameter in _named(optimiser)
-        for moment in MOMENTS
+        for moment, tensor in optimiser.state[parameter].items()
     }
 
 

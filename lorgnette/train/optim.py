@@ -3,34 +3,56 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
+from torch import nn
 
 from lorgnette.model.vlm import VLM
 from lorgnette.run import StageConfig
+from lorgnette.train.muon import Muon
 from lorgnette.train.stages import named_parts, part_config
 
 
-def build_optimiser(model: VLM, stage: StageConfig) -> torch.optim.AdamW:
-    """AdamW over every trainable parameter, each in exactly one group: one per part, with and without weight decay.
+def build_optimiser(model: VLM, stage: StageConfig) -> torch.optim.Optimizer:
+    """The stage's optimiser over every trainable parameter, each in exactly one group.
 
-    Vectors (norms, biases), embeddings and latents do not decay, as in the original training code. A group keeps its names
-    in `names` and its peak learning rate in `peak_lr`.
+    A part has a group for what decays, one for what does not (vectors, embeddings and latents, as in the original training
+    code) and, with `muon`, one for the matrices of its layers. A group keeps its names in `names` and its peak learning rate
+    in `peak_lr`.
     """
-    groups: dict[tuple[str, bool], dict[str, list[object]]] = {}
+    groups: dict[tuple[str, str], dict[str, Any]] = {}
     for part, name, parameter in named_parts(model):
         if parameter.requires_grad:
-            decays = parameter.ndim >= 2 and not any(word in name for word in ("embed", "position", "latents"))
-            group = groups.setdefault((part, decays), {"names": [], "params": []})
+            kind = _kind(name, parameter, stage)
+            group = groups.setdefault((part, kind), _group(part, kind, stage))
             group["names"].append(name)
             group["params"].append(parameter)
-    settings = []
-    for (part, decays), group in groups.items():
-        config = part_config(stage, part)
-        decay = stage.weight_decay if config.weight_decay is None else config.weight_decay
-        peak_lr = config.lr or stage.lr
-        settings.append({**group, "peak_lr": peak_lr, "lr": peak_lr, "weight_decay": decay if decays else 0.0})
-    return torch.optim.AdamW(settings, betas=stage.betas, fused=True)
+    cls = Muon if stage.optimiser == "muon" else torch.optim.AdamW
+    return cls(list(groups.values()), betas=stage.betas, fused=True)
+
+
+def _kind(name: str, parameter: nn.Parameter, stage: StageConfig) -> str:
+    if parameter.ndim < 2 or any(word in name for word in ("embed", "position", "latents")):
+        return "bare"
+    inner = ".layers." in name or ".projection." in name
+    return "muon" if stage.optimiser == "muon" and inner and parameter.ndim == 2 else "decaying"
+
+
+def _group(part: str, kind: str, stage: StageConfig) -> dict[str, Any]:
+    config = part_config(stage, part)
+    decay = stage.weight_decay if config.weight_decay is None else config.weight_decay
+    peak_lr = config.lr or stage.lr
+    if kind == "muon":  # the same share of its usual rate
+        peak_lr *= stage.muon_lr / stage.lr
+    return {
+        "names": [],
+        "params": [],
+        "peak_lr": peak_lr,
+        "lr": peak_lr,
+        "weight_decay": 0.0 if kind == "bare" else decay,
+        "muon": kind == "muon",
+    }
 
 
 def schedule(stage: StageConfig, step: int) -> float:

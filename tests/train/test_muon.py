@@ -1,0 +1,64 @@
+"""Muon: its steps are orthogonal, its groups hold the right matrices, and the rest is AdamW to the bit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lorgnette.train.build import build
+from lorgnette.train.muon import Muon, orthogonal
+from lorgnette.train.optim import build_optimiser
+from lorgnette.train.stages import prepare_parts
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 4), (2, 4, 16), (1, 1, 5)])
+def test_the_update_has_the_singular_vectors_of_the_momentum_and_none_of_its_values(shape):
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    left, _, right = torch.linalg.svd(matrices, full_matrices=False)
+    found = orthogonal(matrices)
+    values = left.mT @ found @ right.mT  # diagonal, where the singular vectors are the same
+    diagonal = values.diagonal(dim1=-2, dim2=-1)
+    assert diagonal.min() > 0.5 and diagonal.max() < 1.3
+    torch.testing.assert_close(values, torch.diag_embed(diagonal), atol=1e-3, rtol=0)
+
+
+def test_matrices_stacked_for_one_product_step_as_each_alone():
+    matrices = torch.randn(4, 6, 9)
+    alone = torch.cat([orthogonal(one[None]) for one in matrices])
+    torch.testing.assert_close(orthogonal(matrices), alone)
+
+
+def test_groups_without_muon_step_as_adamw():
+    weights = [torch.nn.Parameter(torch.ones(3, 3)) for _ in range(2)]
+    settings = {"lr": 0.1, "betas": (0.9, 0.98), "weight_decay": 0.1}
+    optimisers = [torch.optim.AdamW([weights[0]], **settings), Muon([{"params": [weights[1]]}], **settings)]
+    for _ in range(3):
+        for weight, optimiser in zip(weights, optimisers, strict=True):
+            weight.grad = torch.arange(9.0).view(3, 3) - weight.detach()
+            optimiser.step()
+    assert torch.equal(*weights)
+
+
+def test_a_step_is_as_long_as_its_learning_rate_says():
+    weight = torch.nn.Parameter(torch.zeros(8, 8))
+    optimiser = Muon([{"params": [weight], "lr": 0.02, "muon": True, "weight_decay": 0.0}])
+    weight.grad = torch.randn(8, 8) * 1e-4
+    optimiser.step()
+    assert 0.01 < torch.linalg.matrix_norm(weight.detach(), 2) < 0.03
+    assert weight.grad is None
+
+
+def test_matrices_inside_layers_take_muon_and_nothing_else_does(tiny):
+    model, _ = build(tiny)
+    stage = tiny.override("stages.0.optimiser=muon", "stages.0.muon_lr=0.5", "stages.0.vision.lr=0.006").stages[0]
+    prepare_parts(model, stage, seed=0)
+    groups = build_optimiser(model, stage).param_groups
+    names = [name for group in groups for name in group["names"]]
+    assert sorted(names) == sorted(name for name, _ in model.named_parameters())
+    for group in groups:
+        if group["muon"]:
+            assert all(parameter.ndim == 2 for parameter in group["params"])
+            assert group["peak_lr"] == pytest.approx(1.0 if group["names"][0].startswith("vision.") else 0.5)
+        else:
+            matrices = [name for name, p in zip(group["names"], group["params"], strict=True) if p.ndim == 2]
+            assert all("layers" not in name for name in matrices)
