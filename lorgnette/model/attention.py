@@ -6,6 +6,7 @@ equal spans are neighbours. `dense_attention` spells the same thing with an expl
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -14,6 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lorgnette.model.batch import Spans
+
+LONG = 1024
+"""Queries from which on it pays to cut a span for the sake of the threads."""
+BLOCK = 512
+"""Queries of one masked call within a window, if the window is not longer."""
 
 
 def attention(
@@ -150,24 +156,56 @@ def _stack(group: _Group, q_THN: Tensor, k_SGN: Tensor, v_SGN: Tensor, causal: b
     """One fused call for a stack of equal-length spans."""
     if not group.queries:
         return q_THN
-    heads, kv_heads, width = q_THN.shape[1], k_SGN.shape[1], q_THN.shape[2]
-    q_BHTN = q_THN.view(group.count, group.queries, heads, width).transpose(1, 2)
-    k_BGSN = k_SGN.view(group.count, group.keys, kv_heads, width).transpose(1, 2)
-    v_BGSN = v_SGN.view(group.count, group.keys, kv_heads, width).transpose(1, 2)
-    mask_TS = None
-    windowed = window is not None and window < group.keys
-    square = group.queries == group.keys
-    if causal and (windowed or not square) and (windowed or group.queries > 1):
-        mask_TS = visible(group.queries, group.keys, causal, window, q_THN.device)
+    if causal and window is not None and window < group.keys:
+        return _windowed(group, q_THN, k_SGN, v_SGN, window)
+    square, mask_TS = group.queries == group.keys, None
+    if causal and not square and group.queries > 1:
+        mask_TS = visible(group.queries, group.keys, True, None, q_THN.device)
+    pieces = 1 if causal or group.count > 1 else _pieces(q_THN.shape[1], group.queries)
+    q_BHTN = q_THN.unflatten(0, (group.count * pieces, -1)).transpose(1, 2)
+    k_BGSN, v_BGSN = (x.unflatten(0, (group.count, -1)).transpose(1, 2) for x in (k_SGN, v_SGN))
+    if pieces > 1:
+        k_BGSN, v_BGSN = (x.expand(pieces, -1, -1, -1) for x in (k_BGSN, v_BGSN))
+    return _fused(q_BHTN, k_BGSN, v_BGSN, mask_TS, causal and square and group.queries > 1).flatten(0, 1)
+
+
+def _windowed(group: _Group, q_THN: Tensor, k_SGN: Tensor, v_SGN: Tensor, window: int) -> Tensor:
+    """Causal attention within a window, by blocks of queries on the keys that they see: linear in the length."""
+    q_BHTN, k_BGSN, v_BGSN = (x.unflatten(0, (group.count, -1)).transpose(1, 2) for x in (q_THN, k_SGN, v_SGN))
+    out, past, block = [], group.keys - group.queries, max(window, BLOCK)
+    for start in range(0, group.queries, block):
+        end = min(start + block, group.queries)
+        first = max(past + start - window + 1, 0)
+        keys = slice(first, past + end)
+        mask_TS = visible(end - start, past + end - first, True, window, q_THN.device)
+        out.append(_fused(q_BHTN[:, :, start:end], k_BGSN[:, :, keys], v_BGSN[:, :, keys], mask_TS, False))
+    return torch.cat(out, 1).flatten(0, 1)
+
+
+def _fused(q_BHTN: Tensor, k_BGSN: Tensor, v_BGSN: Tensor, mask_TS: Tensor | None, causal: bool) -> Tensor:
+    """torch's fused attention. Returns B,T,H,N."""
     out_BHTN = F.scaled_dot_product_attention(
         q_BHTN,
         k_BGSN,
         v_BGSN,
         attn_mask=mask_TS,
-        is_causal=causal and square and mask_TS is None and group.queries > 1,
-        enable_gqa=heads != kv_heads,
+        is_causal=causal,
+        enable_gqa=q_BHTN.shape[1] != k_BGSN.shape[1],
     )
-    return out_BHTN.transpose(1, 2).reshape(q_THN.shape)
+    return out_BHTN.transpose(1, 2)
+
+
+def _pieces(heads: int, queries: int) -> int:
+    """Into how many pieces to cut the queries of one long span, so that its heads keep all threads busy.
+
+    The backward pass on the CPU is one task for each head: three heads on two threads would leave one idle for a third
+    of the time.
+    """
+    threads = torch.get_num_threads()
+    if queries < LONG or heads >= 4 * threads:
+        return 1
+    choices = [pieces for pieces in range(1, 2 * threads + 1) if queries % pieces == 0]
+    return min(choices, key=lambda pieces: (math.ceil(heads * pieces / threads) / pieces, pieces))
 
 
 def _varlen(

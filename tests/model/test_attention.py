@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
 import torch
+from hypothesis import strategies as st
 
-from lorgnette.model.attention import attention, dense_attention
+from lorgnette.model.attention import _pieces, attention, dense_attention
 from lorgnette.model.batch import Spans
 
 CASES = {
@@ -17,12 +19,13 @@ CASES = {
     "cached, one new": ((1, 1, 1), (4, 9, 4), {"causal": True}),
     "cached, several new": ((2, 5, 2), (4, 9, 2), {"causal": True}),
     "window": ((9, 3, 9), (9, 3, 9), {"causal": True, "window": 4}),
-    "window, long": ((33, 2, 33, 21), (33, 2, 33, 21), {"causal": True, "window": 5}),
+    "window, several blocks": ((1100, 2, 600), (1100, 2, 600), {"causal": True, "window": 5}),
+    "window, several blocks, cached": ((600, 3), (700, 3), {"causal": True, "window": 130}),
     "window as long as the spans": ((6, 3), (6, 3), {"causal": True, "window": 6}),
     "window of one": ((4, 2), (4, 2), {"causal": True, "window": 1}),
     "window, cached": ((1, 4), (7, 9), {"causal": True, "window": 3}),
     "empty spans": ((0, 3, 0), (0, 3, 2), {}),
-    "one long among short": ((70, 2, 3, 4), (70, 2, 3, 4), {}),
+    "one long among short": ((1040, 2, 3), (1040, 2, 3), {}),
     "nothing": ((), (), {}),
 }
 
@@ -52,6 +55,38 @@ def test_neighbouring_equal_spans_are_not_copied() -> None:
         attention(q, k, v, spans, spans)
     made = sum(max(event.self_device_memory_usage, event.self_cpu_memory_usage, 0) for event in profile.events())
     assert made <= 3 * q.numel() * q.element_size()  # stacks' outputs, their concatenation, and log-sums
+
+
+@pytest.mark.parametrize(("heads", "threads", "pieces"), [(3, 2, 2), (4, 2, 1), (16, 32, 2), (1, 4, 4), (64, 8, 1)])
+def test_few_heads_are_cut_to_fill_the_threads(monkeypatch, heads: int, threads: int, pieces: int) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert _pieces(heads, 4900) == pieces
+    assert _pieces(heads, 700) == 1
+
+
+def test_cut_spans_equal_dense(monkeypatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    spans, generator = Spans((1050,)), torch.Generator().manual_seed(0)
+    inputs = [torch.randn(1050, heads, 8, generator=generator).requires_grad_() for heads in (3, 1, 1)]
+    fast, slow = attention(*inputs, spans, spans), dense_attention(*inputs, spans, spans)
+    torch.testing.assert_close(fast, slow, atol=1e-5, rtol=1e-5)
+    for ours, theirs in zip(*(torch.autograd.grad(out.square().sum(), inputs) for out in (fast, slow)), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+@hypothesis.given(
+    lengths=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=8),
+    causal=st.booleans(),
+    window=st.none() | st.integers(1, 6),
+)
+def test_any_spans_equal_dense(lengths: list, causal: bool, window: int | None) -> None:
+    queries = Spans(tuple(new for new, _ in lengths))
+    keys = Spans(tuple(new + past if causal else past + 1 for new, past in lengths))
+    q, k, v = torch.randn(queries.total, 4, 8), torch.randn(keys.total, 2, 8), torch.randn(keys.total, 2, 8)
+    how = {"causal": causal, "window": window if causal else None}
+    torch.testing.assert_close(
+        attention(q, k, v, queries, keys, **how), dense_attention(q, k, v, queries, keys, **how), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_spans_see_only_themselves() -> None:
