@@ -1,7 +1,8 @@
 """Attention over spans that lie end to end: one entry for images, latents and documents, on every device.
 
-CUDA runs `torch.nn.attention.varlen`. The CPU runs one fused call per group of equal-length spans, on views where
-equal spans are neighbours. `dense_attention` spells the same thing with an explicit mask: slow, and the tests' oracle.
+CUDA in half precision runs `torch.nn.attention.varlen`. Elsewhere it is one fused call per group of equal-length spans,
+on views where equal spans are neighbours. `dense_attention` spells the same thing with an explicit mask: slow, and the
+oracle in tests.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import torch
+import torch.nn.attention.varlen
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -38,11 +40,11 @@ def attention(
     window: a query sees at most this many keys, its own included (needs `causal`).
     H is a multiple of G: neighbouring query heads share a key-value head.
     """
-    if q_THN.is_cuda:
-        return _varlen(q_THN, k_SGN, v_SGN, queries, keys, causal, window)
     if not queries.total:
         return q_THN + 0 * (k_SGN.sum() + v_SGN.sum())  # nothing to see, but the graph stays whole
-    plan = _plan(queries, keys)
+    if has_varlen(q_THN):
+        return varlen(q_THN, k_SGN, v_SGN, queries, keys, causal=causal, window=window)
+    plan = _plan(queries, keys, q_THN.device)
     q_THN, k_SGN, v_SGN = plan.sort_queries(q_THN), plan.sort_keys(k_SGN), plan.sort_keys(v_SGN)
     stacks = zip(
         plan.groups,
@@ -101,6 +103,7 @@ class _Plan:
 
     queries: Spans
     keys: Spans
+    device: torch.device
 
     @cached_property
     def order(self) -> list[int]:
@@ -120,11 +123,11 @@ class _Plan:
 
     @cached_property
     def _query_rows(self) -> Tensor | None:
-        return _rows(self.queries, self.order)
+        return _rows(self.queries, self.order, self.device)
 
     @cached_property
     def _key_rows(self) -> Tensor | None:
-        return _rows(self.keys, self.order)
+        return _rows(self.keys, self.order, self.device)
 
     @cached_property
     def _query_homes(self) -> Tensor | None:
@@ -141,15 +144,15 @@ class _Plan:
 
 
 @lru_cache(maxsize=64)
-def _plan(queries: Spans, keys: Spans) -> _Plan:
-    return _Plan(queries, keys)
+def _plan(queries: Spans, keys: Spans, device: torch.device) -> _Plan:
+    return _Plan(queries, keys, device)
 
 
-def _rows(spans: Spans, order: list[int]) -> Tensor | None:
+def _rows(spans: Spans, order: list[int], device: torch.device) -> Tensor | None:
     """The row numbers of `spans` taken in `order`; None where that changes nothing."""
     if order == list(range(len(spans))):
         return None
-    return torch.cat([torch.arange(spans.starts[index], spans.starts[index + 1]) for index in order])
+    return torch.cat([torch.arange(spans.starts[index], spans.starts[index + 1]) for index in order]).to(device)
 
 
 def _stack(group: _Group, q_THN: Tensor, k_SGN: Tensor, v_SGN: Tensor, causal: bool, window: int | None) -> Tensor:
@@ -208,22 +211,35 @@ def _pieces(heads: int, queries: int) -> int:
     return min(choices, key=lambda pieces: (math.ceil(heads * pieces / threads) / pieces, pieces))
 
 
-def _varlen(
-    q_THN: Tensor, k_SGN: Tensor, v_SGN: Tensor, queries: Spans, keys: Spans, causal: bool, window: int | None
-) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
+def has_varlen(q_THN: Tensor) -> bool:
+    """Whether the kernels for spans of any length take these tensors."""
+    return q_THN.is_cuda and q_THN.dtype in (torch.float16, torch.bfloat16)
 
-    left = -1 if window is None else window - 1
-    out = varlen_attn(
+
+def varlen(
+    q_THN: Tensor,
+    k_SGN: Tensor,
+    v_SGN: Tensor,
+    queries: Spans,
+    keys: Spans,
+    *,
+    causal: bool,
+    window: int | None,
+    used: Spans | None = None,
+) -> Tensor:
+    """As `attention`, by one kernel. used: how many keys, from the start of each span of `keys`, are there."""
+    device = q_THN.device
+    out = torch.nn.attention.varlen.varlen_attn(
         q_THN,
         k_SGN,
         v_SGN,
-        queries.starts_on(q_THN.device),
-        keys.starts_on(q_THN.device),
+        queries.starts_on(device),
+        keys.starts_on(device),
         queries.longest,
-        keys.longest,
-        window_size=(left, 0) if causal else (-1, -1),
+        (used or keys).longest,
+        window_size=(-1 if window is None else window - 1, 0) if causal else (-1, -1),
         enable_gqa=q_THN.shape[1] != k_SGN.shape[1],
+        seqused_k=None if used is None else used.lengths_on(device),
     )
     assert isinstance(out, Tensor)  # a tuple only where auxiliary outputs are asked for
     return out

@@ -41,11 +41,18 @@ class Spans:
 
     def starts_on(self, device: torch.device | str) -> Tensor:
         """`starts` as an int32 tensor (what varlen attention kernels take), made once per device."""
-        cache = self.__dict__.setdefault("_starts_on", {})
-        key = str(device)
-        if key not in cache:
-            cache[key] = torch.tensor(self.starts, dtype=torch.int32, device=device)
-        return cache[key]
+        return self._on(device, "starts")
+
+    def lengths_on(self, device: torch.device | str) -> Tensor:
+        """`lengths` as an int32 tensor, made once per device."""
+        return self._on(device, "lengths")
+
+    def _on(self, device: torch.device | str, what: str) -> Tensor:
+        made: dict[tuple[str, str], Tensor] = self.__dict__.setdefault("_made", {})
+        key = what, str(device)
+        if key not in made:
+            made[key] = torch.tensor(getattr(self, what), dtype=torch.int32, device=device)
+        return made[key]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorgnette.model.attention import attention
+from lorgnette.model.attention import attention, has_varlen, varlen
 from lorgnette.model.batch import IGNORED, Batch, Spans
 from lorgnette.model.config import VLMConfig
 
@@ -17,8 +17,8 @@ class Cache:
     """One row of slots per document and layer: `keys[layer]` and `values[layer]` are B,S,G,N, and `lengths` are filled.
 
     The first forward with an empty cache sets the documents; each later one continues all of them, in the same order.
-    Rows grow as needed. One decode step on the CPU is one fused attention call per layer for all documents, whatever
-    their lengths. A cache is for inference: no gradients flow through it.
+    Rows grow as needed. One decode step is one fused attention call per layer for all documents, whatever their
+    lengths. A cache is for inference: no gradients flow through it.
     """
 
     def __init__(self, config: VLMConfig, *, reserve: int = 64):
@@ -91,9 +91,13 @@ class Cache:
         k_BSGN.flatten(0, 1).index_copy_(0, self.new_slots, k_TGN.detach())
         v_BSGN.flatten(0, 1).index_copy_(0, self.new_slots, v_TGN.detach())
         window = self.config.language.sliding_window
+        if has_varlen(q_THN):
+            rows = Spans((self.capacity,) * len(self))
+            k_SGN, v_SGN = k_BSGN.flatten(0, 1), v_BSGN.flatten(0, 1)
+            return varlen(q_THN, k_SGN, v_SGN, documents, rows, causal=True, window=window, used=self.seen)
         if not any(self.lengths):
             return attention(q_THN, k_TGN, v_TGN, documents, documents, causal=True, window=window)
-        if documents.longest == 1 and not q_THN.is_cuda:
+        if documents.longest == 1:
             return self._decode(q_THN, k_BSGN, v_BSGN)
         slots = self._slots((0,) * len(self), self.seen.lengths, q_THN.device)
         k_SGN, v_SGN = k_BSGN.flatten(0, 1)[slots], v_BSGN.flatten(0, 1)[slots]

@@ -2,69 +2,89 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 1024
-"""Rows of logits held at a time."""
+CHUNK = 2**25
+"""Logits held at a time, in float32: 128 MiB."""
 
 
 def linear_cross_entropy(
-    hidden_TD: Tensor, tables: tuple[Tensor, ...], targets_T: Tensor, chunk: int = CHUNK
+    hidden_TD: Tensor, tables: tuple[Tensor, ...], targets_T: Tensor, chunk: int | None = None
 ) -> Tensor:
     """Sum over rows of the cross-entropy between `hidden_TD @ cat(tables).T` and `targets_T` (a float32 scalar).
 
     tables: the head's weights as one or more blocks of vocabulary rows (each K,D); frozen ones cost no gradient.
-    Gradients are made in the forward pass, chunk by chunk, where the logits are at hand.
+    chunk: rows of logits to hold at a time. Gradients are made in the forward pass, where the logits are at hand.
     """
-    total: Tensor = _LinearCrossEntropy.apply(hidden_TD, targets_T, chunk, *tables)
+    total: Tensor = _LinearCrossEntropy.apply(hidden_TD, targets_T, chunk or _rows(tables), *tables)
     return total
+
+
+@torch.no_grad()
+def linear_log_probabilities(
+    hidden_TD: Tensor, tables: tuple[Tensor, ...], targets_T: Tensor, chunk: int | None = None
+) -> Tensor:
+    """The log-probability of each target (float32, T), chunk by chunk and without gradients: for scoring."""
+    rows = chunk or _rows(tables)
+    scores = [torch.empty(0, device=hidden_TD.device)]
+    for hidden, targets in zip(hidden_TD.split(rows), targets_T[:, None].split(rows), strict=True):
+        logits = _logits(hidden, tables)
+        scores.append((logits.gather(1, targets) - logits.logsumexp(-1, keepdim=True))[:, 0])
+    return torch.cat(scores)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_TD: Tensor, targets_T: Tensor, chunk: int, *tables: Tensor) -> Tensor:
         wants_hidden, wants_tables = ctx.needs_input_grad[0], ctx.needs_input_grad[3:]
-        hidden_grad = torch.empty_like(hidden_TD) if wants_hidden else None
-        table_grads = [torch.zeros_like(t) if wanted else None for t, wanted in zip(tables, wants_tables, strict=True)]
+        hidden_grads: list[Tensor] = []
+        table_grads = [
+            torch.zeros_like(table, dtype=torch.float32) if wanted else None  # sums over chunks need the precision
+            for table, wanted in zip(tables, wants_tables, strict=True)
+        ]
         total = torch.zeros((), dtype=torch.float32, device=hidden_TD.device)
-        for start in range(0, len(targets_T), chunk):
-            rows = slice(start, start + chunk)
-            logits = torch.cat([F.linear(hidden_TD[rows], table) for table in tables], -1).float()
+        for hidden, targets in zip(hidden_TD.split(chunk), targets_T[:, None].split(chunk), strict=True):
+            logits = _logits(hidden, tables)
             normaliser = logits.logsumexp(-1, keepdim=True)
-            total += (normaliser - logits.gather(1, targets_T[rows, None])).sum()
-            if not wants_hidden and not any(wants_tables):
-                continue
-            logits.sub_(normaliser).exp_()  # from here on the gradient: softmax minus one at the target
-            logits.scatter_add_(1, targets_T[rows, None], torch.full_like(normaliser, -1.0))
-            parts = logits.to(hidden_TD.dtype).split([len(table) for table in tables], -1)
-            if hidden_grad is not None:
-                torch.mm(parts[0], tables[0], out=hidden_grad[rows])
-                for part, table in zip(parts[1:], tables[1:], strict=True):
-                    hidden_grad[rows].addmm_(part, table)
+            total += (normaliser - logits.gather(1, targets)).sum()
+            # from here on `logits` is its own gradient: softmax, minus one at the target
+            logits.sub_(normaliser).exp_().scatter_add_(1, targets, torch.full_like(normaliser, -1.0))
+            parts = logits.to(hidden.dtype).split([len(table) for table in tables], -1)
+            if wants_hidden:
+                pieces = (part @ table.to(part.dtype) for part, table in zip(parts, tables, strict=True))
+                hidden_grads.append(functools.reduce(torch.add, pieces))
             for part, grad in zip(parts, table_grads, strict=True):
                 if grad is not None:
-                    grad.addmm_(part.T, hidden_TD[rows])
-        ctx.save_for_backward(hidden_grad, *table_grads)
+                    _add_product(grad, part.T, hidden)
+        ctx.dtypes = [table.dtype for table in tables]
+        ctx.save_for_backward(torch.cat(hidden_grads) if hidden_grads else torch.zeros_like(hidden_TD), *table_grads)
         return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, *tables = (saved if saved is None else saved * grad.to(saved.dtype) for saved in ctx.saved_tensors)
-        return hidden, None, None, *tables
+        hidden_grad, *table_grads = ctx.saved_tensors
+        scaled = [
+            None if saved is None else (saved * grad).to(dtype)
+            for saved, dtype in zip(table_grads, ctx.dtypes, strict=True)
+        ]
+        return hidden_grad * grad.to(hidden_grad.dtype), None, None, *scaled
 
 
-@torch.no_grad()
-def linear_log_probabilities(
-    hidden_TD: Tensor, tables: tuple[Tensor, ...], targets_T: Tensor, chunk: int = CHUNK
-) -> Tensor:
-    """The log-probability of each target (float32, T), chunk by chunk and without gradients: for scoring."""
-    scores = [torch.empty(0, device=hidden_TD.device)]
-    for start in range(0, len(targets_T), chunk):
-        rows = slice(start, start + chunk)
-        logits = torch.cat([F.linear(hidden_TD[rows], table) for table in tables], -1).float()
-        scores.append(logits.gather(1, targets_T[rows, None])[:, 0] - logits.logsumexp(-1))
-    return torch.cat(scores)
+def _rows(tables: tuple[Tensor, ...]) -> int:
+    return max(CHUNK // sum(map(len, tables)), 1)
+
+
+def _logits(hidden_TD: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
+    return torch.cat([hidden_TD @ table.to(hidden_TD.dtype).T for table in tables], -1).float()
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right, without a temporary where the types allow it."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hypothesis
 import pytest
 import torch
+import torch.nn.attention.varlen
 from hypothesis import strategies as st
+from torch import Tensor
 
-from lorgnette.model.attention import _pieces, attention, dense_attention
+from lorgnette.model.attention import _pieces, attention, dense_attention, varlen
 from lorgnette.model.batch import Spans
 
 CASES = {
@@ -87,6 +89,46 @@ def test_any_spans_equal_dense(lengths: list, causal: bool, window: int | None) 
     torch.testing.assert_close(
         attention(q, k, v, queries, keys, **how), dense_attention(q, k, v, queries, keys, **how), atol=1e-5, rtol=1e-5
     )
+
+
+def kernel(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_starts: Tensor,
+    key_starts: Tensor,
+    longest_query: int,
+    longest_key: int,
+    *,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+    seqused_k: Tensor | None,
+) -> Tensor:
+    """What torch documents of `varlen_attn`, in plain steps, for a machine without its kernels."""
+    assert enable_gqa == (query.shape[1] != key.shape[1])
+    out = torch.empty_like(query)
+    for index in range(len(query_starts) - 1):
+        rows, start = slice(*query_starts[index : index + 2]), int(key_starts[index])
+        count = int(key_starts[index + 1]) - start if seqused_k is None else int(seqused_k[index])
+        assert rows.stop - rows.start <= longest_query
+        assert count <= longest_key
+        k, v = (x[start : start + count].repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
+        offset = torch.arange(count)[None] - torch.arange(count - int(rows.stop - rows.start), count)[:, None]
+        left, right = window_size
+        hidden = torch.zeros_like(offset, dtype=torch.bool)
+        hidden |= (offset > right) if right >= 0 else False
+        hidden |= (offset < -left) if left >= 0 else False
+        scores = torch.einsum("thn,shn->hts", query[rows], k) * query.shape[-1] ** -0.5
+        out[rows] = torch.einsum("hts,shn->thn", scores.masked_fill(hidden, float("-inf")).softmax(-1), v)
+    return out
+
+
+@pytest.mark.parametrize(("queries", "keys", "how"), CASES.values(), ids=CASES)
+def test_kernels_are_asked_for_the_same(monkeypatch, queries: tuple, keys: tuple, how: dict) -> None:
+    monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", kernel)
+    spans, how = (Spans(queries), Spans(keys)), {"causal": False, "window": None} | how
+    q, k, v = (torch.randn(span.total, heads, 8) for span, heads in zip((*spans, spans[1]), (4, 2, 2), strict=True))
+    torch.testing.assert_close(varlen(q, k, v, *spans, **how), dense_attention(q, k, v, *spans, **how))
 
 
 def test_spans_see_only_themselves() -> None:

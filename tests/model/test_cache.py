@@ -6,7 +6,10 @@ import dataclasses
 
 import pytest
 import torch
+from torch import Tensor
 
+import lorgnette.model.cache
+from lorgnette.model.attention import dense_attention
 from lorgnette.model.batch import Batch, Spans
 from lorgnette.model.cache import Cache
 
@@ -47,6 +50,30 @@ def test_cached_equals_full(tiny, window: int | None, kv_heads: int) -> None:
             full = model(extended(batch, new), want="last").logits
             torch.testing.assert_close(cached, full, atol=1e-5, rtol=1e-5)
     assert cache.lengths == tuple(length + 5 for length in batch.documents.lengths)
+
+
+def test_kernels_are_asked_for_the_same(tiny, monkeypatch) -> None:
+    """The path of CUDA's kernels, which read the rows of the cache in place, with their oracle in their stead."""
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor, queries: Spans, rows: Spans, *, used: Spans, **how: object) -> Tensor:
+        slots = [torch.arange(start, start + count) for start, count in zip(rows.starts, used.lengths, strict=False)]
+        kept = torch.cat(slots)
+        return dense_attention(q, k[kept], v[kept], queries, used, **how)
+
+    config = tiny.config(language={"sliding_window": 9})
+    model, batch = tiny.model(config), tiny.batch(config, DOCUMENTS)
+    steps = []
+    for patched in (False, True):
+        monkeypatch.setattr(lorgnette.model.cache, "has_varlen", lambda _, patched=patched: patched)
+        monkeypatch.setattr(lorgnette.model.cache, "varlen", kernel)
+        cache = Cache(config, reserve=2)
+        with torch.no_grad():
+            steps.append([model(batch, want="last", cache=cache).logits])
+            for step in range(4):
+                following = cache.next(torch.arange(4) + step)
+                steps[-1].append(model(following, want="last", cache=cache).logits)
+    for ours, theirs in zip(*steps, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 def test_finished_documents_leave(tiny) -> None:

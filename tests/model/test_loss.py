@@ -40,6 +40,26 @@ def test_nothing_learned_is_zero_and_finite() -> None:
     assert table.grad.abs().max() == 0
 
 
+def test_half_precision() -> None:
+    """bfloat16 states against float32 and bfloat16 rows: gradients of each in its own type, near the exact ones."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(40, 16, generator=generator).bfloat16().requires_grad_()
+    tables = (
+        torch.randn(30, 16, generator=generator).bfloat16().requires_grad_(),
+        torch.randn(2, 16, generator=generator).requires_grad_(),
+    )
+    targets = torch.randint(0, 32, (40,), generator=generator)
+    fast = linear_cross_entropy(hidden, tables, targets, 7)
+    exact = [x.detach().float().requires_grad_() for x in (hidden, *tables)]
+    slow = F.cross_entropy(exact[0] @ torch.cat(exact[1:]).T, targets, reduction="sum")
+    assert fast.dtype == torch.float32
+    torch.testing.assert_close(fast, slow, atol=0.5, rtol=0.01)
+    found, wanted = torch.autograd.grad(fast, (hidden, *tables)), torch.autograd.grad(slow, exact)
+    for ours, theirs, tensor in zip(found, wanted, (hidden, *tables), strict=True):
+        assert ours.dtype == tensor.dtype
+        assert (ours.float() - theirs).norm() <= 0.02 * theirs.norm()
+
+
 def test_never_holds_the_logits() -> None:
     """512 x 4096 logits would be 8 MiB; forward and backward allocate far less at once."""
     hidden, table = torch.randn(512, 8, requires_grad=True), torch.randn(4096, 8, requires_grad=True)
