@@ -205,11 +205,11 @@ def _resized(image: PIL.Image.Image, width: int, height: int) -> list[np.ndarray
     """Red, green and blue of the resized image, each height x width; the pixels of upstream's PIL backend."""
     if image.size != (width, height):
         image = image.resize((width, height), PIL.Image.Resampling.BILINEAR)
-    return [np.asarray(band) for band in image.split()]
+    return [np.frombuffer(image.tobytes("raw", band), np.uint8).reshape(height, width) for band in "RGB"]
 
 
 def _resized_fast(image: PIL.Image.Image, width: int, height: int) -> list[np.ndarray]:
-    """As `_resized`, by torch's vector instructions: a pixel in a hundred differs, by a grey level or two."""
+    """As `_resized`, by torch's vector instructions: a value in a thousand differs, by a grey level or two."""
     if image.size == (width, height):
         return _resized(image, width, height)
     image_1CHW = torch.utils.dlpack.from_dlpack(np.asarray(image)).permute(2, 0, 1)[None]

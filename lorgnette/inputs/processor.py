@@ -94,7 +94,10 @@ class Processor:
         return cls(tokenizer, images, visual_tokens, _read_template(folder, values, tokenizer), mean, std)
 
     def save(self, folder: str | Path) -> None:
-        """Write the files that `load` reads; transformers' AutoProcessor opens them as an Idefics2Processor."""
+        """Write the files that `load` reads; transformers' AutoProcessor opens them as an Idefics2Processor.
+
+        What upstream has no setting for (`keep_aspect`, `positions: exact`) is kept for us, and not obeyed there.
+        """
         folder = Path(folder)
         self.tokenizer.save(folder)
         pictures = {
