@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lorgnette.infer.generate import end_tokens, generate
+from lorgnette.infer.generate import end_tokens, evaluating, generate
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.render import Rendered
@@ -56,7 +56,8 @@ class ModelAnswerer:
         What a prompt's candidates share, images first of all, is computed once.
         """
         asked = [(sample, texts) for sample, texts in zip(samples, candidates, strict=True) if texts]
-        scores = (row for chunk in _chunks(asked, self.batch_size) for row in self._score(chunk))
+        with evaluating(self.model):
+            scores = iter([row for chunk in _chunks(asked, self.batch_size) for row in self._score(chunk)])
         return [next(scores) if texts else [] for texts in candidates]
 
     def _score(self, pairs: Sequence[tuple[Sample, Sequence[str]]]) -> list[list[float]]:

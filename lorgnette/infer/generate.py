@@ -6,6 +6,7 @@ same without a cache, one prompt at a time, and tests hold this to it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -78,9 +79,14 @@ def stream(
     split: bool | None = None,
 ) -> Iterator[Piece]:
     """As `generate`, but yields text as soon as it is certain: whole characters, none of which begin a stop string."""
-    if not samples:
-        return
-    settings = settings or GenerationConfig()
+    if samples:
+        with evaluating(model):
+            yield from _stream(model, processor, samples, settings or GenerationConfig(), split)
+
+
+def _stream(
+    model: VLM, processor: Processor, samples: Sequence[Sample], settings: GenerationConfig, split: bool | None
+) -> Iterator[Piece]:
     batch = processor(samples, add_generation_prompt=True, split=split).to(model.device)
     prompts = [prompt.tolist() for prompt in batch.tokens_T.split(list(batch.documents.lengths))]
     answers = [
@@ -104,6 +110,17 @@ def stream(
         live, tokens = [live[row] for row in rows], [tokens[row] for row in rows]
         step = cache.next(torch.tensor(tokens, device=model.device))
         logits_BK = model(step, want="last", cache=cache, visual_VD=no_images).logits
+
+
+@contextlib.contextmanager
+def evaluating(model: VLM) -> Iterator[None]:
+    """Without dropout, and each document by itself, whatever the model is doing otherwise."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def end_tokens(processor: Processor) -> frozenset[int]:

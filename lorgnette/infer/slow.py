@@ -6,7 +6,7 @@ import dataclasses
 
 import torch
 
-from lorgnette.infer.generate import Generation, decoder_of, end_tokens, slot_tokens
+from lorgnette.infer.generate import Generation, decoder_of, end_tokens, evaluating, slot_tokens
 from lorgnette.infer.sampling import GenerationConfig, Sampler
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.batch import IGNORED, Batch, Spans
@@ -24,7 +24,8 @@ def generate_slow(
     sampler, ends = Sampler(settings, [prompt], banned=slot_tokens(processor)), end_tokens(processor)
     decode, tokens = decoder_of(processor, sample.is_chat), list[int]()
     while len(tokens) < settings.max_tokens:
-        logits_BK = model(batch, want="last").logits
+        with evaluating(model):
+            logits_BK = model(batch, want="last").logits
         (token,) = sampler.choose(logits_BK, [0])
         tokens.append(token)
         text = decode([token for token in tokens if token not in ends])

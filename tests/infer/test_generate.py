@@ -210,6 +210,22 @@ def test_training_goes_on_after_generation(processor: Processor) -> None:
     assert model.language.embedding.table.grad is not None
 
 
+def test_a_model_in_training_answers_as_one_that_is_not(processor: Processor) -> None:
+    """With the original code's cross-document attention, prompts in training mode would see each other."""
+    config = tiny_config().model_copy(update={"isolate_documents": False})
+    model = tiny_model(config, seed=1)
+    settings = GenerationConfig(max_tokens=8)
+    expected = generate(model, processor, SAMPLES, settings)
+    model.train()
+    assert generate(model, processor, SAMPLES, settings) == expected
+    assert [generate_slow(model, processor, sample, settings) for sample in SAMPLES] == expected
+    assert model.training, "and it goes on training"
+    pieces = stream(model, processor, SAMPLES, settings)
+    next(pieces)
+    pieces.close()
+    assert model.training
+
+
 def test_a_broken_image_is_named(model: VLM, processor: Processor) -> None:
     sample = Sample((Turn("user"), Image(b"no image"), Text("?")), {"name": "row 7"})
     with pytest.raises(ImageError, match="row 7, image 1"):
