@@ -66,6 +66,16 @@ class PerceiverConfig(Settings):
         return self
 
 
+ROPE_SCALINGS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "yarn": ("factor", "original_max_position_embeddings"),
+}
+"""Known ways to stretch rotary positions, and the numbers that each needs."""
+
+
 class LanguageConfig(Settings):
     """A decoder of the Llama family. Defaults are Mistral-7B-v0.1."""
 
@@ -97,6 +107,17 @@ class LanguageConfig(Settings):
             raise ValueError(f"{self.heads} query heads cannot share {self.kv_heads} key-value heads evenly")
         if self.head_width % 2:
             raise ValueError(f"head_width {self.head_width} is odd, but rotary positions turn pairs")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _rope_is_known(self) -> LanguageConfig:
+        scaling = self.rope_scaling or {}
+        kind = scaling.get("rope_type", "default")
+        if kind not in ROPE_SCALINGS:
+            raise ValueError(f"rope_type {kind!r} is unknown; use one of {', '.join(ROPE_SCALINGS)}")
+        missing = [name for name in ROPE_SCALINGS[str(kind)] if not isinstance(scaling.get(name), float | int)]
+        if missing:
+            raise ValueError(f"rope_type {kind!r} needs the number {', '.join(missing)} in rope_scaling")
         return self
 
 

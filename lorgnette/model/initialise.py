@@ -21,7 +21,7 @@ def initialise(model: nn.Module, seed: int) -> None:
         else:
             generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
             std = deviation(name, parameter.shape[-1], depths[name.split(".")[0]])
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+            parameter.copy_(torch.empty(parameter.shape).normal_(std=std, generator=generator))
 
 
 def deviation(name: str, fan_in: int, depth: int) -> float:
@@ -29,8 +29,11 @@ def deviation(name: str, fan_in: int, depth: int) -> float:
 
     Linear layers there: sqrt(0.4 / fan in), with twice the fan in for `down` and 2 x depth times for an attention's
     `output`; latents and token rows: sqrt(1 / width). The vision encoder, never trained from nothing there, keeps the
-    variance of its input: sqrt(1 / fan in), its positions sqrt(1 / width).
+    variance of its input: sqrt(1 / fan in). Its positions are half as strong as its patches, whose variance is 1: at
+    sqrt(1 / width) a small model does not find out where things are for very long (docs/notebook.md).
     """
+    if name.endswith("position_embedding.weight"):
+        return 0.5
     if re.search(r"\.(latents|table|extra)$", name) or name.startswith("vision."):
         return (1.0 / fan_in) ** 0.5
     factor = 2.0 * depth if name.endswith("attention.output.weight") else 2.0 if name.endswith("down.weight") else 1.0

@@ -8,10 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lorgnette.errors import DataError, SettingsError
+from lorgnette.errors import DataError
 from lorgnette.model.config import LanguageConfig
-
-Scaling = dict[str, float | str]
 
 
 def rotation(config: LanguageConfig, positions_T: Tensor, longest: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -20,10 +18,7 @@ def rotation(config: LanguageConfig, positions_T: Tensor, longest: int, dtype: t
     longest: an upper bound on the positions, known to the host.
     Raises: DataError where `dynamic` scaling would begin: it would turn new keys by other angles than cached ones.
     """
-    scaling = config.rope_scaling or {}
-    kind = scaling.get("rope_type", "default")
-    if kind not in SCALINGS:
-        raise SettingsError(f"language.rope_scaling: rope_type {kind!r} is unknown; use one of {', '.join(SCALINGS)}")
+    kind = (config.rope_scaling or {}).get("rope_type", "default")
     if kind == "dynamic" and longest > config.max_positions:
         raise DataError(f"a document of {longest} tokens exceeds the {config.max_positions} positions of this model")
     pairs = torch.arange(0, config.head_width, 2, dtype=torch.float32, device=positions_T.device)
@@ -80,8 +75,5 @@ SCALINGS: dict[str, Callable[[Tensor, LanguageConfig], tuple[Tensor, float]]] = 
 }
 
 
-def _setting(config: LanguageConfig, name: str, default: float | None = None) -> float:
-    value = (config.rope_scaling or {}).get(name, default)
-    if value is None:
-        raise SettingsError(f"language.rope_scaling: {name} is missing")
-    return float(value)
+def _setting(config: LanguageConfig, name: str, default: float = 0.0) -> float:
+    return float((config.rope_scaling or {}).get(name, default))  # the settings have checked what must be there

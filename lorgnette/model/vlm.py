@@ -43,14 +43,16 @@ class VLM(nn.Module):
     """A vision-language model (Idefics2, paper §3.2). It knows neither tokenizer nor file format."""
 
     def __init__(self, config: VLMConfig):
-        """Build it under `torch.device("meta")` to get the shapes alone, then `initialise` or load weights."""
+        """Random weights, as of `initialise(0)`; shapes alone under `torch.device("meta")`."""
         super().__init__()
         self.config = config
-        self.vision = VisionEncoder(config.vision)
-        self.connector = Connector(config.connector, config.vision.width, config.language.width)
-        self.language = Decoder(config.language, config.extra_vocabulary)
-        if self.device.type != "meta":
-            self.initialise(0)
+        device = torch.get_default_device()
+        with torch.device("meta"):  # so that no weight is drawn twice
+            self.vision = VisionEncoder(config.vision)
+            self.connector = Connector(config.connector, config.vision.width, config.language.width)
+            self.language = Decoder(config.language, config.extra_vocabulary)
+        if device.type != "meta":
+            self.initialise(0, device)
 
     def forward(
         self,
@@ -108,7 +110,7 @@ class VLM(nn.Module):
         return self.connector.latents.device
 
     def initialise(self, seed: int, device: torch.device | str | None = None) -> VLM:
-        """Draw all weights anew, each from `seed` and its name. A model on the meta device moves to `device`."""
+        """Draw all weights anew, each from `seed` and its name, on `device` (where the model is, if None)."""
         if self.device.type == "meta" or device is not None:
             self.to_empty(device=device or "cpu")
         initialise(self, seed)

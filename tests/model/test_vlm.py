@@ -11,6 +11,8 @@ from torch import Tensor
 
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.model.batch import IGNORED, Batch, Spans
+from lorgnette.model.config import ROPE_SCALINGS, LanguageConfig
+from lorgnette.model.rope import SCALINGS
 from lorgnette.model.vlm import VLM
 
 DOCUMENTS = [[(3, 5), (2, 2)], [], [(8, 8)], [(2, 2), (5, 3), (1, 1)], []]
@@ -199,7 +201,8 @@ def test_rope_scalings_are_checked(tiny) -> None:
     long = tiny.config(language={"max_positions": 20, "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}})
     with pytest.raises(DataError, match="30 tokens exceeds the 20 positions"):
         tiny.model(long)(batch)
-    with pytest.raises(SettingsError, match="'spiral' is unknown"):
-        tiny.model(tiny.config(language={"rope_scaling": {"rope_type": "spiral"}}))(batch)
-    with pytest.raises(SettingsError, match="factor is missing"):
-        tiny.model(tiny.config(language={"rope_scaling": {"rope_type": "linear"}}))(batch)
+    with pytest.raises(SettingsError, match="'spiral' is unknown; use one of default, linear, dynamic, llama3, yarn"):
+        LanguageConfig.parse({"rope_scaling": {"rope_type": "spiral"}})
+    with pytest.raises(SettingsError, match="'yarn' needs the number original_max_position_embeddings"):
+        LanguageConfig.parse({"rope_scaling": {"rope_type": "yarn", "factor": 2}})
+    assert set(SCALINGS) == set(ROPE_SCALINGS)
