@@ -74,6 +74,8 @@ ROPE_SCALINGS: dict[str, tuple[str, ...]] = {
     "yarn": ("factor", "original_max_position_embeddings"),
 }
 """Known ways to stretch rotary positions, and the numbers that each needs."""
+ROPE_OPTIONS = {"yarn": ("attention_factor", "beta_fast", "beta_slow")}
+"""Numbers that it may have besides."""
 
 
 class LanguageConfig(Settings):
@@ -118,6 +120,10 @@ class LanguageConfig(Settings):
         missing = [name for name in ROPE_SCALINGS[str(kind)] if not isinstance(scaling.get(name), float | int)]
         if missing:
             raise ValueError(f"rope_type {kind!r} needs the number {', '.join(missing)} in rope_scaling")
+        known = {"rope_type", "original_max_position_embeddings", *ROPE_SCALINGS[str(kind)]}
+        unknown = scaling.keys() - known.union(ROPE_OPTIONS.get(str(kind), ()))
+        if unknown:
+            raise ValueError(f"rope_type {kind!r} of lorgnette knows no {', '.join(sorted(unknown))}")
         return self
 
 

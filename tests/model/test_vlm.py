@@ -205,4 +205,6 @@ def test_rope_scalings_are_checked(tiny) -> None:
         LanguageConfig.parse({"rope_scaling": {"rope_type": "spiral"}})
     with pytest.raises(SettingsError, match="'yarn' needs the number original_max_position_embeddings"):
         LanguageConfig.parse({"rope_scaling": {"rope_type": "yarn", "factor": 2}})
+    with pytest.raises(SettingsError, match="'linear' of lorgnette knows no mscale"):
+        LanguageConfig.parse({"rope_scaling": {"rope_type": "linear", "factor": 2, "mscale": 1}})
     assert set(SCALINGS) == set(ROPE_SCALINGS)
