@@ -94,20 +94,30 @@ def test_transformers_computes_the_same_from_our_folder(tmp_path: Path, language
     assert all(part["relative"] <= 1e-5 for part in parity["parts"].values())
 
 
-def test_transformers_generates_the_same_tokens(tmp_path: Path) -> None:
-    model, processor = tiny_model(seed=3), tiny_processor()
+@pytest.mark.parametrize("name", ["mistral with a window", "qwen2", "tied"])
+def test_transformers_generates_the_same_tokens(tmp_path: Path, name: str) -> None:
+    config = tiny_config(**MODELS[name])
+    model, processor = tiny_model(config, seed=3), tiny_processor(config)
     folder = export(model, processor, tmp_path / "model")
     oracle = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
     reader = transformers.AutoProcessor.from_pretrained(folder)
-    answers = generate(model, processor, SAMPLES[:3], GenerationConfig(max_tokens=24))
-    for sample, answer in zip(SAMPLES, answers, strict=False):
-        images = [image.source for image in sample.images]
-        content = [{"type": "image"}] * len(images) + [{"type": "text", "text": sample.text}]
-        text = reader.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        inputs = reader(text=text, images=[images] if images else None, return_tensors="pt")
-        with torch.no_grad():
-            tokens = oracle.generate(**inputs, max_new_tokens=24, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-        assert answer.tokens == tuple(tokens.tolist())
+    asked = SAMPLES[:3]
+    images = [[image.source for image in sample.images] for sample in asked]
+    contents = [
+        [{"type": "image"}] * len(shown) + [{"type": "text", "text": sample.text}]
+        for shown, sample in zip(images, asked, strict=True)
+    ]
+    texts = [
+        reader.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        for content in contents
+    ]
+    inputs = reader(text=texts, images=images, padding=True, padding_side="left", return_tensors="pt")
+    with torch.no_grad():
+        found = oracle.generate(**inputs, max_new_tokens=24, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+    answers = generate(model, processor, asked, GenerationConfig(max_tokens=24))
+    for answer, tokens in zip(answers, found.tolist(), strict=True):
+        assert list(answer.tokens) == tokens[: len(answer.tokens)]
+        assert set(tokens[len(answer.tokens) :]) <= {processor.tokenizer.pad}
 
 
 def test_a_model_unknown_to_transformers_is_saved_but_not_exported(tmp_path: Path) -> None:
