@@ -47,10 +47,10 @@ class StageConfig(Settings):
     micro_batches: int = pydantic.Field(default=1, ge=1)
     """Packs that a step is computed in; the update is the same for any number."""
     optimiser: Literal["adamw", "muon"] = "adamw"
-    """`muon` for parts that start from random weights: the matrices of their layers learn by Muon, the rest by AdamW."""
+    """`muon` for parts that start from random weights: matrices inside layers learn by Muon, the rest by AdamW."""
     lr: float = pydantic.Field(default=1e-4, gt=0)
     muon_lr: float = pydantic.Field(default=0.02, gt=0)
-    """Peak learning rate of the matrices that Muon trains; a part's own `lr` scales it by `lr`'s ratio to the stage's."""
+    """Peak learning rate of the matrices that Muon trains; a part's own `lr` scales it as it does `lr`."""
     warmup: int = pydantic.Field(default=0, ge=0)
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     final_lr: float = pydantic.Field(default=0.0, ge=0, le=1)

@@ -18,7 +18,7 @@ from lorgnette.files import new_folder, write_json
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands. `step` counts all stages' finished steps; `seconds` is the time trained, over all sittings."""
+    """Where a run stands. `step` counts all stages' finished steps; `seconds` is the time trained, all sittings."""
 
     run: str
     """Digest of the run's settings."""

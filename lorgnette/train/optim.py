@@ -17,9 +17,9 @@ from lorgnette.train.stages import named_parts, part_config
 def build_optimiser(model: VLM, stage: StageConfig) -> torch.optim.Optimizer:
     """The stage's optimiser over every trainable parameter, each in exactly one group.
 
-    A part has a group for what decays, one for what does not (vectors, embeddings and latents, as in the original training
-    code) and, with `muon`, one for the matrices of its layers. A group keeps its names in `names` and its peak learning rate
-    in `peak_lr`.
+    A part has a group for what decays, one for what does not (vectors, embeddings and latents, as in the original
+    training code) and, with `muon`, one for the matrices of its layers. A group keeps its names in `names` and its peak
+    learning rate in `peak_lr`.
     """
     groups: dict[tuple[str, str], dict[str, Any]] = {}
     for part, name, parameter in named_parts(model):
