@@ -10,6 +10,7 @@ import os
 import platform
 import resource
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -71,7 +72,7 @@ def run_demo(
         parameters={part: sum(p.numel() for p in parameters) for part, parameters in model.parts().items()},
         conditions=conditions(),
         settings=run.to_yaml(),
-        chat=f"lorgnette chat --model {shlex.quote(str(folder))}",
+        chat=f"{lorgnette_command()} chat --model {shlex.quote(str(folder))}",
     )
     report = write_report(folder, results)
     print_table(console, results)
@@ -79,6 +80,17 @@ def run_demo(
     console.print(f"Report, with the pictures: {report}", highlight=False, soft_wrap=True)
     console.print(f"Talk to the model: [bold]{results.chat}[/bold]", highlight=False, soft_wrap=True)
     return results
+
+
+def lorgnette_command() -> str:
+    """How to start lorgnette from this folder: by its name where that is on the path, else by where it was started from."""
+    if shutil.which("lorgnette"):
+        return "lorgnette"
+    program = Path(sys.argv[0])
+    if program.name != "lorgnette":
+        return f"{shlex.quote(sys.executable)} -m lorgnette.cli"
+    near = program.is_absolute() and program.is_relative_to(Path.cwd())
+    return shlex.quote(str(program.relative_to(Path.cwd()) if near else program))
 
 
 def demo_task(run: Run) -> Task:
