@@ -52,7 +52,7 @@ def train(
     """Train a recipe's stages, and export the model to FOLDER/model. The same command goes on after a stop."""
     from rich.console import Console
 
-    from lorgnette.hub.export import export
+    from lorgnette.hub.export import save
     from lorgnette.run import Run, find_recipe
     from lorgnette.train.loop import Trainer
 
@@ -60,7 +60,7 @@ def train(
     run = Run.load(find_recipe(recipe), override or [])
     trainer = Trainer(run, folder or Path("runs") / run.name, console)
     model = trainer.train()
-    export(model, trainer.processor, trainer.folder / "model")
+    save(model, trainer.processor, trainer.folder / "model")
     console.print(f"Trained. Talk to it: lorgnette chat --model {trainer.folder}", highlight=False)
 
 

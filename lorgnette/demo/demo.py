@@ -35,7 +35,7 @@ from lorgnette.eval.results import Result
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.task import Task
 from lorgnette.eval.tasks.drawings import drawings
-from lorgnette.hub.export import export
+from lorgnette.hub.export import save
 from lorgnette.infer.answerer import ModelAnswerer
 from lorgnette.run import Run, find_recipe
 from lorgnette.train.log import read_log
@@ -54,7 +54,7 @@ def run_demo(
     _announce(console, trainer)
     before = measure("before", trainer, console)
     model = trainer.train()
-    export(model, trainer.processor, folder / "model")
+    save(model, trainer.processor, folder / "model")
     after = measure("after", trainer, console)
     blind = measure("blind", trainer, console)
     task = demo_task(run)
