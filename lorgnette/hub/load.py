@@ -62,8 +62,12 @@ def find_folder(source: str | Path) -> Path:
     A training run keeps its model in `model/`: the run's own folder will do.
     """
     folder = Path(source).expanduser()
-    if (folder / "run.yaml").is_file() and (folder / "model").is_dir():
+    if (folder / "run.yaml").is_file():
         folder = folder / "model"
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"{folder.parent}: the run has no model yet; the command that began it goes on with it"
+            )
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder}: holds no config.json, so it is not the folder of a checkpoint")

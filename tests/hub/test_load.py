@@ -165,8 +165,10 @@ def test_a_hub_id_is_fetched_without_pickles(upstream: Path, monkeypatch: pytest
 
 
 def test_a_run_is_opened_by_its_own_folder(tmp_path: Path) -> None:
-    export(tiny_model(), tiny_processor(), tmp_path / "model")
     (tmp_path / "run.yaml").write_text("name: run\n")
+    with pytest.raises(CheckpointError, match="the run has no model yet"):
+        load(tmp_path)
+    export(tiny_model(), tiny_processor(), tmp_path / "model")
     assert load(tmp_path)[0].config == tiny_model().config
 
 
