@@ -61,7 +61,7 @@ class Panel:
                 share = (value - low) / (high - low)
             return self.top + self.height * (1 - share)
 
-        parts = [f'<text class="label" x="{LEFT}" y="{self.top - 8}">{escape(title)}</text>']
+        parts = [f'<text class="label end" x="{WIDTH - RIGHT}" y="{self.top - 8}">{escape(title)}</text>']
         for tick in ticks or [low, high]:
             parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
             parts.append(f'<text class="label end" x="{LEFT - 8}" y="{y(tick) + 4:.1f}">{_short(tick)}</text>')
