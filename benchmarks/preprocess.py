@@ -3,9 +3,9 @@
     python benchmarks/preprocess.py [--rounds 15] [--note "..."]
 
 Pictures are mosaics of a public-domain photograph that matplotlib ships, in ten shapes as the web has them and one as a
-phone takes them. All sides take turns on each picture; a side's time for a picture is the processor time of its thread,
-the best of all rounds: on a quiet machine the time on the clock, on a shared one without what others took. A row goes to `benchmarks/results/preprocess.jsonl`. Its figures, in milliseconds
-for a picture of the web:
+phone takes them. All sides take turns on each picture. A side's time for it is the processor time of its thread, the
+best of all rounds: on a quiet machine the time on the clock, on a shared one that without what others took. A row goes
+to `benchmarks/results/preprocess.jsonl`. Its figures, in milliseconds for a picture of the web:
 
     decode        Pillow's JPEG decoder alone: the floor
     exact, fast   ours to patches, by `resize: exact` (bit-equal to upstream's PIL backend) and `resize: fast`

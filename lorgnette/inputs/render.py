@@ -122,7 +122,7 @@ class _Writer:
             ids, offsets = self.tokenizer.encode_with_offsets(f" {text}" if space else text, self.first)
             self.tokens.extend(ids)
             self.learn.extend(_learned(self.texts, offsets, start=int(space)))
-            self.after_image, self.first = False, False
+            self.first = False
         self.texts = []
 
 

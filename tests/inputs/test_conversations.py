@@ -9,7 +9,7 @@ from transformers import AutoProcessor
 
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.template import IDEFICS2_TEMPLATE, JinjaTemplate
-from lorgnette.sample import Sample
+from lorgnette.sample import Image, Sample, Text
 from tests.inputs.conftest import noise, old_checkpoint
 
 I = "an image"  # noqa: E741
@@ -137,6 +137,28 @@ def test_answers_and_their_ends_are_learned(processor, conversation):
     learned = processor.tokenizer.decode(rendered.tokens_T[rendered.learn_T], keep_special=True)
     assert learned == expected
     assert processor.image_token not in rendered.tokens_T[rendered.learn_T]
+
+
+DOCUMENTS = [
+    ["A red ball."],
+    [I, "A red ball."],
+    [I, "\nA red ball."],
+    [I, "<b>A red ball.</b>"],
+    ["Before", I, "after", I],
+    [" one", I, I, "\ntwo"],
+]
+
+
+@pytest.mark.parametrize("parts", DOCUMENTS, ids=[str(number) for number in range(len(DOCUMENTS))])
+def test_ids_of_documents_are_upstreams(both, parts):
+    ours, upstream = both
+    picture = noise(40, 30)
+    sample = Sample(tuple(Image(picture) if part is I else Text(part) for part in parts))
+    text = "".join("<image>" if part is I else part for part in parts)
+    images = [picture] * len(sample.images)
+    expected = upstream(text=text, images=[images] if images else None)["input_ids"][0]
+    assert ours.render(sample, add_generation_prompt=True).tokens_T.tolist() == expected
+    assert ours.render(sample).tokens_T.tolist() == [*expected, ours.tokenizer.eos]
 
 
 LITERALS = ["<image>", "<fake_token_around_image>", "<end_of_utterance>", "<s>", "</s>"]

@@ -70,9 +70,8 @@ def damaged_files(draw) -> bytes:
     return bytes(content[:end]) + draw(st.binary(max_size=8))
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(damaged_files() | st.builds(bytes.__add__, st.sampled_from(MAGIC), st.binary(max_size=300)))
 def test_image_bytes(content):
     for config in (PATCHES, PATCHES.model_copy(update={"resize": "fast"})):
@@ -113,8 +112,7 @@ bad_messages = junk | st.fixed_dictionaries(
 )
 
 
-@pytest.mark.timeout(120)
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(conversation=st.lists(messages, max_size=4), generate=st.booleans(), split=st.booleans())
 def test_every_conversation_is_rendered_and_packed(processor, conversation, generate, split):
     sample = Sample.from_messages(conversation)
@@ -128,8 +126,7 @@ def test_every_conversation_is_rendered_and_packed(processor, conversation, gene
         assert again.learn_T.tolist() == rendered.learn_T.tolist()
 
 
-@pytest.mark.timeout(120)
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(conversation=junk | st.lists(messages | bad_messages, max_size=3))
 def test_ill_formed_conversations_are_refused(processor, conversation):
     with contextlib.suppress(LorgnetteError):
@@ -145,8 +142,7 @@ def folder(tmp_path_factory):
     return old_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
-@pytest.mark.timeout(120)
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(
     file=st.sampled_from(["processor_config.json", "preprocessor_config.json", "config.json", "lorgnette.json"]),
     values=st.dictionaries(st.sampled_from([*FIELDS, "images", "special", "vision_config"]), junk),
@@ -163,7 +159,6 @@ def test_checkpoint_folders(folder, file, values):
             (folder / file).write_bytes(before)
 
 
-@pytest.mark.timeout(120)
 @settings(max_examples=60)
 @given(
     at=st.integers(0, 10**6),

@@ -104,6 +104,12 @@ def test_targets_are_the_next_learned_tokens(processor):
     assert batch.patches_PC.dtype == torch.uint8
 
 
+def test_a_document_never_predicts_the_next_one(processor):
+    tokens = np.array([5, 6, 7])
+    one = Rendered(tokens, np.ones(3, dtype=bool), (), "all learned")
+    assert processor.pack([one, one]).targets_T.tolist() == [6, 7, IGNORED, 6, 7, IGNORED]
+
+
 def test_no_element_is_padding(processor):
     batch = processor(samples())
     assert batch.documents.total == len(batch.tokens_T) == len(batch.targets_T) == len(batch.positions_T)

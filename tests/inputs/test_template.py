@@ -82,6 +82,12 @@ def test_a_template_may_put_images_first(tokenizer):
     assert [piece for piece in pieces if isinstance(piece, Image)] == list(sample.images)
 
 
+def test_only_the_token_that_closes_a_turn_is_learned(tokenizer):
+    template = STRINGS.replace("{{ bos_token }}", "").replace("{{ ' '", "{{ bos_token + ' '")
+    sample = Sample((*conversation().segments, Turn("assistant"), Text("Not learned.")))
+    assert written(template, sample, tokenizer).endswith("<s>[ ][ Left \n][</s>]<s> Not learned.</s>")
+
+
 def test_an_empty_turn_is_written():
     pieces = Idefics2Template().pieces(Sample((Turn("user"), Turn("assistant"))))
     assert pieces[:4] == [Text("User:"), Text(" "), Special("<end_of_utterance>"), Text("\n")]
