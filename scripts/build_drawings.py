@@ -3,7 +3,7 @@
     apt-get download openclipart-svg && dpkg-deb -x openclipart-svg_*.deb openclipart
     python scripts/build_drawings.py openclipart/usr/share/openclipart/svg
 
-It needs cairosvg, defusedxml, numpy, pillow, pyarrow, pyyaml. The same versions of cairo, Pillow and the package give
+It needs cairosvg, numpy, pillow, pyarrow, pyyaml. The same versions of cairo, Pillow and the package give
 the same bytes; the ledger beside the parquet file records them, with what was refused and why. Rendering takes
 about six minutes on two cores; `--work` keeps the rendered pictures, so that a second run takes a minute. Which folder
 means which category, what is left out, and how much is kept of large series stands in build_drawings.yaml.
@@ -24,8 +24,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cairocffi
-import cairosvg
 import numpy as np
 import PIL.features
 import PIL.Image
@@ -187,11 +185,15 @@ def assign_splits(drawings: Sequence[Drawing]) -> None:
     counts: dict[str, Counter[str]] = {}
     for path in sorted(groups, key=lambda path: (stratum(path), order(path))):
         members = groups[path]
-        have = counts.setdefault(stratum(path)[0], Counter())
-        total = sum(have.values()) + len(members)
-        lack = {split: share * total / 100 - have[split] for split, share in SPLITS.items()}
-        split = "train" if len(members) > 12 else max(lack, key=lambda name: lack[name] / SPLITS[name])
-        have[split] += len(members)
+        kinds = [counts.setdefault(f"{key} {value}", Counter()) for key, value in zip("ab", stratum(path), strict=True)]
+
+        def lack(split: str, kinds: list[Counter[str]] = kinds, size: int = len(members)) -> float:
+            """How far the split is behind its share, of the category and of the colour."""
+            return sum(kind.total() + size - kind[split] * 100 / SPLITS[split] for kind in kinds)
+
+        split = "train" if len(members) > 12 else max(SPLITS, key=lack)
+        for kind in kinds:
+            kind[split] += len(members)
         for drawing in members:
             drawing.split = split
 
@@ -256,6 +258,9 @@ def write_table(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 def versions() -> dict[str, str]:
     """What the bytes of the pictures depend on."""
+    import cairocffi
+    import cairosvg
+
     return {
         "package": PACKAGE,
         "cairosvg": cairosvg.__version__,
@@ -273,8 +278,12 @@ def build(
     """All steps: read, refuse, name, group, split. Returns the rows and the ledger."""
     if work:
         work.mkdir(parents=True, exist_ok=True)
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        read = pool.map(_read_one, [(root, path, work) for path in paths], chunksize=16)
+    tasks = [(root, path, work) for path in paths]
+    if jobs > 1:
+        with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+            read = pool.map(_read_one, tasks, chunksize=16)
+    else:
+        read = [_read_one(task) for task in tasks]
     drawings = [drawing for drawing, _ in read]
     images = {drawing.path: image for drawing, image in read}
     refuse_by_rule(drawings, rules)
@@ -296,7 +305,6 @@ def build(
         "read": len(drawings),
         "kept": len(kept),
         "refused": dict(sorted(refused.items())),
-        "made_with": versions(),
     }
     return [row(drawing, images[drawing.path]) for drawing in kept], ledger
 
@@ -313,6 +321,7 @@ def main() -> None:
     if not paths:
         parser.error(f"{options.root} holds no SVG file; give the package's folder usr/share/openclipart/svg")
     rows, ledger = build(options.root, paths, rules, options.work, options.jobs)
+    ledger["made_with"] = versions()
     write_table(rows, options.out / "drawings.parquet")
     (options.out / "drawings.ledger.json").write_text(json.dumps(ledger, indent=2, sort_keys=True) + "\n")
     print(json.dumps(ledger, indent=2, sort_keys=True))

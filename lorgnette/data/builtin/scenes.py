@@ -149,13 +149,14 @@ def arrange(
         fill = rng.uniform(0.72, 0.96)
         w, h = fit(row.width, row.height, int(cell_width * fill), int(cell_height * fill))
         middle = cell_width * (cell % grid.columns + 0.5), cell_height * (cell // grid.columns + 0.5)
-        left = _jittered(rng, middle[0], w, cell_width)
-        top = _jittered(rng, middle[1], h, cell_height)
+        left = _jittered(rng, middle[0], w, cell_width, width)
+        top = _jittered(rng, middle[1], h, cell_height, height)
         placed.append(Placed(index, (left, top, left + w, top + h), places[cell], row))
     return Scene(width, height, random_background(rng), tuple(placed))
 
 
-def _jittered(rng: random.Random, middle: float, side: int, cell: float) -> int:
-    """Where a drawing of `side` pixels starts: its centre at most an eighth of the cell from the cell's middle."""
-    slack = min((cell - side) / 2, cell / 8)
+def _jittered(rng: random.Random, middle: float, side: int, cell: float, canvas: int) -> int:
+    """Where a drawing of `side` pixels starts: its centre a little off the cell's middle (an eighth of the cell, and a
+    sixteenth of the canvas, at most)."""
+    slack = min((cell - side) / 2, cell / 8, canvas / 16)
     return int(middle - side / 2 + rng.uniform(-slack, slack))

@@ -70,30 +70,35 @@ class QuestionSource:
         drawings(split)
 
     def __getitem__(self, index: int) -> Sample:
-        """Sample `index`. Its first question leads: the scene was made for it, and over the samples every kind, every
-        form of the kind and every answer of the form takes its turn. Further questions are what else the scene allows.
+        """Sample `index`: the picture, then questions and answers in turn. `meta` is what `describe` returns."""
+        meta = self.describe(index)
+        segments: list[Segment] = [Turn("user"), Image(meta["scene"].draw(drawings(self.split)))]
+        for number, turn in enumerate(meta["turns"]):
+            segments += [Turn("user")] * (number > 0)
+            segments += [Text(turn["question"]), Turn("assistant"), Text(turn["answer"], learn=True)]
+        return Sample(tuple(segments), meta)
 
-        `meta` holds `kind`, `form`, `question` and `answer` of the first question, the same for all questions in
-        `turns`, the drawings' ids, and the scene.
+    def describe(self, index: int) -> dict[str, Any]:
+        """All of sample `index` but the picture. Its first question leads: the scene was made for it, and over the
+        samples every kind, every form of the kind and every answer of the form takes its turn. Further questions are
+        what else the scene allows.
+
+        Returns `kind`, `form`, `question` and `answer` of the first question; the same for all questions in `turns`;
+        the ids of the `drawings`; and the `scene`.
         """
         form, number = self._turn(index)
         rng = random.Random(f"questions {self.seed} {self.split} {index}")
-        order = decks(self.split, self.seed)
-        made = Composer(order, self.side).compose(form, number, rng)
+        made = Composer(decks(self.split, self.seed), self.side).compose(form, number, rng)
         asked = [(form, made.filled, made.answer)]
         if self.turns > 1:
             asked += self._more(made.scene, asked[0], rng)
-        segments: list[Segment] = [Turn("user"), Image(made.scene.draw(order.drawings))]
-        turns: list[dict[str, str]] = []
+        turns = []
         for form, filled, answer in asked:
             question = rng.choice(form.wordings).format(**filled)
-            if turns:
-                segments.append(Turn("user"))
-            segments += [Text(question), Turn("assistant"), Text(answer, learn=True)]
             turns.append({"kind": form.kind, "form": form.name, "question": question, "answer": answer})
         name = f"questions/{self.split}/{self.seed}/{index}"
         ids = [thing.drawing.id for thing in made.scene.placed]
-        return Sample(tuple(segments), {"name": name, **turns[0], "drawings": ids, "scene": made.scene, "turns": turns})
+        return {"name": name, **turns[0], "drawings": ids, "scene": made.scene, "turns": turns}
 
     def _turn(self, index: int) -> tuple[Form, int]:
         """Which form leads sample `index`, and how many samples it led before: kinds and their forms take turns."""
