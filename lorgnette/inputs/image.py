@@ -38,7 +38,7 @@ EXTERNAL_FORMATS = frozenset({"EPS"})
 """Formats that Pillow opens by running another program on the file; never done for an image of unknown origin."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Patches:
     """One image, or one crop of it, as the vision encoder takes it. Patches go row by row from the top left."""
 

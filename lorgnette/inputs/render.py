@@ -17,7 +17,7 @@ from lorgnette.model.batch import IGNORED, Batch, Spans
 from lorgnette.sample import Image, Sample, Text, Turn
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rendered:
     """One sample as the model reads it, before it is packed with others."""
 

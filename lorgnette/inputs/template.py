@@ -144,6 +144,9 @@ class JinjaTemplate:
         environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
         return environment.from_string(self.source)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return JinjaTemplate, (self.source, self.tokenizer)  # a compiled template cannot go to another process
+
     def _run(self, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
         variables = {"tools": None, "documents": None, **self.tokenizer.named_tokens}
         return self._compiled.render(messages=messages, add_generation_prompt=add_generation_prompt, **variables)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from lorgnette.errors import CheckpointError
@@ -86,6 +88,12 @@ def test_only_the_token_that_closes_a_turn_is_learned(tokenizer):
     template = STRINGS.replace("{{ bos_token }}", "").replace("{{ ' '", "{{ bos_token + ' '")
     sample = Sample((*conversation().segments, Turn("assistant"), Text("Not learned.")))
     assert written(template, sample, tokenizer).endswith("<s>[ ][ Left \n][</s>]<s> Not learned.</s>")
+
+
+def test_a_used_template_goes_to_another_process(tokenizer):
+    template = JinjaTemplate(CHATML, tokenizer)
+    pieces = template.pieces(conversation())
+    assert len(pickle.loads(pickle.dumps(template)).pieces(conversation())) == len(pieces)
 
 
 def test_an_empty_turn_is_written():
