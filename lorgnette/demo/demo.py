@@ -83,7 +83,7 @@ def run_demo(
 
 
 def lorgnette_command() -> str:
-    """How to start lorgnette from this folder: by its name where that is on the path, else by where it was started from."""
+    """How to start lorgnette from this folder: by its name if that is on the path, else by where it was started."""
     if shutil.which("lorgnette"):
         return "lorgnette"
     program = Path(sys.argv[0])

@@ -1,9 +1,9 @@
 """Muon (Jordan et al. 2024): steps in which every direction of a weight matrix moves equally far.
 
-From random weights a VLM first learns the statistics of the answers, and only then to look: the few directions that carry the
-picture are small beside those that carry the text. AdamW stays on that plateau for long; making all directions of the momentum
-equal leaves it several times sooner (measured in docs/notebook.md). Matrices inside layers take such steps; embeddings, heads
-and vectors take AdamW's.
+From random weights a VLM first learns the statistics of the answers, and only then to look: the few directions that
+carry the picture are small beside those that carry the text. AdamW stays on that plateau for long; making all
+directions of the momentum equal leaves it several times sooner (measured in docs/notebook.md). Matrices inside layers
+take such steps; embeddings, heads and vectors take AdamW's.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 class Muon(torch.optim.AdamW):
     """AdamW whose groups with `muon: True` take Muon's steps instead.
 
-    A Muon group holds matrices only. Its `lr` is the spectral norm of a step on a square matrix (0.02 is usual); a matrix
-    with more rows than columns takes a step longer by the root of their ratio.
+    A Muon group holds matrices only. Its `lr` is the spectral norm of a step on a square matrix (0.02 is usual); a
+    matrix with more rows than columns takes a step longer by the root of their ratio.
     """
 
     def __init__(
