@@ -155,6 +155,7 @@ def measure(side: str, threads: int, repeats: int) -> None:
     figures = {
         "seconds": round(min(seconds), 2),
         "cpu_seconds": round(min(busy), 2),  # what a machine shared with others leaves as it is
+        "busy_threads": round(min(busy) / min(seconds), 2),  # far fewer than `threads`: others took the machine
         "images_per_second": round(len(shapes()) / min(seconds), 4),
         "peak_gib": round(peak / 2**20, 3),
         "base_gib": round(base / 2**20, 3),  # before the batch: the imports, the model and a small step
