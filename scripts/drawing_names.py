@@ -84,7 +84,9 @@ def clean_name(path: str, title: str, creators: Sequence[str], known: set[str], 
     if "/flags/" in path:
         return _flag_name(folder, stem)
     author = {part[:9] for name in creators for part in words_of(name)}
-    own_title = titles[title] < SHARED
+    own_title = titles[title] < SHARED and not title.startswith(
+        "Clipart by"
+    )  # those name another drawing of the author
     foreign = any(part in name.lower() for name in creators for part in FOREIGN_AUTHORS) or title == "Various Cliparts"
     foreign = foreign or path.startswith("computer/icons/")  # named after programs as often as after what they show
     candidates = [words_of(title)] if own_title else []

@@ -78,6 +78,7 @@ def name_pixels(rgb: NDArray[np.uint8]) -> NDArray[np.int64]:
     paint("purple", (hue >= 290) & (hue < 322))
     paint("purple", (hue >= 322) & (hue < 332) & (light < 0.56))
     names[chroma < 0.055] = _UNCLEAR  # a tinge
+    paint("blue", (hue >= 225) & (hue < 275) & (chroma >= 0.04) & (light >= 0.75))  # the pale blue of skies and seas
     dull = chroma < np.where(light < 0.35, 0.06, 0.032)
     paint("grey", dull)
     paint("black", (dull & (light < 0.38)) | (light < 0.20))
