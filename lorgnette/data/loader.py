@@ -6,6 +6,7 @@ no state, so their number changes nothing in what is trained on.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -79,3 +80,6 @@ def read_steps(steps: Steps, first: int, last: int, config: LoaderConfig) -> Ite
 
 def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
+    # Ctrl-C reaches the whole group: the trainer decides when to stop, and a worker ends with it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -81,26 +81,42 @@ def _stop_after(step):
     return stopping
 
 
+def started(run, folder):
+    """The command line training `run` in a process group of its own, once its first checkpoint is written."""
+    (folder / "run.yaml").write_text(run.to_yaml())
+    arguments = ["train", str(folder / "run.yaml"), "--folder", str(folder / "run")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lorgnette.cli", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.time() + 120
+    while not checkpoint.checkpoints(folder / "run" / "checkpoints") and time.time() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    return process
+
+
 def test_killed_without_warning_it_goes_on(tiny, tmp_path):
     run = tiny.override("stages.0.steps=60", "checkpoints.every=5")
-    (tmp_path / "run.yaml").write_text(run.to_yaml())
-    command = [
-        sys.executable,
-        "-m",
-        "lorgnette.cli",
-        "train",
-        str(tmp_path / "run.yaml"),
-        "--folder",
-        str(tmp_path / "killed"),
-    ]
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
-    deadline = time.time() + 60
-    while not checkpoint.checkpoints(tmp_path / "killed" / "checkpoints") and time.time() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    process = started(run, tmp_path)
+    os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert checkpoint.checkpoints(tmp_path / "killed" / "checkpoints"), "it was killed before its first checkpoint"
-    assert same(trained(run, tmp_path / "killed"), trained(run, tmp_path / "whole"))
+    assert checkpoint.checkpoints(tmp_path / "run" / "checkpoints"), "it was killed before its first checkpoint"
+    assert same(trained(run, tmp_path / "run"), trained(run, tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_saves_and_says_so(tiny, tmp_path, number):
+    process = started(tiny.override("stages.0.steps=5000", "checkpoints.every=5", "loader.workers=1"), tmp_path)
+    os.killpg(process.pid, number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "the same command goes on from there" in said and "Traceback" not in said
+    assert read_log(tmp_path / "run" / "log.jsonl")
 
 
 def test_a_signal_ends_after_the_step_in_flight(tiny, tmp_path, monkeypatch):
