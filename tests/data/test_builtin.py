@@ -194,7 +194,7 @@ def true_answer(question: str, sample: dict[str, Any], rows: dict[str, Drawing])
 
     def the(what: str) -> int:
         """The one drawing meant by a colour or category; no other may be mistaken for it."""
-        key = "colour" if what in COLOURS else "category"
+        key = "colour" if what in NEIGHBOURS else "category"
         values = [getattr(row, key) for row in known]
         assert None not in values
         if key == "colour":
