@@ -176,3 +176,15 @@ def test_pieces_are_counted_as_people_would(script: Any) -> None:
     assert script.pieces(np.asarray(picture)) == 2
     pen.rectangle((30, 30, 120, 40), fill=(0, 0, 0, 255))
     assert script.pieces(np.asarray(picture)) == 1
+
+
+def test_the_data_card_is_up_to_date() -> None:
+    spec = importlib.util.spec_from_file_location("data_card", SCRIPTS / "data_card.py")
+    assert spec is not None
+    assert spec.loader is not None
+    card = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(card)
+    text = card.CARD.read_text(encoding="utf-8")
+    assert card.written(text) == text, "run python scripts/data_card.py"
+    for picture in (card.SHEET, card.SCENES):
+        assert PIL.Image.open(picture).size[0] > 600
