@@ -5,8 +5,8 @@
 The model is the one of `model_step.py`: Idefics2's proportions scaled down. Both sides start from pictures and messages
 and end with text, greedily, in float32 on the CPU, with the same weights from the same files. transformers pads the
 prompts to the left and the images to the largest. Each side runs in a process of its own, so that its peak memory is
-its own; a row goes to `benchmarks/results/generate.jsonl`. On a machine shared with other work, `cpu_speedup` (processor
-seconds) is the steadier ratio.
+its own; a row goes to `benchmarks/results/generate.jsonl`. On a machine shared with other work, `cpu_speedup`
+(processor seconds) is the steadier ratio.
 """
 
 from __future__ import annotations
