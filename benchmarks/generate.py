@@ -2,8 +2,7 @@
 
     python benchmarks/generate.py [--threads 2] [--repeats 1] [--note "..."]
 
-The model is the one of `model_step.py`: Idefics2's proportions scaled down. Both sides start from pictures and messages
-and end with text, greedily, in float32 on the CPU, with the same weights from the same files. transformers pads the
+The model and the images are those of `model_step.py`. Both sides start from pictures and messages and end with text, greedily, in float32 on the CPU, with the same weights from the same files. transformers pads the
 prompts to the left and the images to the largest. Each side runs in a process of its own, so that its peak memory is
 its own; a row goes to `benchmarks/results/generate.jsonl`. On a machine shared with other work, `cpu_speedup`
 (processor seconds) is the steadier ratio.
@@ -25,7 +24,7 @@ from typing import Any
 
 import PIL.Image
 import torch
-from model_step import MODEL, clock_ratio, conditions
+from model_step import MODEL, clock_ratio, conditions, shapes
 
 from lorgnette.hub.export import export
 from lorgnette.hub.load import load
@@ -36,7 +35,7 @@ from lorgnette.inputs.tokenizer import train_tokenizer
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Sample
 
-IMAGES_PER_PROMPT = (1, 0, 2, 1, 1, 3, 1, 0, 1, 2, 1, 1, 0, 1, 1, 2)
+IMAGES_PER_PROMPT = (1, 0, 2, 1, 1, 3, 1, 0, 1, 0, 1, 1, 0, 1, 1, 0)
 TOKENS = 64
 Message = dict[str, Any]
 
@@ -47,20 +46,19 @@ def words(count: int, seed: int) -> str:
 
 
 def conversations(prompts: int) -> list[list[Message]]:
-    """Messages with pictures: sides and aspect ratios as the web has them, texts of 8 to 120 words."""
-    draw = random.Random(0)
+    """Messages with the 14 images of `model_step.py`, none to three in each, and texts of 8 to 120 words."""
+    draw, sizes = random.Random(0), iter(shapes())
     made: list[list[Message]] = []
     for number, images in enumerate(IMAGES_PER_PROMPT[:prompts]):
-        content: list[Message] = [{"type": "image", "image": picture(draw)} for _ in range(images)]
+        content: list[Message] = [{"type": "image", "image": picture(draw, next(sizes))} for _ in range(images)]
         content.append({"type": "text", "text": words(draw.randint(8, 120), seed=number)})
         made.append([{"role": "user", "content": content}])
     return made
 
 
-def picture(draw: random.Random) -> PIL.Image.Image:
-    side, aspect = draw.lognormvariate(6.55, 0.4), draw.lognormvariate(0.2, 0.35)
+def picture(draw: random.Random, size: tuple[int, int]) -> PIL.Image.Image:
     small = PIL.Image.frombytes("RGB", (16, 16), draw.randbytes(16 * 16 * 3))
-    return small.resize((round(side * aspect**0.5), round(side / aspect**0.5)), PIL.Image.Resampling.BICUBIC)
+    return small.resize(size, PIL.Image.Resampling.BICUBIC)
 
 
 def write_model(folder: Path) -> None:
