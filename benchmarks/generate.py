@@ -2,10 +2,11 @@
 
     python benchmarks/generate.py [--threads 2] [--repeats 1] [--note "..."]
 
-The model and the images are those of `model_step.py`. Both sides start from pictures and messages and end with text, greedily, in float32 on the CPU, with the same weights from the same files. transformers pads the
-prompts to the left and the images to the largest. Each side runs in a process of its own, so that its peak memory is
-its own; a row goes to `benchmarks/results/generate.jsonl`. On a machine shared with other work, `cpu_speedup`
-(processor seconds) is the steadier ratio.
+The model and the images are those of `model_step.py`. Both sides start from pictures and messages and end with text,
+greedily, in float32 on the CPU, with the same weights from the same files. transformers pads the prompts to the left
+and the images to the largest. Each side runs in a process of its own, so that its peak memory is its own; a row goes to
+`benchmarks/results/generate.jsonl`. On a machine shared with other work, `cpu_speedup` (processor seconds) is the
+steadier ratio.
 """
 
 from __future__ import annotations
