@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
+import subprocess
+import sys
 import xml.etree.ElementTree
 from pathlib import Path
 from typing import Any
@@ -79,6 +82,19 @@ def render(svg: bytes, path: Path) -> PIL.Image.Image:
     return picture.resize((width, height), PIL.Image.Resampling.LANCZOS)
 
 
+def render_alone(path: Path) -> PIL.Image.Image:
+    """`render` in a process of its own. Text needs it: cairo's glyphs depend on those it has drawn before."""
+    done = subprocess.run([sys.executable, __file__, str(path)], capture_output=True, check=False)
+    if done.returncode:
+        raise Refused(done.stderr.decode().strip().rpartition("\n")[2])
+    return PIL.Image.open(io.BytesIO(done.stdout))
+
+
+def has_text(svg: bytes) -> bool:
+    """Whether the drawing has text, which is drawn in fonts of the machine."""
+    return re.search(rb"<(\w+:)?text\b", svg) is not None
+
+
 def _draw(svg: bytes, path: Path, width: int) -> PIL.Image.Image:
     """The whole page, `width` pixels wide."""
     import cairosvg  # needs the system's cairo, which whoever only reads this module need not have
@@ -125,3 +141,10 @@ def pieces(rgba: np.ndarray[Any, np.dtype[np.uint8]]) -> int:
             edge += near
         sizes.append(size)
     return sum(size >= sum(sizes) / 20 for size in sizes)
+
+
+if __name__ == "__main__":
+    try:
+        render(Path(sys.argv[1]).read_bytes(), Path(sys.argv[1])).save(sys.stdout.buffer, "PNG")
+    except Refused as reason:
+        sys.exit(str(reason))
