@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lorgnette.errors import CheckpointError, SettingsError
+from lorgnette.files import write_json
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.inputs.render import Rendered, pack, render
 from lorgnette.inputs.template import IDEFICS2_TEMPLATE, Idefics2Template, JinjaTemplate, Template
@@ -119,8 +119,8 @@ class Processor:
             "image_seq_len": self.visual_tokens,
             "image_processor": pictures,
         }
-        _write_json(folder / "processor_config.json", values)
-        _write_json(folder / OURS, {"images": self.images.plain(), "special": self.special.plain()})
+        write_json(folder / "processor_config.json", values)
+        write_json(folder / OURS, {"images": self.images.plain(), "special": self.special.plain()})
         (folder / "chat_template.jinja").write_text(self.template.source, encoding="utf-8")
 
 
@@ -170,7 +170,3 @@ def _read_template(folder: Path, values: Mapping[str, Any], tokenizer: Tokenizer
 
 def _read_if_there(file: Path) -> dict[str, Any]:
     return read_json(file) if file.is_file() else {}
-
-
-def _write_json(file: Path, values: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
