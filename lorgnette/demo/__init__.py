@@ -1,1 +1,1 @@
-"""The main job: from two small backbones to a model that sees, in one command, with an honest report."""
+"""The main job: from random weights and drawings to a model that sees, in one command, with an honest report."""

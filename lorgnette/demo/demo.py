@@ -37,6 +37,7 @@ from lorgnette.eval.task import Task
 from lorgnette.eval.tasks.drawings import drawings
 from lorgnette.hub.export import save
 from lorgnette.infer.answerer import ModelAnswerer
+from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, find_recipe
 from lorgnette.train.log import read_log
 from lorgnette.train.loop import Trainer
@@ -52,12 +53,12 @@ def run_demo(
     trainer = Trainer(run, folder, console)
     trained_before = trainer.progress.seconds
     _announce(console, trainer)
-    before = measure("before", trainer, console)
+    task = demo_task(run)
+    before = measure("before", task, trainer, console)
     model = trainer.train()
     save(model, trainer.processor, folder / "model")
-    after = measure("after", trainer, console)
-    blind = measure("blind", trainer, console)
-    task = demo_task(run)
+    after = measure("after", task, trainer, console)
+    blind = measure("blind", task, trainer, console)
     results = DemoResults(
         before=before,
         after=after,
@@ -69,7 +70,7 @@ def run_demo(
         ],
         seconds=trained_before + time.perf_counter() - started,
         peak_gib=peak_gib(run.loader.workers),
-        parameters={part: sum(p.numel() for p in parameters) for part, parameters in model.parts().items()},
+        parameters=part_sizes(model),
         conditions=conditions(),
         settings=run.to_yaml(),
         chat=f"{lorgnette_command()} chat --model {shlex.quote(str(folder))}",
@@ -98,10 +99,8 @@ def demo_task(run: Run) -> Task:
     return drawings(run.evaluation.questions, run.evaluation.seed, run.evaluation.max_tokens)
 
 
-def measure(name: str, trainer: Trainer, console: Console) -> Result:
+def measure(name: str, task: Task, trainer: Trainer, console: Console) -> Result:
     """Ask the demo's questions of the trainer's model; kept in `eval/NAME`, and taken from there if done before."""
-    settings = trainer.run.evaluation
-    task = demo_task(trainer.run)
     step = 0 if name == "before" else trainer.run.steps
     answerer = ModelAnswerer(trainer.model.eval(), trainer.processor, identity=f"{trainer.run.digest()} step {step}")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -111,7 +110,7 @@ def measure(name: str, trainer: Trainer, console: Console) -> Result:
             task,
             answerer,
             blind=name == "blind",
-            batch_size=settings.batch_size,
+            batch_size=trainer.run.evaluation.batch_size,
             folder=trainer.folder / "eval" / name,
             progress=lambda done, total: bar.update(shown, completed=done, total=total),
         )
@@ -119,9 +118,15 @@ def measure(name: str, trainer: Trainer, console: Console) -> Result:
     return result
 
 
+def part_sizes(model: VLM) -> dict[str, int]:
+    """Parameters of each part."""
+    return {part: sum(p.numel() for p in parameters) for part, parameters in model.parts().items()}
+
+
 def _announce(console: Console, trainer: Trainer) -> None:
-    parts = {part: sum(p.numel() for p in parameters) / 1e6 for part, parameters in trainer.model.parts().items()}
-    sizes = ", ".join(f"{part} {size:.2f} M" for part, size in parts.items() if size >= 0.01)
+    sizes = ", ".join(
+        f"{part} {size / 1e6:.2f} M" for part, size in part_sizes(trainer.model).items() if size >= 10_000
+    )
     console.print(
         f"[bold]A vision-language model from drawings[/bold] ({sizes} parameters),"
         f" on {torch.get_num_threads()} CPU threads,"
