@@ -84,13 +84,6 @@ class TokenizerConfig(Settings):
     """Folder with a `tokenizer.json`; None to train one on the built-in texts, as large as the model's vocabulary."""
 
 
-class BackboneConfig(Settings):
-    """Folders of pre-trained weights in transformers format; None to initialise a part at random."""
-
-    vision: str | None = None
-    language: str | None = None
-
-
 class CheckpointConfig(Settings):
     every: int = pydantic.Field(default=200, ge=1)
     """Steps between checkpoints."""
@@ -113,7 +106,6 @@ class Run(Settings):
     threads: int | None = pydantic.Field(default=None, ge=1)
     """CPU threads to compute with; None for all cores."""
     model: VLMConfig = VLMConfig()
-    backbones: BackboneConfig = BackboneConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     images: ImageConfig = ImageConfig()
     special: SpecialTokens = SpecialTokens()
