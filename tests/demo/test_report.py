@@ -6,7 +6,6 @@ import math
 import random
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -31,6 +30,7 @@ from lorgnette.demo.results import (
 )
 from lorgnette.eval.metrics import Truth
 from lorgnette.eval.results import Example, Result, judge
+from tests.pages import Page
 
 ANSWERS = {
     "colour": ("red", "green", "blue", "black"),
@@ -38,7 +38,6 @@ ANSWERS = {
     "category": ("animal", "tool", "food"),
     "position": ("left", "right"),
 }
-VOID = {"meta", "br", "img", "rect", "line", "polyline", "link", "input", "hr"}
 
 
 def result(rates: dict[str, float], seed: int, each: int = 60) -> Result:
@@ -91,35 +90,6 @@ def made_up() -> DemoResults:
 
 
 RESULTS = made_up()
-
-
-class Page(HTMLParser):
-    """Checks that every element is closed in order; collects text and what an element refers to."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.words: list[str] = []
-        self.links: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
 
 
 def test_report_is_one_file_and_well_formed(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from lorgnette.eval.metrics.metric import mean
 from lorgnette.eval.pictures import thumbnail
 from lorgnette.eval.rescore import rescore
 from lorgnette.eval.results import Example, Result, ResultsFolder, judge
+from tests.pages import Page
 
 
 def answered(right: int, wrong: int, metric: str = "exact_match", nasty: str = "") -> Result:
@@ -79,34 +79,6 @@ def test_what_cannot_be_paired_is_refused(other: Result, message: str) -> None:
         compare(answered(3, 3), other)
 
 
-class Page(HTMLParser):
-    """Checks that elements are closed in order; collects text and sources."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.words: list[str] = []
-        self.sources: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-
 def test_page_of_changed_examples(tmp_path: Path) -> None:
     nasty = "<script>alert(1)</script>"
     before = stored(tmp_path / "a", answered(20, 20, nasty=nasty))
@@ -118,8 +90,8 @@ def test_page_of_changed_examples(tmp_path: Path) -> None:
     assert "Worse: 0" in page.text
     assert found.sentence() in page.text
     assert "right 20 → right 30" in page.text
-    assert len(page.sources) == 4
-    assert all(source.startswith("data:image/jpeg;base64,") for source in page.sources)
+    assert len(page.links) == 4
+    assert all(link.startswith("data:image/jpeg;base64,") for link in page.links)
     assert "<script" not in html
     assert not re.search(r"https?://|url\(|@import|<link", html)
 
@@ -131,7 +103,7 @@ def test_page_without_pictures(tmp_path: Path) -> None:
             picture.unlink()
     compare_folders(*folders, page=tmp_path / "page.html")
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
-    assert page.sources == []
+    assert page.links == []
     assert "no picture" in page.text
 
 
