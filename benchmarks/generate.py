@@ -1,8 +1,9 @@
 """Generating 64 tokens for 16 prompts with unequal images and lengths: lorgnette beside transformers' Idefics2.
 
-    python benchmarks/generate.py [--threads 2] [--repeats 1] [--note "..."]
+    python benchmarks/generate.py [--images step|web] [--threads 2] [--repeats 3] [--note "..."]
 
-The model and the images are those of `model_step.py`. Both sides start from pictures and messages and end with text,
+The model is that of `model_step.py`, and so are the 14 images of `step`; `web` has 18 images, all of shapes as the web
+has them, for which upstream pads less. Both sides start from pictures and messages and end with text,
 greedily, in float32 on the CPU, with the same weights from the same files. transformers pads the prompts to the left
 and the images to the largest. Each side runs in a process of its own, so that its peak memory is its own; a row goes to
 `benchmarks/results/generate.jsonl`. On a machine shared with other work, `cpu_speedup` (processor seconds) is the
@@ -16,10 +17,12 @@ import json
 import os
 import random
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +39,10 @@ from lorgnette.inputs.tokenizer import train_tokenizer
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Sample
 
-IMAGES_PER_PROMPT = (1, 0, 2, 1, 1, 3, 1, 0, 1, 0, 1, 1, 0, 1, 1, 0)
+IMAGES_PER_PROMPT = {
+    "step": (1, 0, 2, 1, 1, 3, 1, 0, 1, 0, 1, 1, 0, 1, 1, 0),
+    "web": (1, 0, 2, 1, 1, 3, 1, 0, 1, 2, 1, 1, 0, 1, 1, 2),
+}
 TOKENS = 64
 Message = dict[str, Any]
 
@@ -46,15 +52,22 @@ def words(count: int, seed: int) -> str:
     return " ".join("".join(draw.choices("etaoinshrdlu", k=draw.randint(2, 9))) for _ in range(count))
 
 
-def conversations(prompts: int) -> list[list[Message]]:
-    """Messages with the 14 images of `model_step.py`, none to three in each, and texts of 8 to 120 words."""
-    draw, sizes = random.Random(0), iter(shapes())
+def conversations(prompts: int, mix: str) -> list[list[Message]]:
+    """Messages with none to three images in each, and texts of 8 to 120 words."""
+    draw = random.Random(0)
+    sizes = iter(shapes()) if mix == "step" else web_sizes(draw)
     made: list[list[Message]] = []
-    for number, images in enumerate(IMAGES_PER_PROMPT[:prompts]):
+    for number, images in enumerate(IMAGES_PER_PROMPT[mix][:prompts]):
         content: list[Message] = [{"type": "image", "image": picture(draw, next(sizes))} for _ in range(images)]
         content.append({"type": "text", "text": words(draw.randint(8, 120), seed=number)})
         made.append([{"role": "user", "content": content}])
     return made
+
+
+def web_sizes(draw: random.Random) -> Iterator[tuple[int, int]]:
+    while True:
+        side, aspect = draw.lognormvariate(6.55, 0.4), draw.lognormvariate(0.2, 0.35)
+        yield round(side * aspect**0.5), round(side / aspect**0.5)
 
 
 def picture(draw: random.Random, size: tuple[int, int]) -> PIL.Image.Image:
@@ -97,24 +110,25 @@ class Theirs:
         return [tuple(row) for row in new.tolist()]
 
 
-def measure(side: str, folder: Path, threads: int, repeats: int) -> None:
+def measure(side: str, folder: Path, options: argparse.Namespace) -> None:
     """Print the figures of one side as JSON. A small batch first, so that nothing is timed that happens once."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(options.threads)
     engine = {"ours": Ours, "theirs": Theirs}[side](folder)
-    engine.answer(conversations(2))
-    asked, seconds, busy = conversations(len(IMAGES_PER_PROMPT)), [], []
-    for _ in range(repeats):
+    engine.answer(conversations(2, options.images))
+    asked, seconds, busy = conversations(16, options.images), [], []
+    for _ in range(options.repeats):
         start, cpu = time.perf_counter(), time.process_time()
         answers = engine.answer(asked)
         seconds.append(time.perf_counter() - start)
         busy.append(time.process_time() - cpu)
     count = sum(map(len, answers))
+    median, cpu = statistics.median(seconds), statistics.median(busy)
     figures = {
-        "seconds": round(min(seconds), 2),
-        "cpu_seconds": round(min(busy), 2),  # what a machine shared with others leaves as it is
-        "busy_threads": round(min(busy) / min(seconds), 2),  # far fewer than `threads`: others took the machine
+        "seconds": round(median, 2),
+        "cpu_seconds": round(cpu, 2),  # what a machine shared with others leaves as it is
+        "busy_threads": round(cpu / median, 2),  # far fewer than `threads`: others took the machine
         "tokens": count,
-        "tokens_per_second": round(count / min(seconds), 2),
+        "tokens_per_second": round(count / median, 2),
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
         "answers": answers,
     }
@@ -123,7 +137,7 @@ def measure(side: str, folder: Path, threads: int, repeats: int) -> None:
 
 def run_side(side: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, __file__, "--side", side, "--folder", str(folder)]
-    command += ["--threads", str(options.threads), "--repeats", str(options.repeats)]
+    command += ["--threads", str(options.threads), "--repeats", str(options.repeats), "--images", options.images]
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -135,13 +149,14 @@ def run_side(side: str, folder: Path, options: argparse.Namespace) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--images", choices=sorted(IMAGES_PER_PROMPT), default="step")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--note", default="")
     parser.add_argument("--side", choices=["ours", "theirs"], help="measure one side in this process and print it")
     parser.add_argument("--folder", type=Path, help="with --side: the model")
     options = parser.parse_args()
     if options.side:
-        return measure(options.side, options.folder, options.threads, options.repeats)
+        return measure(options.side, options.folder, options)
     with tempfile.TemporaryDirectory() as name:
         write_model(Path(name) / "model")
         ours, theirs = (run_side(side, Path(name) / "model", options) for side in ("ours", "theirs"))
@@ -149,8 +164,9 @@ def main() -> None:
     same = [mine == other for mine, other in zip(ours.pop("answers"), theirs.pop("answers"), strict=True)]
     row = {
         "benchmark": "generate",
-        "prompts": len(IMAGES_PER_PROMPT),
-        "images": sum(IMAGES_PER_PROMPT),
+        "prompts": 16,
+        "mix": options.images,
+        "images": sum(IMAGES_PER_PROMPT[options.images]),
         "threads": options.threads,
         "ours": ours,
         "theirs": theirs,

@@ -185,7 +185,12 @@ def export_(
     from lorgnette.hub.load import load
 
     export(*load(model), folder, verify=verify)
-    print(f"Wrote {folder}" + (" and its parity.json" if verify else ""))
+    print(f"Wrote {folder}")
+    if verify:
+        parity = json.loads((folder / "parity.json").read_text(encoding="utf-8"))
+        print(f"transformers' logits are within {parity['parts']['logits']['relative']:.1e} of ours (parity.json)")
+        for name, value in parity["not_obeyed"].items():
+            print(f"transformers has no setting for images.{name} = {value}: images that it changes look other there")
 
 
 @app.command()

@@ -11,7 +11,7 @@ from typing import Literal
 
 import pydantic
 
-from lorgnette.data.config import LoaderConfig, SourceConfig
+from lorgnette.data.config import AugmentConfig, LoaderConfig, PackConfig, SourceConfig
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.model.config import VLMConfig
@@ -44,6 +44,12 @@ class StageConfig(Settings):
     sources: tuple[SourceConfig, ...]
     steps: int = pydantic.Field(ge=1)
     samples_per_step: int = pydantic.Field(default=32, ge=1)
+    """Used where `pack` is not given."""
+    pack: PackConfig | None = None
+    """Make packs by length, which prepared sources allow."""
+    weights: Literal["samples", "tokens", "learned"] = "samples"
+    """What the sources' weights are shares of; other than samples only for prepared sources."""
+    augment: AugmentConfig = AugmentConfig()
     micro_batches: int = pydantic.Field(default=1, ge=1)
     """Packs that a step is computed in; the update is the same for any number."""
     optimiser: Literal["adamw", "muon"] = "adamw"

@@ -1,4 +1,4 @@
-"""Settings of what is trained on: named sources and their weights."""
+"""Settings of what is trained on: named sources, their weights, and how samples are packed and varied."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ QuestionKind = Literal["category", "colour", "count", "position"]
 
 class SourceSettings(Settings):
     weight: float = pydantic.Field(default=1.0, gt=0)
-    """Share of the samples relative to the other sources of the stage."""
+    """Share of the stage relative to its other sources, in samples, tokens or learned tokens as the stage says."""
 
 
 class CaptionsConfig(SourceSettings):
@@ -33,14 +33,134 @@ class QuestionsConfig(SourceSettings):
     """Longest side of a scene, in pixels."""
 
 
+class FilesConfig(SourceSettings):
+    """What all sources read from files have in common. Such a source is prepared (indexed) before it is trained on."""
+
+    path: str
+    """A file, a folder, a glob, or a URL that fsspec opens (`hf://datasets/...`, `s3://...`)."""
+    name: str | None = None
+    """How reports call the source; its kind and path if not given."""
+    opt_out: tuple[str, ...] = ()
+    """Files of URLs or SHA-256 hashes, one a line: a row with such an image is refused."""
+    decontaminate: tuple[str, ...] = ()
+    """Benchmarks: a row with an image of theirs, or one that looks the same, is refused."""
+    filters: tuple[str, ...] = ()
+    """Dotted names of your functions from a Record to None, or to the reason why it is refused."""
+
+    @property
+    def title(self) -> str:
+        kind = getattr(self, "kind", "files")
+        return self.name or f"{kind} {self.path}"
+
+
+class InterleavedConfig(FilesConfig):
+    """Web documents as OBELICS has them: parquet with lists `images` and `texts`, one of the two at each place."""
+
+    kind: Literal["interleaved"] = "interleaved"
+    need_both: bool = True
+    """Refuse a document without an image or without text."""
+    most_images_in_a_row: int | None = pydantic.Field(default=2, ge=1)
+    """Refuse a document with more images than this between two texts; None accepts all."""
+    drop_lone_last_image: bool = True
+    """Drop an image that no text follows."""
+
+
+class WebpagesConfig(InterleavedConfig):
+    """HTML files or WARC archives, read as interleaved documents: main content in reading order."""
+
+    kind: Literal["webpages"] = "webpages"  # type: ignore[assignment]
+    alt_text: bool = True
+    """Keep an image's alt text beside it."""
+    smallest_side: int = pydantic.Field(default=150, ge=1)
+    """Leave out images with a shorter side, in pixels (paper, section 4.1)."""
+    most_aspect: float = pydantic.Field(default=2.0, gt=1)
+    """Leave out images longer than this many times their breadth."""
+
+
+class PairsConfig(FilesConfig):
+    """Images with captions: parquet, or a folder of images with `.txt` beside them or a table of them."""
+
+    kind: Literal["pairs"] = "pairs"
+    captions: Literal["alt", "synthetic", "both"] = "both"
+    """Which captions are learned (Table 6): those found with the image, those made for it, or one of them by lot."""
+    image_column: str = "image"
+    alt_column: str = "alt"
+    synthetic_column: str = "caption"
+
+
+class DocumentsConfig(FilesConfig):
+    """PDF files: each page as an image, and its text in reading order."""
+
+    kind: Literal["documents"] = "documents"
+    dpi: int = pydantic.Field(default=144, ge=36, le=600)
+    grey: bool = False
+    shortest_text: int = pydantic.Field(default=20, ge=1)
+    """Refuse a page with fewer characters of text."""
+
+
+class InstructConfig(FilesConfig):
+    """Questions and answers as The Cauldron has them: parquet with `images` and `texts` of user and assistant."""
+
+    kind: Literal["instruct"] = "instruct"
+    most_turns: int = pydantic.Field(default=7, ge=1)
+    """Questions on one image set that a sample holds; the others make samples of their own."""
+    shuffle_turns: bool = True
+    merge: bool = True
+    """Join rows that show the same images into one, as far as they stand in one file."""
+
+
+class ChatConfig(FilesConfig):
+    """Conversations in JSON, JSONL or parquet: LLaVA and ShareGPT (`conversations`), TRL and OpenAI (`messages`)."""
+
+    kind: Literal["chat"] = "chat"
+
+
 class MessagesConfig(SourceSettings):
-    """Your own conversations: a JSONL file, or a folder of them, with `messages` in each row."""
+    """Your own conversations without preparing: a JSONL file, or a folder of them, with `messages` in each row."""
 
     kind: Literal["messages"] = "messages"
     path: str
 
 
-SourceConfig = Annotated[CaptionsConfig | QuestionsConfig | MessagesConfig, pydantic.Field(discriminator="kind")]
+PreparedConfig = InterleavedConfig | WebpagesConfig | PairsConfig | DocumentsConfig | InstructConfig | ChatConfig
+"""Sources that are read from files and indexed first."""
+
+SourceConfig = Annotated[
+    CaptionsConfig
+    | QuestionsConfig
+    | MessagesConfig
+    | InterleavedConfig
+    | WebpagesConfig
+    | PairsConfig
+    | DocumentsConfig
+    | InstructConfig
+    | ChatConfig,
+    pydantic.Field(discriminator="kind"),
+]
+
+
+class PackConfig(Settings):
+    """Packs by length instead of by number of samples: as many samples as fit."""
+
+    tokens: int = pydantic.Field(default=2048, ge=64)
+    """Most tokens in a pack, visual ones included (section 4.1 has sequences of 2,048, 1,536 and 1,024)."""
+    patches: int = pydantic.Field(default=40_000, ge=64)
+    """Most patches in a pack: what bounds memory when images are large."""
+    per_step: int = pydantic.Field(default=8, ge=1)
+    """Packs in a step, over all ranks."""
+
+
+class AugmentConfig(Settings):
+    """What is drawn anew for a sample each time, from a generator of (seed, sample, epoch)."""
+
+    split: float = pydantic.Field(default=0.0, ge=0, le=1)
+    """Share of samples whose images are shown as four quadrants and the whole (section 3.4: half is enough)."""
+    upscale: float = pydantic.Field(default=0.0, ge=0, le=1)
+    """Share of images that are enlarged before they are sized, so that small ones are seen large too (stage 2)."""
+    most_upscale: float = pydantic.Field(default=4.0, ge=1.5)
+    """Enlarged by a factor from 1.5 to this, small factors more often (triangular)."""
+    templates: bool = False
+    """Word the request of an instruction in one of its task's ways."""
 
 
 class LoaderConfig(Settings):

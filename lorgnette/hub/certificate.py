@@ -49,6 +49,8 @@ class Certificate:
     """Width and height of the images that were shown."""
     tokens: int
     versions: dict[str, str]
+    not_obeyed: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Settings of inputs that transformers has no place for: compared without them, and images may differ there."""
     tolerance: float = TOLERANCE
 
     @property
@@ -69,9 +71,11 @@ class Certificate:
 def certify(folder: str | Path) -> Certificate:
     """Run the same conversations through our model and transformers', both in float32 from the files of `folder`.
 
+    Images are prepared by upstream's rules on both sides; a setting that upstream cannot obey is named in `not_obeyed`.
     Raises: CheckpointError if transformers is not installed, cannot open the folder, or reads the prompts differently.
     """
     model, processor = load(folder, dtype=torch.float32)
+    processor, not_obeyed = _by_upstream_rules(processor)
     theirs, their_processor = _open_with_transformers(Path(folder))
     pictures = tuple(_picture(*size) for size in ((200, 120), (90, 150), (128, 128)))
     shown = (pictures[:2], (), pictures[2:])
@@ -82,7 +86,18 @@ def certify(folder: str | Path) -> Certificate:
         raise CheckpointError(f"{folder}: transformers writes the same conversations as other tokens")
     parts = {name: Difference.between(ours, theirs_by_part[name]) for name, ours in ours_by_part.items()}
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
-    return Certificate(parts, tuple(picture.size for picture in pictures), len(tokens), versions)
+    return Certificate(parts, tuple(picture.size for picture in pictures), len(tokens), versions, not_obeyed)
+
+
+UPSTREAM_RULES = {"keep_aspect": False, "positions": "parity", "resize": "exact"}
+
+
+def _by_upstream_rules(processor: Processor) -> tuple[Processor, dict[str, Any]]:
+    """The processor as transformers' would behave, and the settings that this takes away."""
+    given = processor.images.plain()
+    not_obeyed = {key: given[key] for key, rule in UPSTREAM_RULES.items() if given[key] != rule}
+    images = processor.images.model_copy(update=UPSTREAM_RULES)
+    return dataclasses.replace(processor, images=images), not_obeyed
 
 
 Shown = tuple[tuple[PIL.Image.Image, ...], ...]

@@ -134,21 +134,21 @@ def _download(url: str) -> bytes:
 
 
 def target_size(width: int, height: int, config: ImageConfig) -> tuple[int, int]:
-    """The size (width, height) to which an image is resized, in pixels; equal to upstream's unless `keep_aspect`.
+    """The size (width, height) to which an image is resized, in pixels.
 
     Upstream caps the long side at `longest` and then raises the short one to `shortest`, so images thinner than
-    shortest : longest are distorted, and small ones become squares.
+    shortest : longest are distorted, and small ones become squares. `keep_aspect` changes those and no others.
     """
     if config.policy == "square":
         return config.longest, config.longest
-    if config.keep_aspect:
-        return _undistorted_size(width, height, config)
-    aspect_ratio = width / height
+    capped_width, capped_height = width, height
     if width >= height and width > config.longest:
-        width, height = config.longest, int(config.longest / aspect_ratio)
+        capped_width, capped_height = config.longest, int(config.longest / (width / height))
     elif height > width and height > config.longest:
-        width, height = int(config.longest * aspect_ratio), config.longest
-    return max(width, config.shortest), max(height, config.shortest)
+        capped_width, capped_height = int(config.longest * (width / height)), config.longest
+    if config.keep_aspect and min(capped_width, capped_height) < config.shortest:
+        return _undistorted_size(width, height, config)
+    return max(capped_width, config.shortest), max(capped_height, config.shortest)
 
 
 def _undistorted_size(width: int, height: int, config: ImageConfig) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -92,6 +93,16 @@ def test_transformers_computes_the_same_from_our_folder(tmp_path: Path, language
     assert parity["passed"]
     assert {*parity["parts"]} == {"vision", "connector", "language", "logits"}
     assert all(part["relative"] <= 1e-5 for part in parity["parts"].values())
+
+
+def test_settings_of_images_that_transformers_cannot_obey_are_named_in_the_certificate(tmp_path: Path) -> None:
+    images = tiny_processor().images.model_copy(update={"keep_aspect": True, "positions": "exact"})
+    processor = dataclasses.replace(tiny_processor(), images=images)
+    folder = export(tiny_model(), processor, tmp_path / "model", verify=True)
+    parity = json.loads((folder / "parity.json").read_text())
+    assert parity["passed"]
+    assert parity["not_obeyed"] == {"keep_aspect": True, "positions": "exact"}
+    assert load(folder)[1].images == images, "ours obeys them"
 
 
 @pytest.mark.parametrize("name", ["mistral with a window", "qwen2", "tied"])

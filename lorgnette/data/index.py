@@ -1,0 +1,98 @@
+"""`Index`: what is known of every record of a source before it is read. The plan of training is made of this alone.
+
+Arrays are flat. Legend: E records, U units of all records end to end, I images of all records end to end.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lorgnette.errors import DataError
+from lorgnette.files import new_file
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """Where each record stands and how long its parts are, in tokens of text and pixels of images."""
+
+    shards: tuple[str, ...]
+    """Paths or URLs of the parquet files, in order."""
+    shard_E: np.ndarray
+    """Which shard (int32)."""
+    group_E: np.ndarray
+    """Which row group of it (int32)."""
+    row_E: np.ndarray
+    """Which row of the row group (int32)."""
+    head_tokens_E: np.ndarray
+    """Tokens of the head's text, with what every piece costs: begin, end and roles (int32)."""
+    units_E: np.ndarray
+    """How many units (int32)."""
+    images_E: np.ndarray
+    """How many images, head included (int32)."""
+    tokens_U: np.ndarray
+    """Tokens of each unit's text; those of image slots depend on the stage and are not in it (int32)."""
+    learned_U: np.ndarray
+    """How many of them are learned (int32)."""
+    unit_I: np.ndarray
+    """The unit that holds the image, within its record; -1 for the head (int32)."""
+    width_I: np.ndarray
+    """Pixels, upright (int32)."""
+    height_I: np.ndarray
+    sha_I: np.ndarray
+    """First eight bytes of the SHA-256 of the image's bytes (uint64)."""
+    look_I: np.ndarray
+    """Perceptual hash: images that look the same differ in few bits (uint64)."""
+
+    def __post_init__(self) -> None:
+        records = len(self.shard_E)
+        if not (len(self.units_E) == len(self.images_E) == len(self.head_tokens_E) == records):
+            raise DataError("an index has arrays of different lengths")
+        if len(self.tokens_U) != self.units_E.sum() or len(self.width_I) != self.images_E.sum():
+            raise DataError("an index counts more or fewer units or images than it holds")
+
+    def __len__(self) -> int:
+        return len(self.shard_E)
+
+    @property
+    def unit_starts(self) -> np.ndarray:
+        """Where the units of each record begin in the arrays over U, and the end (int64, one more than E)."""
+        return _starts(self.units_E)
+
+    @property
+    def image_starts(self) -> np.ndarray:
+        """Where the images of each record begin in the arrays over I, and the end (int64, one more than E)."""
+        return _starts(self.images_E)
+
+    def name(self, record: int) -> str:
+        """How messages refer to a record."""
+        return f"{self.shards[self.shard_E[record]]}, group {self.group_E[record]}, row {self.row_E[record]}"
+
+    def save(self, path: str | Path) -> None:
+        """Write as a parquet file, beside and renamed."""
+        arrays = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "shards"}
+        columns = {name: pa.array([array]) for name, array in arrays.items()}
+        table = pa.table(columns).replace_schema_metadata({"shards": json.dumps(self.shards)})
+        with new_file(path) as beside:
+            pq.write_table(table, beside, compression="zstd")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Index:
+        """Read what `save` wrote. Raises: DataError naming the file if it is not an index."""
+        try:
+            table = pq.read_table(path)
+            shards = tuple(json.loads((table.schema.metadata or {})[b"shards"]))
+            names = [field.name for field in fields(cls) if field.name != "shards"]
+            arrays = {name: table.column(name)[0].values.to_numpy(zero_copy_only=False) for name in names}
+        except (OSError, pa.ArrowException, KeyError, IndexError, AttributeError, ValueError) as error:
+            raise DataError(f"{path}: is not an index ({error}); run `lorgnette data prepare` again") from None
+        return cls(shards, **arrays)
+
+
+def _starts(counts: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
