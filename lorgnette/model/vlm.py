@@ -2,7 +2,8 @@
 
 Shapes live in names. T tokens, P patches, C values per patch, I images, V visual tokens, D width, H query heads,
 G key-value heads, N head width, S keys (cached and new), L latents, K vocabulary rows, B a stack of equal-length spans,
-R query heads per key-value head, E records of an index of data, U units of records. So `q_THN` is tokens by heads by head width.
+R query heads per key-value head. In an index of data: E records, U units of records. So `q_THN` is tokens by heads by
+head width.
 """
 
 from __future__ import annotations

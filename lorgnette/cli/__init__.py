@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from lorgnette.cli.data import data
+
 app = typer.Typer(
     help="Build vision-language models: join a vision encoder to a language model, train, measure and use the result.",
     no_args_is_help=True,
@@ -17,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.add_typer(data, name="data")
 Model = Annotated[str, typer.Option("--model", help="Folder of a model (or of a run), or a hub id.")]
 
 
@@ -199,7 +202,3 @@ def show(model: Annotated[str, typer.Argument(help="Folder of a model, or a hub 
     from lorgnette.hub.describe import describe, print_description
 
     print_description(describe(model))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,5 @@
+"""`python -m lorgnette.cli`."""
+
+from lorgnette.cli import main
+
+main()
