@@ -1,0 +1,96 @@
+"""`check`: what must be true of a sample before it is trained on. What fails here would be learned wrong or not at all."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lorgnette.errors import DataError
+from lorgnette.inputs.render import Rendered
+
+
+def check(
+    rendered: Rendered,
+    *,
+    image_token: int,
+    visual_tokens: int,
+    vocabulary: int,
+    most_tokens: int | None = None,
+    learn: bool = True,
+) -> None:
+    """Refuse a rendered sample that a step cannot learn from as it was meant.
+
+    image_token: the id whose places visual tokens take; visual_tokens: how many of them each image becomes;
+    vocabulary: rows of the model's embedding, those of added tokens included;
+    most_tokens: the longest sequence, if there is a limit; learn: whether something must be learned.
+    Raises: DataError naming the sample, for: no tokens; an id outside the embedding; too many tokens; an image cut off
+        by the limit; more or fewer images than slots; a visual token marked as learned; nothing learned.
+    """
+    tokens_T, learn_T, name = rendered.tokens_T, rendered.learn_T, rendered.name
+    if len(tokens_T) == 0 or len(tokens_T) != len(learn_T):
+        raise DataError(f"{name}: {len(tokens_T)} tokens with {len(learn_T)} learning marks; render it again")
+    _check_ids(rendered, vocabulary)
+    visual_T = tokens_T == image_token
+    _check_slots(rendered, visual_T, visual_tokens, most_tokens)
+    if most_tokens is not None and len(tokens_T) > most_tokens:
+        lost = _lost(visual_T, visual_tokens, most_tokens)
+        raise DataError(
+            f"{name}: {len(tokens_T)} tokens exceed the limit of {most_tokens}{lost}; cut it in pieces, or raise the limit"
+        )
+    if (learn_T & visual_T).any():
+        place = int(np.flatnonzero(learn_T & visual_T)[0])
+        raise DataError(f"{name}: the visual token at position {place} is marked as learned; only text is predicted")
+    if learn and not learn_T[1:].any():  # the first token of a document has nothing to be predicted from
+        raise DataError(
+            f"{name}: none of its {len(tokens_T)} tokens is learned; mark a text with learn=True (of a conversation,"
+            " the assistant's), or leave the sample out"
+        )
+
+
+def _check_ids(rendered: Rendered, vocabulary: int) -> None:
+    wrong = np.flatnonzero((rendered.tokens_T < 0) | (rendered.tokens_T >= vocabulary))
+    if len(wrong):
+        place = int(wrong[0])
+        raise DataError(
+            f"{rendered.name}: token {int(rendered.tokens_T[place])} at position {place} is outside the embedding of"
+            f" {vocabulary} rows; use the tokenizer that the model was made for, or enlarge the model's vocabulary"
+        )
+
+
+def _check_slots(rendered: Rendered, visual_T: np.ndarray, visual_tokens: int, most_tokens: int | None) -> None:
+    """Each image has its whole slot: `visual_tokens` places in a row."""
+    runs = _runs(visual_T)
+    images = len(rendered.images)
+    for start, end in runs:
+        if (end - start) % visual_tokens:
+            reason = "cut off by the limit on length" if end == len(visual_T) else "incomplete"
+            limit = f" of {most_tokens} tokens" if most_tokens is not None and end == len(visual_T) else ""
+            raise DataError(
+                f"{rendered.name}: the image slot at position {start} is {reason}{limit}: it has {end - start} visual"
+                f" tokens, not {visual_tokens}; cut samples only between their units"
+            )
+    slots = sum((end - start) // visual_tokens for start, end in runs)
+    found = f"{rendered.name}: {_count(images, 'image')} and {_count(slots, 'image slot')}"
+    if slots < images:
+        cut = most_tokens is not None and len(visual_T) >= most_tokens
+        reason = f"were cut off by the limit of {most_tokens} tokens" if cut else "are missing from the text"
+        raise DataError(
+            f"{found}: the slots of the last {images - slots} {reason}; cut samples only between their units"
+        )
+    if slots > images:
+        raise DataError(f"{found}; give one image for each slot")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _runs(marks_T: np.ndarray) -> list[tuple[int, int]]:
+    """Start and end (not included) of each run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], marks_T, [False]]).astype(np.int8)))
+    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
+
+
+def _lost(visual_T: np.ndarray, visual_tokens: int, most_tokens: int) -> str:
+    """What a cut at the limit would do to the images."""
+    lost = -(-int(visual_T[most_tokens:].sum()) // visual_tokens)
+    return f", and a cut there would lose {lost} of its images" if lost else ""
