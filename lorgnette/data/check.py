@@ -1,4 +1,4 @@
-"""`check`: what must be true of a sample before it is trained on. What fails here would be learned wrong or not at all."""
+"""`check`: what must be true of a sample before it is trained on; else it is learned wrong, or not at all."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def check(
     if most_tokens is not None and len(tokens_T) > most_tokens:
         lost = _lost(visual_T, visual_tokens, most_tokens)
         raise DataError(
-            f"{name}: {len(tokens_T)} tokens exceed the limit of {most_tokens}{lost}; cut it in pieces, or raise the limit"
+            f"{name}: {len(tokens_T)} tokens exceed the limit of {most_tokens}{lost};"
+            " cut it in pieces, or raise the limit"
         )
     if (learn_T & visual_T).any():
         place = int(np.flatnonzero(learn_T & visual_T)[0])
