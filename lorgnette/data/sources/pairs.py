@@ -1,0 +1,53 @@
+"""Images with captions: one row of parquet, one image, and the captions found with it or made for it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lorgnette.data.config import PairsConfig
+from lorgnette.data.record import Record, Refused
+from lorgnette.data.sources.values import cut_text, missing, read_image
+from lorgnette.sample import Text
+
+
+def read(row: Mapping[str, Any], config: PairsConfig, name: str) -> Record:
+    """An image and one caption, which is learned (Table 6 compares captions found with captions made).
+
+    Where the settings accept both kinds, or a column holds a list, one caption is taken by lot: first a kind among
+    those that the row has, then one of its captions. The lot hangs on the captions alone, so it is the same in every
+    epoch, wherever the file lies. A caption too long for one sample goes on in another one with the same image.
+
+    Raises: Refused if the row has no image, or no caption of an accepted kind.
+    """
+    if row.get(config.image_column) is None:
+        raise missing(row, config.image_column, "; set image_column")
+    image = read_image(row[config.image_column], row, f"{config.image_column!r}")
+    columns = {"alt": config.alt_column, "synthetic": config.synthetic_column}
+    accepted = columns.values() if config.captions == "both" else (columns[config.captions],)
+    kinds = [captions for column in accepted if (captions := read_captions(row.get(column), column))]
+    if not kinds:
+        raise Refused("no caption", f"the row has no text in {' or '.join(map(repr, accepted))}")
+    caption = _lot(_lot(kinds))
+    units = tuple((Text(part, learn=True),) for part in cut_text(caption))
+    return Record(units, head=(image,), meta={"name": name, "source": config.title})
+
+
+def read_captions(value: Any, column: str) -> list[str]:
+    """The captions of a column that are not blank, trimmed."""
+    if value is None or isinstance(value, str):
+        value = [value]
+    if not isinstance(value, Iterable) or isinstance(value, bytes | Mapping):
+        raise Refused("wrong type", f"{column!r} is a {type(value).__name__}, not a caption or a list of captions")
+    captions = list(value)
+    for one in captions:
+        if one is not None and not isinstance(one, str):
+            raise Refused("wrong type", f"{column!r} holds a {type(one).__name__}, not a caption")
+    return [one.strip() for one in captions if one and one.strip()]
+
+
+def _lot(items: list[Any]) -> Any:
+    """One of the items, by a hash of all of them."""
+    digest = hashlib.sha256(repr(items).encode("utf-8", "surrogatepass")).digest()
+    return items[int.from_bytes(digest[:8], "big") % len(items)]

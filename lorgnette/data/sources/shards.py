@@ -1,0 +1,211 @@
+"""Parquet files wherever they are: found by a path, folder, glob or URL, and read row by row in any order."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lorgnette.errors import DataError
+
+FOLDER = "__folder__"
+"""The key under which a row says in which folder (or below which URL) its shard lies: relative paths start there."""
+KEEP_BYTES = 256 * 2**20
+"""Decoded row groups that a reader keeps, in bytes; the newest one is kept whatever its size."""
+KEEP_FILES = 16
+"""Files that a reader keeps open."""
+
+
+def is_url(path: str) -> bool:
+    return "://" in path
+
+
+def list_shards(path: str) -> tuple[str, ...]:
+    """The parquet files of a path, in the order of their names; see `list_files`."""
+    return list_files(path, (".parquet",))
+
+
+def list_files(path: str, suffixes: Sequence[str]) -> tuple[str, ...]:
+    """The files with one of these suffixes (lower case) that a path means, in the order of their names.
+
+    path: a file, a folder (searched to any depth, hidden files left out), a glob, or a URL of these that fsspec opens.
+    A file that is named itself is taken whatever its suffix.
+    Raises: DataError if nothing is found, or the place cannot be listed.
+    """
+    found = _list_url(path, suffixes) if is_url(path) else _list_local(path, suffixes)
+    if not found:
+        raise DataError(f"{path}: holds no file that ends with {' or '.join(suffixes)}; check the path")
+    return tuple(found)
+
+
+def _list_local(path: str, suffixes: Sequence[str]) -> list[str]:
+    if os.path.isfile(path):
+        return [path]
+    if os.path.isdir(path):
+        names = (os.path.join(folder, name) for folder, _, names in os.walk(path, followlinks=True) for name in names)
+        return sorted(name for name in names if _wanted(os.path.relpath(name, path), suffixes))
+    found = [name for name in glob.glob(path, recursive=True) if os.path.isfile(name)]
+    if not found:
+        raise DataError(f"{path}: no such file or folder, and no file matches it as a glob")
+    return sorted(found)
+
+
+def _list_url(path: str, suffixes: Sequence[str]) -> list[str]:
+    files, inner = open_url(path)
+    try:
+        if glob.has_magic(inner):
+            found = [name for name, about in files.glob(inner, detail=True).items() if about["type"] == "file"]
+        elif files.isfile(inner):
+            return [path]
+        else:
+            found = [str(name) for name in files.find(inner)]
+            found = [name for name in found if _wanted(_below(name, inner), suffixes)]
+    except Exception as error:  # every fsspec implementation raises errors of its own
+        raise DataError(f"{path}: cannot be listed ({_reason(error)})") from None
+    return sorted(str(files.unstrip_protocol(name)) for name in found)
+
+
+def _below(name: str, folder: str) -> str:
+    return name.removeprefix(folder.rstrip("/")).lstrip("/")
+
+
+def _wanted(relative: str, suffixes: Sequence[str]) -> bool:
+    parts = PurePosixPath(Path(relative).as_posix()).parts
+    return parts[-1].lower().endswith(tuple(suffixes)) and not any(part.startswith((".", "_")) for part in parts)
+
+
+def open_url(path: str) -> tuple[Any, str]:
+    """The fsspec file system behind a URL, and the path within it. Raises: DataError."""
+    try:
+        from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+    except ImportError:
+        raise DataError(f"{path}: reading a URL needs `pip install 'lorgnette[data]'`") from None
+    try:
+        files, inner = url_to_fs(path)
+    except Exception as error:  # an unknown protocol, or one whose package is not installed
+        raise DataError(f"{path}: cannot be opened ({_reason(error)})") from None
+    return files, inner
+
+
+def read_bytes(path: str) -> bytes:
+    """The whole of a file or of what a URL leads to. Raises: DataError naming it."""
+    try:
+        if is_url(path):
+            files, inner = open_url(path)
+            return bytes(files.cat_file(inner))
+        return Path(path).read_bytes()
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except Exception as error:  # every fsspec implementation raises errors of its own
+        raise DataError(f"{path}: cannot be read ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def folder_of(path: str) -> str:
+    """The folder of a file, or the URL above it."""
+    return path.rpartition("/")[0] if is_url(path) else os.path.dirname(path)
+
+
+class Shards:
+    """Random access to the rows of parquet files. Rows come as dicts of plain values, with their folder at `FOLDER`.
+
+    Made for one process at a time: a copy in another process (pickled or forked) opens the files anew.
+    """
+
+    def __init__(self, paths: Sequence[str], columns: Sequence[str] | None = None) -> None:
+        """columns: those to read, as far as a file has them; None for all."""
+        self.paths = tuple(paths)
+        self.columns = None if columns is None else tuple(columns)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._process = os.getpid()
+        self._files: OrderedDict[int, pq.ParquetFile] = OrderedDict()
+        self._tables: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"paths": self.paths, "columns": self.columns}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def groups(self, shard: int) -> tuple[int, ...]:
+        """Rows in each row group of a shard. Raises: DataError naming the file if it is not parquet."""
+        metadata = self._file(shard).metadata
+        return tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+
+    def read(self, shard: int, group: int, row: int) -> dict[str, Any]:
+        """One row. Raises: DataError naming the file and place."""
+        table = self._table(shard, group)
+        if not 0 <= row < table.num_rows:
+            raise DataError(
+                f"{self.paths[shard]}, group {group}: has no row {row}, only {table.num_rows}; prepare again"
+            )
+        return self._plain(table, shard, row)
+
+    def rows(self, shard: int, group: int) -> Iterator[dict[str, Any]]:
+        """All rows of a row group, in order."""
+        table = self._table(shard, group)
+        return (self._plain(table, shard, row) for row in range(table.num_rows))
+
+    def _plain(self, table: pa.Table, shard: int, row: int) -> dict[str, Any]:
+        (values,) = table.slice(row, 1).to_pylist()
+        return {**values, FOLDER: folder_of(self.paths[shard])}
+
+    def _file(self, shard: int) -> pq.ParquetFile:
+        if self._process != os.getpid():
+            self._forget()
+        if shard not in self._files:
+            self._files[shard] = self._open(self.paths[shard])
+            if len(self._files) > KEEP_FILES:
+                self._files.popitem(last=False)[1].close()
+        self._files.move_to_end(shard)
+        return self._files[shard]
+
+    def _open(self, path: str) -> pq.ParquetFile:
+        try:
+            if is_url(path):
+                files, inner = open_url(path)
+                return pq.ParquetFile(files.open(inner, "rb"), pre_buffer=True)
+            return pq.ParquetFile(path)
+        except DataError:
+            raise
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such file; prepare the source again if it was moved") from None
+        except Exception as error:  # every fsspec implementation raises errors of its own
+            raise DataError(f"{path}: cannot be read as parquet ({_reason(error)})") from None
+
+    def _table(self, shard: int, group: int) -> pa.Table:
+        file, key = self._file(shard), (shard, group)
+        if key not in self._tables:
+            self._tables[key] = self._decode(file, shard, group)
+            size = sum(table.nbytes for table in self._tables.values())
+            while size > KEEP_BYTES and len(self._tables) > 1:
+                size -= self._tables.popitem(last=False)[1].nbytes
+        self._tables.move_to_end(key)
+        return self._tables[key]
+
+    def _decode(self, file: pq.ParquetFile, shard: int, group: int) -> pa.Table:
+        path = self.paths[shard]
+        if not 0 <= group < file.metadata.num_row_groups:
+            raise DataError(f"{path}: has no row group {group}, only {file.metadata.num_row_groups}; prepare again")
+        present = file.schema_arrow.names
+        columns = present if self.columns is None else [name for name in self.columns if name in present]
+        if not columns:
+            wanted, there = ", ".join(self.columns or ()), ", ".join(present)
+            raise DataError(f"{path}: has none of the columns {wanted}; its columns are {there}")
+        try:
+            return file.read_row_group(group, columns=columns, use_threads=False)
+        except Exception as error:  # damaged pages raise OSError, ArrowInvalid, and what fsspec adds
+            raise DataError(f"{path}, group {group}: cannot be read ({_reason(error)})") from None

@@ -1,0 +1,98 @@
+"""The table of kinds: how each source of files is read, and what is converted first. A new kind is a row here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from lorgnette.data.config import PreparedConfig
+from lorgnette.data.record import Record
+from lorgnette.data.sources import schemas
+from lorgnette.data.sources.refusal import Refusal
+
+Row = Mapping[str, Any]
+Read = Callable[[Row, Any, str], Record]
+"""`read(row, config, name)`: a pure function of one parquet row. Raises Refused with a reason."""
+Convert = Callable[[Any], Iterator[dict[str, Any] | Refusal]]
+"""`convert(config)`: the rows that are written as parquet before they are read, in the order of the files."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one kind of source is read."""
+
+    read: Read
+    columns: Callable[[Any], tuple[str, ...]]
+    """The columns that `read` looks at, by the settings of the source. A file need not have all of them."""
+    convert: Convert | None = None
+    """None where every file is parquet that `read` takes as it is; see `converter` for a source's own case."""
+    schema: Callable[[Any], pa.Schema] | None = None
+    """Types of the rows that `convert` gives, by the settings of the source."""
+
+
+def _late(module: str, name: str) -> Callable[..., Any]:
+    """A function of a sibling module, imported when it is called: PDF and HTML packages only load where needed."""
+
+    def call(*arguments: Any) -> Any:
+        return getattr(importlib.import_module(f"lorgnette.data.sources.{module}"), name)(*arguments)
+
+    return call
+
+
+def _fixed(*names: str) -> Callable[[Any], tuple[str, ...]]:
+    return lambda config: names
+
+
+def _typed(schema: pa.Schema) -> Callable[[Any], pa.Schema]:
+    return lambda config: schema
+
+
+def _pair_columns(config: Any) -> tuple[str, ...]:
+    return (config.image_column, config.alt_column, config.synthetic_column)
+
+
+KINDS: dict[str, Kind] = {
+    "interleaved": Kind(_late("interleaved", "read"), _fixed("images", "texts")),
+    "webpages": Kind(
+        _late("webpages", "read"), _fixed("images", "texts"), _late("webpages", "convert"), _typed(schemas.INTERLEAVED)
+    ),
+    "pairs": Kind(_late("pairs", "read"), _pair_columns, _late("caption_files", "convert"), schemas.pairs),
+    "documents": Kind(
+        _late("documents", "read"),
+        _fixed("image", "text", "name", "page"),
+        _late("documents", "convert"),
+        _typed(schemas.DOCUMENTS),
+    ),
+    "instruct": Kind(
+        _late("instruct", "read"), _fixed("images", "texts"), _late("instruct", "convert"), _typed(schemas.INSTRUCT)
+    ),
+    "chat": Kind(
+        _late("chat", "read"),
+        _fixed("images", "image", "messages", "conversations", "system"),
+        _late("chat", "convert"),
+        _typed(schemas.CHAT),
+    ),
+}
+"""Kind -> how it is read."""
+
+
+def converter(config: PreparedConfig) -> Convert | None:
+    """What must be converted before this source is read; None where its files are read as they are.
+
+    Pairs and conversations that stand in parquet are read in place, and so are instructions with nothing to merge.
+    Raises: DataError if the path holds no file of the kind.
+    """
+    kind = KINDS[config.kind]
+    if config.kind in ("pairs", "instruct", "chat"):
+        module = {"pairs": "caption_files"}.get(config.kind, config.kind)
+        return kind.convert if _late(module, "must_convert")(config) else None
+    return kind.convert
+
+
+def most_units(config: PreparedConfig) -> int | None:
+    """Units that a piece of a record may hold at most, by the source's settings; None for no limit but length."""
+    return config.most_turns if config.kind == "instruct" else None
