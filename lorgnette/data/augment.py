@@ -1,0 +1,138 @@
+"""What is drawn anew for a record each time it comes up: a function of (seed, source, record, epoch), and of no state.
+
+Draws are hashes of their place, so the plan knows them without reading, whole arrays at once, and resuming repeats them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lorgnette.data.config import AugmentConfig
+from lorgnette.inputs.config import ImageConfig
+
+SPLIT, ENLARGE, FACTOR, TURNS, GROUPS, BUFFER, PACKS, REPLACE = range(8)
+"""What a draw is for: draws of different purpose are independent."""
+
+LEAST_FACTOR = 1.5
+"""Enlarging by less than this is not worth it (the published code draws from 1.5 up)."""
+
+Number = int | np.ndarray
+
+
+def hashed(*parts: Number) -> np.ndarray:
+    """64 bits that look random, from whole numbers or arrays of them (broadcast): SplitMix64, once for each part."""
+    state = np.zeros(1, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for part in parts:
+            whole = np.asarray(part).astype(np.uint64) if not isinstance(part, int) else np.uint64(part % 2**64)
+            state = state + whole + np.uint64(0x9E3779B97F4A7C15)
+            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state = state ^ (state >> np.uint64(31))
+    return state
+
+
+def uniform(*parts: Number) -> np.ndarray:
+    """As `hashed`, as numbers from 0 to 1 (1 not included)."""
+    return (hashed(*parts) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """How one sample is shown this time."""
+
+    split: bool = False
+    """As four quadrants and the whole."""
+    sizes: tuple[tuple[int, int] | None, ...] | None = None
+    """Width and height to which each image is enlarged before it is sized, or None; None for no image at all."""
+    order: tuple[int, ...] | None = None
+    """The order of a piece's units, where they may change places."""
+
+
+@dataclass(frozen=True)
+class Augmenter:
+    """The draws of one stage.
+
+    config: what is drawn and how often; images: how images become patches, which caps how far they are enlarged;
+    seed: of the stage.
+    """
+
+    config: AugmentConfig
+    images: ImageConfig
+    seed: int
+
+    @property
+    def split_share(self) -> float:
+        return 1.0 if self.images.split else self.config.split
+
+    def split(self, source: Number, record: Number, epoch: Number) -> np.ndarray:
+        """Whether each record is shown split (section 3.4: half of them is enough)."""
+        return uniform(self.seed, SPLIT, source, record, epoch) < self.split_share
+
+    def enlarged(
+        self, place: tuple[Number, Number, Number, Number], width_I: np.ndarray, height_I: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The size of each image once it was enlarged by chance; its own where it was not.
+
+        place: source, record, epoch, and the image's number in the record. No side grows beyond the longest allowed.
+        """
+        if not self.config.upscale:
+            return width_I, height_I
+        chosen = uniform(self.seed, ENLARGE, *place) < self.config.upscale
+        drawn = uniform(self.seed, FACTOR, *place)
+        factor = LEAST_FACTOR + (self.config.most_upscale - LEAST_FACTOR) * (1 - np.sqrt(1 - drawn))
+        factor = np.minimum(factor, self.images.longest / np.maximum(width_I, height_I))
+        factor = np.where(chosen & (factor > 1), factor, 1.0)
+        return (np.rint(side * factor).astype(np.int64) for side in (width_I, height_I))  # type: ignore[return-value]
+
+    def order(self, place: tuple[int, int, int], start: int, end: int) -> tuple[int, ...]:
+        """An order of units `start` to `end` (not included), 0 being `start`. place: source, record, epoch."""
+        keys = hashed(self.seed, TURNS, *place, np.arange(start, end))
+        return tuple(np.argsort(keys, kind="stable").tolist())
+
+    def replacement(self, place: tuple[int, int, int], attempt: int, records: int) -> int:
+        """The record that is tried in place of one that cannot be read."""
+        return int(hashed(self.seed, REPLACE, *place, attempt)[0] % np.uint64(records))
+
+
+def patch_counts(width_I: np.ndarray, height_I: np.ndarray, split_I: np.ndarray, config: ImageConfig) -> np.ndarray:
+    """Patches of each image, all its crops together, from its size in pixels (int64): `crop_boxes` of whole arrays."""
+    counts = _patches(width_I, height_I, config)
+    chosen = np.flatnonzero(split_I)
+    if len(chosen):
+        width, height, whole = width_I[chosen], height_I[chosen], counts[chosen]
+        quadrants = np.zeros_like(whole)
+        for wide in (width // 2, width - width // 2):
+            for high in (height // 2, height - height // 2):
+                quadrants += _patches(np.maximum(wide, 1), np.maximum(high, 1), config)
+        thin = (width < 2) | (height < 2)
+        counts[chosen] = whole + np.where(thin, 4 * whole, quadrants)
+    return counts
+
+
+def _patches(width: np.ndarray, height: np.ndarray, config: ImageConfig) -> np.ndarray:
+    wide, high = target_sizes(width, height, config)
+    return (wide // config.patch) * (high // config.patch)
+
+
+def target_sizes(width: np.ndarray, height: np.ndarray, config: ImageConfig) -> tuple[np.ndarray, np.ndarray]:
+    """`lorgnette.inputs.image.target_size` for whole arrays (int64); equal to it, bit for bit."""
+    width, height = width.astype(np.int64), height.astype(np.int64)
+    if config.policy == "square":
+        return np.full_like(width, config.longest), np.full_like(height, config.longest)
+    ratio = width / height
+    is_wide, is_tall = (width >= height) & (width > config.longest), (height > width) & (height > config.longest)
+    wide = np.where(is_wide, config.longest, np.where(is_tall, (config.longest * ratio).astype(np.int64), width))
+    high = np.where(is_tall, config.longest, np.where(is_wide, (config.longest / ratio).astype(np.int64), height))
+    raised = np.maximum(wide, config.shortest), np.maximum(high, config.shortest)
+    if not config.keep_aspect:
+        return raised
+    thin = np.minimum(wide, high) < config.shortest
+    scale = np.maximum(1.0, config.shortest / np.minimum(width, height))
+    scale = np.minimum(scale, config.longest / np.maximum(width, height))
+    kept = (np.maximum(config.patch, np.rint(side * scale).astype(np.int64)) for side in (width, height))
+    both: Sequence[np.ndarray] = [np.where(thin, own, other) for own, other in zip(kept, raised, strict=True)]
+    return both[0], both[1]
