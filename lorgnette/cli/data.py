@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 data = typer.Typer(help="Prepare sources, see what will be trained on, prove what was.", no_args_is_help=True)
@@ -10,3 +13,33 @@ data = typer.Typer(help="Prepare sources, see what will be trained on, prove wha
 @data.callback()
 def _group() -> None:
     """Keeps the verbs below a group even while there is one."""
+
+
+@data.command()
+def inspect(
+    recipe: Annotated[str, typer.Argument(help="Recipe by name or path, or a run's folder; with --kind, a path.")],
+    override: Annotated[list[str] | None, typer.Argument(help="Settings to change, as stages.0.lr=1e-4.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Stage to look at, by name; the first by default.")] = None,
+    steps: Annotated[str, typer.Option(help="Steps of it, as FIRST:END; the end is not included.")] = "0:1",
+    html: Annotated[Path | None, typer.Option(help="Write a page too, with every picture.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Documents to show; 4 here and 64 in a page.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Look at a source by itself: pairs, interleaved, ...")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="With --kind: folder of a tokenizer or a model.")] = None,
+) -> None:
+    """See what a step trains on: every document, token by token, its images as the model gets them."""
+    from rich.console import Console
+
+    from lorgnette.cli.inspect import look_at_run, look_at_source, processor_of_run, processor_of_source
+    from lorgnette.data.inspect import Speller, print_look, write_page
+
+    console, most = Console(), samples or (64 if html else 4)
+    if kind is None:
+        run, processor = processor_of_run(recipe, override or [])
+        look = look_at_run(console, processor, run, stage, steps, most)
+    else:
+        processor = processor_of_source(tokenizer)
+        look = look_at_source(console, processor, kind, recipe, override or [], most)
+    speller = Speller(processor.tokenizer, processor.image_token, processor.visual_tokens)
+    print_look(console, look, speller, samples or 4)
+    if html is not None:
+        console.print(f"Wrote {write_page(html, look, speller)}", highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,111 @@
+"""What `lorgnette data inspect` looks at: the rooms below, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lorgnette.data.inspect import Gatherer, Look, first_samples, rules, shares, source_config
+from lorgnette.errors import SettingsError
+from lorgnette.inputs.processor import Processor
+from lorgnette.inputs.tokenizer import Tokenizer
+from lorgnette.run import Run, StageConfig, find_recipe
+from lorgnette.train.build import build_processor
+from lorgnette.train.feed import open_steps
+
+
+def processor_of_run(name: str, overrides: list[str]) -> tuple[Run, Processor]:
+    """A recipe, or the settings in a run's folder, and the processor that it trains with."""
+    settings = Path(name) / "run.yaml"
+    run = Run.load(settings if settings.is_file() else find_recipe(name), overrides)
+    return run, build_processor(run)
+
+
+def processor_of_source(folder: str | None) -> Processor:
+    """The processor of a model's folder, or of one that holds a tokenizer alone, with images as Idefics2 has them."""
+    if folder is None:
+        raise SettingsError(
+            "--kind looks at a source by itself: give --tokenizer, the folder of a tokenizer or a model"
+        )
+    names = ("processor_config.json", "preprocessor_config.json")
+    if any((Path(folder) / name).is_file() for name in names):
+        return Processor.load(folder)
+    return Processor(Tokenizer.load(folder))
+
+
+def look_at_run(console: Console, processor: Processor, run: Run, stage: str | None, steps: str, most: int) -> Look:
+    """The packs of a stage's steps. Raises: SettingsError for a stage or step that the run has not."""
+    number = _stage_number(run, stage)
+    chosen = run.stages[number]
+    first, last = _range(steps, chosen)
+    pack = chosen.pack
+    gatherer = Gatherer(processor, run.model.vocabulary, pack.tokens if pack else None)
+    with _progress(console) as advance:
+        packs, refused = gatherer.steps(open_steps(run, number, processor), first, last, most, advance)
+    span = f"step {first:,}" if last - first == 1 else f"steps {first:,} to {last - 1:,}"
+    return Look(
+        title=f"{run.name}, stage {chosen.name}, {span}",
+        packs=tuple(packs),
+        sources=shares([_title(one) for one in chosen.sources], [one.weight for one in chosen.sources]),
+        measure=chosen.weights,
+        most_tokens=pack.tokens if pack else None,
+        most_patches=pack.patches if pack else None,
+        refused=tuple(refused),
+        facts={"run": f"{run.name} {run.digest()}, seed {run.seed}, {chosen.steps:,} steps in this stage"}
+        | rules(processor),
+    )
+
+
+def look_at_source(
+    console: Console, processor: Processor, kind: str, path: str, overrides: list[str], most: int
+) -> Look:
+    """The first rows of a source, prepared or not."""
+    config = source_config(kind, path, overrides)
+    gatherer = Gatherer(processor, processor.tokenizer.vocabulary)
+    with _progress(console) as advance:
+        packs, refused = gatherer.samples(first_samples(config, most), most, advance)
+    return Look(
+        title=f"the first {most:,} rows of {_title(config)}",
+        packs=tuple(packs),
+        sources=shares([_title(config)], [1.0]),
+        refused=tuple(refused),
+        facts={"source": str(config.plain())} | rules(processor),
+    )
+
+
+def _title(config: object) -> str:
+    return str(getattr(config, "title", None) or getattr(config, "kind", "source"))
+
+
+def _stage_number(run: Run, stage: str | None) -> int:
+    names = [one.name for one in run.stages]
+    if stage is not None and stage not in names:
+        raise SettingsError(f"--stage {stage}: the run has no such stage; its stages are {', '.join(names)}")
+    return names.index(stage) if stage is not None else 0
+
+
+def _range(text: str, stage: StageConfig) -> tuple[int, int]:
+    """First and end of `FIRST:END`, or of one step's number."""
+    first, colon, end = text.partition(":")
+    try:
+        bounds = int(first or 0), int(end or stage.steps) if colon else int(first) + 1
+    except ValueError:
+        raise SettingsError(f"--steps {text}: write it as FIRST:END, for example 0:1") from None
+    if not 0 <= bounds[0] < bounds[1] <= stage.steps:
+        raise SettingsError(
+            f"--steps {text}: stage {stage.name} has steps 0 to {stage.steps - 1:,}; choose some of them"
+        )
+    return bounds
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[], None]]:
+    """Counts samples while they are read and rendered; leaves nothing on the screen."""
+    columns = (TextColumn("reading samples"), MofNCompleteColumn(), TextColumn("{task.speed} a second"))
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda: progress.advance(task)

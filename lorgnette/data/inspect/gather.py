@@ -1,0 +1,145 @@
+"""From the steps of a stage, or from a source alone, to what is looked at: the same samples, rendered the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lorgnette.data.check import check
+from lorgnette.data.inspect.look import Document, Pack, Share, spread
+from lorgnette.data.inspect.pictures import original_size, picture
+from lorgnette.data.loader import Steps, split_evenly
+from lorgnette.errors import DataError, LorgnetteError
+from lorgnette.inputs.processor import Processor
+from lorgnette.inputs.render import Rendered
+from lorgnette.sample import Sample
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A sample as it was drawn for a step, before and after it was rendered."""
+
+    sample: Sample
+    rendered: Rendered
+    source: int = 0
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Gatherer:
+    """Reads, renders and checks samples, and keeps of each what is shown.
+
+    vocabulary: rows of the model's embedding.
+    most_tokens: the longest sequence, if there is a limit.
+    """
+
+    processor: Processor
+    vocabulary: int
+    most_tokens: int | None = None
+
+    def steps(
+        self, steps: Steps, first: int, last: int, most: int, advance: Callable[[], None] = lambda: None
+    ) -> tuple[list[Pack], list[str]]:
+        """The packs of steps `first` to `last` (not included), and the samples that could not be rendered.
+
+        most: documents that are shown, evenly spread over the steps and packs; advance: called after each sample.
+        """
+        packs: list[Pack] = []
+        refused: list[str] = []
+        share = -(-most // max(1, last - first))
+        for step in range(first, last):
+            drawn = self._draw(steps, step, refused, advance)
+            each = -(-share // max(1, len(drawn)))
+            packs += [self.pack(part, each, step, number) for number, part in enumerate(drawn)]
+        return packs, refused
+
+    def samples(
+        self, samples: Iterable[Sample | str], most: int, advance: Callable[[], None] = lambda: None
+    ) -> tuple[list[Pack], list[str]]:
+        """Samples of one source, in its order, as if they were one pack; and why others could not be read or rendered.
+
+        samples: a string stands for a row that was refused, and says why.
+        """
+        refused: list[str] = []
+        drawn = []
+        for sample in samples:
+            advance()
+            if isinstance(sample, str):
+                refused.append(sample)
+                continue
+            try:
+                drawn.append(Drawn(sample, self.processor.render(sample)))
+            except LorgnetteError as error:
+                refused.append(str(error))
+        return [self.pack(drawn, most)], refused
+
+    def _draw(self, steps: Steps, step: int, refused: list[str], advance: Callable[[], None]) -> list[list[Drawn]]:
+        """The packs of a step as the loader makes them; see `Steps.batches`."""
+        drawn = []
+        for ref in steps.plan.step(step):
+            try:
+                sample = steps.sources[ref.source][ref.index]
+                drawn.append(Drawn(sample, steps.processor.render(sample), ref.source, ref.epoch))
+            except LorgnetteError as error:
+                refused.append(str(error))
+            advance()
+        drawn.sort(key=lambda one: (sum(map(len, one.rendered.images)), len(one.rendered.tokens_T)))
+        bounds = split_evenly([one.rendered for one in drawn], steps.micro_batches)
+        return [[drawn.pop(0) for _ in part] for part in bounds]
+
+    def pack(self, drawn: Sequence[Drawn], most: int, step: int = 0, number: int = 0) -> Pack:
+        """Documents of one pack, of which at most `most` are shown."""
+        chosen = spread(len(drawn), most)
+        documents = tuple(self.document(one, place in chosen) for place, one in enumerate(drawn))
+        return Pack(step, number, documents, chosen)
+
+    def document(self, drawn: Drawn, shown: bool = True) -> Document:
+        """One sample with its pictures, and what is wrong with it if it cannot be trained on."""
+        rendered, grid = drawn.rendered, self.processor.images.grid
+        return Document(
+            name=rendered.name,
+            source=drawn.source,
+            tokens_T=rendered.tokens_T,
+            learn_T=rendered.learn_T,
+            pictures=tuple(picture(one, grid, shown) for one in rendered.images),
+            originals=tuple(original_size(one.source) for one in drawn.sample.images) if shown else (),
+            epoch=drawn.epoch,
+            fault=self._fault(rendered),
+        )
+
+    def _fault(self, rendered: Rendered) -> str:
+        try:
+            check(
+                rendered,
+                image_token=self.processor.image_token,
+                visual_tokens=self.processor.visual_tokens,
+                vocabulary=self.vocabulary,
+                most_tokens=self.most_tokens,
+            )
+        except DataError as error:
+            return str(error).removeprefix(f"{rendered.name}: ")
+        return ""
+
+
+def rules(processor: Processor) -> dict[str, str]:
+    """How samples become tokens and patches, for people."""
+    images = processor.images
+    size = (
+        f"{images.longest} × {images.longest}" if images.policy == "square" else f"{images.shortest}–{images.longest}"
+    )
+    return {
+        "images": f"sides of {size} px, patches of {images.patch} px on a {images.grid} × {images.grid} table of positions",
+        "visual tokens": f"{processor.visual_tokens} for each image, or each crop of a split one",
+        "tokenizer": f"{processor.tokenizer.vocabulary:,} rows",
+    }
+
+
+def shares(titles: Sequence[str], weights: Sequence[float]) -> tuple[Share, ...]:
+    """Sources with their weights as shares of one. Equal titles are numbered."""
+    total = float(np.sum(weights))
+    return tuple(
+        Share(title if titles.count(title) == 1 else f"{title} #{place}", weight / total)
+        for place, (title, weight) in enumerate(zip(titles, weights, strict=True), 1)
+    )

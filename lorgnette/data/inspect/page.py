@@ -1,0 +1,151 @@
+"""The page: one HTML file that asks nothing of the network, runs no script, and follows a light or dark scheme."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from lorgnette.data.inspect.charts import bar_chart, lengths, percentages, shape_chart
+from lorgnette.data.inspect.look import Document, Look, Pack
+from lorgnette.data.inspect.pictures import MOST_SIDE, QUADRANTS, Picture, Size, data_uri
+from lorgnette.data.inspect.text import Chip, Speller, runs, visible
+from lorgnette.files import write_text
+
+MOST_TOKENS = 4096
+"""Tokens of one document that the page spells; the others are counted."""
+MOST_BYTES = 24 * 2**20
+"""Bytes of all pictures in a page; documents after that are counted and not shown."""
+LOSSLESS = 160
+"""Pixels of the longest side up to which a picture is stored exactly."""
+SIZES = (96, 320)
+"""Pixels between which the longest side of a picture is on the screen."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture in the page."""
+
+    uri: str
+    picture: Picture
+    label: str
+    original: Size | None
+    width: int
+    """Pixels on the screen."""
+
+
+@dataclass
+class _Budget:
+    """Bytes of pictures that the page may still hold."""
+
+    left: int = MOST_BYTES
+    skipped: int = 0
+    known: dict[int, str] = field(default_factory=dict)
+
+    def frames(self, document: Document) -> list[Frame] | None:
+        """The document's pictures; None if they no longer fit."""
+        frames = []
+        for number, one in enumerate(document.pictures):
+            if one.pixels is None:
+                return None
+            uri = data_uri(one.pixels, lossless=max(one.pixels.size) <= LOSSLESS)
+            self.left -= len(uri)
+            image, crop = divmod(number, document.crops)
+            label = f"image {image + 1}" + (f", {QUADRANTS[crop]}" if document.crops == len(QUADRANTS) else "")
+            original = document.originals[image] if document.originals else None
+            frames.append(Frame(uri, one, label, original, _width(one)))
+        if self.left < 0:
+            self.skipped += 1
+            return None
+        return frames
+
+
+def write_page(path: str | Path, look: Look, speller: Speller) -> Path:
+    """Write the page; return its path. Raises: DiskError if it cannot be written."""
+    write_text(path, render(look, speller))
+    return Path(path)
+
+
+def render(look: Look, speller: Speller) -> str:
+    """The page as HTML. Whatever comes from data is escaped; what is invisible in it is spelt out."""
+    budget = _Budget()
+    count = len(look.sources)
+    documents = look.documents
+    packs = [_pack(look, pack, speller, budget) for pack in look.packs]
+    values: dict[str, Any] = {
+        "total": look.total,
+        "look": look,
+        "packs": packs,
+        "hidden": look.hidden + budget.skipped,
+        "measured": [_measured(look, number) for number in range(count)],
+        "lengths": bar_chart(lengths([(one.tokens, one.source) for one in documents], count), "documents", "tokens"),
+        "learned": bar_chart(percentages(_learned_shares(documents), count), "documents", "of tokens learned"),
+        "shapes": shape_chart([(one.rows, one.columns) for each in documents for one in each.pictures]),
+        "common": Counter((one.rows, one.columns) for each in documents for one in each.pictures).most_common(12),
+        "most_side": MOST_SIDE,
+        "lossless": LOSSLESS,
+    }
+    loader = jinja2.PackageLoader("lorgnette.data.inspect", package_path="")
+    pages = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    pages.filters |= {"visible": visible, "count": "{:,}".format, "percent": lambda share: f"{100 * share:.1f}"}
+    return pages.get_template("page.html.jinja").render(values)
+
+
+def _width(picture: Picture) -> int:
+    """How wide a picture is on the screen: small ones are enlarged by a whole number, large ones made to fit."""
+    width, height = picture.size
+    longest = max(width, height)
+    least, most = SIZES
+    zoom = -(-least // longest) if longest < least else min(1.0, most / longest)
+    return max(1, round(width * zoom))
+
+
+def _learned_shares(documents: list[Document]) -> list[tuple[float, int]]:
+    return [(one.learned / one.tokens if one.tokens else 0.0, one.source) for one in documents]
+
+
+def _measured(look: Look, source: int) -> float:
+    """The share that a source has in fact, in what the stage's weights are shares of."""
+    key = {"samples": "documents"}.get(look.measure, look.measure)
+    whole = getattr(look.total, key)
+    part: int = getattr(look.totals[source], key)
+    return part / whole if whole else 0.0
+
+
+def _pack(look: Look, pack: Pack, speller: Speller, budget: _Budget) -> dict[str, Any]:
+    """What the template shows of a pack."""
+    others = [other for other in look.packs if other.step == pack.step]
+    token_room = look.most_tokens or max(other.total.tokens for other in others) or 1
+    patch_room = look.most_patches or max(other.total.patches for other in others) or 1
+    starts = pack.starts
+    return {
+        "pack": pack,
+        "tokens": [(one, place, one.tokens / token_room) for place, one in enumerate(pack.documents)],
+        "patches": [(one, place, one.patches / patch_room) for place, one in enumerate(pack.documents)],
+        "documents": [
+            _document(pack.documents[place], place, starts[place], speller, budget) for place in sorted(pack.chosen)
+        ],
+    }
+
+
+def _document(one: Document, place: int, start: int, speller: Speller, budget: _Budget) -> dict[str, Any]:
+    frames = budget.frames(one)
+    spelt = runs(_escaped(speller, one))
+    return {
+        "document": one,
+        "place": place,
+        "start": start,
+        "frames": frames,
+        "runs": spelt if frames is not None else None,
+        "unspelt": max(0, one.tokens - sum(len(chip.ids) for _, chips in spelt for chip in chips)),
+    }
+
+
+def _escaped(speller: Speller, document: Document) -> Iterator[Chip]:
+    return speller.chips(document.tokens_T, document.learn_T, MOST_TOKENS)
