@@ -16,9 +16,7 @@ from types import FrameType
 import torch
 from rich.console import Console
 
-from lorgnette.data.loader import Steps, read_steps
-from lorgnette.data.plan import Plan
-from lorgnette.data.sources import open_source
+from lorgnette.data.loader import read_steps
 from lorgnette.errors import LorgnetteError, SettingsError
 from lorgnette.files import write_text
 from lorgnette.inputs.processor import Processor
@@ -27,6 +25,7 @@ from lorgnette.run import Run, StageConfig
 from lorgnette.train import checkpoint
 from lorgnette.train.adapters import merge_adapters
 from lorgnette.train.build import build
+from lorgnette.train.feed import open_steps
 from lorgnette.train.log import Display, Log, Row
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
 from lorgnette.train.stages import prepare_parts
@@ -158,16 +157,3 @@ class Trainer:
         finally:
             for number, handler in kept.items():
                 signal.signal(number, handler)
-
-
-def open_steps(run: Run, stage_number: int, processor: Processor) -> Steps:
-    """The steps of a stage: what the loader reads, and what anyone can list without training."""
-    stage = run.stages[stage_number]
-    sources = tuple(open_source(config, "train", run.seed) for config in stage.sources)
-    plan = Plan(
-        sizes=tuple(source.size for source in sources),
-        weights=tuple(config.weight for config in stage.sources),
-        samples_per_step=stage.samples_per_step,
-        seed=run.seed * 1000 + stage_number,
-    )
-    return Steps(plan, sources, processor, stage.micro_batches)

@@ -21,7 +21,8 @@ from lorgnette.run import Run
 from lorgnette.train import checkpoint
 from lorgnette.train.build import build
 from lorgnette.train.log import read_log
-from lorgnette.train.loop import Interrupted, Trainer, open_steps
+from lorgnette.train.feed import open_steps
+from lorgnette.train.loop import Interrupted, Trainer
 from lorgnette.train.optim import build_optimiser, schedule
 from lorgnette.train.stages import PARTS, named_parts, prepare_parts
 from lorgnette.train.step import NotFiniteError, train_step
