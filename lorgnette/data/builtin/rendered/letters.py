@@ -8,7 +8,7 @@ from lorgnette.data.builtin.rendered.lot import Lot
 from lorgnette.data.builtin.rendered.paper import Paper, Question, Sheet, Writing
 from lorgnette.data.builtin.rendered.people import Day, address, code, company, day, person, telephone, town
 from lorgnette.data.builtin.rendered.style import Style, hand, style
-from lorgnette.data.builtin.rendered.texts import BUSINESS, STORY, paragraph
+from lorgnette.data.builtin.rendered.texts import BUSINESS, STORY, paragraph, paragraphs
 from lorgnette.data.builtin.rendered.words import JOBS, THINGS
 
 SUBJECTS = ("Delivery of {things}", "Repair of {things}", "Your order of {things}", "Price list for {things}")
@@ -50,7 +50,7 @@ def letter(lot: Lot) -> Sheet:
         to_address=address(lot),
         to_town=town(lot),
         subject=lot.one(SUBJECTS).format(things=lot.one(THINGS)),
-        body=tuple(paragraph(lot, BUSINESS, lot.between(2, 4)) for _ in range(lot.between(1, 3))),
+        body=paragraphs(lot, BUSINESS, [lot.between(2, 4) for _ in range(lot.between(1, 3))]),
         sender=person(lot),
         job=lot.one(JOBS).capitalize(),
     )
@@ -119,7 +119,7 @@ def story(lot: Lot, *, by_hand: bool) -> Sheet:
     facts = Story(
         title=paragraph(lot, STORY, 1).rstrip(".") if lot.chance(20) else f"Chapter {lot.between(1, 30)}",
         number=lot.between(2, 380),
-        body=tuple(paragraph(lot, STORY, lot.between(*sentences)) for _ in range(lot.between(1, 2 if by_hand else 4))),
+        body=paragraphs(lot, STORY, [lot.between(*sentences) for _ in range(lot.between(1, 2 if by_hand else 4))]),
     )
     paper = look.paper(lot.between(430, 680), margin=lot.between(30, 50))
     if by_hand and lot.chance(50):
@@ -139,4 +139,4 @@ def story(lot: Lot, *, by_hand: bool) -> Sheet:
 def _ruled(paper: Paper, step: int) -> None:
     """Thin lines as of an exercise book."""
     for y in range(paper.margin + step - step // 4, paper.height, step):
-        paper.pen.line((0, y, paper.width, y), fill=paper.ink if paper.pen.fontmode == "1" else 170)
+        paper.pen.line((12, y, paper.width - 12, y), fill=paper.ink if paper.pen.fontmode == "1" else 170)

@@ -8,51 +8,48 @@ import PIL.Image
 import PIL.ImageDraw
 
 from lorgnette.data.builtin.rendered.lot import Lot
-from lorgnette.data.builtin.rendered.paper import Paper
+from lorgnette.data.builtin.rendered.paper import LONGEST, Paper
 
 TINTS = (255, 255, 244, 235, 224)
-COMPRESSION = 9
+LEVELS = 4
+"""Greys of a sheet that is not black and white only."""
 
 
-def png(image: PIL.Image.Image) -> bytes:
-    """The file of a picture, with settings that never change."""
+def lossless(image: PIL.Image.Image) -> bytes:
+    """The WebP file of a picture that shows every pixel as it is, with settings that never change."""
     file = io.BytesIO()
-    image.save(file, "PNG", compress_level=COMPRESSION)
+    image.convert("RGB").save(file, "WEBP", lossless=True, quality=50, method=4)
     return file.getvalue()
 
 
-def greys(image: PIL.Image.Image, darkest: int, lightest: int, levels: int) -> PIL.Image.Image:
-    """A grey picture in `levels` (2, 4 or 16) equal steps from the darkest grey to the lightest: 1, 2 or 4 bits."""
+def greys(image: PIL.Image.Image, darkest: int, lightest: int, levels: int = LEVELS) -> PIL.Image.Image:
+    """A grey picture in a few equal steps from the darkest grey to the lightest."""
     steps = levels - 1
-    table = [min(steps, max(0, round(grey * steps / 255))) for grey in range(256)]
-    indexed = image.point(table)
-    palette = [darkest + (lightest - darkest) * step // steps for step in range(levels)]
-    return with_palette(indexed, [(grey, grey, grey) for grey in palette])
-
-
-def with_palette(indexed: PIL.Image.Image, colours: list[tuple[int, int, int]]) -> PIL.Image.Image:
-    """A picture of numbers as one of the colours that they count."""
-    picture = PIL.Image.frombytes("P", indexed.size, indexed.tobytes())
-    picture.putpalette([value for colour in colours for value in colour])
-    return picture
+    table = [(grey * steps + 127) // 255 for grey in range(256)]
+    return image.point([darkest + (lightest - darkest) * step // steps for step in table])
 
 
 def scanned(lot: Lot, paper: Paper) -> bytes:
-    """The PNG file of a grey sheet, as a printer or a scanner would leave it: clean mostly, else skewed and specked."""
-    image = paper.image
+    """The file of a grey sheet, as a printer or a scanner would leave it: clean mostly, else skewed and specked."""
+    image = paper.image.copy()
     look = lot.between(0, 99)
     if paper.pen.fontmode == "1":
         if look < 40:
             _speckle(lot, image)
-        return png(image.point([0] * 128 + [255] * 128).convert("1", dither=PIL.Image.Dither.NONE))
+        return lossless(greys(image, 0, 255, 2))
     if look < 45:
-        return png(greys(image, 0, 255, 4))
+        return lossless(greys(image, 0, 255))
     if look < 85:
-        angle = lot.between(-20, 20) / 10
-        image = image.rotate(angle, PIL.Image.Resampling.BICUBIC, fillcolor=255)
+        image = _skewed(image, lot.between(-20, 20) / 10)
     if look >= 65:
         _speckle(lot, image)
-    return png(greys(image, lot.between(0, 70), lot.one(TINTS), 4))
+    return lossless(greys(image, lot.between(0, 70), lot.one(TINTS)))
+
+
+def _skewed(image: PIL.Image.Image, angle: float) -> PIL.Image.Image:
+    """Turned by some degrees, on paper large enough to keep every letter; as it was where that would be too large."""
+    turned = image.rotate(angle, PIL.Image.Resampling.BILINEAR, expand=True, fillcolor=255)
+    return turned if max(turned.size) <= LONGEST else image
 
 
 def _speckle(lot: Lot, image: PIL.Image.Image) -> None:
@@ -67,12 +64,12 @@ def _speckle(lot: Lot, image: PIL.Image.Image) -> None:
         pen.rectangle((0, 0, edge, height) if lot.chance(50) else (width - edge, 0, width, height), fill=40)
 
 
-def coloured(image: PIL.Image.Image, colours: int = 16) -> bytes:
-    """The PNG file of a colour picture, in its most frequent colours."""
+def coloured(image: PIL.Image.Image, colours: int = 32) -> bytes:
+    """The file of a colour picture, in its most frequent colours where it has many more."""
     found = image.getcolors(256 * 256 * 16) or []
-    if len(found) <= colours:
-        return png(image.quantize(colours, PIL.Image.Quantize.MEDIANCUT, dither=PIL.Image.Dither.NONE))
-    kept = [colour for _, colour in sorted(found, key=lambda pair: (-pair[0], pair[1]))[:colours]]
-    palette = PIL.Image.new("P", (1, 1))
-    palette.putpalette([value for colour in kept for value in colour])
-    return png(image.quantize(palette=palette, dither=PIL.Image.Dither.NONE))
+    if len(found) > colours:
+        kept = [colour for _, colour in sorted(found, key=lambda pair: (-pair[0], pair[1]))[:colours]]
+        palette = PIL.Image.new("P", (1, 1))
+        palette.putpalette([value for colour in kept for value in colour])
+        image = image.quantize(palette=palette, dither=PIL.Image.Dither.NONE)
+    return lossless(image)

@@ -71,7 +71,7 @@ class Receipt:
 def receipt(lot: Lot) -> Sheet:
     """A receipt with its questions."""
     facts = _facts(lot)
-    look = style(lot, 14, 17, only=("mono", "mono", "typewriter", "sans", "grotesque"))
+    look = style(lot, 14, 17, only=("mono", "courier", "till", "sans", "roboto"))
     paper = _written(lot, facts, look)
     return Sheet("receipt", facts, paper, tuple(_questions(facts)), look.face)
 

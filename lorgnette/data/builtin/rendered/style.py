@@ -8,9 +8,9 @@ from lorgnette.data.builtin.rendered.fonts import HANDS, Hand, Print
 from lorgnette.data.builtin.rendered.lot import Lot
 from lorgnette.data.builtin.rendered.paper import Paper
 
-SHARP = ("sans", "serif", "mono")
+SHARP = ("sans", "serif", "mono", "roboto")
 """Typefaces that are legible without grey edges."""
-SOFT = ("sans", "serif", "times", "times", "roman", "grotesque", "typewriter", "mono")
+SOFT = ("sans", "serif", "times", "times", "garamond", "roboto", "slab", "courier", "typewriter", "mono")
 
 
 @dataclass(frozen=True, slots=True)

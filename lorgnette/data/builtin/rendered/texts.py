@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 from lorgnette.data.builtin.rendered.lot import Lot
 from lorgnette.data.builtin.rendered.people import surname, town
@@ -146,6 +147,12 @@ def sentence(lot: Lot, patterns: list[str]) -> str:
 def paragraph(lot: Lot, patterns: list[str], sentences: int) -> str:
     """Sentences of different patterns."""
     return " ".join(different(lot, patterns, sentences))
+
+
+def paragraphs(lot: Lot, patterns: list[str], lengths: list[int]) -> tuple[str, ...]:
+    """Paragraphs of so many sentences each, no two sentences of one pattern."""
+    waiting = iter(different(lot, patterns, sum(lengths)))
+    return tuple(" ".join(islice(waiting, length)) for length in lengths)
 
 
 def different(lot: Lot, patterns: list[str], count: int) -> list[str]:
