@@ -83,11 +83,11 @@ KINDS: dict[str, Kind] = {
 def converter(config: PreparedConfig) -> Convert | None:
     """What must be converted before this source is read; None where its files are read as they are.
 
-    Pairs and conversations that stand in parquet are read in place, and so are instructions with nothing to merge.
+    Pairs, pages and conversations that stand in parquet are read in place, and so are instructions with nothing to merge.
     Raises: DataError if the path holds no file of the kind.
     """
     kind = KINDS[config.kind]
-    if config.kind in ("pairs", "instruct", "chat"):
+    if config.kind in ("pairs", "instruct", "chat", "documents"):
         module = {"pairs": "caption_files"}.get(config.kind, config.kind)
         return kind.convert if _late(module, "must_convert")(config) else None
     return kind.convert

@@ -1,0 +1,238 @@
+"""PDF files: each page as a picture, and the text of its text layer in reading order."""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import PIL.Image
+
+from lorgnette.data.config import DocumentsConfig
+from lorgnette.data.record import Record, Refused
+from lorgnette.data.sources.layout import Box, read_page
+from lorgnette.data.sources.refusal import Refusal
+from lorgnette.data.sources.rows import rows_of
+from lorgnette.data.sources.shards import is_url, list_files, read_bytes
+from lorgnette.data.sources.values import cut_text, missing, read_image
+from lorgnette.errors import DataError
+from lorgnette.sample import Text
+
+if TYPE_CHECKING:
+    import pypdfium2
+
+SUFFIXES = (".pdf", ".parquet")
+MOST_PIXELS = 25_000_000
+"""A page that would have more at the settings' dpi (a poster) is rendered smaller."""
+MOST_UNKNOWN = 0.1
+"""Share of characters that no code is known for, beyond which a page's text cannot be what is seen on it."""
+UPRIGHT = math.radians(8)
+"""A line that leans by more than this stands by itself, in the order in which it is drawn: a watermark."""
+
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\ufeff\ufff9-\uffff\ue000-\uf8ff]")
+"""What is no character: controls, the replacement sign, and private codes of a font."""
+HYPHENS = {0x02: "-", 0xFFFE: "-", 0xAD: "-"}
+"""How the reader spells a hyphen at the end of a line."""
+LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "ffl", 0xFB05: "st", 0xFB06: "st"}
+
+
+def read(row: Mapping[str, Any], config: DocumentsConfig, name: str) -> Record:
+    """A page as head, and its text in parts of at most about 2,000 characters, all learned.
+
+    Every piece of a long page shows the picture again. Raises: Refused without picture or text.
+    """
+    if row.get("image") is None:
+        raise missing(row, "image")
+    image = read_image(row["image"], row, "'image'")
+    text = row.get("text")
+    if text is not None and not isinstance(text, str):
+        raise Refused("wrong type", f"'text' is a {type(text).__name__}, not a string")
+    _long_enough(text or "", config)
+    units = tuple((Text(part, learn=True),) for part in cut_text((text or "").strip()))
+    return Record(units, head=(image,), meta={"name": name, "source": config.title})
+
+
+def _long_enough(text: str, config: DocumentsConfig) -> None:
+    """Raises: Refused for a page that has no text to read, or next to none."""
+    characters = len("".join(text.split()))
+    if not characters:
+        raise Refused("no text layer", "the page is a picture alone; recognise its text first")
+    if characters < config.shortest_text:
+        raise Refused("little text", f"{characters} characters; shortest_text asks for {config.shortest_text}")
+
+
+def must_convert(config: DocumentsConfig) -> bool:
+    """Whether there is a PDF: parquet of pages is read in place."""
+    return not all(path.lower().endswith(".parquet") for path in list_files(config.path, SUFFIXES))
+
+
+def convert(config: DocumentsConfig) -> Iterator[dict[str, Any] | Refusal]:
+    """A row for each page of each file: its picture as PNG, its text, the file's name and the page's number from 1.
+
+    A file that cannot be opened is one Refusal, whatever its pages.
+    """
+    for path in list_files(config.path, SUFFIXES):
+        if path.lower().endswith(".parquet"):
+            for _, row in rows_of(path):
+                yield (
+                    row
+                    if isinstance(row, Refusal)
+                    else {key: row.get(key) for key in ("image", "text", "name", "page")}
+                )
+            continue
+        try:
+            document = _open(path)
+        except Refused as refused:
+            yield Refusal(path, "", refused.reason, refused.detail)
+            continue
+        with document:
+            for number in range(len(document)):
+                try:
+                    yield _page(document, number, path, config)
+                except Refused as refused:
+                    yield Refusal(path, f"page {number + 1}", refused.reason, refused.detail)
+
+
+def _open(path: str) -> pypdfium2.PdfDocument:
+    """Raises: Refused for a file that is no PDF, is broken, or needs a password."""
+    try:
+        import pypdfium2
+    except ImportError:
+        raise DataError(f"{path}: reading PDF needs `pip install 'lorgnette[data]'`") from None
+    try:
+        document = pypdfium2.PdfDocument(read_bytes(path) if is_url(path) else path)
+    except pypdfium2.PdfiumError as error:
+        reason = "encrypted" if "assword" in str(error) else "unreadable file"
+        raise Refused(reason, str(error)) from None
+    except (DataError, OSError) as error:
+        raise Refused("unreadable file", str(error)) from None
+    if not len(document):
+        document.close()
+        raise Refused("unreadable file", "the file has no pages")
+    return document
+
+
+def _page(document: pypdfium2.PdfDocument, number: int, path: str, config: DocumentsConfig) -> dict[str, Any]:
+    import pypdfium2
+
+    try:
+        page = document[number]
+        text = page_text(page)
+        _long_enough(text, config)
+        image = _picture(page, config)
+    except pypdfium2.PdfiumError as error:
+        raise Refused("unreadable page", str(error)) from None
+    return {"image": image, "text": text, "name": path, "page": number + 1}
+
+
+def _picture(page: pypdfium2.PdfPage, config: DocumentsConfig) -> bytes:
+    """The page at the settings' dpi as PNG; without colour where it has none."""
+    width, height = page.get_size()
+    scale = min(config.dpi / 72, math.sqrt(MOST_PIXELS / max(width * height, 1)))
+    if not (width > 0 and height > 0 and min(width, height) * scale >= 1):
+        raise Refused("unreadable page", f"the page is {width:g} x {height:g} points")
+    bitmap = page.render(scale=scale, grayscale=config.grey)
+    image = bitmap.to_pil().copy()
+    bitmap.close()
+    if image.mode != "L":
+        pixels_HWC = np.asarray(image)
+        if (pixels_HWC == pixels_HWC[..., :1]).all():
+            image = image.convert("L")
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return content.getvalue()
+
+
+def page_text(page: pypdfium2.PdfPage) -> str:
+    """The text layer of a page in reading order; "" if it has none.
+
+    Lines that stand upright come first, then those turned by a quarter, and then those that lean. Text outside of the
+    visible part of the page is left out. Raises: Refused if codes are missing for too many characters.
+    """
+    groups: dict[int, list[Box]] = {}
+    for turn, box in _characters(page):
+        groups.setdefault(turn, []).append(box)
+    upright = (page.get_rotation() // 90) % 4
+    order = sorted(groups, key=lambda turn: (turn < 0, (turn - upright) % 4))
+    parts = [read_page(groups[turn]) if turn >= 0 else "".join(box.text for box in groups[turn]) for turn in order]
+    text = "\n\n".join(
+        " ".join(part.split()) if turn < 0 else part for turn, part in zip(order, parts, strict=True) if part.strip()
+    )
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    unknown, seen = len(CONTROLS.findall(text.replace("\n", ""))), len("".join(text.split()))
+    if unknown > MOST_UNKNOWN * seen:
+        raise Refused("garbled text", f"{unknown} of {seen} characters have no code in this file")
+    return CONTROLS.sub(lambda match: match[0] if match[0] == "\n" else "", text)
+
+
+def _characters(page: pypdfium2.PdfPage) -> Iterator[tuple[int, Box]]:
+    """Each character with the quarters by which it is turned against the clock (-1: it leans), upright.
+
+    A box is as high as the type's size, from a quarter of it below the line of writing: fonts differ in what they call
+    their height. The letters of a ligature stand in one box. What is outside of the page that is seen is left out.
+    """
+    layer, seen = page.get_textpage(), page.get_bbox()
+    last: tuple[tuple[float, float], int, Box] | None = None
+    for number in range(layer.count_chars()):
+        glyph = _glyph(layer, number, seen)
+        if glyph is None:
+            continue
+        origin, _, box = glyph
+        if last is not None and last[0] == origin and not box.text.isspace():
+            last = origin, last[1], replace(last[2], text=last[2].text + box.text)
+            continue
+        if last is not None:
+            yield last[1], last[2]
+        last = glyph
+    if last is not None:
+        yield last[1], last[2]
+
+
+def _glyph(
+    layer: pypdfium2.PdfTextPage, number: int, seen: tuple[float, float, float, float]
+) -> tuple[tuple[float, float], int, Box] | None:
+    """Where a character is drawn, how it is turned, and its box."""
+    import pypdfium2.raw as raw
+
+    code = raw.FPDFText_GetUnicode(layer, number)
+    text = HYPHENS.get(code) or LIGATURES.get(code) or chr(code)
+    edges, matrix, x, y = raw.FS_RECTF(), raw.FS_MATRIX(), ctypes.c_double(), ctypes.c_double()
+    raw.FPDFText_GetCharOrigin(layer, number, x, y)
+    origin = x.value, y.value
+    if text.isspace():
+        return origin, 0, Box(text, *origin, *origin)
+    raw.FPDFText_GetLooseCharBox(layer, number, edges)
+    west, south, east, north = seen
+    left, top, right, bottom = edges.left, edges.top, edges.right, edges.bottom
+    if right <= west or left >= east or bottom >= north or top <= south:
+        return None
+    box = Box(text, left - west, north - top, right - west, north - bottom)
+    angle = raw.FPDFText_GetCharAngle(layer, number)
+    turn = round(angle / (math.pi / 2))
+    if abs(angle - turn * math.pi / 2) > UPRIGHT:
+        return origin, -1, box
+    raw.FPDFText_GetMatrix(layer, number, matrix)
+    size = raw.FPDFText_GetFontSize(layer, number) * math.hypot(matrix.c, matrix.d)
+    box = _turned(box, turn % 4, east - west, north - south)
+    point = Box("", x.value - west, north - y.value, x.value - west, north - y.value)
+    line = _turned(point, turn % 4, east - west, north - south).bottom
+    if not 0.5 * box.height <= size <= 2 * box.height:  # fonts made of pictures say anything at all
+        size = box.height
+    return origin, turn % 4, replace(box, top=line - 0.75 * size, bottom=line + 0.25 * size)
+
+
+def _turned(box: Box, turn: int, width: float, height: float) -> Box:
+    """The box as seen when the page is turned with the clock by `turn` quarters."""
+    left, top, right, bottom = box.left, box.top, box.right, box.bottom
+    if turn == 1:
+        left, top, right, bottom = height - bottom, left, height - top, right
+    elif turn == 2:
+        left, top, right, bottom = width - right, height - bottom, width - left, height - top
+    elif turn == 3:
+        left, top, right, bottom = top, width - right, bottom, width - left
+    return Box(box.text, left, top, right, bottom)
