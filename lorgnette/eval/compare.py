@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lorgnette.errors import DataError
 from lorgnette.eval.bootstrap import Estimate, paired_difference
 from lorgnette.eval.metrics import metric_named
 from lorgnette.eval.page import data_uri, render_page
-from lorgnette.eval.results import Example, Result, ResultsFolder
+from lorgnette.eval.results import Example, Result, ResultsFolder, in_kind
 from lorgnette.files import write_text
 
 Pair = tuple[Example, Example]
@@ -66,7 +64,7 @@ def compare(before: Result, after: Result) -> Comparison:
     if before.count != after.count:
         raise DataError(f"results of {before.count} and {after.count} questions cannot be compared; use the same limit")
     metric = metric_named(after.settings["metric"])
-    answers = [[example.answer for example in result.examples] for result in (before, after)]
+    answers = [[example.judged for example in result.examples] for result in (before, after)]
     truths = [example.truth for example in after.examples]
     old_counts, new_counts = (metric.counts(given, truths) for given in answers)
 
@@ -74,8 +72,8 @@ def compare(before: Result, after: Result) -> Comparison:
         clusters = [after.examples[i].images or after.examples[i].index for i in members]
         return paired_difference(new_counts[members], old_counts[members], metric.ratio, clusters)
 
-    kinds = np.array([example.kind for example in after.examples])
-    by_kind = {kind: difference(list(np.flatnonzero(kinds == kind))) for kind in after.kinds}
+    numbered = list(enumerate(after.examples))
+    by_kind = {kind: difference([i for i, one in numbered if in_kind(one.kind, kind)]) for kind in after.kinds}
     return Comparison(before, after, difference(list(range(after.count))), by_kind)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import PIL.Image
@@ -18,8 +20,17 @@ def image_digest(source: ImageSource) -> str:
     if isinstance(source, PIL.Image.Image):
         content = f"{source.mode} {source.size} ".encode() + source.tobytes()
     else:
-        content = source if isinstance(source, bytes) else _read(source)
+        content = _content(source)
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def check_image(source: ImageSource) -> None:
+    """Decode an image, as small as its format allows. Raises: ImageError if that fails."""
+    if not isinstance(source, PIL.Image.Image):
+        with _explain(source):
+            image = PIL.Image.open(io.BytesIO(_content(source)))
+            image.draft("RGB", (64, 64))
+            image.load()
 
 
 def thumbnail(source: ImageSource, side: int = 192) -> bytes:
@@ -27,21 +38,29 @@ def thumbnail(source: ImageSource, side: int = 192) -> bytes:
 
     JPEG, because it is written ten times as fast as WebP, and thousands are.
     """
-    try:
-        if isinstance(source, PIL.Image.Image):
-            image = source
-        else:
-            image = PIL.Image.open(io.BytesIO(source if isinstance(source, bytes) else _read(source)))
+    with _explain(source):
+        image = source if isinstance(source, PIL.Image.Image) else PIL.Image.open(io.BytesIO(_content(source)))
         upright = PIL.ImageOps.exif_transpose(image).convert("RGBA")
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        where = str(source) if isinstance(source, str | Path) else "an image given as bytes"
-        raise ImageError(f"{where}: not an image that can be read ({error}); remove it or replace it") from None
     upright.thumbnail((side, side))
     small = PIL.Image.new("RGB", upright.size, "white")
     small.paste(upright, mask=upright)
     file = io.BytesIO()
     small.save(file, "JPEG", quality=90, subsampling=0)
     return file.getvalue()
+
+
+@contextlib.contextmanager
+def _explain(source: ImageSource) -> Iterator[None]:
+    """Turn what decoders raise into an ImageError."""
+    try:
+        yield
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        where = str(source) if isinstance(source, str | Path) else "an image given as bytes"
+        raise ImageError(f"{where}: not an image that can be read ({error}); remove it or replace it") from None
+
+
+def _content(source: bytes | str | Path) -> bytes:
+    return source if isinstance(source, bytes) else _read(source)
 
 
 def _read(path: str | Path) -> bytes:

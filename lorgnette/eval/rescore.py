@@ -14,6 +14,6 @@ def rescore(folder: str | Path, metric: str | None = None) -> Result:
     """
     store = ResultsFolder(folder)
     settings = store.settings()
-    result = judge({**settings, "metric": metric or settings["metric"]}, store.examples())
+    result = judge({**settings, "metric": metric or settings["metric"]}, store.examples(), store.refused())
     store.finish(result)
     return result

@@ -1,7 +1,8 @@
 """What an evaluation found, in memory and as a folder from which every number can be derived again.
 
 A results folder holds `settings.json` (what was asked, of what), `examples.jsonl` (one row per example, appended as
-answers arrive), `pictures/` (small copies, named by digest) and `summary.json` (written last).
+answers arrive), `pictures/` (small copies, named by digest), `refused.jsonl` (rows that could not be asked, and why)
+and `summary.json` (written last).
 """
 
 from __future__ import annotations
@@ -36,14 +37,40 @@ class Example:
     """Digests of the images that were shown."""
     score: float = 0.0
     """A fraction: 1 is right."""
+    prompt: str = ""
+    """All that was shown, examples before the question included: an image stands as `[image DIGEST]`."""
+    extracted: str | None = None
+    """What a judge read out of the answer. It is scored in place of the answer."""
 
-    def row(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+    @property
+    def judged(self) -> str:
+        """What is scored."""
+        return self.answer if self.extracted is None else self.extracted
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Example:
-        truth = Truth(tuple(row["truth"]["answers"]), tuple(row["truth"]["options"]))
-        return cls(**{**row, "truth": truth, "images": tuple(row["images"])})
+        truth = {key: tuple(value) if isinstance(value, list) else value for key, value in row["truth"].items()}
+        return cls(**{**row, "truth": Truth(**truth), "images": tuple(row["images"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A row of a benchmark that could not be asked. It is not in the score, and the summary names it."""
+
+    index: int
+    name: str
+    reason: str
+
+
+def _groups(kind: str) -> list[str]:
+    """`Business/Finance` is counted in `Business` too."""
+    parts = kind.split("/")
+    return ["/".join(parts[: number + 1]) for number in range(len(parts))]
+
+
+def in_kind(kind: str, group: str) -> bool:
+    """Whether a question of `kind` is counted in `group`."""
+    return group in _groups(kind)
 
 
 @dataclass(frozen=True)
@@ -54,6 +81,7 @@ class Result:
     overall: Estimate
     kinds: dict[str, Estimate]
     examples: tuple[Example, ...]
+    refused: tuple[Refusal, ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -66,14 +94,15 @@ class Result:
 
     def summary(self) -> dict[str, Any]:
         kinds = {kind: dataclasses.asdict(scores) for kind, scores in self.kinds.items()}
-        return {**self.settings, "overall": dataclasses.asdict(self.overall), "kinds": kinds}
+        refused = {refusal.name: refusal.reason for refusal in self.refused}
+        return {**self.settings, "overall": dataclasses.asdict(self.overall), "kinds": kinds, "refused": refused}
 
 
-def judge(settings: dict[str, Any], examples: Iterable[Example]) -> Result:
+def judge(settings: dict[str, Any], examples: Iterable[Example], refused: Iterable[Refusal] = ()) -> Result:
     """Score examples by the metric that the settings name. No model and no sample is needed."""
     metric = metric_named(settings["metric"])
     rows = sorted(examples, key=lambda example: example.index)
-    counts = metric.counts([row.answer for row in rows], [row.truth for row in rows])
+    counts = metric.counts([row.judged for row in rows], [row.truth for row in rows])
     if rows:
         scores = metric.ratio(counts).tolist()
         rows = [dataclasses.replace(row, score=score) for row, score in zip(rows, scores, strict=True)]
@@ -81,9 +110,10 @@ def judge(settings: dict[str, Any], examples: Iterable[Example]) -> Result:
     def estimate_of(members: Sequence[int]) -> Estimate:
         return estimate(counts[members], metric.ratio, [rows[i].images or rows[i].index for i in members])
 
-    kinds = sorted({row.kind for row in rows} - {""})
-    by_kind = {kind: estimate_of([i for i, row in enumerate(rows) if row.kind == kind]) for kind in kinds}
-    return Result(settings, estimate_of(range(len(rows))), by_kind, tuple(rows))
+    kinds = sorted({group for row in rows for group in _groups(row.kind)} - {""})
+    by_kind = {kind: estimate_of([i for i, row in enumerate(rows) if in_kind(row.kind, kind)]) for kind in kinds}
+    named = tuple(sorted(refused, key=lambda refusal: refusal.index))
+    return Result(settings, estimate_of(range(len(rows))), by_kind, tuple(rows), named)
 
 
 class ResultsFolder:
@@ -125,11 +155,12 @@ class ResultsFolder:
     def finish(self, result: Result) -> None:
         """Store the scores: in every row, and as `summary.json`."""
         self.write_examples(result.examples)
+        write_text(self.path / "refused.jsonl", _lines(result.refused))
         write_json(self.path / "summary.json", result.summary())
 
     def result(self) -> Result:
         """The stored examples, scored."""
-        return judge(self.settings(), self.examples())
+        return judge(self.settings(), self.examples(), self.refused())
 
     def settings(self) -> dict[str, Any]:
         """Raises: DataError if there are none."""
@@ -152,6 +183,12 @@ class ResultsFolder:
                     raise DataError(f"{path}, line {number}: damaged; delete it and run again") from None
         return examples
 
+    def refused(self) -> list[Refusal]:
+        """Rows that could not be asked."""
+        path = self.path / "refused.jsonl"
+        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+        return [Refusal(**json.loads(line)) for line in lines if line]
+
     def picture(self, digest: str) -> Path:
         return self.path / "pictures" / f"{digest}.jpg"
 
@@ -159,5 +196,5 @@ class ResultsFolder:
         write_text(self.path / "examples.jsonl", _lines(examples))
 
 
-def _lines(examples: Iterable[Example]) -> str:
-    return "".join(json.dumps(example.row(), ensure_ascii=False) + "\n" for example in examples)
+def _lines(rows: Iterable[Example | Refusal]) -> str:
+    return "".join(json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in rows)

@@ -7,13 +7,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lorgnette.errors import DataError
+from lorgnette.data.record import Refused
+from lorgnette.errors import DataError, ImageError
 from lorgnette.eval.answerer import Answerer, identity_of
 from lorgnette.eval.blind import blinded
-from lorgnette.eval.pictures import image_digest, thumbnail
-from lorgnette.eval.results import Example, Result, ResultsFolder, judge
+from lorgnette.eval.pictures import check_image, image_digest, thumbnail
+from lorgnette.eval.results import Example, Refusal, Result, ResultsFolder, judge
 from lorgnette.eval.task import Task, prompt_of, transcript, truth_of
 from lorgnette.sample import Sample
+
+Asked = tuple[int, Sample]
+"""A question's place in the task, and its prompt without examples before it."""
 
 
 def evaluate(
@@ -31,65 +35,124 @@ def evaluate(
 
     blind: show each question another sample's pictures. folder: where results are stored; a run that was cut off goes
     on there, and loses at most the batch in flight. progress: called with (done, total) after each batch. Neither
-    `batch_size` nor an interruption changes a score.
+    `batch_size` nor an interruption changes a score. A row that cannot be read is not asked: the result names it.
     Raises: DataError for a task whose size is not as declared, SettingsError if `folder` holds other results.
     """
     size = len(task.samples)
     if task.expected_size not in (None, size):
         raise DataError(f"task {task.name}: holds {size} samples, not {task.expected_size}; get all its files")
-    chosen = _choose(size, limit, seed)
-    take = blinded(task.samples, seed) if blind else task.samples.__getitem__
     settings = settings_of(task, answerer, blind=blind, limit=limit, seed=seed)
     store = ResultsFolder(folder) if folder is not None else None
     examples = store.begin(settings) if store else []
-    done = {example.index for example in examples}
-    waiting = [index for index in chosen if index not in done]
+    source, done = _Source(task, _choose(task, limit, seed), blind, seed), {example.index for example in examples}
+    waiting = [index for index in source.chosen if index not in done]
     for start in range(0, len(waiting), batch_size):
-        indices = waiting[start : start + batch_size]
-        prompts = [prompt_of(take(index)) for index in indices]
-        answers = ask(task, answerer, prompts)
-        batch = [_example(i, prompt, answer) for i, prompt, answer in zip(indices, prompts, answers, strict=True)]
+        asked = source.read(waiting[start : start + batch_size])
+        prompts = [prompt for _, prompt in asked]
+        shown = task.shots.before(prompts) if task.shots else prompts
+        answers = ask(task, answerer, shown)
+        batch = [_example(*one, whole, said) for one, whole, said in zip(asked, shown, answers, strict=True)]
         if store:
             store.append(batch, _new_pictures(store, prompts))
         examples += batch
         if progress:
-            progress(len(examples), len(chosen))
-    result = judge(settings, examples)
+            progress(len(examples) + len(source.refused), len(source.chosen))
+    result = judge(settings, examples, source.refused.values())
     if store:
         store.finish(result)
     return result
 
 
 def ask(task: Task, answerer: Answerer, prompts: Sequence[Sample]) -> list[str]:
-    """The answer to each prompt, as the task wants it: generated, or the likeliest of the options."""
+    """The answer to each prompt, as the task wants it: generated, or the likeliest of the candidates."""
+    if not prompts:
+        return []
     if task.answer_by == "generation":
         return answerer.generate(prompts, max_tokens=task.max_tokens, stop=task.stop)
-    options = [truth_of(prompt).options for prompt in prompts]
-    for prompt, choices in zip(prompts, options, strict=True):
+    candidates = [tuple(prompt.meta.get("candidates") or truth_of(prompt).options) for prompt in prompts]
+    for prompt, choices in zip(prompts, candidates, strict=True):
         if not choices:
             raise DataError(f"{prompt.name}: no options to choose from; put `options` in its meta")
-    scores = answerer.score(prompts, options)
-    return [choices[row.index(max(row))] for row, choices in zip(scores, options, strict=True)]
+    scores = answerer.score(prompts, candidates)
+    return [choices[row.index(max(row))] for row, choices in zip(scores, candidates, strict=True)]
 
 
 def settings_of(task: Task, answerer: Answerer, **conditions: Any) -> dict[str, Any]:
     """All that decides the answers, as stored beside them."""
-    fields = ("name", "version", "split", "metric", "prompt", "answer_by", "max_tokens")
+    fields = ("name", "version", "split", "metric", "prompt", "form", "variant", "answer_by", "max_tokens")
     described = {"task" if field == "name" else field: getattr(task, field) for field in fields}
     described |= {"stop": list(task.stop), "size": len(task.samples), "model": identity_of(answerer)}
+    described |= {"shots": task.shots.described() if task.shots else None}
     return {**described, **conditions}
 
 
-def _choose(size: int, limit: int | None, seed: int) -> list[int]:
-    """Indices to ask, in order. A smaller limit chooses a subset of what a larger one does."""
-    order = list(range(size))
+def _choose(task: Task, limit: int | None, seed: int) -> list[int]:
+    """Indices to ask, in order. A smaller limit chooses a subset of what a larger one does, in whole groups."""
+    groups = task.groups or range(len(task.samples))
+    members: dict[Any, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    order = list(members)
     random.Random(seed).shuffle(order)
-    return sorted(order[:limit])
+    return sorted(index for group in order[:limit] for index in members[group])
 
 
-def _example(index: int, prompt: Sample, answer: str) -> Example:
+class _Source:
+    """The chosen samples of a task, with other pictures where it is asked blind, and those that cannot be read."""
+
+    def __init__(self, task: Task, chosen: Sequence[int], blind: bool, seed: int) -> None:
+        self.name, self.chosen = task.name, chosen
+        self.refused: dict[int, Refusal] = {}
+        self._opened: set[str] = set()
+        self._take: Callable[[int], Sample] = task.samples.__getitem__
+        if blind:
+            readable = [index for index, _ in self.read(chosen)]
+            place = {index: number for number, index in enumerate(readable)}
+            swapped = blinded(_Some(task.samples, readable), seed)
+            self._take = lambda index: swapped(place[index])
+
+    def read(self, indices: Sequence[int]) -> list[Asked]:
+        """The prompts of some samples; those that cannot be read are left out, and named in `refused`."""
+        asked = []
+        for index in indices:
+            if index in self.refused:
+                continue
+            try:
+                prompt = prompt_of(self._take(index))
+                self._open(prompt)
+                asked.append((index, prompt))
+            except Refused as refused:
+                self.refused[index] = Refusal(index, f"{self.name} {index}", str(refused))
+            except ImageError as error:
+                self.refused[index] = Refusal(index, prompt.name, str(error))
+        return asked
+
+    def _open(self, prompt: Sample) -> None:
+        """Each picture once. Raises: ImageError for one that cannot be decoded."""
+        for image in prompt.images:
+            digest = image_digest(image.source)
+            if digest not in self._opened:
+                check_image(image.source)
+                self._opened.add(digest)
+
+
+class _Some(Sequence[Sample]):
+    """Some samples of many, read when they are asked for."""
+
+    def __init__(self, samples: Sequence[Sample], indices: Sequence[int]) -> None:
+        self.samples, self.indices = samples, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, number: int) -> Sample:  # type: ignore[override]
+        return self.samples[self.indices[number]]
+
+
+def _example(index: int, prompt: Sample, shown: Sample, answer: str) -> Example:
     kind, images = str(prompt.meta.get("kind", "")), tuple(image_digest(image.source) for image in prompt.images)
-    return Example(index, prompt.name, kind, transcript(prompt), answer, truth_of(prompt), images)
+    question, whole = transcript(prompt), transcript(shown, image_digest)
+    return Example(index, prompt.name, kind, question, answer, truth_of(prompt), images, prompt=whole)
 
 
 def _new_pictures(store: ResultsFolder, prompts: Sequence[Sample]) -> dict[str, bytes]:

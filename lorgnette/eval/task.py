@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from lorgnette.errors import DataError
 from lorgnette.eval.metrics.metric import Truth
-from lorgnette.sample import Image, Sample, Text, Turn
+from lorgnette.sample import Image, ImageSource, Sample, Text, Turn
+
+
+class Shots(Protocol):
+    """What is shown before each question: see `lorgnette.eval.fewshot`."""
+
+    def before(self, prompts: Sequence[Sample]) -> list[Sample]:
+        """Each prompt with its examples before it. What stands beside a prompt in the list changes nothing."""
+        ...
+
+    def described(self) -> dict[str, Any]:
+        """All that decides which examples are shown, as stored beside the answers."""
+        ...
 
 
 @dataclass(frozen=True)
 class Task:
-    """A benchmark. `meta` of each sample holds the reference: `answer` or `answers`, and maybe `kind` and `options`.
+    """A benchmark. `meta` of each sample holds the reference: `answer` or `answers`, and maybe `kind` (counted by kind,
+    and `Business/Finance` in `Business` too), `options`, `candidates` (what to score by likelihood, if other texts than
+    the options), `form` and `group` (see `Truth`).
 
-    Samples may be those of training: what they would teach is cut off before a model sees them (see `prompt_of`).
+    Samples may be those of training: what they would teach is cut off before a model sees them (see `prompt_of`). A
+    sample that cannot be read raises `Refused`; it is named in the results and not scored.
     """
 
     name: str
@@ -34,6 +49,12 @@ class Task:
     max_tokens: int = 16
     stop: tuple[str, ...] = ("\n",)
     version: int = 1
+    form: Literal["chat", "base"] = "chat"
+    variant: str = ""
+    """Whose wording this is: `paper`, `lmms-eval`, `vlmevalkit`; empty where there is one only."""
+    shots: Shots | None = None
+    groups: Sequence[Hashable] | None = None
+    """The group of each sample, where several are judged as one: a limit never takes a part of a group."""
 
 
 def prompt_of(sample: Sample) -> Sample:
@@ -52,16 +73,22 @@ def truth_of(sample: Sample) -> Truth:
     answers = meta["answers"] if "answers" in meta else [meta["answer"]] if "answer" in meta else None
     if answers is None:
         raise DataError(f"{sample.name}: nothing to score against; put `answer` or `answers` in its meta")
-    return Truth(tuple(map(str, answers)), tuple(map(str, meta.get("options", ()))))
+    options = tuple(map(str, meta.get("options", ())))
+    return Truth(tuple(map(str, answers)), options, str(meta.get("form", "")), str(meta.get("group", "")))
 
 
-def transcript(sample: Sample) -> str:
-    """A prompt as people read it: `[image]` where an image stands, and roles if more than one speaks."""
+def transcript(sample: Sample, digest: Callable[[ImageSource], str] | None = None) -> str:
+    """A prompt as people read it: `[image]` where an image stands, and roles if more than one speaks.
+
+    digest: names the images, so that they read `[image NAME]`.
+    """
     roles = {segment.role for segment in sample.segments if isinstance(segment, Turn)}
     parts = []
     for segment in sample.segments:
         if isinstance(segment, Turn):
             parts.append(f"\n{segment.role}: " if len(roles) > 1 else "\n")
+        elif isinstance(segment, Image):
+            parts.append(f"[image {digest(segment.source)}] " if digest else "[image] ")
         else:
-            parts.append("[image] " if isinstance(segment, Image) else segment.text)
+            parts.append(segment.text)
     return "".join(parts).strip()

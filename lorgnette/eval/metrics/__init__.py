@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 
 from lorgnette.errors import SettingsError
 from lorgnette.eval.metrics.bleu import bleu_4, bleu_counts
+from lorgnette.eval.metrics.choice import choice_accuracy, circular_counts
 from lorgnette.eval.metrics.cider import cider_d
 from lorgnette.eval.metrics.edit import anls, character_errors, word_errors
 from lorgnette.eval.metrics.exact import exact_match
 from lorgnette.eval.metrics.fields import field_counts
+from lorgnette.eval.metrics.mathvista import mathvista_accuracy
 from lorgnette.eval.metrics.metric import Count, Metric, Truth, per_example
 from lorgnette.eval.metrics.mmmu import mmmu_accuracy
 from lorgnette.eval.metrics.ptb import caption_words
@@ -39,11 +41,15 @@ METRICS: dict[str, Metric] = {
     "anls": per_example(lambda answer, truth: anls(answer, truth.answers)),
     "relaxed_accuracy": per_example(lambda answer, truth: relaxed_accuracy(answer, truth.answers)),
     "mmmu_accuracy": per_example(lambda answer, truth: mmmu_accuracy(answer, truth.answers, truth.options)),
+    "choice_accuracy": per_example(lambda answer, truth: choice_accuracy(answer, truth.answers, truth.options)),
+    "circular_accuracy": Metric(circular_counts),
+    "mathvista_accuracy": per_example(mathvista_accuracy),
     "cider_d": Metric(_cider),
     "bleu_4": Metric(_bleu, ratio=bleu_4),
     "field_f1": Metric(_each(field_counts)),
     "character_error_rate": Metric(_each(character_errors), higher_is_better=False),
     "word_error_rate": Metric(_each(word_errors), higher_is_better=False),
+    "unscored": Metric(lambda answers, truths: [(0.0, 0.0)] * len(answers)),
 }
 
 

@@ -21,6 +21,10 @@ class Truth:
 
     answers: tuple[str, ...]
     options: tuple[str, ...] = ()
+    form: str = ""
+    """What an answer looks like, where a benchmark says so: `integer`, `float:2` (decimal places), `list`."""
+    group: str = ""
+    """Questions of one group count as one, and only if all of them are right: the passes of a circular evaluation."""
 
 
 Count = Callable[[Sequence[str], Sequence[Truth]], Sequence[Sequence[float]]]

@@ -1,0 +1,170 @@
+"""`Benchmark`: what a public benchmark is, as a value. It opens as a `Task`, and any split of it as Samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lorgnette.data.record import Refused
+from lorgnette.errors import DataError, SettingsError
+from lorgnette.eval.fewshot import POOL, Choose, FewShot, Seer
+from lorgnette.eval.rows import Rows, find_shards
+from lorgnette.eval.task import Task
+from lorgnette.eval.wording import Form, Question, Wording, worded
+from lorgnette.sample import Sample
+
+Row = Mapping[str, Any]
+Variant = Literal["paper", "lmms-eval", "vlmevalkit"]
+VARIANTS: tuple[Variant, ...] = ("paper", "lmms-eval", "vlmevalkit")
+"""Whose wording: the paper's (as far as it is known), or that of a harness for models of any kind."""
+Role = Literal["vqav2", "textvqa", "okvqa", "coco"]
+ROLES: tuple[Role, ...] = ("vqav2", "textvqa", "okvqa", "coco")
+"""The four whose mean is the score of the paper's ablations (section 3)."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a benchmark."""
+
+    files: str
+    """Its parquet files, as a glob below the root of the data."""
+    size: int | None = None
+    """Rows of the whole split."""
+    data: str | None = None
+    """Where it is, if not where the benchmark is; a hub id."""
+    answers: bool = True
+    """Whether answers are public; if not, only the benchmark's own server can score."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How benchmarks are asked. Everything here is stored beside the answers."""
+
+    variant: Variant = "paper"
+    form: Form | None = None
+    """None for a document where there are shots, and a conversation where there are none."""
+    shots: int = 0
+    choose: Choose = "random"
+    pool: int = POOL
+    seed: int = 0
+    choices: Literal["generation", "likelihood"] = "generation"
+    """Whether the option is said by the model, or is the one to which it gives the highest likelihood."""
+    data: Mapping[str, str] = field(default_factory=dict)
+    """Where benchmarks (`vqav2`) or splits of them (`vqav2/train`) are: a file, a folder, a URL or a hub id."""
+    incomplete: bool = False
+    """Accept data with another number of rows than the benchmark has."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark: where it is, how a row reads, how it is asked and judged."""
+
+    name: str
+    about: str
+    """What is asked about what."""
+    data: str | None
+    """A hub id (`lmms-lab/VQAv2`) or a path; None where only you can say where it is."""
+    splits: Mapping[str, Split]
+    split: str
+    """The split that is asked if none is named."""
+    read: Callable[[Row], Question]
+    """A row in the public columns to a question. Raises: Refused."""
+    metric: str
+    licence: str
+    chat: Mapping[Variant, Wording]
+    base: Wording
+    """The wording for a model that continues documents, the same for each variant."""
+    train: str | None = None
+    """The split that shots are drawn from and training reads; None if the benchmark has none."""
+    max_tokens: int = 16
+    passes: Callable[[Rows], Sequence[tuple[int, int]]] | None = None
+    """For circular evaluation: which rows are asked, and turned by how many places; None for each row once."""
+    role: Role | None = None
+    """Whose part it plays in the mean of the paper's ablations."""
+
+    def open(self, asking: Asking, split: str | None = None, seer: Seer | None = None) -> Task:
+        """The benchmark as a task. seer: whose vision features retrieve shots.
+
+        Raises: SettingsError for a split that there is not, DataError if the data are not there or not whole.
+        """
+        split = split or self.split
+        form: Form = asking.form or ("base" if asking.shots else "chat")
+        wording = self.wording(form, asking.variant)
+        samples = self.samples(asking, split, form)
+        return Task(
+            name=self.name,
+            samples=samples,
+            metric=self.metric if self.splits[split].answers else "unscored",
+            split=split,
+            splits=tuple(self.splits),
+            licence=self.licence,
+            prompt=wording.described(),
+            answer_by=asking.choices,
+            max_tokens=self.max_tokens,
+            stop=("\n",) if form == "base" else (),
+            form=form,
+            variant=asking.variant,
+            shots=self._shots(asking, form, wording, seer),
+            groups=samples.groups,
+        )
+
+    def wording(self, form: Form, variant: Variant) -> Wording:
+        """How questions are put."""
+        return self.base if form == "base" else self.chat[variant]
+
+    def samples(self, asking: Asking, split: str, form: Form) -> BenchmarkSamples:
+        """A split as Samples whose answers are to be learned. Raises: SettingsError, DataError."""
+        if split not in self.splits:
+            raise SettingsError(f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}")
+        about = self.splits[split]
+        root = asking.data.get(f"{self.name}/{split}") or asking.data.get(self.name) or about.data or self.data
+        if root is None:
+            raise DataError(
+                f"{self.name}: its split {split} is in no public parquet files that lorgnette knows; say where you have"
+                f" it, as --data {self.name}/{split}=PATH"
+            )
+        others = [other.files for name, other in self.splits.items() if name != split]
+        rows = Rows(find_shards(root, about.files, others))
+        if not asking.incomplete and about.size not in (None, len(rows)):
+            raise DataError(
+                f"{self.name}: {root} holds {len(rows):,} rows of split {split}, not {about.size:,}; get all its files,"
+                " or say that it is incomplete (--incomplete)"
+            )
+        return BenchmarkSamples(self, rows, self.wording(form, asking.variant), form)
+
+    def _shots(self, asking: Asking, form: Form, wording: Wording, seer: Seer | None) -> FewShot | None:
+        if form == "chat" and not asking.shots:
+            return None
+        examples: Sequence[Sample] = ()
+        if asking.shots:
+            if self.train is None:
+                raise SettingsError(f"{self.name} has no training split to draw shots from; ask without shots")
+            examples = self.samples(asking, self.train, form)
+        source = f"{self.name}/{self.train}" if asking.shots else ""
+        return FewShot(
+            examples, asking.shots, asking.choose, asking.seed, asking.pool, source, wording.instruction, seer
+        )
+
+
+class BenchmarkSamples(Sequence[Sample]):
+    """Rows of a benchmark as Samples, read when they are asked for. A row that cannot be used raises `Refused`."""
+
+    def __init__(self, benchmark: Benchmark, rows: Rows, wording: Wording, form: Form) -> None:
+        self.benchmark, self.rows, self.wording, self.form = benchmark, rows, wording, form
+        self.passes = benchmark.passes(rows) if benchmark.passes else None
+        self.groups: Sequence[Hashable] | None = None if self.passes is None else [row for row, _ in self.passes]
+
+    def __len__(self) -> int:
+        return len(self.rows) if self.passes is None else len(self.passes)
+
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        row, turns = (index, 0) if self.passes is None else self.passes[index]
+        try:
+            question = self.benchmark.read(self.rows[row])
+            question = question.rotated(turns) if turns else question
+            return worded(question, self.wording, self.form, f"{self.benchmark.name}/{question.id or row}")
+        except Refused as refused:
+            raise Refused(refused.reason, f"row {row}: {refused.detail}") from None
