@@ -37,7 +37,7 @@ class CaptionSource:
         rng = random.Random(f"captions {self.seed} {self.split} {index}")
         row = table[order[place]]
         picture = single(rng, table, order[place], self.side).draw(table)
-        meta = {"name": f"captions/{self.split}/{self.seed}/{index}", "epoch": epoch, "drawings": [row.id]}
+        meta = {"name": f"captions/{self.split}/{self.seed}/{index}", "source": "captions", "epoch": epoch, "drawings": [row.id]}
         return Sample((Image(picture), Text(caption(row, rng), learn=True)), meta)
 
 
@@ -83,8 +83,8 @@ class QuestionSource:
         samples every kind, every form of the kind and every answer of the form takes its turn. Further questions are
         what else the scene allows.
 
-        Returns `kind`, `form`, `question` and `answer` of the first question; the same for all questions in `turns`;
-        the ids of the `drawings`; and the `scene`.
+        Returns `kind`, `form`, `question`, `answer` and what was `filled` into the wording of the first question; the
+        same for all questions in `turns`; the ids of the `drawings`; and the `scene`.
         """
         form, number = self._turn(index)
         rng = random.Random(f"questions {self.seed} {self.split} {index}")
@@ -95,10 +95,11 @@ class QuestionSource:
         turns = []
         for form, filled, answer in asked:
             question = rng.choice(form.wordings).format(**filled)
-            turns.append({"kind": form.kind, "form": form.name, "question": question, "answer": answer})
+            asked_of = {"kind": form.kind, "form": form.name, "filled": filled}
+            turns.append({**asked_of, "question": question, "answer": answer})
         name = f"questions/{self.split}/{self.seed}/{index}"
         ids = [thing.drawing.id for thing in made.scene.placed]
-        return {"name": name, **turns[0], "drawings": ids, "scene": made.scene, "turns": turns}
+        return {"name": name, "source": "questions", **turns[0], "drawings": ids, "scene": made.scene, "turns": turns}
 
     def _turn(self, index: int) -> tuple[Form, int]:
         """Which form leads sample `index`, and how many samples it led before: kinds and their forms take turns."""
