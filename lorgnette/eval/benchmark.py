@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from lorgnette.data.record import Refused
 from lorgnette.errors import DataError, SettingsError
@@ -23,6 +23,16 @@ ROLES: tuple[Role, ...] = ("vqav2", "textvqa", "okvqa", "coco")
 """The four whose mean is the score of the paper's ablations (section 3)."""
 
 
+class Pass(NamedTuple):
+    """One pass of a question in circular evaluation."""
+
+    row: int
+    turns: int
+    """By how many places its options are moved."""
+    group: Hashable
+    """What the passes of one question share."""
+
+
 @dataclass(frozen=True)
 class Split:
     """One split of a benchmark."""
@@ -35,6 +45,8 @@ class Split:
     """Where it is, if not where the benchmark is; a hub id."""
     answers: bool = True
     """Whether answers are public; if not, only the benchmark's own server can score."""
+    public: bool = True
+    """Whether it is known to be in public parquet files; if not, you must say where you have it."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +75,8 @@ class Benchmark:
     name: str
     about: str
     """What is asked about what."""
-    data: str | None
-    """A hub id (`lmms-lab/VQAv2`) or a path; None where only you can say where it is."""
+    data: str
+    """A hub id, such as `lmms-lab/VQAv2`, or a path."""
     splits: Mapping[str, Split]
     split: str
     """The split that is asked if none is named."""
@@ -78,8 +90,8 @@ class Benchmark:
     train: str | None = None
     """The split that shots are drawn from and training reads; None if the benchmark has none."""
     max_tokens: int = 16
-    passes: Callable[[Rows], Sequence[tuple[int, int]]] | None = None
-    """For circular evaluation: which rows are asked, and turned by how many places; None for each row once."""
+    passes: Callable[[Rows], Sequence[Pass]] | None = None
+    """For circular evaluation: what is asked; None for each row once."""
     role: Role | None = None
     """Whose part it plays in the mean of the paper's ablations."""
 
@@ -119,10 +131,10 @@ class Benchmark:
             raise SettingsError(f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}")
         about = self.splits[split]
         root = asking.data.get(f"{self.name}/{split}") or asking.data.get(self.name) or about.data or self.data
-        if root is None:
+        if not about.public and root == self.data:
             raise DataError(
-                f"{self.name}: its split {split} is in no public parquet files that lorgnette knows; say where you have"
-                f" it, as --data {self.name}/{split}=PATH"
+                f"{self.name}: its split {split} is in no public parquet files that lorgnette knows; say where you"
+                f" have it, as --data {self.name}/{split}=PATH"
             )
         others = [other.files for name, other in self.splits.items() if name != split]
         rows = Rows(find_shards(root, about.files, others))
@@ -153,7 +165,7 @@ class BenchmarkSamples(Sequence[Sample]):
     def __init__(self, benchmark: Benchmark, rows: Rows, wording: Wording, form: Form) -> None:
         self.benchmark, self.rows, self.wording, self.form = benchmark, rows, wording, form
         self.passes = benchmark.passes(rows) if benchmark.passes else None
-        self.groups: Sequence[Hashable] | None = None if self.passes is None else [row for row, _ in self.passes]
+        self.groups: Sequence[Hashable] | None = self.passes and [one.group for one in self.passes]
 
     def __len__(self) -> int:
         return len(self.rows) if self.passes is None else len(self.passes)
@@ -161,7 +173,7 @@ class BenchmarkSamples(Sequence[Sample]):
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        row, turns = (index, 0) if self.passes is None else self.passes[index]
+        row, turns, _ = Pass(index, 0, index) if self.passes is None else self.passes[index]
         try:
             question = self.benchmark.read(self.rows[row])
             question = question.rotated(turns) if turns else question

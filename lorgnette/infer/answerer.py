@@ -11,20 +11,21 @@ from typing import Any
 import torch
 
 from lorgnette.infer.generate import end_tokens, evaluating, generate
+from lorgnette.infer.latents import KEEP_BYTES, Latents, blank, without_images
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.render import Rendered
 from lorgnette.model.batch import IGNORED, Batch, Spans
 from lorgnette.model.cache import Cache
 from lorgnette.model.vlm import VLM
-from lorgnette.sample import Image, Sample, Text, Turn
-
-PIXEL = b"P6 1 1 255\n\0\0\0"
-"""One black pixel. It holds an image's place where only the text is wanted: every image is as many tokens."""
+from lorgnette.sample import Image, ImageSource, Sample, Text, Turn
 
 
 class ModelAnswerer:
-    """Answers `batch_size` prompts at a time, greedily unless `settings` say more. `identity` names the weights."""
+    """Answers `batch_size` prompts at a time, greedily unless `settings` say more. `identity` names the weights.
+
+    keep_bytes: visual tokens of images that are kept for prompts that show them again, in bytes.
+    """
 
     def __init__(
         self,
@@ -35,10 +36,12 @@ class ModelAnswerer:
         settings: GenerationConfig | None = None,
         split: bool | None = None,
         batch_size: int = 16,
+        keep_bytes: int = KEEP_BYTES,
     ) -> None:
         self.model, self.processor, self.identity = model, processor, identity
         self.settings = settings or GenerationConfig()
         self.split, self.batch_size = split, batch_size
+        self.latents = Latents(model, processor, split=split, keep_bytes=keep_bytes)
 
     def generate(self, samples: Sequence[Sample], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """The answer to each prompt: at most `max_tokens` tokens, ending before the first stop string."""
@@ -46,8 +49,21 @@ class ModelAnswerer:
         return [
             answer.text
             for prompts in _chunks(samples, self.batch_size)
-            for answer in generate(self.model, self.processor, prompts, settings, split=self.split)
+            for answer in generate(self.model, self.processor, prompts, settings, latents=self.latents)
         ]
+
+    @torch.no_grad()
+    def look(self, images: Sequence[ImageSource]) -> Any:
+        """A vector of length 1 for each image: the mean over its patches of what the vision encoder makes of them.
+
+        Returns: float32 of shape (images, width of the encoder), as numpy.
+        """
+        rendered = [self.processor.render(Sample((Image(source),)), split=False) for source in images]
+        batch = self.processor.pack(rendered).to(self.model.device)
+        with evaluating(self.model):
+            patches_PD = self.model.vision(batch.patches_PC, batch.patch_positions_P, batch.images)
+        means = [part.float().mean(dim=0) for part in patches_PD.split(list(batch.images.lengths))]
+        return torch.nn.functional.normalize(torch.stack(means), dim=-1).cpu().numpy()
 
     @torch.no_grad()
     def score(self, samples: Sequence[Sample], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
@@ -61,15 +77,15 @@ class ModelAnswerer:
         return [next(scores) if texts else [] for texts in candidates]
 
     def _score(self, pairs: Sequence[tuple[Sample, Sequence[str]]]) -> list[list[float]]:
-        written = [[self._render(_answered(_blank(sample), text)) for text in texts] for sample, texts in pairs]
+        written = [[self._render(_answered(blank(sample), text)) for text in texts] for sample, texts in pairs]
         shared = [_shared_tokens(rendered) for rendered in written]
         tails = [_Part(one, n, len(one.tokens_T)) for n, ones in zip(shared, written, strict=True) for one in ones]
         cache = None
         if any(shared):
             cache = Cache(self.model.config, reserve=max(part.stop - part.start for part in tails))
-            seen = [self._render(_answered(sample, texts[0])) for sample, texts in pairs]
-            prefixes = self._pack([_Part(one, 0, n) for one, n in zip(seen, shared, strict=True)], images=True)
-            self.model(prefixes, want="scores", cache=cache)
+            heads = [_Part(ones[0], 0, n) for ones, n in zip(written, shared, strict=True)]
+            visual_VD = self.latents.of([sample for sample, _ in pairs])
+            self.model(self._pack(heads, images=True), want="scores", cache=cache, visual_VD=visual_VD)
             cache.keep([row for row, rendered in enumerate(written) for _ in rendered])
         sums = iter(self._log_likelihoods(tails, cache))
         return [list(islice(sums, len(rendered))) for rendered in written]
@@ -82,10 +98,10 @@ class ModelAnswerer:
         return [part.sum().item() for part in scores_T.double().cpu().split(list(batch.documents.lengths))]
 
     def _render(self, sample: Sample) -> Rendered:
-        return self.processor.render(sample, split=self.split)
+        return self.latents.written(sample)
 
     def _pack(self, parts: Sequence[_Part], *, images: bool) -> Batch:
-        """A batch of parts of samples that predicts no end of an answer. images: whether theirs are shown."""
+        """A batch of parts of samples that predicts no end of an answer. images: whether these have places for them."""
         whole = self.processor.pack([part.rendered for part in parts])
         firsts = whole.documents.starts[:-1]
         places = [first + torch.arange(part.start, part.stop) for first, part in zip(firsts, parts, strict=True)]
@@ -101,11 +117,7 @@ class ModelAnswerer:
             documents=Spans(tuple(part.stop - part.start for part in parts)),
             visual_V=(tokens_T == self.processor.image_token).nonzero()[:, 0] if images else none,
         )
-        if not images:
-            batch = dataclasses.replace(
-                batch, patches_PC=batch.patches_PC[:0], patch_positions_P=none, images=Spans(())
-            )
-        return batch.to(self.model.device)
+        return without_images(batch).to(self.model.device)
 
 
 @dataclass(frozen=True)
@@ -121,11 +133,6 @@ def _answered(sample: Sample, text: str) -> Sample:
     """The sample with a candidate as the assistant's words, or for a document as its continuation."""
     turn = (Turn("assistant"),) if sample.is_chat else ()
     return dataclasses.replace(sample, segments=(*sample.segments, *turn, Text(text, learn=True)))
-
-
-def _blank(sample: Sample) -> Sample:
-    segments = (Image(PIXEL) if isinstance(segment, Image) else segment for segment in sample.segments)
-    return dataclasses.replace(sample, segments=tuple(segments))
 
 
 def _shared_tokens(rendered: Sequence[Rendered]) -> int:

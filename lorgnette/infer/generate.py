@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
+from lorgnette.infer.latents import Latents
 from lorgnette.infer.sampling import GenerationConfig, Sampler
 from lorgnette.infer.text import TextStream
 from lorgnette.inputs.processor import Processor
+from lorgnette.model.batch import Batch
 from lorgnette.model.cache import Cache
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Sample
@@ -57,14 +60,16 @@ def generate(
     settings: GenerationConfig | None = None,
     *,
     split: bool | None = None,
+    latents: Latents | None = None,
 ) -> list[Generation]:
     """Answer conversations, or go on with documents: one answer per sample, in order.
 
     settings: greedy decoding of at most 256 tokens by default. split: images in five crops or one, over the processor's
-    own setting. What stands beside a sample in the batch does not change its answer.
+    own setting. latents: visual tokens of images seen before, which are not encoded again; its own `split` counts.
+    What stands beside a sample in the batch does not change its answer.
     Raises: ImageError or DataError naming the sample that cannot be read.
     """
-    pieces = stream(model, processor, samples, settings, split=split)
+    pieces = stream(model, processor, samples, settings, split=split, latents=latents)
     answers = {piece.sample: piece.generation for piece in pieces if piece.generation is not None}
     return [answers[number] for number in range(len(samples))]
 
@@ -77,17 +82,26 @@ def stream(
     settings: GenerationConfig | None = None,
     *,
     split: bool | None = None,
+    latents: Latents | None = None,
 ) -> Iterator[Piece]:
     """As `generate`, but yields text as soon as it is certain: whole characters, none of which begin a stop string."""
     if samples:
         with evaluating(model):
-            yield from _stream(model, processor, samples, settings or GenerationConfig(), split)
+            if latents is None:
+                batch, visual_VD = processor(samples, add_generation_prompt=True, split=split).to(model.device), None
+            else:
+                batch, visual_VD = latents.prompts(samples)
+            yield from _stream(model, processor, samples, settings or GenerationConfig(), batch, visual_VD)
 
 
 def _stream(
-    model: VLM, processor: Processor, samples: Sequence[Sample], settings: GenerationConfig, split: bool | None
+    model: VLM,
+    processor: Processor,
+    samples: Sequence[Sample],
+    settings: GenerationConfig,
+    batch: Batch,
+    visual_VD: Tensor | None,
 ) -> Iterator[Piece]:
-    batch = processor(samples, add_generation_prompt=True, split=split).to(model.device)
     prompts = [prompt.tolist() for prompt in batch.tokens_T.split(list(batch.documents.lengths))]
     answers = [
         _Answer(processor, settings, number, len(prompt), sample.is_chat)
@@ -95,7 +109,7 @@ def _stream(
     ]
     sampler = Sampler(settings, prompts, banned=slot_tokens(processor))
     cache = Cache(model.config, reserve=min(settings.max_tokens, RESERVE))
-    logits_BK = model(batch, want="last", cache=cache).logits
+    logits_BK = model(batch, want="last", cache=cache, visual_VD=visual_VD).logits
     no_images = logits_BK.new_empty(0, model.config.language.width)
     live = list(range(len(samples)))
     while True:

@@ -10,9 +10,7 @@ from string import ascii_uppercase
 from lorgnette.eval.metrics.exact import normalise
 from lorgnette.eval.metrics.metric import Truth
 
-_SAID = re.compile(
-    r"(?:answer\s*(?:is|:|=)?|(?:option|choice)\s*(?:is|:|=))\W{0,4}([A-Za-z])(?![\w'])", re.IGNORECASE
-)
+_SAID = re.compile(r"(?:answer\s*(?:is|:|=)?|(?:option|choice)\s*(?:is|:|=))\W{0,4}([A-Za-z])(?![\w'])", re.IGNORECASE)
 """`Answer: B`, `the correct option is (B)`."""
 _ALONE = re.compile(r"(?<![\w'])([A-Z])(?![\w'])")
 _BARE = re.compile(r"\W*([A-Za-z])\W*")

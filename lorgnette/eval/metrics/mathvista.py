@@ -1,7 +1,7 @@
 """MathVista (Lu et al. 2024): the answer is extracted from free text by rules, then compared as its type says.
 
-The published evaluation lets a language model extract. These rules need none; `eval/judge.py` asks one about the answers
-in which they find nothing.
+The published evaluation lets a language model extract. These rules need none; `eval/judge.py` asks one about the
+answers in which they find nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def mathvista_accuracy(answer: str, truth: Truth) -> float:
 
 
 def extract(answer: str, truth: Truth) -> str | None:
-    """The final answer in a text: the letter of a choice, a number, or a list as it is written. None if there is none."""
+    """The final answer in a text: the letter of a choice, a number, or a list as it is written; None without one."""
     if truth.options:
         return choose(answer, truth.options) or _nearest(answer, truth.options)
     if truth.form == "list":

@@ -2,17 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from lorgnette.errors import SettingsError
+from lorgnette.eval.benchmark import Asking, Benchmark
+from lorgnette.eval.fewshot import Seer
 from lorgnette.eval.task import Task
+from lorgnette.eval.tasks.ai2d import AI2D
+from lorgnette.eval.tasks.chartqa import CHARTQA
+from lorgnette.eval.tasks.coco import COCO
+from lorgnette.eval.tasks.doc_vqa import DOC_VQA
+from lorgnette.eval.tasks.docvqa import DOCVQA
 from lorgnette.eval.tasks.drawings import drawings
+from lorgnette.eval.tasks.knowledge_vqa import KNOWLEDGE_VQA
+from lorgnette.eval.tasks.mathvista import MATHVISTA
+from lorgnette.eval.tasks.mmbench import MMBENCH
+from lorgnette.eval.tasks.mmmu import MMMU
+from lorgnette.eval.tasks.okvqa import OKVQA
+from lorgnette.eval.tasks.scene_captions import SCENE_CAPTIONS
+from lorgnette.eval.tasks.scene_vqa import SCENE_VQA
+from lorgnette.eval.tasks.text_vqa import TEXT_VQA
+from lorgnette.eval.tasks.textvqa import TEXTVQA
+from lorgnette.eval.tasks.vqav2 import VQAV2
 
-TASKS: dict[str, Callable[[], Task]] = {"drawings": drawings}
+_PUBLIC = (VQAV2, TEXTVQA, OKVQA, COCO, DOCVQA, MMMU, MATHVISTA, MMBENCH, CHARTQA, AI2D)
+_BUILT_IN = (SCENE_VQA, TEXT_VQA, KNOWLEDGE_VQA, SCENE_CAPTIONS, DOC_VQA)
+BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in (*_PUBLIC, *_BUILT_IN)}
+"""Every benchmark by name: the public ones, then those of the built-in corpus."""
+GROUPS: dict[str, tuple[str, ...]] = {
+    "ablations": ("vqav2", "textvqa", "okvqa", "coco"),
+    "builtin": ("scene_vqa", "text_vqa", "knowledge_vqa", "scene_captions"),
+}
+"""Names for several: the four of the paper's ablations, and those that stand in for them."""
 
 
-def task_named(name: str) -> Task:
+def benchmark_named(name: str) -> Benchmark:
     """Raises: SettingsError with the names that there are."""
-    if name not in TASKS:
-        raise SettingsError(f"no task is called {name!r}; there are: {', '.join(sorted(TASKS))}")
-    return TASKS[name]()
+    if name not in BENCHMARKS:
+        raise SettingsError(f"no benchmark is called {name!r}; there are: {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name]
+
+
+def task_named(name: str, asking: Asking | None = None, seer: Seer | None = None) -> Task:
+    """A benchmark as a task. name: `drawings`, or that of a benchmark, with `:SPLIT` if another split is meant.
+
+    seer: whose vision features retrieve shots.
+    Raises: SettingsError with the names that there are; DataError if the data are not there or not whole.
+    """
+    asking = asking or Asking()
+    benchmark, _, split = name.partition(":")
+    if benchmark == "drawings":
+        if asking.shots or split:
+            raise SettingsError("task drawings is asked without shots, and has one split; try scene_vqa")
+        return drawings()
+    if benchmark not in BENCHMARKS:
+        names = ", ".join(["drawings", *BENCHMARKS])
+        raise SettingsError(f"no task is called {benchmark!r}; there are: {names}")
+    return BENCHMARKS[benchmark].open(asking, split or None, seer)
+
+
+def names_in(text: str) -> list[str]:
+    """Task names separated by commas, groups resolved."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return [one for name in names for one in GROUPS.get(name, (name,))]

@@ -1,0 +1,79 @@
+"""MMMU (Yue et al. 2024): college questions of thirty subjects, with up to seven images each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from lorgnette.eval.benchmark import Benchmark, Split, Variant
+from lorgnette.eval.rows import text_of
+from lorgnette.eval.tasks.reading import image_of, letter_at, list_written
+from lorgnette.eval.tasks.wordings import CHOICE_BASE, LETTER_ABOVE, LETTER_TAUGHT
+from lorgnette.eval.wording import Question, Wording
+
+DISCIPLINES = {
+    "Art and Design": "Art Art_Theory Design Music",
+    "Business": "Accounting Economics Finance Manage Marketing",
+    "Science": "Biology Chemistry Geography Math Physics",
+    "Health and Medicine": "Basic_Medical_Science Clinical_Medicine Diagnostics_and_Laboratory_Medicine Pharmacy"
+    " Public_Health",
+    "Humanities and Social Science": "History Literature Sociology Psychology",
+    "Tech and Engineering": "Agriculture Architecture_and_Engineering Computer_Science Electronics Energy_and_Power"
+    " Materials Mechanical_Engineering",
+}
+OF_SUBJECT = {subject: name for name, subjects in DISCIPLINES.items() for subject in subjects.split()}
+_ID = re.compile(r"[a-z]+_(.+)_\d+")
+
+WORDINGS: dict[Variant, Wording] = {
+    "paper": Wording("Question: {question}", choices=LETTER_TAUGHT.ask, letter=LETTER_TAUGHT.letter),
+    "lmms-eval": Wording(
+        "{question}\n\nAnswer the question using a single word or phrase.",
+        choices="{question}\n{options}\n\nAnswer with the option's letter from the given choices directly.",
+    ),
+    "vlmevalkit": Wording("Question: {question}", choices=LETTER_ABOVE.ask),
+}
+
+
+def read(row: Mapping[str, Any]) -> Question:
+    """A row: options and open answers are written as Python lists, images stand where the text marks them."""
+    options = tuple(map(str, list_written(row.get("options") or "[]", "options")))
+    answers: tuple[str, ...] = ()
+    if row.get("answer") not in (None, "", "?"):
+        given = str(row["answer"])
+        if options:
+            answers = (letter_at(given, options),)
+        else:
+            answers = tuple(map(str, list_written(given, "answer"))) if given.startswith("[") else (given,)
+    named = _ID.fullmatch(str(row.get("id", "")))
+    subject = named[1] if named else ""
+    columns = [f"image_{number}" for number in range(1, 8)]
+    images = tuple(image_of(row, column) for column in columns if row.get(column) is not None)
+    return Question(
+        text_of(row, "question"),
+        images,
+        answers,
+        options=options,
+        id=str(row.get("id", "")),
+        kind=f"{OF_SUBJECT[subject]}/{subject}" if subject in OF_SUBJECT else subject,
+        marked=True,
+    )
+
+
+MMMU = Benchmark(
+    name="mmmu",
+    about="college questions of thirty subjects, multiple choice and open, with up to seven images",
+    data="lmms-lab/MMMU",
+    splits={
+        "dev": Split("data/dev-*", 150),
+        "validation": Split("data/validation-*", 900),
+        "test": Split("data/test-*", 10_500, answers=False),
+    },
+    split="validation",
+    train="dev",
+    read=read,
+    metric="mmmu_accuracy",
+    licence="Apache-2.0",
+    chat=WORDINGS,
+    base=Wording("Question: {question} Answer:", choices=CHOICE_BASE.ask, instruction=CHOICE_BASE.instruction),
+)

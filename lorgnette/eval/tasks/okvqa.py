@@ -1,0 +1,28 @@
+"""OK-VQA (Marino et al. 2019): questions about photographs that need knowledge from outside of them."""
+
+from __future__ import annotations
+
+from lorgnette.eval.benchmark import Benchmark, Split
+from lorgnette.eval.tasks.reading import people_answered
+from lorgnette.eval.tasks.wordings import BRIEF, PHRASE, QUESTION_BASE
+from lorgnette.eval.wording import Wording
+
+UNANSWERABLE = Wording(
+    "{question}\nWhen the provided information is insufficient, respond with 'Unanswerable'."
+    "\nAnswer the question using a single word or phrase."
+)
+
+OKVQA = Benchmark(
+    name="okvqa",
+    about="questions about photographs that need outside knowledge, with short answers of ten people",
+    data="lmms-lab/OK-VQA",
+    splits={"train": Split("data/train-*", 9_009, public=False), "val2014": Split("data/val2014-*", 5_046)},
+    split="val2014",
+    train="train",
+    read=people_answered,
+    metric="vqa_accuracy",
+    licence="CC BY 4.0",
+    chat={"paper": BRIEF, "lmms-eval": UNANSWERABLE, "vlmevalkit": PHRASE},
+    base=QUESTION_BASE,
+    role="okvqa",
+)
