@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lorgnette.data.builtin.rendered.fonts import Hand
 from lorgnette.data.builtin.rendered.lot import Lot
 from lorgnette.data.builtin.rendered.paper import Paper, Question, Sheet, Writing
 from lorgnette.data.builtin.rendered.people import Day, address, code, company, day, person, telephone, town
 from lorgnette.data.builtin.rendered.style import Style, hand, style
-from lorgnette.data.builtin.rendered.texts import BUSINESS, STORY, paragraph, paragraphs
-from lorgnette.data.builtin.rendered.words import JOBS, THINGS
+from lorgnette.data.builtin.rendered.texts import BUSINESS, NOTES, STORY, different, paragraph, paragraphs
+from lorgnette.data.builtin.rendered.words import JOBS, THINGS, WEEKDAYS
 
 SUBJECTS = ("Delivery of {things}", "Repair of {things}", "Your order of {things}", "Price list for {things}")
 SUBJECTS += ("Lost {things}", "Meeting about {things}", "Contract for {things}", "Storage of {things}")
@@ -140,3 +141,60 @@ def _ruled(paper: Paper, step: int) -> None:
     """Thin lines as of an exercise book."""
     for y in range(paper.margin + step - step // 4, paper.height, step):
         paper.pen.line((12, y, paper.width - 12, y), fill=paper.ink if paper.pen.fontmode == "1" else 170)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A list of things to do, by hand, with some of them struck off."""
+
+    title: str
+    items: tuple[str, ...]
+    done: tuple[bool, ...]
+
+
+PAD = ((255, 244, 170), (215, 236, 250), (250, 224, 230), (226, 244, 214), (255, 255, 255))
+"""Colours of the paper of a note."""
+PENS = ((25, 35, 110), (30, 30, 30), (120, 30, 30), (20, 80, 60))
+
+
+def note(lot: Lot) -> Sheet:
+    """A list on coloured paper, with its questions."""
+    items = tuple(item[0].lower() + item[1:] for item in different(lot, NOTES, lot.between(3, 6)))
+    title = lot.one(("To do", "List", "This week", "Do not forget", lot.one(WEEKDAYS)))
+    facts = Note(title, items, tuple(lot.chance(40) for _ in items))
+    writing = hand(lot, lot.between(19, 24))
+    width = max(writing.length(text) for text in (title, *items)) + 95
+    paper = Paper(width, margin=24, ground=lot.one(PAD))
+    paper.ink = lot.one(PENS)
+    paper.line(title, writing, leading=1.9)
+    for item, done in zip(items, facts.done, strict=True):
+        _item(paper, item, done, writing)
+    paper.cut()
+    return Sheet("note", facts, paper, tuple(_asked(facts)), "hand")
+
+
+def _item(paper: Paper, item: str, done: bool, writing: Hand) -> None:
+    """An item behind a box, which has a cross in it if the item is done."""
+    base, side = paper.y + round(writing.size * 1.1), round(writing.size * 0.75)
+    left, top = paper.margin, base - side
+    paper.pen.rectangle((left, top, left + side, base), outline=paper.ink)
+    if done:
+        paper.pen.line((left + 3, top + 3, left + side - 3, base - 3), fill=paper.ink, width=2)
+        paper.pen.line((left + 3, base - 3, left + side - 3, top + 3), fill=paper.ink, width=2)
+    paper.put(left + side + 14, base, item, writing)
+    paper.note(f"[{'x' if done else ' '}] {item}")
+    paper.y += round(writing.size * 1.8)
+
+
+def _asked(facts: Note) -> list[Question]:
+    done = sum(facts.done)
+    asked = [
+        Question("items", (), "How many things are on the list?", str(len(facts.items))),
+        Question("done", (), "How many things on the list are ticked?", str(done)),
+        Question("first", (), "What is the first thing on the list?", facts.items[0]),
+        Question("last", (), "What is the last thing on the list?", facts.items[-1]),
+        Question("heading", (), "What does the heading of the list say?", facts.title),
+    ]
+    for item, ticked in zip(facts.items, facts.done, strict=True):
+        asked.append(Question("ticked", (item,), f'Is "{item}" ticked?', "Yes" if ticked else "No"))
+    return asked

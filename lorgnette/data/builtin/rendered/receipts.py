@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lorgnette.data.builtin.rendered.lot import Lot
 from lorgnette.data.builtin.rendered.paper import Paper, Question, Sheet
 from lorgnette.data.builtin.rendered.people import Day, address, code, day, money, person, shop, telephone, town
+from lorgnette.data.builtin.rendered.rows import Row, about_sheet, rows
 from lorgnette.data.builtin.rendered.style import Style, style
 from lorgnette.data.builtin.rendered.words import priced
 
@@ -66,6 +68,11 @@ class Receipt:
 
     def amount(self, cents: int) -> str:
         return money(cents, self.sign)
+
+
+def make_receipts(split: str, count: int, seed: int) -> Iterator[Row]:
+    """Receipts with questions on their total and other fields."""
+    return rows("receipts", split, count, seed, lambda lot: about_sheet(lot, receipt(lot), "receipts"))
 
 
 def receipt(lot: Lot) -> Sheet:
@@ -165,11 +172,11 @@ def _questions(facts: Receipt) -> list[Question]:
     else:
         asked.append(Question("method", (), "How was the receipt paid?", "By card", also=("card", "paid by card")))
     for item in facts.items:
-        text = f"How much was charged for {item.name} in all?" if item.count > 1 else f"What did {item.name} cost?"
+        text = f'How much was charged for "{item.name}" in all?' if item.count > 1 else f'What did "{item.name}" cost?'
         asked.append(Question("price", (item.name,), text, amount(item.sum)))
         if item.count > 1:
-            asked.append(Question("count", (item.name,), f"How many {item.name} were bought?", str(item.count)))
-            asked.append(Question("each", (item.name,), f"What is the price of one {item.name}?", amount(item.price)))
+            asked.append(Question("count", (item.name,), f'How many times was "{item.name}" bought?', str(item.count)))
+            asked.append(Question("each", (item.name,), f'What is the price of a single "{item.name}"?', amount(item.price)))
     sums = sorted(item.sum for item in facts.items)
     dearest = max(facts.items, key=lambda item: item.sum)
     if sums[-1] > sums[-2]:
@@ -178,6 +185,6 @@ def _questions(facts: Receipt) -> list[Question]:
     both = amount(first.sum + last.sum)
     steps = f"{first.name}: {amount(first.sum)}. {last.name}: {amount(last.sum)}. "
     steps += f"{amount(first.sum)} + {amount(last.sum)} = {both}."
-    text = f"How much do {first.name} and {last.name} cost together?"
+    text = f'How much do "{first.name}" and "{last.name}" cost together?'
     asked.append(Question("together", (first.name, last.name), text, both, steps))
     return asked

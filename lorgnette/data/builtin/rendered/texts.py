@@ -46,26 +46,26 @@ STORY = """
 The {job} of {town} had never seen so many {things}.
 In {month} the road to {town} was covered with snow.
 {few} {adjective} {things} lay on the floor of the kitchen.
-A {adjective} wind came up from the river at night.
+A {cold} wind came up from the river of {town} at night.
 Old {surname} kept {number} {things} in the attic.
 The train was late, and nobody in {town} knew why.
 She counted the {things} twice and wrote the number down.
 On {weekday} the market was full of {adjective} {things}.
-The {job} opened the door and looked at the {adjective} sky.
+The {job} opened the door and looked at the {cold} sky over {town}.
 They walked for {few} hours before they saw the lights of {town}.
 Nobody spoke while the {job} mended the {things}.
 The house at the corner had {few} {adjective} windows.
 His brother had been a {job} for {number} years.
-There was a smell of bread and {adjective} apples.
+There was a smell of bread and new {things} in the house of {surname}.
 The children of {town} painted the {things} green.
-By {month} the garden was {adjective} again.
+By {month} the garden of {surname} was green again.
 A letter lay under the {things}, and it was not signed.
-The {adjective} dog slept beside the {things}.
+The {cold} dog of the {job} slept beside the {things}.
 It rained in {town} for {few} days without a break.
 Someone had left {number} {things} at the station.
 The {job} and the {other} shared one {adjective} table.
 Every {weekday} the bell of {town} rang {few} times.
-Mrs {surname} sold {adjective} {things} at the bridge.
+Mrs {surname} sold {adjective} {things} at the bridge for {few} years.
 The map showed {number} houses, but only {few} were left.
 He put the {adjective} {things} into his bag and went home.
 """.strip().splitlines()
@@ -128,6 +128,7 @@ def filled(lot: Lot, pattern: str) -> str:
         "hour": lot.one(("eight", "nine", "ten", "eleven")),
         "things": lot.one(THINGS),
         "adjective": lot.one(ADJECTIVES),
+        "cold": lot.one(("cold", "dark", "grey", "quiet", "slow", "white", "wet", "young", "old", "strange", "wild", "tired")),
         "job": job,
         "other": other,
     }
