@@ -15,7 +15,11 @@ from lorgnette.data.builtin.labels import a, be, sentence, the
 
 FACTS = Path(__file__).with_name("facts.txt")
 COUNTRIES = Path(__file__).with_name("countries.tsv")
-_CAPITAL = ("capital", "What is the capital of the country whose flag this is?", "{answer} is the capital of {country}.")
+_CAPITAL = (
+    "capital",
+    "What is the capital of the country whose flag this is?",
+    "{answer} is the capital of {country}.",
+)
 _CONTINENT = (
     "continent",
     "On which continent does the country of this flag lie?",
@@ -85,4 +89,3 @@ def _flags() -> Iterator[tuple[str, Fact]]:
 def known(noun: str) -> tuple[Fact, ...]:
     """What is known of it; nothing of most things."""
     return facts().get(noun, ())
-

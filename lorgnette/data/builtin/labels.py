@@ -86,7 +86,7 @@ def labelled(table: Drawings) -> tuple[int, ...]:
 
 def definite(noun: str) -> bool:
     """Whether it is "the" thing even where it is first spoken of: the flag of Brazil, the ten of hearts, the moon."""
-    return noun in SINGLE or noun.startswith("flag of ") or " of " in noun and noun.split()[-1] in _SUITS
+    return noun in SINGLE or noun.startswith("flag of ") or (" of " in noun and noun.split()[-1] in _SUITS)
 
 
 _SUITS = ("hearts", "spades", "clubs", "diamonds")
@@ -99,7 +99,7 @@ def a(noun: str, colour: str | None = None) -> str:
     phrase = coloured(noun, colour)
     if noun in UNCOUNTED:
         return phrase
-    vowel = phrase[0] in "aeiouAEIOU" and not phrase.startswith(SAID_WITH_A) or phrase.startswith("hour")
+    vowel = (phrase[0] in "aeiouAEIOU" and not phrase.startswith(SAID_WITH_A)) or phrase.startswith("hour")
     return f"{'an' if vowel else 'a'} {phrase}"
 
 
