@@ -8,6 +8,8 @@ from typing import Any
 
 from lorgnette.data.config import PairsConfig
 from lorgnette.data.record import Refused
+from lorgnette.data.sources.download import in_order
+from lorgnette.data.sources.links import holds_links
 from lorgnette.data.sources.pairs import read_captions
 from lorgnette.data.sources.refusal import Refusal
 from lorgnette.data.sources.rows import rows_of
@@ -21,9 +23,17 @@ TABLES = (".jsonl", ".csv", ".tsv", ".json", ".parquet")
 
 
 def must_convert(config: PairsConfig) -> bool:
-    """Whether the path holds no parquet but tables of images' names: where it holds some, that alone is the data."""
+    """Whether the path holds no parquet but tables of images' names, or parquet with links.
+
+    Where it holds some parquet, that alone is the data.
+    """
+    return not _shards(config) or holds_links(config.path, (config.image_column,))
+
+
+def _shards(config: PairsConfig) -> list[str]:
+    """Parquet files that are no table in a folder of images."""
     found = list_files(config.path, (*IMAGES, *TABLES))
-    return not any(path.lower().endswith(".parquet") and not _is_table(path) for path in found)
+    return [path for path in found if path.lower().endswith(".parquet") and not _is_table(path)]
 
 
 def _is_table(path: str) -> bool:
@@ -38,6 +48,10 @@ def convert(config: PairsConfig) -> Iterator[dict[str, Any] | Refusal]:
     captions in the columns of the settings. An image that no table names takes the text beside it, as the kind of
     caption that is asked for. What has an image or a caption alone is refused.
     """
+    if shards := _shards(config):
+        for shard in shards:
+            yield from _of_table(shard, config, set())
+        return
     found = list_files(config.path, (*IMAGES, *TABLES, ".txt"))
     tables = found if len(found) == 1 else [path for path in found if _is_table(path)]
     if len(tables) == 1 and tables[0].lower().endswith((*IMAGES, ".txt")):
@@ -45,32 +59,39 @@ def convert(config: PairsConfig) -> Iterator[dict[str, Any] | Refusal]:
     named: set[str] = set()
     for table in tables:
         yield from _of_table(table, config, named)
-    yield from _beside([path for path in found if path not in named], config)
+    yield from _beside([path for path in found if path not in named and path not in tables], config)
 
 
 def _of_table(table: str, config: PairsConfig, named: set[str]) -> Iterator[dict[str, Any] | Refusal]:
     """The rows of a table; the images that it names are added to `named`."""
     folder = folder_of(table)
-    for place, row in rows_of(table):
+
+    def read(item: tuple[str, dict[str, Any] | Refusal]) -> dict[str, Any] | Refusal:
+        place, row = item
         if isinstance(row, Refusal):
-            yield row
-            continue
-        source = next((row[key] for key in ("file_name", config.image_column) if row.get(key)), None)
-        if isinstance(source, str):
-            named.add(_join(folder, source))
-        columns = dict.fromkeys((config.alt_column, config.synthetic_column))
+            return row
         try:
-            if source is None:
-                raise Refused("no image", f"neither 'file_name' nor {config.image_column!r} names an image")
-            captions = {column: read_captions(row.get(column), column) for column in columns}
-            if not any(captions.values()):
-                there = ", ".join(key for key in row if key != FOLDER)
-                names = " or ".join(map(repr, columns))
-                raise Refused("no caption", f"no text in {names}; the row has {there}: set alt_column")
-            image = read_image(source, {FOLDER: folder}, repr(source))
-            yield {config.image_column: stored(image, repr(source)), **captions}
+            return _captioned(row, folder, config, named)
         except Refused as refused:
-            yield Refusal(table, place, refused.reason, refused.detail)
+            return Refusal(table, place, refused.reason, refused.detail)
+
+    return in_order(read, rows_of(table))
+
+
+def _captioned(row: dict[str, Any], folder: str, config: PairsConfig, named: set[str]) -> dict[str, Any]:
+    source = next((row[key] for key in ("file_name", config.image_column) if row.get(key)), None)
+    if isinstance(source, str):
+        named.add(_join(folder, source))
+    if source is None:
+        raise Refused("no image", f"neither 'file_name' nor {config.image_column!r} names an image")
+    columns = dict.fromkeys((config.alt_column, config.synthetic_column))
+    captions = {column: read_captions(row.get(column), column) for column in columns}
+    if not any(captions.values()):
+        there = ", ".join(key for key in row if key != FOLDER)
+        names = " or ".join(map(repr, columns))
+        raise Refused("no caption", f"no text in {names}; the row has {there}: set alt_column")
+    where = repr(source) if isinstance(source, str) else repr(config.image_column)
+    return {config.image_column: stored(read_image(source, {FOLDER: folder}, where), where), **captions}
 
 
 def _beside(found: list[str], config: PairsConfig) -> Iterator[dict[str, Any] | Refusal]:

@@ -8,6 +8,8 @@ from typing import Any
 
 from lorgnette.data.config import ChatConfig
 from lorgnette.data.record import Record, Refused
+from lorgnette.data.sources.download import in_order
+from lorgnette.data.sources.links import holds_links
 from lorgnette.data.sources.refusal import Refusal
 from lorgnette.data.sources.rows import rows_of
 from lorgnette.data.sources.shards import FOLDER, folder_of, list_files
@@ -175,21 +177,24 @@ def _with_places(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def must_convert(config: ChatConfig) -> bool:
-    """Whether some file is not parquet, and must be made so to be read in any order."""
-    return not all(path.endswith(".parquet") for path in list_files(config.path, SUFFIXES))
+    """Whether some file is not parquet, and must be made so to be read in any order, or images are links."""
+    parquet = all(path.lower().endswith(".parquet") for path in list_files(config.path, SUFFIXES))
+    return not parquet or holds_links(config.path, ("images", "image", "messages"))
 
 
 def convert(config: ChatConfig) -> Iterator[dict[str, Any] | Refusal]:
     """Every conversation as `images` (their bytes as they are) and `messages` whose image parts stand for them."""
-    for path in list_files(config.path, SUFFIXES):
-        for place, row in rows_of(path):
-            if isinstance(row, Refusal):
-                yield row
-                continue
-            try:
-                yield _stored({**row, FOLDER: folder_of(path)})
-            except Refused as refused:
-                yield Refusal(path, place, refused.reason, refused.detail)
+    rows = ((path, place, row) for path in list_files(config.path, SUFFIXES) for place, row in rows_of(path))
+    return in_order(lambda item: _converted(*item), rows)
+
+
+def _converted(path: str, place: str, row: dict[str, Any] | Refusal) -> dict[str, Any] | Refusal:
+    if isinstance(row, Refusal):
+        return row
+    try:
+        return _stored({**row, FOLDER: folder_of(path)})
+    except Refused as refused:
+        return Refusal(path, place, refused.reason, refused.detail)
 
 
 def _stored(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,15 +11,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import PIL.Image
 
 from lorgnette.data.config import DocumentsConfig
 from lorgnette.data.record import Record, Refused
 from lorgnette.data.sources.layout import Box, read_page
+from lorgnette.data.sources.links import holds_links
 from lorgnette.data.sources.refusal import Refusal
 from lorgnette.data.sources.rows import rows_of
 from lorgnette.data.sources.shards import is_url, list_files, read_bytes
-from lorgnette.data.sources.values import cut_text, missing, read_image
+from lorgnette.data.sources.values import cut_text, missing, read_image, stored
 from lorgnette.errors import DataError
 from lorgnette.sample import Text
 
@@ -67,8 +67,9 @@ def _long_enough(text: str, config: DocumentsConfig) -> None:
 
 
 def must_convert(config: DocumentsConfig) -> bool:
-    """Whether there is a PDF: parquet of pages is read in place."""
-    return not all(path.lower().endswith(".parquet") for path in list_files(config.path, SUFFIXES))
+    """Whether there is a PDF, or images are links: parquet of pages is read in place."""
+    parquet = all(path.lower().endswith(".parquet") for path in list_files(config.path, SUFFIXES))
+    return not parquet or holds_links(config.path, ("image",))
 
 
 def convert(config: DocumentsConfig) -> Iterator[dict[str, Any] | Refusal]:
@@ -78,12 +79,7 @@ def convert(config: DocumentsConfig) -> Iterator[dict[str, Any] | Refusal]:
     """
     for path in list_files(config.path, SUFFIXES):
         if path.lower().endswith(".parquet"):
-            for _, row in rows_of(path):
-                yield (
-                    row
-                    if isinstance(row, Refusal)
-                    else {key: row.get(key) for key in ("image", "text", "name", "page")}
-                )
+            yield from (_again(path, place, row) for place, row in rows_of(path))
             continue
         try:
             document = _open(path)
@@ -96,6 +92,27 @@ def convert(config: DocumentsConfig) -> Iterator[dict[str, Any] | Refusal]:
                     yield _page(document, number, path, config)
                 except Refused as refused:
                     yield Refusal(path, f"page {number + 1}", refused.reason, refused.detail)
+
+
+def _again(path: str, place: str, row: dict[str, Any] | Refusal) -> dict[str, Any] | Refusal:
+    """A page that stands in parquet beside PDF files."""
+    if isinstance(row, Refusal):
+        return row
+    try:
+        if row.get("image") is None:
+            raise missing(row, "image")
+        image = stored(read_image(row["image"], row, "'image'"), "'image'")["bytes"]
+        if not isinstance(row.get("text"), str):
+            raise missing(row, "text")
+    except Refused as refused:
+        return Refusal(path, place, refused.reason, refused.detail)
+    page = row.get("page")
+    return {
+        "image": image,
+        "text": row["text"],
+        "name": str(row.get("name") or path),
+        "page": page if isinstance(page, int) and 0 <= page < 2**31 else None,
+    }
 
 
 def _open(path: str) -> pypdfium2.PdfDocument:

@@ -9,10 +9,13 @@ from typing import Any
 
 from lorgnette.data.config import InstructConfig
 from lorgnette.data.record import Record, Refused
+from lorgnette.data.sources.download import in_order
+from lorgnette.data.sources.links import holds_links
 from lorgnette.data.sources.refusal import Refusal
 from lorgnette.data.sources.shards import Shards, list_shards
 from lorgnette.data.sources.values import read_image, read_list, stored
-from lorgnette.sample import Segment, Text, Turn
+from lorgnette.errors import DataError
+from lorgnette.sample import Image, Segment, Text, Turn
 
 COLUMNS = ("images", "texts")
 
@@ -35,9 +38,13 @@ def read(row: Mapping[str, Any], config: InstructConfig, name: str) -> Record:
     return Record(units, images, shuffle=config.shuffle_turns, meta=meta)
 
 
-def _images(row: Mapping[str, Any]) -> Iterator[Any]:
+def _images(row: Mapping[str, Any]) -> Iterator[Image]:
     for place, value in enumerate(read_list(row, "images", needed=False)):
         yield read_image(value, row, f"image {place}")
+
+
+def _sources(row: Mapping[str, Any]) -> list[Any]:
+    return [image.source for image in _images(row)]
 
 
 def _unit(one: Any, number: int, has_images: bool) -> tuple[Segment, ...]:
@@ -54,46 +61,69 @@ def _unit(one: Any, number: int, has_images: bool) -> tuple[Segment, ...]:
 
 
 def must_convert(config: InstructConfig) -> bool:
-    """Whether rows must be merged first: `merge` is set, and some file shows the same images in two rows.
+    """Whether images are links, or rows are to be merged and some file shows the same images in two of them.
 
     To find out, the files are read once, until the first such pair. Where rows are known to be merged, as in The
     Cauldron, `merge: false` saves that.
     """
-    if not config.merge:
-        return False
+    if holds_links(config.path, ("images",)):
+        return True
     shards = Shards(list_shards(config.path), COLUMNS)
-    for shard in range(len(shards.paths)):
-        seen = set()
+    return config.merge and any(_repeats(shards, shard) for shard in range(len(shards.paths)))
+
+
+def _repeats(shards: Shards, shard: int) -> bool:
+    seen = set()
+    try:
         for _, row in _places(shards, shard):
             key = _key(row)
             if key is not None and key in seen:
                 return True
             seen.add(key)
+    except DataError:
+        return False  # a damaged file; whoever reads it says so
     return False
 
 
 def convert(config: InstructConfig) -> Iterator[dict[str, Any] | Refusal]:
     """All rows, with those of a file that show the same images, in the same order, merged into the first of them.
 
-    Images are the same if the SHA-256 of their bytes is. Questions keep the order of the rows; a question that is
-    repeated with its answer stands once. Each file is read twice, so that only its texts and hashes are in memory.
+    Images are the same if the SHA-256 of their bytes is, or their link. Questions keep the order of the rows; a
+    question that is repeated with its answer stands once. Each file is read twice, so that only its texts and hashes
+    are in memory. A row that was merged into another is no row of its own, and said in a Refusal with `parts`.
     """
     shards = Shards(list_shards(config.path), COLUMNS)
     for shard, path in enumerate(shards.paths):
-        later: dict[bytes, list[Any]] = defaultdict(list)
-        first: dict[bytes, int] = {}
-        for number, row in _places(shards, shard):
-            key = _key(row)
-            if key is not None and first.setdefault(key, number) != number:
-                later[key] += row["texts"]
-        for number, row in _places(shards, shard):
-            key = _key(row)
-            if key is not None and first[key] != number:
-                continue
-            try:
-                yield _merged(row, later.get(key, []) if key is not None else [])
-            except Refused as refused:
-                yield Refusal(path, f"row {number}", refused.reason, refused.detail)
+        try:
+            yield from in_order(lambda item: _converted(*item), _merging(shards, shard, config.merge))
+        except DataError as error:
+            yield Refusal(path, "", "unreadable file", str(error))
+
+
+def _converted(path: str, number: int, row: dict[str, Any] | Refusal, later: list[Any]) -> dict[str, Any] | Refusal:
+    if isinstance(row, Refusal):
+        return row
+    try:
+        return _merged(row, later)
+    except Refused as refused:
+        return Refusal(path, f"row {number}", refused.reason, refused.detail)
+
+
+def _merging(shards: Shards, shard: int, merge: bool) -> Iterator[tuple[str, int, dict[str, Any] | Refusal, list[Any]]]:
+    """Each row of a shard with the texts of later rows that show the same."""
+    path = shards.paths[shard]
+    later: dict[bytes, list[Any]] = defaultdict(list)
+    first: dict[bytes, int] = {}
+    for number, row in _places(shards, shard) if merge else ():
+        key = _key(row)
+        if key is not None and first.setdefault(key, number) != number:
+            later[key] += row["texts"]
+    for number, row in _places(shards, shard):
+        key = _key(row) if merge else None
+        if key is not None and first[key] != number:
+            yield path, number, Refusal(path, f"row {number}", "merged", f"into row {first[key]}", 1), []
+        else:
+            yield path, number, row, later.get(key, []) if key is not None else []
 
 
 def _places(shards: Shards, shard: int) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -105,11 +135,11 @@ def _places(shards: Shards, shard: int) -> Iterator[tuple[int, dict[str, Any]]]:
 def _key(row: Mapping[str, Any]) -> bytes | None:
     """What equal image sets have in common; None for a row without images, or one that cannot be read."""
     try:
-        images = [stored(image, "") for image in _images(row)]
+        images = [one if isinstance(one, str) else stored(Image(one), "")["bytes"] for one in _sources(row)]
         _texts(row)
     except Refused:
         return None  # such a row is not merged; reading it says what is wrong
-    parts = [hashlib.sha256(image["bytes"] or image["path"].encode()).digest() for image in images]
+    parts = [hashlib.sha256(one.encode() if isinstance(one, str) else one).digest() for one in images]
     return hashlib.sha256(b"".join(parts)).digest() if parts else None
 
 

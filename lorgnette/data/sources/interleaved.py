@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
 from lorgnette.data.config import InterleavedConfig
 from lorgnette.data.record import Record, Refused
-from lorgnette.data.sources.values import cut_text, read_image, read_list
+from lorgnette.data.sources.download import in_order
+from lorgnette.data.sources.links import holds_links
+from lorgnette.data.sources.refusal import Refusal
+from lorgnette.data.sources.rows import rows_of
+from lorgnette.data.sources.shards import list_shards
+from lorgnette.data.sources.values import cut_text, read_image, read_list, stored
 from lorgnette.sample import Image, Segment, Text
 
 COLUMNS = ("images", "texts")
 
 END_OF_DOCUMENT = "END_OF_DOCUMENT_TOKEN_TO_BE_REPLACED"
 """What OBELICS writes where a page changes its topic (its paper, appendix A.1.2)."""
+FILE_NAME = re.compile(r"[\w ().-]+\.(jpe?g|png|gif|webp|svg|bmp|tiff?)")
 MOST_IMAGES_OF_UNIT = 4
 """Images that stay in one unit with the text behind them; where more stand in a row, those before make units."""
 
 
-def read(row: Mapping[str, Any], config: InterleavedConfig, name: str) -> Record:
+def read(row: Mapping[str, Any], config: InterleavedConfig, name: str, alt_text: bool = False) -> Record:
     """A document in reading order, all of its text learned.
 
     A unit is a text of at most about 2,000 characters with the images before it, so that a cut parts no image from its
     text. A place with neither image nor text is nothing; other columns (`metadata`) are not looked at.
+    alt_text: put the text of the list `alts` behind each image, if the texts beside it do not say the same.
 
     Raises: Refused for lists that do not match, a place with both, and documents that the settings refuse.
     """
@@ -36,7 +44,77 @@ def read(row: Mapping[str, Any], config: InterleavedConfig, name: str) -> Record
         _need_both(segments)
     if not segments:
         raise Refused("empty", "the document has neither image nor text")
+    if alt_text:
+        segments = list(_with_alts(segments, _alts(row)))
     return Record(tuple(_units(segments)), meta={"name": name, "source": config.title})
+
+
+def must_convert(config: InterleavedConfig) -> bool:
+    """Whether images are links."""
+    return holds_links(config.path, ("images",))
+
+
+def convert(config: InterleavedConfig) -> Iterator[dict[str, Any] | Refusal]:
+    """Every document with the bytes of its images. A link that leads nowhere leaves its place empty, and is said."""
+    rows = ((path, place, row) for path in list_shards(config.path) for place, row in rows_of(path))
+    for results in in_order(lambda item: list(_fetched(*item)), rows):
+        yield from results
+
+
+def _fetched(path: str, place: str, row: dict[str, Any] | Refusal) -> Iterator[dict[str, Any] | Refusal]:
+    if isinstance(row, Refusal):
+        yield row
+        return
+    lost, images = [], []
+    try:
+        texts = read_list(row, "texts")
+        for number, image in enumerate(read_list(row, "images")):
+            try:
+                images.append(image and stored(read_image(image, row, f"image {number}"), f"image {number}"))
+            except Refused as refused:
+                images.append(None)
+                lost.append(refused)
+        if any(text is not None and not isinstance(text, str) for text in texts):
+            raise Refused("wrong type", "'texts' holds something else than strings")
+    except Refused as refused:
+        yield Refusal(path, place, refused.reason, refused.detail)
+        return
+    yield {"images": images, "texts": texts}
+    for refused in lost:
+        yield Refusal(path, place, refused.reason, refused.detail, 1)
+
+
+def _alts(row: Mapping[str, Any]) -> list[str]:
+    """The alt text of each image of the row; "" for none."""
+    images, alts = read_list(row, "images"), read_list(row, "alts", needed=False)
+    alts += [None] * (len(images) - len(alts))
+    return [alt if isinstance(alt, str) else "" for image, alt in zip(images, alts, strict=False) if image is not None]
+
+
+def _with_alts(segments: list[Image | Text], alts: list[str]) -> Iterator[Image | Text]:
+    """The segments with each image's alt text behind it, before the text that follows."""
+    left, waiting = iter(alts), ""
+    for place, one in enumerate(segments):
+        if isinstance(one, Text):
+            yield Text(f"{waiting}\n\n{one.text.lstrip()}", learn=True) if waiting else one
+            waiting = ""
+            continue
+        if waiting:
+            yield Text(waiting, learn=True)
+        yield one
+        waiting = next(left)
+        beside = segments[max(0, place - 1) : place] + segments[place + 1 : place + 2]
+        if not _says_more(waiting, [text.text for text in beside if isinstance(text, Text)]):
+            waiting = ""
+    if waiting:
+        yield Text(waiting, learn=True)
+
+
+def _says_more(alt: str, beside: list[str]) -> bool:
+    """Whether an alt text is no file's name, and not what the texts beside the image say."""
+    plain = " ".join(alt.split()).casefold()
+    said = any(plain in " ".join(text.split()).casefold() for text in beside)
+    return sum(letter.isalpha() for letter in plain) > 1 and not said and not FILE_NAME.fullmatch(plain)
 
 
 def _segments(row: Mapping[str, Any]) -> Iterator[Image | Text]:

@@ -14,3 +14,6 @@ class Refusal:
     """Where in the file: `page 3`, `row 12`, `record 7`; empty for the whole of it."""
     reason: str
     detail: str = ""
+    parts: int = 0
+    """0: there is no row. Otherwise so many images or paragraphs were left out of a row that is given as well: to be
+    shown in the ledger, and not counted as a row."""

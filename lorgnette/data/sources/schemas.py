@@ -12,6 +12,9 @@ IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 INTERLEAVED = pa.schema([("images", pa.list_(IMAGE)), ("texts", pa.list_(pa.string()))])
 """Lists of equal length with one of the two at each place."""
 
+WEBPAGES = pa.schema([*INTERLEAVED, ("alts", pa.list_(pa.string())), ("url", pa.string())])
+"""The same with the images' alt texts at their places, and the address of the page."""
+
 DOCUMENTS = pa.schema([("image", pa.binary()), ("text", pa.string()), ("name", pa.string()), ("page", pa.int32())])
 """A page with its text."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import glob
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lorgnette.errors import DataError
@@ -34,10 +35,15 @@ def list_shards(path: str) -> tuple[str, ...]:
 def list_files(path: str, suffixes: Sequence[str]) -> tuple[str, ...]:
     """The files with one of these suffixes (lower case) that a path means, in the order of their names.
 
-    path: a file, a folder (searched to any depth, hidden files left out), a glob, or a URL of these that fsspec opens.
+    path: a file, a folder (searched to any depth, hidden files left out), a glob, a URL of these that fsspec opens, or a
+        place of the built-in corpus (`builtin:train/instruct`).
     A file that is named itself is taken whatever its suffix.
     Raises: DataError if nothing is found, or the place cannot be listed.
     """
+    if path.startswith("builtin:"):
+        from lorgnette.data.builtin.corpus import resolve
+
+        path = resolve(path)
     found = _list_url(path, suffixes) if is_url(path) else _list_local(path, suffixes)
     if not found:
         raise DataError(f"{path}: holds no file that ends with {' or '.join(suffixes)}; check the path")
@@ -159,6 +165,26 @@ class Shards:
         table = self._table(shard, group)
         return (self._plain(table, shard, row) for row in range(table.num_rows))
 
+    def batches(self, shard: int, group: int, rows: int = 64) -> Iterator[pa.RecordBatch]:
+        """A row group a few rows at a time, of which nothing is kept. Raises: DataError naming the file and group."""
+        file = self._file(shard)
+        columns = self._present(file, shard, group)
+        try:
+            yield from file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)
+        except Exception as error:  # damaged pages raise OSError, ArrowInvalid, and what fsspec adds
+            raise DataError(f"{self.paths[shard]}, group {group}: cannot be read ({_reason(error)})") from None
+
+    def holds(self, shard: int, wanted: Callable[[str], bool], start: str) -> bool:
+        """Whether a string column, at whatever depth, holds a value that starts like this. No other column is read.
+
+        wanted: whether a column is looked at, by its path in the file (`images.list.element.path`).
+        """
+        file = self._file(shard)
+        leaves = [file.schema.column(number) for number in range(len(file.schema))]
+        names = [leaf.path for leaf in leaves if leaf.logical_type.type == "STRING" and wanted(leaf.path)]
+        groups = range(file.metadata.num_row_groups) if names else ()
+        return any(_any_starts(self._decode(file, shard, group, names), start) for group in groups)
+
     def _plain(self, table: pa.Table, shard: int, row: int) -> dict[str, Any]:
         (values,) = table.slice(row, 1).to_pylist()
         return {**values, FOLDER: folder_of(self.paths[shard])}
@@ -196,7 +222,15 @@ class Shards:
         self._tables.move_to_end(key)
         return self._tables[key]
 
-    def _decode(self, file: pq.ParquetFile, shard: int, group: int) -> pa.Table:
+    def _decode(self, file: pq.ParquetFile, shard: int, group: int, leaves: list[str] | None = None) -> pa.Table:
+        path, columns = self.paths[shard], leaves or self._present(file, shard, group)
+        try:
+            return file.read_row_group(group, columns=columns, use_threads=False)
+        except Exception as error:  # damaged pages raise OSError, ArrowInvalid, and what fsspec adds
+            raise DataError(f"{path}, group {group}: cannot be read ({_reason(error)})") from None
+
+    def _present(self, file: pq.ParquetFile, shard: int, group: int) -> list[str]:
+        """The columns to read that the file has. Raises: DataError if it has none, or not the row group."""
         path = self.paths[shard]
         if not 0 <= group < file.metadata.num_row_groups:
             raise DataError(f"{path}: has no row group {group}, only {file.metadata.num_row_groups}; prepare again")
@@ -205,7 +239,18 @@ class Shards:
         if not columns:
             wanted, there = ", ".join(self.columns or ()), ", ".join(present)
             raise DataError(f"{path}: has none of the columns {wanted}; its columns are {there}")
-        try:
-            return file.read_row_group(group, columns=columns, use_threads=False)
-        except Exception as error:  # damaged pages raise OSError, ArrowInvalid, and what fsspec adds
-            raise DataError(f"{path}, group {group}: cannot be read ({_reason(error)})") from None
+        return list(columns)
+
+
+def _any_starts(table: pa.Table, start: str) -> bool:
+    """Whether a string in nested columns starts like this, in whatever case."""
+    left = [chunk for column in table.columns for chunk in column.chunks]
+    while left:
+        array = left.pop()
+        if pa.types.is_struct(array.type):
+            left += array.flatten()
+        elif pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+            left.append(array.flatten())
+        elif pc.any(pc.starts_with(array, start, ignore_case=True)).as_py():
+            return True
+    return False

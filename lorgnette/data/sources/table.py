@@ -28,9 +28,9 @@ class Kind:
     read: Read
     columns: Callable[[Any], tuple[str, ...]]
     """The columns that `read` looks at, by the settings of the source. A file need not have all of them."""
-    convert: Convert | None = None
-    """None where every file is parquet that `read` takes as it is; see `converter` for a source's own case."""
-    schema: Callable[[Any], pa.Schema] | None = None
+    convert: Convert
+    """For what is no parquet that `read` takes as it is; `converter` says whether a source needs it."""
+    schema: Callable[[Any], pa.Schema]
     """Types of the rows that `convert` gives, by the settings of the source."""
 
 
@@ -56,9 +56,17 @@ def _pair_columns(config: Any) -> tuple[str, ...]:
 
 
 KINDS: dict[str, Kind] = {
-    "interleaved": Kind(_late("interleaved", "read"), _fixed("images", "texts")),
+    "interleaved": Kind(
+        _late("interleaved", "read"),
+        _fixed("images", "texts"),
+        _late("interleaved", "convert"),
+        _typed(schemas.INTERLEAVED),
+    ),
     "webpages": Kind(
-        _late("webpages", "read"), _fixed("images", "texts"), _late("webpages", "convert"), _typed(schemas.INTERLEAVED)
+        _late("webpages", "read"),
+        _fixed("images", "texts", "alts"),
+        _late("webpages", "convert"),
+        _typed(schemas.WEBPAGES),
     ),
     "pairs": Kind(_late("pairs", "read"), _pair_columns, _late("caption_files", "convert"), schemas.pairs),
     "documents": Kind(
@@ -83,14 +91,15 @@ KINDS: dict[str, Kind] = {
 def converter(config: PreparedConfig) -> Convert | None:
     """What must be converted before this source is read; None where its files are read as they are.
 
-    Pairs, pages and conversations that stand in parquet are read in place, and so are instructions with nothing to merge.
+    Rows that stand in parquet are read in place, unless they hold links to images, which are fetched once and stored;
+    instructions are too, unless rows are to be merged.
     Raises: DataError if the path holds no file of the kind.
     """
     kind = KINDS[config.kind]
-    if config.kind in ("pairs", "instruct", "chat", "documents"):
-        module = {"pairs": "caption_files"}.get(config.kind, config.kind)
-        return kind.convert if _late(module, "must_convert")(config) else None
-    return kind.convert
+    if config.kind == "webpages":
+        return kind.convert
+    module = {"pairs": "caption_files"}.get(config.kind, config.kind)
+    return kind.convert if _late(module, "must_convert")(config) else None
 
 
 def most_units(config: PreparedConfig) -> int | None:

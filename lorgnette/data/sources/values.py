@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lorgnette.data.record import Refused
+from lorgnette.data.sources.download import download, is_link
 from lorgnette.data.sources.shards import FOLDER, is_url, read_bytes
 from lorgnette.errors import DataError
 from lorgnette.sample import Image, decode_base64
@@ -70,7 +71,7 @@ def read_list(row: Mapping[str, Any], column: str, needed: bool = True) -> list[
 def read_image(value: Any, row: Mapping[str, Any], where: str) -> Image:
     """An image given as bytes, a dict of `bytes` and `path`, a URL or a path from the row's folder.
 
-    An http(s) URL is left for the moment when the image is opened; behind any other URL the bytes are read now.
+    An http(s) link stays one, for `stored` to fetch; behind any other URL the bytes are read now.
     Raises: Refused if there is none, or no such file.
     """
     if isinstance(value, Mapping):
@@ -89,7 +90,7 @@ def _linked(path: str, folder: str, where: str) -> Image:
             return Image(decode_base64(path.partition(",")[2], where))
         except DataError as error:
             raise Refused("no image", str(error)) from None
-    if path.startswith(("http://", "https://")):
+    if is_link(path):
         return Image(path)
     if is_url(path):
         return Image(_remote_bytes(path, where))
@@ -115,13 +116,13 @@ def _remote_bytes(url: str, where: str) -> bytes:
 
 
 def stored(image: Image, where: str) -> dict[str, Any]:
-    """An image as converters write it: the bytes of its file, as they are; a URL stays one.
+    """An image as converters write it: the bytes of its file, as they are. Links are fetched here, once.
 
-    Raises: Refused if the file cannot be read.
+    Raises: Refused if the file cannot be read, or the link not be fetched.
     """
     source = image.source
     if isinstance(source, str):
-        return {"bytes": None, "path": source}
+        return {"bytes": download(source), "path": source}
     if isinstance(source, bytes):
         return {"bytes": source, "path": None}
     try:

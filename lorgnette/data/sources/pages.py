@@ -1,0 +1,193 @@
+"""Web pages wherever they are kept: HTML files of a folder or bucket, or records of WARC archives."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any
+from urllib.parse import unquote, urljoin, urlsplit
+
+from lorgnette.data.record import Refused
+from lorgnette.data.sources.download import download, is_link
+from lorgnette.data.sources.refusal import Refusal
+from lorgnette.data.sources.repeats import key_of
+from lorgnette.data.sources.shards import folder_of, is_url, list_files, open_url, read_bytes
+from lorgnette.errors import DataError
+from lorgnette.sample import decode_base64
+
+HTML = (".html", ".htm", ".xhtml")
+WARC = (".warc", ".warc.gz", ".warc.zst", ".warc.lz4")
+HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The markup of a page, and where it comes from."""
+
+    file: str
+    place: str
+    """The record of an archive; empty for a file."""
+    address: str
+    """The URL of an archived page; the path or URL of a file."""
+    content: bytes | str
+
+    @property
+    def site(self) -> str:
+        """What pages with the same furniture have in common: the host, or the folder."""
+        return urlsplit(self.address).netloc.lower() if is_link(self.address) else folder_of(self.address)
+
+
+@dataclass
+class Pages:
+    """All pages of a source, and the images that lie beside them or in the same archives."""
+
+    path: str
+    fetch: bool = True
+    """Whether images that are only linked are fetched."""
+    _files: tuple[str, ...] = ()
+    _archived: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Key of an archived image's URL -> number of its file, and where its record begins."""
+
+    def __post_init__(self) -> None:
+        self._files = list_files(self.path, (*HTML, *WARC))
+
+    def read(self, images: bool = False) -> Iterator[Page | Refusal]:
+        """Every page in order, or why there is none.
+
+        images: remember where archives hold images, so that `image` finds them. Records that are neither page nor
+        image (requests, style sheets, notes of the crawler) are no pages, and are passed over.
+        """
+        for number, file in enumerate(self._files):
+            if file.lower().endswith(WARC):
+                yield from self._archive(number, file, images)
+                continue
+            try:
+                yield Page(file, "", file, read_bytes(file))
+            except DataError as error:
+                yield Refusal(file, "", "unreadable file", str(error))
+
+    def _archive(self, number: int, file: str, images: bool) -> Iterator[Page | Refusal]:
+        count = 0
+        try:
+            with _open(file) as stream:
+                for count, record in enumerate(_records(stream), 1):
+                    kind, status = _kind(record)
+                    address, place = record.headers.get("WARC-Target-URI") or "", f"record {count}"
+                    if status is None:
+                        yield Refusal(file, place, "unreadable page", f"{address}: the record is cut off")
+                    elif kind.startswith("image/") and images and status == 200:
+                        self._archived.setdefault(key_of(address), (number, record.stream_pos))
+                    elif kind in HTML_TYPES:
+                        yield _archived_page(file, place, address, record)
+        except Exception as error:  # fastwarc and file systems raise errors of many kinds on damaged archives
+            reason = " ".join(str(error).split()) or type(error).__name__
+            yield Refusal(file, f"behind record {count}", "unreadable file", reason)
+            return
+        if not count:
+            yield Refusal(file, "", "unreadable file", "the archive holds no answer of a server")
+
+    def image(self, page: Page, link: str, base: str) -> bytes:
+        """The bytes of an image that a page shows. Raises: Refused.
+
+        link: as the page has it; base: what the page says that its links start from, or "".
+        """
+        if link.startswith("data:"):
+            return _inline(link)
+        address = resolve(page, link, base)
+        if not is_link(address):
+            return self._beside(page, address)
+        if (place := self._archived.get(key_of(address))) is not None:
+            return self._from_archive(*place, address)
+        if not self.fetch:
+            raise Refused("not fetched", f"{address} (fetch is off)")
+        return download(address)
+
+    def _beside(self, page: Page, link: str) -> bytes:
+        """The file that a relative link of a file means; `/a.png` is looked for below the source's own folder."""
+        path = unquote(urlsplit(link).path)
+        root = self.path if not is_url(self.path) and os.path.isdir(self.path) else folder_of(page.file)
+        if is_url(page.file):
+            root, path = folder_of(page.file), posixpath.normpath(path.lstrip("/"))
+        else:
+            root = root if path.startswith("/") else folder_of(page.file)
+            path = os.path.normpath(path.lstrip("/"))
+        try:
+            return read_bytes(f"{root}/{path}" if is_url(root) else os.path.join(root, path))
+        except (DataError, ValueError) as error:
+            raise Refused("no image", str(error)) from None
+
+    def _from_archive(self, number: int, place: int, address: str) -> bytes:
+        try:
+            with _open(self._files[number]) as stream:
+                stream.seek(place)
+                return bytes(next(iter(_records(stream))).reader.read())
+        except Exception as error:  # as above
+            raise Refused("no image", f"{address} cannot be read from {self._files[number]} ({error})") from None
+
+
+def resolve(page: Page, link: str, base: str) -> str:
+    """The URL that a link of a page means; for a page in a file, the link itself if it is relative.
+
+    Pages that were saved with a `<base>` of the web start from there.
+    """
+    start = urljoin(page.address, base) if is_link(page.address) else base
+    try:
+        return urljoin(start, link) if is_link(start) else link
+    except ValueError as error:
+        raise Refused("no image", f"{link:.100} is no link ({error})") from None
+
+
+def _inline(link: str) -> bytes:
+    head, _, content = link.partition(",")
+    if not head.endswith(";base64"):
+        raise Refused("no image", "a data: link that is not base64")
+    try:
+        return decode_base64("".join(unquote(content).split()), "a data: link")
+    except DataError as error:
+        raise Refused("no image", str(error)) from None
+
+
+def _open(file: str) -> IO[bytes]:
+    if not is_url(file):
+        return open(file, "rb")
+    files, inner = open_url(file)
+    stream: IO[bytes] = files.open(inner, "rb")
+    return stream
+
+
+def _records(stream: IO[bytes]) -> Iterator[Any]:
+    """What servers answered, decoded as HTTP says."""
+    try:
+        from fastwarc.warc import ArchiveIterator, WarcRecordType
+    except ImportError:
+        raise DataError("reading WARC needs `pip install 'lorgnette[data]'`") from None
+    kinds = WarcRecordType.response | WarcRecordType.resource
+    return iter(ArchiveIterator(stream, record_types=kinds, parse_http=True, auto_decode="all"))
+
+
+def _kind(record: Any) -> tuple[str, int | None]:
+    """Media type and status of an answer; None for the status where the record is cut off."""
+    from fastwarc.warc import WarcRecordType
+
+    if record.record_type == WarcRecordType.resource:
+        kind, status = record.headers.get("Content-Type"), 200
+    elif record.http_headers is None:
+        return "", None
+    else:
+        kind, status = record.http_content_type, record.http_headers.status_code
+    return (kind or "").partition(";")[0].strip().lower(), status or 0
+
+
+def _archived_page(file: str, place: str, address: str, record: Any) -> Page | Refusal:
+    status = _kind(record)[1]
+    if status != 200:
+        return Refusal(file, place, "not a page", f"{address}: the server answered {status}")
+    content = record.reader.read()
+    if not content.strip():
+        return Refusal(file, place, "empty", f"{address}: nothing was archived")
+    try:
+        return Page(file, place, address, content.decode(record.http_charset, "replace"))
+    except (LookupError, TypeError):  # no charset, or one that nobody knows: the page may say it itself
+        return Page(file, place, address, content)

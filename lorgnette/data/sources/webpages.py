@@ -1,0 +1,217 @@
+"""Web pages as interleaved documents: their content in reading order, each image in its place and looked at.
+
+Pages are read twice: once to count what stands on many pages of a site, and once to make rows of what does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lorgnette.data.config import WebpagesConfig
+from lorgnette.data.record import Record, Refused
+from lorgnette.data.sources import interleaved
+from lorgnette.data.sources.download import in_order
+from lorgnette.data.sources.markup import Block, Part, Picture, read_markup
+from lorgnette.data.sources.pages import Page, Pages, resolve
+from lorgnette.data.sources.refusal import Refusal
+from lorgnette.data.sources.repeats import Counter, key_of
+from lorgnette.errors import ImageError
+from lorgnette.inputs.image import open_image
+
+LONG = 60
+"""Characters of a paragraph that a page does not say twice."""
+LARGEST_SIDE = 20_000
+"""Pixels; what is larger is no picture."""
+NAMED = 3
+"""Parts left out that a ledger's line names; it counts the others."""
+
+
+def read(row: Mapping[str, Any], config: WebpagesConfig, name: str) -> Record:
+    """As `interleaved.read`, with the alt text of each image behind it where the settings keep it.
+
+    The rules (images in a row, a lone last image) look at the page's own text, without alt texts.
+    """
+    return interleaved.read(row, config, name, alt_text=config.alt_text)
+
+
+@dataclass
+class _Draft:
+    """A page on its way to a row."""
+
+    page: Page
+    base: str
+    blocks: list[Block]
+    left_out: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Reason -> what was left out for it."""
+
+
+def convert(config: WebpagesConfig) -> Iterator[dict[str, Any] | Refusal]:
+    """A row of `images`, `texts`, `alts` and `url` for each page, images as the bytes of their files.
+
+    Left out of a page, and said in a Refusal with `parts`, are paragraphs and images that stand on many pages of its
+    site, those that the page has shown before, and images that are too small, too long or cannot be had. A page that
+    says what another one has said, or nothing, becomes no row.
+    """
+    pages = Pages(config.path, config.fetch)
+    drafts = _drafts(pages, config)
+    for results in in_order(lambda draft: _finish(draft, pages, config), drafts):
+        yield from results
+
+
+def _finish(draft: _Draft | Refusal, pages: Pages, config: WebpagesConfig) -> list[dict[str, Any] | Refusal]:
+    return [draft] if isinstance(draft, Refusal) else list(_row(draft, pages, config))
+
+
+def _drafts(pages: Pages, config: WebpagesConfig) -> Iterator[_Draft | Refusal]:
+    """Each page's content, without what stands on many of them."""
+    census, seen = _census(pages), set()
+    for page in pages.read():
+        if isinstance(page, Refusal):
+            yield page
+            continue
+        draft = _draft(page)
+        content = [block.text for block in draft.blocks] + [
+            one.link for block in draft.blocks for one in block.pictures
+        ]
+        key = key_of(*content)
+        if not content or key in seen:
+            known = "duplicate page" if content else "empty"
+            yield Refusal(page.file, page.place, known, f"{page.address}: {'its' if content else 'no'} content")
+            continue
+        seen.add(key)
+        _leave_out_repeats(draft, census, config)
+        yield draft
+
+
+def _draft(page: Page) -> _Draft:
+    markup = read_markup(page.content)
+    return _Draft(page, markup.base, list(markup.blocks))
+
+
+def _census(pages: Pages) -> Counter:
+    """On how many pages each paragraph of a site, and each image of all sites, stands."""
+    census = Counter()
+    for page in pages.read(images=True):
+        if isinstance(page, Page):
+            draft = _draft(page)
+            keys = {_paragraph(page, block) for block in draft.blocks if block.text}
+            keys |= {_image(draft, one) for block in draft.blocks for one in block.pictures}
+            for key in keys:
+                census.add(key)
+    return census
+
+
+def _paragraph(page: Page, block: Block) -> int:
+    return key_of("text", page.site, block.text)
+
+
+def _image(draft: _Draft, picture: Picture) -> int:
+    try:
+        address = resolve(draft.page, picture.link, draft.base)
+    except Refused:
+        address = picture.link
+    return key_of("image", "" if "://" in address else draft.page.site, address)
+
+
+def _leave_out_repeats(draft: _Draft, census: Counter, config: WebpagesConfig) -> None:
+    blocks, said = [], set()
+    for block in draft.blocks:
+        text, key = block.text, _paragraph(draft.page, block)
+        parts = list(block.parts)
+        if text and census[key] > config.most_repeats:
+            draft.left_out["repeated text"].append(text[:40])
+            parts = [part for part in parts if isinstance(part, Picture)]
+        elif len(text) >= LONG and key in said:
+            draft.left_out["duplicate text"].append(text[:40])
+            parts = [part for part in parts if isinstance(part, Picture)]
+        said.add(key)
+        blocks.append(Block(parts, block.kind))
+    for block in blocks:
+        for one in block.pictures:
+            if census[_image(draft, one)] > config.most_image_repeats:
+                draft.left_out["repeated image"].append(one.link[:80])
+                block.parts.remove(one)
+    draft.blocks = [block for block in blocks if block.parts]
+
+
+def _row(draft: _Draft, pages: Pages, config: WebpagesConfig) -> Iterator[dict[str, Any] | Refusal]:
+    shown: set[bytes] = set()
+    content: list[tuple[Part, bytes | None]] = []
+    last = ""
+    for block in draft.blocks:
+        before = len(content)
+        if content:
+            content.append(("\n" if block.kind == last == "item" else "\n\n", None))
+        for part in block.parts:
+            if isinstance(part, str):
+                content.append((part, None))
+                continue
+            try:
+                content.append((part, _looked_at(draft, part, pages, config, shown)))
+            except Refused as refused:
+                detail = part.link[:80] if part.link in refused.detail else f"{part.link[:80]} ({refused.detail})"
+                draft.left_out[refused.reason].append(detail if refused.reason != "not fetched" else refused.detail)
+        if len(content) == before + 1 and content[before][0] in ("\n", "\n\n"):
+            content.pop()  # nothing of the block is left
+        else:
+            last = block.kind
+    row = _interleaved(content)
+    if any(row["texts"]) or any(row["images"]):
+        yield {**row, "url": draft.page.address}
+    else:
+        yield Refusal(draft.page.file, draft.page.place, "empty", f"{draft.page.address}: all of it was left out")
+    for reason, parts in draft.left_out.items():
+        more = f" and {len(parts) - NAMED:,} more" if len(parts) > NAMED else ""
+        detail = f"{draft.page.address}: {', '.join(parts[:NAMED])}{more}"
+        yield Refusal(draft.page.file, draft.page.place, reason, detail, len(parts))
+
+
+def _looked_at(draft: _Draft, picture: Picture, pages: Pages, config: WebpagesConfig, shown: set[bytes]) -> bytes:
+    """The bytes of an image that can be learned from. Raises: Refused."""
+    content = pages.image(draft.page, picture.link, draft.base)
+    digest = hashlib.sha256(content).digest()
+    if digest in shown:
+        raise Refused("duplicate image", "")
+    try:
+        width, height = open_image(content).size
+    except ImageError as error:
+        raise Refused("unreadable image", str(error)) from None
+    short, long = sorted((width, height))
+    if short < config.smallest_side:
+        raise Refused("small image", f"{width} x {height}")
+    if long > config.most_aspect * short or long > LARGEST_SIDE:
+        raise Refused("long image", f"{width} x {height}")
+    shown.add(digest)
+    return content
+
+
+def _interleaved(content: list[tuple[Part, bytes | None]]) -> dict[str, list[Any]]:
+    """Lists of equal length: images, texts (those between two images in one), and the images' alt texts."""
+    images: list[Any] = []
+    texts: list[str | None] = []
+    alts: list[str | None] = []
+    for part, image in content:
+        if isinstance(part, Picture):
+            images.append({"bytes": image, "path": None})
+            texts.append(None)
+            alts.append(part.alt or None)
+        elif texts and texts[-1] is not None:
+            texts[-1] += part.lstrip(" ") if texts[-1][-1:].isspace() else part
+        else:
+            images.append(None)
+            texts.append(part)
+            alts.append(None)
+    kept = [
+        (image, text if text is None else text.strip(" \n"), alt)
+        for image, text, alt in zip(images, texts, alts, strict=True)
+        if image is not None or (text and text.strip())
+    ]
+    return {
+        "images": [image for image, _, _ in kept],
+        "texts": [text for _, text, _ in kept],
+        "alts": [alt for _, _, alt in kept],
+    }
