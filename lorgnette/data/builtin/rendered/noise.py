@@ -9,6 +9,7 @@ import PIL.ImageDraw
 
 from lorgnette.data.builtin.rendered.lot import Lot
 from lorgnette.data.builtin.rendered.paper import LONGEST, Paper
+from lorgnette.errors import DataError
 
 TINTS = (255, 255, 244, 235, 224)
 LEVELS = 4
@@ -64,9 +65,17 @@ def _speckle(lot: Lot, image: PIL.Image.Image) -> None:
         pen.rectangle((0, 0, edge, height) if lot.chance(50) else (width - edge, 0, width, height), fill=40)
 
 
-def coloured(image: PIL.Image.Image, colours: int = 32) -> bytes:
-    """The file of a colour picture, in its most frequent colours where it has many more."""
-    found = image.getcolors(256 * 256 * 16) or []
+MOST_COLOURS = 1 << 14
+
+
+def coloured(image: PIL.Image.Image, colours: int = 40) -> bytes:
+    """The file of a drawn colour picture, in its most frequent colours where it has more.
+
+    Raises: DataError if it has more than `MOST_COLOURS`: no drawing of ours does.
+    """
+    found = image.getcolors(MOST_COLOURS)
+    if found is None:
+        raise DataError(f"a drawing of {image.width} x {image.height} pixels has more than {MOST_COLOURS} colours")
     if len(found) > colours:
         kept = [colour for _, colour in sorted(found, key=lambda pair: (-pair[0], pair[1]))[:colours]]
         palette = PIL.Image.new("P", (1, 1))

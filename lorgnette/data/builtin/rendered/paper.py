@@ -115,7 +115,7 @@ class Question:
     """Something to ask about a sheet, and the answer that follows from its facts."""
 
     form: str
-    """What is asked, in a word: the facts and `about` give the answer."""
+    """What is asked, in a word: the facts and `about` give the answer. "says": all that is written."""
     about: tuple[str, ...]
     """What the question names."""
     text: str

@@ -67,6 +67,8 @@ def said(lot: Lot, question: Question) -> Said:
     """A question as it is put, and its answer: with its steps if it needs any, else short."""
     if question.steps:
         return f"{question.text} {lot.one(IN_STEPS)}", f"{question.steps} The answer is {closed(question.answer)}"
+    if question.form == "says":
+        return question.text, question.answer
     return f"{question.text}\n{lot.one(BRIEF)}", closed(opened(question.answer))
 
 
