@@ -54,9 +54,14 @@ def _explain(source: ImageSource) -> Iterator[None]:
     """Turn what decoders raise into an ImageError."""
     try:
         yield
+    except PIL.UnidentifiedImageError:
+        raise ImageError(f"{_called(source)}: not an image in any known format; remove it or replace it") from None
     except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        where = str(source) if isinstance(source, str | Path) else "an image given as bytes"
-        raise ImageError(f"{where}: not an image that can be read ({error}); remove it or replace it") from None
+        raise ImageError(f"{_called(source)}: cannot be read as an image ({error}); remove it or replace it") from None
+
+
+def _called(source: ImageSource) -> str:
+    return str(source) if isinstance(source, str | Path) else "an image given as bytes"
 
 
 def _content(source: bytes | str | Path) -> bytes:

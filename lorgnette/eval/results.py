@@ -155,7 +155,8 @@ class ResultsFolder:
     def finish(self, result: Result) -> None:
         """Store the scores: in every row, and as `summary.json`."""
         self.write_examples(result.examples)
-        write_text(self.path / "refused.jsonl", _lines(result.refused))
+        if result.refused or (self.path / "refused.jsonl").exists():
+            write_text(self.path / "refused.jsonl", _lines(result.refused))
         write_json(self.path / "summary.json", result.summary())
 
     def result(self) -> Result:

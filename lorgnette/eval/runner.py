@@ -64,17 +64,23 @@ def evaluate(
 
 
 def ask(task: Task, answerer: Answerer, prompts: Sequence[Sample]) -> list[str]:
-    """The answer to each prompt, as the task wants it: generated, or the likeliest of the candidates."""
+    """The answer to each prompt, as the task wants it: generated, or the likeliest of the candidates.
+
+    A question whose `candidates` are none is open, and is answered by generation all the same.
+    """
     if not prompts:
         return []
     if task.answer_by == "generation":
         return answerer.generate(prompts, max_tokens=task.max_tokens, stop=task.stop)
-    candidates = [tuple(prompt.meta.get("candidates") or truth_of(prompt).options) for prompt in prompts]
-    for prompt, choices in zip(prompts, candidates, strict=True):
-        if not choices:
+    lists = [prompt.meta.get("candidates", truth_of(prompt).options or None) for prompt in prompts]
+    for prompt, choices in zip(prompts, lists, strict=True):
+        if choices is None:
             raise DataError(f"{prompt.name}: no options to choose from; put `options` in its meta")
-    scores = answerer.score(prompts, candidates)
-    return [choices[row.index(max(row))] for row, choices in zip(scores, candidates, strict=True)]
+    scores = answerer.score(prompts, lists)
+    best = [choices[row.index(max(row))] if choices else None for row, choices in zip(scores, lists, strict=True)]
+    open_ended = [prompt for prompt, choice in zip(prompts, best, strict=True) if choice is None]
+    said = iter(answerer.generate(open_ended, max_tokens=task.max_tokens, stop=task.stop) if open_ended else ())
+    return [next(said) if choice is None else str(choice) for choice in best]
 
 
 def settings_of(task: Task, answerer: Answerer, **conditions: Any) -> dict[str, Any]:

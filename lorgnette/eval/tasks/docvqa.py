@@ -7,7 +7,7 @@ from typing import Any
 
 from lorgnette.eval.benchmark import Benchmark, Split
 from lorgnette.eval.rows import answers_of, text_of
-from lorgnette.eval.tasks.reading import image_of, one_of
+from lorgnette.eval.tasks.reading import image_of, kind_named, one_of
 from lorgnette.eval.tasks.wordings import QUESTION_BASE, SHORT_ANSWER
 from lorgnette.eval.wording import Question
 
@@ -22,7 +22,7 @@ def read(row: Mapping[str, Any]) -> Question:
         answers,
         shown=one_of(answers, name),
         id=name,
-        kind=", ".join(sorted(str(kind).replace("/", " or ") for kind in kinds)),
+        kind=", ".join(sorted(map(kind_named, kinds))),
     )
 
 

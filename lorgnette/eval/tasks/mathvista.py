@@ -10,7 +10,7 @@ from typing import Any
 from lorgnette.data.sources.values import read_list
 from lorgnette.eval.benchmark import Benchmark, Split, Variant
 from lorgnette.eval.rows import text_of
-from lorgnette.eval.tasks.reading import image_of, letter_at
+from lorgnette.eval.tasks.reading import image_of, kind_named, letter_at
 from lorgnette.eval.tasks.wordings import CHOICE_BASE
 from lorgnette.eval.wording import Question, Wording
 
@@ -55,7 +55,7 @@ def read(row: Mapping[str, Any]) -> Question:
         answers,
         options=options,
         id=str(row.get("pid", "")),
-        kind=str(about.get("task") or "").replace("/", " or "),
+        kind=kind_named(about.get("task")),
         query=str(row.get("query") or ""),
         note=LETTER_NOTE if options else NOTES.get(form, ""),
         form="" if options else form,

@@ -58,6 +58,11 @@ def letter_at(place: Any, options: Sequence[str]) -> str:
     raise Refused("no answer", f"the answer {text!r} is none of the {len(options)} options")
 
 
+def kind_named(kind: Any) -> str:
+    """A kind of question. Public ones such as `yes/no` are one kind: a slash would make it a part of `yes`."""
+    return str(kind or "").replace("/", " or ")
+
+
 def people_answered(row: Mapping[str, Any]) -> Question:
     """A row of VQAv2, OKVQA, TextVQA or the built-in ones: a question with ten people's short answers."""
     answers = answers_of(row, "answers")
@@ -67,5 +72,5 @@ def people_answered(row: Mapping[str, Any]) -> Question:
         answers,
         shown=str(row.get("multiple_choice_answer") or majority(answers)),
         id=str(row.get("question_id", "")),
-        kind=str(row.get("answer_type") or row.get("question_type") or ""),
+        kind=kind_named(row.get("answer_type") or row.get("question_type")),
     )
