@@ -46,6 +46,8 @@ class FilesConfig(SourceSettings):
     """Benchmarks: a row with an image of theirs, or one that looks the same, is refused."""
     filters: tuple[str, ...] = ()
     """Dotted names of your functions from a Record to None, or to the reason why it is refused."""
+    prepared: str | None = None
+    """Folder for what is prepared; None for one beside the source, or in your cache where nothing can be written there."""
 
     @property
     def title(self) -> str:
@@ -75,6 +77,12 @@ class WebpagesConfig(InterleavedConfig):
     """Leave out images with a shorter side, in pixels (paper, section 4.1)."""
     most_aspect: float = pydantic.Field(default=2.0, gt=1)
     """Leave out images longer than this many times their breadth."""
+    most_repeats: int = pydantic.Field(default=2, ge=1)
+    """Leave out paragraphs that stand on more pages of their site than this; short ones if on a tenth of them too."""
+    most_image_repeats: int = pydantic.Field(default=10, ge=1)
+    """Leave out images that stand on more pages than this."""
+    fetch: bool = True
+    """Fetch images that neither lie beside the pages nor in the same archives, when the source is prepared."""
 
 
 class PairsConfig(FilesConfig):
@@ -144,8 +152,8 @@ class PackConfig(Settings):
 
     tokens: int = pydantic.Field(default=2048, ge=64)
     """Most tokens in a pack, visual ones included (section 4.1 has sequences of 2,048, 1,536 and 1,024)."""
-    patches: int = pydantic.Field(default=40_000, ge=64)
-    """Most patches in a pack: what bounds memory when images are large."""
+    patches: int = pydantic.Field(default=48_000, ge=64)
+    """Most patches in a pack: what bounds memory when images are large. Where patches fill packs, tokens go unused."""
     per_step: int = pydantic.Field(default=8, ge=1)
     """Packs in a step, over all ranks."""
 
@@ -160,7 +168,7 @@ class AugmentConfig(Settings):
     most_upscale: float = pydantic.Field(default=4.0, ge=1.5)
     """Enlarged by a factor from 1.5 to this, small factors more often (triangular)."""
     templates: bool = False
-    """Word the request of an instruction in one of its task's ways."""
+    """Word requests of the user that are known (`data.wordings`) in one of their ways, of those that are no longer."""
 
 
 class LoaderConfig(Settings):
@@ -168,4 +176,4 @@ class LoaderConfig(Settings):
 
     workers: int = pydantic.Field(default=1, ge=0)
     prefetch: int = pydantic.Field(default=4, ge=1)
-    """Steps made ready ahead by each worker."""
+    """Packs made ready ahead by each worker; whole steps where the stage counts samples."""

@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-SLOTS = 2**26
+SLOTS = 2**25
 
 
 def key_of(*parts: str) -> int:
@@ -16,7 +16,7 @@ def key_of(*parts: str) -> int:
 
 
 class Counter:
-    """Counts of keys, up to 255. Two keys may share a slot, so a count may be too high, but never too low.
+    """Counts of keys, up to 65,535. Two keys may share a slot, so a count may be too high, but never too low.
 
     A key has two slots, and the smaller count holds. With as many different keys as there are slots, of those seen once
     seven in a hundred seem to be seen three times; with a quarter as many, seven in ten thousand.
@@ -24,11 +24,11 @@ class Counter:
 
     def __init__(self, slots: int = SLOTS) -> None:
         self.slots = slots
-        self._counts = np.zeros((2, slots), np.uint8)
+        self._counts = np.zeros((2, slots), np.uint16)
 
     def add(self, key: int) -> None:
         for half, place in enumerate(self._places(key)):
-            if self._counts[half, place] < 255:
+            if self._counts[half, place] < 65_535:
                 self._counts[half, place] += 1
 
     def __getitem__(self, key: int) -> int:

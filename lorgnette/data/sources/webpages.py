@@ -23,7 +23,9 @@ from lorgnette.errors import ImageError
 from lorgnette.inputs.image import open_image
 
 LONG = 60
-"""Characters of a paragraph that a page does not say twice."""
+"""Characters of a paragraph that is worth looking for a second time."""
+SHORT_REPEATS = 0.1
+"""Share of a site's pages that a shorter text (a heading, a term) must exceed to be furniture."""
 LARGEST_SIDE = 20_000
 """Pixels; what is larger is no picture."""
 NAMED = 3
@@ -100,7 +102,7 @@ def _census(pages: Pages) -> Counter:
             draft = _draft(page)
             keys = {_paragraph(page, block) for block in draft.blocks if block.text}
             keys |= {_image(draft, one) for block in draft.blocks for one in block.pictures}
-            for key in keys:
+            for key in (key_of("site", page.site), *keys):
                 census.add(key)
     return census
 
@@ -119,10 +121,11 @@ def _image(draft: _Draft, picture: Picture) -> int:
 
 def _leave_out_repeats(draft: _Draft, census: Counter, config: WebpagesConfig) -> None:
     blocks, said = [], set()
+    short = max(config.most_repeats, SHORT_REPEATS * census[key_of("site", draft.page.site)])
     for block in draft.blocks:
         text, key = block.text, _paragraph(draft.page, block)
         parts = list(block.parts)
-        if text and census[key] > config.most_repeats:
+        if text and census[key] > (config.most_repeats if len(text) >= LONG else short):
             draft.left_out["repeated text"].append(text[:40])
             parts = [part for part in parts if isinstance(part, Picture)]
         elif len(text) >= LONG and key in said:
