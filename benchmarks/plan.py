@@ -26,7 +26,7 @@ from model_step import conditions
 
 from lorgnette.data.config import AugmentConfig, PackConfig
 from lorgnette.data.index import Index
-from lorgnette.data.plan import PackedPlan, Planned
+from lorgnette.data.packed import PackedPlan, Planned
 from lorgnette.inputs.config import ImageConfig
 
 RUNS = 5

@@ -1,6 +1,6 @@
 """What is drawn anew for a record each time it comes up: a function of (seed, source, record, epoch), and of no state.
 
-Draws are hashes of their place, so the plan knows them without reading, whole arrays at once, and resuming repeats them.
+Draws are hashes of their place: the plan knows them without reading, whole arrays at once, and resuming repeats them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from lorgnette.data.config import AugmentConfig
 from lorgnette.inputs.config import ImageConfig
 
-SPLIT, ENLARGE, FACTOR, TURNS, GROUPS, BUFFER, PACKS, REPLACE = range(8)
+SPLIT, ENLARGE, FACTOR, TURNS, GROUPS, BUFFER, PACKS, REPLACE, WORDS = range(9)
 """What a draw is for: draws of different purpose are independent."""
 
 LEAST_FACTOR = 1.5
@@ -38,18 +38,6 @@ def hashed(*parts: Number) -> np.ndarray:
 def uniform(*parts: Number) -> np.ndarray:
     """As `hashed`, as numbers from 0 to 1 (1 not included)."""
     return (hashed(*parts) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-@dataclass(frozen=True, slots=True)
-class Variation:
-    """How one sample is shown this time."""
-
-    split: bool = False
-    """As four quadrants and the whole."""
-    sizes: tuple[tuple[int, int] | None, ...] | None = None
-    """Width and height to which each image is enlarged before it is sized, or None; None for no image at all."""
-    order: tuple[int, ...] | None = None
-    """The order of a piece's units, where they may change places."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +74,16 @@ class Augmenter:
         factor = LEAST_FACTOR + (self.config.most_upscale - LEAST_FACTOR) * (1 - np.sqrt(1 - drawn))
         factor = np.minimum(factor, self.images.longest / np.maximum(width_I, height_I))
         factor = np.where(chosen & (factor > 1), factor, 1.0)
-        return (np.rint(side * factor).astype(np.int64) for side in (width_I, height_I))  # type: ignore[return-value]
+        return np.rint(width_I * factor).astype(np.int64), np.rint(height_I * factor).astype(np.int64)
 
     def order(self, place: tuple[int, int, int], start: int, end: int) -> tuple[int, ...]:
         """An order of units `start` to `end` (not included), 0 being `start`. place: source, record, epoch."""
         keys = hashed(self.seed, TURNS, *place, np.arange(start, end))
         return tuple(np.argsort(keys, kind="stable").tolist())
+
+    def seed_of_words(self, place: tuple[int, int, int], start: int) -> int:
+        """What draws the wordings of the piece that starts with unit `start`."""
+        return int(hashed(self.seed, WORDS, *place, start)[0])
 
     def replacement(self, place: tuple[int, int, int], attempt: int, records: int) -> int:
         """The record that is tried in place of one that cannot be read."""

@@ -1,85 +1,133 @@
 """Batches made ready by worker processes while the model computes.
 
-A worker is given a step number and makes everything of that step: samples by the plan, rendered, packed. Workers share
-no state, so their number changes nothing in what is trained on.
+A worker is given a step and a part of it, and makes all of that part: samples by the plan, read, rendered, packed.
+Workers share nothing, so their number changes nothing in what is trained on, and one that was killed is replaced.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import fields
+from typing import Any
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from lorgnette.data.config import LoaderConfig
-from lorgnette.data.plan import Plan
-from lorgnette.data.sources import Source
+from lorgnette.data.steps import PackedSteps, Steps
 from lorgnette.errors import LorgnetteError
-from lorgnette.inputs.processor import Processor
-from lorgnette.inputs.render import Rendered
 from lorgnette.model.batch import Batch
 
+__all__ = ["PackedSteps", "Steps", "read_steps"]
 
-@dataclass(frozen=True)
-class Steps(Dataset[list[Batch] | LorgnetteError]):
-    """All steps of a stage: `steps[n]` is the list of batches that step n is computed in."""
-
-    plan: Plan
-    sources: Sequence[Source]
-    processor: Processor
-    micro_batches: int = 1
-
-    def batches(self, step: int) -> list[Batch]:
-        """Read, render and pack the samples of one step.
-
-        Documents are packed by image size and length, so that equal ones lie side by side and are attended to in one
-        call.
-        """
-        rendered = [self.processor.render(self.sources[ref.source][ref.index]) for ref in self.plan.step(step)]
-        rendered.sort(key=_shape)
-        return [self.processor.pack(part) for part in split_evenly(rendered, self.micro_batches)]
-
-    def __getitem__(self, step: int) -> list[Batch] | LorgnetteError:
-        try:
-            return self.batches(step)
-        except LorgnetteError as error:  # raised by the reader: crossing a process would bury it in a traceback
-            return error
+WATCH_SECONDS = 1.0
+"""How often a worker looks whether the process that it works for is still there."""
 
 
-def split_evenly(items: list[Rendered], parts: int) -> list[list[Rendered]]:
-    """Cut a list in `parts` runs whose lengths differ by at most one."""
-    bounds = [len(items) * part // parts for part in range(parts + 1)]
-    return [items[start:end] for start, end in pairwise(bounds)]
+class LoaderError(LorgnetteError):
+    """The worker processes cannot do their work."""
 
 
-def _shape(rendered: Rendered) -> tuple[int, int]:
-    return sum(len(image.positions_P) for image in rendered.images), len(rendered.tokens_T)
-
-
-def read_steps(steps: Steps, first: int, last: int, config: LoaderConfig) -> Iterator[list[Batch]]:
+def read_steps(steps: Steps | PackedSteps, first: int, last: int, config: LoaderConfig) -> Iterator[list[Batch]]:
     """The batches of steps `first` to `last` (not included), in order, made ready ahead by workers.
 
-    Raises: the LorgnetteError that a sample of the step met.
+    Raises: the LorgnetteError that a sample met; LoaderError if workers are killed again and again.
     """
-    loader: DataLoader[list[Batch] | LorgnetteError] = DataLoader(
-        steps,
-        batch_size=None,
-        sampler=range(first, last),
-        num_workers=config.workers,
-        prefetch_factor=config.prefetch if config.workers else None,
-        worker_init_fn=_start_worker,
-    )
-    for batches in loader:
-        if isinstance(batches, LorgnetteError):
-            raise batches
-        yield batches
+    items = range(first * steps.parts, last * steps.parts)
+    batches: list[Batch] = []
+    for item, made in zip(items, _made(steps, items, config), strict=True):
+        batches += made
+        if (item + 1) % steps.parts == 0:
+            yield batches
+            batches = []
 
 
-def _start_worker(worker: int) -> None:
+def _made(steps: Steps | PackedSteps, items: range, config: LoaderConfig) -> Iterator[list[Batch]]:
+    """Each item made, in order. Item n is part `n % steps.parts` of step `n // steps.parts`.
+
+    Where a worker was killed, others go on from the first item that was not handed out.
+    """
+    if not config.workers:
+        yield from (steps.part(*divmod(item, steps.parts)) for item in items)
+        return
+    lost = None
+    while items:
+        try:
+            for made in _made_by_workers(steps, items, config):
+                yield made
+                items = items[1:]
+        except BrokenProcessPool:
+            if lost == items[0]:
+                raise LoaderError(
+                    f"worker processes were killed twice while they made step {lost // steps.parts}, likely for their"
+                    " memory: set loader.workers or loader.prefetch lower"
+                ) from None
+            lost = items[0]
+
+
+def _made_by_workers(steps: Steps | PackedSteps, items: range, config: LoaderConfig) -> Iterator[list[Batch]]:
+    """Raises: BrokenProcessPool if a worker was killed."""
+    pool = ProcessPoolExecutor(config.workers, _context(), _start_worker, (steps, os.getpid()))
+    waiting: deque[Future[list[Batch]]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(_make, item))
+            if len(waiting) >= config.workers * (1 + config.prefetch):
+                yield _received(waiting.popleft().result())
+        while waiting:
+            yield _received(waiting.popleft().result())
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """Forked workers start at once and share the memory of the indexes; where there is no fork, they are spawned."""
+    return multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+
+
+def _start_worker(steps: Steps | PackedSteps, master: int) -> None:
+    global _steps
+    _steps = steps
     torch.set_num_threads(1)
-    # Ctrl-C reaches the whole group: the trainer decides when to stop, and a worker ends with it.
+    # Ctrl-C reaches the whole group: the trainer decides when to stop, and its workers end with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(master,), daemon=True).start()
+
+
+_steps: Steps | PackedSteps
+"""What a worker makes parts of: set once, when it starts."""
+
+
+def _end_with(master: int) -> None:
+    """End this process when its master has, even if that was killed and could tell nobody."""
+    while os.getppid() == master:
+        time.sleep(WATCH_SECONDS)
+    os._exit(1)
+
+
+def _make(item: int) -> list[Batch]:
+    return _sent(_steps.part(*divmod(item, _steps.parts)))
+
+
+def _sent(batches: list[Batch]) -> list[Batch]:
+    """Batches as arrays, which travel by value: tensors would be files of shared memory, and those run out."""
+    return [_mapped(batch, torch.Tensor, torch.Tensor.numpy) for batch in batches]
+
+
+def _received(batches: list[Batch]) -> list[Batch]:
+    return [_mapped(batch, np.ndarray, torch.from_numpy) for batch in batches]
+
+
+def _mapped(batch: Batch, kind: type, change: Callable[[Any], Any]) -> Batch:
+    """The batch with every value of a kind changed."""
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return Batch(**{name: change(value) if isinstance(value, kind) else value for name, value in values.items()})

@@ -2,61 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from lorgnette.data.config import PackConfig
 
-TRIES = 16
-"""Packs with room for the tokens that are tried for the patches too, before a new pack is opened."""
+CLASSES = 16
+"""Packs are kept apart by the patches that still fit in them, in this many steps."""
 
 
 def pack_lengths(tokens: np.ndarray, patches: np.ndarray, limits: PackConfig) -> list[list[int]]:
     """Items by pack: each item in one pack, no pack beyond either limit. Depends on nothing but the arguments.
 
-    The largest item (by the limit it uses most) goes first, into the pack that it leaves the least room for tokens in.
+    The largest item (by the limit it uses most) goes first, into the pack that it leaves the least room for tokens in,
+    among those that are known to have room for its patches.
     Raises: ValueError if an item exceeds a limit alone.
     """
     if len(tokens) and (tokens.max() > limits.tokens or patches.max() > limits.patches):
         raise ValueError("an item is larger than a pack: cut it in pieces first")
-    size = np.maximum(tokens / limits.tokens, patches / limits.patches)
-    order = np.argsort(-size, kind="stable")
+    order = np.argsort(-np.maximum(tokens / limits.tokens, patches / limits.patches), kind="stable")
     packs: list[list[int]] = []
-    rooms: list[int] = []  # patches that still fit in each pack
-    by_room: list[list[int]] = [[] for _ in range(limits.tokens + 1)]  # packs by the tokens that still fit
-    open_rooms = 0  # bit r is set while a pack has room for exactly r tokens: the next is found without a search
+    shelf = _Shelf(limits)
     items = zip(order.tolist(), tokens[order].tolist(), patches[order].tolist(), strict=True)
     for item, needed, needed_patches in items:
-        room, place = _best(open_rooms, by_room, rooms, needed, needed_patches)
-        if room < 0:
-            room, place, pack = limits.tokens, -1, len(packs)
-            packs.append([item])
-            rooms.append(limits.patches - needed_patches)
-        else:
-            pack = by_room[room].pop(place)
-            if not by_room[room]:
-                open_rooms ^= 1 << room
-            packs[pack].append(item)
-            rooms[pack] -= needed_patches
-        by_room[room - needed].append(pack)
-        open_rooms |= 1 << (room - needed)
+        pack, room, room_patches = shelf.take(needed, needed_patches) or (len(packs), limits.tokens, limits.patches)
+        if pack == len(packs):
+            packs.append([])
+        packs[pack].append(item)
+        shelf.put(pack, room - needed, room_patches - needed_patches)
     return packs
 
 
-def _best(
-    open_rooms: int, by_room: Sequence[Sequence[int]], rooms: Sequence[int], needed: int, needed_patches: int
-) -> tuple[int, int]:
-    """The least room that is enough, and the place among packs with that room; (-1, -1) if no pack will do."""
-    left, tries, room = open_rooms >> needed, 0, needed
-    while left:
-        skip = (left & -left).bit_length() - 1
-        room += skip
-        for place in range(len(by_room[room]) - 1, -1, -1):
-            if rooms[by_room[room][place]] >= needed_patches:
-                return room, place
-            tries += 1
-            if tries >= TRIES:
-                return -1, -1
-        left, room = left >> (skip + 1), room + 1
-    return -1, -1
+class _Shelf:
+    """Packs by the room that they have. The least room that is enough is found by arithmetic, without a search."""
+
+    def __init__(self, limits: PackConfig) -> None:
+        self.step = -(-limits.patches // CLASSES)
+        classes = limits.patches // self.step + 1
+        self.open = [0] * classes
+        """For each class of room for patches: bit r is set while a pack of it has room for exactly r tokens."""
+        self.packs: list[dict[int, list[tuple[int, int]]]] = [{} for _ in range(classes)]
+        """For each class and room for tokens: the packs, with their exact room for patches."""
+
+    def put(self, pack: int, room: int, room_patches: int) -> None:
+        number = room_patches // self.step
+        self.packs[number].setdefault(room, []).append((pack, room_patches))
+        self.open[number] |= 1 << room
+
+    def take(self, needed: int, needed_patches: int) -> tuple[int, int, int] | None:
+        """(pack, its room for tokens, its room for patches), taken off the shelf; None if no pack will do."""
+        least, found = 0, -1
+        for number in range(-(-needed_patches // self.step), len(self.open)):
+            left = self.open[number] >> needed
+            lowest = left & -left
+            if lowest and (found < 0 or lowest < least):
+                least, found = lowest, number
+                if lowest == 1:
+                    break
+        if found < 0:
+            return None
+        room = needed + least.bit_length() - 1
+        packs = self.packs[found][room]
+        pack, room_patches = packs.pop()
+        if not packs:
+            self.open[found] ^= 1 << room
+        return pack, room, room_patches

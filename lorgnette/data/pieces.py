@@ -1,13 +1,13 @@
 """Pieces: what each part of a record costs in a stage, and where a record is cut that is longer than a pack.
 
-Legend of the arrays: E records chosen, U their units end to end, I their images end to end.
+Legend of the arrays: E entries (records of all sources, source by source, or those asked for), U their units end to
+end, I their images end to end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from fractions import Fraction
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,235 +15,201 @@ from lorgnette.data.augment import Augmenter, patch_counts
 from lorgnette.data.config import PackConfig
 from lorgnette.data.index import Index
 
+ANY_NUMBER = np.iinfo(np.int64).max
+
 
 @dataclass(frozen=True, eq=False)
-class Pieces:
-    """Runs of units that become one sample each; all arrays of one length (int64, `split` bool)."""
+class Lengths:
+    """The indexes of a stage's sources end to end, as far as the order of training depends on them."""
 
-    record: np.ndarray
-    """Which of the records asked for."""
-    start: np.ndarray
-    end: np.ndarray
-    tokens: np.ndarray
-    patches: np.ndarray
-    split: np.ndarray
-    plain: np.ndarray
-    """Drawn to be split or enlarged, but shown as it is: it would not have fitted."""
+    first_S: np.ndarray
+    """The entry that each source begins with, and the end: one more than there are sources."""
+    source_E: np.ndarray
+    most_units_E: np.ndarray
+    """Units in a piece, at most."""
+    head_tokens_E: np.ndarray
+    unit_at_E: np.ndarray
+    """Where the units of each entry begin in the arrays over U, and the end: one more than there are entries."""
+    image_at_E: np.ndarray
+    tokens_U: np.ndarray
+    learned_U: np.ndarray
+    unit_I: np.ndarray
+    width_I: np.ndarray
+    height_I: np.ndarray
 
     @classmethod
-    def joined(cls, parts: list[Pieces]) -> Pieces:
-        return cls(*(np.concatenate([getattr(one, field.name) for one in parts]) for field in fields(cls)))
+    def of(cls, indexes: Sequence[Index], most_units: Sequence[int | None]) -> Lengths:
+        """most_units: units in a piece of each source, at most; None for any number."""
+
+        def joined(name: str) -> np.ndarray:
+            return np.concatenate([getattr(index, name) for index in indexes])
+
+        sizes = [len(index) for index in indexes]
+        most = [ANY_NUMBER if one is None else one for one in most_units]
+        return cls(
+            starts_of(np.array(sizes)),
+            np.repeat(np.arange(len(indexes)), sizes),
+            np.repeat(np.array(most, dtype=np.int64), sizes),
+            joined("head_tokens_E"),
+            starts_of(joined("units_E")),
+            starts_of(joined("images_E")),
+            joined("tokens_U"),
+            joined("learned_U"),
+            joined("unit_I"),
+            joined("width_I"),
+            joined("height_I"),
+        )
+
+    def __len__(self) -> int:
+        return len(self.source_E)
 
 
 @dataclass(frozen=True, eq=False)
 class Costs:
-    """Tokens (visual ones included) and patches of the heads and units of some records (int64)."""
+    """Tokens (visual ones included) and patches of the heads and units of some entries, as they are shown (int64)."""
 
     head_tokens_E: np.ndarray
     head_patches_E: np.ndarray
-    starts_E: np.ndarray
-    """Where the units of each record begin in the arrays over U, and the end: one more entry than records."""
+    unit_at_E: np.ndarray
     tokens_U: np.ndarray
     patches_U: np.ndarray
     learned_U: np.ndarray
+    misfit_U: np.ndarray
+    """Whether a unit, with the head alone, is too long for a pack (bool)."""
     split_E: np.ndarray
-    varied_E: np.ndarray
-    """Whether anything was drawn that makes the record cost more."""
+    width_I: np.ndarray
+    """Of the images once they were enlarged, if they were."""
+    height_I: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """Runs of units that become one sample each; all arrays of one length (int64)."""
+
+    entry: np.ndarray
+    """Which of the entries asked for."""
+    start: np.ndarray
+    end: np.ndarray
+    tokens: np.ndarray
+    patches: np.ndarray
+    learned: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Cutter:
-    """Costs and cuts of one source's records in one stage.
+    """Costs and cuts of the records of one stage.
 
-    index: of the source; number: the source's place in the stage; visual_tokens: what an image or crop becomes;
-    most_units: units in a piece, at most; None for any number.
+    visual_tokens: what an image, or a crop of a split one, becomes.
     """
 
-    def __init__(
-        self,
-        index: Index,
-        number: int,
-        augmenter: Augmenter,
-        pack: PackConfig,
-        visual_tokens: int,
-        most_units: int | None = None,
-    ) -> None:
-        self.index, self.number, self.augmenter, self.pack = index, number, augmenter, pack
-        self.visual_tokens, self.most_units = visual_tokens, most_units
-        self._unit_starts, self._image_starts = index.unit_starts, index.image_starts
+    lengths: Lengths
+    augmenter: Augmenter
+    pack: PackConfig
+    visual_tokens: int
 
-    def mean_tokens(self) -> Fraction:
-        """Tokens of a record, visual ones included, on average over the source and over the draws."""
-        crops = 1 + 4 * Fraction(self.augmenter.split_share)
-        text = int(self.index.head_tokens_E.sum(dtype=np.int64) + self.index.tokens_U.sum(dtype=np.int64))
-        visual = len(self.index.width_I) * (crops * (self.visual_tokens + 1) + 1)
-        return (text + visual) / Fraction(max(1, len(self.index)))
+    def pieces(self, entry_E: np.ndarray, epoch_E: np.ndarray) -> Pieces:
+        """The pieces of the entries in these epochs, in no order that matters.
 
-    def mean_learned(self) -> Fraction:
-        return Fraction(int(self.index.learned_U.sum(dtype=np.int64)), max(1, len(self.index)))
+        Greedy: each piece takes units while they fit. A unit that fits in no pack is left out, and so is a piece from
+        which nothing is learned; `left_out` lists them.
+        """
+        costs = self.shown(entry_E, epoch_E)
+        tokens, patches, learned = (starts_of(one) for one in (costs.tokens_U, costs.patches_U, costs.learned_U))
+        misfits = np.flatnonzero(costs.misfit_U)
+        next_misfit = np.append(misfits, ANY_NUMBER)
+        most_units = self.lengths.most_units_E[entry_E]
+        at, stop, entry = costs.unit_at_E[:-1], costs.unit_at_E[1:], np.arange(len(entry_E))
+        found = []
+        while len(at):  # one piece of each entry in every round
+            head_tokens, head_patches = costs.head_tokens_E[entry], costs.head_patches_E[entry]
+            end = np.searchsorted(tokens, tokens[at] + (self.pack.tokens - head_tokens), side="right") - 1
+            most = np.searchsorted(patches, patches[at] + (self.pack.patches - head_patches), side="right") - 1
+            end = np.minimum(np.minimum(end, most), np.minimum(stop, next_misfit[np.searchsorted(misfits, at)]))
+            end = np.maximum(np.minimum(end, at + np.minimum(most_units[entry], stop - at)), at)
+            first = costs.unit_at_E[entry]
+            spent = head_tokens + tokens[end] - tokens[at], head_patches + patches[end] - patches[at]
+            made = np.stack([entry, at - first, end - first, *spent, learned[end] - learned[at]])
+            found.append(made[:, made[5] > 0])
+            at = np.maximum(end, at + 1)  # past a unit that is left out
+            left = at < stop
+            at, stop, entry = at[left], stop[left], entry[left]
+        return Pieces(*np.concatenate([np.empty((6, 0), dtype=np.int64), *found], axis=1))
 
-    def costs(self, record_E: np.ndarray, epoch_E: np.ndarray, plain: bool = False) -> Costs:
-        """What the parts of the records cost in these epochs; without their draws if `plain`.
+    def shown(self, entry_E: np.ndarray, epoch_E: np.ndarray) -> Costs:
+        """What the entries cost as they are shown in these epochs.
+
+        One with a unit that would not fit as drawn is shown without its draws: neither split nor enlarged.
+        """
+        costs = self.costs(entry_E, epoch_E, np.ones(len(entry_E), dtype=bool))
+        if not costs.misfit_U.any():
+            return costs
+        misfits = starts_of(costs.misfit_U)[costs.unit_at_E]
+        return self.costs(entry_E, epoch_E, misfits[1:] == misfits[:-1])
+
+    def costs(self, entry_E: np.ndarray, epoch_E: np.ndarray, varied_E: np.ndarray) -> Costs:
+        """What the parts of the entries cost; where `varied_E` is False, without their draws.
 
         An image costs its visual tokens and the tokens around it as `inputs.render` writes them. Neighbouring images
-        share one of those; which ones do is not in the index, so a record of n images may cost up to n - 1 tokens less.
+        share one of those; which ones do is not in the index, so n images may cost up to n - 1 tokens less.
         """
-        index, units_E = self.index, self.index.units_E[record_E].astype(np.int64)
-        unit_at = _ragged(self._unit_starts[record_E], units_E)
-        images_E = index.images_E[record_E].astype(np.int64)
-        image_at = _ragged(self._image_starts[record_E], images_E)
-        starts_E = _starts(units_E)
-        split_E = np.full(len(record_E), plain and self.augmenter.images.split)
-        width_I, height_I = index.width_I[image_at], index.height_I[image_at]
-        owner_I = np.repeat(np.arange(len(record_E)), images_E)
-        varied_E = np.zeros(len(record_E), dtype=bool)
-        if not plain:
-            split_E = self.augmenter.split(self.number, record_E, epoch_E)
-            wide_I, high_I = self._enlarged(record_E, epoch_E, owner_I, image_at)
-            varied_E = split_E.copy()
-            varied_E[owner_I[(wide_I != width_I) | (high_I != height_I)]] = True
-            width_I, height_I = wide_I, high_I
+        known, augmenter = self.lengths, self.augmenter
+        unit_at_E, at_U = _runs(known.unit_at_E, entry_E)
+        image_at_E, at_I = _runs(known.image_at_E, entry_E)
+        owner_I = np.repeat(np.arange(len(entry_E)), np.diff(image_at_E))
+        source_E = known.source_E[entry_E]
+        place_E = source_E, entry_E - known.first_S[source_E], epoch_E
+        split_E = np.where(varied_E, augmenter.split(*place_E), augmenter.images.split)
+        width_I, height_I = known.width_I[at_I].astype(np.int64), known.height_I[at_I].astype(np.int64)
+        number_I = np.arange(len(at_I)) - image_at_E[owner_I]
+        wide_I, high_I = augmenter.enlarged((*(one[owner_I] for one in place_E), number_I), width_I, height_I)
+        width_I, height_I = (np.where(varied_E[owner_I], *pair) for pair in ((wide_I, width_I), (high_I, height_I)))
         split_I = split_E[owner_I]
         tokens_I = np.where(split_I, 5, 1) * (self.visual_tokens + 1) + 1
-        patches_I = patch_counts(width_I, height_I, split_I, self.augmenter.images)
-        unit_I = index.unit_I[image_at].astype(np.int64)
-        in_head_I, place_I = unit_I < 0, starts_E[owner_I] + unit_I
-        body_I = ~in_head_I
-        many, units = len(record_E), len(unit_at)
+        patches_I = patch_counts(width_I, height_I, split_I, augmenter.images)
+        unit_I = known.unit_I[at_I]
+        # One bin for each head, then one for each unit.
+        bin_I = np.where(unit_I < 0, owner_I, len(entry_E) + unit_at_E[owner_I] + unit_I)
+        bins = len(entry_E) + len(at_U)
+        image_tokens, patches = (np.bincount(bin_I, one, bins).astype(np.int64) for one in (tokens_I, patches_I))
+        head_tokens_E = image_tokens[: len(entry_E)] + known.head_tokens_E[entry_E]
+        tokens_U = image_tokens[len(entry_E) :] + known.tokens_U[at_U]
+        head_patches_E, patches_U = patches[: len(entry_E)], patches[len(entry_E) :]
+        owner_U = np.repeat(np.arange(len(entry_E)), np.diff(unit_at_E))
+        too_long_U = tokens_U + head_tokens_E[owner_U] > self.pack.tokens
+        misfit_U = too_long_U | (patches_U + head_patches_E[owner_U] > self.pack.patches)
+        learned_U = known.learned_U[at_U].astype(np.int64)
+        sizes = width_I, height_I
         return Costs(
-            index.head_tokens_E[record_E] + _summed(owner_I[in_head_I], tokens_I[in_head_I], many),
-            _summed(owner_I[in_head_I], patches_I[in_head_I], many),
-            starts_E,
-            index.tokens_U[unit_at] + _summed(place_I[body_I], tokens_I[body_I], units),
-            _summed(place_I[body_I], patches_I[body_I], units),
-            index.learned_U[unit_at].astype(np.int64),
-            split_E,
-            varied_E,
+            head_tokens_E, head_patches_E, unit_at_E, tokens_U, patches_U, learned_U, misfit_U, split_E, *sizes
         )
 
-    def _enlarged(
-        self, record_E: np.ndarray, epoch_E: np.ndarray, owner_I: np.ndarray, image_at: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        records = record_E[owner_I]
-        place = (self.number, records, epoch_E[owner_I], image_at - self._image_starts[records])
-        return self.augmenter.enlarged(place, self.index.width_I[image_at], self.index.height_I[image_at])
+    def left_out(self, source: int, at_once: int = 10_000) -> list[tuple[int, int]]:
+        """(record, unit) of every unit of a source that no piece holds in the first epoch.
 
-    def pieces(self, record_E: np.ndarray, epoch_E: np.ndarray) -> Pieces:
-        """The pieces of the records, in no order that matters; `record` counts within `record_E`.
-
-        A record with a unit that would not fit as drawn is shown without its draws. A unit that does not fit then
-        either is left out (`too_long` lists those), and so is a piece from which nothing is learned.
+        Such a unit is too long for any pack, or nothing is learned from the piece that it would be in.
         """
-        costs = self.costs(record_E, epoch_E)
-        bad_E = self._has_misfit(costs) & costs.varied_E
-        here = np.arange(len(record_E))
-        if not bad_E.any():
-            return self._cut(costs, here, plain=False)
-        good, bad = np.flatnonzero(~bad_E), np.flatnonzero(bad_E)
-        drawn = self._cut(_chosen(costs, good), good, plain=False)
-        return Pieces.joined([drawn, self._cut(self.costs(record_E[bad], epoch_E[bad], plain=True), bad, plain=True)])
-
-    def shown(self, record: int, epoch: int) -> tuple[bool, list[tuple[int, int] | None] | None]:
-        """Whether a record is split, and the size to which each of its images is enlarged (None for none of them)."""
-        record_E, epoch_E = np.array([record]), np.array([epoch])
-        costs = self.costs(record_E, epoch_E)
-        if bool(costs.varied_E[0]) and bool(self._has_misfit(costs)[0]):
-            return self.augmenter.images.split, None
-        image_at = np.arange(self._image_starts[record], self._image_starts[record + 1])
-        own = np.stack([self.index.width_I[image_at], self.index.height_I[image_at]])
-        sizes = np.stack(self._enlarged(record_E, epoch_E, np.zeros_like(image_at), image_at))
-        enlarged = (sizes != own).any(axis=0)
-        if not enlarged.any():
-            return bool(costs.split_E[0]), None
-        pairs = zip(enlarged.tolist(), sizes.T.tolist(), strict=True)
-        return bool(costs.split_E[0]), [(size[0], size[1]) if larger else None for larger, size in pairs]
-
-    def images_of(self, record: int, units: Sequence[int]) -> list[int]:
-        """The record's images as a sample of these units shows them, by their number: the head's come first."""
-        unit_I = self.index.unit_I[self._image_starts[record] : self._image_starts[record + 1]].tolist()
-        return [number for unit in (-1, *units) for number, own in enumerate(unit_I) if own == unit]
-
-    def too_long(self) -> tuple[np.ndarray, np.ndarray]:
-        """(record, unit) of every unit that fits in no pack, be it alone: they are never trained on."""
-        record_E = np.arange(len(self.index))
-        costs = self.costs(record_E, np.zeros_like(record_E), plain=True)
-        wrong = np.flatnonzero(self._misfits(costs))
-        owner = np.searchsorted(costs.starts_E, wrong, side="right") - 1
-        return owner, wrong - costs.starts_E[owner]
-
-    def _misfits(self, costs: Costs) -> np.ndarray:
-        """Units too long for a pack together with their head."""
-        owner_U = np.repeat(np.arange(len(costs.head_tokens_E)), np.diff(costs.starts_E))
-        tokens_U = costs.tokens_U + costs.head_tokens_E[owner_U]
-        patches_U = costs.patches_U + costs.head_patches_E[owner_U]
-        return (tokens_U > self.pack.tokens) | (patches_U > self.pack.patches)
-
-    def _has_misfit(self, costs: Costs) -> np.ndarray:
-        counts = _starts(self._misfits(costs))
-        return (counts[costs.starts_E[1:]] - counts[costs.starts_E[:-1]]) > 0
-
-    def _cut(self, costs: Costs, numbers: np.ndarray, plain: bool) -> Pieces:
-        """Greedy: each piece takes units while they fit. All records are cut at once, a piece of each in every round."""
-        tokens, patches, learned = (_starts(one) for one in (costs.tokens_U, costs.patches_U, costs.learned_U))
-        misfit = np.flatnonzero(self._misfits(costs))
-        blocked = np.concatenate([misfit, [np.iinfo(np.int64).max]])
-        at, stop, owner = costs.starts_E[:-1], costs.starts_E[1:], np.arange(len(numbers))
-        parts = []
-        while True:
-            left = at < stop
-            at, stop, owner = at[left], stop[left], owner[left]
-            if not len(at):
-                break
-            head_tokens, head_patches = costs.head_tokens_E[owner], costs.head_patches_E[owner]
-            end = np.searchsorted(tokens, tokens[at] + self.pack.tokens - head_tokens, side="right") - 1
-            most = np.searchsorted(patches, patches[at] + self.pack.patches - head_patches, side="right") - 1
-            end = np.minimum(np.minimum(end, most), stop)
-            if self.most_units is not None:
-                end = np.minimum(end, at + self.most_units)
-            end = np.minimum(end, blocked[np.searchsorted(misfit, at)])
-            kept = (end > at) & (learned[np.maximum(end, at)] > learned[at])
-            one, begin, until = owner[kept], at[kept], end[kept]
-            parts.append(
-                Pieces(
-                    numbers[one],
-                    begin - costs.starts_E[one],
-                    until - costs.starts_E[one],
-                    head_tokens[kept] + tokens[until] - tokens[begin],
-                    head_patches[kept] + patches[until] - patches[begin],
-                    costs.split_E[one],
-                    np.full(len(one), plain),
-                )
-            )
-            at = np.maximum(end, at + 1)  # past a unit that is left out
-        empty = np.empty(0, dtype=np.int64)
-        parts.append(Pieces(*(empty,) * 5, empty.astype(bool), empty.astype(bool)))
-        return Pieces.joined(parts)
+        first, end = self.lengths.first_S[source : source + 2].tolist()
+        found = []
+        for low in range(first, end, at_once):
+            entry_E = np.arange(low, min(low + at_once, end))
+            pieces = self.pieces(entry_E, np.zeros_like(entry_E))
+            unit_at_E = self.lengths.unit_at_E[low : entry_E[-1] + 2] - self.lengths.unit_at_E[low]
+            edges = np.zeros(unit_at_E[-1] + 1, dtype=np.int64)
+            np.add.at(edges, unit_at_E[pieces.entry] + pieces.start, 1)
+            np.add.at(edges, unit_at_E[pieces.entry] + pieces.end, -1)
+            missing = np.flatnonzero(np.cumsum(edges)[:-1] == 0)
+            owner = np.searchsorted(unit_at_E, missing, side="right") - 1
+            found += list(zip((owner + low - first).tolist(), (missing - unit_at_E[owner]).tolist(), strict=True))
+        return found
 
 
-def _chosen(costs: Costs, record_E: np.ndarray) -> Costs:
-    """The costs of some of the records."""
-    units_E = np.diff(costs.starts_E)[record_E]
-    at = _ragged(costs.starts_E[record_E], units_E)
-    return Costs(
-        costs.head_tokens_E[record_E],
-        costs.head_patches_E[record_E],
-        _starts(units_E),
-        costs.tokens_U[at],
-        costs.patches_U[at],
-        costs.learned_U[at],
-        costs.split_E[record_E],
-        costs.varied_E[record_E],
-    )
-
-
-def _starts(counts: np.ndarray) -> np.ndarray:
+def starts_of(counts: np.ndarray) -> np.ndarray:
+    """Where runs of these lengths begin when they lie end to end, and the end (int64, one more)."""
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
-def _ragged(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The indices of runs that begin at `starts` and are `counts` long, end to end."""
-    ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + counts, counts)
-
-
-def _summed(places: np.ndarray, values: np.ndarray, length: int) -> np.ndarray:
-    return np.bincount(places, weights=values, minlength=length).astype(np.int64)
+def _runs(starts: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the chosen runs begin when they lie end to end, and the indices of what is in them."""
+    begin = starts[chosen]
+    new = starts_of(starts[chosen + 1] - begin)
+    return new, np.arange(new[-1]) + np.repeat(begin - new[:-1], np.diff(new))

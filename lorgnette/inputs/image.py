@@ -67,6 +67,37 @@ def open_image(source: ImageSource, name: str = "image", max_pixels: int = 178_9
         return _upright_rgb(_open(source, max_pixels))
 
 
+def image_bytes(source: ImageSource, name: str = "image") -> bytes:
+    """The file of an image, as it is, from its bytes, path or URL. Raises: ImageError if it cannot be had."""
+    with _refusing(source, name):
+        if isinstance(source, bytes):
+            return source
+        if isinstance(source, str) and source.startswith(("http://", "https://")):
+            return _download(source)
+        if isinstance(source, PIL.Image.Image):
+            raise ImageError("is decoded already; its file is not known any more")
+        return Path(source).read_bytes()
+
+
+def glance(
+    source: ImageSource, side: int, name: str = "image", max_pixels: int = 178_956_970
+) -> tuple[PIL.Image.Image, tuple[int, int]]:
+    """An image in upright grey, no finer than needed, and the upright width and height of the whole.
+
+    side: pixels that each side of the result has at least, if the image has them; a JPEG is not decoded much finer.
+    Raises: ImageError wherever `open_image` does: the whole file is read, so a truncated one is found.
+    """
+    with _refusing(source, name):
+        image = _open(source, max_pixels)
+        size = image.size if _orientation(image) < 5 else image.size[::-1]
+        if image is not source:
+            image.draft("L", (side, side))
+        if image.mode == "L":
+            image.load()
+            return PIL.ImageOps.exif_transpose(image), size
+        return _upright_rgb(image).convert("L"), size
+
+
 @contextmanager
 def _refusing(source: ImageSource, name: str) -> Iterator[None]:
     """Turn whatever goes wrong inside into an ImageError that names the image."""
@@ -243,16 +274,24 @@ def parity_buckets(count: int, grid: int) -> np.ndarray:
     return buckets
 
 
-def image_patches(source: ImageSource, config: ImageConfig, split: bool, name: str = "image") -> tuple[Patches, ...]:
+def image_patches(
+    source: ImageSource,
+    config: ImageConfig,
+    split: bool,
+    name: str = "image",
+    enlarged: tuple[int, int] | None = None,
+) -> tuple[Patches, ...]:
     """All crops of one image as patches: the whole alone, or with `split` four quadrants and then the whole.
 
+    enlarged: width and height to which it is enlarged (or shrunk) before it is sized; it is resized once all the same.
     Raises: ImageError, as `open_image`.
     """
     with _refusing(source, name):
         image = _open(source, config.max_pixels)
         full = image.size if _orientation(image) < 5 else image.size[::-1]
         boxes = crop_boxes(*full, split)
-        targets = [target_size(right - left, bottom - top, config) for left, top, right, bottom in boxes]
+        sized = crop_boxes(*(enlarged or full), split)
+        targets = [target_size(right - left, bottom - top, config) for left, top, right, bottom in sized]
         if config.resize == "fast" and image is not source:
             _decode_smaller(image, boxes, targets)
         image = _upright_rgb(image)

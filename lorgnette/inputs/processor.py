@@ -40,7 +40,14 @@ class Processor:
         rendered = (self.render(one, add_generation_prompt=add_generation_prompt, split=split) for one in samples)
         return self.pack(list(rendered))
 
-    def render(self, sample: Sample, *, add_generation_prompt: bool = False, split: bool | None = None) -> Rendered:
+    def render(
+        self,
+        sample: Sample,
+        *,
+        add_generation_prompt: bool = False,
+        split: bool | None = None,
+        enlarged: Sequence[tuple[int, int]] | None = None,
+    ) -> Rendered:
         """One sample as tokens and patches; see `lorgnette.inputs.render.render`."""
         return render(
             sample,
@@ -50,6 +57,7 @@ class Processor:
             self.visual_tokens,
             add_generation_prompt=add_generation_prompt,
             split=split,
+            enlarged=enlarged,
         )
 
     def pack(self, rendered: Sequence[Rendered]) -> Batch:

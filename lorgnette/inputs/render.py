@@ -28,6 +28,8 @@ class Rendered:
     images: tuple[Patches, ...]
     """Every image, or every crop of it when split, in the order of the visual tokens."""
     name: str
+    source: str = ""
+    """What the sample was read from: `meta["source"]`."""
 
 
 def render(
@@ -39,12 +41,14 @@ def render(
     *,
     add_generation_prompt: bool = False,
     split: bool | None = None,
+    enlarged: Sequence[tuple[int, int]] | None = None,
 ) -> Rendered:
     """Write a sample as token ids with a slot of `visual_tokens` for each image (five when split), and cut its images.
 
     A conversation is written by the template; a document stands between the beginning and the end of sequence.
     add_generation_prompt: end where the model should go on: after `Assistant:`, or for a document without its end.
     split: overrides `config.split`, for the text and the images alike.
+    enlarged: for each image, width and height to which it is enlarged before it is sized; see `image_patches`.
     Raises: ImageError naming the sample and image; DataError; CheckpointError for a template that fails.
     """
     split = config.split if split is None else split
@@ -63,13 +67,20 @@ def render(
             texts = [piece for piece in pieces if isinstance(piece, Text)]
             writer.ids([tokenizer.eos], learn=bool(texts) and texts[-1].learn)
     images = [piece for piece in pieces if isinstance(piece, Image)]
+    sizes = enlarged or [None] * len(images)
+    if len(sizes) != len(images):
+        raise DataError(f"{sample.name}: {len(images)} images, but sizes for {len(sizes)}; give one for each")
     crops = [
         crop
-        for number, image in enumerate(images, 1)
-        for crop in image_patches(image.source, config, split=split, name=f"{sample.name}, image {number}")
+        for number, (image, size) in enumerate(zip(images, sizes, strict=True), 1)
+        for crop in image_patches(image.source, config, split, f"{sample.name}, image {number}", size)
     ]
     return Rendered(
-        np.array(writer.tokens, dtype=np.int64), np.array(writer.learn, dtype=bool), tuple(crops), sample.name
+        np.array(writer.tokens, dtype=np.int64),
+        np.array(writer.learn, dtype=bool),
+        tuple(crops),
+        sample.name,
+        source=str(sample.meta.get("source", "")),
     )
 
 
@@ -164,6 +175,7 @@ def pack(rendered: Sequence[Rendered], *, image_token: int, visual_tokens: int, 
         images=Spans(tuple(len(image) for image in images)),
         visual_V=torch.from_numpy(np.flatnonzero(tokens_T == image_token)),
         names=tuple(one.name for one in rendered),
+        sources=tuple(one.source for one in rendered),
     )
 
 

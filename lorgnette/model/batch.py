@@ -75,6 +75,12 @@ class Batch:
     """Where in `tokens_T` the visual tokens stand, image by image (int64)."""
     names: tuple[str, ...] = ()
     """The name of the sample behind each document, for messages."""
+    refs: tuple[str, ...] = ()
+    """What the plan of training calls the sample behind each document: proof of what was trained on."""
+    replaced: tuple[str, ...] = ()
+    """A sentence for each sample of the plan that could not be used: why, and what stands in its place."""
+    sources: tuple[str, ...] = ()
+    """What the sample behind each document was read from, for losses by source; empty where nothing says so."""
 
     @property
     def document_starts(self) -> Tensor:

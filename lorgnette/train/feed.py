@@ -2,21 +2,102 @@
 
 from __future__ import annotations
 
-from lorgnette.data.loader import Steps
+import typing
+from pathlib import Path
+
+from lorgnette.data.config import AugmentConfig, PreparedConfig
+from lorgnette.data.packed import PackedPlan, Planned
 from lorgnette.data.plan import Plan
 from lorgnette.data.sources import open_source
+from lorgnette.data.steps import PackedSteps, Steps
+from lorgnette.errors import DataError, SettingsError
 from lorgnette.inputs.processor import Processor
-from lorgnette.run import Run
+from lorgnette.run import Run, StageConfig
+
+PREPARED = typing.get_args(PreparedConfig)
 
 
-def open_steps(run: Run, stage_number: int, processor: Processor) -> Steps:
-    """The steps of a stage: what the loader reads, and what anyone can list without training."""
+def open_steps(
+    run: Run,
+    stage_number: int,
+    processor: Processor,
+    *,
+    folder: Path | None = None,
+    rank: int = 0,
+    world: int = 1,
+) -> Steps | PackedSteps:
+    """The steps of a stage: what the loader reads, and what anyone can list without training.
+
+    A stage with `pack` trains on packs of prepared sources (what has not been prepared is prepared now), one without on
+    samples of sources that make them on demand.
+    folder: of the run, where counts are kept that let it go on at once; see `PackedPlan`.
+    rank, world: which share of each step is wanted. Ranks never need to speak to each other about data.
+    Raises: SettingsError if the stage's settings do not go together; DataError if a source cannot be used.
+    """
     stage = run.stages[stage_number]
-    sources = tuple(open_source(config, "train", run.seed) for config in stage.sources)
-    plan = Plan(
-        sizes=tuple(source.size for source in sources),
-        weights=tuple(config.weight for config in stage.sources),
-        samples_per_step=stage.samples_per_step,
-        seed=run.seed * 1000 + stage_number,
+    seed = run.seed * 1000 + stage_number
+    vocabulary = run.model.vocabulary
+    if stage.pack is None:
+        _refuse_what_packs_need(stage)
+        sources = tuple(open_source(config, "train", run.seed) for config in stage.sources)
+        sizes = tuple(source.size for source in sources)
+        plan = Plan(sizes, tuple(config.weight for config in stage.sources), stage.samples_per_step, seed)
+        return Steps(plan, sources, processor, stage.micro_batches, vocabulary, rank, world)
+    return _open_packed(stage, processor, seed, vocabulary, folder, rank, world)
+
+
+def _open_packed(
+    stage: StageConfig,
+    processor: Processor,
+    seed: int,
+    vocabulary: int,
+    folder: Path | None,
+    rank: int,
+    world: int,
+) -> PackedSteps:
+    from lorgnette.data.prepare import prepare
+    from lorgnette.data.sources.table import most_units
+
+    assert stage.pack is not None
+    made = [config.kind for config in stage.sources if not isinstance(config, PREPARED)]
+    if made:
+        raise SettingsError(
+            f"stage {stage.name!r}: `pack` needs the lengths of all samples, which sources of kind {', '.join(made)}"
+            " do not have; leave out `pack`, or those sources"
+        )
+    if stage.micro_batches != 1:
+        raise SettingsError(
+            f"stage {stage.name!r}: with `pack` each pack is a batch of its own; leave out micro_batches, and set"
+            " pack.per_step"
+        )
+    configs = [config for config in stage.sources if isinstance(config, PREPARED)]
+    prepared = tuple(prepare(config, processor) for config in configs)
+    for config, one in zip(configs, prepared, strict=True):
+        if not len(one.index):
+            raise DataError(f"{config.title}: holds no row that can be trained on; its ledger in {one.folder} says why")
+    planned = tuple(
+        Planned(config.title, one.index, config.weight, most_units(config))
+        for config, one in zip(configs, prepared, strict=True)
     )
-    return Steps(plan, sources, processor, stage.micro_batches)
+    images, visual = processor.images, processor.visual_tokens
+    plan = PackedPlan(planned, stage.pack, seed, images, visual, stage.augment, stage.weights)
+    counts = None
+    if folder is not None:
+        counts = folder / f"packs-{stage.name}.json"
+        plan.load_counts(counts)
+    return PackedSteps(plan, prepared, processor, vocabulary, rank, world, counts)
+
+
+def _refuse_what_packs_need(stage: StageConfig) -> None:
+    """Raises: SettingsError for settings that only a stage with `pack` obeys."""
+    prepared = [config.title for config in stage.sources if isinstance(config, PREPARED)]
+    if prepared:
+        raise SettingsError(
+            f"stage {stage.name!r}: {', '.join(prepared)} is read from files, and trained on in packs: give the stage"
+            " `pack`, for example pack: {tokens: 2048}"
+        )
+    if stage.augment != AugmentConfig() or stage.weights != "samples":
+        raise SettingsError(
+            f"stage {stage.name!r}: `augment` and `weights` are for packs of prepared sources; leave them out, or give"
+            " `pack`"
+        )

@@ -33,6 +33,10 @@ class Row:
     """Time trained up to this step's end, over all sittings."""
     waited: float
     """Seconds of this step spent waiting for its batch."""
+    data: str = ""
+    """Digest of the samples that the step's batches held; `lorgnette data plan --verify` compares it with the plan."""
+    replaced: tuple[str, ...] = ()
+    """A sentence for each sample that could not be used, with what stood in its place."""
 
 
 class Log:

@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 
 from lorgnette.data.loader import read_steps
+from lorgnette.data.plan import digest_of
 from lorgnette.errors import LorgnetteError, SettingsError
 from lorgnette.files import write_text
 from lorgnette.inputs.processor import Processor
@@ -98,7 +99,7 @@ class Trainer:
         if finished < stage.steps:
             self.display.start(stage.name, stage.steps, finished, parts)
         self.model.train()
-        steps = open_steps(self.run, number, self.processor)
+        steps = open_steps(self.run, number, self.processor, folder=self.folder)
         before = time.perf_counter()
         for step, batches in enumerate(read_steps(steps, finished, stage.steps, self.run.loader), finished):
             waited = time.perf_counter() - before
@@ -120,6 +121,8 @@ class Trainer:
                 images=result.images,
                 seconds=self.progress.seconds,
                 waited=waited,
+                data=digest_of(ref for batch in batches for ref in batch.refs),
+                replaced=tuple(sentence for batch in batches for sentence in batch.replaced),
             )
             log.write(row)
             self.display.advance(row, now - before)

@@ -6,7 +6,7 @@ import numpy as np
 
 from lorgnette.data.config import PackConfig
 from lorgnette.data.index import Index
-from lorgnette.data.plan import PackedPlan, Planned
+from lorgnette.data.packed import PackedPlan, Planned
 from lorgnette.inputs.config import ImageConfig
 
 

@@ -43,17 +43,17 @@ def test_each_epoch_of_a_source_is_a_permutation(sizes, weights):
     for source, size in enumerate(sizes):
         mine = [ref for ref in refs if ref.source == source]
         if size is None:
-            assert [ref.index for ref in mine] == list(range(len(mine)))
+            assert [ref.record for ref in mine] == list(range(len(mine)))
             continue
         for epoch in range(len(mine) // size):
             part = mine[epoch * size : (epoch + 1) * size]
-            assert sorted(ref.index for ref in part) == list(range(size))
+            assert sorted(ref.record for ref in part) == list(range(size))
             assert {ref.epoch for ref in part} == {epoch}
 
 
 def test_epochs_and_seeds_differ():
     def orders(seed: int) -> list[int]:
-        return [ref.index for ref in Plan((50,), (1.0,), 100, seed).step(0)]
+        return [ref.record for ref in Plan((50,), (1.0,), 100, seed).step(0)]
 
     assert orders(0)[:50] != orders(0)[50:]
     assert orders(0) != orders(1)

@@ -10,21 +10,12 @@ import numpy as np
 from lorgnette.data.check import check
 from lorgnette.data.inspect.look import Document, Pack, Share, spread
 from lorgnette.data.inspect.pictures import original_size, picture
-from lorgnette.data.loader import Steps, split_evenly
+from lorgnette.data.plan import SampleRef
+from lorgnette.data.steps import Drawn, PackedSteps, Steps
 from lorgnette.errors import DataError, LorgnetteError
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.render import Rendered
 from lorgnette.sample import Sample
-
-
-@dataclass(frozen=True, eq=False)
-class Drawn:
-    """A sample as it was drawn for a step, before and after it was rendered."""
-
-    sample: Sample
-    rendered: Rendered
-    source: int = 0
-    epoch: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,7 +31,7 @@ class Gatherer:
     most_tokens: int | None = None
 
     def steps(
-        self, steps: Steps, first: int, last: int, most: int, advance: Callable[[], None] = lambda: None
+        self, steps: Steps | PackedSteps, first: int, last: int, most: int, advance: Callable[[], None] = lambda: None
     ) -> tuple[list[Pack], list[str]]:
         """The packs of steps `first` to `last` (not included), and the samples that could not be rendered.
 
@@ -63,31 +54,33 @@ class Gatherer:
         samples: a string stands for a row that was refused, and says why.
         """
         refused: list[str] = []
-        drawn = []
+        drawn: list[Drawn] = []
         for sample in samples:
             advance()
             if isinstance(sample, str):
                 refused.append(sample)
                 continue
             try:
-                drawn.append(Drawn(sample, self.processor.render(sample)))
+                drawn.append(Drawn(SampleRef(0, len(drawn), 0), sample, self.processor.render(sample)))
             except LorgnetteError as error:
                 refused.append(str(error))
         return [self.pack(drawn, most)], refused
 
-    def _draw(self, steps: Steps, step: int, refused: list[str], advance: Callable[[], None]) -> list[list[Drawn]]:
-        """The packs of a step as the loader makes them; see `Steps.batches`."""
-        drawn = []
-        for ref in steps.plan.step(step):
-            try:
-                sample = steps.sources[ref.source][ref.index]
-                drawn.append(Drawn(sample, steps.processor.render(sample), ref.source, ref.epoch))
-            except LorgnetteError as error:
-                refused.append(str(error))
-            advance()
-        drawn.sort(key=lambda one: (sum(map(len, one.rendered.images)), len(one.rendered.tokens_T)))
-        bounds = split_evenly([one.rendered for one in drawn], steps.micro_batches)
-        return [[drawn.pop(0) for _ in part] for part in bounds]
+    def _draw(
+        self, steps: Steps | PackedSteps, step: int, refused: list[str], advance: Callable[[], None]
+    ) -> list[list[Drawn]]:
+        """The packs of a step as the loader makes them, but with nothing in place of what is refused."""
+        packs = []
+        for part in range(steps.parts):
+            drawn = []
+            for ref in steps.refs(step, part):
+                try:
+                    drawn.append(steps.read(ref))
+                except LorgnetteError as error:
+                    refused.append(str(error))
+                advance()
+            packs += steps.lay_out(drawn)
+        return packs
 
     def pack(self, drawn: Sequence[Drawn], most: int, step: int = 0, number: int = 0) -> Pack:
         """Documents of one pack, of which at most `most` are shown."""
@@ -100,12 +93,12 @@ class Gatherer:
         rendered, grid = drawn.rendered, self.processor.images.grid
         return Document(
             name=rendered.name,
-            source=drawn.source,
+            source=drawn.ref.source,
             tokens_T=rendered.tokens_T,
             learn_T=rendered.learn_T,
             pictures=tuple(picture(one, grid, shown) for one in rendered.images),
             originals=tuple(original_size(one.source) for one in drawn.sample.images) if shown else (),
-            epoch=drawn.epoch,
+            epoch=drawn.ref.epoch,
             fault=self._fault(rendered),
         )
 

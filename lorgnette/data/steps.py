@@ -1,0 +1,218 @@
+"""The steps of a stage: from the samples that the plan names to the batches that are trained on.
+
+`Steps` reads sources that make samples on demand, `PackedSteps` prepared ones. Both make any part of any step from its
+number alone, and take a rank's share of it: nothing is shared, and nothing depends on what was made before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lorgnette.data.check import check
+from lorgnette.data.packed import PackedPlan, Showing
+from lorgnette.data.plan import Plan, SampleRef
+from lorgnette.data.sources import Source
+from lorgnette.data.wordings import reworded
+from lorgnette.errors import DataError, SettingsError
+from lorgnette.inputs.processor import Processor
+from lorgnette.inputs.render import Rendered
+from lorgnette.model.batch import Batch
+from lorgnette.sample import Sample
+
+if TYPE_CHECKING:
+    from lorgnette.data.prepare import Prepared
+
+
+COUNT_EVERY = 64
+"""Steps between two times that counts are saved."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A sample of a step, before and after it was rendered."""
+
+    ref: SampleRef
+    sample: Sample
+    rendered: Rendered
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Patches and tokens: what makes documents alike to compute."""
+        return sum(len(image.positions_P) for image in self.rendered.images), len(self.rendered.tokens_T)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """All steps of a stage on sources that make samples on demand.
+
+    vocabulary: rows of the model's embedding, if ids are to be checked against it.
+    rank, world: this process takes the samples `rank`, `rank + world`, ... of each step.
+    """
+
+    plan: Plan
+    sources: Sequence[Source]
+    processor: Processor
+    micro_batches: int = 1
+    vocabulary: int | None = None
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def parts(self) -> int:
+        """In how many parts a step is made, each by one worker."""
+        return 1
+
+    def refs(self, step: int, part: int = 0) -> list[SampleRef]:
+        """The samples of a part, on this rank."""
+        return self.plan.step(step)[self.rank :: self.world]
+
+    def read(self, ref: SampleRef) -> Drawn:
+        """Read and render a sample. Raises: a LorgnetteError naming it."""
+        sample = self.sources[ref.source][ref.record]
+        return Drawn(ref, sample, self.processor.render(sample))
+
+    def lay_out(self, drawn: list[Drawn]) -> list[list[Drawn]]:
+        """The samples of a part by the batch that they stand in.
+
+        They are laid by image size and length, so that equal ones lie side by side and are attended to in one call.
+        """
+        return split_evenly(sorted(drawn, key=lambda one: one.shape), self.micro_batches)
+
+    def part(self, step: int, part: int) -> list[Batch]:
+        """Read, render, check and pack a part of a step. Raises: the LorgnetteError that a sample met, naming it."""
+        drawn = [checked(self.read(ref), self.processor, self.vocabulary) for ref in self.refs(step, part)]
+        return [batch_of(batch, self.processor) for batch in self.lay_out(drawn)]
+
+    def batches(self, step: int) -> list[Batch]:
+        """All batches of one step, on this rank."""
+        return [batch for part in range(self.parts) for batch in self.part(step, part)]
+
+
+@dataclass(frozen=True)
+class PackedSteps:
+    """All steps of a stage on prepared sources: each pack of the plan is a batch.
+
+    vocabulary: rows of the model's embedding, if ids are to be checked against it.
+    rank, world: this process takes the packs `rank`, `rank + world`, ... of each step, as many as every other rank.
+    counts: a file in which packs that were counted are kept, so that going on from a late step takes no time.
+    """
+
+    plan: PackedPlan
+    sources: Sequence[Prepared]
+    processor: Processor
+    vocabulary: int | None = None
+    rank: int = 0
+    world: int = 1
+    counts: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.plan.pack.per_step % self.world:
+            raise SettingsError(
+                f"pack.per_step is {self.plan.pack.per_step}, which {self.world} ranks cannot share equally: make it a"
+                f" multiple of {self.world}"
+            )
+
+    @property
+    def parts(self) -> int:
+        """In how many parts a step is made, each by one worker: the packs of this rank."""
+        return self.plan.pack.per_step // self.world
+
+    def refs(self, step: int, part: int) -> list[SampleRef]:
+        """The samples of one of this rank's packs, as planned."""
+        refs = self.plan.pack_of(step, self.rank + part * self.world)
+        if self.counts is not None and part == 0 and step % COUNT_EVERY == 0:
+            self.plan.save_counts(self.counts)  # whoever writes it writes the same
+        return refs
+
+    def read(self, ref: SampleRef) -> Drawn:
+        """Read a sample and render it as it is shown this time. Raises: DataError naming it."""
+        name = self.plan.name(ref)
+        record = self.sources[ref.source].record(ref.record)
+        if len(record.units) != self.plan.sources[ref.source].index.units_E[ref.record]:
+            raise DataError(f"{name}: the row has changed since it was prepared; run `lorgnette data prepare` again")
+        showing = self.plan.showing(ref, record.shuffle)
+        sample = record.piece(ref.start, ref.end, showing.order)
+        sample = replace(sample, meta={**sample.meta, "name": name})
+        return Drawn(ref, sample, self._rendered(ref, sample, showing))
+
+    def checked(self, ref: SampleRef) -> Drawn:
+        """As `read`. Raises: DataError naming the sample, too if it cannot be learned as it was meant."""
+        return checked(self.read(ref), self.processor, self.vocabulary, self.plan.pack.tokens)
+
+    def lay_out(self, drawn: list[Drawn]) -> list[list[Drawn]]:
+        """The samples of a pack as the one batch that they are, equal shapes side by side."""
+        return [sorted(drawn, key=lambda one: one.shape)]
+
+    def part(self, step: int, part: int) -> list[Batch]:
+        """Read, render and pack one pack of a step; what cannot be used is replaced by the plan's rule.
+
+        Raises: DataError if no replacement can be used either.
+        """
+        replaced: list[str] = []
+        drawn = [self._read_or_replaced(ref, replaced) for ref in self.refs(step, part)]
+        return [replace(batch_of(batch, self.processor), replaced=tuple(replaced)) for batch in self.lay_out(drawn)]
+
+    def batches(self, step: int) -> list[Batch]:
+        """All batches of one step, on this rank."""
+        return [batch for part in range(self.parts) for batch in self.part(step, part)]
+
+    def _rendered(self, ref: SampleRef, sample: Sample, showing: Showing) -> Rendered:
+        """Raises: DataError if the sample is longer than planned."""
+        words = sample
+        if self.plan.augment.templates:
+            words = reworded(sample, self.processor.tokenizer, self.plan.seed_of_words(ref))
+        rendered = self.processor.render(words, split=showing.split, enlarged=showing.sizes)
+        if len(rendered.tokens_T) > showing.tokens and words is not sample:
+            rendered = self.processor.render(sample, split=showing.split, enlarged=showing.sizes)
+        patches = sum(len(image) for image in rendered.images)
+        if len(rendered.tokens_T) > showing.tokens or patches > showing.patches:
+            raise DataError(
+                f"{sample.name}: has {len(rendered.tokens_T)} tokens and {patches} patches, where its index says"
+                f" {showing.tokens} and {showing.patches}; run `lorgnette data prepare` again"
+            )
+        return rendered
+
+    def _read_or_replaced(self, ref: SampleRef, replaced: list[str]) -> Drawn:
+        """A sample, or the first of its replacements that can be used, under the plan's name for the sample."""
+        try:
+            return self.checked(ref)
+        except DataError as error:
+            problem, tried = error, 0
+        for other in self.plan.replacements(ref):
+            try:
+                drawn = self.checked(other)
+            except DataError:
+                tried += 1
+                continue
+            reason = str(problem).removeprefix(f"{self.plan.name(ref)}: ")
+            replaced.append(f"{self.plan.name(ref)}: {reason}; {self.plan.name(other)} stands in its place")
+            return replace(drawn, ref=ref)
+        raise DataError(f"{problem}; nor could any of the {tried} records be used that were tried in its place")
+
+
+def checked(drawn: Drawn, processor: Processor, vocabulary: int | None, most_tokens: int | None = None) -> Drawn:
+    """The same, if it can be learned as it was meant. Raises: DataError; see `lorgnette.data.check`."""
+    check(
+        drawn.rendered,
+        image_token=processor.image_token,
+        visual_tokens=processor.visual_tokens,
+        vocabulary=vocabulary or processor.tokenizer.vocabulary,
+        most_tokens=most_tokens,
+    )
+    return drawn
+
+
+def batch_of(drawn: Sequence[Drawn], processor: Processor) -> Batch:
+    """Samples end to end, with what the plan calls them."""
+    batch = processor.pack([one.rendered for one in drawn])
+    return replace(batch, refs=tuple(str(one.ref) for one in drawn))
+
+
+def split_evenly(items: list[Drawn], parts: int) -> list[list[Drawn]]:
+    """Cut a list in `parts` runs whose lengths differ by at most one."""
+    bounds = [len(items) * part // parts for part in range(parts + 1)]
+    return [items[start:end] for start, end in pairwise(bounds)]
