@@ -43,3 +43,25 @@ def inspect(
     print_look(console, look, speller, samples or 4)
     if html is not None:
         console.print(f"Wrote {write_page(html, look, speller)}", highlight=False, markup=False, soft_wrap=True)
+
+
+@data.command()
+def builtin(
+    folder: Annotated[Path | None, typer.Argument(help="Where to write it; without one, the parts are listed.")] = None,
+    scale: Annotated[float, typer.Option(help="How many times the rows to train on; 1 is what the package has.")] = 1,
+    part: Annotated[
+        list[str] | None, typer.Option("--part", "-p", help="Only this part; give it again for more.")
+    ] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Only this split: train, validation or test.")] = None,
+    seed: Annotated[int, typer.Option(help="Another seed makes other rows of the same drawings and texts.")] = 0,
+    fresh: Annotated[bool, typer.Option(help="Make every row, those too that the package carries.")] = False,
+) -> None:
+    """Write the built-in corpus: drawings, scenes, pages, charts, tables and their texts, as parquet."""
+    from rich.console import Console
+
+    from lorgnette.cli.builtin import list_parts, write
+
+    if folder is None:
+        list_parts(Console())
+    else:
+        write(folder, scale, part or [], split or [], seed, fresh, Console())

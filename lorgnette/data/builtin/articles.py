@@ -1,4 +1,4 @@
-"""Illustrated articles: two to eight drawings, and text that speaks of the drawings before it, by their order and content.
+"""Illustrated articles: two to eight drawings, and text that speaks of those before it, by their order and content.
 
 Five kinds take turns. In all of them the words that matter can only be known from the right picture.
 """
@@ -187,12 +187,11 @@ def _riddles(players: Cast, rng: random.Random, turn: int) -> list[int | str]:
     table = players.drawings
     knowing = [index for index in players.leads if known(noun(table[index]))]
     first = knowing[turn // len(_KINDS) % len(knowing)]
-    indices = [first]
+    indices, families = [first], {family(table[first])}
     for index in rng.sample(knowing, len(knowing)):
-        if len(indices) < 2 + turn // len(_KINDS) % 4 and family(table[index]) not in {
-            family(table[one]) for one in indices
-        }:
+        if len(indices) < 2 + turn // len(_KINDS) % 4 and family(table[index]) not in families:
             indices.append(index)
+            families.add(family(table[index]))
     parts: list[int | str] = [rng.choice(("What do you know of these?", "Things worth knowing", "A short lesson"))]
     for place, index in enumerate(indices):
         row = table[index]

@@ -1,4 +1,4 @@
-"""Three benchmarks over drawings, in the roles of VQAv2, OKVQA and COCO captions, with rows as the public files have them.
+"""Three benchmarks over drawings in the roles of VQAv2, OKVQA and COCO captions, in the public files' layouts.
 
 Only facts of the scene, or of `facts.txt`, make the answers. Answers take turns, so that guessing pays little.
 """
@@ -50,7 +50,7 @@ REFERENCES = 5
 
 
 def ten(answers: Sequence[str], rng: random.Random) -> list[str]:
-    """Ten people's answers: the first one most often, no other right one less than three times, as far as there is room."""
+    """Ten people's answers: the first one most often, and no right one of three less than three times."""
     ways = answers[:3]
     counts = {1: (10,), 2: (6, 4), 3: (4, 3, 3)}[len(ways)]
     given = [way for way, often in zip(ways, counts, strict=True) for _ in range(often)]
@@ -140,7 +140,7 @@ def make_knowledge_vqa(split: str, count: int, seed: int) -> Iterator[Row]:
         yield _answers("knowledge_vqa", split, number, picture, [table[index].id]) | {
             "question": fact.question,
             "answers": ten(fact.answers, rng),
-            "question_type": fact.property,
+            "question_type": fact.kind,
         }
 
 
@@ -153,7 +153,10 @@ def _known(split: str, seed: int) -> tuple[tuple[int, Fact], ...]:
     waiting: dict[str, dict[str, list[tuple[int, Fact]]]] = {}
     for index in rng.sample(every, len(every)):
         for fact in known(noun(table[index])):
-            waiting.setdefault(fact.property, {}).setdefault(fact.answer, []).append((index, fact))
+            waiting.setdefault(fact.kind, {}).setdefault(fact.answer, []).append((index, fact))
+    for answers in waiting.values():
+        for asked in answers.values():
+            rng.shuffle(asked)  # else one drawing leads in all of its properties
     found = []
     while waiting:
         for name in rng.sample(sorted(waiting), len(waiting)):

@@ -110,12 +110,11 @@ def _about_a_scene(players: Cast, talk: Talk, number: int) -> None:
         one = rng.choice(by_kind[kind])
         text = asked(rng, one.wording, one.filled, one.answer, "", 0.2)
         talk.say(text["user"], text["assistant"])
-    one = rng.choice(play.things)
-    name = noun(one.drawing)
+    placed = rng.choice(play.things)
+    name, where = noun(placed.drawing), phrase(placed.place)
     if facts := known(name):
         fact = rng.choice(facts)
-        question = f"Look at what is {phrase(one.place)}. {fact.question}"
-        talk.say(question, f"{phrase(one.place)} there {be(name)} {a(name)}. {fact.statement}")
+        talk.say(f"Look at what is {where}. {fact.question}", f"{where} there {be(name)} {a(name)}. {fact.statement}")
 
 
 def _show(players: Cast, talk: Talk, indices: list[int]) -> list[Drawing]:

@@ -31,7 +31,8 @@ _CONTINENT = (
 class Fact:
     """One thing that is known of a noun."""
 
-    property: str
+    kind: str
+    """Which property of it: `legs`, `capital`."""
     question: str
     """Asked about a picture of the thing, which it does not name."""
     answers: tuple[str, ...]

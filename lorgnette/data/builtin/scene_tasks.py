@@ -106,7 +106,7 @@ def _deck(split: str, seed: int) -> tuple[int, ...]:
 
 def _whats(players: Cast, rng: random.Random, play: Play) -> list[Asked]:
     """All that can be asked about what is in a scene; as often for what is not there as for what is."""
-    there = named_questions.is_there(rng.choice([name for name in play.nouns]), True)
+    there = named_questions.is_there(rng.choice(play.nouns), True)
     absent = named_questions.is_there(players.absent(rng, play), False)
     return [*named_questions.whats(play), rng.choice((there, absent)), named_questions.everything(play)]
 

@@ -1,4 +1,4 @@
-"""The many ways to ask for the same thing, and to answer: in a word where a question asks for one, else in a sentence."""
+"""The many ways to ask for the same thing, and to answer: in a word where one is asked for, else in a sentence."""
 
 from __future__ import annotations
 
