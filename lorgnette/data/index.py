@@ -6,6 +6,7 @@ Arrays are flat. Legend: E records, U units of all records end to end, I images 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -73,25 +74,57 @@ class Index:
         """How messages refer to a record."""
         return f"{self.shards[self.shard_E[record]]}, group {self.group_E[record]}, row {self.row_E[record]}"
 
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every array by its name."""
+        return {name: getattr(self, name) for name in ARRAYS}
+
+    def record_of_image(self) -> np.ndarray:
+        """Which record each image belongs to (int64)."""
+        return np.repeat(np.arange(len(self)), self.images_E)
+
+    def only(self, kept_E: np.ndarray) -> Index:
+        """The records where `kept_E` (bool) is true."""
+        kept = {"E": kept_E, "U": np.repeat(kept_E, self.units_E), "I": np.repeat(kept_E, self.images_E)}
+        return Index(self.shards, **{name: array[kept[name[-1]]] for name, array in self.arrays.items()})
+
+    @classmethod
+    def joined(cls, parts: Sequence[Index], shards: tuple[str, ...]) -> Index:
+        """Records of several indexes in order, whose shard numbers all count in `shards`."""
+        arrays = {
+            name: np.concatenate([np.empty(0, TYPES.get(name, np.int32)), *(part.arrays[name] for part in parts)])
+            for name in ARRAYS
+        }
+        return cls(shards, **arrays)
+
+    def table(self) -> pa.Table:
+        """As a table of one row, with the shards in its metadata."""
+        columns = {name: pa.array([array]) for name, array in self.arrays.items()}
+        return pa.table(columns).replace_schema_metadata({"shards": json.dumps(self.shards)})
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> Index:
+        """What `table` gave. Raises: KeyError, IndexError, ValueError or pa.ArrowException if it is another one."""
+        shards = tuple(json.loads((table.schema.metadata or {})[b"shards"]))
+        return cls(shards, **{name: table.column(name)[0].values.to_numpy(zero_copy_only=False) for name in ARRAYS})
+
     def save(self, path: str | Path) -> None:
         """Write as a parquet file, beside and renamed."""
-        arrays = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "shards"}
-        columns = {name: pa.array([array]) for name, array in arrays.items()}
-        table = pa.table(columns).replace_schema_metadata({"shards": json.dumps(self.shards)})
         with new_file(path) as beside:
-            pq.write_table(table, beside, compression="zstd")
+            pq.write_table(self.table(), beside, compression="zstd")
 
     @classmethod
     def load(cls, path: str | Path) -> Index:
         """Read what `save` wrote. Raises: DataError naming the file if it is not an index."""
         try:
-            table = pq.read_table(path)
-            shards = tuple(json.loads((table.schema.metadata or {})[b"shards"]))
-            names = [field.name for field in fields(cls) if field.name != "shards"]
-            arrays = {name: table.column(name)[0].values.to_numpy(zero_copy_only=False) for name in names}
+            return cls.from_table(pq.read_table(path))
         except (OSError, pa.ArrowException, KeyError, IndexError, AttributeError, ValueError) as error:
             raise DataError(f"{path}: is not an index ({error}); run `lorgnette data prepare` again") from None
-        return cls(shards, **arrays)
+
+
+ARRAYS = tuple(field.name for field in fields(Index) if field.name != "shards")
+TYPES = {"sha_I": np.uint64, "look_I": np.uint64, "url_W": np.uint64}
+"""Types of arrays, where they are not int32; those of chunks included."""
 
 
 def _starts(counts: np.ndarray) -> np.ndarray:

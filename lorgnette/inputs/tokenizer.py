@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,6 +136,12 @@ class Tokenizer:
         encoding = self._file.encode("a", add_special_tokens=True)
         text = [at for at, is_special in enumerate(encoding.special_tokens_mask) if not is_special] or [0]
         return tuple(encoding.ids[: text[0]]), tuple(encoding.ids[text[-1] + 1 :])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names what this tokenizer does, in hex digits: what was counted with one is not used with another."""
+        parts = [self._file.to_str(), json.dumps(self.settings, sort_keys=True), json.dumps(self.special.plain())]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Tokenizer, (self._file, self.settings, self.special)

@@ -1,0 +1,117 @@
+"""`Chunk`: what preparing learns of some row groups of a shard, from rows, settings and processor alone."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lorgnette.data.index import ARRAYS, TYPES, Index
+from lorgnette.errors import DataError
+from lorgnette.files import new_file
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the ledger: rows that are not trained on."""
+
+    file: str
+    place: str
+    """Where in the file, in words."""
+    reason: str
+    detail: str = ""
+    rows: int = 1
+    """How many; 0 for a file whose rows cannot be counted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """What is known of the rows of a few row groups."""
+
+    index: Index
+    """Of the rows that were kept; all of one shard."""
+    refused: tuple[Entry, ...]
+    rows: int
+    """How many were read: as many as were kept and refused."""
+    url_W: np.ndarray
+    """Hashes of the web addresses that the kept rows name (uint64)."""
+    owner_W: np.ndarray
+    """The record that names each (int32)."""
+
+    def dumps(self) -> bytes:
+        """As the bytes of a parquet file."""
+        table = self.index.table()
+        refused = json.dumps([list(asdict(one).values()) for one in self.refused], ensure_ascii=False)
+        facts = {**table.schema.metadata, b"rows": str(self.rows).encode(), b"refused": refused.encode()}
+        for name in ("url_W", "owner_W"):
+            table = table.append_column(name, pa.array([getattr(self, name)]))
+        sink = io.BytesIO()
+        pq.write_table(table.replace_schema_metadata(facts), sink, compression="zstd")
+        return sink.getvalue()
+
+    @classmethod
+    def load(cls, path: Path) -> Chunk:
+        """Read a file of what `dumps` gave. Raises: DataError naming it."""
+        try:
+            table = pq.read_table(path)
+            facts = table.schema.metadata or {}
+            refused = tuple(Entry(*values) for values in json.loads(facts[b"refused"]))
+            words = (table.column(name)[0].values.to_numpy(zero_copy_only=False) for name in ("url_W", "owner_W"))
+            return cls(Index.from_table(table), refused, int(facts[b"rows"]), *words)
+        except (OSError, pa.ArrowException, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: is damaged ({error}); remove it and prepare again") from None
+
+
+@dataclass
+class ChunkWriter:
+    """Collects the rows of a chunk in order."""
+
+    refused: list[Entry] = field(default_factory=list)
+    rows: int = 0
+    values: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in (*ARRAYS, "url_W", "owner_W")})
+
+    def refuse(self, entry: Entry) -> None:
+        self.refused.append(entry)
+        self.rows += entry.rows
+
+    def keep(self, **values: int | Sequence[int]) -> None:
+        """One record: a number for each array over records, and numbers for those over units and images."""
+        self.values["owner_W"] += [len(self.values["shard_E"])] * len(values["url_W"])  # type: ignore[arg-type]
+        for name, value in values.items():
+            self.values[name] += [value] if isinstance(value, int) else value
+        self.rows += 1
+
+    def mark(self) -> tuple[int, int, dict[str, int]]:
+        """What to give to `forget` to undo all that follows."""
+        return len(self.refused), self.rows, {name: len(values) for name, values in self.values.items()}
+
+    def forget(self, mark: tuple[int, int, dict[str, int]]) -> None:
+        refused, self.rows, lengths = mark
+        del self.refused[refused:]
+        for name, length in lengths.items():
+            del self.values[name][length:]
+
+    def chunk(self) -> Chunk:
+        arrays = {name: np.array(values, dtype=TYPES.get(name, np.int32)) for name, values in self.values.items()}
+        words = arrays.pop("url_W"), arrays.pop("owner_W")
+        return Chunk(Index(("",), **arrays), tuple(self.refused), self.rows, *words)
+
+
+def write_ledger(path: Path, entries: Iterable[Entry]) -> None:
+    """One JSON object a line, beside and renamed."""
+    with new_file(path) as beside, beside.open("w", encoding="utf-8") as file:
+        for entry in entries:
+            file.write(json.dumps(asdict(entry), ensure_ascii=False) + "\n")
+
+
+def read_ledger(path: str | Path) -> Iterator[Entry]:
+    """What `write_ledger` wrote."""
+    with Path(path).open(encoding="utf-8") as file:
+        for line in file:
+            yield Entry(**json.loads(line))

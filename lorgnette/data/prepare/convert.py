@@ -1,0 +1,144 @@
+"""Files that are no parquet become parquet shards: images as the bytes of their files, resumable by shard."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lorgnette.data.config import PreparedConfig
+from lorgnette.data.prepare.chunk import Entry, read_ledger, write_ledger
+from lorgnette.data.sources.refusal import Refusal
+from lorgnette.data.sources.table import KINDS, Convert
+from lorgnette.files import new_file, write_json
+
+SHARD_BYTES = 256 * 2**20
+"""A shard is closed when it holds more than this."""
+GROUP_ROWS, GROUP_BYTES = 64, 32 * 2**20
+"""A row group is what a reader decodes to look at one row."""
+
+Item = dict[str, Any] | Refusal
+
+
+@dataclass
+class Converted:
+    """Shards made so far."""
+
+    folder: Path
+    items: int = 0
+    """Rows and refusals of the converter that are written down."""
+    shards: list[str] = field(default_factory=list)
+    done: bool = False
+
+    def refused(self) -> Iterator[Entry]:
+        """What the converter refused, in order."""
+        for shard in self.shards:
+            yield from read_ledger(self.folder / f"{shard}.refused.jsonl")
+
+    def save(self) -> None:
+        write_json(self.folder / "state.json", {"items": self.items, "shards": self.shards, "done": self.done})
+
+    @classmethod
+    def load(cls, folder: Path) -> Converted:
+        """What a run before this one has made; nothing if there was none."""
+        try:
+            state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+            return cls(folder, state["items"], state["shards"], state["done"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls(folder)
+
+
+def convert_source(
+    config: PreparedConfig, convert: Convert, folder: Path, progress: Callable[[int], None] = lambda rows: None
+) -> Converted:
+    """Write the shards of a source that lack. A killed run loses the shard that it was writing, and no more.
+
+    To go on, the converter is run again from its start, and what stands in finished shards is passed over.
+    progress: called with the number of rows done.
+    """
+    made, schema = Converted.load(folder), _schema(config)
+    if made.done:
+        return made
+    items = itertools.islice(convert(config), made.items, None)
+    progress(made.items)
+    while not made.done:
+        name = f"{len(made.shards):05d}.parquet"
+        taken, refused, made.done = _write_shard(folder / name, schema, items, progress)
+        write_ledger(folder / f"{name}.refused.jsonl", refused)
+        made.items += taken
+        made.shards.append(name)
+        made.save()
+    return made
+
+
+def _schema(config: PreparedConfig) -> pa.Schema:
+    schema = KINDS[config.kind].schema
+    assert schema is not None, f"kind {config.kind} converts rows of unknown types"
+    return schema(config)
+
+
+def _write_shard(
+    path: Path, schema: pa.Schema, items: Iterator[Item], progress: Callable[[int], None]
+) -> tuple[int, list[Entry], bool]:
+    """Fill one shard. Gives how many items were taken, which of them were refused, and whether they were the last."""
+    taken, size, refused = 0, 0, list[Entry]()
+    with (
+        new_file(path) as beside,
+        pq.ParquetWriter(beside, schema, compression="zstd", use_dictionary=False, write_statistics=False) as writer,
+    ):
+        while size < SHARD_BYTES:
+            group, count = _take(items, refused)
+            taken += count
+            progress(count)
+            if group:
+                table = _table(group, schema, refused, str(path))
+                writer.write_table(table, row_group_size=GROUP_ROWS)
+                size += table.nbytes
+            if count == 0:
+                return taken, refused, True
+    return taken, refused, False
+
+
+def _take(items: Iterator[Item], refused: list[Entry]) -> tuple[list[dict[str, Any]], int]:
+    """Rows of one row group, and how many items were taken for it; none at the end."""
+    rows: list[dict[str, Any]] = []
+    size = count = 0
+    for item in items:
+        count += 1
+        if isinstance(item, Refusal):
+            refused.append(Entry(item.file, item.place, item.reason, item.detail))
+        else:
+            rows.append(item)
+            size += _size(item)
+        if count >= GROUP_ROWS or size >= GROUP_BYTES:
+            break
+    return rows, count
+
+
+def _size(value: Any) -> int:
+    """Bytes of the images and texts in a row, nearly."""
+    if isinstance(value, bytes | str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list | tuple) else 8
+
+
+def _table(rows: list[dict[str, Any]], schema: pa.Schema, refused: list[Entry], path: str) -> pa.Table:
+    """Rows as a table; one that does not fit the types is refused, and the others stay."""
+    try:
+        return pa.Table.from_pylist(rows, schema=schema)
+    except (pa.ArrowException, ValueError, TypeError):
+        tables = [schema.empty_table()]
+        for row in rows:
+            try:
+                tables.append(pa.Table.from_pylist([row], schema=schema))
+            except (pa.ArrowException, ValueError, TypeError) as error:
+                refused.append(Entry(path, "", "cannot be written", " ".join(str(error).split())))
+        return pa.concat_tables(tables)

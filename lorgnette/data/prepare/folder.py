@@ -1,0 +1,149 @@
+"""Where a prepared source lies, what it hangs on, and whether it still fits the files that it was made of.
+
+<source>/.lorgnette/<kind>-<digest>/     digest of the source's settings, the tokenizer and the template
+    chunks/<shard>-<first group>.parquet what was learned of row groups, each named by its shard's path, size and time
+    converted-<digest>/                  shards made of other files
+    index-<digest>/                      of lists and benchmarks: index.parquet, ledger.jsonl, prepared.json, ...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorgnette.data.config import PreparedConfig
+from lorgnette.data.sources.shards import is_url, list_files, list_shards, open_url
+from lorgnette.errors import DataError
+from lorgnette.files import explain_disk
+from lorgnette.inputs.processor import Processor
+
+HIDDEN = ".lorgnette"
+"""The folder beside a source; no source reads what begins with a dot."""
+FORM = 1
+"""Of all that is written here; another one is made anew."""
+NOT_READING = {"weight", "name", "path", "opt_out", "decontaminate", "prepared"}
+"""Settings that change nothing in what is learned of a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """A file as it was when it was read."""
+
+    name: str
+    """Its path below the source's folder, so that a source may be moved; a URL as it is."""
+    size: int
+    changed: str
+    """Time of its last change, as its file system tells it."""
+
+    @property
+    def key(self) -> str:
+        """Names the file and its state."""
+        return digest([self.name, self.size, self.changed])
+
+
+def digest(value: Any) -> str:
+    """Twelve hex digits that name a plain value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def stamps(paths: Iterable[str], root: Path | None = None) -> list[Stamp]:
+    """root: the folder that names start at. Raises: DataError if a file is gone or cannot be looked at."""
+    return [_stamp(path, root) for path in paths]
+
+
+def _stamp(path: str, root: Path | None) -> Stamp:
+    try:
+        if is_url(path):
+            files, inner = open_url(path)
+            about = files.info(inner)
+            times = ("mtime", "LastModified", "last_modified", "etag", "ETag", "created")
+            changed = next((about[key] for key in times if about.get(key)), "")
+            return Stamp(path, int(about.get("size") or 0), str(changed))
+        found = os.stat(path)
+        name = os.path.relpath(path, root) if root else os.path.abspath(path)
+        return Stamp(name, found.st_size, str(found.st_mtime_ns))
+    except DataError:
+        raise
+    except Exception as error:  # every fsspec implementation raises errors of its own
+        raise DataError(f"{path}: cannot be looked at ({error})") from None
+
+
+def root_of(config: PreparedConfig) -> Path | None:
+    """The folder that a source lies in; None for a URL, and for what comes with the package."""
+    if is_url(config.path) or config.path.startswith("builtin:"):
+        return None
+    folder = Path(os.path.abspath(config.path))
+    while folder != folder.parent and (glob.has_magic(str(folder)) or not folder.is_dir()):
+        folder = folder.parent
+    return folder
+
+
+def shards_of(config: PreparedConfig) -> tuple[tuple[str, ...], list[Stamp]]:
+    """The parquet files of a source that is read in place."""
+    paths = list_shards(config.path)
+    return paths, stamps(paths, root_of(config))
+
+
+def files_of(config: PreparedConfig) -> list[Stamp]:
+    """Every file of a source, whatever its form."""
+    return stamps(list_files(config.path, ("",)), root_of(config))
+
+
+def cache_folder() -> Path:
+    """Where a user's computer keeps what can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorgnette"
+
+
+def reading_digest(config: PreparedConfig, processor: Processor) -> str:
+    """Names everything that a chunk hangs on, but the rows."""
+    settings = {key: value for key, value in config.plain().items() if key not in NOT_READING}
+    template, pixels = processor.template.source, processor.images.max_pixels
+    return digest([FORM, settings, Path(config.path).name, processor.tokenizer.fingerprint, template, pixels])
+
+
+def find_home(config: PreparedConfig, processor: Processor) -> Path:
+    """The folder of a source prepared before; where it would be prepared if it has not been."""
+    name = f"{config.kind}-{reading_digest(config, processor)}"
+    places = _places(config)
+    return next((place / name for place in places if (place / name).is_dir()), _first_writable(places) / name)
+
+
+def _places(config: PreparedConfig) -> list[Path]:
+    """Folders that prepared sources of this path may lie in, the best first."""
+    root = root_of(config)
+    where = digest(config.path if root is None else os.path.abspath(config.path))
+    if config.prepared is not None:
+        return [Path(config.prepared) / where]
+    beside = [] if root is None else [root / HIDDEN]
+    return [*beside, cache_folder() / "prepared" / where]
+
+
+def _first_writable(places: list[Path]) -> Path:
+    for place in places:
+        there = place
+        while not there.exists() and there != there.parent:
+            there = there.parent
+        if os.access(there, os.W_OK):
+            return place
+    return places[-1]
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a folder for one process at a time; a killed one lets go. What it left half written is removed."""
+    with explain_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("w")
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for left in folder.rglob(".*.tmp"):
+            left.unlink(missing_ok=True)
+        yield

@@ -1,0 +1,229 @@
+"""`prepare`: from files to an index and a ledger, going on where a killed run was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lorgnette.data.config import PreparedConfig
+from lorgnette.data.index import Index
+from lorgnette.data.prepare.benchmarks import Pictures, pictures_of
+from lorgnette.data.prepare.chunk import Chunk, Entry, write_ledger
+from lorgnette.data.prepare.convert import Converted, convert_source
+from lorgnette.data.prepare.folder import Stamp, find_home, locked, shards_of, stamps
+from lorgnette.data.prepare.prepared import (
+    FACTS,
+    NotPrepared,
+    Prepared,
+    files_digest,
+    lists_digest,
+    lists_folder,
+    open_prepared,
+)
+from lorgnette.data.prepare.runner import run
+from lorgnette.data.prepare.scan import Scanner, Task
+from lorgnette.data.prepare.select import Scanned, join, reasons, select
+from lorgnette.data.sources.shards import Shards
+from lorgnette.data.sources.table import KINDS, converter
+from lorgnette.errors import DataError
+from lorgnette.files import new_file, write_json
+from lorgnette.inputs.processor import Processor
+
+ROWS_OF_TASK = 512
+"""Rows that are read in one go, or one row group if that is larger: what a kill may lose for each worker."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a source is prepared; changes nothing in the result."""
+
+    console: Console | None = None
+    """Where progress is shown, if anywhere."""
+    ray: str | None = None
+    """Address of a Ray cluster; None for this machine."""
+    workers: int | None = None
+    """Processes; None for one for each core."""
+    fresh: bool = False
+    """Do everything again, as after a change in a filter of your own."""
+    pictures: Pictures = pictures_of
+    """Where the pictures of benchmarks come from."""
+
+
+def prepare(
+    config: PreparedConfig,
+    processor: Processor,
+    *,
+    console: Console | None = None,
+    ray: str | None = None,
+    workers: int | None = None,
+    fresh: bool = False,
+    pictures: Pictures = pictures_of,
+) -> Prepared:
+    """Prepare a source; does nothing where that is done already. See `Options` for the arguments.
+
+    Raises: DataError if the source cannot be read at all or holds nothing to train on; SettingsError for a missing
+        package or filter; DiskError.
+    """
+    options = Options(console, ray, workers, fresh, pictures)
+    home = find_home(config, processor)
+    with locked(home):
+        if fresh:
+            _clear(home)
+        try:
+            return open_prepared(config, processor)
+        except NotPrepared:
+            _Job(config, processor, home, options).run()
+    return open_prepared(config, processor)
+
+
+def _clear(home: Path) -> None:
+    for path in home.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@dataclass
+class _Job:
+    config: PreparedConfig
+    processor: Processor
+    home: Path
+    options: Options
+
+    def run(self) -> None:
+        config, folder = self.config, self.home / lists_folder(self.config)
+        lists, files = lists_digest(config), files_digest(config)
+        convert = None if config.kind == "instruct" else self._converter(files)
+        scanner = Scanner(config, self.processor)
+        made = None if convert is None else self._convert(files)
+        scanned, shards = self._scan(scanner, made)
+        if made is None and config.kind == "instruct" and config.merge and same_images(scanned.index):
+            made = self._convert(files)
+            scanned, shards = self._scan(scanner, made)
+        index, entries = select(scanned, config, folder, self.options.pictures)
+        refused = sum(one.rows for one in entries)
+        if len(index) + refused != scanned.rows:
+            raise DataError(
+                f"{config.title}: {scanned.rows} rows were read, but {len(index)} kept and {refused} refused"
+            )
+        names = [f"../{made.folder.name}/{shard}" for shard in made.shards] if made else [one.name for one in shards]
+        write_ledger(folder / "ledger.jsonl", entries)
+        Index(tuple(names), **index.arrays).save(folder / "index.parquet")
+        facts = {
+            "source": config.plain(),
+            "rows": scanned.rows,
+            "kept": len(index),
+            "refused": refused,
+            "reasons": reasons(entries),
+            "images": int(index.images_E.sum()),
+            "tokens": int(index.head_tokens_E.sum() + index.tokens_U.sum()),
+            "learned": int(index.learned_U.sum()),
+            "converted": made is not None,
+            "files": files,
+            "lists": lists,
+            "shards": [asdict(one) for one in shards],
+        }
+        write_json(folder / FACTS, facts)
+
+    def _converter(self, files: str) -> Callable[..., Iterator[object]] | None:
+        """What must be converted first, if anything. To find out may mean to read much: the answer is kept."""
+        kept = self.home / f"convert-{files}.json"
+        if kept.is_file():
+            return KINDS[self.config.kind].convert if json.loads(kept.read_text()) else None
+        convert = converter(self.config)
+        for old in self.home.glob("convert-*.json"):
+            old.unlink()
+        write_json(kept, convert is not None)
+        return convert
+
+    def _convert(self, files: str) -> Converted:
+        convert, folder = KINDS[self.config.kind].convert, self.home / f"converted-{files}"
+        assert convert is not None
+        with progress(self.options.console, f"{self.config.title}: writing as parquet", None) as advance:
+            made = convert_source(self.config, convert, folder, advance)
+        for old in self.home.glob("converted-*"):
+            if old != folder:
+                shutil.rmtree(old, ignore_errors=True)
+        return made
+
+    def _scan(self, scanner: Scanner, made: Converted | None) -> tuple[Scanned, list[Stamp]]:
+        """Read all shards, or what of them was not read before."""
+        if made is not None:
+            paths: Sequence[str] = [str(made.folder / name) for name in made.shards]
+            shards = stamps(paths, made.folder)
+        else:
+            paths, shards = shards_of(self.config)
+        chunks = self.home / "chunks"
+        tasks, refused = list[tuple[Task, int, Path]](), list(made.refused() if made else ())
+        for number, (path, shard) in enumerate(zip(paths, shards, strict=True)):
+            try:
+                found = tasks_of(path)
+            except DataError as error:
+                refused.append(Entry(path, "", "unreadable file", str(error), rows=0))
+                continue
+            tasks += [(task, number, chunks / f"{shard.key}-{task.first}.parquet") for task in found]
+        self._run(scanner, tasks)
+        for old in chunks.glob("*.parquet"):
+            if old not in {place for *_, place in tasks}:
+                old.unlink()
+        return join(paths, [(number, Chunk.load(place)) for _, number, place in tasks], refused), shards
+
+    def _run(self, scanner: Scanner, tasks: Sequence[tuple[Task, int, Path]]) -> None:
+        places = {(task.path, task.first): place for task, _, place in tasks}
+        waiting = [task for task, _, place in tasks if not place.is_file()]
+        total = sum(sum(task.rows) for task, *_ in tasks)
+        with progress(self.options.console, f"{self.config.title}: counting tokens and pixels", total) as advance:
+            advance(total - sum(sum(task.rows) for task in waiting))
+            for task, chunk in run(scanner, waiting, ray=self.options.ray, workers=self.options.workers):
+                with new_file(places[task.path, task.first]) as beside:
+                    beside.write_bytes(chunk)
+                advance(sum(task.rows))
+
+
+def tasks_of(path: str) -> list[Task]:
+    """A shard's row groups in runs of about `ROWS_OF_TASK` rows. Raises: DataError if it is no parquet."""
+    tasks, waiting, first = list[Task](), list[int](), 0
+    for group, rows in enumerate(Shards((path,)).groups(0)):
+        if waiting and sum(waiting) + rows > ROWS_OF_TASK:
+            tasks.append(Task(path, first, tuple(waiting)))
+            waiting, first = [], group
+        waiting.append(rows)
+    return [*tasks, Task(path, first, tuple(waiting))] if waiting else tasks
+
+
+def same_images(index: Index) -> bool:
+    """Whether two records of one shard show the same images in the same order."""
+    starts, seen = index.image_starts.tolist(), set[tuple[int, bytes]]()
+    sizes, content = index.sha_I.itemsize, np.ascontiguousarray(index.sha_I).tobytes()
+    for record, shard in enumerate(index.shard_E.tolist()):
+        images = content[starts[record] * sizes : starts[record + 1] * sizes]
+        if images and (shard, images) in seen:
+            return True
+        seen.add((shard, images))
+    return False
+
+
+@contextmanager
+def progress(console: Console | None, title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Shows rows done, their rate and the time left; nothing without a console."""
+    if console is None:
+        yield lambda rows: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    rate = TextColumn("{task.fields[rate]}")
+    with Progress(*columns, rate, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as shown:
+        task = shown.add_task(title, total=total, rate="")
+
+        def advance(rows: int) -> None:
+            shown.advance(task, rows)
+            speed = shown.tasks[task].speed
+            shown.update(task, rate=f"{speed:,.0f} rows/s" if speed else "")
+
+        yield advance

@@ -1,0 +1,119 @@
+"""`Prepared`: a source whose every record is known before it is read, and whose records can be read in any order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lorgnette.data.config import PreparedConfig
+from lorgnette.data.index import Index
+from lorgnette.data.prepare.folder import digest, files_of, find_home, shards_of, stamps
+from lorgnette.data.record import Record
+from lorgnette.data.sources.shards import Shards
+from lorgnette.data.sources.table import KINDS
+from lorgnette.errors import DataError
+from lorgnette.inputs.processor import Processor
+
+FACTS = "prepared.json"
+"""Written last: a folder that has it is complete."""
+
+
+class NotPrepared(DataError):
+    """A source that must be prepared first, or again."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A source and its index. Goes to other processes, which open the files anew."""
+
+    config: PreparedConfig
+    index: Index
+    folder: Path
+    """Where index.parquet, ledger.jsonl and prepared.json lie."""
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def record(self, number: int) -> Record:
+        """Read a record. Raises: Refused or another DataError, naming the row, if it is not what was prepared."""
+        index, kind = self.index, KINDS[self.config.kind]
+        shard, group, row = (int(array[number]) for array in (index.shard_E, index.group_E, index.row_E))
+        return kind.read(self._shards.read(shard, group, row), self.config, index.name(number))
+
+    @cached_property
+    def _shards(self) -> Shards:
+        return Shards(self.index.shards, KINDS[self.config.kind].columns(self.config))
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Rows read, kept and refused, by reason, as prepared.json has them."""
+        return read_facts(self.folder)
+
+
+def open_prepared(config: PreparedConfig, processor: Processor) -> Prepared:
+    """Open a source that was prepared with this tokenizer and template.
+
+    Raises: NotPrepared if it was not, or if its files, lists or benchmarks have changed since; DataError if it holds
+        nothing that can be trained on.
+    """
+    folder = find_home(config, processor) / lists_folder(config)
+    advice = f"run `lorgnette data prepare --kind {config.kind} {config.path}`, or prepare the recipe"
+    facts = read_facts(folder)
+    if not facts:
+        raise NotPrepared(f"{config.title}: is not prepared for this tokenizer; {advice}")
+    if changed := changes(config, facts):
+        raise NotPrepared(f"{config.title}: {changed} since it was prepared; {advice}")
+    index = Index.load(folder / "index.parquet")
+    if not len(index):
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in facts["reasons"].items())
+        ledger = folder / "ledger.jsonl"
+        raise DataError(f"{config.title}: none of {facts['rows']:,} rows can be trained on ({reasons}); see {ledger}")
+    paths = [folder / shard for shard in index.shards] if facts["converted"] else shards_of(config)[0]
+    return Prepared(config, replace(index, shards=tuple(map(str, paths))), folder)
+
+
+def lists_folder(config: PreparedConfig) -> str:
+    """The folder of an index, below that of what was read: it hangs on what is left out."""
+    return f"index-{digest([config.opt_out, config.decontaminate])}"
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What prepared.json says; nothing if it is not there or cannot be read, which is the same to us."""
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def changes(config: PreparedConfig, facts: Mapping[str, Any]) -> str:
+    """What has changed since a source was prepared, in words; empty if nothing has."""
+    if facts["lists"] != lists_digest(config):
+        return "a list of those who opted out, or a benchmark, has changed"
+    if facts["converted"]:
+        return "" if facts["files"] == files_digest(config) else "its files have changed"
+    before = {one["name"]: (one["size"], one["changed"]) for one in facts["shards"]}
+    now = {one.name: (one.size, one.changed) for one in shards_of(config)[1]}
+    differing = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    if not differing:
+        return ""
+    if len(differing) == 1:
+        word = "was added" if differing[0] not in before else "has changed" if differing[0] in now else "is gone"
+        return f"{differing[0]} {word}"
+    return f"{len(differing)} of its files have changed, {differing[0]} among them"
+
+
+def files_digest(config: PreparedConfig) -> str:
+    return digest([one.key for one in files_of(config)])
+
+
+def lists_digest(config: PreparedConfig) -> str:
+    """Names the contents of opt-out lists and benchmarks, by size and time."""
+    from lorgnette.data.prepare.benchmarks import files_of_benchmark
+
+    files = [*config.opt_out, *(file for name in config.decontaminate for file in files_of_benchmark(name))]
+    return digest([one.key for one in stamps(files)])
