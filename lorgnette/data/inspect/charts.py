@@ -72,7 +72,7 @@ def bar_chart(bars: Bars, of: str, unit: str) -> str:
 
 
 def shape_chart(shapes: Sequence[tuple[int, int]]) -> str:
-    """Each shape (rows, columns) of image as a circle: further right is wider, further up is taller, larger is oftener."""
+    """Each shape (rows, columns) as a circle: further right is wider, further up is taller, larger is oftener."""
     if not shapes:
         return ""
     counts = Counter(shapes)

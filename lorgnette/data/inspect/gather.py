@@ -123,7 +123,7 @@ def rules(processor: Processor) -> dict[str, str]:
         f"{images.longest} × {images.longest}" if images.policy == "square" else f"{images.shortest}–{images.longest}"
     )
     return {
-        "images": f"sides of {size} px, patches of {images.patch} px on a {images.grid} × {images.grid} table of positions",
+        "images": f"sides of {size} px, patches of {images.patch} px on a table of {images.grid} × {images.grid}",
         "visual tokens": f"{processor.visual_tokens} for each image, or each crop of a split one",
         "tokenizer": f"{processor.tokenizer.vocabulary:,} rows",
     }

@@ -42,7 +42,7 @@ class Frame:
 class _Budget:
     """Bytes of pictures that the page may still hold."""
 
-    left: int = MOST_BYTES
+    left: int
     skipped: int = 0
     known: dict[int, str] = field(default_factory=dict)
 
@@ -72,7 +72,7 @@ def write_page(path: str | Path, look: Look, speller: Speller) -> Path:
 
 def render(look: Look, speller: Speller) -> str:
     """The page as HTML. Whatever comes from data is escaped; what is invisible in it is spelt out."""
-    budget = _Budget()
+    budget = _Budget(MOST_BYTES)
     count = len(look.sources)
     documents = look.documents
     packs = [_pack(look, pack, speller, budget) for pack in look.packs]

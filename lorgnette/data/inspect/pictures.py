@@ -77,7 +77,7 @@ def data_uri(image: PIL.Image.Image, lossless: bool) -> str:
 
 
 def original_size(source: ImageSource) -> Size | None:
-    """Width and height of an upright image before it is sized, from its header alone; None where that cannot be read."""
+    """Width and height of an image, upright and before it is sized, from its header; None where that cannot be read."""
     if isinstance(source, str) and "://" in source:
         return None
     try:

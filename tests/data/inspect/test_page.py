@@ -1,0 +1,121 @@
+"""The page is whole by itself, obeys nothing that stands in data, and says the same numbers as the terminal."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from lorgnette.data.inspect import Look, print_look, shares, write_page
+from lorgnette.data.inspect import page as page_module
+from lorgnette.data.inspect.charts import bar_chart, lengths, percentages, shape_chart
+from lorgnette.data.inspect.page import render
+from tests.browser import screenshot
+from tests.data.inspect.conftest import BLUE, RED
+from tests.pages import Page
+
+
+def test_the_page_asks_nothing_of_the_network_and_runs_no_script(look, speller):
+    html = render(look, speller)
+    page = Page(html)
+    assert page.links and all(link.startswith(("data:image/", "#")) for link in page.links)
+    assert "default-src 'none'" in html and "<script" not in html and not re.search(r"\son\w+=", html)
+    assert "url(" not in html and "@import" not in html
+
+
+def test_every_link_within_the_page_leads_somewhere(look, speller):
+    html = render(look, speller)
+    places = set(re.findall(r'id="([^"]+)"', html))
+    targets = {link[1:] for link in Page(html).links if link.startswith("#")}
+    assert targets and targets <= places
+
+
+def test_data_is_shown_and_not_obeyed(look, speller):
+    page = Page(render(look, speller))
+    assert "<b>hostile</b>" in page.text
+    spelt = page.text.replace(" ", "")
+    assert "alert" in spelt and "⟨U+202E⟩" in spelt
+
+
+def test_the_page_counts_what_is_there(look, speller):
+    page = Page(render(look, speller))
+    for number in (look.total.tokens, look.total.learned, look.total.patches, look.total.images):
+        assert f"{number:,}" in page.text
+    assert "samples" in page.text and "75.0 %" in page.text and "25.0 %" in page.text
+
+
+def test_faults_stand_at_the_top_by_name(look, speller):
+    marked = [replace(one, fault="nothing is learned") if n == 0 else one for n, one in enumerate(look.documents)]
+    pack = replace(look.packs[0], documents=tuple(marked[: len(look.packs[0].documents)]))
+    bad = replace(look, packs=(pack,), refused=("row 3: no image",))
+    text = Page(render(bad, speller)).text
+    assert "2 samples cannot be trained on" in text and "row 3: no image" in text
+    assert f"{marked[0].name}: nothing is learned" in text
+    assert "cannot be trained on" not in Page(render(look, speller)).text
+
+
+def test_pictures_past_the_budget_are_counted_and_said_to_be_hidden(look, speller, monkeypatch):
+    monkeypatch.setattr(page_module, "MOST_BYTES", 1500)
+    html = render(look, speller)
+    assert html.count("data:image/") < render_count(look) and "not shown" in Page(html).text
+
+
+def render_count(look: Look) -> int:
+    return sum(len(one.pictures) for one in look.documents)
+
+
+def test_nothing_to_show_is_a_page_too(speller):
+    empty = Look("empty", (), shares(["nothing"], [1.0]))
+    assert "0 documents" in Page(render(empty, speller)).text
+
+
+def test_a_browser_shows_the_pictures_and_every_part(look, speller, tmp_path):
+    page = write_page(tmp_path / "look.html", look, speller)
+    text = Page(page.read_text(encoding="utf-8")).text
+    for words in ("Sources", "Lengths and shapes", "Documents", "How long documents are", "What shape images have"):
+        assert words in text
+    for shot in screenshot(page, width=1200, height=5200):
+        assert shot.size == (1200, 5200)
+        seen = {colour for _, colour in shot.convert("RGB").getcolors(2**24)}
+        assert RED in seen and BLUE in seen, "the pictures of the samples are not on the screen"
+
+
+def test_the_terminal_says_the_same(look, speller):
+    console = Console(width=160, record=True, force_terminal=True, color_system="truecolor", file=open_null())
+    print_look(console, look, speller, most=12)
+    text = console.export_text()
+    assert f"{look.total.tokens:,} tokens" in text and f"{look.total.learned:,} learned" in text
+    assert "▀" in text and "2 visual tokens" in text
+    assert f"{look.total.documents - 12:,} of {look.total.documents:,} documents are counted and not shown" in text
+
+
+def open_null():
+    import io
+
+    return io.StringIO()
+
+
+def test_the_terminal_lists_faults(look, speller):
+    console = Console(width=160, record=True, file=open_null())
+    print_look(console, replace(look, refused=tuple(f"row {n}: no image" for n in range(12))), speller, most=1)
+    text = console.export_text()
+    assert "12 samples cannot be trained on" in text and "row 0: no image" in text and "and 2 more" in text
+
+
+@pytest.mark.parametrize("values", [[], [5], [1, 2, 3, 400], list(range(1000)), [7] * 9])
+def test_every_value_stands_in_one_bar(values):
+    bars = lengths([(value, n % 2) for n, value in enumerate(values)], sources=2)
+    assert sum(sum(counts) for _, counts in bars) == len(values) and len(bars) <= 17
+    tenths = percentages([(n / max(1, len(values)), 0) for n in range(len(values))] + [(1.0, 0)], sources=1)
+    assert sum(sum(counts) for _, counts in tenths) == len(values) + 1 and len(tenths) == 10
+
+
+def test_charts_are_whole_and_say_what_they_show():
+    bars = lengths([(3, 0), (9, 1), (9, 1)], sources=2)
+    for chart in (bar_chart(bars, "documents", "tokens <&>"), shape_chart([(2, 3), (2, 3), (5, 1)])):
+        Page(chart)
+        assert "aria-label" in chart and "<&>" not in chart
+    assert "2 of 2 rows × 3 columns" in shape_chart([(2, 3), (2, 3), (5, 1)])
+    assert bar_chart([], "a", "b") == shape_chart([]) == ""

@@ -1,0 +1,82 @@
+"""Tokens spelt for people: nothing lost, nothing hidden."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lorgnette.data.inspect.text import runs, visible
+from lorgnette.sample import Sample, Text
+from tests.data.inspect.conftest import samples
+
+
+def chips_of(processor, speller, sample, most=None):
+    rendered = processor.render(sample)
+    return rendered, list(speller.chips(rendered.tokens_T, rendered.learn_T, most))
+
+
+@pytest.mark.parametrize("number", range(len(samples())))
+def test_the_chips_of_a_document_are_its_tokens(processor, speller, number):
+    rendered, chips = chips_of(processor, speller, samples()[number])
+    assert [one for chip in chips for one in chip.ids] == rendered.tokens_T.tolist()
+    assert [chip.position for chip in chips] == np.cumsum([0, *(len(chip.ids) for chip in chips)])[:-1].tolist()
+    learned = sum(len(chip.ids) for chip in chips if chip.learned)
+    assert learned == rendered.learn_T[1:].sum()
+
+
+def test_an_image_is_one_chip_and_its_number(processor, speller):
+    _, chips = chips_of(processor, speller, samples()[1])
+    images = [chip for chip in chips if chip.kind == "image"]
+    assert [(chip.image, len(chip.ids), chip.learned) for chip in images] == [(0, 2, False), (1, 2, False)]
+
+
+def test_what_a_user_spells_is_text_and_no_image(processor, speller):
+    _, chips = chips_of(processor, speller, samples()[3])
+    assert not [chip for chip in chips if chip.kind == "image"]
+    assert "<image>" in "".join(chip.text for chip in chips if chip.kind == "text")
+
+
+@settings(max_examples=40)
+@given(text=st.text(min_size=1, max_size=30))
+def test_texts_are_spelt_as_they_are_decoded(processor, speller, text):
+    rendered, chips = chips_of(processor, speller, Sample((Text(text, learn=True),)))
+    whole = "".join(chip.text for chip in chips if chip.kind == "text")
+    inner = [one for one in rendered.tokens_T.tolist() if one not in speller._special]
+    if "\ufffd" not in whole:
+        assert whole == processor.tokenizer.decode(inner)
+
+
+def test_a_character_of_several_tokens_is_one_chip(processor, speller):
+    sample = Sample((Text("a 𝔛 b", learn=True),))
+    _, chips = chips_of(processor, speller, sample)
+    [chip] = [chip for chip in chips if "𝔛" in chip.text]
+    assert len(chip.ids) > 1
+
+
+def test_a_long_document_is_spelt_to_a_limit(processor, speller):
+    _, chips = chips_of(processor, speller, samples()[2], most=4)
+    assert 4 <= sum(len(chip.ids) for chip in chips) <= 7
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain, été 🟥\n", "plain, été 🟥\n"),
+        ("a\u202eb", "a⟨U+202E⟩b"),
+        ("a\x00b\x1b[31m", "a⟨U+0000⟩b⟨U+001B⟩[31m"),
+        ("a\tb", "a⇥\tb"),
+        ("a\ud800b", "a\ufffdb"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+    ],
+)
+def test_nothing_invisible_stays_hidden(text, shown):
+    assert visible(text) == shown
+
+
+def test_runs_join_what_is_learned_alike(processor, speller):
+    _, chips = chips_of(processor, speller, samples()[1])
+    grouped = runs(iter(chips))
+    assert [learned for learned, _ in grouped] == [bool(n % 2) ^ grouped[0][0] for n in range(len(grouped))]
+    assert [chip for _, group in grouped for chip in group] == chips
