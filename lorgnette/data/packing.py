@@ -6,7 +6,7 @@ import numpy as np
 
 from lorgnette.data.config import PackConfig
 
-CLASSES = 16
+CLASSES = 12
 """Packs are kept apart by the patches that still fit in them, in this many steps."""
 
 

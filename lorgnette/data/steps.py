@@ -85,7 +85,8 @@ class Steps:
     def part(self, step: int, part: int) -> list[Batch]:
         """Read, render, check and pack a part of a step. Raises: the LorgnetteError that a sample met, naming it."""
         drawn = [checked(self.read(ref), self.processor, self.vocabulary) for ref in self.refs(step, part)]
-        return [batch_of(batch, self.processor) for batch in self.lay_out(drawn)]
+        laid = self.lay_out(drawn)
+        return [batch_of(batch, [one.ref for one in batch], self.processor) for batch in laid]
 
     def batches(self, step: int) -> list[Batch]:
         """All batches of one step, on this rank."""
@@ -148,13 +149,76 @@ class PackedSteps:
         return [sorted(drawn, key=lambda one: one.shape)]
 
     def part(self, step: int, part: int) -> list[Batch]:
-        """Read, render and pack one pack of a step; what cannot be used is replaced by the plan's rule.
+        """Read, render, check and pack one pack of a step; what cannot be used is replaced by the plan's rule.
 
-        Raises: DataError if no replacement can be used either.
+        Raises: DataError if no sample of the pack can be used, nor any in its place.
         """
-        replaced: list[str] = []
-        drawn = [self._read_or_replaced(ref, replaced) for ref in self.refs(step, part)]
-        return [replace(batch_of(batch, self.processor), replaced=tuple(replaced)) for batch in self.lay_out(drawn)]
+        refs, replaced = self.refs(step, part), list[str]()
+        found = [self._read_or_replaced(ref, replaced) for ref in refs]
+        drawn = [one for one in found if one is not None]
+        if not drawn:
+            raise DataError(f"step {step}: no sample of pack {part} can be used, nor any in its place: {replaced[0]}")
+        [batch] = [batch_of(one, refs, self.processor) for one in self.lay_out(drawn)]
+        return [replace(batch, replaced=tuple(replaced))]
+
+    def batches(self, step: int) -> list[Batch]:
+        """All batches of one step, on this rank."""
+        return [batch for part in range(self.parts) for batch in self.part(step, part)]
+
+    def _rendered(self, ref: SampleRef, sample: Sample, showing: Showing) -> Rendered:
+        """Raises: DataError if the sample is longer than planned."""
+        words = sample
+        if self.plan.augment.templates:
+            words = reworded(sample, self.processor.tokenizer, self.plan.seed_of_words(ref))
+        rendered = self.processor.render(words, split=showing.split, enlarged=showing.sizes)
+        if len(rendered.tokens_T) > showing.tokens and words is not sample:
+            rendered = self.processor.render(sample, split=showing.split, enlarged=showing.sizes)
+        patches = sum(len(image) for image in rendered.images)
+        if len(rendered.tokens_T) > showing.tokens or patches > showing.patches:
+            raise DataError(
+                f"{sample.name}: has {len(rendered.tokens_T)} tokens and {patches} patches, where its index says"
+                f" {showing.tokens} and {showing.patches}; run `lorgnette data prepare` again"
+            )
+        return rendered
+
+    def _read_or_replaced(self, ref: SampleRef, replaced: list[str]) -> Drawn | None:
+        """A sample, or the first of its replacements that can be used, or None. Says in `replaced` what was wrong."""
+        try:
+            return self.checked(ref)
+        except DataError as error:
+            problem = str(error).removeprefix(f"{self.plan.name(ref)}: ")
+        said = f"{self.plan.name(ref)}: {problem}"
+        for other in self.plan.replacements(ref):
+            try:
+                drawn = self.checked(other)
+            except DataError:
+                continue  # its own turn comes, and says what is wrong with it
+            replaced.append(f"{said}; {self.plan.name(other)} stands in its place")
+            return drawn
+        replaced.append(f"{said}; nothing of its size was found to stand in its place")
+        return None
+
+
+def checked(self, ref: SampleRef) -> Drawn:
+        """As `read`. Raises: DataError naming the sample, too if it cannot be learned as it was meant."""
+        return checked(self.read(ref), self.processor, self.vocabulary, self.plan.pack.tokens)
+
+    def lay_out(self, drawn: list[Drawn]) -> list[list[Drawn]]:
+        """The samples of a pack as the one batch that they are, equal shapes side by side."""
+        return [sorted(drawn, key=lambda one: one.shape)]
+
+    def part(self, step: int, part: int) -> list[Batch]:
+        """Read, render, check and pack one pack of a step; what cannot be used is replaced by the plan's rule.
+
+        Raises: DataError if no sample of the pack can be used, nor any in its place.
+        """
+        refs, replaced = self.refs(step, part), list[str]()
+        found = [self._read_or_replaced(ref, replaced) for ref in refs]
+        drawn = [one for one in found if one is not None]
+        if not drawn:
+            raise DataError(f"step {step}: no sample of pack {part} can be used, nor any in its place: {replaced[0]}")
+        [batch] = [batch_of(one, refs, self.processor) for one in self.lay_out(drawn)]
+        return [replace(batch, replaced=tuple(replaced))]
 
     def batches(self, step: int) -> list[Batch]:
         """All batches of one step, on this rank."""
@@ -206,10 +270,9 @@ def checked(drawn: Drawn, processor: Processor, vocabulary: int | None, most_tok
     return drawn
 
 
-def batch_of(drawn: Sequence[Drawn], processor: Processor) -> Batch:
-    """Samples end to end, with what the plan calls them."""
-    batch = processor.pack([one.rendered for one in drawn])
-    return replace(batch, refs=tuple(str(one.ref) for one in drawn))
+def batch_of(drawn: Sequence[Drawn], refs: Sequence[SampleRef], processor: Processor) -> Batch:
+    """Samples end to end. refs: those that the batch is made for."""
+    return replace(processor.pack([one.rendered for one in drawn]), refs=tuple(map(str, refs)))
 
 
 def split_evenly(items: list[Drawn], parts: int) -> list[list[Drawn]]:

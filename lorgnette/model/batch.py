@@ -76,9 +76,9 @@ class Batch:
     names: tuple[str, ...] = ()
     """The name of the sample behind each document, for messages."""
     refs: tuple[str, ...] = ()
-    """What the plan of training calls the sample behind each document: proof of what was trained on."""
+    """What the plan of training calls the samples that the batch was made for: proof of what was trained on."""
     replaced: tuple[str, ...] = ()
-    """A sentence for each sample of the plan that could not be used: why, and what stands in its place."""
+    """A sentence for each of them that could not be used: why, and what stands in its place."""
     sources: tuple[str, ...] = ()
     """What the sample behind each document was read from, for losses by source; empty where nothing says so."""
 
