@@ -39,6 +39,16 @@ class Table:
             return f"{whole}.{rest:02d}"
         return f"{whole}.{rest:02d}".rstrip("0").rstrip(".")
 
+    def lines(self) -> list[tuple[str, ...]]:
+        """What stands in the table, the heading first."""
+        subject = self.topic
+        lines: list[tuple[str, ...]] = [(subject.corner, *subject.columns)]
+        for name, row in zip(subject.rows, self.cells, strict=True):
+            lines.append((name, *map(self.shown, row)))
+        if self.total:
+            lines.append(("Total", *(self.shown(sum(column)) for column in zip(*self.cells, strict=True))))
+        return lines
+
 
 def make_tables(split: str, count: int, seed: int) -> Iterator[Row]:
     """Tables with questions: look-up, comparison, sums of cells, doubled or 10 % more."""
@@ -61,19 +71,8 @@ def _row(lot: Lot, subject: Topic) -> tuple[int, ...]:
     return tuple(100 * lot.between(subject.least, subject.most) for _ in subject.columns)
 
 
-def _lines(facts: Table) -> list[tuple[str, ...]]:
-    """What stands in the table, the heading first."""
-    subject = facts.topic
-    lines: list[tuple[str, ...]] = [(subject.corner, *subject.columns)]
-    for name, row in zip(subject.rows, facts.cells, strict=True):
-        lines.append((name, *map(facts.shown, row)))
-    if facts.total:
-        lines.append(("Total", *(facts.shown(sum(column)) for column in zip(*facts.cells, strict=True))))
-    return lines
-
-
 def _written(lot: Lot, facts: Table, look: Style, prose: bool) -> Paper:
-    lines = _lines(facts)
+    lines = facts.lines()
     gap = lot.between(18, 34)
     widths = [max(look.bold.length(line[place]) for line in lines) + gap for place in range(len(lines[0]))]
     margin = lot.between(22, 36)

@@ -55,7 +55,7 @@ The {job} opened the door and looked at the {cold} sky over {town}.
 They walked for {few} hours before they saw the lights of {town}.
 Nobody spoke while the {job} mended the {things}.
 The house at the corner had {few} {adjective} windows.
-His brother had been a {job} for {number} years.
+His brother had been a {job} in {town} for {few} years.
 There was a smell of bread and new {things} in the house of {surname}.
 The children of {town} painted the {things} green.
 By {month} the garden of {surname} was green again.

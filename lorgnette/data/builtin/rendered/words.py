@@ -99,7 +99,8 @@ engineer farmer gardener geologist journalist lawyer librarian locksmith mechani
 pharmacist photographer pilot plumber programmer surveyor tailor teacher translator veterinarian watchmaker welder
 """.replace("cabinet maker", "cabinet-maker").split()
 
-DEGREES = ("BSc", "MSc", "BA", "MA", "Diploma", "PhD")
+DEGREES = ("Diploma", "BA", "BSc", "MA", "MSc", "PhD")
+"""From the first to the last."""
 SUBJECTS = """Biology,Chemistry,Economics,Education,Engineering,Geography,History,Law,Linguistics,Mathematics,Music,
 Nursing,Philosophy,Physics,Statistics,Design,Forestry,Literature,Accounting,Architecture""".replace("\n", "").split(",")
 LANGUAGES = """Arabic,Danish,Dutch,English,Finnish,French,German,Greek,Hindi,Italian,Japanese,Korean,Norwegian,Polish,
