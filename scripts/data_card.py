@@ -1,4 +1,4 @@
-"""Write the numbers of docs/data-card.md and its picture from the built-in drawings themselves.
+"""Write the numbers and samples of docs/data-card.md, and its pictures, from the drawings and the corpus themselves.
 
     python scripts/data_card.py
 
@@ -7,23 +7,30 @@ The text of the card stays; what stands between `<!-- table: NAME -->` and `<!--
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import PIL.Image
+import pyarrow.parquet as pq
 
 from lorgnette.data.builtin import CATEGORIES, KINDS, QuestionSource, drawings
 from lorgnette.data.builtin.colours import BASIC_COLOURS
+from lorgnette.data.builtin.corpus import COMMITTED, manifest
 from lorgnette.data.builtin.drawings import FILE, SPLITS, fit
+from lorgnette.data.builtin.parts import PARTS, Part
 from lorgnette.data.builtin.questions import SCHEDULE
 
 ROOT = Path(__file__).parents[1]
 CARD = ROOT / "docs/data-card.md"
 SHEET = ROOT / "docs/images/drawings.webp"
 SCENES = ROOT / "docs/images/scenes.webp"
+SHEETS = ROOT / "docs/images/corpus"
 TRAINED, EVALUATED = 6000, 1440
 """Questions that the blind guess is learned from, and scored on."""
 
@@ -119,6 +126,117 @@ def scenes() -> PIL.Image.Image:
     return sheet
 
 
+@cache
+def head(part: Part) -> list[dict[str, Any]]:
+    """The first rows to train on."""
+    carried = COMMITTED / part.file("train")
+    if carried.is_file():
+        return pq.ParquetFile(carried).read_row_group(0).slice(0, 12).to_pylist()
+    return list(part.maker()("train", 12, 0))
+
+
+def drawn(part: Part) -> bool:
+    """Whether its pictures are of drawings."""
+    return ".rendered." not in part.make
+
+
+def parts() -> str:
+    """Rows, bytes and licences of every part."""
+    files, lines = manifest()["files"], []
+    for part in PARTS.values():
+        size = sum(files[part.file(split)]["bytes"] for split in SPLITS if part.counts[split])
+        kind = f"`{part.kind}`" if part.committed else f"`{part.kind}`, on demand"
+        licence = "public domain" if drawn(part) else "Apache-2.0"
+        rows = [f"{part.counts[split]:,}" for split in SPLITS]
+        lines.append([f"[{part.name}](#{part.name})", *rows, f"{size / 1e3:,.0f}", kind, licence])
+    return table(["part", *SPLITS, "KB", "kind", "pictures"], lines)
+
+
+def carried() -> str:
+    """How much of it the package carries."""
+    files = [part.file(split) for part in PARTS.values() for split in SPLITS if part.committed and part.counts[split]]
+    facts = [manifest()["files"][file] for file in files]
+    made_with = ", ".join(f"{name} {version}" for name, version in manifest()["made_with"].items())
+    size = sum(fact["bytes"] for fact in facts)
+    rows = sum(fact["rows"] for fact in facts)
+    return f"{rows:,} rows in {size / 1e6:.1f} MB are in the package. Made with {made_with}."
+
+
+def guesses() -> str:
+    """For each benchmark of short answers the score of one answer for each type of question, the best there is."""
+    rows = []
+    for part in PARTS.values():
+        if "answers" in part.columns.names:
+            said = pq.read_table(COMMITTED / part.file("test"), columns=["answers", "question_type"]).to_pylist()
+            rows.append([part.name, len(said), len({row["question_type"] for row in said}), f"{_constant(said):.1f} %"])
+    return table(["benchmark", "questions", "types", "best constant answers"], rows)
+
+
+def _constant(rows: Sequence[dict[str, Any]]) -> float:
+    """VQA accuracy, in per cent, where each type of question gets the one answer that scores best on it."""
+    scores: dict[str, Counter[str]] = {}
+    for row in rows:
+        for answer, count in Counter(row["answers"]).items():
+            scores.setdefault(row["question_type"], Counter())[answer] += min(3, count)
+    return 100 * sum(best.most_common(1)[0][1] for best in scores.values()) / 3 / len(rows)
+
+
+def samples() -> str:
+    """A strip of pictures, and what a row says, for every part."""
+    said = []
+    for part in PARTS.values():
+        lines = [f"### {part.name}", "", f"{part.about[0].upper()}{part.about[1:]}.", ""]
+        if any(map(_pictures, head(part))):
+            lines += [f"![Pictures of {part.name}](images/corpus/{part.name}.webp)", ""]
+        said.append("\n".join([*lines, *(f"> {_plain(text)}" + "  " for text in _said(head(part)[0]))]))
+    return "\n\n".join(said)
+
+
+def _plain(text: str) -> str:
+    """As it stands, on one line of Markdown."""
+    text = " ".join(text.split())
+    text = text if len(text) <= 400 else text[:400].rsplit(" ", 1)[0] + " …"
+    return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", text)
+
+
+def _said(row: dict[str, Any]) -> Iterator[str]:
+    """What a row says, turn by turn."""
+    if "alt" in row:
+        yield from (f"alt: {row['alt']}", f"caption: {row['caption']}")
+    for turn in row.get("texts") or []:
+        if turn is None:
+            yield "[image]"
+        else:
+            yield turn if isinstance(turn, str) else f"{turn['user']} → {turn['assistant']}"
+    for turn in row.get("messages") or []:
+        words = ("[image]" if part["type"] == "image" else part["text"] for part in turn["content"])
+        yield f"{turn['role']}: {' '.join(words)}"
+    if "question" in row:
+        yield f"{row['question']} → {', '.join(dict.fromkeys(row['answers']))}"
+    yield from row.get("captions") or []
+    if "text" in row:
+        yield row["text"]
+
+
+def _pictures(row: dict[str, Any]) -> list[PIL.Image.Image]:
+    cells = [one for one in [*(row.get("images") or []), row.get("image")] if one]
+    return [PIL.Image.open(io.BytesIO(one if isinstance(one, bytes) else one["bytes"])).convert("RGB") for one in cells]
+
+
+def strip(part: Part, width: int = 780, height: int = 150) -> PIL.Image.Image | None:
+    """The pictures of its first rows beside each other, two of a kind of row apart; None for a part in text only."""
+    sheet, x = PIL.Image.new("RGB", (width, height), (205, 205, 205)), 0
+    for row in head(part):
+        for picture in _pictures(row):
+            side = fit(*picture.size, 260, height - 6)
+            if x + side[0] + 6 > width:
+                return sheet
+            sheet.paste(picture.resize(side, PIL.Image.Resampling.LANCZOS), (x + 3, (height - side[1]) // 2))
+            x += side[0] + 4
+        x += 6
+    return sheet if x > 6 * len(head(part)) else None
+
+
 def written(text: str) -> str:
     """The card with every table made anew."""
     tables = {
@@ -128,6 +246,10 @@ def written(text: str) -> str:
         "category": lambda: by("category", CATEGORIES),
         "colour": lambda: by("colour", BASIC_COLOURS),
         "blind": blind,
+        "parts": parts,
+        "carried": carried,
+        "guesses": guesses,
+        "samples": samples,
     }
     for name, make in tables.items():
         block = re.compile(rf"(<!-- table: {name} -->\n)(?:(?!<!--).)*(<!-- end -->)", re.DOTALL)
@@ -143,6 +265,10 @@ def main() -> None:
     SHEET.parent.mkdir(exist_ok=True)
     contact_sheet().save(SHEET, quality=70, method=6)
     scenes().save(SCENES, quality=80, method=6)
+    SHEETS.mkdir(exist_ok=True)
+    for part in PARTS.values():
+        if (picture := strip(part)) is not None:
+            picture.save(SHEETS / f"{part.name}.webp", quality=60, method=6)
 
 
 if __name__ == "__main__":
