@@ -37,7 +37,12 @@ class CaptionSource:
         rng = random.Random(f"captions {self.seed} {self.split} {index}")
         row = table[order[place]]
         picture = single(rng, table, order[place], self.side).draw(table)
-        meta = {"name": f"captions/{self.split}/{self.seed}/{index}", "source": "captions", "epoch": epoch, "drawings": [row.id]}
+        meta = {
+            "name": f"captions/{self.split}/{self.seed}/{index}",
+            "source": "captions",
+            "epoch": epoch,
+            "drawings": [row.id],
+        }
         return Sample((Image(picture), Text(caption(row, rng), learn=True)), meta)
 
 
