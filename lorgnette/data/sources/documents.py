@@ -229,7 +229,7 @@ def _glyph(
     if right <= west or left >= east or bottom >= north or top <= south:
         return None
     box = Box(text, left - west, north - top, right - west, north - bottom)
-    angle = raw.FPDFText_GetCharAngle(layer, number)
+    angle = -raw.FPDFText_GetCharAngle(layer, number)
     turn = round(angle / (math.pi / 2))
     if abs(angle - turn * math.pi / 2) > UPRIGHT:
         return origin, -1, box

@@ -25,7 +25,7 @@ def holds_links(path: str, columns: Collection[str]) -> bool:
             return False  # a damaged file; whoever reads it says so
 
     def wanted(leaf: str) -> bool:
-        first, *_, last = leaf.split(".")
-        return first in columns and (first != "messages" or last in NAMES)
+        column = next((one for one in columns if leaf == one or leaf.startswith(f"{one}.")), None)
+        return column is not None and (column != "messages" or leaf.rpartition(".")[2] in NAMES)
 
     return any(found(shard) for shard in range(len(shards.paths)))

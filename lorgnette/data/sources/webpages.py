@@ -50,6 +50,12 @@ class _Draft:
     left_out: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Reason -> what was left out for it."""
 
+    @property
+    def key(self) -> int:
+        """Equal for pages with the same content."""
+        links = (one.link for block in self.blocks for one in block.pictures)
+        return key_of(*(block.text for block in self.blocks), *links)
+
 
 def convert(config: WebpagesConfig) -> Iterator[dict[str, Any] | Refusal]:
     """A row of `images`, `texts`, `alts` and `url` for each page, images as the bytes of their files.
@@ -76,15 +82,13 @@ def _drafts(pages: Pages, config: WebpagesConfig) -> Iterator[_Draft | Refusal]:
             yield page
             continue
         draft = _draft(page)
-        content = [block.text for block in draft.blocks] + [
-            one.link for block in draft.blocks for one in block.pictures
-        ]
-        key = key_of(*content)
-        if not content or key in seen:
-            known = "duplicate page" if content else "empty"
-            yield Refusal(page.file, page.place, known, f"{page.address}: {'its' if content else 'no'} content")
+        if not draft.blocks:
+            yield Refusal(page.file, page.place, "empty", f"{page.address}: nothing is left without its menus")
             continue
-        seen.add(key)
+        if draft.key in seen:
+            yield Refusal(page.file, page.place, "duplicate page", f"{page.address}: another page has this content")
+            continue
+        seen.add(draft.key)
         _leave_out_repeats(draft, census, config)
         yield draft
 
@@ -95,11 +99,14 @@ def _draft(page: Page) -> _Draft:
 
 
 def _census(pages: Pages) -> Counter:
-    """On how many pages each paragraph of a site, and each image of all sites, stands."""
-    census = Counter()
+    """On how many different pages each paragraph of a site, and each image of all sites, stands."""
+    census, seen = Counter(), set()
     for page in pages.read(images=True):
         if isinstance(page, Page):
             draft = _draft(page)
+            if draft.key in seen:
+                continue
+            seen.add(draft.key)
             keys = {_paragraph(page, block) for block in draft.blocks if block.text}
             keys |= {_image(draft, one) for block in draft.blocks for one in block.pictures}
             for key in (key_of("site", page.site), *keys):
