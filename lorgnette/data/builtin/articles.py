@@ -66,7 +66,7 @@ def _collection(players: Cast, rng: random.Random, turn: int) -> list[int | str]
 
 _INTRODUCED = (
     ("The {ordinal} drawing shows {it}", "We begin with {it}", "Above you see {it}", "First of all, {it}"),
-    ("The {ordinal} drawing shows {it}", "Next comes {it}", "Here we have {it}", "Then follows {it}", "This is {it}"),
+    ("The {ordinal} drawing shows {it}", "Next comes {it}", "Here we have {it}", "Then you see {it}", "Now for {it}"),
 )
 
 
@@ -195,7 +195,7 @@ def _riddles(players: Cast, rng: random.Random, turn: int) -> list[int | str]:
     parts: list[int | str] = [rng.choice(("What do you know of these?", "Things worth knowing", "A short lesson"))]
     for place, index in enumerate(indices):
         row = table[index]
-        said = [f"number {place + 1} {be(noun(row))} {_it(row)}", *_facts(rng, row, 2)]
+        said = [f"number {place + 1} shows {_it(row)}", *_facts(rng, row, 2)]
         parts += [index, " ".join(map(sentence, said))]
     asked = rng.sample(range(len(indices)), min(3, len(indices)))
     for place in asked:

@@ -70,7 +70,9 @@ def _one_after_another(players: Cast, talk: Talk, number: int) -> None:
             _ask_what(talk, row, 1)
         else:
             question = rng.choice(("And this one?", "What about this?", "And what do you see here?", "Now this one."))
-            talk.say(question, f"{rng.choice(('this is', 'that is', 'here I see'))} {_it(row)}", 1)
+            this, that = ("these", "those") if be(noun(row)) == "are" else ("this", "that")
+            seen = rng.choice((f"{this} {be(noun(row))}", f"{that} {be(noun(row))}", "here I see"))
+            talk.say(question, f"{seen} {_it(row)}", 1)
         more = [*_colour(talk, row), *_facts(talk, row)]
         if more and rng.random() < 0.5:
             talk.say(*rng.choice(more))

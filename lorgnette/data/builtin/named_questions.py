@@ -60,8 +60,8 @@ HOW_MANY = Wording(
     ("{There} {number} {counted}.", "I count {number} {counted}.", "The picture shows {number} {counted}."),
 )
 SIDE = Wording(
-    ("{Is} {the} {one} or {two} {other}?", "How {is} {the} placed: {one} {other}, or {two} it?"),
-    ("{The} {is} {answer} {other}.",),
+    ("{Is} {the} {one} or {two} {other}?", "How {is} {the} placed: {one} {other}, or {two} {them}?"),
+    ("{The} {is} {relation} {other}.",),
 )
 RELATED = Wording(
     ("{Is} {the} {relation} {other}?", "Would you say that {the} {is} {relation} {other}?"),
@@ -180,7 +180,8 @@ def _beside(play: Play, one: int, two: int, relation: str) -> Asked:
     """Left or right of, above or below another thing."""
     pair = ("to the left of", "to the right of") if " of" in relation else ("above", "below")
     filled = {**_it(play.nouns[one]), "one": pair[0], "two": pair[1], "other": the(play.nouns[two])}
-    return Asked("side", SIDE, BESIDE[relation], filled)
+    filled |= {"relation": BESIDE[relation], "them": "them" if be(play.nouns[two]) == "are" else "it"}
+    return Asked("side", SIDE, BESIDE[relation].removesuffix(" of"), filled)
 
 
 def _related(play: Play, one: int, two: int, relation: str) -> Asked:

@@ -10,7 +10,7 @@ from typing import Any
 from lorgnette.data.builtin.captions import OPENINGS, caption, kind_of
 from lorgnette.data.builtin.compose import decks
 from lorgnette.data.builtin.drawings import Drawing, drawings
-from lorgnette.data.builtin.labels import a, noun_of, sentence
+from lorgnette.data.builtin.labels import a, be, noun_of, sentence
 from lorgnette.data.builtin.pictures import cell, on_white
 
 NOT_SAID = ("icon", "shape")
@@ -37,6 +37,7 @@ def clean_caption(row: Drawing, rng: random.Random) -> str:
     if noun is None:
         return caption(replace(row, name=None) if row.category in PROPER else row, rng)
     said = rng.choice(OPENINGS).format(thing=a(noun, row.colour))
-    if row.category and row.category not in (*NOT_SAID, *noun.split()):
+    several = be(noun) == "are" and row.category == "person"
+    if row.category and row.category not in (*NOT_SAID, *noun.split()) and not several:
         said += f", {kind_of(row.category)}"
     return sentence(said)

@@ -1,4 +1,4 @@
-"""The corpus as files: written to the same bytes, carried by the package, split by identity, found by its short names."""
+"""The corpus as files: written to the same bytes, carried by the package, split by identity, found by short names."""
 
 from __future__ import annotations
 
@@ -129,7 +129,9 @@ def test_a_place_that_is_not_carried_is_written_once(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("place", ["builtin:train/nothing", "builtin:validation/benchmark", "builtin:train/instr"])
 def test_a_place_that_there_is_not_is_named(place):
-    with pytest.raises(DataError, match=f"{place}: the built-in corpus has no such folder or file; use one of test/ben"):
+    with pytest.raises(
+        DataError, match=f"{place}: the built-in corpus has no such folder or file; use one of test/ben"
+    ):
         resolve(place)
 
 

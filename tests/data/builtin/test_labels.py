@@ -9,7 +9,19 @@ import pytest
 
 from lorgnette.data.builtin.drawings import SPLITS, drawings
 from lorgnette.data.builtin.facts import COUNTRIES, facts, known
-from lorgnette.data.builtin.labels import FILE, a, be, coloured, countable, labelled, labels, listed, plural, sentence, the
+from lorgnette.data.builtin.labels import (
+    FILE,
+    a,
+    be,
+    coloured,
+    countable,
+    labelled,
+    labels,
+    listed,
+    plural,
+    sentence,
+    the,
+)
 
 NOUNS = sorted({label.noun for label in labels().values()})
 

@@ -6,6 +6,7 @@ import io
 import re
 from collections import Counter
 from functools import cache
+from itertools import pairwise
 
 import PIL.Image
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pytest
 
 from lorgnette.data.builtin.benchmarks import PEOPLE, REFERENCES, TYPES, ten
 from lorgnette.data.builtin.drawings import SPLITS, drawings
+from lorgnette.data.builtin.labels import noun_of
 from lorgnette.data.builtin.parts import PARTS
 from lorgnette.data.config import ChatConfig, DocumentsConfig, InstructConfig, InterleavedConfig, PairsConfig
 from lorgnette.data.sources.table import KINDS
@@ -86,7 +88,9 @@ def test_rows_of_drawings_are_made_of_drawings_of_their_split(name, split):
 
 def _texts(row: dict) -> list[str]:
     """Everything that a row says."""
-    said = [one for turn in row.get("texts") or [] if turn for one in ([turn] if isinstance(turn, str) else turn.values())]
+    said = [
+        one for turn in row.get("texts") or [] if turn for one in ([turn] if isinstance(turn, str) else turn.values())
+    ]
     said += [part["text"] for turn in row.get("messages", []) for part in turn["content"] if part["text"]]
     return said + [row[key] for key in ("caption", "question") if key in row] + row.get("captions", [])
 
@@ -118,8 +122,44 @@ def test_an_article_shows_two_to_eight_pictures_and_a_text_behind_each():
             shown = [image is not None for image in row["images"]]
             assert [text is None for text in row["texts"]] == shown
             seen[sum(shown)] += 1
-            assert not shown[-1] and not any(one and two for one, two in zip(shown, shown[1:], strict=False))
+            assert not shown[-1] and not any(one and two for one, two in pairwise(shown))
     assert set(seen) <= set(range(2, 9)) and len(seen) >= 6
+
+
+def _nouns(split: str) -> dict[str, str]:
+    return {row.id: noun for row in drawings(split) if (noun := noun_of(row)) is not None}
+
+
+def test_what_an_article_says_of_a_picture_is_what_it_shows():
+    """The nouns stand in the texts in the order of the pictures, but where figures are spoken of in another order."""
+    nouns = _nouns("test")
+    for row in rows("articles", "test", 40):
+        said = " ".join(text.lower() for text in row["texts"] if text)
+        assert len(row["origin"]) == sum(image is not None for image in row["images"])
+        assert all(nouns[one].lower() in said for one in row["origin"])
+        behind = [text for image, text in zip(row["images"], row["texts"][1:], strict=False) if image is not None]
+        if any(text.startswith("Number 1") for text in behind):
+            for place, (one, text) in enumerate(zip(row["origin"], behind, strict=True), 1):
+                assert nouns[one].lower() in text.partition("\n")[0].lower() and text.startswith(f"Number {place} ")
+        for number, noun in re.findall(r"[Ii]n figure (\d) we see an? ([^.]+)\.", said):
+            assert nouns[row["origin"][int(number) - 1]].lower() in noun
+
+
+def test_what_a_conversation_says_of_a_picture_is_what_it_shows():
+    nouns = _nouns("train")
+    order = {"first": 0, "second": 1, "third": 2}
+    checked = 0
+    for row in rows("conversations", "train", 60):
+        for one, two in zip(row["messages"][::2], row["messages"][1::2], strict=True):
+            question, answer = one["content"][-1]["text"], two["content"][0]["text"]
+            if match := re.match(r"What was in the (\w+) picture\?", question):
+                assert nouns[row["origin"][order[match[1]]]].lower() in answer.lower()
+                checked += 1
+            elif match := re.match(r"Which picture shows (?:an? |the )?(.*)\?", question):
+                place = re.match(r"The (\w+) picture", answer)
+                assert place and nouns[row["origin"][order[place[1]]]] == match[1]
+                checked += 1
+    assert checked > 20
 
 
 def test_conversations_have_one_to_three_images_and_several_turns():
