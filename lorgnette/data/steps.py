@@ -199,65 +199,6 @@ class PackedSteps:
         return None
 
 
-def checked(self, ref: SampleRef) -> Drawn:
-        """As `read`. Raises: DataError naming the sample, too if it cannot be learned as it was meant."""
-        return checked(self.read(ref), self.processor, self.vocabulary, self.plan.pack.tokens)
-
-    def lay_out(self, drawn: list[Drawn]) -> list[list[Drawn]]:
-        """The samples of a pack as the one batch that they are, equal shapes side by side."""
-        return [sorted(drawn, key=lambda one: one.shape)]
-
-    def part(self, step: int, part: int) -> list[Batch]:
-        """Read, render, check and pack one pack of a step; what cannot be used is replaced by the plan's rule.
-
-        Raises: DataError if no sample of the pack can be used, nor any in its place.
-        """
-        refs, replaced = self.refs(step, part), list[str]()
-        found = [self._read_or_replaced(ref, replaced) for ref in refs]
-        drawn = [one for one in found if one is not None]
-        if not drawn:
-            raise DataError(f"step {step}: no sample of pack {part} can be used, nor any in its place: {replaced[0]}")
-        [batch] = [batch_of(one, refs, self.processor) for one in self.lay_out(drawn)]
-        return [replace(batch, replaced=tuple(replaced))]
-
-    def batches(self, step: int) -> list[Batch]:
-        """All batches of one step, on this rank."""
-        return [batch for part in range(self.parts) for batch in self.part(step, part)]
-
-    def _rendered(self, ref: SampleRef, sample: Sample, showing: Showing) -> Rendered:
-        """Raises: DataError if the sample is longer than planned."""
-        words = sample
-        if self.plan.augment.templates:
-            words = reworded(sample, self.processor.tokenizer, self.plan.seed_of_words(ref))
-        rendered = self.processor.render(words, split=showing.split, enlarged=showing.sizes)
-        if len(rendered.tokens_T) > showing.tokens and words is not sample:
-            rendered = self.processor.render(sample, split=showing.split, enlarged=showing.sizes)
-        patches = sum(len(image) for image in rendered.images)
-        if len(rendered.tokens_T) > showing.tokens or patches > showing.patches:
-            raise DataError(
-                f"{sample.name}: has {len(rendered.tokens_T)} tokens and {patches} patches, where its index says"
-                f" {showing.tokens} and {showing.patches}; run `lorgnette data prepare` again"
-            )
-        return rendered
-
-    def _read_or_replaced(self, ref: SampleRef, replaced: list[str]) -> Drawn:
-        """A sample, or the first of its replacements that can be used, under the plan's name for the sample."""
-        try:
-            return self.checked(ref)
-        except DataError as error:
-            problem, tried = error, 0
-        for other in self.plan.replacements(ref):
-            try:
-                drawn = self.checked(other)
-            except DataError:
-                tried += 1
-                continue
-            reason = str(problem).removeprefix(f"{self.plan.name(ref)}: ")
-            replaced.append(f"{self.plan.name(ref)}: {reason}; {self.plan.name(other)} stands in its place")
-            return replace(drawn, ref=ref)
-        raise DataError(f"{problem}; nor could any of the {tried} records be used that were tried in its place")
-
-
 def checked(drawn: Drawn, processor: Processor, vocabulary: int | None, most_tokens: int | None = None) -> Drawn:
     """The same, if it can be learned as it was meant. Raises: DataError; see `lorgnette.data.check`."""
     check(
