@@ -25,7 +25,7 @@ Choose = Literal["random", "rices", "text"]
 which is what Flamingo calls zero-shot (Alayrac et al. 2022, with two shots)."""
 POOL = 2048
 """Rows of the training split among which shots are chosen. It bounds what is read, looked at and kept."""
-DIGITS = 4
+DIGITS = 5
 """Decimal places of a likeness. What differs by less, as it may between batches, is alike, and the order decides."""
 LOOK = 64
 """Pictures looked at together."""

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from lorgnette.eval.metrics import METRICS, Truth, metric_named
 from lorgnette.eval.metrics.bleu import bleu_4, bleu_counts
+from lorgnette.eval.metrics.choice import choice_accuracy, choose
 from lorgnette.eval.metrics.cider import cider_d
 from lorgnette.eval.metrics.edit import anls, character_errors, edit_distance, word_errors
 from lorgnette.eval.metrics.exact import exact_match
 from lorgnette.eval.metrics.fields import field_counts
+from lorgnette.eval.metrics.mathvista import extract, mathvista_accuracy
 from lorgnette.eval.metrics.metric import Metric, per_example
 from lorgnette.eval.metrics.mmmu import mmmu_accuracy, parse_choice
 from lorgnette.eval.metrics.ptb import caption_words
@@ -319,12 +321,130 @@ def test_mmmu_open_answers(answer: str, references: list[str], score: float) -> 
     assert mmmu_accuracy(answer, references) == score
 
 
+# --- multiple choice
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [
+        ("B", "B"),
+        ("b.", "B"),
+        ("(E)", "E"),  # options go beyond D
+        ("F", None),
+        ("Answer: B", "B"),
+        ("The answer is (C).", "C"),
+        ("The correct option is: **B**", "B"),
+        ("B. Cat", "B"),
+        ("Option A is wrong, the answer is D", "D"),
+        ("A dog is what I see", "E"),  # in a longer answer A is an article
+        ("A or B", None),
+        ("A", "A"),
+        ("cat", "B"),
+        ("It is the cat, I think.", "B"),
+        ("It is a concatenation", None),
+        ("a red house", "A"),
+        ("the answer is a dog", "E"),
+        ("forty-two, so 42!", "C"),
+        ("", None),
+        ("Ich weiß es nicht", None),
+        ("cat or a dog", None),
+    ],
+)
+def test_choices(answer: str, letter: str | None) -> None:
+    assert choose(answer, OPTIONS) == letter
+    assert choice_accuracy(answer, ["B"], OPTIONS) == (letter == "B")
+
+
+def test_choices_that_look_like_letters_or_each_other() -> None:
+    assert choose("A", ("B", "A")) == "A", "a letter is a letter, whatever the options are called"
+    assert choose("dark red", ("red", "dark red")) == "B"
+    assert choose("it is dark red there", ("red", "dark red")) == "B"
+    assert choose("red", ("red", "Red")) is None
+    assert choose("so it is red", ("red", "red")) is None
+    assert choice_accuracy("Red.", ["red"], ()) == 1
+
+
+@given(st.text(), st.lists(st.text(), min_size=2, max_size=9))
+def test_a_choice_is_a_letter_of_an_option(answer: str, options: list[str]) -> None:
+    assert choose(answer, options) in (None, *"ABCDEFGHI"[: len(options)])
+
+
+def test_a_circle_is_right_if_all_of_it_is() -> None:
+    options, metric = ("x", "y"), metric_named("circular_accuracy")
+    truths = [
+        Truth((letter,), options, group=group) for letter, group in (("A", "1"), ("B", "1"), ("A", "2"), ("B", "2"))
+    ]
+    assert metric.overall(["A", "B", "A", "A"], truths) == pytest.approx(1 / 2)
+    assert metric.scores(["A", "B", "A", "A"], truths) == [1, 1, 0, 0]
+    alone = [Truth(("A",), options), Truth(("B",), options), *truths]
+    assert metric.overall(["A", "A", "A", "B", "A", "B"], alone) == pytest.approx(3 / 4), (
+        "no group, a question by itself"
+    )
+
+
+# --- MathVista
+
+NUMBER, TENTHS, LIST = Truth(("12",), form="integer"), Truth(("0.6",), form="float:1"), Truth(("[1, 2]",), form="list")
+CHOICE = Truth(("B",), ("3/11", "8/11", "6/11", "3/5"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth", "found", "score"),
+    [
+        ("12", NUMBER, "12", 1),
+        ("12.0", NUMBER, "12.0", 1),
+        ("The answer is 12 apples, of 30.", NUMBER, "12", 1),
+        ("30 - 18 = 12", NUMBER, "12", 1),
+        ("In all there are 7, 8 and 12", NUMBER, "12", 1),
+        ("1,200", Truth(("1200",), form="integer"), "1200", 1),
+        ("-12", NUMBER, "-12", 0),
+        ("nobody knows", NUMBER, None, 0),
+        ("inf", NUMBER, None, 0),
+        ("The fraction is 0.6, six out of ten.", TENTHS, "0.6", 1),
+        ("0.64", TENTHS, "0.64", 1),
+        ("0.66", TENTHS, "0.66", 0),
+        (".6", TENTHS, ".6", 1),
+        ("1.450", Truth(("1.45",), form="float:2"), "1.450", 1),
+        ("between 1 and 2: [1, 2]", LIST, "[1, 2]", 1),
+        ("[1,2]", LIST, "[1,2]", 1),
+        ("[2, 1]", LIST, "[2, 1]", 0),
+        ("1 and 2", LIST, None, 0),
+        ("[1, oops]", LIST, "[1, oops]", 0),
+        ("The correct answer is (B) 8/11.", CHOICE, "B", 1),
+        ("8/11", CHOICE, "B", 1),
+        ("8 / 11", CHOICE, "B", 1),  # a short answer goes to the nearest choice
+        ("I would need more information to say anything about that", CHOICE, None, 0),
+        ("", CHOICE, None, 0),
+        ("blau", Truth(("blau",)), "blau", 1),
+    ],
+)
+def test_mathvista(answer: str, truth: Truth, found: str | None, score: float) -> None:
+    assert extract(answer, truth) == found
+    assert mathvista_accuracy(answer, truth) == score
+
+
+@pytest.mark.parametrize("form", ["integer", "float:1", "float:2", "list", ""])
+@given(answer=st.text())
+@example(answer="9" * 5000)
+@example(answer="is " * 5000)
+@example(answer="[" * 5000)
+@example(answer="[" + "-" * 5000 + "]")
+@example(answer="1e999")
+def test_mathvista_never_fails(form: str, answer: str) -> None:
+    for wanted in ("1", "[1]", "1e400", ""):
+        assert mathvista_accuracy(answer, Truth((wanted,), form=form)) in (0, 1)
+
+
 # --- all of them
 
 
 texts = st.text(max_size=40) | st.sampled_from(["a dog", "A red car on the street.", '{"a": [1, "b"]}', "5%", "(B)"])
 truths = st.builds(
-    Truth, st.lists(texts, min_size=1, max_size=5).map(tuple), st.lists(texts, max_size=5, min_size=2).map(tuple)
+    Truth,
+    st.lists(texts, min_size=1, max_size=5).map(tuple),
+    st.lists(texts, max_size=5, min_size=2).map(tuple),
+    st.sampled_from(["", "integer", "float:2", "list"]),
+    st.sampled_from(["", "one", "two"]),
 )
 
 
@@ -354,6 +474,14 @@ def test_the_reference_itself_is_perfect(name: str) -> None:
         texts, references = texts[2:], references[2:]
     score = METRICS[name].overall(texts, references)
     assert score == pytest.approx(best, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_odd_and_long_answers_are_scored(name: str) -> None:
+    answers = ["", " \n\t", "x" * 20_000, "ja " * 5_000, "Ünïcödé \u200b\U0001f600", "\ud800", "[" * 3000, "-" * 3000]
+    truths = [Truth(("a red car", "1"), ("a red car", "1"), "integer", "g")] * len(answers)
+    assert np.isfinite(METRICS[name].scores(answers, truths)).all()
+    assert np.isfinite(METRICS[name].overall(answers, truths))
 
 
 def test_metrics_of_nothing() -> None:

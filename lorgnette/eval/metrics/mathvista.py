@@ -53,13 +53,21 @@ def _nearest(answer: str, options: Sequence[str]) -> str | None:
 
 
 def _number_in(answer: str) -> str | None:
-    """The first number behind the last keyword that has one behind it, else the last number of all."""
-    for keyword in reversed(list(_KEYWORD.finditer(answer))):
-        behind = _NUMBER.search(answer, keyword.end())
-        if behind and "\n" not in answer[keyword.end() : behind.start()]:
-            return behind[0].replace(",", "")
-    numbers = _NUMBER.findall(answer)
-    return numbers[-1].replace(",", "") if numbers else None
+    """In the last line where a number stands behind a keyword, the first behind the last such; else the last of all."""
+    last = None
+    for line in reversed(answer.split("\n")):
+        numbers = list(_NUMBER.finditer(line))
+        if not numbers:
+            continue
+        last = last or numbers[-1]
+        ends = [keyword.end() for keyword in _KEYWORD.finditer(line, 0, numbers[-1].start())]
+        if ends:
+            return _plain(next(number for number in numbers if number.start() >= ends[-1]))
+    return _plain(last) if last else None
+
+
+def _plain(number: re.Match[str]) -> str:
+    return number[0].replace(",", "")
 
 
 def _equal(found: str, reference: str, form: str) -> bool:
