@@ -65,3 +65,16 @@ def builtin(
         list_parts(Console())
     else:
         write(folder, scale, part or [], split or [], seed, fresh, Console())
+
+
+@data.command()
+def fetch(
+    name: Annotated[str | None, typer.Argument(help="What to fetch; without it, what there is.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Where a folder of that name is written.")] = Path("material"),
+) -> None:
+    """Fetch real material from its public package: the GIMP manual, PDF manuals, OpenMoji, Tux Paint stamps."""
+    from rich.console import Console
+
+    from lorgnette.cli.fetch import fetch_material
+
+    fetch_material(Console(), name, folder)

@@ -44,7 +44,10 @@ THIRD_PARTY = {
 }
 """What each room may import from outside. transformers, timm and datasets are in no list: they are oracles of tests."""
 
-ONE_FILE = {("lorgnette/hub/certificate.py", "transformers"): "what a certificate compares with, when one is asked for"}
+ONE_FILE = {
+    ("lorgnette/data/fetch.py", "cairosvg"): "drawings that are fetched are rendered once",
+    ("lorgnette/hub/certificate.py", "transformers"): "what a certificate compares with, when one is asked for",
+}
 """A package that one file may import, and why."""
 
 
