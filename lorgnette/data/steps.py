@@ -84,7 +84,7 @@ class Steps:
 
     def part(self, step: int, part: int) -> list[Batch]:
         """Read, render, check and pack a part of a step. Raises: the LorgnetteError that a sample met, naming it."""
-        drawn = [checked(self.read(ref), self.processor, self.vocabulary) for ref in self.refs(step, part)]
+        drawn = [learnable(self.read(ref), self.processor, self.vocabulary) for ref in self.refs(step, part)]
         laid = self.lay_out(drawn)
         return [batch_of(batch, [one.ref for one in batch], self.processor) for batch in laid]
 
@@ -142,7 +142,7 @@ class PackedSteps:
 
     def checked(self, ref: SampleRef) -> Drawn:
         """As `read`. Raises: DataError naming the sample, too if it cannot be learned as it was meant."""
-        return checked(self.read(ref), self.processor, self.vocabulary, self.plan.pack.tokens)
+        return learnable(self.read(ref), self.processor, self.vocabulary, self.plan.pack.tokens)
 
     def lay_out(self, drawn: list[Drawn]) -> list[list[Drawn]]:
         """The samples of a pack as the one batch that they are, equal shapes side by side."""
@@ -186,8 +186,9 @@ class PackedSteps:
         try:
             return self.checked(ref)
         except DataError as error:
-            problem = str(error).removeprefix(f"{self.plan.name(ref)}: ")
-        said = f"{self.plan.name(ref)}: {problem}"
+            said, name = str(error), self.plan.name(ref)
+        if not said.startswith(name):
+            said = f"{name}: {said}"
         for other in self.plan.replacements(ref):
             try:
                 drawn = self.checked(other)
@@ -199,7 +200,7 @@ class PackedSteps:
         return None
 
 
-def checked(drawn: Drawn, processor: Processor, vocabulary: int | None, most_tokens: int | None = None) -> Drawn:
+def learnable(drawn: Drawn, processor: Processor, vocabulary: int | None, most_tokens: int | None = None) -> Drawn:
     """The same, if it can be learned as it was meant. Raises: DataError; see `lorgnette.data.check`."""
     check(
         drawn.rendered,

@@ -1,4 +1,4 @@
-"""The mixture keeps its shares at every moment; each epoch of a source is a shuffle that reads few row groups at once."""
+"""The mixture keeps its shares at every moment; an epoch of a source is a shuffle that reads few row groups."""
 
 import math
 from fractions import Fraction

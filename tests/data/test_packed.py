@@ -1,4 +1,4 @@
-"""The plan of packs: pure, every record once an epoch, no pack over its budgets, shares kept, the same wherever asked."""
+"""The plan of packs: pure, each record once an epoch, no pack over its budgets, the same wherever it is asked."""
 
 import json
 import pickle
