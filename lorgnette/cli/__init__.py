@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from lorgnette.cli.data import data
+from lorgnette.cli.eval import evaluation
 
 app = typer.Typer(
     help="Build vision-language models: join a vision encoder to a language model, train, measure and use the result.",
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 
 app.add_typer(data, name="data")
+app.add_typer(evaluation, name="eval")
 Model = Annotated[str, typer.Option("--model", help="Folder of a model (or of a run), or a hub id.")]
 
 
@@ -129,37 +131,6 @@ def _lines_typed() -> Iterator[str]:
             yield input(prompt)
         except EOFError:
             return
-
-
-@app.command(name="eval")
-def evaluate(
-    model: Model,
-    tasks: Annotated[str, typer.Option(help="Benchmarks, separated by commas.")] = "drawings",
-    blind: Annotated[bool, typer.Option("--blind", help="Ask each question with another sample's picture.")] = False,
-    limit: Annotated[int | None, typer.Option(help="Ask this many questions only, drawn by a fixed seed.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Questions answered together; changes no score.")] = 32,
-    folder: Annotated[Path | None, typer.Option(help="Store every answer here; an interrupted run goes on.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Measure a model on benchmarks: accuracy, with 95 % intervals, over all questions and by kind."""
-    from lorgnette.eval.report import print_results
-    from lorgnette.eval.runner import evaluate as run_task
-    from lorgnette.eval.tasks import task_named
-    from lorgnette.hub.load import load
-    from lorgnette.infer.answerer import ModelAnswerer
-
-    chosen = [task_named(name.strip()) for name in tasks.split(",")]
-    answerer = ModelAnswerer(*load(model), identity=model)
-    results = {
-        task.name: run_task(
-            task, answerer, blind=blind, limit=limit, batch_size=batch_size, folder=folder and folder / task.name
-        )
-        for task in chosen
-    }
-    if as_json:
-        print(json.dumps({name: result.summary() for name, result in results.items()}, ensure_ascii=False))
-    else:
-        print_results(results)
 
 
 @app.command(name="import")

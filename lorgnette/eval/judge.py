@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from lorgnette.eval.answerer import Answerer
 from lorgnette.eval.metrics.mathvista import extract
-from lorgnette.eval.results import Example
+from lorgnette.eval.results import Example, Result, ResultsFolder
+from lorgnette.eval.results import judge as score
 from lorgnette.sample import Sample, Text, Turn
 
 ASK = """\
@@ -37,3 +39,11 @@ def extracted(examples: Sequence[Example], judge: Answerer) -> list[Example]:
 
 def _request(example: Example) -> str:
     return ASK.format(question=example.question.replace("[image]", "").strip(), answer=example.answer.strip())
+
+
+def judged(result: Result, judge: Answerer, folder: str | Path | None = None) -> Result:
+    """The result with doubtful answers read by the judge, and scored anew; written to `folder`, if there is one."""
+    again = score(result.settings, extracted(result.examples, judge), result.refused)
+    if folder is not None:
+        ResultsFolder(folder).finish(again)
+    return again

@@ -1,9 +1,10 @@
-"""Results as a table for the terminal."""
+"""Results as a table for the terminal, and the mean of the four benchmarks by which the paper compares designs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -11,14 +12,56 @@ from lorgnette.eval.bootstrap import Estimate
 from lorgnette.eval.results import Result
 
 
-def print_results(results: Mapping[str, Result], console: Console | None = None) -> None:
-    """One table: a row per benchmark and kind of question, percent with its 95 % interval."""
+def mean_score(results: Sequence[Result]) -> Estimate:
+    """The mean of several scores, as the paper's ablations have it (section 3): accuracies, and CIDEr in per cent.
+
+    The benchmarks are independent, so that the distances to the ends of their intervals add in squares.
+    """
+    scores = [result.overall for result in results]
+    value = float(np.mean([score.value for score in scores]))
+    below, above = (
+        float(np.sqrt(np.sum(np.square(distances)))) / len(scores)
+        for distances in ([score.value - score.low for score in scores], [score.high - score.value for score in scores])
+    )
+    return Estimate(value, value - below, value + above, sum(score.count for score in scores))
+
+
+def means(results: Mapping[str, Result], groups: Mapping[str, Sequence[str]]) -> dict[str, Estimate]:
+    """The mean of each group of which every benchmark was asked."""
+    asked = {name.partition(":")[0]: result for name, result in results.items()}
+    return {
+        group: mean_score([asked[name] for name in names])
+        for group, names in groups.items()
+        if set(names) <= set(asked)
+    }
+
+
+def print_results(
+    results: Mapping[str, Result], console: Console | None = None, groups: Mapping[str, Sequence[str]] | None = None
+) -> None:
+    """One table: a row per benchmark and kind of question, percent with its 95 % interval, and means of groups.
+
+    Below it, what could not be asked, and what nobody but a server can score.
+    """
+    console = console or Console()
     table = Table("task", "kind", "score", "95 %", "questions")
     for name, result in results.items():
+        if result.settings["metric"] == "unscored":
+            table.add_row(name, "all", "-", "-", f"{result.count:,}", end_section=True)
+            continue
         for kind, scores in result.kinds.items():
             table.add_row(name, kind, *_cells(scores))
         table.add_row(name, "all", *_cells(result.overall), style="bold", end_section=True)
-    (console or Console()).print(table)
+    for group, mean in means(results, groups or {}).items():
+        table.add_row(f"mean of {group}", "", *_cells(mean), style="bold", end_section=True)
+    console.print(table)
+    for name, result in results.items():
+        for refusal in result.refused[:5]:
+            console.print(f"{name}: not asked, {refusal.name}: {refusal.reason}", highlight=False, markup=False)
+        if len(result.refused) > 5:
+            console.print(f"{name}: {len(result.refused) - 5:,} more were not asked; the summary names them")
+        if result.settings["metric"] == "unscored":
+            console.print(f"{name}: the answers of split {result.settings['split']} are secret; its server scores them")
 
 
 def _cells(scores: Estimate) -> tuple[str, str, str]:

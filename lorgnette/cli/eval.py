@@ -1,0 +1,182 @@
+"""`lorgnette eval`: measure a model on benchmarks, and what can be done with the results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from lorgnette.eval.benchmark import Asking
+    from lorgnette.eval.results import Result
+    from lorgnette.infer.answerer import ModelAnswerer
+
+evaluation = typer.Typer(help="Measure a model on benchmarks, and look at what was found.")
+
+
+@evaluation.callback(invoke_without_command=True)
+def evaluate(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Option(help="Folder of a model (or of a run), or a hub id.")] = None,
+    tasks: Annotated[str, typer.Option(help="Benchmarks, with commas; NAME:SPLIT for another split.")] = "drawings",
+    shots: Annotated[int, typer.Option(min=0, help="Solved examples before each question.")] = 0,
+    choose: Annotated[str, typer.Option(help="random, rices (by likeness) or text (without pictures).")] = "random",
+    pool: Annotated[int, typer.Option(min=1, help="Rows of the training split that shots are chosen from.")] = 2048,
+    form: Annotated[str | None, typer.Option(help="chat or base; base where there are shots, if not given.")] = None,
+    variant: Annotated[str, typer.Option(help="Whose wording: paper, lmms-eval or vlmevalkit.")] = "paper",
+    choices: Annotated[str, typer.Option(help="Multiple choice by generation or by likelihood.")] = "generation",
+    split: Annotated[
+        bool | None, typer.Option("--split/--no-split", help="Images in five crops (320 visual tokens) or one (64).")
+    ] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Where a benchmark is, as NAME=PATH or NAME/SPLIT=PATH; a hub id will do.")
+    ] = None,
+    incomplete: Annotated[bool, typer.Option("--incomplete", help="Accept data that lack rows.")] = False,
+    blind: Annotated[bool, typer.Option("--blind", help="Ask each question with another sample's picture.")] = False,
+    limit: Annotated[int | None, typer.Option(help="Ask this many questions only, drawn by the seed.")] = None,
+    seed: Annotated[int, typer.Option(help="Of shots, limits and blind pictures.")] = 0,
+    judge: Annotated[str | None, typer.Option(help="A model that reads answers in which the rules find none.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Questions answered together; changes no score.")] = 32,
+    folder: Annotated[Path | None, typer.Option(help="Store every answer here; an interrupted run goes on.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure a model on benchmarks: scores with 95 % intervals, over all questions and by kind."""
+    if context.invoked_subcommand is not None:
+        return
+    from lorgnette.errors import SettingsError
+    from lorgnette.eval.benchmark import Asking
+
+    if model is None:
+        raise SettingsError("say which model to measure, as --model FOLDER")
+    values = {"variant": variant, "form": form, "choose": choose, "choices": choices}
+    asking = Asking(
+        **_checked(values), shots=shots, pool=pool, seed=seed, data=_places(data or []), incomplete=incomplete
+    )
+    conditions = {"blind": blind, "limit": limit, "seed": seed, "batch_size": batch_size}
+    results = _run(tasks, asking, model, split, judge, folder, conditions)
+    _show(results, as_json)
+
+
+@evaluation.command(name="tasks")
+def list_tasks() -> None:
+    """List the benchmarks: what is asked, how it is scored, and which splits there are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from lorgnette.eval.tasks import BENCHMARKS
+
+    table = Table("task", "what is asked", "metric", "splits (rows)", "licence")
+    for benchmark in BENCHMARKS.values():
+        sizes = {name: f"{split.size:,}" if split.size else "?" for name, split in benchmark.splits.items()}
+        splits = ", ".join(f"{'*' * (name == benchmark.split)}{name} ({size})" for name, size in sizes.items())
+        table.add_row(benchmark.name, benchmark.about, benchmark.metric, splits, benchmark.licence)
+    Console().print(table)
+
+
+@evaluation.command()
+def training(
+    task: Annotated[str, typer.Argument(help="A benchmark, as NAME or NAME:SPLIT.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write it.")],
+    variant: Annotated[str, typer.Option(help="Whose wording: paper, lmms-eval or vlmevalkit.")] = "paper",
+    data: Annotated[list[str] | None, typer.Option(help="Where it is, as NAME=PATH or NAME/SPLIT=PATH.")] = None,
+    incomplete: Annotated[bool, typer.Option("--incomplete", help="Accept data that lack rows.")] = False,
+) -> None:
+    """Write a benchmark's training split as questions and answers that `{kind: instruct, path: FOLDER}` trains on."""
+    from lorgnette.eval.benchmark import Asking
+    from lorgnette.eval.training import write_training
+
+    values = _checked({"variant": variant})
+    written = write_training(task, folder, Asking(**values, data=_places(data or []), incomplete=incomplete))
+    typer.echo(f"Wrote {written.rows:,} rows to {folder}, and left out {sum(written.refused.values()):,}")
+    for reason, count in written.refused.items():
+        typer.echo(f"  {count:,}: {reason}")
+
+
+def _checked(values: dict[str, str | None]) -> dict[str, Any]:
+    """Options that are one word of a few. Raises: SettingsError with the words that there are."""
+    from typing import get_args
+
+    from lorgnette.errors import SettingsError
+    from lorgnette.eval.benchmark import VARIANTS
+    from lorgnette.eval.fewshot import Choose
+    from lorgnette.eval.wording import Form
+
+    words = {"variant": VARIANTS, "form": (*get_args(Form), None), "choose": get_args(Choose)}
+    words["choices"] = ("generation", "likelihood")
+    for name, value in values.items():
+        if value not in words[name]:
+            raise SettingsError(f"--{name} is {value!r}; use one of {', '.join(filter(None, words[name]))}")
+    return dict(values)
+
+
+def _places(data: list[str]) -> dict[str, str]:
+    """Raises: SettingsError for one that does not read NAME=PATH, or names no benchmark."""
+    from lorgnette.errors import SettingsError
+    from lorgnette.eval.tasks import benchmark_named
+
+    places = {}
+    for text in data:
+        name, equals, path = text.partition("=")
+        if not equals or not path:
+            raise SettingsError(f"--data {text}: write it as NAME=PATH, for example vqav2=data/vqav2")
+        benchmark_named(name.partition("/")[0])
+        places[name] = path
+    return places
+
+
+def _run(
+    tasks: str,
+    asking: Asking,
+    model: str,
+    split: bool | None,
+    judge: str | None,
+    folder: Path | None,
+    conditions: dict[str, Any],
+) -> dict[str, Result]:
+    """Each task's result, by name."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from lorgnette.eval.judge import judged
+    from lorgnette.eval.runner import evaluate as run_task
+    from lorgnette.eval.tasks import names_in, task_named
+
+    answerer = _open(model, split, conditions["batch_size"])
+    opened = {name: task_named(name, asking, answerer) for name in names_in(tasks)}
+    results = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as bar:
+        for name, task in opened.items():
+            shown = bar.add_task(name, total=None)
+            place = folder and folder / name.replace(":", "-")
+
+            def done(count: int, total: int, shown: Any = shown) -> None:
+                bar.update(shown, completed=count, total=total)
+
+            results[name] = run_task(task, answerer, folder=place, progress=done, **conditions)
+            if judge is not None and task.metric == "mathvista_accuracy":
+                results[name] = judged(results[name], _open(judge, None, conditions["batch_size"]), place)
+    return results
+
+
+def _open(model: str, split: bool | None, batch_size: int) -> ModelAnswerer:
+    from lorgnette.hub.load import load
+    from lorgnette.infer.answerer import ModelAnswerer
+
+    tokens = {None: "", True: ", images in five crops", False: ", images in one crop"}[split]
+    return ModelAnswerer(*load(model), identity=model + tokens, split=split, batch_size=batch_size)
+
+
+def _show(results: dict[str, Result], as_json: bool) -> None:
+    import dataclasses
+    import json
+
+    from lorgnette.eval.report import means, print_results
+    from lorgnette.eval.tasks import GROUPS
+
+    if not as_json:
+        print_results(results, groups=GROUPS)
+        return
+    summaries = {name: result.summary() for name, result in results.items()}
+    found = {f"mean of {group}": dataclasses.asdict(mean) for group, mean in means(results, GROUPS).items()}
+    print(json.dumps({**summaries, **found}, ensure_ascii=False))
