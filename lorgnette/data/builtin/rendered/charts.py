@@ -92,7 +92,9 @@ def _questions(lot: Lot, facts: Chart) -> list[Question]:
     for column in subject.columns:
         values = table.column(column)
         for row in subject.rows:
-            asked.append(Question("cell", (row, column), subject.cell.format(row=row, column=column), table.shown(values[row])))
+            asked.append(
+                Question("cell", (row, column), subject.cell.format(row=row, column=column), table.shown(values[row]))
+            )
         if len(subject.rows) > 1:
             asked += _ends(facts, column)
             asked += reckoned(table, column, lot.some(subject.rows, 2), f"for {column}")
@@ -105,7 +107,10 @@ def _questions(lot: Lot, facts: Chart) -> list[Question]:
 def _ends(facts: Chart, column: str) -> Iterator[Question]:
     """The row with the most, and that with the least, where there is one."""
     subject, values = facts.table.topic, facts.table.column(column)
-    for form, words, value in (("most", subject.top, max(values.values())), ("least", subject.bottom, min(values.values()))):
+    for form, words, value in (
+        ("most", subject.top, max(values.values())),
+        ("least", subject.bottom, min(values.values())),
+    ):
         names = [name for name in subject.rows if values[name] == value]
         if len(names) == 1:
             yield Question(form, (column,), words.format(column=column), names[0])

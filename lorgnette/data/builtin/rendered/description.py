@@ -51,7 +51,19 @@ def _row(lot: Lot) -> Row:
     return instruct(picture(lot, sheet.paper), [said], "description")
 
 
-MAKERS: tuple[Callable[[Lot], Sheet], ...] = (chart, chart, table, receipt, letter, form, note, resume, food_web, sign, sign)
+MAKERS: tuple[Callable[[Lot], Sheet], ...] = (
+    chart,
+    chart,
+    table,
+    receipt,
+    letter,
+    form,
+    note,
+    resume,
+    food_web,
+    sign,
+    sign,
+)
 
 
 def markdown(facts: Table) -> str:
@@ -78,7 +90,9 @@ def _chart(facts: Chart) -> Iterator[str]:
     if facts.kind == "lines":
         yield f"{many} It runs from {subject.columns[0]} to {subject.columns[-1]}."
         for row, values in zip(subject.rows, facts.table.cells, strict=True):
-            numbers = listed([f"{facts.table.shown(value)} ({name})" for name, value in zip(subject.columns, values, strict=True)])
+            numbers = listed(
+                [f"{facts.table.shown(value)} ({name})" for name, value in zip(subject.columns, values, strict=True)]
+            )
             yield f"The numbers of {row} are {numbers}."
         return
     yield many
@@ -131,8 +145,12 @@ def _note(facts: Note) -> Iterator[str]:
 def _resume(facts: Resume) -> Iterator[str]:
     now, school = facts.experience[0], facts.education[0]
     yield f"This is the resume of {facts.name} from {facts.town}, {facts.job.lower()} at {now.company} since {now.since}."
-    yield f"The last degree is a {school.degree} in {school.subject} from {school.school} in {school.year}."
-    yield f"Languages are {listed(facts.languages)}." if len(facts.languages) > 1 else f"The language is {facts.languages[0]}."
+    yield f"The last degree is {'an' if school.degree.startswith('M') else 'a'} {school.degree} in {school.subject} from {school.school} in {school.year}."
+    yield (
+        f"Languages are {listed(facts.languages)}."
+        if len(facts.languages) > 1
+        else f"The language is {facts.languages[0]}."
+    )
     yield f"Skills are {listed(facts.skills)}."
 
 
@@ -140,7 +158,7 @@ def _web(facts: Web) -> Iterator[str]:
     yield f"This diagram shows who eats whom in the {facts.place}."
     for name in facts.names:
         if foods := facts.foods(name):
-            yield f"The {name} eats {listed(sorted(foods))}."
+            yield f"The {name} eats the {listed(sorted(foods))}."
 
 
 TELLERS: dict[type, Callable[..., Iterator[str]]] = {

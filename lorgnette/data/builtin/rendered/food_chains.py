@@ -116,7 +116,9 @@ def _questions(lot: Lot, facts: Web) -> list[Question]:
             asked.append(Question("only food", (name,), text, _list(foods)))
     for food, eater in facts.arrows:
         read = f"An arrow leads from {food} to {eater}, so the {eater} eats {food}."
-        text = f"If the {eater} died out here, what would first happen to the amount of {food}: would it grow or shrink?"
+        text = (
+            f"If the {eater} died out here, what would first happen to the amount of {food}: would it grow or shrink?"
+        )
         steps = f"{read} Without the {eater}, {food} has one eater fewer."
         asked.append(Question("fewer eaters", (eater, food), text, "It would grow", steps, also=("grow",)))
         if facts.foods(eater) == (food,):

@@ -65,7 +65,9 @@ def _placed(lot: Lot, levels: dict[int, list[str]], wide: int, size: int, upward
         shuffled = lot.some(names, len(names))
         for place, name in enumerate(shuffled):
             free = broadest - len(names)
-            along = place + lot.between(0, 2 * free) / 2 if place == 0 else along + 1 + lot.between(0, 1) * (free > 0) / 4
+            along = (
+                place + lot.between(0, 2 * free) / 2 if place == 0 else along + 1 + lot.between(0, 1) * (free > 0) / 4
+            )
             if upwards:
                 x, y = round(along * (wide + 34)), (top - level) * (tall + 58)
             else:

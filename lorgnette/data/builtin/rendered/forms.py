@@ -16,9 +16,15 @@ TITLES = {
     "Parcel Claim": ("post", ("Sender", "Town", "Parcel number", "Contents", "Pieces", "Posted on", "Telephone")),
     "Library Card": ("library", ("Name", "Card number", "Address", "Telephone", "Valid until", "Languages")),
     "Visitor Record": ("office", ("Visitor", "Company", "Visits", "Date", "Arrived at", "Left at", "Badge")),
-    "Repair Order": ("workshop", ("Customer", "Order number", "Article", "Pieces", "Received on", "Ready on", "Telephone")),
+    "Repair Order": (
+        "workshop",
+        ("Customer", "Order number", "Article", "Pieces", "Received on", "Ready on", "Telephone"),
+    ),
     "Course Registration": ("school", ("Student", "Course", "Starts on", "Room", "Teacher", "Fee paid on")),
-    "Purchase Order": ("company", ("Ordered by", "Supplier", "Order number", "Article", "Pieces", "Deliver to", "Date")),
+    "Purchase Order": (
+        "company",
+        ("Ordered by", "Supplier", "Order number", "Article", "Pieces", "Deliver to", "Date"),
+    ),
     "Travel Request": ("office", ("Name", "Job", "From", "To", "Leaves on", "Returns on", "Approved by")),
     "Test Record": ("workshop", ("Tested by", "Article", "Serial number", "Date", "Weight in grams", "Room")),
     "Delivery Note": ("company", ("Supplier", "Received by", "Order number", "Article", "Pieces", "Date", "Gate")),
@@ -70,11 +76,9 @@ def _other_face(lot: Lot, look: Style) -> Writing:
 
 
 def value(lot: Lot, label: str) -> str:
-    """Something to fill in behind a label."""
+    """Something to fill in behind a label, but for days: those of a form follow one another."""
     if label in NAMES:
         return person(lot)
-    if label in DAYS:
-        return str(day(lot))
     if label in TOWNS:
         return town(lot)
     if label in CODES:
@@ -107,7 +111,8 @@ def _facts(lot: Lot) -> Form:
     place, labels = TITLES[title]
     kept = [label for label in labels if label == labels[0] or lot.chance(85)]
     ticks = tuple((label, lot.chance(45)) for label in lot.some(TICKS[place], lot.between(2, 4)))
-    fields = tuple((label, value(lot, label)) for label in kept)
+    days = iter(sorted((day(lot) for _ in DAYS), key=lambda one: one.iso))
+    fields = tuple((label, str(next(days)) if label in DAYS else value(lot, label)) for label in kept)
     return Form(company(lot), title, code(lot), fields, ticks if lot.chance(70) else ())
 
 

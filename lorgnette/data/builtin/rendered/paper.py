@@ -45,7 +45,9 @@ class Paper:
         """Write without grey edges from now on: for sheets that are stored in black and white."""
         self.pen.fontmode = "1"
 
-    def put(self, x: int, base: int, text: str, writing: Writing, *, side: Side = "left", ink: Ink | None = None) -> None:
+    def put(
+        self, x: int, base: int, text: str, writing: Writing, *, side: Side = "left", ink: Ink | None = None
+    ) -> None:
         """Write at a place, without noting it in the text. `x` is the text's left end, middle or right end."""
         length = writing.length(text)
         left = x - {"left": 0, "middle": length // 2, "right": length}[side]

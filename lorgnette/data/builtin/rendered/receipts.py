@@ -15,7 +15,13 @@ from lorgnette.data.builtin.rendered.words import priced
 SIGNS = ("", "$", "$")
 TOTALS = ("TOTAL", "Total", "Total due", "AMOUNT DUE", "Grand total")
 TAXES = (0, 5, 7, 8, 10, 19, 20)
-THANKS = ("Thank you for your visit", "Thank you!", "Please come again", "Goods may be returned in 14 days", "Have a nice day")
+THANKS = (
+    "Thank you for your visit",
+    "Thank you!",
+    "Please come again",
+    "Goods may be returned in 14 days",
+    "Have a nice day",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +182,9 @@ def _questions(facts: Receipt) -> list[Question]:
         asked.append(Question("price", (item.name,), text, amount(item.sum)))
         if item.count > 1:
             asked.append(Question("count", (item.name,), f'How many times was "{item.name}" bought?', str(item.count)))
-            asked.append(Question("each", (item.name,), f'What is the price of a single "{item.name}"?', amount(item.price)))
+            asked.append(
+                Question("each", (item.name,), f'What is the price of a single "{item.name}"?', amount(item.price))
+            )
     sums = sorted(item.sum for item in facts.items)
     dearest = max(facts.items, key=lambda item: item.sum)
     if sums[-1] > sums[-2]:

@@ -45,7 +45,9 @@ def about_sheet(lot: Lot, sheet: Sheet, source: str, most: int = 4, *, steps: in
     """A row of two to `most` questions about a sheet. steps: per cent of rows that surely have one to be worked out."""
     harder = [question for question in sheet.questions if question.steps] if lot.chance(steps) else []
     asked = choose(lot, harder, 1)
-    asked += choose(lot, [question for question in sheet.questions if question not in asked], lot.between(2, most) - len(asked))
+    asked += choose(
+        lot, [question for question in sheet.questions if question not in asked], lot.between(2, most) - len(asked)
+    )
     return instruct(picture(lot, sheet.paper), [said(lot, question) for question in asked], source)
 
 

@@ -10,9 +10,28 @@ from lorgnette.data.builtin.rendered.street import DARK, FACES, PAIRS, WALLS, WO
 from lorgnette.data.builtin.rendered.texts import ADJECTIVES
 from lorgnette.data.builtin.rendered.words import THINGS, priced
 
-FRUITS = ("Plum", "Cherry", "Apricot", "Quince", "Orange", "Apple", "Pear", "Blackberry", "Tomato", "Onion", "Pepper", "Fig")
+FRUITS = (
+    "Plum",
+    "Cherry",
+    "Apricot",
+    "Quince",
+    "Orange",
+    "Apple",
+    "Pear",
+    "Blackberry",
+    "Tomato",
+    "Onion",
+    "Pepper",
+    "Fig",
+)
 MADE = ("Jam", "Chutney", "Jelly", "Relish", "Syrup", "Butter")
-FILLINGS: tuple[tuple[int, int, int], ...] = ((150, 30, 50), (200, 120, 40), (120, 60, 110), (90, 120, 50), (180, 60, 30))
+FILLINGS: tuple[tuple[int, int, int], ...] = (
+    (150, 30, 50),
+    (200, 120, 40),
+    (120, 60, 110),
+    (90, 120, 50),
+    (180, 60, 30),
+)
 TOPS: tuple[tuple[int, int, int], ...] = ((178, 148, 120), (150, 160, 150), (196, 184, 160))
 
 
@@ -26,7 +45,11 @@ def jar(lot: Lot) -> Sheet:
     }
     face = lot.one(("slab", "serif", "garamond", "poster"))
     small = Print("roboto", 14)
-    lines = [(facts["maker"], small), (facts["what"], Print(face, lot.between(22, 27), bold=True)), (facts["weight"], small)]
+    lines = [
+        (facts["maker"], small),
+        (facts["what"], Print(face, lot.between(22, 27), bold=True)),
+        (facts["weight"], small),
+    ]
     label = plate([*lines, (f"Best before {facts['until']}", small)], *lot.one(PAIRS), pad=16)
     wide, tall = label.width + 36, label.height + 100
     width, height = wide + lot.between(60, 140), tall + 96
@@ -79,7 +102,9 @@ def _title(lot: Lot) -> str:
     """Four words, such as "The Quiet Ladders of ..." without an end."""
     thing, other = lot.some(THINGS, 2)
     adjective = lot.one(ADJECTIVES).capitalize()
-    pattern = lot.one(("The {0} {1} Return", "My {0} {1} Today", "Seven {0} {1} Waiting", "No {0} {1} Here", "{1} and {0} {2}"))
+    pattern = lot.one(
+        ("The {0} {1} Return", "My {0} {1} Today", "Seven {0} {1} Waiting", "No {0} {1} Here", "{1} and {0} {2}")
+    )
     return pattern.format(adjective, thing.capitalize(), other.capitalize())
 
 
@@ -92,7 +117,9 @@ def prices(lot: Lot) -> Sheet:
     writing = Print(lot.one(("marker", "slab", "poster", "roboto")), lot.between(19, 23))
     ground, ink = lot.one((*PAIRS[:3], ((40, 44, 48), (240, 240, 230)), ((40, 44, 48), (240, 240, 230))))
     heading = f"{owner}'s stall"
-    wide = max(writing.length(heading), max(writing.length(name) for name in facts) + writing.length("$00.00") + 30) + 44
+    wide = (
+        max(writing.length(heading), max(writing.length(name) for name in facts) + writing.length("$00.00") + 30) + 44
+    )
     board = Paper(wide, 500, margin=22, ground=ground)
     board.ink = ink
     board.line(heading, writing, side="middle", leading=1.8)

@@ -83,13 +83,19 @@ def road(lot: Lot) -> Sheet:
         asked.append(Question("far", (name,), f"How far is it to {name}?", f"{length} km", also=(str(length),)))
     nearest = min(facts, key=lambda name: facts[name][1])
     asked.append(Question("nearest", (), "Which town on the sign is nearest?", nearest))
-    asked.append(Question("farthest", (), "Which town on the sign is farthest away?", max(facts, key=lambda name: facts[name][1])))
+    asked.append(
+        Question(
+            "farthest", (), "Which town on the sign is farthest away?", max(facts, key=lambda name: facts[name][1])
+        )
+    )
     return Sheet("road sign", facts, paper, tuple(asked))
 
 
 def van(lot: Lot) -> Sheet:
     """A van of a firm."""
-    number = lot.draw(lambda: "".join(lot.one("ABCDEFGHKLMNPRSTUVWXYZ") for _ in range(3)) + f" {lot.between(100, 999)}")
+    number = lot.draw(
+        lambda: "".join(lot.one("ABCDEFGHKLMNPRSTUVWXYZ") for _ in range(3)) + f" {lot.between(100, 999)}"
+    )
     facts = {"company": company(lot), "phone": telephone(lot), "plate": number}
     writing = Print(lot.one(FACES), lot.between(21, 27), bold=True)
     small, tag = Print("roboto", 18), Print("sans", 14, bold=True)
@@ -100,7 +106,10 @@ def van(lot: Lot) -> Sheet:
     right, nose = left + length, left + length + 78
     cab = [(right, top + 20), (right + 42, top + 20), (nose, top + 80), (nose, bottom), (right, bottom)]
     paper.pen.polygon(cab, fill=ground, outline=DARK)
-    paper.pen.polygon([(right + 10, top + 30), (right + 38, top + 30), (nose - 12, top + 76), (right + 10, top + 76)], fill=(206, 226, 234))
+    paper.pen.polygon(
+        [(right + 10, top + 30), (right + 38, top + 30), (nose - 12, top + 76), (right + 10, top + 76)],
+        fill=(206, 226, 234),
+    )
     paper.pen.rectangle((left, top, right, bottom), fill=ground, outline=DARK, width=2)
     for x in (left + 60, right + 10):
         paper.pen.ellipse((x - 28, bottom - 26, x + 28, bottom + 30), fill=DARK)
@@ -149,5 +158,13 @@ def departures(lot: Lot) -> Sheet:
     ]
     for name, (time, track) in facts.items():
         asked.append(Question("time", (name,), f"At what time does the train to {name} leave?", time))
-        asked.append(Question("track", (name,), f"From which platform does the train to {name} leave?", track, also=(f"Platform {track}",)))
+        asked.append(
+            Question(
+                "track",
+                (name,),
+                f"From which platform does the train to {name} leave?",
+                track,
+                also=(f"Platform {track}",),
+            )
+        )
     return Sheet("departures", facts, paper, tuple(asked))

@@ -5,8 +5,21 @@ from __future__ import annotations
 from lorgnette.data.builtin.rendered.fonts import Print
 from lorgnette.data.builtin.rendered.lot import Lot
 from lorgnette.data.builtin.rendered.paper import Paper, Question, Sheet
-from lorgnette.data.builtin.rendered.people import day, money, person, shop, street as street_of, town
-from lorgnette.data.builtin.rendered.street import DARK, FACES, PAIRS, WOOD, beside, framed, hang, plate, posts, street, wall
+from lorgnette.data.builtin.rendered.people import day, money, person, shop, town
+from lorgnette.data.builtin.rendered.people import street as street_of
+from lorgnette.data.builtin.rendered.street import (
+    DARK,
+    FACES,
+    PAIRS,
+    WOOD,
+    beside,
+    framed,
+    hang,
+    plate,
+    posts,
+    street,
+    wall,
+)
 from lorgnette.data.builtin.rendered.words import JOBS, THINGS, WEEKDAYS
 
 RULES = (
@@ -25,8 +38,31 @@ RULES = (
     ("{place} closed", "until {weekday}"),
     ("Quiet, please", "{place} in use"),
 )
-PLACES = ("gate", "garden", "harbour", "hall", "kitchen", "library", "office", "bridge", "stairs", "station", "tower", "yard")
-EVENTS = ("Concert", "Lecture", "Flea Market", "Puppet Show", "Dance", "Quiz Night", "Film Night", "Plant Sale", "Choir Evening")
+PLACES = (
+    "gate",
+    "garden",
+    "harbour",
+    "hall",
+    "kitchen",
+    "library",
+    "office",
+    "bridge",
+    "stairs",
+    "station",
+    "tower",
+    "yard",
+)
+EVENTS = (
+    "Concert",
+    "Lecture",
+    "Flea Market",
+    "Puppet Show",
+    "Dance",
+    "Quiz Night",
+    "Film Night",
+    "Plant Sale",
+    "Choir Evening",
+)
 SEASONS = ("Spring", "Summer", "Autumn", "Winter", "Open Air", "Family", "Grand", "Midnight", "Village")
 ROOMS = ("Town Hall", "School Hall", "Library", "Old Mill", "Station", "Boat House", "Market Hall")
 
@@ -75,7 +111,10 @@ def hours(lot: Lot) -> Sheet:
     first = lot.between(0, 3)
     days = WEEKDAYS[first : first + lot.between(3, 4)]
     closed = lot.one(days[1:])
-    facts = {day: "closed" if day == closed else f"{lot.between(7, 11)}:00 - {lot.between(14, 20)}:{lot.one(('00', '30'))}" for day in days}
+    facts = {
+        day: "closed" if day == closed else f"{lot.between(7, 11)}:00 - {lot.between(14, 20)}:{lot.one(('00', '30'))}"
+        for day in days
+    }
     face, size = lot.one(("roboto", "sans", "slab", "times")), lot.between(16, 20)
     plain, bold = Print(face, size), Print(face, round(size * 1.25), bold=True)
     times = max(map(plain.length, facts.values()))
@@ -126,7 +165,9 @@ def poster(lot: Lot) -> Sheet:
         Question("place", (), "Where does it take place?", facts["place"]),
         Question("day", (), "On which date does it take place?", facts["day"]),
         Question("time", (), "At what time does it start?", facts["time"]),
-        Question("price", (), "What does it cost to get in?", "It is free" if facts["price"] == "free" else facts["price"]),
+        Question(
+            "price", (), "What does it cost to get in?", "It is free" if facts["price"] == "free" else facts["price"]
+        ),
     )
     return Sheet("poster", facts, paper, asked)
 
@@ -135,7 +176,11 @@ def door(lot: Lot) -> Sheet:
     """A plate beside a door."""
     facts = {"name": person(lot), "job": lot.one(JOBS).capitalize(), "room": str(lot.between(1, 399))}
     face, size = lot.one(("serif", "times", "garamond", "roboto")), lot.between(20, 26)
-    lines = [(facts["name"], Print(face, size, bold=True)), (facts["job"], Print(face, size - 3)), (f"Room {facts['room']}", Print(face, size - 4))]
+    lines = [
+        (facts["name"], Print(face, size, bold=True)),
+        (facts["job"], Print(face, size - 3)),
+        (f"Room {facts['room']}", Print(face, size - 4)),
+    ]
     sign = plate(lines, *lot.one(PAIRS))
     width, height, box = beside(lot, sign, below=110)
     paper = wall(lot, width + 150, height)

@@ -48,7 +48,11 @@ def _hours(facts: Mapping[str, str]) -> Iterator[str]:
     days = {day: time for day, time in facts.items() if day != "shop"}
     yield f"This sign shows the opening hours of {facts['shop']}."
     for day, time in days.items():
-        yield f"On {day} it is closed." if time == "closed" else f"On {day} it is open from {time.replace(' - ', ' to ')}."
+        yield (
+            f"On {day} it is closed."
+            if time == "closed"
+            else f"On {day} it is open from {time.replace(' - ', ' to ')}."
+        )
 
 
 def _prices(facts: Mapping[str, str]) -> Iterator[str]:

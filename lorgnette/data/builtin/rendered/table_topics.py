@@ -12,7 +12,20 @@ from lorgnette.data.builtin.rendered.words import MONTHS, WEEKDAYS, priced
 MUSEUMS = ("Art", "Bell", "Bread", "Clock", "Coin", "Doll", "Glass", "Map", "Puppet", "Railway", "Ship", "Stamp")
 CLUBS = ("Choir", "Chess Club", "Rowing Club", "Book Club", "Garden Club", "Ski Club", "Drama Group", "Brass Band")
 TEAMS = ("Badgers", "Bears", "Cranes", "Eagles", "Falcons", "Foxes", "Hawks", "Lynxes", "Otters", "Owls", "Wolves")
-CROPS = ("Apples", "Barley", "Beans", "Cabbage", "Carrots", "Hay", "Maize", "Oats", "Onions", "Pears", "Potatoes", "Wheat")
+CROPS = (
+    "Apples",
+    "Barley",
+    "Beans",
+    "Cabbage",
+    "Carrots",
+    "Hay",
+    "Maize",
+    "Oats",
+    "Onions",
+    "Pears",
+    "Potatoes",
+    "Wheat",
+)
 SIZES = ("Small", "Medium", "Large", "Extra large")
 PARTS_OF_A_HOUSE = ("Attic", "Cellar", "Garage", "Hall", "Kitchen", "Laundry", "Library", "Workshop")
 

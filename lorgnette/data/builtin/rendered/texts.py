@@ -77,7 +77,7 @@ return the {adjective} {things}
 ask the {job} about the {things}
 meet {surname} at {hour} o'clock
 write to {town}
-paint the {adjective} {things}
+paint the {things} in the hall of {town}
 count the {things} again
 book {few} seats for {weekday}
 water the plants
@@ -128,7 +128,9 @@ def filled(lot: Lot, pattern: str) -> str:
         "hour": lot.one(("eight", "nine", "ten", "eleven")),
         "things": lot.one(THINGS),
         "adjective": lot.one(ADJECTIVES),
-        "cold": lot.one(("cold", "dark", "grey", "quiet", "slow", "white", "wet", "young", "old", "strange", "wild", "tired")),
+        "cold": lot.one(
+            ("cold", "dark", "grey", "quiet", "slow", "white", "wet", "young", "old", "strange", "wild", "tired")
+        ),
         "job": job,
         "other": other,
     }

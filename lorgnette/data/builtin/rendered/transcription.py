@@ -8,7 +8,18 @@ from lorgnette.data.builtin.rendered.fonts import FACES, Print
 from lorgnette.data.builtin.rendered.letters import PAD, PENS, note, story
 from lorgnette.data.builtin.rendered.lot import Lot
 from lorgnette.data.builtin.rendered.paper import Paper, Sheet, Writing
-from lorgnette.data.builtin.rendered.people import address, code, company, day, email, money, person, street, telephone, town
+from lorgnette.data.builtin.rendered.people import (
+    address,
+    code,
+    company,
+    day,
+    email,
+    money,
+    person,
+    street,
+    telephone,
+    town,
+)
 from lorgnette.data.builtin.rendered.rows import Row, instruct, picture, rows
 from lorgnette.data.builtin.rendered.street import PAIRS
 from lorgnette.data.builtin.rendered.style import hand
@@ -61,14 +72,18 @@ def scrap(lot: Lot) -> Sheet:
     """A word or a few: a name, a place, a date, a number."""
     text = lot.one(SCRAPS)(lot)
     by_hand = lot.chance(50)
-    writing: Writing = hand(lot, lot.between(20, 34)) if by_hand else Print(lot.one(PRINTED), lot.between(16, 34), lot.chance(40))
+    writing: Writing = (
+        hand(lot, lot.between(20, 34)) if by_hand else Print(lot.one(PRINTED), lot.between(16, 34), lot.chance(40))
+    )
     return _card(lot, "scrap", text, writing, writing.length(text) + 20)
 
 
 def line(lot: Lot) -> Sheet:
     """A sentence or two, on coloured paper."""
     text = paragraph(lot, lot.one((BUSINESS, STORY)), lot.between(1, 2))
-    writing: Writing = hand(lot, lot.between(18, 24)) if lot.chance(60) else Print(lot.one(PRINTED), lot.between(15, 20))
+    writing: Writing = (
+        hand(lot, lot.between(18, 24)) if lot.chance(60) else Print(lot.one(PRINTED), lot.between(15, 20))
+    )
     return _card(lot, "line", text, writing, lot.between(320, 560))
 
 
