@@ -39,9 +39,9 @@ def run(
         return
     daft = _daft(ray)
     many = min(len(tasks), workers or _cores(ray))
-    work = daft.udf(
-        return_dtype=daft.DataType.binary(), batch_size=1, concurrency=many, use_process=many > 1 or ray is not None
-    )(Work)
+    # One worker is this process itself: it starts at once, and Daft's own pool of one aborts now and then at exit.
+    pool = {"concurrency": many, "use_process": True} if many > 1 or ray is not None else {"use_process": False}
+    work = daft.udf(return_dtype=daft.DataType.binary(), batch_size=1, **pool)(Work)
     table = daft.from_pydict({"number": list(range(len(tasks))), "task": [pickle.dumps(task) for task in tasks]})
     if ray is not None:
         table = table.into_partitions(many)
