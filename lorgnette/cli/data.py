@@ -46,6 +46,29 @@ def inspect(
 
 
 @data.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="Recipe by name or path, or a run's folder.")],
+    override: Annotated[list[str] | None, typer.Argument(help="Settings to change, as stages.0.lr=1e-4.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Stage to list, by name; the first by default.")] = None,
+    steps: Annotated[str, typer.Option(help="Steps of it, as FIRST:END; the end is not included.")] = "0:10",
+    names: Annotated[bool, typer.Option(help="Name every sample, not the digests alone.")] = True,
+    verify: Annotated[Path | None, typer.Option(help="Folder of a run: did it train on what is planned?")] = None,
+) -> None:
+    """List which samples each step trains on, with digests; or check what a run really trained on."""
+    from rich.console import Console
+
+    from lorgnette.cli import plan as plans
+    from lorgnette.cli.inspect import processor_of_run, range_of, stage_number
+
+    run, processor = processor_of_run(recipe, override or [])
+    if verify is not None:
+        plans.verify(Console(), run, processor, verify)
+        return
+    number = stage_number(run, stage)
+    plans.list_steps(Console(), plans.steps_of(run, processor, number), *range_of(steps, run.stages[number]), names)
+
+
+@data.command()
 def builtin(
     folder: Annotated[Path | None, typer.Argument(help="Where to write it; without one, the parts are listed.")] = None,
     scale: Annotated[float, typer.Option(help="How many times the rows to train on; 1 is what the package has.")] = 1,
@@ -78,3 +101,22 @@ def fetch(
     from lorgnette.cli.fetch import fetch_material
 
     fetch_material(Console(), name, folder)
+
+
+@data.command()
+def prepare(
+    recipe: Annotated[str, typer.Argument(help="Recipe by name or path, or a run's folder; with --kind, a path.")],
+    override: Annotated[list[str] | None, typer.Argument(help="Settings to change, as stages.0.lr=1e-4.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Prepare a source by itself: pairs, interleaved, ...")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="With --kind: folder of a tokenizer or a model.")] = None,
+    ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster to run on.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one for each core by default.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Do all again, as after a change in a filter.")] = False,
+) -> None:
+    """Read sources once: count tokens and pixels, hash images, refuse what cannot be used and say why. Resumable."""
+    from rich.console import Console
+
+    from lorgnette.cli.prepare import Wanted, prepare_all
+
+    wanted = Wanted(recipe, tuple(override or ()), kind, tokenizer)
+    prepare_all(Console(), wanted, ray=ray, workers=workers, fresh=fresh)

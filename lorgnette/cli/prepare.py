@@ -1,0 +1,76 @@
+"""What `lorgnette data prepare` does: the sources of a recipe, or one by itself, each with a table of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from lorgnette.cli.inspect import processor_of_run, processor_of_source
+from lorgnette.data.config import PreparedConfig
+from lorgnette.data.inspect import source_config
+from lorgnette.data.prepare import Prepared, prepare
+from lorgnette.errors import SettingsError
+from lorgnette.inputs.processor import Processor
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for on the command line."""
+
+    target: str
+    """A recipe or a run's folder; with `kind`, the path of a source."""
+    overrides: tuple[str, ...] = ()
+    kind: str | None = None
+    tokenizer: str | None = None
+
+    def sources(self) -> tuple[list[PreparedConfig], Processor]:
+        """The sources to prepare, each once. Raises: SettingsError if there are none."""
+        if self.kind is not None:
+            configs: list[object] = [source_config(self.kind, self.target, list(self.overrides))]
+            processor = processor_of_source(self.tokenizer)
+        else:
+            run, processor = processor_of_run(self.target, list(self.overrides))
+            configs = [config for stage in run.stages for config in stage.sources]
+        found = list(_distinct(configs))
+        if not found:
+            what = f"kind {self.kind}" if self.kind else f"recipe {self.target}"
+            raise SettingsError(f"{what}: has no source that is read from files, so there is nothing to prepare")
+        return found, processor
+
+
+def _distinct(configs: list[object]) -> Iterator[PreparedConfig]:
+    seen = set[str]()
+    for config in configs:
+        if isinstance(config, PreparedConfig):
+            key = config.model_copy(update={"weight": 1.0, "name": None}).digest()
+            if key not in seen:
+                seen.add(key)
+                yield config
+
+
+def prepare_all(console: Console, wanted: Wanted, *, ray: str | None, workers: int | None, fresh: bool) -> None:
+    """Prepare every source asked for, and say what was read, kept and refused."""
+    sources, processor = wanted.sources()
+    for config in sources:
+        show(console, prepare(config, processor, console=console, ray=ray, workers=workers, fresh=fresh))
+
+
+def show(console: Console, prepared: Prepared) -> None:
+    """The counts of one source, which add up."""
+    facts = prepared.facts
+    table = Table(title=prepared.config.title, title_justify="left", show_edge=False)
+    table.add_column("rows")
+    table.add_column("", justify="right")
+    table.add_row("read", f"{facts['rows']:,}", end_section=True)
+    for reason, count in facts["reasons"].items():
+        table.add_row(f"refused: {reason}", f"{count:,}")
+    table.add_row("kept", f"{facts['kept']:,}", end_section=True)
+    for name in ("images", "tokens", "learned"):
+        table.add_row({"learned": "learned tokens", "tokens": "tokens of text"}.get(name, name), f"{facts[name]:,}")
+    console.print(table)
+    files = ["index.parquet", "ledger.jsonl"] + (["contamination.html"] if prepared.config.decontaminate else [])
+    where = f"{prepared.folder}: {', '.join(files)}"
+    console.print(where, highlight=False, markup=False, soft_wrap=True)
