@@ -41,7 +41,7 @@ class Told:
 
 def make_articles(split: str, count: int, seed: int) -> Iterator[Row]:
     """Article after article; kinds, and the drawings that come first, take turns."""
-    players = cast(split, seed)
+    players = cast(split, seed, "articles")
     for number in range(count):
         rng = random.Random(f"articles {seed} {split} {number}")
         yield Told(tuple(_KINDS[number % len(_KINDS)](players, rng, number))).row(players)

@@ -79,7 +79,7 @@ def _ways(answer: str, kind: str) -> list[str]:
 
 def _yes_no(split: str, seed: int, turn: int, rng: random.Random) -> tuple[Any, list[str], str, str]:
     """Whether a thing is there, or has a colour, or stands where it is asked about; yes and no take turns."""
-    players, yes = cast(split, seed), turn % 2 == 0
+    players, yes = cast(split, seed, "scene_vqa"), turn % 2 == 0
     while True:
         play = players.led(rng, turn // 2, 2, 4)
         related = [one for one in named_questions.places(play) if one.kind == "related"]
@@ -96,14 +96,14 @@ def _yes_no(split: str, seed: int, turn: int, rng: random.Random) -> tuple[Any, 
 
 def _number(split: str, seed: int, turn: int, rng: random.Random) -> tuple[Any, list[str], str, str]:
     if turn % 3 == 2:
-        play, name, often = named_questions.crowd(cast(split, seed), rng, turn // 3)
+        play, name, often = named_questions.crowd(cast(split, seed, "scene_vqa"), rng, turn // 3)
         return _asked(play, named_questions.how_many(name, often), rng)
     return _of_form(COUNTED[turn % 3], split, seed, turn // 3, rng)
 
 
 def _other(split: str, seed: int, turn: int, rng: random.Random) -> tuple[Any, list[str], str, str]:
     if turn % 2:
-        play = cast(split, seed).led(rng, turn // 2, 2, 4)
+        play = cast(split, seed, "scene_vqa").led(rng, turn // 2, 2, 4)
         seen = [*named_questions.whats(play), *named_questions.colours(play)]
         kind = rng.choice(sorted({one.kind for one in seen}))
         return _asked(play, rng.choice([one for one in seen if one.kind == kind]), rng)
@@ -175,7 +175,7 @@ def make_scene_captions(split: str, count: int, seed: int) -> Iterator[Row]:
     """The role of COCO captions: scenes of one to four things, each with several references."""
     for number in range(count):
         rng = random.Random(f"scene_captions {seed} {split} {number}")
-        play = cast(split, seed).led(rng, number, 1, 4)
+        play = cast(split, seed, "scene_captions").led(rng, number, 1, 4)
         yield {
             "image_id": _id("scene_captions", split, number),
             "image": cell(play.draw()),

@@ -55,11 +55,11 @@ def origin(made_of: Iterator[Drawing] | Sequence[Drawing]) -> list[str]:
 
 
 class Cast:
-    """The labelled drawings of a split, shuffled by the seed alone."""
+    """The labelled drawings of a split, shuffled by the seed and the name of a task alone."""
 
-    def __init__(self, split: str, seed: int) -> None:
+    def __init__(self, split: str, seed: int, task: str) -> None:
         self.drawings = table = drawings(split)
-        rng = random.Random(f"cast {seed} {split}")
+        rng = random.Random(f"cast {task} {seed} {split}")
         every = [index for index in labelled(table) if table[index].whole]
         plain = [index for index in every if family(table[index]) not in RARE]
         rare = [index for index in every if family(table[index]) in RARE]
@@ -108,6 +108,7 @@ class Cast:
         return self.play(rng, rng.sample(indices, len(indices)))
 
 
-@lru_cache(maxsize=8)
-def cast(split: str, seed: int) -> Cast:
-    return Cast(split, seed)
+@lru_cache(maxsize=32)
+def cast(split: str, seed: int, task: str) -> Cast:
+    """The cast of a task: each task starts with other drawings."""
+    return Cast(split, seed, task)

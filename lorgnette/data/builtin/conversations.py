@@ -44,7 +44,7 @@ class Talk:
 
 def make_conversations(split: str, count: int, seed: int) -> Iterator[Row]:
     """Conversation after conversation; kinds, and the drawings that come first, take turns."""
-    players = cast(split, seed)
+    players = cast(split, seed, "conversations")
     for number in range(count):
         talk = Talk(random.Random(f"conversations {seed} {split} {number}"))
         _KINDS[number % len(_KINDS)](players, talk, number)

@@ -38,7 +38,7 @@ def make_count(split: str, count: int, seed: int) -> Iterator[Row]:
             yield _of_forms("count", split, seed, number // 3 * 2 + number % 3, f"{number}")
         else:
             rng = _rng("count", split, seed, number)
-            play, wanted, often = named_questions.crowd(cast(split, seed), rng, number // 3)
+            play, wanted, often = named_questions.crowd(cast(split, seed, "count"), rng, number // 3)
             first = named_questions.how_many(wanted, often)
             yield _row("count", rng, play, [first, *_some(rng, named_questions.counts(play), first)[:1]])
 
@@ -50,13 +50,13 @@ def make_place(split: str, count: int, seed: int) -> Iterator[Row]:
             yield _of_forms("position", split, seed, number // 2, f"{number}", "place")
         else:
             rng = _rng("place", split, seed, number)
-            play, first = named_questions.placed(cast(split, seed), rng, number // 2)
+            play, first = named_questions.placed(cast(split, seed, "place"), rng, number // 2)
             yield _row("place", rng, play, [first, *_some(rng, named_questions.places(play), first)])
 
 
 def make_what(split: str, count: int, seed: int) -> Iterator[Row]:
     """What is drawn: of one drawing at its own shape, and of each thing of a scene."""
-    deck, players = _deck(split, seed), cast(split, seed)
+    deck, players = _deck(split, seed), cast(split, seed, "what")
     table = players.drawings
     for number in range(count):
         rng = _rng("what", split, seed, number)
@@ -72,7 +72,7 @@ def make_what(split: str, count: int, seed: int) -> Iterator[Row]:
 
 def make_difference(split: str, count: int, seed: int) -> Iterator[Row]:
     """Two pictures, of which the second is the first with one change, or none."""
-    players = cast(split, seed)
+    players = cast(split, seed, "difference")
     for number in range(count):
         rng = _rng("difference", split, seed, number)
         before, after, one = changed(players, rng, number)

@@ -19,7 +19,7 @@ from tests.data.builtin.oracles import lies, stands
 
 
 def plays(split="test", count=40):
-    players = cast(split, 0)
+    players = cast(split, 0, "test")
     for number in range(count):
         rng = random.Random(f"test {number}")
         yield rng, players, players.led(rng, number, 2, 4)
@@ -70,7 +70,7 @@ def test_places_and_relations_follow_from_the_boxes():
 
 
 def test_counts_are_those_of_the_scene_and_numbers_take_turns():
-    players, seen = cast("train", 0), Counter()
+    players, seen = cast("train", 0, "test"), Counter()
     for number in range(60):
         play, name, often = named_questions.crowd(players, random.Random(f"test {number}"), number)
         assert play.nouns.count(name) == often and 1 <= len(play.things) <= 6
@@ -89,7 +89,7 @@ def test_a_thing_that_is_not_there_is_of_another_family():
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_the_change_is_the_only_difference_of_the_pictures(change):
-    players = cast("test", 0)
+    players = cast("test", 0, "test")
     for turn in range(6):
         number = turn * len(CHANGES) + CHANGES.index(change)
         before, after, one = changed(players, random.Random(f"test {number}"), number)
@@ -109,7 +109,7 @@ def test_the_change_is_the_only_difference_of_the_pictures(change):
 
 
 def test_the_sentence_names_the_change():
-    players = cast("test", 0)
+    players = cast("test", 0, "test")
     for number in range(24):
         before, after, one = changed(players, random.Random(f"test {number}"), number)
         for said in one.wording.said:
