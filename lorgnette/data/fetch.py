@@ -168,7 +168,7 @@ def _citation(name: str, material: Material, file: str, fetched: Fetched) -> str
         f"- from the {client} `{material.package}` (file `{file}`)\n- licence: {material.licence}\n"
         f"- {fetched.kept:,} files kept\n{left_out}\n"
         "Not part of lorgnette: it was fetched by `lorgnette data fetch`. The package's words on its licence are in the"
-        f" folder `{LICENCES}`. As a source of a recipe:\n\n```yaml\n- kind: {material.kind}\n  path: THIS_FOLDER\n```\n"
+        f" folder `{LICENCES}`. In a recipe:\n\n```yaml\n- kind: {material.kind}\n  path: THIS_FOLDER\n```\n"
     )
 
 
