@@ -14,14 +14,14 @@ from lorgnette.errors import SettingsError
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer
 from lorgnette.run import Run, StageConfig, find_recipe
-from lorgnette.train.build import build_processor
+from lorgnette.train.build import build_processor, resolve, stage_processor
 from lorgnette.train.feed import open_steps
 
 
 def processor_of_run(name: str, overrides: list[str]) -> tuple[Run, Processor]:
     """A recipe, or the settings in a run's folder, and the processor that it trains with."""
     settings = Path(name) / "run.yaml"
-    run = Run.load(settings if settings.is_file() else find_recipe(name), overrides)
+    run = resolve(Run.load(settings if settings.is_file() else find_recipe(name), overrides))
     return run, build_processor(run)
 
 
@@ -39,10 +39,10 @@ def processor_of_source(folder: str | None) -> Processor:
 
 def look_at_run(console: Console, processor: Processor, run: Run, stage: str | None, steps: str, most: int) -> Look:
     """The packs of a stage's steps. Raises: SettingsError for a stage or step that the run has not."""
-    number = _stage_number(run, stage)
+    number = stage_number(run, stage)
     chosen = run.stages[number]
-    first, last = _range(steps, chosen)
-    pack = chosen.pack
+    first, last = range_of(steps, chosen)
+    pack, processor = chosen.pack, stage_processor(processor, run, chosen)
     gatherer = Gatherer(processor, run.model.vocabulary, pack.tokens if pack else None)
     with _progress(console) as advance:
         packs, refused = gatherer.steps(open_steps(run, number, processor), first, last, most, advance)
@@ -81,14 +81,14 @@ def _title(config: object) -> str:
     return str(getattr(config, "title", None) or getattr(config, "kind", "source"))
 
 
-def _stage_number(run: Run, stage: str | None) -> int:
+def stage_number(run: Run, stage: str | None) -> int:
     names = [one.name for one in run.stages]
     if stage is not None and stage not in names:
         raise SettingsError(f"--stage {stage}: the run has no such stage; its stages are {', '.join(names)}")
     return names.index(stage) if stage is not None else 0
 
 
-def _range(text: str, stage: StageConfig) -> tuple[int, int]:
+def range_of(text: str, stage: StageConfig) -> tuple[int, int]:
     """First and end of `FIRST:END`, or of one step's number."""
     first, colon, end = text.partition(":")
     try:

@@ -70,6 +70,10 @@ class Steps:
         """The samples of a part, on this rank."""
         return self.plan.step(step)[self.rank :: self.world]
 
+    def name(self, ref: SampleRef) -> str:
+        """How lists call a sample."""
+        return f"source {ref.source}, sample {ref.record}, epoch {ref.epoch}"
+
     def read(self, ref: SampleRef) -> Drawn:
         """Read and render a sample. Raises: a LorgnetteError naming it."""
         sample = self.sources[ref.source][ref.record]
@@ -128,6 +132,10 @@ class PackedSteps:
         if self.counts is not None and part == 0 and step % COUNT_EVERY == 0:
             self.plan.save_counts(self.counts)  # whoever writes it writes the same
         return refs
+
+    def name(self, ref: SampleRef) -> str:
+        """How lists call a sample."""
+        return self.plan.name(ref)
 
     def read(self, ref: SampleRef) -> Drawn:
         """Read a sample and render it as it is shown this time. Raises: DataError naming it."""

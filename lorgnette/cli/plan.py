@@ -1,0 +1,87 @@
+"""What `lorgnette data plan` says: which samples each step trains on, and whether a run trained on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from lorgnette.data.plan import SampleRef, joined
+from lorgnette.data.steps import PackedSteps, Steps
+from lorgnette.errors import DataError, LorgnetteError
+from lorgnette.inputs.processor import Processor
+from lorgnette.run import Run
+from lorgnette.train.build import stage_processor
+from lorgnette.train.feed import open_steps
+from lorgnette.train.log import read_log
+
+
+class OtherData(LorgnetteError):
+    """A run trained on other samples than its plan says."""
+
+
+def steps_of(run: Run, processor: Processor, number: int) -> Steps | PackedSteps:
+    """The steps of a stage, as training opens them."""
+    return open_steps(run, number, stage_processor(processor, run, run.stages[number]))
+
+
+def list_steps(console: Console, steps: Steps | PackedSteps, first: int, last: int, names: bool) -> None:
+    """Print each step with its digest, and each sample of it if `names`; then the digest of them all together."""
+    digests = []
+    for step in range(first, last):
+        digests.append(steps.plan.digest(step))
+        packs = [steps.refs(step, part) for part in range(steps.parts)]
+        samples = sum(map(len, packs))
+        held = f"{len(packs)} packs, " if isinstance(steps, PackedSteps) else ""
+        _say(console, f"step {step}  {digests[-1]}  {held}{samples} samples")
+        if names:
+            for line in _lines(steps, packs):
+                _say(console, line)
+    _say(console, f"steps {first}:{last}  {joined(digests)}")
+
+
+def _lines(steps: Steps | PackedSteps, packs: list[list[SampleRef]]) -> Iterator[str]:
+    for number, pack in enumerate(packs):
+        if isinstance(steps, PackedSteps):
+            shown = [steps.plan.showing(ref) for ref in pack]
+            tokens, patches = sum(one.tokens for one in shown), sum(one.patches for one in shown)
+            yield f"  pack {number}: at most {tokens:,} tokens and {patches:,} patches"
+        yield from (f"    {steps.name(ref)}" for ref in pack)
+
+
+def verify(console: Console, run: Run, processor: Processor, folder: Path) -> None:
+    """Compare the digest of every step in a run's log with the plan's; say which samples were replaced.
+
+    Raises: OtherData naming the first step that differs; DataError if the folder has no log of such a run.
+    """
+    rows = [row for row in read_log(folder / "log.jsonl") if "data" in row]
+    if not rows:
+        raise DataError(f"{folder}: log.jsonl is missing, or says nothing about data; give the folder of a run")
+    names = [stage.name for stage in run.stages]
+    opened: dict[str, Steps | PackedSteps] = {}
+    replaced = 0
+    for row in rows:
+        stage, step = row["stage"], row["step"] - 1
+        if stage not in names:
+            raise OtherData(f"{folder}: trained a stage {stage!r}, which is none of {', '.join(names)}")
+        if stage not in opened:
+            opened[stage] = steps_of(run, processor, names.index(stage))
+        planned = opened[stage].plan.digest(step)
+        if row["data"] != planned:
+            raise OtherData(
+                f"{folder}: step {step} of stage {stage} trained on {row['data']}, where the plan says {planned}:"
+                " settings, data or tokenizer are not those of the run"
+            )
+        for sentence in row.get("replaced", ()):
+            replaced += 1
+            _say(console, f"step {step} of stage {stage}: {sentence}")
+    for stage in opened:
+        digests = [row["data"] for row in rows if row["stage"] == stage]
+        _say(console, f"stage {stage}  {joined(digests)}  {len(digests)} steps trained as planned")
+    if replaced:
+        _say(console, f"{replaced} samples could not be used; the plan says what stood in their place")
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)

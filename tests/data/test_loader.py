@@ -1,0 +1,128 @@
+"""The loader: the same steps for any number of workers, from any step on, and after a worker or all of it was killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lorgnette.data.config import LoaderConfig
+from lorgnette.data.loader import LoaderError, read_steps
+from lorgnette.data.plan import digest_of
+from lorgnette.errors import DataError
+from tests.data.squares import prepared, steps_of
+from tests.data.test_steps import prepared_again, same
+
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory):
+    return prepared(tmp_path_factory.mktemp("data") / "squares")
+
+
+def workers(number: int) -> LoaderConfig:
+    return LoaderConfig(workers=number, prefetch=2)
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_the_number_of_workers_changes_nothing(squares, number):
+    steps = steps_of(squares)
+    alone = list(read_steps(steps, 0, STEPS, workers(0)))
+    assert [len(batches) for batches in alone] == [6] * STEPS
+    read = list(read_steps(steps_of(squares), 0, STEPS, workers(number)))
+    assert all(same(ours, theirs) for ours, theirs in zip(read, alone, strict=True))
+    for step, batches in enumerate(read):
+        assert digest_of(ref for batch in batches for ref in batch.refs) == steps.plan.digest(step)
+
+
+@pytest.mark.parametrize("first", [1, 5, 7])
+def test_going_on_at_any_step_gives_the_same(squares, first):
+    whole = list(read_steps(steps_of(squares), 0, STEPS, workers(0)))
+    rest = list(read_steps(steps_of(squares), first, STEPS, workers(2)))
+    assert all(same(ours, theirs) for ours, theirs in zip(rest, whole[first:], strict=True))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_with_workers_read_their_share(squares, world):
+    whole = list(read_steps(steps_of(squares), 0, 3, workers(0)))
+    for rank in range(world):
+        mine = list(read_steps(steps_of(squares, rank, world), 0, 3, workers(2)))
+        assert all(same(ours, theirs[rank::world]) for ours, theirs in zip(mine, whole, strict=True))
+
+
+def children() -> list[int]:
+    listed = subprocess.run(["pgrep", "-P", str(os.getpid())], capture_output=True, text=True).stdout
+    return [int(one) for one in listed.split()]
+
+
+def test_a_killed_worker_is_replaced_and_nothing_is_lost_or_doubled(squares):
+    whole = list(read_steps(steps_of(squares), 0, STEPS, workers(0)))
+    before, read = set(children()), []
+    for batches in read_steps(steps_of(squares), 0, STEPS, workers(2)):
+        read.append(batches)
+        if len(read) in (2, 5):
+            os.kill(max(set(children()) - before), signal.SIGKILL)
+    assert all(same(ours, theirs) for ours, theirs in zip(read, whole, strict=True))
+
+
+class Deadly:
+    """Steps in the making of which a worker dies."""
+
+    parts = 1
+
+    def part(self, step, part):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_workers_that_are_killed_at_the_same_step_twice_end_the_run():
+    with pytest.raises(LoaderError, match=r"killed twice while they made step 3.*set loader\.workers"):
+        list(read_steps(Deadly(), 3, 9, workers(1)))
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_error_of_a_sample_reaches_the_reader_as_its_own_sentence(tmp_path, number):
+    source = prepared(tmp_path / "squares")
+    (tmp_path / "squares" / "0.parquet").unlink()
+    with pytest.raises(DataError, match=r"no sample of pack 0 can be used.*no such file"):
+        list(read_steps(steps_of(prepared_again(source)), 0, 1, workers(number)))
+
+
+def test_a_reader_that_stops_early_leaves_no_worker(squares):
+    before = set(children())
+    reader = read_steps(steps_of(squares), 0, STEPS, workers(2))
+    next(reader)
+    assert set(children()) - before
+    reader.close()
+    assert not set(children()) - before
+
+
+READ = """
+import sys
+from lorgnette.data.loader import read_steps
+from tests.data.squares import prepared, steps_of
+from tests.data.test_loader import workers
+from lorgnette.data.plan import digest_of
+from pathlib import Path
+for batches in read_steps(steps_of(prepared(Path(sys.argv[1]))), int(sys.argv[2]), 200, workers(2)):
+    print(digest_of(ref for batch in batches for ref in batch.refs), flush=True)
+"""
+
+
+def test_killed_as_a_whole_it_leaves_no_worker_and_goes_on_where_it_was(tmp_path):
+    plan = steps_of(prepared(tmp_path / "squares")).plan
+    command = [sys.executable, "-c", READ, str(tmp_path / "squares")]
+    with subprocess.Popen([*command, "0"], stdout=subprocess.PIPE, text=True) as process:
+        read = [process.stdout.readline().strip() for _ in range(3)]
+        listed = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+        process.kill()
+    deadline = time.time() + 20
+    while any(os.path.exists(f"/proc/{one}") for one in listed) and time.time() < deadline:
+        time.sleep(0.1)
+    assert len(listed) >= 2 and not any(os.path.exists(f"/proc/{one}") for one in listed), "workers were left behind"
+    with subprocess.Popen([*command, "3"], stdout=subprocess.PIPE, text=True) as process:
+        read += [process.stdout.readline().strip() for _ in range(3)]
+        process.kill()
+    assert read == [plan.digest(step) for step in range(6)]
