@@ -14,20 +14,21 @@ does in a text that has the left of one and the right of the other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-
-import numpy as np
 
 from lorgnette.data.record import Record
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.template import Idefics2Template, Piece, Special
+from lorgnette.inputs.tokenizer import Encoded
 from lorgnette.sample import Image, Sample, Segment, Text, Turn
 
 SLACK = 2
 """Tokens more at an edge of a unit too short to tell."""
 MARK = -1
 """Stands for an image, which text is never joined across."""
+BORDER = -(2**31)
+"""Stands for the end of a token that no text is joined across: special ones, and marks."""
 NOBODY = -1
 """Owns what no unit does: beginning and end of sequence, and what a template writes around any conversation."""
 
@@ -45,32 +46,43 @@ class Counts:
     """Of each unit's tokens, how many are learned."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Stream:
-    """Tokens in order (T), with marks where images stand."""
+Key = tuple[int, int, int]
+"""A token's id, and the characters from where it starts, and ends, to the end of its owner."""
 
-    id_T: np.ndarray
-    owner_T: np.ndarray
-    start_T: np.ndarray
-    """Characters from where the token starts to the end of its owner."""
-    end_T: np.ndarray
-    learn_T: np.ndarray
+
+@dataclass(slots=True)
+class _Stream:
+    """Tokens in order, with marks where images stand."""
+
+    keys: list[Key] = field(default_factory=list)
+    owners: list[int] = field(default_factory=list)
+    learns: list[bool] = field(default_factory=list)
+
+    def add(self, key: Key, owner: int, learn: bool) -> None:
+        self.keys.append(key)
+        self.owners.append(owner)
+        self.learns.append(learn)
+
+    def span(self, owner: int) -> tuple[int, int]:
+        """Where an owner's tokens start and end: they stand together."""
+        first = self.owners.index(owner) if owner in self.owners else len(self.owners)
+        return first, first + self.owners.count(owner)
 
     def of(self, owner: int) -> _Stream:
-        here = self.owner_T == owner
-        return _Stream(*(values[here] for values in (self.id_T, self.owner_T, self.start_T, self.end_T, self.learn_T)))
+        first, end = self.span(owner)
+        return _Stream(self.keys[first:end], self.owners[first:end], self.learns[first:end])
 
     def before(self, place: int) -> int:
         """Tokens before a place."""
-        return int((self.id_T[:place] != MARK).sum())
+        return sum(key[0] != MARK for key in self.keys[:place])
 
     @property
     def count(self) -> int:
-        return self.before(len(self.id_T))
+        return self.before(len(self.keys))
 
-    @cached_property
-    def keys(self) -> list[tuple[int, int, int]]:
-        return list(zip(self.id_T.tolist(), self.start_T.tolist(), self.end_T.tolist(), strict=True))
+    @property
+    def learned(self) -> int:
+        return sum(self.learns)
 
 
 class Counter:
@@ -85,7 +97,7 @@ class Counter:
         is_chat = record.piece().is_chat
         if units == 1:
             stream = writer.stream(self._alone(record, 0, is_chat), is_chat)
-            return Counts(0, (stream.count,), (int(stream.learn_T.sum()),))
+            return Counts(0, (stream.count,), (stream.learned,))
         order = [*range(units), *((0, 1) if record.shuffle else ())]
         whole = self._whole(record, order, is_chat)
         if whole is None:
@@ -101,7 +113,7 @@ class Counter:
                 max(one, two.of(unit).count) + 1 for unit, (one, two) in enumerate(zip(tokens, alone, strict=True))
             ]
         head = max(before for before, _ in edges) + max(after for _, after in edges)
-        return Counts(max(0, head), tuple(tokens), tuple(int(one.learn_T.sum()) for one in inside))
+        return Counts(max(0, head), tuple(tokens), tuple(one.learned for one in inside))
 
     def _alone(self, record: Record, unit: int, is_chat: bool) -> list[Part]:
         """One unit as a piece of its own."""
@@ -151,7 +163,7 @@ class Counter:
             for start in range(units - length + 1):
                 lacking = count(start, start + length).count - sum(tokens[start : start + length])
                 tokens[start + length - 1] += max(0, lacking)
-        return Counts(0, tuple(tokens), tuple(int(one.learn_T.sum()) for one in alone))
+        return Counts(0, tuple(tokens), tuple(one.learned for one in alone))
 
 
 def _owned(segments: Iterable[Segment], owner: int) -> list[Part]:
@@ -160,17 +172,15 @@ def _owned(segments: Iterable[Segment], owner: int) -> list[Part]:
 
 def _edges(alone: _Stream, inside: _Stream, unit: int) -> tuple[int, int]:
     """How many tokens more than it has inside the whole a unit has before and behind it, as a piece of its own."""
-    mine = np.flatnonzero(alone.owner_T == unit)
-    first, end = (int(mine[0]), int(mine[-1]) + 1) if len(mine) else (len(alone.id_T),) * 2
-    places = {key: place for place, key in enumerate(alone.keys[first:end], first)}
+    first, end = alone.span(unit)
     if alone.keys[first:end] == inside.keys:
         return alone.before(first), alone.count - alone.before(end)
+    places = {key: place for place, key in enumerate(alone.keys[first:end], first)}
     for at, key in enumerate(inside.keys):
         place = places.get(key)
         if place is None:
             continue
-        is_border = key[1] == key[2]
-        if is_border or (at + 1 < len(inside.keys) and places.get(inside.keys[at + 1]) == place + 1):
+        if key[2] == BORDER or (at + 1 < len(inside.keys) and places.get(inside.keys[at + 1]) == place + 1):
             before = alone.before(place) - inside.before(at)
             return before, alone.count - inside.count - before
     before = alone.before(first) + SLACK
@@ -182,33 +192,28 @@ class _Writer:
 
     def __init__(self, processor: Processor) -> None:
         self.tokenizer = processor.tokenizer
-        self.known: dict[tuple[str, bool], tuple[np.ndarray, np.ndarray]] = {}
+        self.known: dict[tuple[str, bool], Encoded] = {}
 
     def stream(self, parts: Sequence[Part], is_chat: bool) -> _Stream:
         tokenizer = self.tokenizer
-        self.runs: list[list[np.ndarray]] = []
+        self.made = _Stream()
         self.texts: list[tuple[int, Text]] = []
-        self.left: dict[int, int] = {}
+        self.left: dict[int, int] = {}  # characters of each owner that are still to come
         for owner, piece in parts:
             self.left[owner] = self.left.get(owner, 0) + (len(piece.text) if isinstance(piece, Text) else 0)
         opening = parts[0][1] if parts else None
         begun = is_chat and isinstance(opening, Special) and tokenizer.id(opening.token) in tokenizer.prefix
-        self._ids(tokenizer.prefix if is_chat or tokenizer.bos is None else (tokenizer.bos,), not begun)
+        begin = tokenizer.prefix if is_chat or tokenizer.bos is None else (tokenizer.bos,)
+        end = tokenizer.suffix if is_chat else () if tokenizer.eos is None else (tokenizer.eos,)
+        for token in () if begun else begin:
+            self._border(token, NOBODY)
         self._write(parts)
-        self._ids(
-            tokenizer.suffix if is_chat or tokenizer.eos is None else (tokenizer.eos,),
-            is_chat or tokenizer.eos is not None,
-        )
-        columns = zip(*self.runs, strict=True) if self.runs else [[np.empty(0, np.int64)]] * 5
-        return _Stream(*(np.concatenate(column) for column in columns))
+        for token in end:
+            self._border(token, NOBODY)
+        return self.made
 
-    def _ids(self, ids: Sequence[int], there: bool) -> None:
-        for one in ids if there else ():
-            self._one(one, NOBODY)
-
-    def _one(self, token: int, owner: int, learn: bool = False) -> None:
-        place = self.left.get(owner, 0)
-        self.runs.append([np.array([value]) for value in (token, owner, place, place, learn)])
+    def _border(self, token: int, owner: int, learn: bool = False) -> None:
+        self.made.add((token, self.left.get(owner, 0), BORDER), owner, learn)
 
     def _write(self, parts: Iterable[Part]) -> None:
         after_image, first = False, True
@@ -218,9 +223,9 @@ class _Writer:
                 continue
             first = self._flush(after_image, first)
             if isinstance(piece, Image):
-                self._one(MARK, owner)
+                self._border(MARK, owner)
             else:
-                self._one(self.tokenizer.id(piece.token), owner, piece.learn)
+                self._border(self.tokenizer.id(piece.token), owner, piece.learn)
             after_image, first = isinstance(piece, Image), False
         self._flush(after_image, first)
 
@@ -229,38 +234,33 @@ class _Writer:
         text = "".join(piece.text for _, piece in self.texts)
         if text:
             space = after_image and not text[0].isspace() and text[0] != "<"  # as `inputs.render` puts it
-            ids_T, offsets_T2 = self._encode(f" {text}" if space else text, first)
-            self.runs.append(self._placed(ids_T, offsets_T2 - int(space)))
+            key = f" {text}" if space else text, first
+            if key not in self.known:
+                self.known[key] = self.tokenizer.encode_with_offsets(*key)
+            self._place(self.known[key], int(space))
         self.texts = []
         return first and not text
 
-    def _encode(self, text: str, first: bool) -> tuple[np.ndarray, np.ndarray]:
-        if (text, first) not in self.known:
-            ids, offsets = self.tokenizer.encode_with_offsets(text, first)
-            arrays = np.array(ids, dtype=np.int64), np.array(offsets, dtype=np.int64).reshape(-1, 2)
-            self.known[text, first] = arrays
-        return self.known[text, first]
-
-    def _placed(self, ids_T: np.ndarray, offsets_T2: np.ndarray) -> list[np.ndarray]:
+    def _place(self, encoded: Encoded, space: int) -> None:
         """A run's tokens with their owners: a token belongs to the text that it starts in."""
-        lengths = np.array([len(piece.text) for _, piece in self.texts])
-        ends = np.cumsum(lengths)
-        at_T = np.minimum(np.searchsorted(ends, np.maximum(offsets_T2[:, 0], 0), side="right"), len(ends) - 1)
-        owners = np.array([owner for owner, _ in self.texts])
-        left = []  # characters of its owner from the start of each text
+        spans = []  # of each text: where it ends, its owner, whether it is learned, and where its owner ends
+        end = 0
         for owner, piece in self.texts:
-            left.append(self.left[owner])
+            spans.append((end + len(piece.text), owner, piece.learn, end + self.left[owner]))
+            end += len(piece.text)
             self.left[owner] -= len(piece.text)
-        origin_T = (np.array(left) + ends - lengths)[at_T]
-        learned = np.concatenate([[0], np.cumsum(np.repeat([piece.learn for _, piece in self.texts], lengths))])
-        begin_T, end_T = (np.clip(offsets_T2[:, side], 0, ends[-1]) for side in (0, 1))
-        return [
-            ids_T,
-            owners[at_T],
-            origin_T - offsets_T2[:, 0],
-            origin_T - offsets_T2[:, 1],
-            learned[end_T] > learned[begin_T],
-        ]
+        at, last = 0, len(spans) - 1
+        for token, (start, stop) in zip(encoded.ids, encoded.offsets, strict=True):
+            begin, stop = max(0, start - space), stop - space
+            while at < last and begin >= spans[at][0]:
+                at += 1
+            border, owner, learn, origin = spans[at]
+            reached = at
+            while stop > border and reached < last:
+                reached += 1
+                border = spans[reached][0]
+                learn = learn or spans[reached][2]
+            self.made.add((token, origin - start + space, origin - stop), owner, learn)
 
 
 def _spell(piece: Piece) -> str:

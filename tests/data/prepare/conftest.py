@@ -34,7 +34,10 @@ def image(seed: int) -> dict:
 
 
 def instruct_row(number: int, questions: int = 2) -> dict:
-    texts = [{"user": f"What is number {number} {n}?", "assistant": f"It is {n}.", "source": "made"} for n in range(questions)]
+    texts = [
+        {"user": f"What is number {number} {n}?", "assistant": f"It is {n}.", "source": "made"}
+        for n in range(questions)
+    ]
     return {"images": [image(number)], "texts": texts}
 
 
@@ -53,7 +56,10 @@ def instruct(folder: Path, rows: int = 12, shards: int = 2) -> Path:
 
 def interleaved(folder: Path, rows: int = 12) -> Path:
     made = [
-        {"images": [image(number), None, image(number + 100), None], "texts": [None, SENTENCES[number % 3], None, "And more."]}
+        {
+            "images": [image(number), None, image(number + 100), None],
+            "texts": [None, SENTENCES[number % 3], None, "And more."],
+        }
         for number in range(rows)
     ]
     write_parquet(folder / "0.parquet", made, schemas.INTERLEAVED)

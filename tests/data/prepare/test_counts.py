@@ -70,7 +70,10 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for p in m['content'] %}"
     "{% if p['type'] == 'image' %}<image>{% else %}{{ p['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
 )
-BARE = "{% for m in messages %}{{ m['role'] }} says {% for p in m['content'] %}{% if p['type'] == 'image' %}<image>{% else %}{{ p['text'] }}{% endif %}{% endfor %} {% endfor %}"
+BARE = (
+    "{% for m in messages %}{{ m['role'] }} says {% for p in m['content'] %}"
+    "{% if p['type'] == 'image' %}<image>{% else %}{{ p['text'] }}{% endif %}{% endfor %} {% endfor %}"
+)
 COUNTED = BARE.replace("says", "says, as number {{ loop.index }},")
 
 
@@ -164,7 +167,7 @@ def test_conversations_are_never_undercounted_and_ordinary_ones_exact(name, pair
     over = overestimates(PROCESSORS[name], record)
     assert min(over) >= 0
     if pairs == "text" and name in ("trained", "metaspace", "chatml", "chatml template"):
-        assert max(over) <= ("metaspace" in name)  # a space before the first word of all
+        assert max(over) <= ("metaspace" in name or images > 0)  # a space more or less where a piece starts
 
 
 WORDS = st.sampled_from(
