@@ -1,4 +1,4 @@
-"""The loader: the same steps for any number of workers, from any step on, and after a worker or all of it was killed."""
+"""The loader: the same steps for any number of workers, from any step on, and after a worker or all was killed."""
 
 import os
 import signal

@@ -1,0 +1,132 @@
+"""From a run's stage to its steps: packs of prepared sources end to end, proven by `lorgnette data plan`."""
+
+import json
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from lorgnette.cli import app
+from lorgnette.data.plan import digest_of, joined
+from lorgnette.data.steps import PackedSteps, Steps
+from lorgnette.errors import SettingsError
+from lorgnette.run import Run
+from lorgnette.train.build import build_processor
+from lorgnette.train.feed import open_steps
+from lorgnette.train.log import read_log
+from lorgnette.train.loop import Trainer
+from tests.data.squares import row, spoil, write
+
+PACK = {"tokens": 200, "patches": 400, "per_step": 2}
+
+
+@pytest.fixture
+def packs(tiny, tmp_path) -> Run:
+    """The tiny run, its first stage on packs of a prepared source and its second on samples made on demand."""
+    folder = write(tmp_path / "data", [row(number) for number in range(30)])
+    values = tiny.plain()
+    source = {"kind": "instruct", "path": str(folder), "most_turns": 3}
+    values["stages"][0] |= {"sources": [source], "pack": PACK, "steps": 6, "augment": {"split": 0.3, "upscale": 0.3}}
+    values["stages"][1] |= {"steps": 3}
+    return Run.parse(values)
+
+
+def said(arguments: list[object]) -> str:
+    result = CliRunner().invoke(app, [str(one) for one in arguments])
+    assert result.exit_code == 0, f"{result.output} {result.exception!r}"
+    return result.output
+
+
+def test_a_run_on_packs_is_listed_trained_and_verified(packs, tmp_path):
+    (tmp_path / "run.yaml").write_text(packs.to_yaml())
+    listed = said(["data", "plan", tmp_path / "run.yaml", "--steps", "0:6"])
+    Trainer(packs, tmp_path / "run", Console(quiet=True)).train()
+    rows = [one for one in read_log(tmp_path / "run" / "log.jsonl") if "data" in one]
+    assert len(rows) == 9
+    for number, one in enumerate(rows[:6]):
+        assert f"step {number}  {one['data']}  2 packs" in listed
+    assert f"steps 0:6  {joined(one['data'] for one in rows[:6])}" in listed
+    assert "data/0.parquet, group" in listed and "pack 1: at most" in listed
+    assert (tmp_path / "run" / "packs-first.json").exists()
+    verified = said(["data", "plan", tmp_path / "run", "--verify", tmp_path / "run"])
+    assert "6 steps trained as planned" in verified and "3 steps trained as planned" in verified
+
+
+def test_a_log_that_differs_from_the_plan_is_found(packs, tmp_path):
+    Trainer(packs, tmp_path / "run", Console(quiet=True)).train()
+    log = tmp_path / "run" / "log.jsonl"
+    rows = read_log(log)
+    rows[3]["data"] = "0" * 16
+    log.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    result = CliRunner().invoke(app, ["data", "plan", str(tmp_path / "run"), "--verify", str(tmp_path / "run")])
+    assert result.exit_code == 1
+    assert "step 3 of stage first trained on 0000000000000000, where the plan says" in str(result.exception)
+
+
+def test_replaced_rows_are_listed_and_the_run_is_still_as_planned(packs, tmp_path):
+    steps = open_steps(packs, 0, build_processor(packs))
+    before = steps.sources[0]
+    index = before.index
+    broken = next(ref.record for ref in steps.plan.step(0) if index.images_E[ref.record])
+    spoil(before, broken)
+    spoiled = PackedSteps(steps.plan, (type(before)(before.config, before.index, before.folder),), steps.processor)
+    log = tmp_path / "run" / "log.jsonl"
+    log.parent.mkdir()
+    rows = []
+    for step in range(6):
+        batches = spoiled.batches(step)
+        data = digest_of(ref for batch in batches for ref in batch.refs)
+        replaced = [sentence for batch in batches for sentence in batch.replaced]
+        rows.append({"stage": "first", "step": step + 1, "data": data, "replaced": replaced})
+    assert sum(len(one["replaced"]) for one in rows) > 0
+    log.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    (tmp_path / "run" / "run.yaml").write_text(packs.to_yaml())
+    write(tmp_path / "data", [row(number) for number in range(30)])  # mended, so that it is prepared to the same index
+    verified = said(["data", "plan", tmp_path / "run", "--verify", tmp_path / "run"])
+    assert index.name(broken) in verified and "cannot be read as an image" in verified
+    assert "6 steps trained as planned" in verified and "samples could not be used" in verified
+
+
+def test_samples_made_on_demand_are_listed_too(tiny, tmp_path):
+    (tmp_path / "run.yaml").write_text(tiny.to_yaml())
+    listed = said(["data", "plan", tmp_path / "run.yaml", "--stage", "second", "--steps", "1:3"])
+    steps = open_steps(tiny, 1, build_processor(tiny))
+    assert isinstance(steps, Steps)
+    assert f"step 2  {steps.plan.digest(2)}  4 samples" in listed and "source 0, sample" in listed
+    batches = steps.batches(1)
+    assert digest_of(ref for batch in batches for ref in batch.refs) == steps.plan.digest(1)
+
+
+def test_counts_are_kept_in_the_folder_of_the_run(packs, tmp_path):
+    processor = build_processor(packs)
+    steps = open_steps(packs, 0, processor, folder=tmp_path)
+    steps.refs(0, 0)
+    kept = json.loads((tmp_path / "packs-first.json").read_text())
+    assert kept["plan"] == steps.plan.key and kept["packs"]
+    assert open_steps(packs, 0, processor, folder=tmp_path).plan._ends[0] == kept["packs"][0]
+
+
+WRONG = {
+    "pack on demand": (1, {"pack": PACK, "micro_batches": 1}, "which sources of kind messages do not have"),
+    "micro_batches": (0, {"micro_batches": 2}, "each pack is a batch of its own"),
+    "prepared without pack": (0, {"pack": None}, "give the stage `pack`"),
+    "augment on demand": (1, {"augment": {"split": 0.5}}, "`augment` and `weights` are for packs"),
+    "weights on demand": (1, {"weights": "tokens"}, "`augment` and `weights` are for packs"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_settings_that_do_not_go_together_are_refused(packs, name):
+    number, change, sentence = WRONG[name]
+    values = packs.plain()
+    values["stages"][number] |= change
+    run = Run.parse(values)
+    with pytest.raises(SettingsError, match=sentence):
+        open_steps(run, number, build_processor(run))
+
+
+def test_weights_may_be_shares_of_epochs(packs):
+    values = packs.plain()
+    values["stages"][0]["weights"] = "epochs"
+    run = Run.parse(values)
+    assert open_steps(run, 0, build_processor(run)).plan.by == "epochs"
