@@ -37,8 +37,10 @@ class Server(http.server.BaseHTTPRequestHandler):
         Server.asked[name] += 1
         content = {"a.png": A, "b.png": B, "busy.png": A}.get(name, b"")
         status = 404 if name.startswith("gone") else 200
-        if name == "busy.png" and Server.asked[name] < 3 or name == "always-busy.png":
+        if (name == "busy.png" and Server.asked[name] < 3) or name == "always-busy.png":
             status = 503
+        if name == "slow.png":
+            time.sleep(1.0)
         self.send_response(status)
         self.send_header("Content-Type", "image/png")
         if name == "endless.png":
@@ -48,15 +50,13 @@ class Server(http.server.BaseHTTPRequestHandler):
             return
         self.send_header("Content-Length", str(len(A) if name == "cut.png" else len(content)))
         self.end_headers()
-        if name == "slow.png":
-            time.sleep(1.0)
         self.wfile.write(A[:50] if name == "cut.png" else content)
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Says nothing."""
 
 
-@pytest.fixture()
+@pytest.fixture
 def server(monkeypatch) -> Iterator[str]:
     Server.asked.clear()
     for name, value in {"PAUSE": 0.01, "SECONDS": 0.6, "MOST_BYTES": 1_000_000}.items():
@@ -115,13 +115,16 @@ def rows_with_links(kind: str, folder: Path, server: str) -> Path:
         ]
     elif kind == "documents":
         rows = [
-            {"image": link, "text": f"what stands on page {n}", "name": "a", "page": n} for n, link in enumerate(links)
+            {"image": link, "text": f"what is upon page number {n}", "name": "a", "page": n}
+            for n, link in enumerate(links)
         ]
     else:
-        rows = [{"messages": [
-            {"role": "user", "content": [{"type": "image", "url": link, "text": None}, {"type": "text", "url": None, "text": f"{n}?"}]},
-            {"role": "assistant", "content": [{"type": "text", "url": None, "text": "Yes."}]},
-        ]} for n, link in enumerate(links)]  # fmt: skip
+        answer = {"role": "assistant", "content": [{"type": "text", "url": None, "text": "Yes."}]}
+        asked = [
+            [{"type": "image", "url": link, "text": None}, {"type": "text", "url": None, "text": f"{n}?"}]
+            for n, link in enumerate(links)
+        ]
+        rows = [{"messages": [{"role": "user", "content": one}, answer]} for one in asked]
     return parquet(folder / "rows.parquet", rows)
 
 
@@ -226,7 +229,7 @@ def test_every_kind_is_read_from_a_url(place, kind, tmp_path):
         "chat": [
             {"image": "img/a.png", "conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": "Y"}]}
         ],
-        "documents": [{"image": "img/a.png", "text": "what stands on the page", "name": "a", "page": 1}],
+        "documents": [{"image": "img/a.png", "text": "what is written upon the page", "name": "a", "page": 1}],
         "pairs": [{"file_name": "img/a.png", "alt": "a tile"}],
     }
     name = {"chat": "a.json", "pairs": "metadata.jsonl", "webpages": "a.html"}.get(kind, "a.parquet")
