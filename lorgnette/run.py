@@ -18,6 +18,8 @@ from lorgnette.model.config import VLMConfig
 from lorgnette.settings import Settings
 
 Mode = Literal["frozen", "lora", "dora", "full"]
+PartName = Literal["vision", "connector", "language"]
+Projection = Literal["query", "key", "value", "output", "gate", "up", "down"]
 
 
 class PartConfig(Settings):
@@ -30,11 +32,23 @@ class PartConfig(Settings):
 
 
 class LoraConfig(Settings):
-    """Low-rank adapters, for parts whose mode is `lora` or `dora`. Rank 64 is the reading that fits Table 3."""
+    """Low-rank adapters, for parts whose mode is `lora` or `dora`.
+
+    The paper says none of these. Rank 64 on every linear layer of both backbones is the reading that gives the
+    parameters of its Table 3; the other defaults are those of the same team's released training code.
+    """
 
     rank: int = pydantic.Field(default=64, ge=1)
     alpha: int = pydantic.Field(default=16, ge=1)
-    dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    dropout: float = pydantic.Field(default=0.1, ge=0, lt=1)
+    init: Literal["gaussian", "kaiming"] = "gaussian"
+    """How the first of the two matrices is drawn; the second starts at zero, so that the adapter changes nothing."""
+    targets: tuple[Projection, ...] = ("query", "key", "value", "output", "gate", "up", "down")
+    """Which linear layers within the layers of a part are adapted (the vision encoder has no `gate`)."""
+    unfreeze: tuple[Literal["norms", "patches"], ...] = ()
+    """What trains in full beside the adapters: norms, and how patches and their positions are embedded."""
+    keep: bool = True
+    """At the end of the stage, write the adapters in PEFT's format, and what they stand on, to `adapters/`."""
 
 
 class StageConfig(Settings):
@@ -47,8 +61,11 @@ class StageConfig(Settings):
     """Used where `pack` is not given."""
     pack: PackConfig | None = None
     """Make packs by length, which prepared sources allow."""
-    weights: Literal["samples", "tokens", "learned"] = "samples"
+    weights: Literal["samples", "tokens", "learned", "epochs"] = "samples"
     """What the sources' weights are shares of; other than samples only for prepared sources."""
+    shortest: int | None = pydantic.Field(default=None, ge=1)
+    longest: int | None = pydantic.Field(default=None, ge=1)
+    """Sides of images in this stage, in pixels; None for the run's (the paper trains on 384 first, then on up to 980)."""
     augment: AugmentConfig = AugmentConfig()
     micro_batches: int = pydantic.Field(default=1, ge=1)
     """Packs that a step is computed in; the update is the same for any number."""
@@ -69,6 +86,12 @@ class StageConfig(Settings):
     connector: PartConfig = PartConfig()
     language: PartConfig = PartConfig()
     lora: LoraConfig = LoraConfig()
+    neftune: float = pydantic.Field(default=0.0, ge=0)
+    """NEFTune's alpha: strength of the noise on embedded tokens while training (Jain et al. 2023; 5 is usual)."""
+    z_loss: float = pydantic.Field(default=0.0, ge=0)
+    """Weight of the squared log-normaliser of each learned token, which keeps logits from drifting (1e-4 is usual)."""
+    checkpointing: tuple[PartName, ...] = ()
+    """Parts whose activations are recomputed in the backward pass: less memory for about a third more work."""
 
     @pydantic.model_validator(mode="after")
     def _possible(self) -> StageConfig:
@@ -77,6 +100,11 @@ class StageConfig(Settings):
         if self.micro_batches > self.samples_per_step:
             raise ValueError(
                 f"stage {self.name!r}: {self.samples_per_step} samples cannot fill {self.micro_batches} packs"
+            )
+        if self.warmup > self.steps:
+            raise ValueError(
+                f"stage {self.name!r}: a warm-up of {self.warmup} steps does not end within {self.steps};"
+                " shorten it, or train longer"
             )
         if self.connector.mode in ("lora", "dora"):
             raise ValueError(f"stage {self.name!r}: the connector is newly initialised; its mode is full or frozen")
@@ -88,6 +116,59 @@ class TokenizerConfig(Settings):
 
     path: str | None = None
     """Folder with a `tokenizer.json`; None to train one on the built-in texts, as large as the model's vocabulary."""
+
+
+class InitConfig(Settings):
+    """Which weights a run starts from; without any, all are drawn from the seed.
+
+    Give a whole `model`, or a `vision` encoder and a `language` model to be joined: folders, or `owner/name` on a hub.
+    The settings `model` and `images` and the tokenizer may then be left out: they are those of what is started from.
+    """
+
+    model: str | None = None
+    """A vision-language model of lorgnette or transformers' Idefics2, or the folder of a run."""
+    vision: str | None = None
+    """A SigLIP in transformers' format."""
+    language: str | None = None
+    """A decoder of the Llama family in transformers' format."""
+
+    @pydantic.model_validator(mode="after")
+    def _whole(self) -> InitConfig:
+        if self.model and (self.vision or self.language):
+            raise ValueError("init.model is a whole model; leave out init.vision and init.language")
+        if bool(self.vision) != bool(self.language):
+            missing = "language" if self.vision else "vision"
+            raise ValueError(f"a model is joined from two backbones: give init.{missing} too")
+        return self
+
+    @property
+    def given(self) -> bool:
+        return bool(self.model or self.vision)
+
+
+class SpikeConfig(Settings):
+    """When a step counts as diverging, and what is done then (full unfreezing diverged in the paper's section 3.3)."""
+
+    act: Literal["report", "skip", "rewind", "stop"] = "report"
+    """`report` says so and learns on; `skip` does not learn from the step; `rewind` goes back to the weights of the
+    last checkpoint and on with the next step's data; `stop` ends the run before the step is learned."""
+    window: int = pydantic.Field(default=50, ge=4)
+    """Steps that a step is compared with; those before it in its stage, after the warm-up."""
+    loss: float = pydantic.Field(default=6.0, gt=0)
+    """Deviations by which the loss exceeds the window's mean."""
+    grad_norm: float = pydantic.Field(default=10.0, gt=1)
+    """Times by which the gradient's norm exceeds the window's median."""
+
+
+class ValidationConfig(Settings):
+    """The loss on samples that no stage trains on, source by source, while training goes on."""
+
+    every: int | None = pydantic.Field(default=None, ge=1)
+    """Steps between two validations; None for none. The end of a stage is always one of them."""
+    samples: int = pydantic.Field(default=64, ge=1)
+    """Samples of each source."""
+    sources: tuple[SourceConfig, ...] = ()
+    """What to validate on; where nothing is given, the validation split of the stage's built-in sources."""
 
 
 class CheckpointConfig(Settings):
@@ -111,6 +192,11 @@ class Run(Settings):
     seed: int = 0
     threads: int | None = pydantic.Field(default=None, ge=1)
     """CPU threads to compute with; None for all cores."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """What layers compute in; `auto` is bf16 on a GPU and fp32 elsewhere. Weights that train are fp32 in any case."""
+    compile: bool | None = None
+    """Compile each layer; None does so on a GPU."""
+    init: InitConfig = InitConfig()
     model: VLMConfig = VLMConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     images: ImageConfig = ImageConfig()
@@ -118,6 +204,8 @@ class Run(Settings):
     stages: tuple[StageConfig, ...]
     loader: LoaderConfig = LoaderConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
+    spikes: SpikeConfig = SpikeConfig()
+    validation: ValidationConfig = ValidationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @pydantic.model_validator(mode="after")
@@ -125,12 +213,38 @@ class Run(Settings):
         vision, images = self.model.vision, self.images
         if not self.stages:
             raise ValueError("a run needs at least one stage")
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two stages share a name: {', '.join(names)}; give each its own")
+        if self.init.given and "model" not in self.model_fields_set:
+            return self  # the sizes come with the weights, and are checked then
+        for stage in self.stages:
+            self._check_stage(stage)
         if (images.patch, images.grid) != (vision.patch, vision.grid):
             raise ValueError(
                 f"images are cut in patches of {images.patch} on a {images.grid} x {images.grid} grid, but the vision"
                 f" encoder expects patches of {vision.patch} on {vision.grid} x {vision.grid}"
             )
         return self
+
+    def _check_stage(self, stage: StageConfig) -> None:
+        """What a stage asks of the model must be possible."""
+        most = self.model.language.max_positions
+        if stage.pack is not None and self.model.isolate_documents and stage.pack.tokens > most:
+            raise ValueError(
+                f"stage {stage.name!r}: packs of {stage.pack.tokens} tokens may hold documents longer than the language"
+                f" model's {most} positions; set pack.tokens to {most} or less"
+            )
+        try:
+            self.stage_images(stage)
+        except pydantic.ValidationError as error:
+            raise ValueError(f"stage {stage.name!r}: {error.errors()[0]['msg']}") from None
+
+    def stage_images(self, stage: StageConfig) -> ImageConfig:
+        """How images are sized in a stage."""
+        sides = {"shortest": stage.shortest, "longest": stage.longest}
+        given = {name: side for name, side in sides.items() if side is not None}
+        return ImageConfig.model_validate(self.images.plain() | given) if given else self.images
 
     @property
     def steps(self) -> int:

@@ -20,8 +20,18 @@ def linear_cross_entropy(
     tables: the head's weights as one or more blocks of vocabulary rows (each K,D); frozen ones cost no gradient.
     chunk: rows of logits to hold at a time. Gradients are made in the forward pass, where the logits are at hand.
     """
-    total: Tensor = _LinearCrossEntropy.apply(hidden_TD, targets_T, chunk or _rows(tables), *tables)
-    return total
+    return linear_losses(hidden_TD, tables, targets_T, chunk)[0]
+
+
+def linear_losses(
+    hidden_TD: Tensor, tables: tuple[Tensor, ...], targets_T: Tensor, chunk: int | None = None, z_loss: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """As `linear_cross_entropy`, and the cross-entropy of each row (float32, T; no gradient).
+
+    z_loss: weight of each row's squared log-normaliser, which is added to the sum and not to the rows.
+    """
+    total, losses_T = _LinearCrossEntropy.apply(hidden_TD, targets_T, chunk or _rows(tables), z_loss, *tables)
+    return total, losses_T
 
 
 @torch.no_grad()
@@ -39,20 +49,28 @@ def linear_log_probabilities(
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_TD: Tensor, targets_T: Tensor, chunk: int, *tables: Tensor) -> Tensor:
-        wants_hidden, wants_tables = ctx.needs_input_grad[0], ctx.needs_input_grad[3:]
+    def forward(
+        ctx: Any, hidden_TD: Tensor, targets_T: Tensor, chunk: int, z_loss: float, *tables: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        wants_hidden, wants_tables = ctx.needs_input_grad[0], ctx.needs_input_grad[4:]
         hidden_grads: list[Tensor] = []
         table_grads = [
             torch.zeros_like(table, dtype=torch.float32) if wanted else None  # sums over chunks need the precision
             for table, wanted in zip(tables, wants_tables, strict=True)
         ]
         total = torch.zeros((), dtype=torch.float32, device=hidden_TD.device)
+        losses = [torch.empty(0, device=hidden_TD.device)]
         for hidden, targets in zip(hidden_TD.split(chunk), targets_T[:, None].split(chunk), strict=True):
             logits = _logits(hidden, tables)
             normaliser = logits.logsumexp(-1, keepdim=True)
-            total += (normaliser - logits.gather(1, targets)).sum()
+            losses.append((normaliser - logits.gather(1, targets))[:, 0])
+            total += losses[-1].sum()
             # from here on `logits` is its own gradient: softmax, minus one at the target
-            logits.sub_(normaliser).exp_().scatter_add_(1, targets, torch.full_like(normaliser, -1.0))
+            logits.sub_(normaliser).exp_()
+            if z_loss:
+                total += z_loss * normaliser.square().sum()
+                logits.mul_(1 + 2 * z_loss * normaliser)
+            logits.scatter_add_(1, targets, torch.full_like(normaliser, -1.0))
             parts = logits.to(hidden.dtype).split([len(table) for table in tables], -1)
             if wants_hidden:
                 pieces = (part @ table.to(part.dtype) for part, table in zip(parts, tables, strict=True))
@@ -62,16 +80,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     _add_product(grad, part.T, hidden)
         ctx.dtypes = [table.dtype for table in tables]
         ctx.save_for_backward(torch.cat(hidden_grads) if hidden_grads else torch.zeros_like(hidden_TD), *table_grads)
-        return total
+        losses_T = torch.cat(losses)
+        ctx.mark_non_differentiable(losses_T)
+        return total, losses_T
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         hidden_grad, *table_grads = ctx.saved_tensors
         scaled = [
             None if saved is None else (saved * grad).to(dtype)
             for saved, dtype in zip(table_grads, ctx.dtypes, strict=True)
         ]
-        return hidden_grad * grad.to(hidden_grad.dtype), None, None, *scaled
+        return hidden_grad * grad.to(hidden_grad.dtype), None, None, None, *scaled
 
 
 def _rows(tables: tuple[Tensor, ...]) -> int:

@@ -22,7 +22,7 @@ from lorgnette.model.fusion import fuse
 from lorgnette.model.initialise import initialise
 from lorgnette.model.language import Decoder
 from lorgnette.model.layers import Stack
-from lorgnette.model.loss import linear_cross_entropy, linear_log_probabilities
+from lorgnette.model.loss import linear_log_probabilities, linear_losses
 from lorgnette.model.vision import VisionEncoder
 
 
@@ -33,7 +33,9 @@ class Output:
     logits: Tensor | None = None
     """want="logits": a row per token (T,K). want="last": a row per document, of its last token (documents,K)."""
     loss_sum: Tensor | None = None
-    """want="loss": cross-entropy summed over learned tokens (float32 scalar)."""
+    """want="loss": cross-entropy summed over learned tokens, with its z-loss (float32 scalar)."""
+    losses: Tensor | None = None
+    """want="loss": the cross-entropy of each learned token, in their order (float32); no gradient."""
     learned: Tensor | None = None
     """want="loss": the number of learned tokens (int64 scalar)."""
     scores: Tensor | None = None
@@ -47,6 +49,10 @@ class VLM(nn.Module):
         """Random weights, as of `initialise(0)`; shapes alone under `torch.device("meta")`."""
         super().__init__()
         self.config = config
+        self.z_loss = 0.0
+        """Weight of the squared log-normaliser of each learned token in the loss."""
+        self.passes_by = True
+        """Whether a batch without images passes the vision encoder by, where no gradient is wanted. Not if sharded."""
         device = torch.get_default_device()
         with torch.device("meta"):  # so that no weight is drawn twice
             self.vision = VisionEncoder(config.vision)
@@ -76,7 +82,7 @@ class VLM(nn.Module):
 
         A batch without images passes empty tensors through, so that in training every rank touches the same weights.
         """
-        if not len(batch.images) and not torch.is_grad_enabled():
+        if not len(batch.images) and not torch.is_grad_enabled() and self.passes_by:
             return self.connector.latents[:0]
         patches_PD = self.vision(batch.patches_PC, batch.patch_positions_P, batch.images)
         visual_VD: Tensor = self.connector(patches_PD, batch.images)
@@ -102,7 +108,8 @@ class VLM(nn.Module):
         hidden, targets = hidden_TD.index_select(0, learned_T), batch.targets_T[learned_T]
         if want == "loss":
             learned = torch.tensor(len(learned_T), device=batch.device)
-            return Output(loss_sum=linear_cross_entropy(hidden, head.tables, targets), learned=learned)
+            loss_sum, losses = linear_losses(hidden, head.tables, targets, z_loss=self.z_loss)
+            return Output(loss_sum=loss_sum, losses=losses, learned=learned)
         scores_T = torch.zeros(len(hidden_TD), device=hidden_TD.device)
         return Output(scores=scores_T.index_copy(0, learned_T, linear_log_probabilities(hidden, head.tables, targets)))
 

@@ -1,48 +1,117 @@
-"""LoRA and DoRA by PEFT (paper §3.1: what makes the autoregressive architecture trainable with unfrozen backbones)."""
+"""LoRA and DoRA by PEFT (paper §3.3: what makes the autoregressive architecture trainable with unfrozen backbones)."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from lorgnette.errors import SettingsError
-from lorgnette.run import LoraConfig
+from lorgnette.files import new_folder, write_json
+from lorgnette.hub.rules import idefics2_rules
+from lorgnette.model.vlm import VLM
+from lorgnette.run import LoraConfig, StageConfig
 
 ADAPTER = "default"
+ADAPTED = ("vision", "language")
+"""The parts that can be adapted: the others are new and train in full."""
 
 
 def add_adapters(part: nn.Module, config: LoraConfig, *, dora: bool, seed: int) -> None:
-    """Put an adapter beside every linear layer of `part`, in place. The layers themselves stay frozen.
+    """Put an adapter beside the linear layers of `part` that the settings name, in place. The layers stay frozen.
 
-    Adapters start as the identity. Raises: SettingsError if PEFT is not installed.
+    Adapters start as the identity. Raises: SettingsError if PEFT is not installed, or if the part has no such layer.
     """
-    if importlib.util.find_spec("peft") is None:
-        raise SettingsError("modes lora and dora need PEFT: run `pip install 'lorgnette[lora]'`")
-    import peft
+    targets = [name for name in _linears(part) if name.rpartition(".")[2] in config.targets]
+    if not targets:
+        raise SettingsError(f"lora.targets {list(config.targets)} name no linear layer of the part; query is in each")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _peft().inject_adapter_in_model(_settings(config, targets, dora), part, adapter_name=ADAPTER)
 
-    targets = [name for name, module in part.named_modules() if type(module) is nn.Linear]
-    settings = peft.LoraConfig(
+
+def adapted_layers(model: nn.Module) -> list[str]:
+    """Names of the layers that have an adapter."""
+    return [name for name, module in model.named_modules() if hasattr(module, "lora_A") and hasattr(module, "merge")]
+
+
+def merge_adapters(model: nn.Module) -> None:
+    """Add every adapter to the layer that it adapts and remove it, in place. Does nothing where there is none."""
+    for name in adapted_layers(model):
+        parent_name, _, child = name.rpartition(".")
+        layer = model.get_submodule(name)
+        layer.merge(safe_merge=True)  # type: ignore[operator]
+        setattr(model.get_submodule(parent_name), child, layer.get_base_layer())  # type: ignore[operator]
+
+
+def save_adapters(model: VLM, stage: StageConfig, folder: Path) -> list[Path]:
+    """Write the adapters in PEFT's format, for the model as transformers names it. Returns the folders written.
+
+    One adapter is of one kind: where one backbone has LoRA and the other DoRA, each has a folder of its own.
+    """
+    by_kind: dict[str, list[str]] = {}
+    for part in ADAPTED:
+        mode = getattr(stage, part).mode
+        if mode in ("lora", "dora"):
+            by_kind.setdefault(mode, []).append(part)
+    return [_save_kind(model, stage.lora, parts, folder / kind, dora=kind == "dora") for kind, parts in by_kind.items()]
+
+
+def base_tensors(model: VLM) -> dict[str, Tensor]:
+    """The model that adapters stand on: its parameters under their own names, adapters left out."""
+    names = ((name.replace(".base_layer", ""), parameter) for name, parameter in model.named_parameters())
+    return {name: parameter.detach() for name, parameter in names if ".lora_" not in name}
+
+
+def _save_kind(model: VLM, config: LoraConfig, parts: list[str], folder: Path, *, dora: bool) -> Path:
+    theirs = {rule.ours[0]: rule.theirs for rule in idefics2_rules(model.config)}
+    tensors, targets = {}, []
+    for name in adapted_layers(model):
+        if name.split(".")[0] in parts:
+            target = theirs[f"{name}.weight"].removesuffix(".weight")
+            targets.append(target)
+            for key, tensor in _tensors_of(model.get_submodule(name)):
+                tensors[f"base_model.model.{target}.{key}"] = tensor
+    settings = _settings(config, targets, dora).to_dict()
+    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in settings.items()}
+    with new_folder(folder) as beside:
+        save_file(tensors, beside / "adapter_model.safetensors", metadata={"format": "pt"})
+        write_json(beside / "adapter_config.json", plain | {"peft_type": "LORA", "inference_mode": True})
+    return folder
+
+
+def _tensors_of(layer: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The adapter of one layer, under PEFT's names in a file (without the adapter's own name)."""
+    for name, parameter in layer.named_parameters():
+        if name.startswith("lora_"):
+            key = name.replace(f".{ADAPTER}", "")
+            yield key.replace("lora_magnitude_vector.weight", "lora_magnitude_vector"), parameter.detach().contiguous()
+
+
+def _linears(part: nn.Module) -> list[str]:
+    """Linear layers within the layers of a part; not the one that embeds patches."""
+    return [name for name, module in part.named_modules() if type(module) is nn.Linear and name.startswith("layers.")]
+
+
+def _settings(config: LoraConfig, targets: list[str], dora: bool) -> Any:
+    return _peft().LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         target_modules=targets,
         use_dora=dora,
-        init_lora_weights="gaussian",
+        init_lora_weights="gaussian" if config.init == "gaussian" else True,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        peft.inject_adapter_in_model(settings, part, adapter_name=ADAPTER)
 
 
-def merge_adapters(model: nn.Module) -> None:
-    """Add every adapter to the layer that it adapts and remove it, in place. Does nothing where there is none."""
+def _peft() -> Any:
     if importlib.util.find_spec("peft") is None:
-        return
-    adapted = [name for name, module in model.named_modules() if hasattr(module, "lora_A") and hasattr(module, "merge")]
-    for name in adapted:
-        parent_name, _, child = name.rpartition(".")
-        layer = model.get_submodule(name)
-        layer.merge(safe_merge=True)  # type: ignore[operator]
-        setattr(model.get_submodule(parent_name), child, layer.get_base_layer())  # type: ignore[operator]
+        raise SettingsError("modes lora and dora need PEFT: run `pip install 'lorgnette[lora]'`")
+    import peft
+
+    return peft

@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from lorgnette.errors import SettingsError
+from lorgnette.hub.build import GRID, SHORTEST, LanguageBackbone, VisionBackbone, joined_config
+from lorgnette.hub.load import find_folder, load, read_config
+from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.template import Idefics2Template
 from lorgnette.inputs.tokenizer import Tokenizer, train_tokenizer
+from lorgnette.model.config import VLMConfig
 from lorgnette.model.vlm import VLM
-from lorgnette.run import Run
+from lorgnette.run import Run, StageConfig
+
+
+def resolve(run: Run) -> Run:
+    """The run with every setting written out: what it leaves to the weights that it starts from is read from those.
+
+    Raises: CheckpointError or SettingsError naming the folder and what does not fit.
+    """
+    if not run.init.given or "model" in run.model_fields_set:
+        return run
+    given = {name for name in ("images", "tokenizer", "special") if name in run.model_fields_set}
+    found = _of_model(run) if run.init.model else _of_backbones(run)
+    values = run.plain() | {name: value.plain() for name, value in found.items() if name not in given}
+    return Run.parse(values, f"run {run.name}, starting from {run.init.model or run.init.language}")
 
 
 def build(run: Run) -> tuple[VLM, Processor]:
     """Build the model and the processor that a run starts from.
 
-    Raises: SettingsError if the tokenizer has not the rows that the model expects.
+    Raises: SettingsError if the tokenizer has not the rows that the model expects; CheckpointError if what the run
+    starts from does not fit its settings.
     """
+    run = resolve(run)
     processor = build_processor(run)
+    if run.init.model:
+        return _load_whole(run), processor
     model = VLM(run.model)
     model.initialise(run.seed)
+    if run.init.vision and run.init.language:
+        VisionBackbone.open(run.init.vision).give_to(model)
+        LanguageBackbone.open(run.init.language).give_to(model)
+        model.float()
     return model, processor
 
 
 def build_processor(run: Run) -> Processor:
+    run = resolve(run)
     tokenizer = build_tokenizer(run)
     image = tokenizer.id(run.special.image)
-    if tokenizer.vocabulary != run.model.vocabulary or image != run.model.image_token:
+    spare = run.model.vocabulary - tokenizer.vocabulary  # tables of published models are often longer than needed
+    if spare < 0 or (spare and not run.init.given) or image != run.model.image_token:
         raise SettingsError(
             f"the tokenizer has {tokenizer.vocabulary} rows and its image token is {image}, but the model has"
             f" {run.model.vocabulary} rows and expects {run.model.image_token}: set model.language.vocabulary to"
@@ -40,9 +70,48 @@ def build_processor(run: Run) -> Processor:
     )
 
 
+def stage_processor(processor: Processor, run: Run, stage: StageConfig) -> Processor:
+    """The processor with images sized as the stage says."""
+    images = run.stage_images(stage)
+    return processor if images == processor.images else replace(processor, images=images)
+
+
 def build_tokenizer(run: Run) -> Tokenizer:
     if run.tokenizer.path is not None:
         return Tokenizer.load(run.tokenizer.path, run.special)
     from lorgnette.data.builtin import tokenizer_texts
 
     return train_tokenizer(tokenizer_texts(), vocabulary=run.model.vocabulary, special=run.special)
+
+
+def _load_whole(run: Run) -> VLM:
+    """The model that the run starts from, whose settings must be those of the run."""
+    assert run.init.model is not None
+    model, _ = load(run.init.model)
+    differences = [f"{key} {ours!r}, there {theirs!r}" for key, (ours, theirs) in run.model.diff(model.config).items()]
+    if differences:
+        raise SettingsError(f"{run.init.model}: does not fit the run's model settings, which say {differences[0]}")
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone().float()  # the file is mapped, and training writes
+    return model
+
+
+def _of_model(run: Run) -> dict[str, Any]:
+    folder = find_folder(str(run.init.model))
+    processor = Processor.load(folder)
+    config, _ = read_config(folder, processor)
+    return {"model": config, "images": processor.images, **_tokenizer_at(run, str(folder), processor)}
+
+
+def _of_backbones(run: Run) -> dict[str, Any]:
+    eyes, words = VisionBackbone.open(str(run.init.vision)), LanguageBackbone.open(str(run.init.language))
+    tokenizer = Tokenizer.load(words.weights.folder, run.special)
+    patch = eyes.config.patch
+    images = ImageConfig(patch=patch, grid=GRID, shortest=patch * SHORTEST, longest=patch * GRID)
+    images = run.images if "images" in run.model_fields_set else images
+    config: VLMConfig = joined_config(eyes, words, tokenizer, None, images.grid)
+    return {"model": config, "images": images, "tokenizer": run.tokenizer.override(f"path={words.weights.folder}")}
+
+
+def _tokenizer_at(run: Run, folder: str, processor: Processor) -> dict[str, Any]:
+    return {"tokenizer": run.tokenizer.override(f"path={folder}"), "special": processor.special}

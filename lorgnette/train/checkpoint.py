@@ -1,19 +1,31 @@
-"""Checkpoints from which training goes on exactly: weights and optimiser state as safetensors, the rest as JSON."""
+"""Checkpoints from which training goes on exactly, on any number of ranks (torch.distributed.checkpoint).
+
+A checkpoint is the folder `step-NNNNNN`: weights and optimiser state, each rank's share in a file of its own, and
+`progress.json`. It is copied to host memory first and written in the background, under another name until it is whole:
+a kill at any moment, or a full disk, leaves the one before.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from lorgnette.errors import CheckpointError
-from lorgnette.files import new_folder, write_json
+from lorgnette.files import DiskError, explain_disk, write_json
+from lorgnette.train.parallel import World
 
 
 @dataclass(frozen=True)
@@ -29,16 +41,74 @@ class Progress:
     seconds: float
 
 
-def save(folder: Path, progress: Progress, model: nn.Module, optimiser: torch.optim.Optimizer, keep: int) -> Path:
-    """Write `folder/step-NNNNNN` beside and rename it, then remove all but the newest `keep`."""
-    path = folder / f"step-{progress.total_step:06d}"
-    with new_folder(path) as beside:
-        save_file(_tensors(model), beside / "model.safetensors")
-        save_file(_moments(optimiser), beside / "optimiser.safetensors")
-        write_json(beside / "progress.json", asdict(progress))
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
-    return path
+class Keeper:
+    """Writes the checkpoints of a run, one at a time, and keeps the newest few.
+
+    A checkpoint that cannot be written is reported by `problem` and changes nothing: training may go on, and the last
+    good checkpoint stays.
+    """
+
+    def __init__(self, folder: Path, keep: int, world: World | None = None) -> None:
+        self.folder, self.keep, self.world = folder, keep, world or World()
+        self._pending: Future[Any] | None = None
+        self._beside: Path | None = None
+        self._path: Path | None = None
+
+    def save(self, progress: Progress, model: nn.Module, optimiser: torch.optim.Optimizer) -> DiskError | None:
+        """Begin to write a checkpoint. Returns what the one before met, once that is finished."""
+        problem = self.finish()
+        self._path = self.folder / f"step-{progress.total_step:06d}"
+        self._beside = self.folder / f".{self._path.name}.tmp"
+        began: DiskError | None = None
+        if self.world.is_main:
+            try:
+                with explain_disk(self._path):
+                    shutil.rmtree(self._beside, ignore_errors=True)
+                    self._beside.mkdir(parents=True)
+                    write_json(self._beside / "progress.json", asdict(progress))
+            except DiskError as error:
+                began = error
+        failed = next((error for error in self.world.gather(began) if error), None)
+        if failed is not None:
+            self._path = self._beside = None
+            return problem or failed
+        state = state_of(model, optimiser)
+        alone = self.world.size == 1
+        pending = async_save(state, checkpoint_id=self._beside, process_group=self.world.saving, no_dist=alone)
+        assert isinstance(pending, Future)
+        self._pending = pending
+        return problem
+
+    def finish(self) -> DiskError | None:
+        """Wait for the checkpoint in the making and give it its name. Returns why it could not be written, if so."""
+        if self._pending is None or self._beside is None or self._path is None:
+            return None
+        problem: DiskError | None = None
+        try:
+            self._pending.result()
+            if self.world.is_main:
+                with explain_disk(self._path):
+                    shutil.rmtree(self._path, ignore_errors=True)
+                    self._beside.rename(self._path)
+        except DiskError as error:
+            problem = error
+        except (Exception, CheckpointException) as error:  # the library wraps what each rank met
+            problem = _disk_error(error, self._path)
+        finally:
+            self._pending = None
+        if self.world.is_main:
+            if problem is not None:
+                shutil.rmtree(self._beside, ignore_errors=True)
+            for old in checkpoints(self.folder)[: -self.keep]:
+                shutil.rmtree(old, ignore_errors=True)
+        self.world.barrier()
+        return problem
+
+    def poll(self) -> DiskError | None:
+        """As `finish`, if that takes no waiting on any rank."""
+        if self._pending is None or not all(self.world.gather(self._pending.done())):
+            return None
+        return self.finish()
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -53,54 +123,82 @@ def read_progress(path: Path) -> Progress:
         raise CheckpointError(f"{path}: progress.json cannot be read ({error}); remove this folder to go on") from None
 
 
-def restore_model(path: Path, model: nn.Module) -> None:
-    """Load the weights. Raises: CheckpointError naming what does not fit."""
-    tensors = _read(path / "model.safetensors")
-    own = _tensors(model)
-    wrong = sorted(name for name in own.keys() | tensors.keys() if name not in tensors or name not in own)
-    wrong += sorted(name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape)
+def state_of(model: nn.Module, optimiser: torch.optim.Optimizer | None) -> dict[str, Tensor]:
+    """Every parameter once (tied ones under their first name), detached, and the moments of those that train."""
+    state = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
+    if optimiser is not None:
+        for name, parameter in _named(optimiser):
+            moments = optimiser.state[parameter]
+            state |= {f"optimiser.{name}.{moment}": tensor for moment, tensor in moments.items()}
+    return state
+
+
+def restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer | None = None) -> None:
+    """Load weights and moments in place, each rank its share. Raises: CheckpointError naming what does not fit."""
+    sizes = _stored_sizes(path)
+    state = state_of(model, None)
+    if optimiser is not None:
+        state |= _empty_moments(path, sizes, optimiser)
+    wanted = state.keys() | {name for name in sizes if name.startswith("model.")}
+    wrong = sorted(name for name in wanted if name not in state or state[name].shape != sizes.get(name))
     if wrong:
-        raise CheckpointError(
-            f"{path}: {len(wrong)} tensors do not fit the model, {wrong[0]} first; was it another run?"
-        )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(tensors[name])
-
-
-def restore_optimiser(path: Path, optimiser: torch.optim.Optimizer) -> None:
-    """Load the moments of every parameter. Raises: CheckpointError naming a parameter without any."""
-    state: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in _read(path / "optimiser.safetensors").items():
-        name, _, moment = key.rpartition(".")
-        state.setdefault(name, {})[moment] = tensor
-    for name, parameter in _named(optimiser):
-        if name not in state:
-            raise CheckpointError(f"{path}: the optimiser state of {name} is missing; was it another run?")
-        optimiser.state[parameter] = state[name]
-
-
-def _read(path: Path) -> dict[str, Tensor]:
+        first = wrong[0].removeprefix("model.")
+        raise CheckpointError(f"{path}: {len(wrong)} tensors do not fit the model, {first} first; was it another run?")
     try:
-        return load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({error}); remove its folder to go on from an older one"
-        ) from None
+        load(state, checkpoint_id=path, no_dist=not dist.is_initialized())
+    except (Exception, CheckpointException) as error:  # a damaged file fails in more ways than one can list
+        raise _damaged(path, error) from error
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter once (tied ones under their first name), detached."""
-    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+def _stored_sizes(path: Path) -> dict[str, torch.Size]:
+    try:
+        stored = FileSystemReader(path).read_metadata().state_dict_metadata
+    except (Exception, CheckpointException) as error:
+        raise _damaged(path, error) from error
+    return {name: getattr(entry, "size", torch.Size()) for name, entry in stored.items()}
 
 
-def _moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"{name}.{moment}": tensor
-        for name, parameter in _named(optimiser)
-        for moment, tensor in optimiser.state[parameter].items()
-    }
+def _empty_moments(path: Path, sizes: dict[str, torch.Size], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Put moments as the checkpoint has them into the optimiser, still to be filled; returns them by stored name."""
+    moments: dict[str, list[str]] = {}
+    for key in sizes:
+        kind, _, rest = key.partition(".")
+        if kind == "optimiser":
+            name, _, moment = rest.rpartition(".")
+            moments.setdefault(name, []).append(moment)
+    state = {}
+    for name, parameter in _named(optimiser):
+        if name not in moments:
+            raise CheckpointError(f"{path}: the optimiser state of {name} is missing; was it another run?")
+        for moment in moments[name]:
+            key = f"optimiser.{name}.{moment}"
+            same = sizes[key] == parameter.shape
+            tensor = torch.zeros_like(parameter.detach()) if same else torch.zeros(sizes[key], device=parameter.device)
+            state[key] = optimiser.state[parameter][moment] = tensor
+    return state
 
 
 def _named(optimiser: torch.optim.Optimizer) -> list[tuple[str, Tensor]]:
     return [pair for group in optimiser.param_groups for pair in zip(group["names"], group["params"], strict=True)]
+
+
+def _damaged(path: Path, error: BaseException) -> CheckpointError:
+    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return CheckpointError(f"{path}: cannot be read ({reason:.200}); remove its folder to go on from an older one")
+
+
+def _disk_error(error: BaseException, path: Path) -> DiskError:
+    """What the disk said, from within the library's own exception. Raises: `error` itself if it was something else."""
+    failures = [pair[0] for pair in getattr(error, "failures", {}).values()] or [error]
+    for failure in failures:
+        seen: BaseException | None = failure
+        while seen is not None and not isinstance(seen, OSError):
+            seen = seen.__cause__ or seen.__context__
+        full = "No space left" in str(failure) or "PytorchStreamWriter failed" in str(failure)
+        if seen is not None or full:
+            try:
+                with explain_disk(path):
+                    raise seen if isinstance(seen, OSError) else OSError(errno.ENOSPC, str(failure))
+            except DiskError as explained:
+                return explained
+    raise error

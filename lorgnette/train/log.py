@@ -1,18 +1,14 @@
-"""What a run tells while it trains: a JSONL file always, a progress bar for people."""
+"""What a run writes while it trains: a row for each step, and for each validation."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from lorgnette.files import explain_disk, write_text
-from lorgnette.train.stages import TrainablePart
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +33,12 @@ class Row:
     """Digest of the samples that the step's batches held; `lorgnette data plan --verify` compares it with the plan."""
     replaced: tuple[str, ...] = ()
     """A sentence for each sample that could not be used, with what stood in its place."""
+    sources: Mapping[str, float] = field(default_factory=dict)
+    """Loss of each source's learned tokens."""
+    flops: float = 0.0
+    """Floating-point operations that the step's mathematics needs."""
+    spike: str = ""
+    """What stood out, if the step looked like divergence, and what was done."""
 
 
 class Log:
@@ -68,50 +70,3 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return rows
-
-
-class Display:
-    """The bar on a terminal (one bar per stage), or a line every tenth of a stage where there is no terminal."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[rate]:.0f} images/s"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._loss = 0.0
-        self._rate = 0.0
-
-    def __enter__(self) -> Display:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def start(self, stage: str, steps: int, done: int, parts: list[TrainablePart]) -> None:
-        """Announce a stage: what trains, with counts, before its first step."""
-        shown = ", ".join(f"{p.part} {p.mode} {p.trainable:,} of {p.parameters:,}" for p in parts)
-        self.console.print(f"[bold]{stage}[/bold]: {steps:,} steps; training {shown}", highlight=False, soft_wrap=True)
-        self._steps, self._loss, self._rate = steps, 0.0, 0.0
-        self._task = self._bar.add_task(stage, total=steps, completed=done, loss=0.0, rate=0.0)
-
-    def advance(self, row: Row, seconds: float) -> None:
-        """Show one more step, which took `seconds`. Loss and rate are smoothed over about 30 steps."""
-        keep = 0.97 if self._loss else 0.0
-        self._loss = keep * self._loss + (1 - keep) * row.loss
-        self._rate = keep * self._rate + (1 - keep) * row.images / seconds
-        self._bar.update(self._task, completed=row.step, loss=self._loss, rate=self._rate)
-        if not self.console.is_terminal and (row.step % max(1, self._steps // 10) == 0):
-            left = (self._steps - row.step) * seconds
-            self.console.print(
-                f"{row.stage} {row.step}/{self._steps}  loss {self._loss:.3f}"
-                f"  {self._rate:.0f} images/s  {left:.0f} s left"
-            )

@@ -1,60 +1,91 @@
 """The training loop, for every stage of every run: build, restore, then step by step.
 
-A run's folder holds `run.yaml` (its settings), `log.jsonl` (one row per step) and `checkpoints/`. Starting it again
-goes on from the last checkpoint, to the same weights bit for bit on the CPU.
+A run's folder holds `run.yaml` (its settings), `log.jsonl` (one row per step), `validation.jsonl`, `checkpoints/` and,
+after stages with adapters, `adapters/`. Starting it again goes on from the last checkpoint, to the same weights bit for
+bit on the CPU.
 """
 
 from __future__ import annotations
 
-import signal
+import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 
 import torch
 from rich.console import Console
 
 from lorgnette.data.loader import read_steps
-from lorgnette.data.plan import digest_of
+from lorgnette.data.plan import digest_of, joined
 from lorgnette.errors import LorgnetteError, SettingsError
 from lorgnette.files import write_text
-from lorgnette.inputs.processor import Processor
+from lorgnette.hub.export import save
+from lorgnette.hub.load import assign
+from lorgnette.model.account import Account
+from lorgnette.model.batch import IGNORED, Batch
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
-from lorgnette.train import checkpoint
-from lorgnette.train.adapters import merge_adapters
-from lorgnette.train.build import build
+from lorgnette.train import checkpoint, parallel
+from lorgnette.train.adapters import adapted_layers, base_tensors, merge_adapters, save_adapters
+from lorgnette.train.build import build, resolve, stage_processor
+from lorgnette.train.display import Display
 from lorgnette.train.feed import open_steps
-from lorgnette.train.log import Display, Log, Row
+from lorgnette.train.guard import MOST_REWINDS, DivergedError, Guard
+from lorgnette.train.log import Log, Row, read_log
+from lorgnette.train.noise import Neftune
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
+from lorgnette.train.replay import keep_step
+from lorgnette.train.signals import stop_on_signals
 from lorgnette.train.stages import prepare_parts
-from lorgnette.train.step import train_step
+from lorgnette.train.step import NotFiniteError, StepResult, train_step
+from lorgnette.train.trackers import Tracker, figures
+from lorgnette.train.validate import Validation
 
 
 class Interrupted(LorgnetteError):
-    """Training was asked to stop (Ctrl-C or SIGTERM); what was done is saved."""
+    """Training was asked to stop (Ctrl-C, SIGTERM or its time limit); what was done is saved."""
+
+
+Callback = Callable[["Trainer", Row], None]
+"""Called after each step, before a checkpoint: for evaluation during training, say. It may not change the model."""
 
 
 class Trainer:
     """A run in progress: the model, where it stands, and where it writes.
 
     folder: created if missing. An unfinished run of the same settings found there is gone on with.
+    limit_s: seconds after which to save and stop. Under torchrun every process makes a Trainer of the same folder.
     Raises: SettingsError if the folder holds a run of other settings.
     """
 
-    def __init__(self, run: Run, folder: Path, console: Console | None = None) -> None:
-        self.run, self.folder = run, folder
-        self.display = Display(console or Console())
+    def __init__(
+        self,
+        run: Run,
+        folder: Path,
+        console: Console | None = None,
+        *,
+        limit_s: float | None = None,
+        trackers: Sequence[Tracker] = (),
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        self.world = parallel.start_world()
+        self.run, self.folder = resolve(run), folder
+        console = console or Console()
+        self.display = Display(console if self.world.is_main else Console(quiet=True), self.world.device)
+        self.trackers, self.callbacks = trackers, callbacks
+        self._end = None if limit_s is None else time.monotonic() + limit_s
         torch.set_num_threads(run.threads or torch.get_num_threads())
         self._claim_folder()
-        self.model, self.processor = build(run)
+        self.model, self.processor = build(self.run)
         found = checkpoint.checkpoints(self._checkpoints)
         self._restore_from = found[-1] if found else None
         self.progress = (
-            checkpoint.read_progress(found[-1]) if found else checkpoint.Progress(run.digest(), 0, 0, 0, seconds=0.0)
+            checkpoint.read_progress(found[-1])
+            if found
+            else checkpoint.Progress(self.run.digest(), 0, 0, 0, seconds=0.0)
         )
+        self._keeper = checkpoint.Keeper(self._checkpoints, self.run.checkpoints.keep, self.world)
         self._stop = False
 
     @property
@@ -71,63 +102,43 @@ class Trainer:
                     f"{self.folder} holds a run of other settings ({key} is {old} there, {new} here):"
                     " choose another folder, or remove this one"
                 )
-        write_text(settings, self.run.to_yaml())
+        self.world.barrier()
+        if self.world.is_main:
+            write_text(settings, self.run.to_yaml())
 
     def train(self) -> VLM:
         """Train all stages to their end. Returns the model, adapters merged.
 
-        Raises: Interrupted on Ctrl-C or SIGTERM, after saving; any LorgnetteError that a sample or a step met.
+        Raises: Interrupted on Ctrl-C, SIGTERM or the time limit, after saving; DivergedError where the settings say to
+        stop; any LorgnetteError that a sample or a step met.
         """
-        log = Log(self.folder / "log.jsonl", self.progress.total_step)
-        try:
-            with self._stop_on_signals(), self.display:
-                for number in range(self.progress.stage, len(self.run.stages)):
-                    self._train_stage(number, self.run.stages[number], log)
-        finally:
-            log.close()
+        with ExitStack() as stack:
+            log = Log(self.folder / "log.jsonl", self.progress.total_step) if self.world.is_main else None
+            if log:
+                stack.callback(log.close)
+            for tracker in self.trackers:
+                stack.callback(tracker.close)
+            stack.enter_context(stop_on_signals(self))
+            stack.enter_context(self.display)
+            for number in range(self.progress.stage, len(self.run.stages)):
+                StageRun(self, number).train(log)
+                self._end_stage(self.run.stages[number])
         self.model.eval()
         return self.model
 
-    def _train_stage(self, number: int, stage: StageConfig, log: Log) -> None:
-        finished = self.progress.step if self.progress.stage == number else 0
-        parts = prepare_parts(self.model, stage, seed=self.run.seed + number)
-        optimiser = build_optimiser(self.model, stage)
-        if self._restore_from is not None:
-            checkpoint.restore_model(self._restore_from, self.model)
-            checkpoint.restore_optimiser(self._restore_from, optimiser)
-            self._restore_from = None
-        if finished < stage.steps:
-            self.display.start(stage.name, stage.steps, finished, parts)
-        self.model.train()
-        steps = open_steps(self.run, number, self.processor, folder=self.folder)
-        before = time.perf_counter()
-        for step, batches in enumerate(read_steps(steps, finished, stage.steps, self.run.loader), finished):
-            waited = time.perf_counter() - before
-            torch.manual_seed(hash((self.run.seed, number, step)))  # dropout too is a function of the step
-            set_lr(optimiser, share := schedule(stage, step))
-            result = train_step(self.model, batches, optimiser, stage.clip)
-            now = time.perf_counter()
-            self._advance(number, step + 1, now - before)
-            row = Row(
-                total_step=self.progress.total_step,
-                stage=stage.name,
-                step=step + 1,
-                loss=result.loss,
-                lr=stage.lr * share,
-                grad_norm=result.grad_norm,
-                samples=result.samples,
-                tokens=result.tokens,
-                learned=result.learned,
-                images=result.images,
-                seconds=self.progress.seconds,
-                waited=waited,
-                data=digest_of(ref for batch in batches for ref in batch.refs),
-                replaced=tuple(sentence for batch in batches for sentence in batch.replaced),
-            )
-            log.write(row)
-            self.display.advance(row, now - before)
-            before = time.perf_counter()
-            self._save_if_due(optimiser, last=step + 1 == stage.steps)
+    def _end_stage(self, stage: StageConfig) -> None:
+        """Take apart what the stage put around the model, and merge its adapters."""
+        if problem := self._keeper.finish():
+            self.display.warn(str(problem))
+        if parallel.is_sharded(self.model):
+            self.model = parallel.unshard(self.model, stage)
+        folder = self.folder / "adapters" / stage.name
+        if adapted_layers(self.model) and stage.lora.keep and self.world.is_main and not folder.exists():
+            save_adapters(self.model, stage, folder)
+            with torch.device("meta"):
+                base = VLM(self.run.model)
+            assign(base, base_tensors(self.model))
+            save(base, self.processor, folder / "base")
         merge_adapters(self.model)
 
     def _advance(self, stage: int, step: int, seconds: float) -> None:
@@ -135,28 +146,208 @@ class Trainer:
             self.progress.run, stage, step, self.progress.total_step + 1, self.progress.seconds + seconds
         )
 
-    def _save_if_due(self, optimiser: torch.optim.Optimizer, last: bool) -> None:
-        settings = self.run.checkpoints
-        if last or self._stop or self.progress.step % settings.every == 0:
-            checkpoint.save(self._checkpoints, self.progress, self.model, optimiser, settings.keep)
-        if self._stop and self.progress.total_step < self.run.steps:
-            raise Interrupted(
-                f"stopped after step {self.progress.total_step} of {self.run.steps}, which is saved in {self.folder};"
-                " the same command goes on from there"
-            )
+    def asked_to_stop(self) -> bool:
+        """Whether any rank was asked to stop, or its time is over."""
+        over = self._end is not None and time.monotonic() > self._end
+        return any(self.world.gather(self._stop or over))
 
-    @contextmanager
-    def _stop_on_signals(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM end training after the step in flight. A second one ends it at once."""
 
-        def stop(number: int, frame: FrameType | None) -> None:
-            if self._stop:
-                raise KeyboardInterrupt
-            self._stop = True
+class StageRun:
+    """One stage of a trainer's run, from its first step or from where a checkpoint stands."""
 
-        kept = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    def __init__(self, trainer: Trainer, number: int) -> None:
+        self.trainer, self.number, self.run = trainer, number, trainer.run
+        self.stage, self.world = self.run.stages[number], trainer.world
+        progress = trainer.progress
+        self.finished = progress.step if progress.stage == number else 0
+        model = trainer.model
+        self.parts = prepare_parts(model, self.stage, seed=self.run.seed + number)
+        model.z_loss = self.stage.z_loss
+        parallel.apply(model, self.run, self.stage, self.world)
+        self.model, self.optimiser = model, build_optimiser(model, self.stage)
+        if trainer._restore_from is not None:
+            checkpoint.restore(trainer._restore_from, model, self.optimiser if self.finished else None)
+            trainer._restore_from = None
+        self.processor = stage_processor(trainer.processor, self.run, self.stage)
+        self.account = Account(self.run.model)
+        self.modes = {part.part: part.mode for part in self.parts if part.part != "extra_vocabulary"}
+        self.guard = Guard(self.run.spikes, self.stage.warmup)
+        self.guard.replay(row for row in read_log(trainer.folder / "log.jsonl") if row["stage"] == self.stage.name)
+        self._rewinds: list[Path] = []
+        self._spike = ""
+
+    def train(self, log: Log | None) -> None:
+        """Take the steps that are left."""
+        trainer, stage = self.trainer, self.stage
+        steps = open_steps(
+            self.run,
+            self.number,
+            self.processor,
+            folder=trainer.folder,
+            rank=self.world.rank,
+            world=self.world.size,
+        )
+        validation = Validation(self.run, stage, self.processor, self.world)
+        if self.finished < stage.steps:
+            trainer.display.start(stage.name, stage.steps, self.finished, self.parts)
+            self._save_to_rewind()
+        self.model.train()
+        with Neftune(self.model, stage.neftune):
+            before = time.perf_counter()
+            for step, batches in enumerate(
+                read_steps(steps, self.finished, stage.steps, self.run.loader), self.finished
+            ):
+                waited = time.perf_counter() - before
+                result = self._step(step, batches)
+                now = time.perf_counter()
+                trainer._advance(self.number, step + 1, now - before)
+                row = self._row(step, batches, result, waited)
+                self._tell(row, log, now - before)
+                if validation.due(step + 1, stage.steps):
+                    self._tell_validation(validation.losses(self.model))
+                for callback in trainer.callbacks:
+                    callback(trainer, row)
+                    self.model.train()
+                before = time.perf_counter()
+                self._save_if_due(last=step + 1 == stage.steps)
+
+    def _step(self, step: int, batches: list[Batch]) -> StepResult:
+        """One update, or none where the guard says so. Raises: NotFiniteError, DivergedError."""
+        seed = hash((self.run.seed, self.number, step)) + self.world.rank
+        torch.manual_seed(seed)  # dropout and noise too are functions of the step
+        set_lr(self.optimiser, schedule(self.stage, step))
+        self._spike = ""
+        before = self.trainer.progress
+        if before.stage != self.number:
+            before = checkpoint.Progress(before.run, self.number, 0, before.total_step, before.seconds)
         try:
-            yield
-        finally:
-            for number, handler in kept.items():
-                signal.signal(number, handler)
+            result = train_step(self.model, batches, self.optimiser, self.stage.clip, self.world, self._accept)
+        except NotFiniteError as error:
+            path = keep_step(self.trainer.folder / "replay", before, batches, self.model, seed, self.world)
+            raise NotFiniteError(f"{error}; see what happens by `lorgnette train --replay {path}`") from None
+        except DivergedError:
+            self.trainer._keeper.save(before, self.model, self.optimiser)
+            self.trainer._keeper.finish()
+            raise
+        if self._spike and self.run.spikes.act == "rewind":
+            self._rewind()
+        elif result.updated:
+            self.guard.remember(step, result.loss, result.grad_norm)
+        return result
+
+    def _accept(self, result: StepResult) -> bool:
+        """Whether to learn from a step; says what stands out about it. Raises: DivergedError."""
+        act = self.run.spikes.act
+        self._spike = self.world.gather(self.guard.judge(result.loss, result.grad_norm) or "")[0]
+        if not self._spike:
+            return True
+        step = self.trainer.progress.total_step + 1
+        if act == "stop":
+            raise DivergedError(
+                f"step {step} looks like divergence ({self._spike}), and spikes.act is stop; the state before it is"
+                " saved: set spikes.act to skip or rewind, or lower the learning rate in another folder"
+            )
+        done = {"report": "learned all the same", "skip": "skipped", "rewind": "going back"}[act]
+        self._spike = f"{self._spike}: {done}"
+        self.trainer.display.warn(f"step {step}: {self._spike}")
+        return act == "report"
+
+    def _rewind(self) -> None:
+        """Back to the weights of the last checkpoint; the data go on."""
+        self.trainer._keeper.finish()
+        path = checkpoint.checkpoints(self.trainer._checkpoints)[-1]
+        self._rewinds.append(path)
+        if self._rewinds.count(path) > MOST_REWINDS:
+            raise DivergedError(
+                f"went back to {path.name} {MOST_REWINDS} times, and every time training diverged anew: lower the"
+                " learning rate, or freeze more of the model or adapt it by lora"
+            )
+        checkpoint.restore(path, self.model, self.optimiser if checkpoint.read_progress(path).step else None)
+        if not checkpoint.read_progress(path).step:
+            self.optimiser.state.clear()
+
+    def _row(self, step: int, batches: list[Batch], result: StepResult, waited: float) -> Row:
+        gathered = self.world.gather(
+            (
+                digest_of(ref for batch in batches for ref in batch.refs),
+                tuple(sentence for batch in batches for sentence in batch.replaced),
+                self._flops(batches),
+            )
+        )
+        return Row(
+            total_step=self.trainer.progress.total_step,
+            stage=self.stage.name,
+            step=step + 1,
+            loss=result.loss,
+            lr=self.stage.lr * schedule(self.stage, step),
+            grad_norm=result.grad_norm,
+            samples=result.samples,
+            tokens=result.tokens,
+            learned=result.learned,
+            images=result.images,
+            seconds=self.trainer.progress.seconds,
+            waited=waited,
+            data=joined(digest for digest, _, _ in gathered),
+            replaced=tuple(sentence for _, replaced, _ in gathered for sentence in replaced),
+            sources=result.sources,
+            flops=sum(flops for _, _, flops in gathered) / self.world.size,
+            spike=self._spike,
+        )
+
+    def _flops(self, batches: list[Batch]) -> int:
+        return sum(
+            self.account.step_flops(
+                batch.images,
+                batch.documents,
+                int((batch.targets_T != IGNORED).sum()),
+                self.modes,
+                self.stage.lora.rank,
+            )
+            for batch in batches
+        )
+
+    def _tell(self, row: Row, log: Log | None, seconds: float) -> None:
+        if log:
+            log.write(row)
+        self.trainer.display.advance(row, seconds)
+        for tracker in self.trainer.trackers:
+            tracker.log(row.total_step, figures(row, seconds))
+
+    def _tell_validation(self, losses: dict[str, float]) -> None:
+        step = self.trainer.progress.total_step
+        if self.world.is_main:
+            path = self.trainer.folder / "validation.jsonl"
+            rows = [row for row in read_log(path) if row["total_step"] < step]
+            rows.append({"total_step": step, "stage": self.stage.name, "losses": losses})
+            write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+        said = ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
+        self.trainer.display.console.print(f"step {step}: validation loss {said}", highlight=False, soft_wrap=True)
+        for tracker in self.trainer.trackers:
+            tracker.log(step, {f"validation/{name}": loss for name, loss in losses.items()})
+
+    def _save_to_rewind(self) -> None:
+        """A run that may go back needs a place to go back to."""
+        if self.run.spikes.act == "rewind" and not self.finished:
+            progress = self.trainer.progress
+            start = checkpoint.Progress(progress.run, self.number, 0, progress.total_step, progress.seconds)
+            self.trainer._keeper.save(start, self.model, self.optimiser)
+
+    def _save_if_due(self, last: bool) -> None:
+        """Begin a checkpoint where one is due. A full disk is said, and training goes on."""
+        trainer, keeper = self.trainer, self.trainer._keeper
+        stop = trainer.asked_to_stop()
+        rewound = bool(self._spike) and self.run.spikes.act == "rewind"
+        if last or stop or rewound or trainer.progress.step % self.run.checkpoints.every == 0:
+            problems = [keeper.save(trainer.progress, self.model, self.optimiser), keeper.finish() if stop else None]
+        else:
+            problems = [keeper.poll()]
+        for problem in problems:
+            if problem and stop:
+                raise problem
+            if problem:
+                trainer.display.warn(f"{problem}; training goes on, and the last good checkpoint stays")
+        if stop and trainer.progress.total_step < self.run.steps:
+            raise Interrupted(
+                f"stopped after step {trainer.progress.total_step} of {self.run.steps}, which is saved in"
+                f" {trainer.folder}; the same command goes on from there"
+            )

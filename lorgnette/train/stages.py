@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,10 +11,15 @@ from torch import nn
 from lorgnette.errors import SettingsError
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Mode, PartConfig, StageConfig
-from lorgnette.train.adapters import add_adapters
+from lorgnette.train.adapters import ADAPTED, add_adapters
 
 PARTS = ("vision", "connector", "language", "extra_vocabulary")
 """Every parameter belongs to exactly one of these."""
+BESIDE = {
+    "norms": re.compile(r"norm\.(weight|bias)$"),
+    "patches": re.compile(r"\.(patch_embedding|position_embedding)\."),
+}
+"""What `lora.unfreeze` names, by the end of a parameter's name."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +52,24 @@ def prepare_parts(model: VLM, stage: StageConfig, seed: int) -> list[TrainablePa
 
     Raises: SettingsError if nothing would train.
     """
-    for part in ("vision", "language"):
+    for part in ADAPTED:
         mode = part_config(stage, part).mode
         if mode in ("lora", "dora"):
             add_adapters(getattr(model, part), stage.lora, dora=mode == "dora", seed=seed)
     for part, name, parameter in named_parts(model):
-        parameter.requires_grad_(part_config(stage, part).mode == "full" or ".lora_" in name)
+        parameter.requires_grad_(_trains(stage, part, name))
     counts = count_parts(model, stage)
     if not any(count.trainable for count in counts if count.part != "extra_vocabulary"):
         raise SettingsError(f"stage {stage.name!r}: every part is frozen; set the mode of at least one to lora or full")
     return counts
+
+
+def _trains(stage: StageConfig, part: str, name: str) -> bool:
+    """Whether a parameter trains in a stage: by its part's word, or beside the part's adapters."""
+    mode = part_config(stage, part).mode
+    if mode in ("full", "frozen"):
+        return mode == "full"
+    return ".lora_" in name or any(BESIDE[kind].search(name) for kind in stage.lora.unfreeze)
 
 
 def count_parts(model: VLM, stage: StageConfig) -> list[TrainablePart]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lorgnette.model.loss import linear_cross_entropy, linear_log_probabilities
+from lorgnette.model.loss import linear_cross_entropy, linear_log_probabilities, linear_losses
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 100])
@@ -29,6 +29,26 @@ def test_equals_plain(chunk: int, rows: tuple, frozen: bool) -> None:
         torch.testing.assert_close(ours, theirs)
     scores = linear_log_probabilities(hidden, tables, targets, chunk)
     torch.testing.assert_close(-scores.sum(), slow)
+
+
+@pytest.mark.parametrize("chunk", [2, 100])
+def test_z_loss_and_the_loss_of_each_row_equal_plain_ones(chunk: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(7, 5, generator=generator).requires_grad_()
+    table = torch.randn(11, 5, generator=generator).requires_grad_()
+    targets = torch.randint(0, 11, (7,), generator=generator)
+
+    fast, losses = linear_losses(hidden, (table,), targets, chunk, z_loss=0.3)
+    logits = hidden @ table.T
+    rows = F.cross_entropy(logits, targets, reduction="none")
+    slow = rows.sum() + 0.3 * logits.logsumexp(-1).square().sum()
+    torch.testing.assert_close(fast, slow)
+    torch.testing.assert_close(losses, rows.detach())
+    assert not losses.requires_grad
+    for ours, theirs in zip(
+        torch.autograd.grad(fast, [hidden, table]), torch.autograd.grad(slow, [hidden, table]), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_nothing_learned_is_zero_and_finite() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from rich.console import Console
 
 from lorgnette.errors import CheckpointError, LorgnetteError, SettingsError
@@ -20,8 +22,8 @@ from lorgnette.files import DiskError
 from lorgnette.run import Run
 from lorgnette.train import checkpoint
 from lorgnette.train.build import build
-from lorgnette.train.log import read_log
 from lorgnette.train.feed import open_steps
+from lorgnette.train.log import read_log
 from lorgnette.train.loop import Interrupted, Trainer
 from lorgnette.train.optim import build_optimiser, schedule
 from lorgnette.train.stages import PARTS, named_parts, prepare_parts
@@ -256,21 +258,40 @@ def test_a_loss_that_is_not_finite_touches_no_weight(tiny):
     assert all(torch.equal(before[name], after[name]) for name in before if name != "connector.latents")
 
 
-def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(tiny, tmp_path, monkeypatch):
-    save_file = checkpoint.save_file
+def test_a_full_disk_is_said_and_training_goes_on(tiny, tmp_path, monkeypatch):
+    full_at(monkeypatch, "step-000008")
+    console = Console(record=True, quiet=False, file=io.StringIO(), width=300)
+    model = Trainer(tiny.override("stages.1.steps=4", "checkpoints.keep=9"), tmp_path / "full", console).train()
+    said = console.export_text()
+    assert said.count("the disk is full; free some space") == 1
+    assert "training goes on, and the last good checkpoint stays" in said
+    found = sorted(path.name for path in (tmp_path / "full" / "checkpoints").iterdir())
+    assert found == ["step-000003", "step-000005", "step-000009"]
+    monkeypatch.undo()
+    assert same(weights(model), trained(tiny.override("stages.1.steps=4"), tmp_path / "whole"))
 
-    def full_later(tensors, path):
-        if "step-000006" in str(path):
-            raise OSError(28, "No space left on device")
-        save_file(tensors, path)
 
-    monkeypatch.setattr(checkpoint, "save_file", full_later)
+def test_a_full_disk_when_asked_to_stop_is_an_error(tiny, tmp_path, monkeypatch):
+    full_at(monkeypatch, "step-000004")
+    monkeypatch.setattr(Trainer, "_advance", _stop_after(4))
     with pytest.raises(DiskError, match="the disk is full; free some space and run the same command again"):
-        Trainer(tiny.override("stages.0.steps=9"), tmp_path, QUIET).train()
+        Trainer(tiny, tmp_path, QUIET).train()
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000003"]
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "optimiser.safetensors", "progress.json"])
+def full_at(monkeypatch, *steps):
+    """Writing the tensors of these checkpoints meets a full disk."""
+    write_data = dcp.FileSystemWriter.write_data
+
+    def write(self, *arguments):
+        if any(step in str(self.path) for step in steps):
+            raise OSError(28, "No space left on device")
+        return write_data(self, *arguments)
+
+    monkeypatch.setattr(dcp.FileSystemWriter, "write_data", write)
+
+
+@pytest.mark.parametrize("file", [".metadata", "__0_0.distcp", "progress.json"])
 def test_a_damaged_checkpoint_is_named(tiny, tmp_path, file):
     trained(tiny, tmp_path)
     (checkpoint.checkpoints(tmp_path / "checkpoints")[-1] / file).write_bytes(b"{")

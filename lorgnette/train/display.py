@@ -1,0 +1,109 @@
+"""Progress for people: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from types import TracebackType
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lorgnette.train.log import Row
+from lorgnette.train.stages import TrainablePart
+
+PEAKS = {"H200": 989e12, "H100": 989e12, "H800": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12}
+"""Dense bf16 operations a second of GPUs, as their makers say, by a part of the device's name."""
+
+
+class Display:
+    """The bar on a terminal (one bar per stage), or a line every tenth of a stage where there is no terminal."""
+
+    def __init__(self, console: Console, device: torch.device | None = None) -> None:
+        self.console, self.device = console, device or torch.device("cpu")
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[said]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._peak: float | None = None
+        self._means: dict[str, float] = {}
+
+    def __enter__(self) -> Display:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def start(self, stage: str, steps: int, done: int, parts: list[TrainablePart]) -> None:
+        """Announce a stage: what trains, with counts, before its first step."""
+        shown = ", ".join(f"{p.part} {p.mode} {p.trainable:,} of {p.parameters:,}" for p in parts)
+        self.console.print(f"[bold]{stage}[/bold]: {steps:,} steps; training {shown}", highlight=False, soft_wrap=True)
+        self._steps, self._means = steps, {}
+        self._peak = self._peak or peak_flops(self.device)
+        self._task = self._bar.add_task(stage, total=steps, completed=done, said="")
+
+    def warn(self, sentence: str) -> None:
+        """Something that people should know, above the bar."""
+        self.console.print(f"[yellow]{sentence}[/yellow]", highlight=False, soft_wrap=True)
+
+    def advance(self, row: Row, seconds: float) -> None:
+        """Show one more step, which took `seconds`. Figures are smoothed over about 30 steps."""
+        for name, value in (
+            ("loss", row.loss),
+            ("tokens", row.learned / seconds),
+            ("images", row.images / seconds),
+            ("flops", row.flops / seconds),
+            ("seconds", seconds),
+        ):
+            before = self._means.get(name, value)
+            self._means[name] = 0.97 * before + 0.03 * value
+        said = self.said()
+        self._bar.update(self._task, completed=row.step, said=said)
+        if not self.console.is_terminal and (row.step % max(1, self._steps // 10) == 0):
+            left = (self._steps - row.step) * self._means["seconds"]
+            self.console.print(
+                f"{row.stage} {row.step}/{self._steps}  {said}  {left:.0f} s left", highlight=False, soft_wrap=True
+            )
+
+    def said(self) -> str:
+        """Loss, learned tokens and images a second, share of the device's peak, and memory."""
+        means = self._means
+        share = f"  {means['flops'] / self._peak:.0%} MFU" if self._peak and means["flops"] else ""
+        rates = f"{means['tokens']:.0f} learned tokens/s  {means['images']:.0f} images/s"
+        return f"loss {means['loss']:.3f}  {rates}{share}  {memory_gib(self.device):.1f} GiB"
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Operations a second that the device can do at best; None for a GPU that is not known here.
+
+    On the CPU it is what a large product of matrices reaches now, with the threads that there are.
+    """
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        return next((peak for part, peak in PEAKS.items() if part in name), None)
+    side = 768
+    matrix = torch.ones(side, side)
+    times = []
+    for _ in range(4):
+        before = time.perf_counter()
+        torch.mm(matrix, matrix)
+        times.append(time.perf_counter() - before)
+    return 2 * side**3 / min(times)
+
+
+def memory_gib(device: torch.device) -> float:
+    """The most memory used so far: of the GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / 2**20 if sys.platform != "darwin" else used / 2**30

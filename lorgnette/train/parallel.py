@@ -1,0 +1,162 @@
+"""Parallelism, applied from outside to a model that knows nothing of it, in one order: adapters, activation
+checkpointing, compile, FSDP2.
+
+Each layer is sharded over all ranks and gathered when it is needed. A rank without images passes empty tensors through
+the same layers, and a rank without packs an empty batch: every rank takes part in every exchange, and nobody needs a
+dummy image.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._C._distributed_c10d import HashStore
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from lorgnette.model.batch import Batch, Spans
+from lorgnette.model.layers import Stack
+from lorgnette.model.vlm import VLM
+from lorgnette.run import Run, StageConfig
+from lorgnette.train.stages import prepare_parts
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """Who computes: this process' rank, how many there are, and on what it computes."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    saving: Any = None
+    """The group that checkpoints are written through, beside training's own exchanges."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes files and talks to people."""
+        return self.rank == 0
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, in the order of ranks."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+
+def start_world() -> World:
+    """This process' place among those that torchrun started; a world of its own without torchrun."""
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else None
+    if device is not None:
+        torch.cuda.set_device(device)
+    device = device or torch.device("cpu")
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return World(device=device)
+    if not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    return World(dist.get_rank(), dist.get_world_size(), device, dist.new_group(backend="gloo"))
+
+
+def end_world() -> None:
+    """Leave the processes' group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def half_precision(run: Run, world: World) -> bool:
+    """Whether layers compute in bf16."""
+    return run.precision == "bf16" or (run.precision == "auto" and world.device.type == "cuda")
+
+
+def apply(model: VLM, run: Run, stage: StageConfig, world: World) -> None:
+    """Put around a model, whose adapters are in place, what the stage and the world ask for."""
+    model.to(world.device)
+    for name in ("vision", "connector", "language"):
+        part: Stack = getattr(model, name)
+        part.checkpointed = name in stage.checkpointing
+    if run.compile if run.compile is not None else world.device.type == "cuda":
+        compile_layers(model)
+    if world.size > 1 or half_precision(run, world):
+        shard(model, world, half=half_precision(run, world))
+
+
+def layers(model: VLM) -> Iterator[nn.Module]:
+    """The layers of all parts, the connector's projection among them: what is compiled and sharded one by one."""
+    yield from model.vision.layers
+    yield model.connector.projection
+    yield from model.connector.layers
+    yield from model.language.layers
+
+
+def compile_layers(model: VLM) -> None:
+    """Compile each layer by itself. Lengths are dynamic and attention is left as it is: no batch compiles anew."""
+    for layer in layers(model):
+        layer.compile(dynamic=True)
+
+
+def shard(model: VLM, world: World, *, half: bool) -> None:
+    """Shard parameters, gradients and optimiser state over all ranks, in place. Gradients are summed, not averaged.
+
+    half: layers compute in bf16; gradients are summed, and weights kept, in float32. Frozen weights are kept in bf16.
+    """
+    if not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+    mesh = init_device_mesh(world.device.type, (world.size,))
+    policy = MixedPrecisionPolicy()
+    if half:
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        for parameter in model.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(torch.bfloat16)
+    for module in (*layers(model), model):
+        fully_shard(module, mesh=mesh, mp_policy=policy)
+    model.passes_by = False  # every rank takes part in gathering every layer
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sum
+
+
+def is_sharded(model: nn.Module) -> bool:
+    return isinstance(model, FSDPModule)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that may be sharded, whole. Every rank must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def unshard(model: VLM, stage: StageConfig) -> VLM:
+    """The same model in the memory of each rank, unsharded, in float32 on the CPU. Every rank must ask.
+
+    The adapters of the stage are in place, as in the model given.
+    """
+    plain = VLM(model.config).to_empty(device="cpu")
+    prepare_parts(plain, stage, seed=0)
+    theirs = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, parameter in plain.named_parameters():
+            parameter.copy_(whole(theirs[name]))
+    return plain
+
+
+def empty_batch(model: VLM) -> Batch:
+    """A pack of nothing: what a rank computes whose share of a step has fewer packs than another's."""
+    nothing = torch.empty(0, dtype=torch.int64)
+    patches_PC = torch.empty(0, model.config.vision.patch_width, dtype=torch.uint8)
+    return Batch(nothing, nothing, nothing, Spans(()), patches_PC, nothing, Spans(()), nothing)

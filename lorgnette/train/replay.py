@@ -1,0 +1,132 @@
+"""A step that went wrong, kept to be looked at: its batches, and the weights that it met."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict_saver import save as save_shards
+
+from lorgnette.errors import CheckpointError
+from lorgnette.files import explain_disk, write_json
+from lorgnette.model.batch import Batch, Spans
+from lorgnette.model.vlm import VLM
+from lorgnette.run import Run
+from lorgnette.train import checkpoint
+from lorgnette.train.build import resolve
+from lorgnette.train.parallel import World
+from lorgnette.train.stages import prepare_parts
+from lorgnette.train.step import document_losses
+
+
+def keep_step(
+    folder: Path, progress: checkpoint.Progress, batches: Sequence[Batch], model: VLM, seed: int, world: World
+) -> Path:
+    """Write what a step computed with to `folder/step-NNNNNN`. Every rank must ask. Returns that folder.
+
+    progress: where the run stood before the step. seed: of the step's noise and dropout.
+    """
+    path = folder / f"step-{progress.total_step + 1:06d}"
+    with explain_disk(path):
+        path.mkdir(parents=True, exist_ok=True)
+        save_batches(path / f"rank-{world.rank}.safetensors", batches)
+        save_shards(checkpoint.state_of(model, None), checkpoint_id=path / "weights", no_dist=world.size == 1)
+        if world.is_main:
+            facts = {"stage": progress.stage, "step": progress.step + 1, "seed": seed, "z_loss": model.z_loss}
+            write_json(path / "replay.json", facts)
+    return path
+
+
+def save_batches(file: Path, batches: Sequence[Batch]) -> None:
+    tensors: dict[str, Tensor] = {}
+    plain: list[dict[str, Any]] = []
+    for number, batch in enumerate(batches):
+        values = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+        tensors |= {f"{number}.{name}": value.cpu() for name, value in values.items() if isinstance(value, Tensor)}
+        kept = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
+        plain.append({name: list(v.lengths if isinstance(v, Spans) else v) for name, v in kept.items()})
+    save_file(tensors, file, metadata={"batches": json.dumps(plain)})
+
+
+def load_batches(file: Path) -> list[Batch]:
+    """Raises: CheckpointError if the file is damaged."""
+    try:
+        with safe_open(file, framework="pt") as stored:
+            plain = json.loads(stored.metadata()["batches"])
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{file}: cannot be read as the batches of a step ({error})") from None
+    spans = {"documents", "images"}
+    made: list[dict[str, Any]] = [
+        dict(
+            **{name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{number}.")},
+            **{name: Spans(tuple(value)) if name in spans else tuple(value) for name, value in values.items()},
+        )
+        for number, values in enumerate(plain)
+    ]
+    return [Batch(**values) for values in made]
+
+
+def replay(path: Path, console: Console) -> list[str]:
+    """Compute a kept step again on the CPU and say, sample by sample, what comes out.
+
+    path: a folder `replay/step-NNNNNN` of a run. Returns the names of samples whose loss is not finite.
+    Raises: CheckpointError if it is not such a folder.
+    """
+    settings = path.resolve().parent.parent / "run.yaml"
+    if not (path / "replay.json").is_file() or not settings.is_file():
+        raise CheckpointError(f"{path}: is not a kept step; give a folder replay/step-NNNNNN of a run")
+    facts = json.loads((path / "replay.json").read_text(encoding="utf-8"))
+    run = resolve(Run.load(settings))
+    stage = run.stages[facts["stage"]]
+    model = VLM(run.model)
+    prepare_parts(model, stage, seed=0)
+    checkpoint.restore(path / "weights", model)
+    wrong = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
+    console.print(f"stage {stage.name}, step {facts['step']}: ", end="", highlight=False)
+    console.print(f"{len(wrong)} weights are not finite ({wrong[0]} first)" if wrong else "all weights are finite")
+    broken = []
+    model.train()
+    for file in sorted(path.glob("rank-*.safetensors")):
+        torch.manual_seed(facts["seed"])
+        for batch in load_batches(file):
+            broken += _compute(model, batch, console)
+    return broken
+
+
+def _compute(model: VLM, batch: Batch, console: Console) -> list[str]:
+    """One pack forward; prints each document's loss and the first layer that gave something not finite."""
+    first: list[str] = []
+    handles = [module.register_forward_hook(_watch(name, first)) for name, module in model.named_modules() if name]
+    try:
+        with torch.no_grad():
+            losses = model(batch, want="loss").losses
+    finally:
+        for handle in handles:
+            handle.remove()
+    sums, counts = (values.tolist() for values in document_losses(batch, losses))
+    broken = []
+    for name, loss, count in zip(batch.names, sums, counts, strict=True):
+        console.print(f"  {name}: loss {loss / max(1, count):.4f} over {count} learned tokens", highlight=False)
+        if not math.isfinite(loss):
+            broken.append(name)
+    if first:
+        console.print(f"  not finite first in {first[0]}", highlight=False)
+    return broken
+
+
+def _watch(name: str, first: list[str]) -> Any:
+    def look(module: nn.Module, inputs: Any, output: Any) -> None:
+        if not first and isinstance(output, Tensor) and not output.isfinite().all():
+            first.append(name)
+
+    return look

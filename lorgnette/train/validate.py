@@ -1,0 +1,79 @@
+"""The loss on samples that no stage trains on, source by source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from lorgnette.data.config import CaptionsConfig, MessagesConfig, QuestionsConfig, SourceConfig
+from lorgnette.data.sources import open_source
+from lorgnette.inputs.processor import Processor
+from lorgnette.model.batch import IGNORED, Batch
+from lorgnette.model.vlm import VLM
+from lorgnette.run import Run, StageConfig
+from lorgnette.sample import Sample
+from lorgnette.train.parallel import World, empty_batch
+
+TOGETHER = 8
+"""Samples in a pack."""
+
+
+class Validation:
+    """Samples of the validation sources, read once. Each rank computes its share."""
+
+    def __init__(self, run: Run, stage: StageConfig, processor: Processor, world: World) -> None:
+        self.world, self.every = world, run.validation.every
+        self._packs: dict[str, list[Batch]] = {}
+        most = run.validation.samples
+        for config in _sources(run, stage) if self.every else ():
+            samples = list(_samples(config, run.seed, most, processor))[world.rank :: world.size]
+            packs = [processor(samples[first : first + TOGETHER]) for first in range(0, len(samples), TOGETHER)]
+            self._packs[_title(config)] = packs
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether to validate after so many steps of a stage."""
+        return bool(self.every and self._packs and (step % self.every == 0 or step == steps))
+
+    @torch.no_grad()
+    def losses(self, model: VLM) -> dict[str, float]:
+        """Mean cross-entropy over the learned tokens of each source. Every rank must ask. Draws no random number."""
+        was_training = model.training
+        model.eval()
+        found = {name: self._loss(model, packs) for name, packs in self._packs.items()}
+        model.train(was_training)
+        return found
+
+    def _loss(self, model: VLM, packs: Sequence[Batch]) -> float:
+        total, learned = 0.0, 0
+        for number in range(max(self.world.gather(len(packs)))):
+            batch = (packs[number] if number < len(packs) else empty_batch(model)).to(self.world.device)
+            total += float(model(batch, want="loss").losses.sum())
+            learned += int((batch.targets_T != IGNORED).sum())
+        pairs = self.world.gather((total, learned))
+        return sum(loss for loss, _ in pairs) / max(1, sum(count for _, count in pairs))
+
+
+def _sources(run: Run, stage: StageConfig) -> Sequence[SourceConfig]:
+    """What the run says; else the stage's sources that have a validation split of their own, each once."""
+    if run.validation.sources:
+        return run.validation.sources
+    built_in = [config for config in stage.sources if isinstance(config, CaptionsConfig | QuestionsConfig)]
+    return list({_title(config): config for config in built_in}.values())
+
+
+def _title(config: SourceConfig) -> str:
+    return str(getattr(config, "title", None) or getattr(config, "path", None) or config.kind)
+
+
+def _samples(config: SourceConfig, seed: int, most: int, processor: Processor) -> Iterator[Sample]:
+    """The first samples of a source made on demand; of a prepared one, samples spread over all of it."""
+    if isinstance(config, CaptionsConfig | QuestionsConfig | MessagesConfig):
+        source = open_source(config, "validation", seed)
+        yield from (source[index] for index in range(min(most, source.size or most)))
+        return
+    from lorgnette.data.prepare import prepare
+
+    prepared = prepare(config, processor)
+    count = min(most, len(prepared))
+    yield from (prepared.record(number * len(prepared) // count).piece() for number in range(count))
