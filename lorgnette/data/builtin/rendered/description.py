@@ -90,15 +90,14 @@ def _chart(facts: Chart) -> Iterator[str]:
     if facts.kind == "lines":
         yield f"{many} It runs from {subject.columns[0]} to {subject.columns[-1]}."
         for row, values in zip(subject.rows, facts.table.cells, strict=True):
-            numbers = listed(
-                [f"{facts.table.shown(value)} ({name})" for name, value in zip(subject.columns, values, strict=True)]
-            )
+            pairs = zip(subject.columns, values, strict=True)
+            numbers = listed([f"{facts.table.shown(value)} ({name})" for name, value in pairs])
             yield f"The numbers of {row} are {numbers}."
         return
     yield many
     for column in subject.columns:
-        values = facts.table.column(column)
-        numbers = listed([f"{row} ({facts.table.shown(value)})" for row, value in values.items()])
+        rows_of = facts.table.column(column).items()
+        numbers = listed([f"{row} ({facts.table.shown(value)})" for row, value in rows_of])
         yield f"For {column} there are {numbers}."
 
 
@@ -144,8 +143,10 @@ def _note(facts: Note) -> Iterator[str]:
 
 def _resume(facts: Resume) -> Iterator[str]:
     now, school = facts.experience[0], facts.education[0]
-    yield f"This is the resume of {facts.name} from {facts.town}, {facts.job.lower()} at {now.company} since {now.since}."
-    yield f"The last degree is {'an' if school.degree.startswith('M') else 'a'} {school.degree} in {school.subject} from {school.school} in {school.year}."
+    yield f"This is the resume of {facts.name} from {facts.town}."
+    yield f"The latest post is that of {facts.job.lower()} at {now.company}, since {now.since}."
+    degree = f"{'an' if school.degree.startswith('M') else 'a'} {school.degree} in {school.subject}"
+    yield f"The last degree is {degree} from {school.school} in {school.year}."
     yield (
         f"Languages are {listed(facts.languages)}."
         if len(facts.languages) > 1

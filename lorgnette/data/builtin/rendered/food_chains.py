@@ -90,8 +90,8 @@ def _web(lot: Lot) -> Web:
                 break
             names.append(lot.one(fed))
         web = Web(place, tuple(names))
-        fed = all(web.foods(name) or web.eaters(name) for name in names)
-        if len(names) == size and fed and max(map(web.level, names)) >= 2:
+        joined = all(web.foods(name) or web.eaters(name) for name in names)
+        if len(names) == size and joined and max(map(web.level, names)) >= 2:
             return web
 
 

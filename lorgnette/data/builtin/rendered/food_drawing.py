@@ -62,17 +62,15 @@ def _placed(lot: Lot, levels: dict[int, list[str]], wide: int, size: int, upward
     broadest = max(map(len, levels.values()))
     boxes = {}
     for level, names in levels.items():
-        shuffled = lot.some(names, len(names))
-        for place, name in enumerate(shuffled):
-            free = broadest - len(names)
-            along = (
-                place + lot.between(0, 2 * free) / 2 if place == 0 else along + 1 + lot.between(0, 1) * (free > 0) / 4
-            )
+        free = broadest - len(names)
+        along = lot.between(0, 2 * free) / 2
+        for name in lot.some(names, len(names)):
             if upwards:
                 x, y = round(along * (wide + 34)), (top - level) * (tall + 58)
             else:
                 x, y = level * (wide + 70), round(along * (tall + 34))
             boxes[name] = (x, y, x + wide, y + tall)
+            along += 1 + lot.between(0, 1) * (free > 0) / 4
     return boxes
 
 

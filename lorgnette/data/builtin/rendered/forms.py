@@ -42,10 +42,31 @@ TICKS = {
 }
 """Kind of place -> boxes that may be ticked."""
 
-NAMES = ("Name", "Sender", "Visitor", "Visits", "Customer", "Student", "Teacher", "Ordered by", "Approved by")
-NAMES += ("Tested by", "Received by")
-DAYS = ("Born on", "Posted on", "Valid until", "Date", "Received on", "Ready on", "Starts on", "Fee paid on")
-DAYS += ("Leaves on", "Returns on")
+NAMES = (
+    "Name",
+    "Sender",
+    "Visitor",
+    "Visits",
+    "Customer",
+    "Student",
+    "Teacher",
+    "Ordered by",
+    "Approved by",
+    "Tested by",
+    "Received by",
+)
+DAYS = (
+    "Born on",
+    "Posted on",
+    "Valid until",
+    "Date",
+    "Received on",
+    "Ready on",
+    "Starts on",
+    "Fee paid on",
+    "Leaves on",
+    "Returns on",
+)
 TOWNS = ("Town", "From", "To", "Deliver to")
 CODES = ("Parcel number", "Card number", "Order number", "Serial number")
 

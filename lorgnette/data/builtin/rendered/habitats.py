@@ -1,5 +1,5 @@
-"""Who eats what where: the food webs that diagrams show parts of. Written by us; what is not named as an eater is a plant
-or something else that nothing here needs to feed."""
+"""Who eats what where: the food webs that diagrams show parts of. Written by us; what is not named as an eater is a
+plant or something else that nothing here needs to feed."""
 
 from __future__ import annotations
 

@@ -6,15 +6,24 @@ from dataclasses import dataclass
 
 from lorgnette.data.builtin.rendered.fonts import Hand
 from lorgnette.data.builtin.rendered.lot import Lot
-from lorgnette.data.builtin.rendered.paper import Paper, Question, Sheet, Writing
+from lorgnette.data.builtin.rendered.paper import Paper, Question, Sheet, Side, Writing
 from lorgnette.data.builtin.rendered.people import Day, address, code, company, day, person, telephone, town
 from lorgnette.data.builtin.rendered.style import Style, hand, style
 from lorgnette.data.builtin.rendered.texts import BUSINESS, NOTES, STORY, different, paragraph, paragraphs
 from lorgnette.data.builtin.rendered.words import JOBS, THINGS, WEEKDAYS
 
-SUBJECTS = ("Delivery of {things}", "Repair of {things}", "Your order of {things}", "Price list for {things}")
-SUBJECTS += ("Lost {things}", "Meeting about {things}", "Contract for {things}", "Storage of {things}")
+SUBJECTS = (
+    "Delivery of {things}",
+    "Repair of {things}",
+    "Your order of {things}",
+    "Price list for {things}",
+    "Lost {things}",
+    "Meeting about {things}",
+    "Contract for {things}",
+    "Storage of {things}",
+)
 GREETINGS = ("Dear {name},", "Good day {name},", "Dear Colleague,", "To {name}:")
+SIDES: tuple[Side, ...] = ("left", "middle", "right")
 ENDINGS = ("Yours sincerely,", "Kind regards,", "With best wishes,", "Yours truly,")
 
 
@@ -51,7 +60,7 @@ def letter(lot: Lot) -> Sheet:
         to_address=address(lot),
         to_town=town(lot),
         subject=lot.one(SUBJECTS).format(things=lot.one(THINGS)),
-        body=paragraphs(lot, BUSINESS, [lot.between(2, 4) for _ in range(lot.between(1, 3))]),
+        body=paragraphs(lot, BUSINESS, [lot.between(2, 3) for _ in range(lot.between(1, 3))]),
         sender=person(lot),
         job=lot.one(JOBS).capitalize(),
     )
@@ -61,8 +70,8 @@ def letter(lot: Lot) -> Sheet:
 
 def _written(lot: Lot, facts: Letter, look: Style) -> Paper:
     paper = look.paper(lot.between(520, 760), margin=lot.between(36, 56))
-    paper.line(facts.house, look.large(1.5), side=lot.one(("left", "middle", "right")))
-    side = lot.one(("left", "middle", "right"))
+    paper.line(facts.house, look.large(1.5), side=lot.one(SIDES))
+    side: Side = lot.one(SIDES)
     paper.line(f"{facts.address}, {facts.town}", look.small, side=side)
     paper.line(f"Telephone {facts.phone}", look.small, side=side)
     paper.rule()
@@ -116,13 +125,13 @@ def story(lot: Lot, *, by_hand: bool) -> Sheet:
     """A page of plain text; there is nothing to ask about it but what it says."""
     look = style(lot, 15, 18)
     writing: Writing = hand(lot, lot.between(18, 22)) if by_hand else look.plain
-    sentences = (2, 3) if by_hand else (3, 6)
+    sentences = (2, 3) if by_hand else (3, 5)
     facts = Story(
         title=paragraph(lot, STORY, 1).rstrip(".") if lot.chance(20) else f"Chapter {lot.between(1, 30)}",
         number=lot.between(2, 380),
-        body=paragraphs(lot, STORY, [lot.between(*sentences) for _ in range(lot.between(1, 2 if by_hand else 4))]),
+        body=paragraphs(lot, STORY, [lot.between(*sentences) for _ in range(lot.between(1, 2 if by_hand else 3))]),
     )
-    paper = look.paper(lot.between(430, 680), margin=lot.between(30, 50))
+    paper = look.paper(lot.between(430 if by_hand else 500, 680), margin=lot.between(30, 50))
     if by_hand and lot.chance(50):
         _ruled(paper, round(writing.size * 1.6))
     if not by_hand:

@@ -1,7 +1,7 @@
 """Chance for one row, within one split.
 
-Whatever identifies a text (a person, a shop, a sentence, the words of a sign, the title of a table) belongs to one split
-by the hash of what it says. A row draws until it has one of its own split, so none is seen in two of them.
+Whatever identifies a text (a person, a shop, a sentence, the words of a sign, the title of a table) belongs to one
+split by the hash of what it says. A row draws until it has one of its own split, so none is seen in two of them.
 """
 
 from __future__ import annotations

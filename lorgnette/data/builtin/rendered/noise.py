@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import cast
 
 import PIL.Image
 import PIL.ImageDraw
@@ -77,8 +78,8 @@ def coloured(image: PIL.Image.Image, colours: int = 40) -> bytes:
     if found is None:
         raise DataError(f"a drawing of {image.width} x {image.height} pixels has more than {MOST_COLOURS} colours")
     if len(found) > colours:
-        kept = [colour for _, colour in sorted(found, key=lambda pair: (-pair[0], pair[1]))[:colours]]
+        kept = sorted(found, key=lambda pair: (-pair[0], pair[1]))[:colours]
         palette = PIL.Image.new("P", (1, 1))
-        palette.putpalette([value for colour in kept for value in colour])
+        palette.putpalette([value for _, colour in kept for value in cast(tuple[int, int, int], colour)])
         image = image.quantize(palette=palette, dither=PIL.Image.Dither.NONE)
     return lossless(image)

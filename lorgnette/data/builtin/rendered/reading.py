@@ -84,8 +84,9 @@ def _journey(lot: Lot) -> Passage:
     name = person(lot)
     stops = lot.apart([lambda: town(lot)] * 3)
     first, second, fare = lot.between(12, 95), lot.between(12, 95), 50 * lot.between(6, 60)
-    text = f"{name} takes the bus from {stops[0]} to {stops[1]}, which is {first} kilometres, and goes on by train to {stops[2]}, "
-    text += f"which is another {second} kilometres. The ticket for all of it costs ${money(fare)}."
+    text = f"{name} takes the bus from {stops[0]} to {stops[1]}, which is {first} kilometres, "
+    text += f"and goes on by train to {stops[2]}, which is another {second} kilometres. "
+    text += f"The ticket for all of it costs ${money(fare)}."
     both = f"{first} + {second} = {first + second}."
     return text, [
         Question("start", (), f"Where does {name} start?", f"In {stops[0]}"),

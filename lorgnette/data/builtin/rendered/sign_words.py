@@ -9,13 +9,13 @@ from lorgnette.data.builtin.rendered.sign_places import WAYS
 from lorgnette.data.builtin.rendered.texts import listed
 
 PATTERNS = {
-    "shop front": "This is the front of a shop. The sign over its window says {shop}, and the one at the door says {state}. "
-    "The number of the house is {house}.",
+    "shop front": "This is the front of a shop. The sign over its window says {shop}, and the one at the door "
+    "says {state}. The number of the house is {house}.",
     "van": "This is a van of {company}. It shows the telephone number {phone} and the registration number {plate}.",
     "notice": 'This is a sign in the street. It says "{notice}".',
     "street name": "This is a street sign. It says {street}, with the house numbers {numbers}.",
-    "poster": "This is a poster for an event: {event}. It takes place at this address: {place}. The date is {day}, the time {time}. "
-    "The entry: {price}.",
+    "poster": "This is a poster for an event: {event}. It takes place at this address: {place}. "
+    "The date is {day}, the time {time}. The entry: {price}.",
     "door": "This is a plate beside a door. It says {name}, {job}, Room {room}.",
     "jar": "This is a jar of {what} by {maker}. It holds {weight}, and it is best before {until}.",
     "book cover": 'This is a book with the title "{title}" by {author}. It was published by {house}.',

@@ -33,7 +33,7 @@ class Table:
         return {row: self.at(row, column) for row in self.topic.rows}
 
     def shown(self, hundredths: int) -> str:
-        """A number as the table writes it: an amount of money with two decimals, another one with as many as it needs."""
+        """A number as the table writes it: amounts of money with two decimals, others with as many as they need."""
         whole, rest = divmod(hundredths, 100)
         if self.topic.money:
             return f"{whole}.{rest:02d}"

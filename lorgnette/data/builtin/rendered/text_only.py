@@ -102,7 +102,8 @@ def _shopping(lot: Lot) -> Question:
     (name, price), count = lot.one(priced(lot.one(sorted(GOODS)))), lot.between(2, 6)
     who, total = lot.one(FIRST_NAMES), count * price
     paid = (total // 1000 + 1) * 1000
-    text = f"{who} buys {count} times {name} at ${money(price)} each and pays with ${money(paid)}. How much change does {who} get?"
+    text = f"{who} buys {count} times {name} at ${money(price)} each and pays with ${money(paid)}. "
+    text += f"How much change does {who} get?"
     steps = f"{count} x ${money(price)} = ${money(total)}. ${money(paid)} - ${money(total)} = ${money(paid - total)}."
     return Question("change", (str(count), money(price), money(paid)), text, f"${money(paid - total)}", steps)
 
@@ -111,7 +112,8 @@ def _clock(lot: Lot) -> Question:
     start, length = lot.between(6 * 60, 20 * 60), lot.between(5, 175)
     end = start + length
     text = f"A train leaves at {_time(start)} and travels for {length} minutes. When does it arrive?"
-    steps = f"{length} minutes are {length // 60} h {length % 60} min. {_time(start)} and {length // 60} h {length % 60} min is {_time(end)}."
+    hours = f"{length // 60} h {length % 60} min"
+    steps = f"{length} minutes are {hours}. {_time(start)} and {hours} is {_time(end)}."
     return Question("clock", (_time(start), str(length)), text, _time(end), steps)
 
 

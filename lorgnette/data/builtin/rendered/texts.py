@@ -107,9 +107,9 @@ Met suppliers of {things} in {town}
 """.strip().splitlines()
 
 ADJECTIVES = """
-blue brown clean cold dark dry dusty empty full green grey heavy high hot large light little long low narrow new old open
-painted plain quiet red round sharp short silver slow small smooth soft square strong tall thin warm wet white wide wooden
-yellow young
+blue brown clean cold dark dry dusty empty full green grey heavy high hot large light little long low narrow new old
+open painted plain quiet red round sharp short silver slow small smooth soft square strong tall thin warm wet white wide
+wooden yellow young
 """.split()
 FEW = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 SOME = ("some", "enough", "only a little", "not much")

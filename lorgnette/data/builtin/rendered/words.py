@@ -77,9 +77,11 @@ GOODS = {
         Rake,1890;Lavender,540;Ivy,490;Cactus,380;Twine,250;Plant food,640;Sunflower,330;Basil pot,220;Trowel,950;
         Bird feeder,1690;Daisies,410;Moss,310""",
     "grocery": """Milk,129;Butter,249;Eggs,289;Cheddar,399;Yoghurt,89;Apples,219;Pears,249;Bananas,159;Carrots,119;
-        Onions,99;Potatoes,299;Tomatoes,269;Rice,189;Pasta,109;Flour,95;Sugar,115;Honey,459;Olive oil,699;Coffee beans,749;
-        Black tea,329;Orange juice,239;Lentils,179;Spinach,169;Mushrooms,229;Salt,59;Oats,139;Jam,269;Crackers,199""",
-    "hardware": """Hammer,1490;Nails,390;Screws,450;Saw,1790;Paint brush,560;White paint,2190;Tape,320;Light bulb,480;
+        Onions,99;Potatoes,299;Tomatoes,269;Rice,189;Pasta,109;Flour,95;Sugar,115;Honey,459;Olive oil,699;
+        Coffee beans,749;Black tea,329;Orange juice,239;Lentils,179;Spinach,169;Mushrooms,229;Salt,59;Oats,139;
+        Jam,269;Crackers,199""",
+    "hardware": """
+        Hammer,1490;Nails,390;Screws,450;Saw,1790;Paint brush,560;White paint,2190;Tape,320;Light bulb,480;
         Battery,590;Wood glue,640;Sandpaper,270;Bucket,790;Ladder,6900;Spirit level,1290;Padlock,990;Door hinge,420;
         Pliers,1350;Wrench,1590;Rope,870;Hooks,310""",
     "paper": """Notebook,450;Pencil,90;Eraser,120;Ruler,190;Envelopes,380;Copy paper,590;Ink,850;Fountain pen,2490;
@@ -94,9 +96,10 @@ WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 COMPANY_ENDS = ("Ltd", "Inc", "and Sons", "Group", "Works", "Partners", "Trading", "Supplies", "Services", "Logistics")
 
 JOBS = """
-accountant architect archivist baker biologist bookbinder cabinet maker carpenter chemist cook dentist editor electrician
-engineer farmer gardener geologist journalist lawyer librarian locksmith mechanic midwife musician nurse optician painter
-pharmacist photographer pilot plumber programmer surveyor tailor teacher translator veterinarian watchmaker welder
+accountant architect archivist baker biologist bookbinder cabinet maker carpenter chemist cook dentist editor
+electrician engineer farmer gardener geologist journalist lawyer librarian locksmith mechanic midwife musician nurse
+optician painter pharmacist photographer pilot plumber programmer surveyor tailor teacher translator
+veterinarian watchmaker welder
 """.replace("cabinet maker", "cabinet-maker").split()
 
 DEGREES = ("Diploma", "BA", "BSc", "MA", "MSc", "PhD")
@@ -113,10 +116,10 @@ spreadsheets,storytelling,surveys,teaching,team lead,technical drawing,translati
 ).split(",")
 
 THINGS = """
-apples books bottles boxes bricks brushes candles carpets chairs clocks coats cups desks doors drums envelopes fans gloves
-hats jars kettles keys ladders lamps letters maps mirrors mugs notebooks nuts pans papers parcels pens pillows pipes
-plates pumps radios ropes sacks screws seeds shelves shirts shoes spoons stoves tables tents tiles tools towels trays
-umbrellas vases wheels windows
+apples books bottles boxes bricks brushes candles carpets chairs clocks coats cups desks doors drums envelopes fans
+gloves hats jars kettles keys ladders lamps letters maps mirrors mugs notebooks nuts pans papers parcels pens pillows
+pipes plates pumps radios ropes sacks screws seeds shelves shirts shoes spoons stoves tables tents tiles tools towels
+trays umbrellas vases wheels windows
 """.split()
 
 COLOURS = {
