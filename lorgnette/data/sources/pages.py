@@ -19,6 +19,8 @@ from lorgnette.sample import decode_base64
 
 HTML = (".html", ".htm", ".xhtml")
 WARC = (".warc", ".warc.gz", ".warc.zst", ".warc.lz4")
+MOST_TAGS = 100_000
+"""A page with more than this is no page to read; tags within tags without end take a parser's time without end."""
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 
 
@@ -64,7 +66,7 @@ class Pages:
                 yield from self._archive(number, file, images)
                 continue
             try:
-                yield Page(file, "", file, read_bytes(file))
+                yield _bounded(Page(file, "", file, read_bytes(file)))
             except DataError as error:
                 yield Refusal(file, "", "unreadable file", str(error))
 
@@ -80,7 +82,8 @@ class Pages:
                     elif kind.startswith("image/") and images and status == 200:
                         self._archived.setdefault(key_of(address), (number, record.stream_pos))
                     elif kind in HTML_TYPES:
-                        yield _archived_page(file, place, address, record)
+                        page = _archived_page(file, place, address, record)
+                        yield _bounded(page) if isinstance(page, Page) else page
         except Exception as error:  # fastwarc and file systems raise errors of many kinds on damaged archives
             reason = " ".join(str(error).split()) or type(error).__name__
             yield Refusal(file, f"behind record {count}", "unreadable file", reason)
@@ -165,6 +168,13 @@ def _records(stream: IO[bytes]) -> Iterator[Any]:
         raise DataError("reading WARC needs `pip install 'lorgnette[data]'`") from None
     kinds = WarcRecordType.response | WarcRecordType.resource
     return iter(ArchiveIterator(stream, record_types=kinds, parse_http=True, auto_decode="all"))
+
+
+def _bounded(page: Page) -> Page | Refusal:
+    tags = page.content.count("<") if isinstance(page.content, str) else page.content.count(b"<")
+    if tags <= MOST_TAGS:
+        return page
+    return Refusal(page.file, page.place, "large page", f"{page.address}: {tags:,} tags")
 
 
 def _kind(record: Any) -> tuple[str, int | None]:

@@ -35,8 +35,8 @@ def list_shards(path: str) -> tuple[str, ...]:
 def list_files(path: str, suffixes: Sequence[str]) -> tuple[str, ...]:
     """The files with one of these suffixes (lower case) that a path means, in the order of their names.
 
-    path: a file, a folder (searched to any depth, hidden files left out), a glob, a URL of these that fsspec opens, or a
-        place of the built-in corpus (`builtin:train/instruct`).
+    path: a file, a folder (searched to any depth, hidden files left out), a glob, a URL of these that fsspec opens, or
+        a place of the built-in corpus (`builtin:train/instruct`).
     A file that is named itself is taken whatever its suffix.
     Raises: DataError if nothing is found, or the place cannot be listed.
     """

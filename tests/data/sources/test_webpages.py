@@ -279,3 +279,8 @@ def test_counts_are_never_too_low_and_seldom_too_high():
     assert all(count >= 1 + (number % 8 == 0) for number, count in enumerate(found))
     assert sum(count > 2 for count in found) < len(keys) // 100
     assert key_of("A  b") == key_of("a b") != key_of("a", "b")
+
+
+def test_a_page_of_endless_tags_is_refused(tmp_path):
+    folder = pages(tmp_path / "site", p__html="<b>" * 100_001, q__html=html("One"))
+    assert sifted(tmp_path, folder, need_both=False).refused == Counter({"large page": 1})
