@@ -49,7 +49,9 @@ class Example:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Example:
-        truth = {key: tuple(value) if isinstance(value, list) else value for key, value in row["truth"].items()}
+        truth: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in row["truth"].items()
+        }
         return cls(**{**row, "truth": Truth(**truth), "images": tuple(row["images"])})
 
 

@@ -45,7 +45,8 @@ def _by_text(answer: str, options: Sequence[str]) -> str | None:
         return ascii_uppercase[texts.index(given)] if texts.count(given) == 1 else None
     found = {text for text in texts if text and re.search(rf"(?<!\w){re.escape(text)}(?!\w)", given)}
     found = {text for text in found if not any(text != other and text in other for other in found)}
-    return ascii_uppercase[texts.index(*found)] if len(found) == 1 and texts.count(*found) == 1 else None
+    only = found.pop() if len(found) == 1 else ""
+    return ascii_uppercase[texts.index(only)] if only and texts.count(only) == 1 else None
 
 
 def choice_accuracy(answer: str, references: Sequence[str], options: Sequence[str]) -> float:
