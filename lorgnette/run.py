@@ -65,7 +65,7 @@ class StageConfig(Settings):
     """What the sources' weights are shares of; other than samples only for prepared sources."""
     shortest: int | None = pydantic.Field(default=None, ge=1)
     longest: int | None = pydantic.Field(default=None, ge=1)
-    """Sides of images in this stage, in pixels; None for the run's (the paper trains on 384 first, then on up to 980)."""
+    """Sides of images in this stage, in pixels; None for the run's (the paper trains first on 384, then on 980)."""
     augment: AugmentConfig = AugmentConfig()
     micro_batches: int = pydantic.Field(default=1, ge=1)
     """Packs that a step is computed in; the update is the same for any number."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import warnings
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 from lorgnette.errors import CheckpointError
 from lorgnette.files import DiskError, explain_disk, write_json
 from lorgnette.train.parallel import World
+
+
+warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process is no mistake
 
 
 @dataclass(frozen=True)
