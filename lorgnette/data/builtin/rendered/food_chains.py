@@ -120,11 +120,11 @@ def _questions(lot: Lot, facts: Web) -> list[Question]:
             f"If the {eater} died out here, what would first happen to the amount of {food}: would it grow or shrink?"
         )
         steps = f"{read} Without the {eater}, {food} has one eater fewer."
-        asked.append(Question("fewer eaters", (eater, food), text, "It would grow", steps, also=("grow",)))
+        asked.append(Question("fewer eaters", (eater, food), text, "grow", steps, also=("it would grow",)))
         if facts.foods(eater) == (food,):
             text = f"If {food} died out here, would the {eater} soon become more or less common?"
             steps = f"{read} No other arrow leads to {eater}, so it would have nothing to eat."
-            asked.append(Question("no food", (food, eater), text, "Less common", steps, also=("less",)))
+            asked.append(Question("no food", (food, eater), text, "less common", steps, also=("less",)))
     first, last = lot.one(plants), lot.one(top)
     chains = list(_chains(facts, first, last))
     if len(chains) == 1 and len(chains[0]) > 2:
