@@ -3,8 +3,8 @@
     python benchmarks/prepare.py [--rows 100000] [--note "..."]
 
 Rows are written to a temporary folder, in shards of 10,000 and row groups of 100; the JPEGs are photograph-like, of six
-sizes from 320 to 1,024 pixels, repeated. `prepare` runs in a process of its own, whose memory and that of its workers is
-read from /proc every tenth of a second. A row goes to `benchmarks/results/prepare.jsonl`:
+sizes from 320 to 1,024 pixels, repeated. `prepare` runs in a process of its own, whose memory and that of its workers
+is read from /proc every tenth of a second. A row goes to `benchmarks/results/prepare.jsonl`:
 
     rows_a_second       from start to end, the start of Python and of the workers included
     peak_gib            of the resident memory of the process and its workers together (shared pages counted in each)

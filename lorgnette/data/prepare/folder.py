@@ -105,8 +105,9 @@ def cache_folder() -> Path:
 def reading_digest(config: PreparedConfig, processor: Processor) -> str:
     """Names everything that a chunk hangs on, but the rows."""
     settings = {key: value for key, value in config.plain().items() if key not in NOT_READING}
-    template, pixels = processor.template.source, processor.images.max_pixels
-    return digest([FORM, settings, Path(config.path).name, processor.tokenizer.fingerprint, template, pixels])
+    root, template, pixels = root_of(config), processor.template.source, processor.images.max_pixels
+    within = config.path if root is None else os.path.relpath(config.path, root)
+    return digest([FORM, settings, within, processor.tokenizer.fingerprint, template, pixels])
 
 
 def find_home(config: PreparedConfig, processor: Processor) -> Path:
@@ -121,7 +122,7 @@ def _places(config: PreparedConfig) -> list[Path]:
     root = root_of(config)
     where = digest(config.path if root is None else os.path.abspath(config.path))
     if config.prepared is not None:
-        return [Path(config.prepared) / where]
+        return [Path(config.prepared) / HIDDEN / where]  # hidden, as it may lie within the source
     beside = [] if root is None else [root / HIDDEN]
     return [*beside, cache_folder() / "prepared" / where]
 
