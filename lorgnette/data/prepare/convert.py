@@ -112,7 +112,8 @@ def _take(items: Iterator[Item], refused: list[Entry]) -> tuple[list[dict[str, A
     for item in items:
         count += 1
         if isinstance(item, Refusal):
-            refused.append(Entry(item.file, item.place, item.reason, item.detail))
+            lost = 0 if item.parts else 1  # parts are left out of a row that comes as well
+            refused.append(Entry(item.file, item.place, item.reason, item.detail, lost))
         else:
             rows.append(item)
             size += _size(item)

@@ -31,6 +31,7 @@ from lorgnette.data.prepare.prepared import (
 from lorgnette.data.prepare.runner import run
 from lorgnette.data.prepare.scan import Scanner, Task
 from lorgnette.data.prepare.select import Scanned, join, reasons, select
+from lorgnette.data.sources.links import holds_links
 from lorgnette.data.sources.shards import Shards
 from lorgnette.data.sources.table import KINDS, converter
 from lorgnette.errors import DataError
@@ -100,7 +101,8 @@ class _Job:
     def run(self) -> None:
         config, folder = self.config, self.home / lists_folder(self.config)
         lists, files = lists_digest(config), files_digest(config)
-        convert = None if config.kind == "instruct" else self._converter(files)
+        early = config.kind != "instruct" or holds_links(config.path, ("images",))
+        convert = self._converter(files) if early else None
         scanner = Scanner(config, self.processor)
         made = None if convert is None else self._convert(files)
         scanned, shards = self._scan(scanner, made)
