@@ -476,6 +476,25 @@ def test_the_reference_itself_is_perfect(name: str) -> None:
     assert score == pytest.approx(best, abs=1e-6)
 
 
+CASE_COUNTS = {"character_error_rate", "word_error_rate", "choice_accuracy", "circular_accuracy", "mmmu_accuracy"} | {
+    "mathvista_accuracy"
+}
+"""Transcriptions are judged letter by letter, an option's letter that stands alone is a capital, and MathVista compares
+what is no number as it is written."""
+
+
+@pytest.mark.parametrize("name", sorted(METRICS.keys() - CASE_COUNTS))
+@given(st.lists(st.text("abc tv12.'", max_size=12), min_size=1, max_size=4), st.text("abc tv12.'", max_size=12))
+def test_case_does_not_count(name: str, references: list[str], answer: str) -> None:
+    metric = METRICS[name]
+    plain = metric.scores([answer, "b"], [Truth(tuple(references)), Truth(("c",))])
+    loud = metric.scores([answer.upper(), "B"], [Truth(tuple(references)), Truth(("c",))])
+    assert loud == pytest.approx(plain)
+    if name != "vqa_accuracy":  # as published, VQAv2's references keep their case
+        shouted = metric.scores([answer, "b"], [Truth(tuple(map(str.upper, references))), Truth(("C",))])
+        assert shouted == pytest.approx(plain)
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_odd_and_long_answers_are_scored(name: str) -> None:
     answers = ["", " \n\t", "x" * 20_000, "ja " * 5_000, "Ünïcödé \u200b\U0001f600", "\ud800", "[" * 3000, "-" * 3000]
