@@ -70,7 +70,7 @@ def _row(lot: Lot) -> Row:
 
 def scrap(lot: Lot) -> Sheet:
     """A word or a few: a name, a place, a date, a number."""
-    text = lot.one(SCRAPS)(lot)
+    text = lot.draw(lambda: lot.one(SCRAPS)(lot))
     by_hand = lot.chance(50)
     writing: Writing = (
         hand(lot, lot.between(20, 34)) if by_hand else Print(lot.one(PRINTED), lot.between(16, 34), lot.chance(40))
