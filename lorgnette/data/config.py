@@ -47,7 +47,7 @@ class FilesConfig(SourceSettings):
     filters: tuple[str, ...] = ()
     """Dotted names of your functions from a Record to None, or to the reason why it is refused."""
     prepared: str | None = None
-    """Folder for what is prepared; None for one beside the source, or in your cache where nothing can be written there."""
+    """Folder for what is prepared; None for one beside the source, or in your cache where it cannot be written."""
 
     @property
     def title(self) -> str:

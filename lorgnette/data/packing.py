@@ -6,7 +6,7 @@ import numpy as np
 
 from lorgnette.data.config import PackConfig
 
-CLASSES = 12
+CLASSES = 8
 """Packs are kept apart by the patches that still fit in them, in this many steps."""
 
 
@@ -53,11 +53,12 @@ class _Shelf:
         least, found = 0, -1
         for number in range(-(-needed_patches // self.step), len(self.open)):
             left = self.open[number] >> needed
-            lowest = left & -left
-            if lowest and (found < 0 or lowest < least):
-                least, found = lowest, number
-                if lowest == 1:
-                    break
+            if left:
+                lowest = left & -left
+                if found < 0 or lowest < least:
+                    least, found = lowest, number
+                    if lowest == 1:
+                        break
         if found < 0:
             return None
         room = needed + least.bit_length() - 1
