@@ -115,7 +115,8 @@ class TokenizerConfig(Settings):
     """Where the tokenizer comes from."""
 
     path: str | None = None
-    """Folder with a `tokenizer.json`; None to train one on the built-in texts, as large as the model's vocabulary."""
+    """Folder with a `tokenizer.json`; None for that of what the run starts from, or, where it starts from nothing, to
+    train one on the built-in texts, as large as the model's vocabulary."""
 
 
 class InitConfig(Settings):

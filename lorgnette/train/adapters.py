@@ -47,6 +47,9 @@ def merge_adapters(model: nn.Module) -> None:
         layer = model.get_submodule(name)
         layer.merge(safe_merge=True)  # type: ignore[operator]
         setattr(model.get_submodule(parent_name), child, layer.get_base_layer())  # type: ignore[operator]
+    for module in model.modules():
+        if hasattr(module, "peft_config"):  # else the next stage's adapters would be said to be the second
+            del module.peft_config
 
 
 def save_adapters(model: VLM, stage: StageConfig, folder: Path) -> list[Path]:

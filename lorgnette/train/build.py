@@ -79,6 +79,8 @@ def stage_processor(processor: Processor, run: Run, stage: StageConfig) -> Proce
 def build_tokenizer(run: Run) -> Tokenizer:
     if run.tokenizer.path is not None:
         return Tokenizer.load(run.tokenizer.path, run.special)
+    if run.init.given:
+        return Tokenizer.load(find_folder(str(run.init.model or run.init.language)), run.special)
     from lorgnette.data.builtin import tokenizer_texts
 
     return train_tokenizer(tokenizer_texts(), vocabulary=run.model.vocabulary, special=run.special)
