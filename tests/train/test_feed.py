@@ -1,6 +1,10 @@
 """From a run's stage to its steps: packs of prepared sources end to end, proven by `lorgnette data plan`."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 
 import pytest
 from rich.console import Console
@@ -130,3 +134,23 @@ def test_weights_may_be_shares_of_epochs(packs):
     values["stages"][0]["weights"] = "epochs"
     run = Run.parse(values)
     assert open_steps(run, 0, build_processor(run)).plan.by == "epochs"
+
+
+def test_a_run_killed_with_its_workers_trains_on_every_step_once(packs, tmp_path):
+    values = packs.plain() | {"loader": {"workers": 2, "prefetch": 2}, "checkpoints": {"every": 4}}
+    values["stages"] = values["stages"][:1]
+    values["stages"][0]["steps"] = 24
+    run, folder = Run.parse(values), tmp_path / "run"
+    (tmp_path / "run.yaml").write_text(run.to_yaml())
+    command = [sys.executable, "-m", "lorgnette.cli", "train", str(tmp_path / "run.yaml"), "--folder", str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.time() + 120
+        while len(read_log(folder / "log.jsonl")) < 7 and time.time() < deadline:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    Trainer(run, folder, Console(quiet=True)).train()
+    rows = [one for one in read_log(folder / "log.jsonl") if "data" in one]
+    plan = open_steps(run, 0, build_processor(run)).plan
+    assert [(one["step"], one["data"]) for one in rows] == [(step + 1, plan.digest(step)) for step in range(24)]
