@@ -90,7 +90,7 @@ def conversation(row: Mapping[str, Any]) -> tuple[Segment, ...]:
 
 def _images(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The images of a column of their own, as parts of a message."""
-    given = next((row[key] for key in ("images", "image") if row.get(key) is not None), [])
+    given: Any = next((row[key] for key in ("images", "image") if row.get(key) is not None), [])
     if isinstance(given, str | bytes | Mapping):
         given = [given]
     values = read_list({"images": given}, "images")

@@ -200,7 +200,7 @@ def _characters(page: pypdfium2.PdfPage) -> Iterator[tuple[int, Box]]:
         if glyph is None:
             continue
         origin, _, box = glyph
-        if last is not None and last[0] == origin and not box.text.isspace():
+        if last is not None and last[0] == origin and not (box.text.isspace() or last[2].text.isspace()):
             last = origin, last[1], replace(last[2], text=last[2].text + box.text)
             continue
         if last is not None:

@@ -65,7 +65,8 @@ def _fetched(path: str, place: str, row: dict[str, Any] | Refusal) -> Iterator[d
     if isinstance(row, Refusal):
         yield row
         return
-    lost, images = [], []
+    lost: list[Refused] = []
+    images: list[Any] = []
     try:
         texts = read_list(row, "texts")
         for number, image in enumerate(read_list(row, "images")):
@@ -80,8 +81,8 @@ def _fetched(path: str, place: str, row: dict[str, Any] | Refusal) -> Iterator[d
         yield Refusal(path, place, refused.reason, refused.detail)
         return
     yield {"images": images, "texts": texts}
-    for refused in lost:
-        yield Refusal(path, place, refused.reason, refused.detail, 1)
+    for one in lost:
+        yield Refusal(path, place, one.reason, one.detail, 1)
 
 
 def _alts(row: Mapping[str, Any]) -> list[str]:

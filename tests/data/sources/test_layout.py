@@ -98,6 +98,17 @@ def test_ligatures_and_hyphens_are_letters_that_can_be_typed():
     assert "a hyphen-" in read([(60.0, 700.0, "at the end a hyphen-"), (60.0, 688.0, "ated word")])
 
 
+@pytest.mark.parametrize("gap", [-120, -250, -600, -1500, -6000])
+def test_no_character_is_lost_whatever_parts_the_words(gap):
+    """What the reader of the text layer gives in drawn order is the slow way to the same characters."""
+    drawn = f"BT /F1 10 Tf 60 700 Td [(Package) {gap} (options) {gap} (and) {gap} (environments)] TJ ET"
+    page = pypdfium2.PdfDocument(pdf([[(60.0, 600.0, "x")]], content=drawn))[0]
+    whole = page.get_textpage().get_text_range()
+    assert sorted("".join(page_text(page).split())) == sorted("".join(whole.split()))
+    words = ["Package", "options", "and", "environments", "x"]
+    assert page_text(page).split() == (words if gap < -150 else ["Packageoptionsandenvironments", "x"])
+
+
 def test_words_are_parted_by_spaces_or_by_distance():
     def word(text: str, left: float, top: float = 0) -> list[Box]:
         return [Box(one, left + 5 * place, top, left + 5 * place + 5, top + 10) for place, one in enumerate(text)]
