@@ -50,23 +50,27 @@ def demo(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="Recipe, by name or path.")],
+    recipe: Annotated[str, typer.Argument(help="Recipe, by name or path; with --plot and --replay a folder.")],
     override: Annotated[list[str] | None, typer.Argument(help="Settings to change, as stages.0.lr=1e-4.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Where the run is written; runs/NAME by default.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it will cost; check it with two steps.")] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw the curves of a run's folder to curves.svg.")] = False,
+    replay: Annotated[bool, typer.Option("--replay", help="Compute a step again that a run kept.")] = False,
+    hours: Annotated[float | None, typer.Option(help="Save and stop after this long.", min=0)] = None,
+    log: Annotated[list[str] | None, typer.Option(help="Send figures to tensorboard, wandb or trackio too.")] = None,
 ) -> None:
     """Train a recipe's stages, and export the model to FOLDER/model. The same command goes on after a stop."""
-    from rich.console import Console
+    import lorgnette.cli.train as verb
 
-    from lorgnette.hub.export import save
-    from lorgnette.run import Run, find_recipe
-    from lorgnette.train.loop import Trainer
-
-    console = Console()
-    run = Run.load(find_recipe(recipe), override or [])
-    trainer = Trainer(run, folder or Path("runs") / run.name, console)
-    model = trainer.train()
-    save(model, trainer.processor, trainer.folder / "model")
-    console.print(f"Trained. Talk to it: lorgnette chat --model {trainer.folder}", highlight=False)
+    if plot:
+        print(f"Wrote {verb.plot(Path(recipe))}")
+    elif replay:
+        verb.replay(Path(recipe))
+    elif dry_run:
+        verb.plan(verb.load_run(recipe, override or []))
+    else:
+        run = verb.load_run(recipe, override or [])
+        verb.train(run, folder or Path("runs") / run.name, hours, log or [])
 
 
 @app.command()

@@ -28,7 +28,6 @@ from lorgnette.errors import CheckpointError
 from lorgnette.files import DiskError, explain_disk, write_json
 from lorgnette.train.parallel import World
 
-
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process is no mistake
 
 

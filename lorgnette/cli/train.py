@@ -1,0 +1,76 @@
+"""`lorgnette train`, and what it can do instead of training: plan, draw, replay, export."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from lorgnette.errors import SettingsError
+from lorgnette.run import Run, find_recipe
+
+STYLE = (
+    "<style>text{font:12px sans-serif;fill:#555}.end{text-anchor:end}.mid{text-anchor:middle}.grid{stroke:#ddd}"
+    ".raw{fill:none;stroke:#9bb8d8;stroke-width:1;opacity:.6}.line{fill:none;stroke:#1f5fa8;stroke-width:2}"
+    ".s0{fill:#f5f7fa}.s1{fill:#eceff4}.value{fill:#1f5fa8;font-weight:bold}</style>"
+)
+
+
+def load_run(recipe: str, overrides: Sequence[str]) -> Run:
+    """A recipe by name or path, or the settings in a run's folder."""
+    settings = Path(recipe) / "run.yaml"
+    return Run.load(settings if settings.is_file() else find_recipe(recipe), overrides)
+
+
+def train(run: Run, folder: Path, hours: float | None, log: Sequence[str]) -> None:
+    """Train all stages, and write the model to FOLDER/model."""
+    from lorgnette.hub.export import save
+    from lorgnette.train.loop import Trainer
+    from lorgnette.train.parallel import end_world
+    from lorgnette.train.trackers import open_trackers
+
+    console = Console()
+    trainer = Trainer(run, folder, console, limit_s=None if hours is None else hours * 3600)
+    if trainer.world.is_main:
+        trainer.trackers = open_trackers(log, trainer.run, folder)
+    try:
+        model = trainer.train()
+        if trainer.world.is_main:
+            save(model, trainer.processor, folder / "model")
+            console.print(f"Trained. Talk to it: lorgnette chat --model {folder}", highlight=False)
+    finally:
+        end_world()
+
+
+def plan(run: Run) -> None:
+    """Say what the run will cost, and check it with two steps."""
+    from lorgnette.train.dryrun import dry_run
+
+    dry_run(run, Console())
+
+
+def plot(folder: Path) -> Path:
+    """Draw a run's loss, learning rate and speed to FOLDER/curves.svg. Raises: SettingsError if it has no log."""
+    from lorgnette.demo.curve import curve_svg
+    from lorgnette.demo.results import curve_from_log
+    from lorgnette.files import write_text
+    from lorgnette.train.log import read_log
+
+    rows = read_log(folder / "log.jsonl")
+    if not rows:
+        raise SettingsError(f"{folder}: has no steps in a log.jsonl to draw; give the folder of a run")
+    drawn = curve_svg(curve_from_log(rows))
+    head, _, body = drawn.partition(">")
+    path = folder / "curves.svg"
+    write_text(path, f'{head} xmlns="http://www.w3.org/2000/svg">{STYLE}{body}\n')
+    return path
+
+
+def replay(path: Path) -> None:
+    """Compute a kept step again, and say which samples go wrong."""
+    from lorgnette.train.replay import replay as compute
+
+    console = Console()
+    broken = compute(path, console)
+    console.print(f"not finite: {', '.join(broken)}" if broken else "every sample's loss is finite", highlight=False)
