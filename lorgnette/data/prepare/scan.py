@@ -135,7 +135,7 @@ def load_filter(name: str) -> Filter:
         ) from None
     if not callable(found):
         raise SettingsError(f"filters: {name} is a {type(found).__name__}; expected a function from a Record")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _rows(shards: Shards, group: int) -> Iterator[dict[str, Any] | ValueError]:
