@@ -59,13 +59,16 @@ def plan(
 
     from lorgnette.cli import plan as plans
     from lorgnette.cli.inspect import processor_of_run, range_of, stage_number
+    from lorgnette.train.feed import prepare_stages
 
+    console = Console()
     run, processor = processor_of_run(recipe, override or [])
+    prepare_stages(run, processor, Console(stderr=True))
     if verify is not None:
-        plans.verify(Console(), run, processor, verify)
+        plans.verify(console, run, processor, verify)
         return
     number = stage_number(run, stage)
-    plans.list_steps(Console(), plans.steps_of(run, processor, number), *range_of(steps, run.stages[number]), names)
+    plans.list_steps(console, plans.steps_of(run, processor, number), *range_of(steps, run.stages[number]), names)
 
 
 @data.command()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import typing
 from pathlib import Path
 
+from rich.console import Console
+
 from lorgnette.data.config import AugmentConfig, PreparedConfig
 from lorgnette.data.packed import PackedPlan, Planned
 from lorgnette.data.plan import Plan
@@ -44,6 +46,19 @@ def open_steps(
         plan = Plan(sizes, tuple(config.weight for config in stage.sources), stage.samples_per_step, seed)
         return Steps(plan, sources, processor, stage.micro_batches, vocabulary, rank, world)
     return _open_packed(stage, processor, seed, vocabulary, folder, rank, world)
+
+
+def prepare_stages(run: Run, processor: Processor, console: Console | None = None) -> None:
+    """Prepare what any stage of a run trains on and has not been prepared, before the first of them starts.
+
+    console: where progress is shown. Raises: as `lorgnette.data.prepare.prepare`.
+    """
+    for stage in run.stages:
+        for config in stage.sources if stage.pack is not None else ():
+            if isinstance(config, PREPARED):
+                from lorgnette.data.prepare import prepare
+
+                prepare(config, processor, console=console)
 
 
 def _open_packed(

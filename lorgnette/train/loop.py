@@ -30,7 +30,7 @@ from lorgnette.train import checkpoint, parallel
 from lorgnette.train.adapters import adapted_layers, base_tensors, merge_adapters, save_adapters
 from lorgnette.train.build import build, resolve, stage_processor
 from lorgnette.train.display import Display
-from lorgnette.train.feed import open_steps
+from lorgnette.train.feed import open_steps, prepare_stages
 from lorgnette.train.guard import MOST_REWINDS, DivergedError, Guard
 from lorgnette.train.log import Log, Row, read_log
 from lorgnette.train.noise import Neftune
@@ -118,6 +118,7 @@ class Trainer:
                 stack.callback(log.close)
             for tracker in self.trackers:
                 stack.callback(tracker.close)
+            prepare_stages(self.run, self.processor, self.display.console if self.world.is_main else None)
             stack.enter_context(stop_on_signals(self))
             stack.enter_context(self.display)
             for number in range(self.progress.stage, len(self.run.stages)):
