@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lorgnette.data.builtin.rendered.fonts import Print
 from lorgnette.data.builtin.rendered.lot import Lot
-from lorgnette.data.builtin.rendered.paper import Paper
+from lorgnette.data.builtin.rendered.paper import LONGEST, Paper
 from lorgnette.data.builtin.rendered.street import RGB, Box
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ LEGEND = "Arrows point from what is eaten to what eats it."
 
 
 def drawn(lot: Lot, facts: Web) -> Paper | None:
-    """The diagram; None if some arrow would run through a box."""
+    """The diagram; None if some arrow would run through a box, or if it is too wide."""
     face, size = lot.one(("sans", "roboto", "slab", "serif")), lot.between(15, 18)
     writing, small = Print(face, size), Print(face, 13)
     heading = Print(face, round(size * 1.2), bold=True)
@@ -39,6 +39,8 @@ def drawn(lot: Lot, facts: Web) -> Paper | None:
         return None
     right, bottom = max(box[2] for box in boxes.values()), max(box[3] for box in boxes.values())
     width = max(right, small.length(LEGEND), heading.length(title)) + 40
+    if width > LONGEST:
+        return None
     paper = Paper(width, bottom + 130, margin=20, ground=lot.one(GROUNDS))
     paper.line(title, heading)
     down, aside = paper.y + 8, (width - right) // 2

@@ -117,7 +117,8 @@ def _facts(lot: Lot) -> Resume:
 
 
 def _written(lot: Lot, facts: Resume, look: Style) -> Paper:
-    paper = look.paper(lot.between(500, 680), margin=lot.between(32, 44))
+    width, margin = lot.between(500, 680), lot.between(32, 44)
+    paper = look.paper(max(width, _needed(facts, look) + 2 * margin), margin=margin)
     capitals, ruled = lot.chance(50), lot.chance(50)
     duties = different(lot, DUTIES, len(facts.experience)) if lot.chance(60) else []
 
@@ -145,6 +146,15 @@ def _written(lot: Lot, facts: Resume, look: Style) -> Paper:
     paper.paragraph(", ".join(facts.skills), look.plain)
     paper.cut(least=lot.one((0, round(paper.width * 1.2))))
     return paper
+
+
+def _needed(facts: Resume, look: Style) -> int:
+    """Pixels that the longest line takes between the margins."""
+    when, gap = look.plain.length("2000 - today"), 16
+    entries = [f"{post.job}, {post.company}" for post in facts.experience]
+    entries += [f"{school.degree} in {school.subject}, {school.school}" for school in facts.education]
+    contact = look.small.length(f"{facts.email}, {facts.phone}, {facts.town}")
+    return max(contact, look.large(1.7).length(facts.name), *(look.plain.length(text) + gap + when for text in entries))
 
 
 def _heading(lot: Lot, paper: Paper, facts: Resume, look: Style) -> None:
