@@ -11,8 +11,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from lorgnette.train.loop import Trainer
 from lorgnette.train.log import read_log
+from lorgnette.train.loop import Trainer
 
 QUIET = Console(quiet=True)
 PROGRAM = """

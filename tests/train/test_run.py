@@ -1,0 +1,342 @@
+"""What a run may start from, how adapters leave it, and what is said before and about it."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+import torch
+from rich.console import Console
+from typer.testing import CliRunner
+
+import lorgnette.cli.train as verb
+from lorgnette.cli import app
+from lorgnette.errors import SettingsError
+from lorgnette.hub.export import export, save
+from lorgnette.hub.load import load
+from lorgnette.train.build import build, resolve, stage_processor
+from lorgnette.train.dryrun import measure
+from lorgnette.train.feed import open_steps
+from lorgnette.train.guard import DivergedError, Guard
+from lorgnette.train.log import read_log
+from lorgnette.train.loop import Interrupted, Trainer
+from lorgnette.train.noise import Neftune
+from lorgnette.train.optim import build_optimiser
+from lorgnette.train.replay import load_batches, replay, save_batches
+from lorgnette.train.stages import prepare_parts
+from lorgnette.train.step import NotFiniteError, train_step
+from lorgnette.train.trackers import open_trackers
+
+QUIET = Console(quiet=True)
+ADAPTED = [
+    "stages.0.vision.mode=dora",
+    "stages.0.language.mode=dora",
+    "stages.0.lora.rank=2",
+    "stages.0.lora.unfreeze=[norms, patches]",
+    "stages.0.lora.dropout=0.0",
+    "stages.0.lr=0.02",
+]
+
+
+def test_adapters_open_in_peft_on_the_exported_base_and_equal_the_merged_model(tiny, tmp_path):
+    import peft
+    import transformers
+
+    run = tiny.override(*ADAPTED)
+    trainer = Trainer(run, tmp_path / "run", QUIET)
+    merged = trainer.train()
+    folder = tmp_path / "run" / "adapters" / "first"
+    assert {path.name for path in (folder / "dora").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    base = transformers.AutoModelForImageTextToText.from_pretrained(folder / "base", dtype=torch.float32)
+    adapted = peft.PeftModel.from_pretrained(base, folder / "dora").merge_and_unload()
+    # the second stage trains everything: compare with the model at the end of the first
+    first = Trainer(run.override("stages.1.steps=1", "stages.1.lr=1e-12"), tmp_path / "first", QUIET).train()
+    export(first, trainer.processor, tmp_path / "merged")
+    theirs = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+    ours = dict(theirs.named_parameters())
+    assert dict(adapted.named_parameters()).keys() == ours.keys()
+    for name, parameter in adapted.named_parameters():
+        torch.testing.assert_close(parameter, ours[name], atol=1e-6, rtol=1e-5, msg=name)
+    plain = dict(load(folder / "base")[0].named_parameters())
+    moved = [name for name, p in first.named_parameters() if not torch.allclose(p, plain[name], atol=1e-4)]
+    assert any("attention.query" in name for name in moved), "the adapter changes what it adapts"
+    assert merged is not first
+
+
+def test_what_lora_unfreezes_trains_beside_the_adapters(tiny):
+    stage = tiny.override(*ADAPTED, "stages.0.lora.targets=[query]").stages[0]
+    model, _ = build(tiny)
+    prepare_parts(model, stage, seed=0)
+    trained = {name for name, parameter in model.vision.named_parameters() if parameter.requires_grad}
+    assert {"patch_embedding.weight", "position_embedding.weight", "norm.bias", "layers.0.mlp_norm.weight"} <= trained
+    assert "layers.0.attention.query.lora_A.default.weight" in trained
+    assert not [name for name in trained if "key" in name or "mlp.up" in name]
+    with pytest.raises(SettingsError, match="name no linear layer of the part"):
+        prepare_parts(build(tiny)[0], tiny.override(*ADAPTED, "stages.0.lora.targets=[gate]").stages[0], seed=0)
+
+
+def test_a_run_starts_from_a_model_folder_and_takes_its_sizes(tiny, tmp_path):
+    model, processor = build(tiny.override("seed=5"))
+    save(model, processor, tmp_path / "model")
+    values = tiny.plain() | {"init": {"model": str(tmp_path / "model")}}
+    for name in ("model", "images", "tokenizer"):
+        values.pop(name)
+    run = type(tiny).parse(values)
+    started, _ = build(run)
+    assert resolve(run).model == tiny.model
+    for name, parameter in started.named_parameters():
+        assert torch.equal(parameter, model.get_parameter(name)), name
+    again = tiny.override(f"init.model={tmp_path / 'model'}", "model.language.norm_eps=0.001")
+    with pytest.raises(SettingsError, match=r"does not fit the run's model settings.*norm_eps"):
+        build(again)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("stages.0.warmup=50", "shorten it, or train longer"),
+        ("stages.0.longest=64", "exceeds the position table"),
+        ("stages.1.name=first", "two stages share a name"),
+        ("stages.0.pack={tokens: 99999}", r"set pack.tokens to 32768 or less"),
+        ("init.vision=somewhere", "give init.language too"),
+        ("init={model: a, vision: b, language: c}", "leave out init.vision"),
+    ],
+)
+def test_impossible_settings_say_what_to_change(tiny, change, said):
+    with pytest.raises(SettingsError, match=said):
+        tiny.override(change)
+
+
+def test_images_are_sized_by_the_stage(tiny):
+    _, processor = build(tiny)
+    run = tiny.override("stages.0.longest=16")
+    assert stage_processor(processor, run, run.stages[0]).images.longest == 16
+    assert stage_processor(processor, run, run.stages[1]) is processor
+
+
+def test_noise_is_for_training_and_as_strong_as_it_should_be(tiny):
+    model, processor = build(tiny)
+    batch = open_steps(tiny, 0, processor).batches(0)[0]
+    table = model.language.embedding.table.detach()
+    seen = []
+    handle = model.language.layers[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with Neftune(model, 5.0), torch.no_grad():
+        for training in (True, False):
+            model.train(training)(batch)
+    handle.remove()
+    model.train()(batch)
+    text = (batch.tokens_T < len(table)).nonzero()[:, 0]
+    noise = (seen[0][text] - table[batch.tokens_T[text]]).abs()
+    lengths = torch.repeat_interleave(torch.tensor(batch.documents.lengths), torch.tensor(batch.documents.lengths))
+    bound = 5 / (lengths[text] * table.shape[1]).sqrt()
+    assert (noise <= bound[:, None] * 1.001).all() and noise.mean() > 0.3 * bound.mean()
+    assert torch.equal(seen[1][text], table[batch.tokens_T[text]]), "none in evaluation"
+
+
+def test_losses_are_told_by_source_and_on_unseen_samples(tiny, squares, tmp_path):
+    source = {"kind": "messages", "path": str(squares / "rows.jsonl")}
+    run = tiny.override("validation.every=3", "validation.samples=9")
+    run = type(run).parse(run.plain() | {"validation": {"every": 3, "samples": 9, "sources": [source]}})
+    plain = Trainer(tiny, tmp_path / "plain", QUIET).train()
+    model = Trainer(run, tmp_path / "run", QUIET).train()
+    rows = read_log(tmp_path / "run" / "log.jsonl")
+    assert all(row["sources"] == {source["path"]: pytest.approx(row["loss"])} for row in rows)
+    validated = read_log(tmp_path / "run" / "validation.jsonl")
+    assert [row["total_step"] for row in validated] == [3, 5, 8, 11]
+    assert all(0 < row["losses"][source["path"]] < 10 for row in validated)
+    for name, parameter in plain.named_parameters():
+        assert torch.equal(parameter, model.get_parameter(name)), "validating changes nothing"
+
+
+def test_a_step_that_is_not_finite_is_kept_and_can_be_computed_again(tiny, tmp_path):
+    trainer = Trainer(tiny, tmp_path, QUIET)
+    with torch.no_grad():
+        trainer.model.language.norm.weight[0] = float("inf")
+    with pytest.raises(NotFiniteError, match=r"train --replay .*step-000001"):
+        trainer.train()
+    console = Console(record=True, file=open("/dev/null", "w"), width=200)  # noqa: SIM115
+    broken = replay(tmp_path / "replay" / "step-000001", console)
+    assert len(broken) == 4
+    assert "1 weights are not finite (language.norm.weight first)" in console.export_text()
+    assert CliRunner().invoke(app, ["train", str(tmp_path / "replay" / "step-000001"), "--replay"]).exit_code == 0
+
+
+def test_batches_come_back_as_they_were(tiny, tmp_path):
+    _, processor = build(tiny)
+    batches = open_steps(tiny, 1, processor).batches(0)
+    save_batches(tmp_path / "batches.safetensors", batches)
+    for ours, theirs in zip(load_batches(tmp_path / "batches.safetensors"), batches, strict=True):
+        for name, value in vars(theirs).items():
+            if name in ours.__dataclass_fields__:
+                same = (
+                    torch.equal(getattr(ours, name), value) if hasattr(value, "dtype") else getattr(ours, name) == value
+                )
+                assert same, name
+
+
+def spiky(tiny, act):
+    return tiny.override(f"spikes.act={act}", "spikes.window=4", "stages.0.steps=20", "checkpoints.every=5")
+
+
+def with_spike(monkeypatch, at=12):
+    judge = Guard.judge
+    seen = []
+
+    def judged(self, loss, grad_norm):
+        seen.append(loss)
+        return "a made-up spike" if len(seen) == at else judge(self, loss, grad_norm)
+
+    monkeypatch.setattr(Guard, "judge", judged)
+
+
+@pytest.mark.parametrize("act", ["report", "skip", "rewind"])
+def test_a_spike_is_said_skipped_or_gone_back_from(tiny, tmp_path, act, monkeypatch):
+    with_spike(monkeypatch)
+    Trainer(spiky(tiny, act), tmp_path / act, QUIET).train()
+    rows = read_log(tmp_path / act / "log.jsonl")
+    assert [bool(row["spike"]) for row in rows[:20]] == [step == 12 for step in range(1, 21)]
+    assert {"report": "learned", "skip": "skipped", "rewind": "back"}[act] in rows[11]["spike"]
+
+
+def test_a_spike_may_stop_the_run_with_the_state_before_it(tiny, tmp_path, monkeypatch):
+    with_spike(monkeypatch)
+    trainer = Trainer(spiky(tiny, "stop"), tmp_path, QUIET)
+    with pytest.raises(DivergedError, match=r"step 12 looks like divergence \(a made-up spike\)"):
+        trainer.train()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir())[-1] == "step-000011"
+
+
+def test_what_counts_as_a_spike(tiny):
+    guard = Guard(tiny.override("spikes.window=8").spikes, warmup=2)
+    assert all(guard.judge(9.0, 1e9) is None for _ in range(3)), "nothing to compare with"
+    for step in range(10):
+        guard.remember(step, 1.0 + 0.01 * (step % 2), 2.0)
+    assert guard.judge(1.02, 3.0) is None
+    assert "loss 3.000" in guard.judge(3.0, 2.0)
+    assert "gradient norm 50" in guard.judge(1.0, 50.0)
+
+
+def test_a_time_limit_saves_and_says_so(tiny, tmp_path):
+    with pytest.raises(Interrupted, match="stopped after step 1 of 11"):
+        Trainer(tiny, tmp_path, QUIET, limit_s=0).train()
+    Trainer(tiny, tmp_path, QUIET).train()
+    assert len(read_log(tmp_path / "log.jsonl")) == 11
+
+
+def test_callbacks_are_called_after_each_step(tiny, tmp_path):
+    seen = []
+    Trainer(tiny, tmp_path, QUIET, callbacks=[lambda trainer, row: seen.append(row.total_step)]).train()
+    assert seen == list(range(1, 12))
+
+
+@pytest.mark.parametrize("mode", ["full", "lora", "frozen"])
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_the_estimate_of_memory_is_near_what_two_steps_hold(tiny, mode, checkpointed):
+    run = tiny.override(f"stages.0.vision.mode={mode}", "stages.0.samples_per_step=16")
+    if checkpointed:
+        run = run.override("stages.0.checkpointing=[vision, connector, language]")
+    model, processor = build(run)
+    prepare_parts(model, run.stages[0], seed=0)
+    peak, seconds, estimates = measure(run, run.stages[0], model, open_steps(run, 0, processor))
+    assert seconds > 0
+    assert 0.5 < sum(one.total for one in estimates.values()) / peak < 2.0
+
+
+def test_the_dry_run_prints_every_stage_and_its_check(tiny, tmp_path):
+    (tmp_path / "run.yaml").write_text(tiny.to_yaml())
+    done = CliRunner().invoke(app, ["train", str(tmp_path), "--dry-run"], terminal_width=200)
+    assert done.exit_code == 0, done.output
+    assert "first: 5 steps" in done.output and "second: 6 steps" in done.output
+    assert "the estimate is" in " ".join(done.output.split())
+
+
+def test_curves_are_drawn(tiny, tmp_path):
+    Trainer(tiny, tmp_path, QUIET).train()
+    text = verb.plot(tmp_path).read_text()
+    assert text.startswith("<svg") and "xmlns" in text and text.count("<polyline") >= 6
+    with pytest.raises(SettingsError, match=r"no steps in a log\.jsonl"):
+        verb.plot(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio", "tensorboard"])
+def test_figures_go_to_trackers(tiny, tmp_path, name, monkeypatch):
+    told = []
+
+    class Writer:
+        def __init__(self, folder):
+            told.append(folder)
+
+        def add_text(self, *_):
+            pass
+
+        def add_scalar(self, key, value, step):
+            told.append((step, {key: value}))
+
+        def close(self):
+            told.append("closed")
+
+    fake = types.SimpleNamespace(
+        init=lambda **settings: told.append(settings),
+        log=lambda values, step: told.append((step, values)),
+        finish=lambda: told.append("closed"),
+        SummaryWriter=Writer,
+    )
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard" if name == "tensorboard" else name, fake)
+    trackers = open_trackers([name], tiny, tmp_path)
+    Trainer(tiny, tmp_path, QUIET, trackers=trackers).train()
+    losses = [values["loss"] for step, values in (one for one in told if isinstance(one, tuple)) if "loss" in values]
+    assert losses == [row["loss"] for row in read_log(tmp_path / "log.jsonl")]
+    assert told[-1] == "closed"
+
+
+def test_a_tracker_that_is_not_there_is_named(tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(SettingsError, match="pip install wandb"):
+        open_trackers(["wandb"], tiny, tmp_path)
+    with pytest.raises(SettingsError, match="use one of tensorboard"):
+        open_trackers(["mlflow"], tiny, tmp_path)
+
+
+def test_packed_and_separate_samples_give_the_same_update(tiny):
+    from lorgnette.data.steps import split_evenly
+
+    gradients = []
+    for packs in (1, 2, 4, 8):
+        run = tiny.override("stages.0.samples_per_step=8", f"stages.0.micro_batches={packs}")
+        model, processor = build(run)
+        prepare_parts(model, run.stages[0], seed=0)
+        optimiser = build_optimiser(model, run.stages[0])
+        batches = open_steps(run, 0, processor).batches(0)
+        assert len(batches) == packs
+        train_step(model, batches, optimiser, clip=1e9)
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        for other in gradients[1:]:
+            torch.testing.assert_close(other[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+    assert split_evenly([], 2) == [[], []]
+
+
+def test_half_precision_learns_and_keeps_weights_whole(tiny, tmp_path):
+    from lorgnette.train.parallel import end_world
+
+    try:
+        model = Trainer(tiny.override("precision=bf16", *ADAPTED[:3]), tmp_path / "half", QUIET).train()
+    finally:
+        end_world()
+    Trainer(tiny.override(*ADAPTED[:3]), tmp_path / "whole", QUIET).train()
+    half, whole = (read_log(tmp_path / name / "log.jsonl") for name in ("half", "whole"))
+    assert [row["loss"] for row in half] == pytest.approx([row["loss"] for row in whole], rel=0.02)
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_compiled_layers_give_the_same_losses(tiny, tmp_path, monkeypatch):
+    import torch._dynamo
+
+    compile_ = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: compile_(self, backend="eager", **how))
+    torch._dynamo.reset()
+    Trainer(tiny.override("compile=true"), tmp_path / "compiled", QUIET).train()
+    Trainer(tiny, tmp_path / "plain", QUIET).train()
+    ours, theirs = (read_log(tmp_path / name / "log.jsonl") for name in ("compiled", "plain"))
+    assert [row["loss"] for row in ours] == pytest.approx([row["loss"] for row in theirs], rel=1e-4)
