@@ -31,7 +31,7 @@ Measure = Literal["samples", "tokens", "learned", "epochs"]
 
 WINDOW_PACKS = 512
 """Packs that a window is meant to fill: more fill better, fewer keep reads and the mixture closer together."""
-LEAST_PACKS, MOST_DRAWS = 8, 16_384
+LEAST_PACKS, MOST_DRAWS = 32, 16_384
 """A window fills this many packs however small its sources are, and draws no more records than this."""
 
 
@@ -159,10 +159,10 @@ class PackedPlan:
 
     @cached_property
     def draws_per_window(self) -> int:
-        """Records drawn for a window: enough for its packs, but not much more than all records once."""
+        """Records drawn for a window: enough for its packs, but no more of a source than it has (if not too few)."""
         shares = self._mixture.shares
         mean = sum(share * tokens for share, (tokens, _) in zip(shares, self._means, strict=True))
-        once = max(len(source.index) / share for source, share in zip(self.sources, shares, strict=True))
+        once = min(len(source.index) / share for source, share in zip(self.sources, shares, strict=True))
         wanted, least = (math.ceil(packs * self.pack.tokens / max(1, mean)) for packs in (WINDOW_PACKS, LEAST_PACKS))
         return min(max(min(wanted, math.ceil(once)), least), MOST_DRAWS)
 

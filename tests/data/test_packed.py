@@ -99,6 +99,14 @@ def test_within_a_window_the_mixture_is_that_of_a_shuffle():
         assert abs(half[source] - count / 2) < 4 * np.sqrt(count) / 2
 
 
+def test_no_large_window_draws_more_of_a_source_than_it_has():
+    plan = plan_of(made_index(300, seed=1), made_index(3000, seed=2), weights=(1.0, 3.0))
+    assert plan.fill(0)[2] > packed.LEAST_PACKS
+    for window in windows_of(plan, 3):
+        drawn = Counter(source for source, _, _ in {(ref.source, ref.record, ref.epoch) for ref in window})
+        assert drawn[0] <= 301 and drawn[1] <= 3001
+
+
 @pytest.mark.parametrize("by", ["samples", "tokens", "learned", "epochs"])
 def test_weights_are_shares_of_what_is_asked_for(by):
     learned = [[1] * 2, [40] * 2]
