@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def started(path):
     return child
 
 lots, ends = random.Random(kind), [os.waitpid(started(whole), 0)[1]]
-for _ in range(6):
+for _ in range(5):
     child = started(killed)
     time.sleep(lots.uniform(0.02, 0.4))
     os.kill(child, signal.SIGKILL)
@@ -50,7 +51,7 @@ for _ in range(6):
 ends.append(os.waitpid(started(killed), 0)[1])
 print(json.dumps(ends))
 """
-"""Prepares one folder to its end; begins with the other, is killed, six times, and then is not."""
+"""Prepares one folder to its end; begins with the other, is killed, five times, and then is not."""
 
 
 def source(kind: str, folder: Path) -> Path:
@@ -70,7 +71,7 @@ def outcome(folder: Path) -> tuple[dict[str, list[int]], list[tuple[str, str]], 
     index = Index.load(facts.parent / "index.parquet")
     arrays = {name: values.tolist() for name, values in index.arrays.items()}
     entries = [(Path(one.file).name, one.reason) for one in read_ledger(facts.parent / "ledger.jsonl")]
-    made = sorted(path.name.split("-")[-1] for path in folder.rglob(".lorgnette/**/*.*"))
+    made = sorted(re.sub("[0-9a-f]{12}", "*", path.name) for path in folder.rglob(".lorgnette/**/*.*"))
     return arrays, entries, made
 
 
