@@ -140,7 +140,7 @@ def _facts(lot: Lot) -> Form:
 def _written(lot: Lot, facts: Form, look: Style, writing: Writing) -> Paper:
     labels = max(look.plain.length(label) for label, _ in facts.fields)
     values = max(writing.length(text) for _, text in facts.fields)
-    heading = look.large(1.4).length(facts.title) + 56
+    heading = look.large(1.4).length(facts.title) + 36
     paper = look.paper(min(760, max(380, labels + values + 90, heading)), margin=lot.between(20, 28))
     side = "left" if lot.chance(50) else "middle"
     paper.line(facts.house, look.plain, side=side)  # type: ignore[arg-type]
