@@ -131,7 +131,9 @@ class _Plan:
 
     @cached_property
     def _query_homes(self) -> Tensor | None:
-        return None if self._query_rows is None else torch.argsort(self._query_rows)
+        rows = self._query_rows
+        with torch.inference_mode(False):  # it is kept: a later training step may use it
+            return None if rows is None else torch.argsort(rows)
 
     def sort_queries(self, q_THN: Tensor) -> Tensor:
         return q_THN if self._query_rows is None else q_THN.index_select(0, self._query_rows)
@@ -152,7 +154,8 @@ def _rows(spans: Spans, order: list[int], device: torch.device) -> Tensor | None
     """The row numbers of `spans` taken in `order`; None where that changes nothing."""
     if order == list(range(len(spans))):
         return None
-    return torch.cat([torch.arange(spans.starts[index], spans.starts[index + 1]) for index in order]).to(device)
+    with torch.inference_mode(False):  # they are kept: a later training step may use them
+        return torch.cat([torch.arange(spans.starts[index], spans.starts[index + 1]) for index in order]).to(device)
 
 
 def _stack(group: _Group, q_THN: Tensor, k_SGN: Tensor, v_SGN: Tensor, causal: bool, window: int | None) -> Tensor:

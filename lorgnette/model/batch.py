@@ -39,6 +39,15 @@ class Spans:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def pieces(self, most: int) -> list[Spans]:
+        """Runs of neighbouring spans, in order, of at most `most` in all; a span that is longer is a run by itself."""
+        runs: list[list[int]] = [[]]
+        for length in self.lengths:
+            if runs[-1] and sum(runs[-1]) + length > most:
+                runs.append([])
+            runs[-1].append(length)
+        return [Spans(tuple(run)) for run in runs]
+
     def starts_on(self, device: torch.device | str) -> Tensor:
         """`starts` as an int32 tensor (what varlen attention kernels take), made once per device."""
         return self._on(device, "starts")
@@ -51,7 +60,8 @@ class Spans:
         made: dict[tuple[str, str], Tensor] = self.__dict__.setdefault("_made", {})
         key = what, str(device)
         if key not in made:
-            made[key] = torch.tensor(getattr(self, what), dtype=torch.int32, device=device)
+            with torch.inference_mode(False):  # it is kept: a later training step may use it
+                made[key] = torch.tensor(getattr(self, what), dtype=torch.int32, device=device)
         return made[key]
 
 

@@ -79,7 +79,7 @@ class Cache:
             self.keys = [_room(k, capacity) for k in self.keys]
             self.values = [_room(v, capacity) for v in self.values]
         self.new_slots = self._slots(self.lengths, documents.lengths, like.device)
-        self.mask = self._mask(like.device)
+        self.mask = self._mask(like)
 
     def advance(self) -> None:
         """The new tokens are in. Called once per forward, after the layers."""
@@ -109,14 +109,18 @@ class Cache:
         k_BGSN, v_BGSN = (stored[:, : self.seen.longest].transpose(1, 2) for stored in (k_BSGN, v_BSGN))
         return F.scaled_dot_product_attention(q_BGRN, k_BGSN, v_BGSN, attn_mask=self.mask).flatten(1, 2)
 
-    def _mask(self, device: torch.device) -> Tensor | None:
-        """Which slots of its row a document's newest token sees (bool: B,1,1,S); None where it sees all."""
+    def _mask(self, like: Tensor) -> Tensor | None:
+        """0 for the slots of its row that a document's newest token sees, else -inf (B,1,1,S); None: it sees all.
+
+        Made once for all layers, of the type that the kernel wants: a bool mask it would convert in each.
+        """
         window, longest = self.config.language.sliding_window, self.seen.longest
         if set(self.seen.lengths) == {longest} and (window is None or longest <= window):
             return None
-        distance = torch.tensor(self.seen.lengths, device=device)[:, None] - 1 - torch.arange(longest, device=device)
+        last = torch.tensor(self.seen.lengths, device=like.device)[:, None] - 1
+        distance = last - torch.arange(longest, device=like.device)
         seen = distance >= 0 if window is None else (distance >= 0) & (distance < window)
-        return seen[:, None, None]
+        return like.new_zeros(seen.shape).masked_fill(~seen, float("-inf"))[:, None, None]
 
     def _slots(self, starts: Sequence[int], lengths: Sequence[int], device: torch.device) -> Tensor:
         """Flat slot numbers (row * capacity + slot) of `lengths` slots of each row from `starts` on, row by row."""

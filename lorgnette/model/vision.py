@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lorgnette.model.attention import attention
 from lorgnette.model.batch import Spans
 from lorgnette.model.config import VisionConfig
-from lorgnette.model.layers import Stack
+from lorgnette.model.layers import Stack, rows_at_a_time
 
 ACTIVATIONS = {
     "gelu": F.gelu,
@@ -55,9 +55,18 @@ class VisionLayer(nn.Module):
         self.attention_norm = nn.LayerNorm(config.width, config.norm_eps)
         self.attention = VisionAttention(config)
         self.mlp_norm = nn.LayerNorm(config.width, config.norm_eps)
+        self.mlp_width = config.mlp_width
         self.mlp = VisionMLP(config)
 
     def forward(self, x_PD: Tensor, images: Spans) -> Tensor:
+        """A few images at a time on a CPU, so that what lies between stays in its cache."""
+        pieces = images.pieces(rows_at_a_time(x_PD, self.mlp_width))
+        if len(pieces) == 1:
+            return self._images(x_PD, images)
+        parts = x_PD.split([piece.total for piece in pieces])
+        return torch.cat([self._images(part, piece) for part, piece in zip(parts, pieces, strict=True)])
+
+    def _images(self, x_PD: Tensor, images: Spans) -> Tensor:
         x_PD = x_PD + self.attention(self.attention_norm(x_PD), images)
         out: Tensor = x_PD + self.mlp(self.mlp_norm(x_PD))
         return out

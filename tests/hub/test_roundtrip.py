@@ -10,14 +10,17 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 import lorgnette.hub.load
+from lorgnette.cli import app
 from lorgnette.errors import CheckpointError
 from lorgnette.hub.certificate import certify
 from lorgnette.hub.export import export, save
 from lorgnette.hub.load import load
 from lorgnette.infer.generate import generate
 from lorgnette.infer.sampling import GenerationConfig
+from lorgnette.inputs.config import ImageConfig
 from lorgnette.model.config import VLMConfig
 from tests.hub.tiny import SAMPLES, tiny_config, tiny_model, tiny_processor
 
@@ -103,6 +106,23 @@ def test_settings_of_images_that_transformers_cannot_obey_are_named_in_the_certi
     assert parity["passed"]
     assert parity["not_obeyed"] == {"keep_aspect": True, "positions": "exact"}
     assert load(folder)[1].images == images, "ours obeys them"
+
+
+def test_the_demos_geometry_is_certified_by_the_command_line(tmp_path: Path) -> None:
+    """Patches of 16 pixels, a grid of 8, aspects kept: what the demo trains."""
+    config = VLMConfig.parse(
+        tiny_config().plain() | {"vision": tiny_config().vision.plain() | {"patch": 16, "grid": 8}}
+    )
+    images = ImageConfig(patch=16, grid=8, shortest=48, longest=128, keep_aspect=True, positions="exact")
+    processor = dataclasses.replace(tiny_processor(config), images=images)
+    save(tiny_model(config), processor, tmp_path / "model")
+    command = ["export", "--model", str(tmp_path / "model"), str(tmp_path / "out"), "--verify"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "images.keep_aspect = True" in done.output
+    parity = json.loads((tmp_path / "out" / "parity.json").read_text())
+    assert parity["passed"]
+    assert parity["not_obeyed"] == {"keep_aspect": True, "positions": "exact"}
 
 
 @pytest.mark.parametrize("name", ["mistral with a window", "qwen2", "tied"])

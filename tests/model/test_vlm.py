@@ -208,3 +208,34 @@ def test_rope_scalings_are_checked(tiny) -> None:
     with pytest.raises(SettingsError, match="'linear' of lorgnette knows no mscale"):
         LanguageConfig.parse({"rope_scaling": {"rope_type": "linear", "factor": 2, "mscale": 1}})
     assert set(SCALINGS) == set(ROPE_SCALINGS)
+
+
+def test_training_goes_on_after_inference_mode(tiny) -> None:
+    """What attention and spans keep between calls is made of ordinary tensors, whatever mode asked for it first."""
+    config = tiny.config()
+    model, batch = tiny.model(config), tiny.batch(config, [[(3, 7), (2, 2), (3, 7)], [(2, 2)]], text=11)
+    with torch.inference_mode():
+        expected = model(batch, want="loss").loss_sum.item()
+        starts = batch.document_starts
+    loss = model(batch, want="loss").loss_sum
+    loss.backward()
+    assert loss.item() == pytest.approx(expected)
+    assert not starts.is_inference()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_a_few_images_at_a_time_are_all_at_once(tiny, monkeypatch) -> None:
+    """Logits and gradients do not depend on how many rows a CPU works on at a time."""
+    config = tiny.config()
+    batch, found = tiny.batch(config, DOCUMENTS), []
+    for elements in (2**22, 36 * 30, 1):
+        monkeypatch.setattr("lorgnette.model.layers.ROWS_OF_A_CACHE", elements)
+        model = tiny.model(config)
+        logits = model(batch).logits
+        model(batch, want="loss").loss_sum.backward()
+        found.append([logits.detach(), *(parameter.grad for parameter in model.parameters())])
+    for others in found[1:]:
+        for whole, cut in zip(found[0], others, strict=True):
+            torch.testing.assert_close(cut, whole, atol=1e-5, rtol=1e-4)
+    assert [piece.lengths for piece in Spans((3, 4, 9, 1, 1)).pieces(7)] == [(3, 4), (9,), (1, 1)]
+    assert Spans(()).pieces(7) == [Spans(())]
