@@ -233,17 +233,17 @@ def _pictures(row: dict[str, Any]) -> list[PIL.Image.Image]:
 
 
 def strip(part: Part, width: int = 780, height: int = 150) -> PIL.Image.Image | None:
-    """The pictures of its first rows beside each other, two of a kind of row apart; None for a part in text only."""
+    """Pictures of its first rows beside each other, as many rows as fit; None for a part in text only."""
     sheet, x = PIL.Image.new("RGB", (width, height), (205, 205, 205)), 0
     for row in head(part.name):
-        for picture in _pictures(row):
-            side = fit(*picture.size, 260, height - 6)
-            if x + side[0] + 6 > width:
-                return sheet
+        shown = [(picture, fit(*picture.size, 260, height - 6)) for picture in _pictures(row)]
+        if not shown or x + sum(side[0] + 4 for _, side in shown) + 2 > width:
+            continue
+        for picture, side in shown:
             sheet.paste(picture.resize(side, PIL.Image.Resampling.LANCZOS), (x + 3, (height - side[1]) // 2))
             x += side[0] + 4
         x += 6
-    return sheet if x > 6 * len(head(part.name)) else None
+    return sheet.crop((0, 0, x, height)) if x else None
 
 
 def written(text: str) -> str:
