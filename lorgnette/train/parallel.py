@@ -21,6 +21,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from lorgnette.model import connector, language, vision
 from lorgnette.model.batch import Batch, Spans
 from lorgnette.model.layers import Stack
 from lorgnette.model.vlm import VLM
@@ -103,7 +104,15 @@ def layers(model: VLM) -> Iterator[nn.Module]:
 
 
 def compile_layers(model: VLM) -> None:
-    """Compile each layer by itself. Lengths are dynamic and attention is left as it is: no batch compiles anew."""
+    """Compile each layer by itself. Lengths are dynamic, and no batch compiles anew.
+
+    What reads spans is left out: their lengths are plain numbers of each batch, and would be compiled in.
+    """
+    readers = [(vision, "attention"), (language, "attention"), (connector, "attention"), (connector, "interleave")]
+    for module, name in readers:
+        function = getattr(module, name)
+        if not hasattr(function, "__wrapped__"):
+            setattr(module, name, torch.compiler.disable(function))
     for layer in layers(model):
         layer.compile(dynamic=True)
 

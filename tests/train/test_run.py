@@ -330,13 +330,27 @@ def test_half_precision_learns_and_keeps_weights_whole(tiny, tmp_path):
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
-def test_compiled_layers_give_the_same_losses(tiny, tmp_path, monkeypatch):
+def test_compiled_layers_give_the_same_losses_and_no_batch_compiles_anew(tiny, tmp_path, monkeypatch):
     import torch._dynamo
 
-    compile_ = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: compile_(self, backend="eager", **how))
+    from lorgnette.model import connector, language, vision
+
+    for module, name in [(vision, "attention"), (language, "attention"), (connector, "attention")]:
+        monkeypatch.setattr(module, name, getattr(module, name))  # put back after the test
+    monkeypatch.setattr(connector, "interleave", connector.interleave)
+    compile_, graphs = torch.nn.Module.compile, []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: compile_(self, backend=backend, **how))
     torch._dynamo.reset()
-    Trainer(tiny.override("compile=true"), tmp_path / "compiled", QUIET).train()
+    counts = []
+    run, keep = tiny.override("compile=true", "stages.1.steps=20"), [lambda *_: counts.append(len(graphs))]
+    Trainer(run, tmp_path / "compiled", QUIET, callbacks=keep).train()
+    assert counts[-1] == counts[-10] > 0, "lengths of later batches compile nothing"
+    tiny = tiny.override("stages.1.steps=20")
     Trainer(tiny, tmp_path / "plain", QUIET).train()
     ours, theirs = (read_log(tmp_path / name / "log.jsonl") for name in ("compiled", "plain"))
     assert [row["loss"] for row in ours] == pytest.approx([row["loss"] for row in theirs], rel=1e-4)
