@@ -101,11 +101,6 @@ class StageConfig(Settings):
             raise ValueError(
                 f"stage {self.name!r}: {self.samples_per_step} samples cannot fill {self.micro_batches} packs"
             )
-        if self.warmup > self.steps:
-            raise ValueError(
-                f"stage {self.name!r}: a warm-up of {self.warmup} steps does not end within {self.steps};"
-                " shorten it, or train longer"
-            )
         if self.connector.mode in ("lora", "dora"):
             raise ValueError(f"stage {self.name!r}: the connector is newly initialised; its mode is full or frozen")
         return self

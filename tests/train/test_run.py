@@ -95,7 +95,6 @@ def test_a_run_starts_from_a_model_folder_and_takes_its_sizes(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("stages.0.warmup=50", "shorten it, or train longer"),
         ("stages.0.longest=64", "exceeds the position table"),
         ("stages.1.name=first", "two stages share a name"),
         ("stages.0.pack={tokens: 99999}", r"set pack.tokens to 32768 or less"),
