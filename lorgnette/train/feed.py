@@ -15,6 +15,7 @@ from lorgnette.data.steps import PackedSteps, Steps
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.inputs.processor import Processor
 from lorgnette.run import Run, StageConfig
+from lorgnette.train.build import stage_processor
 
 PREPARED = typing.get_args(PreparedConfig)
 
@@ -37,6 +38,7 @@ def open_steps(
     Raises: SettingsError if the stage's settings do not go together; DataError if a source cannot be used.
     """
     stage = run.stages[stage_number]
+    processor = stage_processor(processor, run, stage)
     seed = run.seed * 1000 + stage_number
     vocabulary = run.model.vocabulary
     if stage.pack is None:
