@@ -1,9 +1,10 @@
 """The whole model on one screen: encode images, connect, fuse, decode.
 
-Shapes live in names. T tokens, P patches, C values per patch, I images, V visual tokens, D width, H query heads,
-G key-value heads, N head width, S keys (cached and new), L latents, K vocabulary rows, B a stack of equal-length spans,
-R query heads per key-value head. In an index of data: E records, U units of records. So `q_THN` is tokens by heads by
-head width.
+Shapes live in names. T tokens, P patches, C values per patch, I images, V visual tokens, D width, H query heads, G
+key-value heads, N head width, S keys (cached and new), L latents, K vocabulary rows, B a stack of equal-length spans,
+R query heads per key-value head. In an index of data: E records, U units of records, W addresses of images, Q hashes
+asked for. On a page of a document: N runs of text, S strips of it, M places between columns. So `q_THN` is tokens by
+heads by head width.
 """
 
 from __future__ import annotations

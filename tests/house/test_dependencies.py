@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 DECLARED = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
 OPTIONAL = [Requirement(text) for extra in EXTRAS.values() for text in extra if not text.startswith("lorgnette[")]
-USED_EXTRAS = [*EXTRAS["data"], *EXTRAS["lora"], *EXTRAS["verify"]]
+USED_EXTRAS = [*EXTRAS["data"], *EXTRAS["lora"], *EXTRAS["verify"], *EXTRAS["build-data"]]
 PINS = [
     line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")
 ]

@@ -157,8 +157,8 @@ def _picture(page: pypdfium2.PdfPage, config: DocumentsConfig) -> bytes:
     image = bitmap.to_pil().copy()
     bitmap.close()
     if image.mode != "L":
-        pixels_HWC = np.asarray(image)
-        if (pixels_HWC == pixels_HWC[..., :1]).all():
+        pixels = np.asarray(image)
+        if (pixels == pixels[..., :1]).all():
             image = image.convert("L")
     content = io.BytesIO()
     image.save(content, "PNG")
