@@ -67,7 +67,7 @@ def render(
             texts = [piece for piece in pieces if isinstance(piece, Text)]
             writer.ids([tokenizer.eos], learn=bool(texts) and texts[-1].learn)
     images = [piece for piece in pieces if isinstance(piece, Image)]
-    sizes = enlarged or [None] * len(images)
+    sizes: Sequence[tuple[int, int] | None] = enlarged or [None] * len(images)
     if len(sizes) != len(images):
         raise DataError(f"{sample.name}: {len(images)} images, but sizes for {len(sizes)}; give one for each")
     crops = [
