@@ -22,6 +22,8 @@ COLUMN_WIDTH = 8.0
 """Heights of a character that half of the runs of a column are at least wide; what is narrower is a table's."""
 COLUMN_LINES = 4
 """Lines that stand side by side, at least, where a page has columns."""
+TALL = 1.5
+"""Heights of a character beyond which another one is a sign that reaches over lines."""
 PARAGRAPH_GAP = 0.35
 """Heights of a line by which the space before a paragraph exceeds that between lines."""
 INDENT = 0.7
@@ -91,8 +93,10 @@ def _beside(one: Box, other: Box) -> float:
 
 
 def _joined(one: Box, other: Box, between: str) -> Box:
-    """Both as one, as high as the longer: a raised or a tall sign does not make a line higher."""
-    measure = one if one.width >= other.width else other
+    """Both as one, as high as the larger type of the two; what is much larger (a brace) counts if it is longer."""
+    measure = one if one.height >= other.height else other
+    if measure.height > TALL * min(one.height, other.height):
+        measure = one if one.width >= other.width else other
     left, right = min(one.left, other.left), max(one.right, other.right)
     return Box(one.text + between + other.text, left, measure.top, right, measure.bottom, other.ends)
 
