@@ -68,16 +68,28 @@ def read_list(row: Mapping[str, Any], column: str, needed: bool = True) -> list[
     return list(value)
 
 
+class Linked(bytes):
+    """The bytes of an image beside which a link stood: whoever opted out by that link is found after conversion too."""
+
+    link: str
+
+
 def read_image(value: Any, row: Mapping[str, Any], where: str) -> Image:
     """An image given as bytes, a dict of `bytes` and `path`, a URL or a path from the row's folder.
 
     An http(s) link stays one, for `stored` to fetch; behind any other URL the bytes are read now.
     Raises: Refused if there is none, or no such file.
     """
+    link = None
     if isinstance(value, Mapping):
-        value = value.get("bytes") or value.get("path") or value.get("url")
+        link = value.get("path") or value.get("url")
+        value = value.get("bytes") or link
     if isinstance(value, bytes | bytearray | memoryview) and len(value):
-        return Image(bytes(value))
+        if not (isinstance(link, str) and is_link(link)):
+            return Image(bytes(value))
+        linked = Linked(value)
+        linked.link = link
+        return Image(linked)
     if not isinstance(value, str) or not value:
         given = "null or empty" if not value else f"a {type(value).__name__}"
         raise Refused("no image", f"{where} is {given}; expected bytes, a path or a URL")
@@ -124,7 +136,7 @@ def stored(image: Image, where: str) -> dict[str, Any]:
     if isinstance(source, str):
         return {"bytes": download(source), "path": source}
     if isinstance(source, bytes):
-        return {"bytes": source, "path": None}
+        return {"bytes": bytes(source), "path": source.link if isinstance(source, Linked) else None}
     try:
         return {"bytes": Path(str(source)).read_bytes(), "path": None}
     except OSError as error:

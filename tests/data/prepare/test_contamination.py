@@ -9,9 +9,10 @@ import json
 import numpy as np
 import PIL.Image
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from lorgnette.data.config import InstructConfig
+from lorgnette.data.config import ChatConfig, InstructConfig, InterleavedConfig, PairsConfig
 from lorgnette.data.prepare import NotPrepared, open_prepared, prepare
 from lorgnette.data.prepare.chunk import read_ledger
 from lorgnette.data.prepare.contamination import hash_benchmark
@@ -97,6 +98,30 @@ def test_blank_pages_are_not_taken_for_one_another(tmp_path, benchmark, processo
     write_parquet(tmp_path / "source" / "0.parquet", rows_about(grey.getvalue()), schemas.INSTRUCT)
     config = InstructConfig(path=str(tmp_path / "source"), decontaminate=(str(benchmark),))
     assert len(prepare(config, processor, workers=1)) == 1
+
+
+MESSAGES = [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "A picture."}]
+BESIDE_BYTES = {
+    "interleaved": (InterleavedConfig, lambda one: {"images": [one, None], "texts": [None, "A picture."]}),
+    "pairs": (PairsConfig, lambda one: {"image": one, "caption": "A picture."}),
+    "instruct": (InstructConfig, lambda one: {**instruct_row(0), "images": [one]}),
+    "chat": (ChatConfig, lambda one: {"images": [one], "messages": MESSAGES}),
+}
+"""Kind -> settings, and a row about an image: with a link beside its bytes every one of them is converted."""
+
+
+@pytest.mark.parametrize("kind", BESIDE_BYTES)
+def test_a_link_beside_the_bytes_is_obeyed_after_conversion(tmp_path, processor, kind):
+    settings, row = BESIDE_BYTES[kind]
+    images = [{"bytes": picture(n), "path": f"https://a.org/{n}.png"} for n in range(3)]
+    (tmp_path / "source").mkdir()
+    pq.write_table(pa.Table.from_pylist([row(one) for one in images]), tmp_path / "source" / "0.parquet")
+    (tmp_path / "out.txt").write_text("https://a.org/1.png\n")
+    config = settings(path=str(tmp_path / "source"), opt_out=(str(tmp_path / "out.txt"),))
+    prepared = prepare(config, processor, workers=1)
+    assert len(prepared) == 2 and prepared.facts["reasons"] == {"opted out": 1}
+    kept = {image.source for n in range(2) for _, image in prepared.record(n).images}
+    assert kept == {picture(0), picture(2)}
 
 
 def test_lists_of_urls_and_hashes_are_obeyed_without_reading_again(tmp_path, processor, monkeypatch):
