@@ -234,7 +234,8 @@ FILES |= {
     "animated gif": saved(noise(20, 12), "GIF", save_all=True, append_images=[noise(20, 12, 1)]),
     "one pixel": saved(noise(1, 1), "PNG"),
     "bmp": saved(noise(20, 12), "BMP"),
-    "16-bit colour": saved(noise(20, 12), "PPM"),
+    "16-bit colour": b"P6 20 12 65535\n" + (np.asarray(noise(20, 12)).astype(">u2") * 257).astype(">u2").tobytes(),
+    "8-bit PPM": saved(noise(20, 12), "PPM"),
 }
 
 
@@ -262,9 +263,10 @@ def test_exif_orientation_is_applied(orientation):
     assert np.array_equal(np.asarray(image), np.asarray(expected))
 
 
-def test_sixteen_bit_greys_keep_their_upper_bits():
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_sixteen_bit_greys_keep_their_upper_bits(form):
     levels = np.array([[0, 255, 256, 32768, 65535]], dtype=np.uint16)
-    image = open_image(saved(PIL.Image.fromarray(levels), "PNG"))
+    image = open_image(saved(PIL.Image.fromarray(levels), form))
     assert np.asarray(image)[0, :, 0].tolist() == [0, 0, 1, 128, 255]
 
 
