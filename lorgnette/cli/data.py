@@ -10,11 +10,6 @@ import typer
 data = typer.Typer(help="Prepare sources, see what will be trained on, prove what was.", no_args_is_help=True)
 
 
-@data.callback()
-def _group() -> None:
-    """Keeps the verbs below a group even while there is one."""
-
-
 @data.command()
 def inspect(
     recipe: Annotated[str, typer.Argument(help="Recipe by name or path, or a run's folder; with --kind, a path.")],

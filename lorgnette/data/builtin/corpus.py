@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lorgnette.data.builtin.drawings import SPLITS
 from lorgnette.data.builtin.parts import PARTS, Part, Row
 from lorgnette.errors import DataError
-from lorgnette.files import new_file
+from lorgnette.files import new_file, user_cache
 
 __all__ = ["PARTS", "Part", "facts", "manifest", "resolve", "write_corpus"]
 
@@ -123,10 +122,9 @@ def resolve(path: str) -> str:
 
 def cache_folder() -> Path:
     """Where parts that are written on demand lie: another folder for each make of the corpus."""
-    root = os.environ.get("XDG_CACHE_HOME")
     made_of = [MANIFEST.read_bytes() if MANIFEST.is_file() else b"", json.dumps(versions()).encode()]
     key = hashlib.sha256(b"".join(made_of)).hexdigest()[:12]
-    return (Path(root) if root else Path.home() / ".cache") / "lorgnette" / f"corpus-{key}"
+    return user_cache() / f"corpus-{key}"
 
 
 def _part(name: str) -> Part:

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 
 from lorgnette.data.index import Index
 from lorgnette.data.prepare.benchmarks import Pictures, files_of_benchmark
-from lorgnette.data.prepare.folder import cache_folder, digest, stamps
+from lorgnette.data.prepare.folder import digest, stamps
 from lorgnette.data.prepare.look import SIDE, look_at, thumbnail
 from lorgnette.data.prepare.near import near_pairs
 from lorgnette.errors import DataError, ImageError
-from lorgnette.files import new_file
+from lorgnette.files import new_file, user_cache
 from lorgnette.inputs.image import glance
 
 MOST_BITS = 7
@@ -101,7 +101,7 @@ def _kept_at(name: str) -> Path | None:
         files = files_of_benchmark(name)
     except DataError:  # a benchmark that is known by name alone
         return None
-    return cache_folder() / "benchmarks" / f"{digest([name, *(one.key for one in stamps(files))])}.parquet"
+    return user_cache() / "benchmarks" / f"{digest([name, *(one.key for one in stamps(files))])}.parquet"
 
 
 def find_matches(index: Index, benchmarks: Sequence[Benchmark], read: ReadPicture, pictures: Pictures) -> list[Match]:

@@ -22,7 +22,7 @@ from typing import Any
 from lorgnette.data.config import PreparedConfig
 from lorgnette.data.sources.shards import is_url, list_files, list_shards, open_url
 from lorgnette.errors import DataError
-from lorgnette.files import explain_disk
+from lorgnette.files import explain_disk, user_cache
 from lorgnette.inputs.processor import Processor
 
 HIDDEN = ".lorgnette"
@@ -97,11 +97,6 @@ def files_of(config: PreparedConfig) -> list[Stamp]:
     return stamps(list_files(config.path, ("",)), root_of(config))
 
 
-def cache_folder() -> Path:
-    """Where a user's computer keeps what can be made again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorgnette"
-
-
 def reading_digest(config: PreparedConfig, processor: Processor) -> str:
     """Names everything that a chunk hangs on, but the rows."""
     settings = {key: value for key, value in config.plain().items() if key not in NOT_READING}
@@ -124,7 +119,7 @@ def _places(config: PreparedConfig) -> list[Path]:
     if config.prepared is not None:
         return [Path(config.prepared) / HIDDEN / where]  # hidden, as it may lie within the source
     beside = [] if root is None else [root / HIDDEN]
-    return [*beside, cache_folder() / "prepared" / where]
+    return [*beside, user_cache() / "prepared" / where]
 
 
 def _first_writable(places: list[Path]) -> Path:
