@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from lorgnette.sample import Sample
+
+
+class Answer(str):
+    """An answer with what its server says of it; a plain string has nothing to say.
+
+    by: who answered: what stands behind a model's name may change. declined: why there is no answer.
+    """
+
+    by: str
+    declined: str
+
+    def __new__(cls, text: str, *, by: str = "", declined: str = "") -> Answer:
+        answer = super().__new__(cls, text)
+        answer.by, answer.declined = by, declined
+        return answer
 
 
 class Answerer(Protocol):
     """Whatever can answer prompts.
 
-    An answerer may also have an `identity: str` that names its weights (a checkpoint path and step, a digest). Stored
-    results are only resumed under the same identity; without one the name of its class stands in.
+    An answerer may also have
+    - `identity: str`: names it to people, by a path or an address; without one the name of its class stands in;
+    - `weights: str`: a digest of all files that decide its answers. Stored results are only resumed under the same
+      identity and weights;
+    - `facts: Mapping[str, Any]`: where it runs, for the record: device, type of its numbers, version of its library;
+    - `written(samples) -> list[str]`: the very text that it reads for each prompt, special tokens spelled out.
     """
 
     def generate(self, samples: Sequence[Sample], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
@@ -25,5 +44,21 @@ class Answerer(Protocol):
 
 
 def identity_of(answerer: Answerer) -> str:
-    """What names the answerer's weights in stored results."""
+    """What names the answerer in stored results."""
     return str(getattr(answerer, "identity", type(answerer).__name__))
+
+
+def weights_of(answerer: Answerer) -> str:
+    """The digest of the answerer's files; empty where it knows none."""
+    return str(getattr(answerer, "weights", ""))
+
+
+def facts_of(answerer: Answerer) -> Mapping[str, Any]:
+    """Where the answerer runs."""
+    return dict(getattr(answerer, "facts", {}))
+
+
+def written_by(answerer: Answerer, samples: Sequence[Sample]) -> list[str]:
+    """The very text that the answerer reads for each prompt; empty where it does not say."""
+    write = getattr(answerer, "written", None)
+    return [""] * len(samples) if write is None else list(write(samples))

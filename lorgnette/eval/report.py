@@ -41,7 +41,7 @@ def print_results(
 ) -> None:
     """One table: a row per benchmark and kind of question, percent with its 95 % interval, and means of groups.
 
-    Below it, what could not be asked, and what nobody but a server can score.
+    Below it, what could not be asked, what was declined, and what nobody but a server can score.
     """
     console = console or Console()
     table = Table("task", "kind", "score", "95 %", "questions")
@@ -60,6 +60,11 @@ def print_results(
             console.print(f"{name}: not asked, {refusal.name}: {refusal.reason}", highlight=False, markup=False)
         if len(result.refused) > 5:
             console.print(f"{name}: {len(result.refused) - 5:,} more were not asked; the summary names them")
+        declined = [example for example in result.examples if example.declined]
+        for example in declined[:5]:
+            console.print(f"{name}: declined, {example.name}: {example.declined}", highlight=False, markup=False)
+        if len(declined) > 5:
+            console.print(f"{name}: {len(declined) - 5:,} more were declined; the summary names them")
         if result.settings["metric"] == "unscored":
             console.print(f"{name}: the answers of split {result.settings['split']} are secret; its server scores them")
 

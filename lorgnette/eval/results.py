@@ -1,8 +1,17 @@
 """What an evaluation found, in memory and as a folder from which every number can be derived again.
 
-A results folder holds `settings.json` (what was asked, of what), `examples.jsonl` (one row per example, appended as
-answers arrive), `pictures/` (small copies, named by digest), `refused.jsonl` (rows that could not be asked, and why)
-and `summary.json` (written last).
+A results folder holds:
+
+`settings.json`: all that decides the answers: the task and its version, the wording, and the model, `model` for people
+and `weights`, a digest of its files, for equality. A folder goes on under equal settings only.
+`sittings.jsonl`: a row per process that worked on it: the code's version and commit, torch, the device, when.
+`examples.jsonl`: a row per question, appended as answers arrive: see `Example`. `score` is 0 until all is there.
+`pictures/`: small copies of what was shown, named by digest.
+`refused.jsonl`: rows that could not be asked, and why; absent if there are none.
+`summary.json`: the scores, written last.
+
+Where several processes share the work, each writes rows to files of its own until the last one joins them (`shards.py`).
+Folders of older versions lack `weights`, `questions`, sittings, and of each example `id` and `rendered`.
 """
 
 from __future__ import annotations
@@ -10,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +28,8 @@ from typing import Any
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.bootstrap import Estimate, estimate
 from lorgnette.eval.metrics import Truth, metric_named
-from lorgnette.files import explain_disk, write_json, write_text
+from lorgnette.eval.shards import Rank, Row, append, damaged, join, mend, rows, write_rows
+from lorgnette.files import explain_disk, new_file, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +52,16 @@ class Example:
     """All that was shown, examples before the question included: an image stands as `[image DIGEST]`."""
     extracted: str | None = None
     """What a judge read out of the answer. It is scored in place of the answer."""
+    extracted_by: str = ""
+    """Which judge."""
+    by: str = ""
+    """Who answered, where a server says so: what stands behind a model's name may change."""
+    declined: str = ""
+    """Why it was not answered, where a server declined this prompt. It is scored as an empty answer."""
+    rendered: str = ""
+    """The very text that the model read, special tokens spelled out; a run of 64 image tokens reads `<image>×64`."""
+    id: str = ""
+    """What the benchmark and its server call the question."""
 
     @property
     def judged(self) -> str:
@@ -48,7 +69,7 @@ class Example:
         return self.answer if self.extracted is None else self.extracted
 
     @classmethod
-    def from_row(cls, row: dict[str, Any]) -> Example:
+    def from_row(cls, row: Row) -> Example:
         truth: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in row["truth"].items()
         }
@@ -94,10 +115,27 @@ class Result:
     def count(self) -> int:
         return self.overall.count
 
+    @property
+    def missing(self) -> int:
+        """Questions that are neither answered nor refused yet. Folders of older versions do not tell: 0."""
+        there = self.count + len(self.refused)
+        return max(0, int(self.settings.get("questions", there)) - there)
+
+    @property
+    def scored(self) -> bool:
+        """False where the answers are secret."""
+        return bool(self.settings["metric"] != "unscored")
+
     def summary(self) -> dict[str, Any]:
-        kinds = {kind: dataclasses.asdict(scores) for kind, scores in self.kinds.items()}
+        """Settings and scores as one JSON object. Where nothing is scored there are counts only."""
         refused = {refusal.name: refusal.reason for refusal in self.refused}
-        return {**self.settings, "overall": dataclasses.asdict(self.overall), "kinds": kinds, "refused": refused}
+        declined = {example.name: example.declined for example in self.examples if example.declined}
+        found: dict[str, Any] = {"scored": self.scored, "missing": self.missing, "refused": refused}
+        found |= {"declined": declined} if declined else {}
+        if self.scored:
+            kinds = {kind: dataclasses.asdict(scores) for kind, scores in self.kinds.items()}
+            return {**self.settings, "overall": dataclasses.asdict(self.overall), "kinds": kinds, **found}
+        return {**self.settings, "overall": {"count": self.count}, "kinds": {}, **found}
 
 
 def judge(settings: dict[str, Any], examples: Iterable[Example], refused: Iterable[Refusal] = ()) -> Result:
@@ -119,47 +157,54 @@ def judge(settings: dict[str, Any], examples: Iterable[Example], refused: Iterab
 
 
 class ResultsFolder:
-    """A results folder. What is appended survives a kill; whole files are written beside and renamed."""
+    """A results folder. What is appended survives a kill; whole files are written beside and renamed.
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    rank: which of how many processes appends to it.
+    """
 
-    def begin(self, settings: dict[str, Any]) -> list[Example]:
+    def __init__(self, path: str | Path, rank: Rank | None = None) -> None:
+        self.path, self.rank = Path(path), rank or Rank()
+
+    def begin(self, settings: dict[str, Any], sitting: Mapping[str, Any] | None = None) -> list[Example]:
         """Start the folder, or take it up again: the examples already answered under the same settings.
 
+        sitting: what is worth knowing about this process.
         Raises: SettingsError if the folder holds results of other settings.
         """
         if (self.path / "settings.json").exists():
-            stored = self.settings()
-            for key in sorted(stored.keys() | settings.keys()):
-                if stored.get(key) != settings.get(key):
-                    change = f"{key} was {stored.get(key)!r} and is now {settings.get(key)!r}"
-                    raise SettingsError(f"{self.path}: holds results of other settings ({change}); use another folder")
-            examples = self.examples()
-            self.write_examples(examples)  # drops a line that a kill cut short
-            return examples
-        with explain_disk(self.path):
-            (self.path / "pictures").mkdir(parents=True, exist_ok=True)
-        self.write_examples(())
-        write_json(self.path / "settings.json", settings)
-        return []
+            self._check(settings)
+        else:
+            with explain_disk(self.path):
+                (self.path / "pictures").mkdir(parents=True, exist_ok=True)
+            write_json(self.path / "settings.json", settings)
+        mend(self._own("examples"))
+        if sitting:
+            mend(self._own("sittings"))
+            append(self._own("sittings"), [dict(sitting)])
+        return self.examples()
 
-    def append(self, examples: Iterable[Example], pictures: dict[str, bytes]) -> None:
+    def append(self, examples: Iterable[Example], pictures: Mapping[str, bytes]) -> None:
         """Add a batch of answers, and the pictures that they were shown."""
-        with explain_disk(self.path):
-            for digest, content in pictures.items():
-                self.picture(digest).write_bytes(content)
-            with (self.path / "examples.jsonl").open("a", encoding="utf-8") as file:
-                file.write(_lines(examples))
-                file.flush()
-                os.fsync(file.fileno())
+        for digest, content in pictures.items():
+            with new_file(self.picture(digest)) as beside:
+                beside.write_bytes(content)
+        append(self._own("examples"), [dataclasses.asdict(example) for example in examples])
+
+    def refuse(self, refused: Iterable[Refusal]) -> None:
+        """Store what this process could not ask, in place of what it could not ask before."""
+        found = [dataclasses.asdict(refusal) for refusal in refused]
+        if found or self._own("refused").exists():
+            write_rows(self._own("refused"), found)
 
     def finish(self, result: Result) -> None:
-        """Store the scores: in every row, and as `summary.json`."""
-        self.write_examples(result.examples)
-        if result.refused or (self.path / "refused.jsonl").exists():
-            write_text(self.path / "refused.jsonl", _lines(result.refused))
-        write_json(self.path / "summary.json", result.summary())
+        """Store the scores, in every row and as `summary.json`, and join what several processes wrote."""
+        join(self.path, "examples", [dataclasses.asdict(example) for example in result.examples])
+        if result.refused or rows(self.path, "refused"):
+            join(self.path, "refused", [dataclasses.asdict(refusal) for refusal in result.refused])
+        sittings = self.sittings()
+        if sittings:
+            join(self.path, "sittings", sittings)
+        write_json(self.path / "summary.json", result.summary() | {"made_by": _distinct(sittings)})
 
     def result(self) -> Result:
         """The stored examples, scored."""
@@ -175,29 +220,50 @@ class ResultsFolder:
         return dict(settings)
 
     def examples(self) -> list[Example]:
-        """Every whole row. Raises: DataError for a damaged row before the last."""
-        path, examples = self.path / "examples.jsonl", []
-        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-        for number, line in enumerate(lines, start=1):
+        """Every whole row, once. Raises: DataError for a damaged row before the last."""
+        found: dict[int, Example] = {}
+        for where, row in rows(self.path, "examples"):
             try:
-                examples += [Example.from_row(json.loads(line))] if line else []
-            except (ValueError, KeyError, TypeError):
-                if number < len(lines):
-                    raise DataError(f"{path}, line {number}: damaged; delete it and run again") from None
-        return examples
+                example = Example.from_row(row)
+            except (KeyError, TypeError, AttributeError):
+                raise damaged(where) from None
+            found.setdefault(example.index, example)
+        return list(found.values())
 
     def refused(self) -> list[Refusal]:
-        """Rows that could not be asked."""
-        path = self.path / "refused.jsonl"
-        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-        return [Refusal(**json.loads(line)) for line in lines if line]
+        """Rows that could not be asked, and were not answered since."""
+        found = {row["index"]: Refusal(**row) for _, row in rows(self.path, "refused")}
+        answered = {example.index for example in self.examples()} if found else set()
+        return [refusal for index, refusal in found.items() if index not in answered]
+
+    def sittings(self) -> list[Row]:
+        """What is known of each process that worked here, in the order in which they began."""
+        found = {json.dumps(row, sort_keys=True): row for _, row in rows(self.path, "sittings")}
+        return sorted(found.values(), key=lambda row: str(row.get("began", "")))
 
     def picture(self, digest: str) -> Path:
+        """Where the small copy of an image is."""
         return self.path / "pictures" / f"{digest}.jpg"
 
-    def write_examples(self, examples: Iterable[Example]) -> None:
-        write_text(self.path / "examples.jsonl", _lines(examples))
+    def _own(self, kind: str) -> Path:
+        return self.rank.file(self.path, kind)
+
+    def _check(self, settings: dict[str, Any]) -> None:
+        """Raises: SettingsError if those in the folder are others."""
+        stored = self.settings()
+        for key in sorted(stored.keys() | settings.keys()):
+            old, new = stored.get(key), settings.get(key)
+            if old == new:
+                continue
+            change = f"{key} was {old!r} and is now {new!r}"
+            if key == "weights":
+                change = f"the files of {settings.get('model')} are not those that gave the stored answers"
+            elif key not in stored:
+                change = f"an older lorgnette, which stored no {key}, wrote it"
+            raise SettingsError(f"{self.path}: holds results of other settings ({change}); use another folder")
 
 
-def _lines(rows: Iterable[Example | Refusal]) -> str:
-    return "".join(json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in rows)
+def _distinct(sittings: Iterable[Row]) -> list[Row]:
+    """What sittings say of code and device, each once."""
+    kept = [{key: value for key, value in row.items() if key not in ("began", "rank")} for row in sittings]
+    return list({json.dumps(row, sort_keys=True): row for row in kept}.values())

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lorgnette.data.record import Refused
 from lorgnette.errors import DataError, ImageError
-from lorgnette.eval.answerer import Answerer, identity_of
+from lorgnette.eval.answerer import Answer, Answerer, facts_of, identity_of, weights_of, written_by
 from lorgnette.eval.blind import blinded
 from lorgnette.eval.pictures import check_image, image_digest, thumbnail
 from lorgnette.eval.results import Example, Refusal, Result, ResultsFolder, judge
 from lorgnette.eval.task import Task, prompt_of, transcript, truth_of
 from lorgnette.sample import Sample
+from lorgnette.version import code
 
 Asked = tuple[int, Sample]
 """A question's place in the task, and its prompt without examples before it."""
@@ -27,40 +29,57 @@ def evaluate(
     blind: bool = False,
     limit: int | None = None,
     batch_size: int = 16,
-    folder: str | Path | None = None,
+    folder: str | Path | ResultsFolder | None = None,
     progress: Callable[[int, int], None] | None = None,
     seed: int = 0,
 ) -> Result:
     """Ask every sample of the task (or `limit` of them, drawn by `seed`) and score the answers.
 
     blind: show each question another sample's pictures. folder: where results are stored; a run that was cut off goes
-    on there, and loses at most the batch in flight. progress: called with (done, total) after each batch. Neither
-    `batch_size` nor an interruption changes a score. A row that cannot be read is not asked: the result names it.
+    on there, and loses at most the batch in flight. One with a rank asks its share of the questions only; the result is
+    of all that is there, and `missing` says how many are not: the process that finds none missing stores the scores.
+    progress: called with (done, total) of this process's share, before the first batch and after each.
+    Neither `batch_size`, nor an interruption, nor the number of ranks changes a score. A row that cannot be read is not
+    asked: the result names it.
     Raises: DataError for a task whose size is not as declared, SettingsError if `folder` holds other results.
     """
     size = len(task.samples)
     if task.expected_size not in (None, size):
         raise DataError(f"task {task.name}: holds {size} samples, not {task.expected_size}; get all its files")
-    settings = settings_of(task, answerer, blind=blind, limit=limit, seed=seed)
-    store = ResultsFolder(folder) if folder is not None else None
-    examples = store.begin(settings) if store else []
-    source, done = _Source(task, _choose(task, limit, seed), blind, seed), {example.index for example in examples}
-    waiting = [index for index in source.chosen if index not in done]
+    chosen = _choose(task, limit, seed)
+    settings = settings_of(task, answerer, blind=blind, limit=limit, seed=seed, questions=len(chosen))
+    store = folder if isinstance(folder, ResultsFolder) or folder is None else ResultsFolder(folder)
+    examples = store.begin(settings, _sitting(store, answerer, batch_size)) if store else []
+    source, done = _Source(task, chosen, blind, seed), {example.index for example in examples}
+    share = store.rank.share(chosen) if store else chosen
+    waiting = [index for index in share if index not in done]
     for start in range(0, len(waiting), batch_size):
+        if progress:
+            progress(len(share) - len(waiting) + start, len(share))
         asked = source.read(waiting[start : start + batch_size])
         prompts = [prompt for _, prompt in asked]
         shown = task.shots.before(prompts) if task.shots else prompts
-        answers = ask(task, answerer, shown)
-        batch = [_example(*one, whole, said) for one, whole, said in zip(asked, shown, answers, strict=True)]
+        batch = _examples(asked, shown, ask(task, answerer, shown), written_by(answerer, shown))
         if store:
             store.append(batch, _new_pictures(store, prompts))
         examples += batch
-        if progress:
-            progress(len(examples) + len(source.refused), len(source.chosen))
-    result = judge(settings, examples, source.refused.values())
-    if store:
+    if progress:
+        progress(len(share), len(share))
+    if store is None:
+        return judge(settings, examples, source.refused.values())
+    store.refuse(source.refused.values())
+    result = store.result()
+    if not result.missing:
         store.finish(result)
     return result
+
+
+def _sitting(store: ResultsFolder, answerer: Answerer, batch_size: int) -> dict[str, Any]:
+    """What is stored of this process: the code, and where it runs."""
+    began = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    where = {"python": platform.python_version(), "torch": importlib.metadata.version("torch")}
+    rank = {"rank": store.rank.number, "ranks": store.rank.of}
+    return {"began": began, **code(), **where, **facts_of(answerer), "batch_size": batch_size, **rank}
 
 
 def ask(task: Task, answerer: Answerer, prompts: Sequence[Sample]) -> list[str]:
@@ -84,11 +103,12 @@ def ask(task: Task, answerer: Answerer, prompts: Sequence[Sample]) -> list[str]:
 
 
 def settings_of(task: Task, answerer: Answerer, **conditions: Any) -> dict[str, Any]:
-    """All that decides the answers, as stored beside them."""
+    """All that decides the answers, as stored beside them. `weights` is there where the answerer knows its files."""
     fields = ("name", "version", "split", "metric", "prompt", "form", "variant", "answer_by", "max_tokens")
     described = {"task" if field == "name" else field: getattr(task, field) for field in fields}
     described |= {"stop": list(task.stop), "size": len(task.samples), "model": identity_of(answerer)}
     described |= {"shots": task.shots.described() if task.shots else None}
+    described |= {"weights": weights_of(answerer)} if weights_of(answerer) else {}
     return {**described, **conditions}
 
 
@@ -155,10 +175,27 @@ class _Some(Sequence[Sample]):
         return self.samples[self.indices[number]]
 
 
-def _example(index: int, prompt: Sample, shown: Sample, answer: str) -> Example:
-    kind, images = str(prompt.meta.get("kind", "")), tuple(image_digest(image.source) for image in prompt.images)
-    question, whole = transcript(prompt), transcript(shown, image_digest)
-    return Example(index, prompt.name, kind, question, answer, truth_of(prompt), images, prompt=whole)
+def _examples(
+    asked: Sequence[Asked], shown: Sequence[Sample], answers: Sequence[str], written: Sequence[str]
+) -> list[Example]:
+    return [_example(*one, *rest) for one, *rest in zip(asked, shown, answers, written, strict=True)]
+
+
+def _example(index: int, prompt: Sample, shown: Sample, answer: str, rendered: str) -> Example:
+    told = {"by": answer.by, "declined": answer.declined} if isinstance(answer, Answer) else {}
+    return Example(
+        index=index,
+        name=prompt.name,
+        kind=str(prompt.meta.get("kind", "")),
+        question=transcript(prompt),
+        answer=str(answer),
+        truth=truth_of(prompt),
+        images=tuple(image_digest(image.source) for image in prompt.images),
+        prompt=transcript(shown, image_digest),
+        rendered=rendered,
+        id=str(prompt.meta.get("id", "")),
+        **told,
+    )
 
 
 def _new_pictures(store: ResultsFolder, prompts: Sequence[Sample]) -> dict[str, bytes]:
