@@ -1,0 +1,375 @@
+"""Training with LoRA on both backbones and the connector in full: lorgnette beside transformers' Idefics2 with PEFT.
+
+    python benchmarks/train.py [--size micro|100m] [--steps 50] [--threads 2] [--repeats 1] [--note "..."]
+    python benchmarks/train.py --memory [--size micro]
+
+Built-in data in the shares of the second stage, float32 on the CPU, AdamW, clipping at 1. Both sides start from the
+same files, adapters too, and learn the same tokens of the same samples in the same steps, read by one worker ahead of
+the model; their losses are in the row. Ours is the `Trainer` with its packs. The other is in `train_peer.py`: padded
+micro-batches of several sizes, of which the fastest is compared and all are in the row. Each runs in a process of its
+own; the sides take turns `repeats` times. Processor seconds are of the process and its worker: on a machine shared with
+other work, `cpu_speedup` is the steadier ratio.
+
+`--memory` counts the bytes of tensors in a step of both sides, for vocabularies of 4,096 and 131,072 rows.
+Rows go to `benchmarks/results/train.jsonl`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import pickle
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import torch
+from model_step import clock_ratio, conditions
+from prepare import tree
+from rich.console import Console
+from torch import Tensor, nn
+from train_peer import Peer
+
+from lorgnette.data.builtin import tokenizer_texts
+from lorgnette.hub.export import export
+from lorgnette.inputs.image import image_bytes
+from lorgnette.inputs.processor import Processor
+from lorgnette.inputs.template import Special
+from lorgnette.inputs.tokenizer import train_tokenizer
+from lorgnette.model.vlm import VLM
+from lorgnette.run import Run, find_recipe
+from lorgnette.sample import Image, ImageSource, Sample
+from lorgnette.train.adapters import save_adapters
+from lorgnette.train.build import build, resolve, stage_processor
+from lorgnette.train.dryrun import Bytes
+from lorgnette.train.feed import open_steps
+from lorgnette.train.log import Row
+from lorgnette.train.loop import Trainer
+from lorgnette.train.optim import build_optimiser
+from lorgnette.train.stages import prepare_parts
+from lorgnette.train.step import train_step
+
+M100: dict[str, Any] = {
+    "vision": {"width": 512, "layers": 9, "heads": 8, "mlp_width": 2048, "grid": 35},
+    "connector": {"projection_width": 2048, "latents": 64, "depth": 2, "heads": 8, "head_width": 64, "kv_heads": 2},
+    "language": {"family": "llama", "width": 576, "layers": 16, "heads": 9, "kv_heads": 3, "head_width": 64}
+    | {"mlp_width": 1536, "vocabulary": 3997, "tied_embeddings": True, "max_positions": 2048},
+    "image_token": 3998,
+}
+"""Idefics2's proportions at 102 million parameters: 29 in the vision encoder, 59 in the decoder, 13 between them."""
+IMAGES_M100 = {"shortest": 196, "longest": 490, "patch": 14, "grid": 35}
+PACKS = {
+    "tiny": None,
+    "micro": {"tokens": 1024, "patches": 2048, "per_step": 4},
+    "100m": {"tokens": 1024, "patches": 8192, "per_step": 2},
+}
+MICRO_BATCHES = {"tiny": ("4",), "micro": ("4", "8", "16", "8 by length"), "100m": ("2", "4", "8", "4 by length")}
+"""What the other side is tried with: samples of a micro-batch, in the order of the packs' samples or by length."""
+WARM = 3
+"""Steps that are not counted."""
+VOCABULARIES = (4096, 131072)
+
+
+def settings(size: str) -> Run:
+    """The model of a size, and one stage on it."""
+    values = Run.load(find_recipe("micro"), ["images.keep_aspect=false"]).plain()  # which is not known elsewhere
+    if size == "100m":
+        values |= {"model": M100, "images": IMAGES_M100}
+    [stage] = [one for one in values["stages"] if one["name"] == "stage2"]
+    stage |= {"pack": PACKS[size], "augment": {}, "optimiser": "adamw", "lr": 1e-4, "schedule": "constant"}
+    stage |= {"vision": {"mode": "lora"}, "language": {"mode": "lora"}}
+    stage["lora"] = {"rank": 16, "alpha": 16, "dropout": 0.0, "keep": False}
+    if size == "tiny":
+        stage |= {"samples_per_step": 8, "sources": [{"kind": "questions"}]}
+    return Run.parse(values | {"stages": [stage]}, size)
+
+
+def write_model(folder: Path, size: str, vocabulary: int | None) -> None:
+    """Random weights and adapters, as folders that both sides open.
+
+    vocabulary: rows of the token table, where there shall be more than the tokenizer has.
+    """
+    run = settings(size)
+    if size == "100m":
+        tokenizer = train_tokenizer(list(tokenizer_texts()), vocabulary=run.model.vocabulary)
+        model, processor = VLM(run.model), Processor(tokenizer, run.images, run.model.connector.latents)
+    else:
+        model, processor = build(run)
+    if vocabulary is not None:
+        rows = vocabulary - run.model.extra_vocabulary
+        model = VLM(run.model.override(f"language.vocabulary={rows}"))
+    export(model, processor, folder / "model")
+    prepare_parts(model, run.stages[0], seed=run.seed)
+    save_adapters(model, run.stages[0], folder / "adapters")
+
+
+def our_run(folder: Path, options: argparse.Namespace) -> Run:
+    """The run of our side, which starts from the folder's model."""
+    run = settings(options.size)
+    stage = run.stages[0].plain() | {"steps": all_steps(options)}
+    values = {"name": options.size, "threads": options.threads, "stages": [stage]}
+    return resolve(Run.parse(values | {"init": {"model": str(folder / "model")}}, options.size))
+
+
+def all_steps(options: argparse.Namespace) -> int:
+    """Warm steps, counted ones, and a few more, so that the worker has work to the end of what is counted."""
+    return WARM + int(options.steps) + 3
+
+
+def write_samples(folder: Path, run: Run) -> None:
+    """The samples of each step as texts, images and marks of what is learned: what the other side reads."""
+    processor = stage_processor(build(run)[1], run, run.stages[0])
+    steps = open_steps(run, 0, processor)
+    made = []
+    for step in range(run.steps):
+        drawn = [steps.read(ref) for part in range(steps.parts) for ref in steps.refs(step, part)]
+        made.append(
+            [
+                {
+                    "text": written(one.sample, processor),
+                    "images": [image_file(image.source) for image in one.sample.images],
+                    "learn": one.rendered.learn_T,
+                }
+                for one in drawn
+            ]
+        )
+    (folder / "samples.pickle").write_bytes(pickle.dumps(made))
+
+
+def image_file(source: ImageSource) -> bytes:
+    """The file of an image; of one that was drawn, a PNG."""
+    if not isinstance(source, PIL.Image.Image):
+        return image_bytes(source)
+    sink = io.BytesIO()
+    source.save(sink, "PNG")
+    return sink.getvalue()
+
+
+def written(sample: Sample, processor: Processor) -> str:
+    """A sample as transformers' processor takes it: `<image>` for each image. It writes the first special token."""
+    if sample.is_chat:
+        pieces = processor.template.pieces(sample)
+        return "".join(
+            "<image>" if isinstance(one, Image) else one.token if isinstance(one, Special) else one.text
+            for one in pieces
+        )
+    text = "".join("<image>" if isinstance(one, Image) else one.text for one in sample.segments)  # type: ignore[union-attr]
+    return text + processor.tokenizer.named_tokens.get("eos_token", "")
+
+
+def cpu_seconds() -> float:
+    """Processor seconds so far of this process and of those that it started and that are alive."""
+    ticks = 0
+    for pid in tree(os.getpid()):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+class Clock:
+    """Time on the clock and of the processor at the end of each step, and what each step did."""
+
+    def __init__(self) -> None:
+        self.marks: list[tuple[float, float]] = []
+        self.losses: list[float] = []
+        self.learned: list[int] = []
+        self.waited: list[float] = []
+
+    def tick(self, loss: float, learned: int, waited: float) -> None:
+        self.marks.append((time.perf_counter(), cpu_seconds()))
+        self.losses.append(loss)
+        self.learned.append(learned)
+        self.waited.append(waited)
+
+    def figures(self, steps: int) -> dict[str, Any]:
+        """Of so many steps after the warm ones."""
+        counted = slice(WARM, WARM + steps)
+        (start, cpu), (end, cpu_end) = self.marks[WARM - 1], self.marks[WARM + steps - 1]
+        seconds, busy, learned = end - start, cpu_end - cpu, sum(self.learned[counted])
+        return {
+            "seconds": round(seconds, 3),
+            "cpu_seconds": round(busy, 2),
+            "busy_threads": round(busy / seconds, 2),
+            "learned_per_second": round(learned / seconds, 1),
+            "learned_per_cpu_second": round(learned / busy, 1),
+            "learned": learned,
+            "waited_share": round(sum(self.waited[counted]) / seconds, 5),
+            "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
+            "losses": [self.losses[0], self.losses[WARM + steps - 1]],
+        }
+
+
+def measure(side: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """The figures of one side: `ours`, or a way of the other."""
+    torch.set_num_threads(options.threads)
+    run = our_run(folder, options)
+    if options.memory:
+        return our_bytes(run) if side == "ours" else their_bytes(Peer(folder, side, run.stages[0].lr))
+    clock = Clock()
+    if side == "ours":
+
+        def tick(_: Trainer, row: Row) -> None:
+            clock.tick(row.loss, row.learned, row.waited)
+
+        with tempfile.TemporaryDirectory() as name:
+            Trainer(run, Path(name), Console(quiet=True), callbacks=[tick]).train()
+        return clock.figures(options.steps)
+    peer, start = Peer(folder, side, run.stages[0].lr), time.perf_counter()
+    for batches in peer.batches():
+        waited = time.perf_counter() - start
+        clock.tick(*peer.step(batches), waited)
+        start = time.perf_counter()
+    return clock.figures(options.steps) | {"processor": peer.backend}
+
+
+def our_bytes(run: Run) -> dict[str, int]:
+    """Bytes of tensors in a step of ours."""
+    model, processor = build(run)
+    stage = run.stages[0]
+    prepare_parts(model.train(), stage, seed=run.seed)
+    optimiser = build_optimiser(model, stage)
+    batches = open_steps(run, 0, stage_processor(processor, run, stage)).batches(0)
+    return counted(model, optimiser, lambda: train_step(model, batches, optimiser, stage.clip))
+
+
+def their_bytes(peer: Peer) -> dict[str, int]:
+    """Bytes of tensors in a step of the other side."""
+    batches = peer.collate(peer.samples[0])
+    return counted(peer.model, peer.optimiser, lambda: peer.step(batches))
+
+
+def counted(model: nn.Module, optimiser: torch.optim.Optimizer, step: Callable[[], object]) -> dict[str, int]:
+    """Bytes of what stays, and the most of what comes and goes in a step: activations, logits and the like."""
+    step()  # from here on the optimiser has its moments
+    state = [value for entry in optimiser.state.values() for value in entry.values() if torch.is_tensor(value)]
+    optimiser.zero_grad(set_to_none=True)
+    counter = Bytes(0)
+    counter.know([*model.parameters(), *state])
+    with counter:
+        step()
+    gradients = sum(size(one) for one in model.parameters() if one.requires_grad)
+    return {
+        "parameters": sum(map(size, model.parameters())),
+        "gradients": gradients,
+        "optimiser": sum(map(size, state)),
+        "activations": counter.peak - gradients,
+    }
+
+
+def size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def run_side(side: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """The figures of one side, measured in a process of its own."""
+    command = [
+        sys.executable,
+        __file__,
+        "--side",
+        side,
+        "--folder",
+        str(folder),
+        "--size",
+        options.size,
+    ]
+    command += ["--threads", str(options.threads), "--steps", str(options.steps)]
+    command += ["--memory"] if options.memory else []
+    environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    """The row of throughput: both sides, and how they relate."""
+    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in ("ours", *MICRO_BATCHES[options.size])}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_model(folder, options.size, None)
+        write_samples(folder, our_run(folder, options))
+        for _ in range(options.repeats):
+            for side, done in runs.items():
+                done.append(run_side(side, folder, options))
+    found = {side: middle(done) for side, done in runs.items()}
+    ours = found.pop("ours")
+    best = min(found, key=lambda way: float(found[way]["cpu_seconds"]))
+    theirs = found[best]
+    assert all(other["learned"] == ours["learned"] for other in found.values()), "the same tokens are learned"
+    gap = max(abs(other["losses"][0] - ours["losses"][0]) for other in found.values())
+    assert gap < 1e-4, f"the same work: the losses of the first step differ by {gap}"
+    return {
+        "ours": ours,
+        "theirs": {"micro_batch": best, **theirs},
+        "ways": {way: other["learned_per_cpu_second"] for way, other in found.items()},
+        "first_loss_gap": gap,
+        "speedup": clock_ratio(ours, theirs),
+        "cpu_speedup": round(theirs["cpu_seconds"] / ours["cpu_seconds"], 2),
+        "memory": round(ours["peak_gib"] / theirs["peak_gib"], 3),
+    }
+
+
+def middle(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The run in the middle by processor seconds."""
+    return sorted(runs, key=lambda run: run["cpu_seconds"])[(len(runs) - 1) // 2]
+
+
+def compare_memory(options: argparse.Namespace) -> dict[str, Any]:
+    """The row of memory: bytes by kind, for each size of the vocabulary, on both sides."""
+    way = MICRO_BATCHES[options.size][0]
+    sides: dict[str, dict[int, dict[str, int]]] = {"ours": {}, way: {}}
+    for rows in VOCABULARIES:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            write_model(folder, options.size, rows)
+            write_samples(folder, our_run(folder, options))
+            for side, found in sides.items():
+                found[rows] = run_side(side, folder, options)
+    growth = {
+        side: round(found[VOCABULARIES[-1]]["activations"] / found[VOCABULARIES[0]]["activations"], 3)
+        for side, found in sides.items()
+    }
+    return {"bytes": sides, "activations_growth": growth}
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    made.add_argument("--size", choices=sorted(PACKS), default="micro")
+    made.add_argument("--memory", action="store_true", help="count bytes by the size of the vocabulary")
+    made.add_argument("--steps", type=int, default=50)
+    made.add_argument("--threads", type=int, default=2)
+    made.add_argument("--repeats", type=int, default=1)
+    made.add_argument("--note", default="")
+    made.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    made.add_argument("--side", help="measure this side in this process and print it: ours, or a way of the other")
+    made.add_argument("--folder", type=Path, help="with --side: what both sides start from")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    options = parser().parse_args(arguments)
+    if options.side:
+        figures = measure(options.side, options.folder, options)
+        print(json.dumps(figures))
+        return figures
+    row: dict[str, Any] = {"benchmark": "train_memory" if options.memory else "train", "size": options.size}
+    row |= {"threads": options.threads, "repeats": options.repeats, "steps": options.steps}
+    row |= compare_memory(options) if options.memory else compare(options)
+    row |= conditions(options.note)
+    print(json.dumps(row, indent=1))
+    with (options.results / "train.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    return row
+
+
+if __name__ == "__main__":
+    main()

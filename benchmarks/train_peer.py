@@ -1,0 +1,119 @@
+"""The other side of `train.py`: transformers' Idefics2 with PEFT, trained as a user of both would.
+
+Samples go through transformers' own processor, padded to the right and to the largest image; what is not learned is
+labelled -100; the loss is the model's own, over all learned tokens of a step, whose micro-batches' gradients add up, as
+its Trainer does it. AdamW is torch's, fused. There is no gradient checkpointing, on either side. torchvision, with
+which the processor is faster, is used where it is installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import pickle
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import torch
+from torch import Tensor
+
+from lorgnette.model.batch import IGNORED
+
+Inputs = dict[str, Tensor]
+"""A micro-batch as the model takes it."""
+
+
+def import_transformers() -> Any:
+    """transformers, with torchvision if that is installed. It may be built for another torch."""
+    if importlib.util.find_spec("torchvision"):
+        operators = torch.library.Library("torchvision", "DEF")
+        for operator in ("nms", "qnms"):
+            operators.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    else:
+        sys.modules.setdefault("torchvision", None)  # type: ignore[arg-type]
+    import transformers
+
+    return transformers
+
+
+@dataclass(frozen=True)
+class Collator:
+    """From the samples of a step to its micro-batches."""
+
+    processor: Any
+    size: int
+    by_length: bool
+
+    def __call__(self, samples: list[dict[str, Any]]) -> list[Inputs]:
+        if self.by_length:
+            samples = sorted(samples, key=lambda one: len(one["learn"]))
+        return [self._batch(samples[start : start + self.size]) for start in range(0, len(samples), self.size)]
+
+    def _batch(self, samples: list[dict[str, Any]]) -> Inputs:
+        samples = sorted(samples, key=lambda one: not one["images"])  # the processor wants an image in the first row
+        images = [[PIL.Image.open(io.BytesIO(file)) for file in one["images"]] for one in samples]
+        inputs: Inputs = self.processor(
+            text=[one["text"] for one in samples],
+            images=images if any(images) else None,
+            padding=True,
+            padding_side="right",
+            return_tensors="pt",
+        )
+        learn = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
+        for row, one in enumerate(samples):
+            learn[row, : len(one["learn"])] = torch.from_numpy(one["learn"])
+        assert [len(one["learn"]) for one in samples] == inputs["attention_mask"].sum(1).tolist(), "the same tokens"
+        inputs["labels"] = inputs["input_ids"].where(learn, IGNORED)
+        return dict(inputs)
+
+
+class Peer:
+    """A model with its adapters and optimiser.
+
+    folder: holds `model`, `adapters/lora` and `samples.pickle`. way: samples of a micro-batch, `by length` or not.
+    """
+
+    def __init__(self, folder: Path, way: str, lr: float) -> None:
+        transformers = import_transformers()
+        import peft
+
+        plain = transformers.AutoModelForImageTextToText.from_pretrained(folder / "model")
+        self.model = peft.PeftModel.from_pretrained(plain, folder / "adapters" / "lora", is_trainable=True).train()
+        for name, parameter in self.model.named_parameters():
+            if ".connector." in name:
+                parameter.requires_grad_(True)
+        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimiser = torch.optim.AdamW(self.trained, lr=lr, fused=True)
+        processor = transformers.AutoProcessor.from_pretrained(folder / "model")
+        self.backend = type(processor.image_processor).__name__
+        self.collate = Collator(processor, int(way.split()[0]), way.endswith("by length"))
+        self.samples: list[list[dict[str, Any]]] = pickle.loads((folder / "samples.pickle").read_bytes())
+
+    def batches(self) -> Iterator[list[Inputs]]:
+        """The micro-batches of each step, made ready by a worker."""
+        return iter(
+            torch.utils.data.DataLoader(
+                self.samples,  # type: ignore[arg-type]
+                batch_size=None,
+                collate_fn=self.collate,
+                num_workers=1,
+                prefetch_factor=4,
+            )
+        )
+
+    def step(self, batches: list[Inputs]) -> tuple[float, int]:
+        """One update. Returns the loss and the number of learned tokens."""
+        learned = sum(int((inputs["labels"][:, 1:] != IGNORED).sum()) for inputs in batches)
+        self.optimiser.zero_grad(set_to_none=True)
+        total = 0.0
+        for inputs in batches:
+            loss = self.model(**inputs, num_items_in_batch=learned, use_cache=False).loss
+            loss.backward()
+            total += float(loss.detach())
+        torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
+        self.optimiser.step()
+        return total, learned
