@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,11 +34,16 @@ def explain_disk(path: str | Path) -> Iterator[None]:
         raise DiskError(f"{path}: cannot be written: {advice}") from error
 
 
+def _writer() -> str:
+    """Names this process among all that may write to a shared disk."""
+    return f"{platform.node()}.{os.getpid()}"
+
+
 @contextlib.contextmanager
 def new_file(path: str | Path) -> Iterator[Path]:
     """Give a path beside `path` to write to; rename it to `path` when the block ends well, remove it otherwise."""
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = path.with_name(f".{path.name}.{_writer()}.tmp")
     try:
         with explain_disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +57,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
 def new_folder(path: str | Path) -> Iterator[Path]:
     """Give an empty folder beside `path` to fill; it takes the place of `path` when the block ends well."""
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = path.with_name(f".{path.name}.{_writer()}.tmp")
     try:
         with explain_disk(path):
             shutil.rmtree(beside, ignore_errors=True)
@@ -63,7 +69,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
 
 def _replace_folder(beside: Path, path: Path) -> None:
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    old = path.with_name(f".{path.name}.{_writer()}.old")
     if path.exists():
         os.replace(path, old)
     os.replace(beside, path)

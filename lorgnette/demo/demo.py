@@ -11,7 +11,6 @@ import platform
 import resource
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -21,7 +20,6 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-import lorgnette
 from lorgnette.demo.report import (
     DemoResults,
     curve_from_log,
@@ -41,6 +39,7 @@ from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, find_recipe
 from lorgnette.train.log import read_log
 from lorgnette.train.loop import Trainer
+from lorgnette.version import code
 
 
 def run_demo(
@@ -154,8 +153,7 @@ def conditions() -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "lorgnette": lorgnette.__version__,
-        "commit": _commit(),
+        **code(),
         "command": "lorgnette " + " ".join(shlex.quote(argument) for argument in sys.argv[1:]),
     }
 
@@ -167,17 +165,3 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def _commit() -> str:
-    """The commit of the checkout that lorgnette runs from, with a `+` if files differ; `unknown` outside one."""
-    root = Path(lorgnette.__file__).parent.parent
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    try:
-        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

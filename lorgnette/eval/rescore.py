@@ -10,10 +10,12 @@ from lorgnette.eval.results import Result, ResultsFolder, judge
 def rescore(folder: str | Path, metric: str | None = None) -> Result:
     """Judge the answers in a results folder by `metric` (None: its own) and store the new scores there.
 
+    Where answers are still missing, those that are there are judged and nothing is stored.
     Raises: DataError if the folder holds no results, SettingsError if there is no such metric.
     """
     store = ResultsFolder(folder)
     settings = store.settings()
     result = judge({**settings, "metric": metric or settings["metric"]}, store.examples(), store.refused())
-    store.finish(result)
+    if not result.missing:
+        store.finish(result)
     return result

@@ -10,7 +10,7 @@ and `weights`, a digest of its files, for equality. A folder goes on under equal
 `refused.jsonl`: rows that could not be asked, and why; absent if there are none.
 `summary.json`: the scores, written last.
 
-Where several processes share the work, each writes rows to files of its own until the last one joins them (`shards.py`).
+Where several processes share the work, each writes rows to files of its own; the last one joins them (`shards.py`).
 Folders of older versions lack `weights`, `questions`, sittings, and of each example `id` and `rendered`.
 """
 
@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,10 +163,9 @@ class ResultsFolder:
     def __init__(self, path: str | Path, rank: Rank | None = None) -> None:
         self.path, self.rank = Path(path), rank or Rank()
 
-    def begin(self, settings: dict[str, Any], sitting: Mapping[str, Any] | None = None) -> list[Example]:
+    def begin(self, settings: dict[str, Any]) -> list[Example]:
         """Start the folder, or take it up again: the examples already answered under the same settings.
 
-        sitting: what is worth knowing about this process.
         Raises: SettingsError if the folder holds results of other settings.
         """
         if (self.path / "settings.json").exists():
@@ -178,12 +175,14 @@ class ResultsFolder:
                 (self.path / "pictures").mkdir(parents=True, exist_ok=True)
             write_json(self.path / "settings.json", settings)
         mend(self._own("examples"))
-        if sitting:
-            mend(self._own("sittings"))
-            append(self._own("sittings"), [dict(sitting)])
         return self.examples()
 
-    def append(self, examples: Iterable[Example], pictures: Mapping[str, bytes]) -> None:
+    def sit(self, sitting: Row) -> None:
+        """Add what is worth knowing about this process, which will append examples."""
+        mend(self._own("sittings"))
+        append(self._own("sittings"), [sitting])
+
+    def append(self, examples: Iterable[Example], pictures: dict[str, bytes]) -> None:
         """Add a batch of answers, and the pictures that they were shown."""
         for digest, content in pictures.items():
             with new_file(self.picture(digest)) as beside:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
+import importlib.metadata
+import platform
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lorgnette.data.record import Refused
 from lorgnette.errors import DataError, ImageError
-from lorgnette.eval.answerer import Answer, Answerer, facts_of, identity_of, weights_of, written_by
+from lorgnette.eval.answerer import Answerer, facts_of, identity_of, weights_of, written_by
 from lorgnette.eval.blind import blinded
 from lorgnette.eval.pictures import check_image, image_digest, thumbnail
 from lorgnette.eval.results import Example, Refusal, Result, ResultsFolder, judge
@@ -49,17 +51,20 @@ def evaluate(
     chosen = _choose(task, limit, seed)
     settings = settings_of(task, answerer, blind=blind, limit=limit, seed=seed, questions=len(chosen))
     store = folder if isinstance(folder, ResultsFolder) or folder is None else ResultsFolder(folder)
-    examples = store.begin(settings, _sitting(store, answerer, batch_size)) if store else []
+    examples = store.begin(settings) if store else []
     source, done = _Source(task, chosen, blind, seed), {example.index for example in examples}
     share = store.rank.share(chosen) if store else chosen
     waiting = [index for index in share if index not in done]
+    if store and waiting:
+        store.sit(_sitting(store, answerer, batch_size))
     for start in range(0, len(waiting), batch_size):
         if progress:
             progress(len(share) - len(waiting) + start, len(share))
         asked = source.read(waiting[start : start + batch_size])
         prompts = [prompt for _, prompt in asked]
         shown = task.shots.before(prompts) if task.shots else prompts
-        batch = _examples(asked, shown, ask(task, answerer, shown), written_by(answerer, shown))
+        answers, written = ask(task, answerer, shown), written_by(answerer, shown)
+        batch = [_example(*each) for each in zip(asked, shown, answers, written, strict=True)]
         if store:
             store.append(batch, _new_pictures(store, prompts))
         examples += batch
@@ -175,14 +180,8 @@ class _Some(Sequence[Sample]):
         return self.samples[self.indices[number]]
 
 
-def _examples(
-    asked: Sequence[Asked], shown: Sequence[Sample], answers: Sequence[str], written: Sequence[str]
-) -> list[Example]:
-    return [_example(*one, *rest) for one, *rest in zip(asked, shown, answers, written, strict=True)]
-
-
-def _example(index: int, prompt: Sample, shown: Sample, answer: str, rendered: str) -> Example:
-    told = {"by": answer.by, "declined": answer.declined} if isinstance(answer, Answer) else {}
+def _example(asked: Asked, shown: Sample, answer: str, rendered: str) -> Example:
+    index, prompt = asked
     return Example(
         index=index,
         name=prompt.name,
@@ -194,7 +193,8 @@ def _example(index: int, prompt: Sample, shown: Sample, answer: str, rendered: s
         prompt=transcript(shown, image_digest),
         rendered=rendered,
         id=str(prompt.meta.get("id", "")),
-        **told,
+        by=getattr(answer, "by", ""),
+        declined=getattr(answer, "declined", ""),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
@@ -22,8 +23,9 @@ from lorgnette.sample import Image, ImageSource, Sample, Text, Turn
 
 
 class ModelAnswerer:
-    """Answers `batch_size` prompts at a time, greedily unless `settings` say more. `identity` names the weights.
+    """Answers `batch_size` prompts at a time, greedily unless `settings` say more.
 
+    identity: names the model to people. weights: the digest of its files (`hub.digest`), if it came from files.
     keep_bytes: visual tokens of images that are kept for prompts that show them again, in bytes.
     """
 
@@ -33,12 +35,13 @@ class ModelAnswerer:
         processor: Processor,
         *,
         identity: str = "lorgnette model",
+        weights: str = "",
         settings: GenerationConfig | None = None,
         split: bool | None = None,
         batch_size: int = 16,
         keep_bytes: int = KEEP_BYTES,
     ) -> None:
-        self.model, self.processor, self.identity = model, processor, identity
+        self.model, self.processor, self.identity, self.weights = model, processor, identity, weights
         self.settings = settings or GenerationConfig()
         self.split, self.batch_size = split, batch_size
         self.latents = Latents(model, processor, split=split, keep_bytes=keep_bytes)
@@ -51,6 +54,19 @@ class ModelAnswerer:
             for prompts in _chunks(samples, self.batch_size)
             for answer in generate(self.model, self.processor, prompts, settings, latents=self.latents)
         ]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Where it runs, for the record."""
+        device = self.model.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+        dtype = str(self.model.connector.latents.dtype).removeprefix("torch.")
+        return {"device": f"{device} ({name})", "dtype": dtype, "threads": torch.get_num_threads()}
+
+    def written(self, samples: Sequence[Sample]) -> list[str]:
+        """The very text that the model reads for each prompt, up to where its answer begins; see `Processor.spell`."""
+        rendered = (self.latents.written(blank(sample), add_generation_prompt=True) for sample in samples)
+        return [self.processor.spell(one.tokens_T.tolist()) for one in rendered]
 
     @torch.no_grad()
     def look(self, images: Sequence[ImageSource]) -> Any:

@@ -57,9 +57,9 @@ class Latents:
         batch = self._blank([blank(one) for one in samples], add_generation_prompt=True, split=self.split)
         return without_images(batch).to(self.model.device), self.of(samples)
 
-    def written(self, sample: Sample) -> Rendered:
+    def written(self, sample: Sample, *, add_generation_prompt: bool = False) -> Rendered:
         """A sample whose images are blank (see `blank`), as `Processor.render` writes it: the same tokens."""
-        return self._blank.render(sample, split=self.split)
+        return self._blank.render(sample, split=self.split, add_generation_prompt=add_generation_prompt)
 
     @torch.no_grad()
     def of(self, samples: Sequence[Sample]) -> Tensor:

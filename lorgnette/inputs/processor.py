@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,16 @@ class Processor:
             visual_tokens=self.visual_tokens,
             patch_width=3 * self.images.patch**2,
         )
+
+    def spell(self, tokens: Sequence[int]) -> str:
+        """Ids as the text that they are, special tokens spelled out; a run of image tokens is `<image>×64`."""
+        parts = []
+        for is_image, run in itertools.groupby(tokens, key=self.image_token.__eq__):
+            ids = list(run)
+            parts.append(
+                f"{self.special.image}×{len(ids)}" if is_image else self.tokenizer.decode(ids, keep_special=True)
+            )
+        return "".join(parts)
 
     @property
     def special(self) -> SpecialTokens:
