@@ -18,6 +18,7 @@ THIRD_PARTY = {
     "files": set(),
     "settings": {"pydantic", "yaml"},
     "sample": {"PIL"},
+    "version": set(),
     "model": {"pydantic", "torch"},
     "inputs": {"PIL", "jinja2", "numpy", "pydantic", "tokenizers", "torch"},
     "data": {
