@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,20 @@ from lorgnette.errors import DataError
 from lorgnette.eval.bootstrap import Estimate, paired_difference
 from lorgnette.eval.metrics import metric_named
 from lorgnette.eval.page import data_uri, render_page
-from lorgnette.eval.results import Example, Result, ResultsFolder, in_kind
+from lorgnette.eval.results import Example, Result, ResultsFolder, folders_in, in_kind
 from lorgnette.files import write_text
 
 Pair = tuple[Example, Example]
 """One question as answered before and after."""
+SAME = {
+    "task": "compare two runs of one benchmark",
+    "version": "evaluate again where it is older",
+    "split": "compare two runs of one split",
+    "metric": "rescore one of them",
+}
+"""Settings without which scores are not about the same thing, and what to do."""
+SHOWN = 3
+"""How many questions a message names."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,27 @@ class Comparison:
     after: Result
     overall: Estimate
     kinds: dict[str, Estimate]
+
+    def differing(self) -> dict[str, tuple[Any, Any]]:
+        """Settings that differ, before and after."""
+        before, after = self.before.settings, self.after.settings
+        names = dict.fromkeys([*before, *after])
+        return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
+
+    def plain(self) -> dict[str, Any]:
+        """Everything but the examples, as JSON has it."""
+        worse, better = map(len, self.changed())
+        differing = {name: {"before": old, "after": new} for name, (old, new) in self.differing().items()}
+        return {
+            "sentence": self.sentence(),
+            "before": dataclasses.asdict(self.before.overall),
+            "after": dataclasses.asdict(self.after.overall),
+            "difference": dataclasses.asdict(self.overall),
+            "kinds": {kind: dataclasses.asdict(difference) for kind, difference in self.kinds.items()},
+            "better": better,
+            "worse": worse,
+            "settings": differing,
+        }
 
     def changed(self) -> tuple[list[Pair], list[Pair]]:
         """The examples that became worse, and those that became better, the largest changes first."""
@@ -51,18 +82,10 @@ class Comparison:
 def compare(before: Result, after: Result) -> Comparison:
     """Pair two results example by example.
 
-    Raises: DataError if they do not hold the same questions, or are judged by different metrics.
+    Raises: DataError if they are not about the same benchmark, version, split and metric, do not hold the same
+    questions, or hold no scores.
     """
-    if before.settings["metric"] != after.settings["metric"]:
-        metrics = f"{before.settings['metric']} and {after.settings['metric']}"
-        raise DataError(f"results by different metrics ({metrics}) cannot be compared; rescore one of them")
-    for old, new in zip(before.examples, after.examples, strict=False):
-        if (old.index, old.truth) != (new.index, new.truth):
-            raise DataError(
-                f"results differ in their questions from {new.name} on; compare two runs of one task and limit"
-            )
-    if before.count != after.count:
-        raise DataError(f"results of {before.count} and {after.count} questions cannot be compared; use the same limit")
+    _check(before, after)
     metric = metric_named(after.settings["metric"])
     answers = [[example.judged for example in result.examples] for result in (before, after)]
     truths = [example.truth for example in after.examples]
@@ -75,6 +98,47 @@ def compare(before: Result, after: Result) -> Comparison:
     numbered = list(enumerate(after.examples))
     by_kind = {kind: difference([i for i, one in numbered if in_kind(one.kind, kind)]) for kind in after.kinds}
     return Comparison(before, after, difference(list(range(after.count))), by_kind)
+
+
+def _check(before: Result, after: Result) -> None:
+    """Raises: DataError if the two cannot be paired."""
+    for name, advice in SAME.items():
+        old, new = (result.settings.get(name) for result in (before, after))
+        if old != new:
+            raise DataError(f"results differ in their {name} ({old} and {new}) and cannot be compared; {advice}")
+    if not after.scored:
+        raise DataError(
+            f"the answers of split {after.settings.get('split')} are secret: there are no scores to compare"
+        )
+    missing = before.missing or after.missing
+    if missing:
+        raise DataError(f"{missing:,} questions are not answered yet; let the evaluation end, then compare")
+    old_by_index, new_by_index = ({one.index: one for one in result.examples} for result in (before, after))
+    alone = {**old_by_index, **new_by_index}
+    names = [alone[index].name for index in sorted(old_by_index.keys() ^ new_by_index.keys())]
+    if names:
+        some = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+        raise DataError(
+            f"{len(names):,} questions were answered on one side only ({some}); use the same data and limit"
+        )
+    for index, old in old_by_index.items():
+        if (old.name, old.truth) != (new_by_index[index].name, new_by_index[index].truth):
+            raise DataError(f"results differ in their questions from {old.name} on; compare two runs on the same data")
+
+
+def pairs_in(before: str | Path, after: str | Path) -> dict[str, tuple[Path, Path]]:
+    """Results folders to compare, by task: two of one task each, or the tasks that two evaluations have in common.
+
+    Raises: DataError if a folder holds no results, or the two have no task in common.
+    """
+    olds, news = folders_in(before), folders_in(after)
+    if len(olds) == len(news) == 1:
+        (old,), (name,) = olds.values(), news
+        return {name: (old, news[name])}
+    found = {name: (olds[name], news[name]) for name in olds if name in news}
+    if not found:
+        raise DataError(f"{before} holds {', '.join(olds)} and {after} holds {', '.join(news)}: nothing to compare")
+    return found
 
 
 def compare_folders(
@@ -95,12 +159,11 @@ def render_comparison(found: Comparison, stores: Sequence[ResultsFolder], most: 
     """The page as HTML. Pictures are taken from the folders; one that neither holds is left out."""
     rows = [(kind, found.before.kinds[kind], found.after.kinds[kind], found.kinds[kind]) for kind in found.kinds]
     rows.append(("all questions", found.before.overall, found.after.overall, found.overall))
-    names = list(dict.fromkeys([*found.before.settings, *found.after.settings]))
-    settings = [(name, found.before.settings.get(name), found.after.settings.get(name)) for name in names]
+    alike = {name: value for name, value in found.after.settings.items() if name not in found.differing()}
     shown = [[(old, new, _pictures(stores, old, new)) for old, new in pairs[:most]] for pairs in found.changed()]
     counts = map(len, found.changed())
     groups = list(zip(("Worse", "Better"), ("wrong", "right"), counts, shown, strict=True))
-    values: dict[str, Any] = {"found": found, "rows": rows, "settings": settings, "groups": groups}
+    values: dict[str, Any] = {"found": found, "rows": rows, "alike": alike, "groups": groups}
     values |= {key: found.after.settings[key] for key in ("task", "metric")}
     return render_page("compare.html.jinja", values | {"sentence": found.sentence()})
 

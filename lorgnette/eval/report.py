@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Task as ProgressTask
 from rich.table import Table
+from rich.text import Text
 
 from lorgnette.eval.bootstrap import Estimate
+from lorgnette.eval.compare import Comparison
 from lorgnette.eval.results import Result
 
 
@@ -27,13 +31,28 @@ def mean_score(results: Sequence[Result]) -> Estimate:
 
 
 def means(results: Mapping[str, Result], groups: Mapping[str, Sequence[str]]) -> dict[str, Estimate]:
-    """The mean of each group of which every benchmark was asked."""
-    asked = {name.partition(":")[0]: result for name, result in results.items()}
+    """The mean of each group of which every benchmark was asked to its end, and scored."""
+    whole = {name: result for name, result in results.items() if result.scored and not result.missing}
+    asked = {name.partition(":")[0]: result for name, result in whole.items()}
     return {
         group: mean_score([asked[name] for name in names])
         for group, names in groups.items()
         if set(names) <= set(asked)
     }
+
+
+class Rate(ProgressColumn):
+    """Questions a second, once some were asked."""
+
+    def render(self, task: ProgressTask) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f}/s" if speed else "", style="progress.data.speed")
+
+
+def progress_bar(console: Console | None = None) -> Progress:
+    """A line per task: how many questions were asked, how fast, and the time left."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)
 
 
 def print_results(
@@ -46,7 +65,7 @@ def print_results(
     console = console or Console()
     table = Table("task", "kind", "score", "95 %", "questions")
     for name, result in results.items():
-        if result.settings["metric"] == "unscored":
+        if not result.scored or result.missing:
             table.add_row(name, "all", "-", "-", f"{result.count:,}", end_section=True)
             continue
         for kind, scores in result.kinds.items():
@@ -65,8 +84,24 @@ def print_results(
             console.print(f"{name}: declined, {example.name}: {example.declined}", highlight=False, markup=False)
         if len(declined) > 5:
             console.print(f"{name}: {len(declined) - 5:,} more were declined; the summary names them")
-        if result.settings["metric"] == "unscored":
+        if result.missing:
+            console.print(f"{name}: {result.missing:,} questions are not answered yet; scores come with the last")
+        if not result.scored:
             console.print(f"{name}: the answers of split {result.settings['split']} are secret; its server scores them")
+
+
+def print_comparison(name: str, found: Comparison, console: Console | None = None) -> None:
+    """A table of scores before and after, the settings that differ, and what the difference means."""
+    console = console or Console()
+    table = Table(name, "before", "after", "difference", "95 %", "questions")
+    rows = [(kind, found.before.kinds[kind], found.after.kinds[kind], found.kinds[kind]) for kind in found.kinds]
+    for kind, before, after, difference in [*rows, ("all", found.before.overall, found.after.overall, found.overall)]:
+        scores = (f"{before.value:.1f} %", f"{after.value:.1f} %", f"{difference.value:+.1f}")
+        table.add_row(kind, *scores, f"{difference.low:+.1f} to {difference.high:+.1f}", f"{difference.count:,}")
+    console.print(table)
+    for setting, (old, new) in found.differing().items():
+        console.print(f"{setting}: {old} -> {new}", highlight=False, markup=False, soft_wrap=True)
+    console.print(found.sentence(), highlight=False, soft_wrap=True)
 
 
 def _cells(scores: Estimate) -> tuple[str, str, str]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +131,11 @@ class Result:
         declined = {example.name: example.declined for example in self.examples if example.declined}
         found: dict[str, Any] = {"scored": self.scored, "missing": self.missing, "refused": refused}
         found |= {"declined": declined} if declined else {}
+        for key, names in (
+            ("answered_by", [e.by for e in self.examples]),
+            ("judged_by", [e.extracted_by for e in self.examples]),
+        ):
+            found |= {key: dict(Counter(filter(None, names)))} if any(names) else {}
         if self.scored:
             kinds = {kind: dataclasses.asdict(scores) for kind, scores in self.kinds.items()}
             return {**self.settings, "overall": dataclasses.asdict(self.overall), "kinds": kinds, **found}
@@ -162,10 +168,12 @@ class ResultsFolder:
 
     def __init__(self, path: str | Path, rank: Rank | None = None) -> None:
         self.path, self.rank = Path(path), rank or Rank()
+        self._sitting: Row | None = None
 
-    def begin(self, settings: dict[str, Any]) -> list[Example]:
+    def begin(self, settings: dict[str, Any], sitting: Row | None = None) -> list[Example]:
         """Start the folder, or take it up again: the examples already answered under the same settings.
 
+        sitting: what is worth knowing about this process; it is stored once it has something to append.
         Raises: SettingsError if the folder holds results of other settings.
         """
         if (self.path / "settings.json").exists():
@@ -174,16 +182,16 @@ class ResultsFolder:
             with explain_disk(self.path):
                 (self.path / "pictures").mkdir(parents=True, exist_ok=True)
             write_json(self.path / "settings.json", settings)
-        mend(self._own("examples"))
+        for kind in ("examples", "sittings"):
+            mend(self._own(kind))
+        self._sitting = sitting
         return self.examples()
-
-    def sit(self, sitting: Row) -> None:
-        """Add what is worth knowing about this process, which will append examples."""
-        mend(self._own("sittings"))
-        append(self._own("sittings"), [sitting])
 
     def append(self, examples: Iterable[Example], pictures: dict[str, bytes]) -> None:
         """Add a batch of answers, and the pictures that they were shown."""
+        if self._sitting:
+            append(self._own("sittings"), [self._sitting])
+            self._sitting = None
         for digest, content in pictures.items():
             with new_file(self.picture(digest)) as beside:
                 beside.write_bytes(content)
@@ -240,6 +248,13 @@ class ResultsFolder:
         found = {json.dumps(row, sort_keys=True): row for _, row in rows(self.path, "sittings")}
         return sorted(found.values(), key=lambda row: str(row.get("began", "")))
 
+    def lacks(self) -> str:
+        """What cannot be known of results that an older version stored, as a sentence; empty if nothing is lacking."""
+        lacking = [] if "questions" in self.settings() else ["how many questions were chosen"]
+        lacking += [] if self.sittings() else ["which code and weights gave the answers"]
+        lacking += [] if any(example.rendered or example.id for example in self.examples()) else ["the text as read"]
+        return f"{self.path}: an older lorgnette wrote it, without {', '.join(lacking)}" if lacking else ""
+
     def picture(self, digest: str) -> Path:
         """Where the small copy of an image is."""
         return self.path / "pictures" / f"{digest}.jpg"
@@ -260,6 +275,20 @@ class ResultsFolder:
             elif key not in stored:
                 change = f"an older lorgnette, which stored no {key}, wrote it"
             raise SettingsError(f"{self.path}: holds results of other settings ({change}); use another folder")
+
+
+def folders_in(path: str | Path) -> dict[str, Path]:
+    """The results folders of an evaluation by name: `path` itself, or one for each task in it.
+
+    Raises: DataError if there are none.
+    """
+    path = Path(path)
+    if (path / "settings.json").is_file():
+        return {str(ResultsFolder(path).settings().get("task", path.name)): path}
+    found = {file.parent.name: file.parent for file in sorted(path.glob("*/settings.json"))}
+    if not found:
+        raise DataError(f"{path}: holds no results; give a folder that an evaluation wrote")
+    return found
 
 
 def _distinct(sittings: Iterable[Row]) -> list[Row]:

@@ -51,12 +51,10 @@ def evaluate(
     chosen = _choose(task, limit, seed)
     settings = settings_of(task, answerer, blind=blind, limit=limit, seed=seed, questions=len(chosen))
     store = folder if isinstance(folder, ResultsFolder) or folder is None else ResultsFolder(folder)
-    examples = store.begin(settings) if store else []
+    examples = store.begin(settings, _sitting(store, answerer, batch_size)) if store else []
     source, done = _Source(task, chosen, blind, seed), {example.index for example in examples}
     share = store.rank.share(chosen) if store else chosen
     waiting = [index for index in share if index not in done]
-    if store and waiting:
-        store.sit(_sitting(store, answerer, batch_size))
     for start in range(0, len(waiting), batch_size):
         if progress:
             progress(len(share) - len(waiting) + start, len(share))
@@ -65,7 +63,7 @@ def evaluate(
         shown = task.shots.before(prompts) if task.shots else prompts
         answers, written = ask(task, answerer, shown), written_by(answerer, shown)
         batch = [_example(*each) for each in zip(asked, shown, answers, written, strict=True)]
-        if store:
+        if store and batch:
             store.append(batch, _new_pictures(store, prompts))
         examples += batch
     if progress:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -36,6 +37,14 @@ def answered(right: int, wrong: int, metric: str = "exact_match", nasty: str = "
     return judge({"task": "made up", "metric": metric, "model": f"right {right}"}, examples)
 
 
+def changed(name: str = "", truth: Truth | None = None, **settings: object) -> Result:
+    """As `answered(3, 3)`, with other settings, or another first question."""
+    result = answered(3, 3)
+    first = result.examples[0]
+    first = dataclasses.replace(first, name=name or first.name, truth=truth or first.truth)
+    return judge(result.settings | settings, [first, *result.examples[1:]])
+
+
 def stored(folder: Path, result: Result) -> Path:
     store = ResultsFolder(folder)
     store.begin(result.settings)
@@ -69,9 +78,13 @@ def test_lower_is_better_for_error_rates() -> None:
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (answered(3, 3, "anls"), "different metrics"),
-        (answered(3, 5), "6 and 8 questions"),
-        (judge({"metric": "exact_match"}, [Example(9, "x", "", "?", "a", Truth(("b",)), ())]), "from x on"),
+        (answered(3, 3, "anls"), r"differ in their metric \(exact_match and anls\) and cannot be compared; rescore"),
+        (answered(3, 5), r"2 questions were answered on one side only \(q6, q7\)"),
+        (changed(task="other"), r"differ in their task \(made up and other\)"),
+        (changed(version=2), r"differ in their version \(None and 2\)"),
+        (changed(questions=9), "3 questions are not answered yet"),
+        (changed(truth=Truth(("no",))), "from q0 on"),
+        (changed(name="another"), "from q0 on"),
     ],
 )
 def test_what_cannot_be_paired_is_refused(other: Result, message: str) -> None:

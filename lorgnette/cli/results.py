@@ -1,0 +1,76 @@
+"""`lorgnette eval rescore`, `compare` and `submission`: what can be done with stored answers. None opens a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Folder = Annotated[Path, typer.Argument(help="Folder that an evaluation wrote: of one task, or of several.")]
+
+
+def rescore(
+    folder: Folder,
+    metric: Annotated[str | None, typer.Option(help="Another metric than the task's own.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Compute the scores again from the stored answers."""
+    from lorgnette.eval.report import print_results
+    from lorgnette.eval.rescore import rescore as score
+    from lorgnette.eval.results import folders_in
+
+    places = folders_in(folder)
+    results = {name: score(place, metric) for name, place in places.items()}
+    _say_what_is_old(places.values())
+    if as_json:
+        print(json.dumps({name: result.summary() for name, result in results.items()}, ensure_ascii=False))
+    else:
+        print_results(results)
+
+
+def compare(
+    before: Folder,
+    after: Folder,
+    page: Annotated[Path | None, typer.Option(help="Write an HTML file with the answers that changed.")] = None,
+    most: Annotated[int, typer.Option(min=1, help="Answers shown for each direction.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Compare two evaluations of the same questions: differences with paired 95 % intervals, and what changed."""
+    from lorgnette.eval.compare import compare_folders, pairs_in
+    from lorgnette.eval.report import print_comparison
+
+    pairs = pairs_in(before, after)
+    pages = {name: page and (page if len(pairs) == 1 else page.with_stem(f"{page.stem}-{name}")) for name in pairs}
+    found = {name: compare_folders(*pair, pages[name], most) for name, pair in pairs.items()}
+    _say_what_is_old(place for pair in pairs.values() for place in pair)
+    if as_json:
+        print(json.dumps({name: comparison.plain() for name, comparison in found.items()}, ensure_ascii=False))
+        return
+    for name, comparison in found.items():
+        print_comparison(name, comparison)
+        if pages[name]:
+            print(f"Wrote {pages[name]}")
+
+
+def submission(
+    folder: Annotated[Path, typer.Argument(help="Results folder of one task: vqav2, docvqa or mmmu.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    incomplete: Annotated[bool, typer.Option("--incomplete", help="Write it though answers are lacking.")] = False,
+) -> None:
+    """Write the answers as the file that the benchmark's server reads."""
+    from lorgnette.eval.submission import write_submission
+
+    for lacking in write_submission(folder, out, incomplete=incomplete):
+        typer.echo(f"lorgnette: {lacking}", err=True)
+    print(f"Wrote {out}")
+
+
+def _say_what_is_old(places: Iterable[Path]) -> None:
+    from lorgnette.eval.results import ResultsFolder
+
+    for place in places:
+        if sentence := ResultsFolder(place).lacks():
+            typer.echo(f"lorgnette: {sentence}", err=True)
