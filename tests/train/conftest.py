@@ -1,4 +1,4 @@
-"""A run so small that a step takes milliseconds: sixteen coloured squares, each asked for its colour."""
+"""A run so small that a step takes milliseconds: thirty-two coloured pictures, each asked for its colour."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lorgnette.inputs.config import SpecialTokens
 from lorgnette.inputs.tokenizer import train_tokenizer
 from lorgnette.run import Run
 
-COLOURS = ("red", "green", "blue", "yellow")
+COLOURS = ("red", "green", "blue", "yellow", "white", "black", "purple", "orange")
 SIZES = ((32, 32), (48, 32), (24, 40), (16, 16))
 
 
@@ -21,11 +21,11 @@ def squares(tmp_path_factory) -> Path:
     """A folder with a JSONL file of conversations (one of them without image) and a tokenizer."""
     folder = tmp_path_factory.mktemp("squares")
     rows = []
-    for number in range(16):
-        colour, size = COLOURS[number % 4], SIZES[number // 4]
+    for number in range(32):
+        colour, size = COLOURS[number % 8], SIZES[number // 8]
         PIL.Image.new("RGB", size, colour).save(folder / f"{number}.png")
         content = [{"type": "image", "path": f"{number}.png"}, {"type": "text", "text": "What colour?"}]
-        if number == 5:
+        if number == 1:
             content = "Say green."
         rows.append([{"role": "user", "content": content}, {"role": "assistant", "content": colour}])
     (folder / "rows.jsonl").write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
@@ -34,7 +34,7 @@ def squares(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny(squares) -> Run:
     from lorgnette.inputs.tokenizer import Tokenizer
 

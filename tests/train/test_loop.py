@@ -26,7 +26,7 @@ from lorgnette.train.feed import open_steps
 from lorgnette.train.log import read_log
 from lorgnette.train.loop import Interrupted, Trainer
 from lorgnette.train.optim import build_optimiser, schedule
-from lorgnette.train.stages import PARTS, named_parts, prepare_parts
+from lorgnette.train.stages import PARTS, prepare_parts
 from lorgnette.train.step import NotFiniteError, train_step
 
 QUIET = Console(quiet=True)
@@ -155,44 +155,6 @@ def test_cutting_a_step_in_packs_gives_the_same_update(tiny, micro_batches):
         torch.testing.assert_close(updates[1][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("part", PARTS[:3])
-@pytest.mark.parametrize("mode", ["frozen", "lora", "dora", "full"])
-def test_gradients_reach_what_trains_and_nothing_else(tiny, part, mode):
-    if part == "connector" and mode in ("lora", "dora"):
-        with pytest.raises(SettingsError, match="newly initialised"):
-            tiny.override(f"stages.0.connector.mode={mode}")
-        return
-    stage = tiny.override(f"stages.0.{part}.mode={mode}", "stages.0.lora.rank=2").stages[0]
-    model, processor = build(tiny)
-    before = weights(model)
-    prepare_parts(model, stage, seed=0)
-    optimiser = build_optimiser(model, stage)
-    names = [name for group in optimiser.param_groups for name in group["names"]]
-    trainable = [name for _, name, parameter in named_parts(model) if parameter.requires_grad]
-    assert sorted(names) == sorted(trainable), "every trainable parameter stands in exactly one group"
-    for step in range(2):  # the first step of an adapter reaches only the half that starts at zero
-        train_step(model, open_steps(tiny, 0, processor).batches(step), optimiser, clip=1.0)
-    for owner, name, parameter in named_parts(model):
-        if name not in trainable:
-            assert parameter.grad is None
-            assert torch.equal(parameter, before[name.replace(".base_layer", "")])
-            assert owner == part
-        else:
-            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_it_learns_sixteen_samples_by_heart(tiny, tmp_path, mode):
-    run = tiny.override(
-        *MODES[mode], "stages.0.steps=150", "stages.1.steps=150", "stages.0.samples_per_step=16",
-        "stages.1.samples_per_step=16", "stages.0.lr=0.01", "stages.1.lr=0.01", "stages.0.lora.rank=8",
-        "stages.1.lora.rank=8", "stages.0.lora.dropout=0", "checkpoints.every=1000",
-    )  # fmt: skip
-    Trainer(run, tmp_path, QUIET).train()
-    rows = read_log(tmp_path / "log.jsonl")
-    assert rows[-1]["loss"] < 0.05 < rows[0]["loss"]
-
-
 def test_merged_adapters_compute_the_same(tiny):
     from lorgnette.train.adapters import merge_adapters
 
@@ -226,7 +188,8 @@ def test_a_run_of_other_settings_is_not_overwritten(tiny, tmp_path):
 def test_an_unreadable_image_is_named(tiny, squares, tmp_path):
     shutil.copytree(squares, tmp_path / "data")
     (tmp_path / "data" / "7.png").write_bytes((squares / "7.png").read_bytes()[:40])
-    run = tiny.override(f"stages.0.sources.0.path={tmp_path / 'data' / 'rows.jsonl'}", "loader.workers=1")
+    source = f"stages.0.sources.0.path={tmp_path / 'data' / 'rows.jsonl'}"
+    run = tiny.override(source, "stages.0.samples_per_step=32", "loader.workers=1")
     with pytest.raises(LorgnetteError, match=r"row 8.*7\.png"):
         Trainer(run, tmp_path / "run", QUIET).train()
 

@@ -12,9 +12,10 @@ import torch
 from rich.console import Console
 
 from lorgnette.train.log import read_log
-from lorgnette.train.loop import Trainer
+from lorgnette.train.loop import Interrupted, Trainer
 
 QUIET = Console(quiet=True)
+LORA = "{rank: 2, dropout: 0.0}"
 PROGRAM = """
 import sys, pathlib
 from rich.console import Console
@@ -22,35 +23,27 @@ from lorgnette.run import Run
 from lorgnette.train.loop import Trainer
 from lorgnette.train.parallel import end_world
 import torch
-settings, folder, out = map(pathlib.Path, sys.argv[1:])
-trainer = Trainer(Run.load(settings), folder, Console(quiet=True))
-model = trainer.train()
-if trainer.world.is_main and str(out) != "none":
-    torch.save({name: parameter.detach() for name, parameter in model.named_parameters()}, out)
+for folder in map(pathlib.Path, sys.argv[1:]):
+    trainer = Trainer(Run.load(folder / "settings.yaml"), folder / "run", Console(quiet=True))
+    model = trainer.train()
+    if trainer.world.is_main:
+        torch.save({name: parameter.detach() for name, parameter in model.named_parameters()}, folder / "weights.pt")
 end_world()
 """
 
 
-def on_two_ranks(run, folder, out="none"):
-    """Train `run` by torchrun on two gloo processes."""
-    folder.parent.mkdir(exist_ok=True)
-    program, settings = folder.parent / "program.py", folder.parent / "settings.yaml"
+def train_on_two_ranks(*folders):
+    """Train the `settings.yaml` of each folder in turn, by torchrun on two gloo processes."""
+    program = folders[0].parent / "program.py"
     program.write_text(PROGRAM)
-    settings.write_text(run.to_yaml())
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
-    done = subprocess.run(
-        [*command, str(settings), str(folder), str(out)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=150,
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *folders], env=environment, capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stderr[-4000:]
-    return read_log(folder / "log.jsonl")
 
 
-@pytest.fixture
-def mixed(tiny, squares, tmp_path):
+@pytest.fixture(scope="module")
+def mixed(tiny, squares, tmp_path_factory):
     """Steps of three samples: with images on both ranks, on one, on none; of unequal numbers and lengths."""
     rows = [json.loads(line) for line in (squares / "rows.jsonl").read_text().splitlines()]
     for row in rows:
@@ -58,7 +51,7 @@ def mixed(tiny, squares, tmp_path):
             if isinstance(message["content"], list):
                 message["content"][0]["path"] = str(squares / message["content"][0]["path"])
     words = {"messages": [{"role": "user", "content": "Say green. " * 5}, {"role": "assistant", "content": "green"}]}
-    source = tmp_path / "mixed.jsonl"
+    source = tmp_path_factory.mktemp("mixed") / "rows.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in [rows[0], words, words, words, words, rows[1]]))
     sources = [{"kind": "messages", "path": str(source)}]
     run = tiny.plain()
@@ -67,40 +60,60 @@ def mixed(tiny, squares, tmp_path):
     return type(tiny).parse(run)
 
 
-@pytest.mark.parametrize("mode", ["full", "dora"])
-def test_two_ranks_have_the_losses_of_one(mixed, tmp_path, mode):
-    run = mixed.override(
-        *(f"stages.{n}.{part}.mode={mode}" for n in (0, 1) for part in ("vision", "language")),
-        "stages.0.lora.rank=2", "stages.1.lora.rank=2", "stages.0.lora.dropout=0", "stages.1.lora.dropout=0",
-    )  # fmt: skip
-    alone = Trainer(run, tmp_path / "one" / "run", QUIET).train()
-    one = read_log(tmp_path / "one" / "run" / "log.jsonl")
-    two = on_two_ranks(run, tmp_path / "two" / "run", tmp_path / "weights.pt")
-    assert [row["data"] for row in two] == [row["data"] for row in one]
-    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], abs=1e-5)
-    assert [row["grad_norm"] for row in two] == pytest.approx([row["grad_norm"] for row in one], rel=1e-3)
-    assert [row["images"] for row in two] == [row["images"] for row in one]
-    weights = torch.load(tmp_path / "weights.pt")
-    for name, parameter in alone.named_parameters():
-        torch.testing.assert_close(weights[name], parameter.detach(), atol=1e-4, rtol=1e-3, msg=name)
+def runs(mixed):
+    """By name: everything in full, and backbones adapted."""
+    adapted = [f"stages.{n}.{part}.mode=dora" for n in (0, 1) for part in ("vision", "language")]
+    return {"full": mixed, "dora": mixed.override(*adapted, *(f"stages.{n}.lora={LORA}" for n in (0, 1)))}
 
 
-def test_a_checkpoint_goes_on_with_another_number_of_ranks(mixed, tmp_path, monkeypatch):
-    from lorgnette.train.loop import Interrupted
-
-    Trainer(mixed, tmp_path / "one" / "run", QUIET).train()
-    one = read_log(tmp_path / "one" / "run" / "log.jsonl")
+@pytest.fixture(scope="module")
+def folders(mixed, tmp_path_factory):
+    """What two ranks trained, by name: two runs from their beginning, and one that a single process had begun."""
+    root = tmp_path_factory.mktemp("ranks")
+    wanted = runs(mixed) | {"begun": mixed}
+    for name, run in wanted.items():
+        (root / name).mkdir()
+        (root / name / "settings.yaml").write_text(run.to_yaml())
     advance = Trainer._advance
 
     def stopping(self, *arguments):
         advance(self, *arguments)
         self._stop = self.progress.total_step == 4
 
-    monkeypatch.setattr(Trainer, "_advance", stopping)
-    with pytest.raises(Interrupted):
-        Trainer(mixed, tmp_path / "two" / "run", QUIET).train()
-    monkeypatch.undo()
-    two = on_two_ranks(mixed, tmp_path / "two" / "run")
-    assert [row["total_step"] for row in two] == list(range(1, 12))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Trainer, "_advance", stopping)
+        Trainer(mixed, root / "begun" / "run", QUIET).train()
+    train_on_two_ranks(*(root / name for name in wanted))
+    return {name: root / name for name in wanted}
+
+
+@pytest.fixture(scope="module")
+def alone(mixed, tmp_path_factory):
+    """The same by one process: the weights, and the rows of the log."""
+    found = {}
+    for name, run in runs(mixed).items():
+        folder = tmp_path_factory.mktemp(name)
+        found[name] = dict(Trainer(run, folder, QUIET).train().named_parameters()), read_log(folder / "log.jsonl")
+    return found
+
+
+@pytest.mark.parametrize("mode", ["full", "dora"])
+def test_two_ranks_have_the_losses_of_one(folders, alone, mode):
+    parameters, one = alone[mode]
+    two = read_log(folders[mode] / "run" / "log.jsonl")
+    assert [row["data"] for row in two] == [row["data"] for row in one]
     assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], abs=1e-5)
-    Trainer(mixed, tmp_path / "two" / "run", QUIET).train()  # a checkpoint of two ranks, opened by one
+    assert [row["grad_norm"] for row in two] == pytest.approx([row["grad_norm"] for row in one], rel=1e-3)
+    assert [row["images"] for row in two] == [row["images"] for row in one]
+    weights = torch.load(folders[mode] / "weights.pt")
+    for name, parameter in parameters.items():
+        torch.testing.assert_close(weights[name], parameter.detach(), atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_a_checkpoint_goes_on_with_another_number_of_ranks(mixed, folders, alone):
+    two = read_log(folders["begun"] / "run" / "log.jsonl")
+    assert [row["total_step"] for row in two] == list(range(1, 12))
+    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in alone["full"][1]], abs=1e-5)
+    again = Trainer(mixed, folders["begun"] / "run", QUIET).train()  # a checkpoint of two ranks, opened by one
+    weights = torch.load(folders["begun"] / "weights.pt")
+    assert all(torch.equal(weights[name], parameter) for name, parameter in again.named_parameters())

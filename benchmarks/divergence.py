@@ -1,0 +1,184 @@
+"""Does training the backbones in full diverge, where adapters do not (paper, section 3.3)? Tried at micro size.
+
+    python benchmarks/divergence.py [--seeds 0 1] [--lrs 1e-4 1e-3 1e-2] [--steps 100] [--note "..."]
+    python benchmarks/divergence.py --draw      # docs/images/divergence.png; needs matplotlib
+
+The architecture and the data are those of stage 1 in `recipes/micro.yaml`. The backbones are trained first, jointly and
+in full, from random weights. Then each cell gives them a new connector, and trains it beside backbones that are frozen,
+adapted or trained in full, by AdamW. The divergence monitor watches and only reports. A row for each cell goes to
+`benchmarks/results/divergence.jsonl`; cells that stand there are not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from itertools import product
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from lorgnette.hub.export import save
+from lorgnette.model.initialise import initialise
+from lorgnette.model.vlm import VLM
+from lorgnette.run import Run, find_recipe
+from lorgnette.train.log import read_log
+from lorgnette.train.loop import Trainer
+from lorgnette.train.step import NotFiniteError
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "divergence.jsonl"
+MODES = ("frozen", "lora", "full")
+WARMUP = 10
+LAST = 10
+"""Steps whose mean is the final loss."""
+
+
+def stage1(*overrides: str) -> Run:
+    """The first stage of the micro recipe alone."""
+    run = Run.load(find_recipe("micro"))
+    run = Run.parse(run.plain() | {"stages": run.plain()["stages"][:1], "threads": torch.get_num_threads()})
+    return run.override("loader.workers=0", "checkpoints.every=50", *overrides)
+
+
+def pretrained(folder: Path, steps: int) -> Path:
+    """A model trained in full for `steps`, whose backbones every cell starts from."""
+    out = folder / "pretrained"
+    if not (out / "model").is_dir():
+        trainer = Trainer(stage1("name=pretrained", f"stages.0.steps={steps}"), out)
+        save(trainer.train(), trainer.processor, out / "model")
+    return out / "model"
+
+
+def cell_run(start: Path, mode: str, lr: float, seed: int, steps: int) -> Run:
+    """One cell: a new connector beside backbones in one mode."""
+    return stage1(
+        f"name={mode}-{lr:g}-{seed}",
+        f"seed={seed}",
+        f"init.model={start}",
+        f"tokenizer.path={start}",
+        f"stages.0.steps={steps}",
+        f"stages.0.warmup={WARMUP}",
+        f"stages.0.lr={lr}",
+        "stages.0.optimiser=adamw",
+        "stages.0.pack.per_step=2",
+        f"stages.0.vision.mode={mode}",
+        f"stages.0.language.mode={mode}",
+        "stages.0.lora={rank: 16, alpha: 16, dropout: 0.0, keep: false}",
+        "spikes.window=20",
+    )
+
+
+def renew_connector(model: VLM, seed: int) -> None:
+    """Draw the connector anew, as a run of this seed would."""
+    fresh = nn.Module()  # the connector under its own name in the model, which its draws depend on
+    fresh.connector = model.connector
+    initialise(fresh, seed)
+
+
+def train_cell(run: Run, folder: Path) -> dict[str, Any]:
+    """Train one cell. Returns what is told of it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    before = time.process_time()
+    trainer = Trainer(run, folder, Console(quiet=True))
+    renew_connector(trainer.model, run.seed)
+    broken = ""
+    try:
+        trainer.train()
+    except NotFiniteError as error:
+        broken = str(error)
+    rows = read_log(folder / "log.jsonl")
+    shutil.rmtree(folder)
+    losses, norms = ([row[key] for row in rows] for key in ("loss", "grad_norm"))
+    smooth = [fmean(losses[max(0, end - LAST) : end]) for end in range(LAST, len(losses) + 1)]
+    return {
+        "finished_steps": len(rows),
+        "not_finite": broken,
+        "spikes": sum(bool(row["spike"]) for row in rows),
+        "first_spike": next((row["spike"] for row in rows if row["spike"]), ""),
+        "first_loss": losses[0],
+        "final_loss": smooth[-1] if smooth else losses[-1],
+        "least_loss": min(smooth, default=losses[-1]),
+        "grad_norm_median": median(norms),
+        "grad_norm_largest": max(norms),
+        "losses": [round(loss, 4) for loss in losses],
+        "cpu_seconds": round(time.process_time() - before, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--lrs", type=float, nargs="+", default=[1e-4, 1e-3, 3e-3, 1e-2, 3e-2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--steps", type=int, default=100, help="of each cell")
+    parser.add_argument("--pretrain", type=int, default=250, help="steps that the backbones are trained first")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--folder", type=Path, default=Path("runs/divergence"), help="where runs are kept")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--note", default="")
+    parser.add_argument("--draw", action="store_true", help="draw what stands in the results, and train nothing")
+    options = parser.parse_args()
+    if options.draw:
+        return draw(read_log(options.results), ROOT / "docs" / "images" / "divergence.png")
+    torch.set_num_threads(options.threads)
+    start = pretrained(options.folder, options.pretrain)
+    done = {json.dumps(row["cell"]) for row in read_log(options.results)}
+    for seed, lr, mode in product(options.seeds, options.lrs, MODES):
+        cell = {"mode": mode, "lr": lr, "seed": seed, "steps": options.steps, "pretrained": options.pretrain}
+        if json.dumps(cell) in done:
+            continue
+        found = train_cell(cell_run(start, mode, lr, seed, options.steps), options.folder / "cell")
+        row = {"benchmark": "divergence", "cell": cell, **found, **conditions(options.note)}
+        print({**cell, **{key: row[key] for key in ("final_loss", "spikes", "grad_norm_largest", "cpu_seconds")}})
+        with options.results.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """The loss of every cell: a panel for each learning rate, a colour for each mode, a line for each seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    lrs = sorted({row["cell"]["lr"] for row in rows})
+    figure, panels = plt.subplots(1, len(lrs), figsize=(3.2 * len(lrs), 3.4), sharey=True, squeeze=False)
+    for panel, lr in zip(panels[0], lrs, strict=True):
+        for mode, colour in zip(MODES, ("tab:gray", "tab:blue", "tab:red"), strict=True):
+            cells = [row for row in rows if (row["cell"]["lr"], row["cell"]["mode"]) == (lr, mode)]
+            for number, row in enumerate(cells):
+                label = f"{mode}: {sum(one['spikes'] for one in cells)} spikes"
+                panel.plot(row["losses"], color=colour, linewidth=1, label="" if number else label)
+        panel.set_title(f"learning rate {lr:g}", fontsize=10)
+        panel.set_xlabel("step")
+        panel.legend(fontsize=8, frameon=False)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0][0].set_ylabel("loss")
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+
+
+def conditions(note: str) -> dict[str, object]:
+    """What a figure is worth nothing without."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    return {
+        "device": f"{platform.machine()}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        "load": os.getloadavg()[0],
+        "commit": commit,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "note": note,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Frozen, LoRA, DoRA and full: what trains is what its mode says, and each of them can learn by heart."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from lorgnette.errors import SettingsError
+from lorgnette.model.initialise import initialise
+from lorgnette.train.build import build
+from lorgnette.train.feed import open_steps
+from lorgnette.train.optim import build_optimiser
+from lorgnette.train.stages import PARTS, named_parts, prepare_parts
+from lorgnette.train.step import train_step
+
+ADAPTERS = ("lora_A", "lora_B", "lora_magnitude_vector")
+BACKBONES = ("frozen", "lora", "dora", "full")
+
+
+def expected(part: str, mode: str, name: str) -> bool:
+    """Whether a parameter of the part under test should train."""
+    return mode == "full" or (mode in ("lora", "dora") and name.split(".default")[0].split(".")[-1] in ADAPTERS)
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["head of its own", "tied head"])
+@pytest.mark.parametrize("part", PARTS[:3])
+@pytest.mark.parametrize("mode", BACKBONES)
+def test_gradients_reach_what_trains_and_nothing_else(tiny, part, mode, tied):
+    tiny = tiny.override(f"model.language.tied_embeddings={str(tied).lower()}")
+    if part == "connector" and mode in ("lora", "dora"):
+        with pytest.raises(SettingsError, match="newly initialised"):
+            tiny.override(f"stages.0.connector.mode={mode}")
+        return
+    stage = tiny.override(f"stages.0.{part}.mode={mode}", "stages.0.lora.rank=2", "stages.0.lora.dropout=0").stages[0]
+    model, processor = build(tiny)
+    prepare_parts(model, stage, seed=0)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimiser = build_optimiser(model, stage)
+    grouped = [name for group in optimiser.param_groups for name in group["names"]]
+    training = {name for owner, name, _ in named_parts(model) if owner != part or expected(part, mode, name)}
+    assert sorted(grouped) == sorted(training), "every trainable parameter stands in exactly one group"
+    assert any(name.endswith(".extra") for name in training), "rows of the extra vocabulary always train"
+    steps = open_steps(tiny, 0, processor)
+    reached = set()
+    for step in range(2):  # the first step of an adapter reaches only the half that starts at zero
+        train_step(model, steps.batches(step), optimiser, clip=1.0)
+        reached |= {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert reached == training
+    moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert moved == training
+
+
+@pytest.fixture(scope="module")
+def pretrained(squares, tmp_path_factory):
+    """Weights of a tiny model that has seen the pictures, and was told other answers about them."""
+    rows = [json.loads(line)["messages"] for line in (squares / "rows.jsonl").read_text().splitlines()]
+    with_image = [row for row in rows if isinstance(row[0]["content"], list)]
+    answers = [row[1]["content"] for row in with_image]
+    for row, answer in zip(with_image, [*answers[11:], *answers[:11]], strict=True):
+        row[0]["content"][0]["path"] = str(squares / row[0]["content"][0]["path"])
+        row[1]["content"] = answer
+    source = tmp_path_factory.mktemp("others") / "rows.jsonl"
+    source.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    kept: dict[str, torch.Tensor] = {}
+
+    def weights(tiny):
+        if not kept:
+            run = tiny.override(f"stages.0.sources.0.path={source}", "stages.0.samples_per_step=32")
+            model, losses = learn(run, steps=150)
+            assert losses[-1] < 0.3
+            kept.update({name: parameter.detach().clone() for name, parameter in model.named_parameters()})
+        return kept
+
+    return weights
+
+
+def learn(run, steps, weights=None):
+    """Learn the same 32 samples at every step; beside given backbones, with a new connector."""
+    model, processor = build(run)
+    if weights:
+        model.load_state_dict(weights)
+        fresh = nn.Module()
+        fresh.connector = model.connector
+        initialise(fresh, 7)
+    stage = run.stages[0]
+    prepare_parts(model, stage, seed=0)
+    optimiser = build_optimiser(model, stage)
+    batches = open_steps(run, 0, processor).batches(0)
+    assert sum(len(batch.documents) for batch in batches) == 32
+    return model, [train_step(model, batches, optimiser, stage.clip).loss for _ in range(steps)]
+
+
+@pytest.mark.parametrize("mode", [*BACKBONES, "muon"])
+def test_it_learns_thirty_two_samples_by_heart(tiny, pretrained, mode):
+    optimiser, mode = ("muon", "full") if mode == "muon" else ("adamw", mode)
+    run = tiny.override(
+        *(f"stages.0.{part}.mode={mode}" for part in ("vision", "language")), f"stages.0.optimiser={optimiser}",
+        "stages.0.lr=0.01", "stages.0.samples_per_step=32", "stages.0.lora={rank: 8, alpha: 16, dropout: 0.0}",
+    )  # fmt: skip
+    _, losses = learn(run, 80, pretrained(tiny))
+    assert losses[-1] < 0.05 and losses[0] > 1, f"{losses[0]:.3f} to {losses[-1]:.3f}"
