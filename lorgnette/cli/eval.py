@@ -7,18 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lorgnette.cli import results as stored
+
 if TYPE_CHECKING:
+    from lorgnette.eval.answerer import Answerer
     from lorgnette.eval.benchmark import Asking
     from lorgnette.eval.results import Result
-    from lorgnette.infer.answerer import ModelAnswerer
+
+WHO = (
+    "Who answers: the folder of a model (or of a run) or a hub id; transformers:FOLDER_OR_ID for any"
+    " AutoModelForImageTextToText; http(s)://HOST:PORT/v1#MODEL for a server of OpenAI's chat completions."
+)
 
 evaluation = typer.Typer(help="Measure a model on benchmarks, and look at what was found.")
+for verb in (stored.rescore, stored.compare, stored.submission):
+    evaluation.command()(verb)
 
 
 @evaluation.callback(invoke_without_command=True)
 def evaluate(
     context: typer.Context,
-    model: Annotated[str | None, typer.Option(help="Folder of a model (or of a run), or a hub id.")] = None,
+    model: Annotated[str | None, typer.Option(help=WHO)] = None,
     tasks: Annotated[str, typer.Option(help="Benchmarks, with commas; NAME:SPLIT for another split.")] = "drawings",
     shots: Annotated[int, typer.Option(min=0, help="Solved examples before each question.")] = 0,
     choose: Annotated[str, typer.Option(help="random, rices (by likeness) or text (without pictures).")] = "random",
@@ -36,15 +45,26 @@ def evaluate(
     blind: Annotated[bool, typer.Option("--blind", help="Ask each question with another sample's picture.")] = False,
     limit: Annotated[int | None, typer.Option(help="Ask this many questions only, drawn by the seed.")] = None,
     seed: Annotated[int, typer.Option(help="Of shots, limits and blind pictures.")] = 0,
-    judge: Annotated[str | None, typer.Option(help="A model that reads answers in which the rules find none.")] = None,
+    judge: Annotated[str | None, typer.Option(help="Who reads MathVista's answers that the rules cannot.")] = None,
     batch_size: Annotated[int, typer.Option(help="Questions answered together; changes no score.")] = 32,
-    folder: Annotated[Path | None, typer.Option(help="Store every answer here; an interrupted run goes on.")] = None,
+    concurrency: Annotated[int, typer.Option(help="Server: requests in flight at once; at most a batch.")] = 8,
+    per_minute: Annotated[float | None, typer.Option(help="Server: most requests a minute.")] = None,
+    timeout: Annotated[float, typer.Option(help="Server: seconds for one request.")] = 120.0,
+    key_variable: Annotated[
+        str | None, typer.Option(help="Server: environment variable with the key; OPENAI_API_KEY if it is set.")
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Store every answer here; an interrupted run goes on, torchrun's ranks share it."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure a model on benchmarks: scores with 95 % intervals, over all questions and by kind."""
     if context.invoked_subcommand is not None:
         return
     from lorgnette.errors import SettingsError
+    from lorgnette.eval.answerers.client import ServerSettings
+    from lorgnette.eval.answerers.open import open_answerer
     from lorgnette.eval.benchmark import Asking
 
     if model is None:
@@ -53,8 +73,12 @@ def evaluate(
     asking = Asking(
         **_checked(values), shots=shots, pool=pool, seed=seed, data=_places(data or []), incomplete=incomplete
     )
+    asked = {"concurrency": concurrency, "per_minute": per_minute, "timeout": timeout, "key_variable": key_variable}
+    server = ServerSettings.parse(asked, "how a server is asked")
+    answerer = open_answerer(model, split=split, batch_size=batch_size, server=server)
+    reader = open_answerer(judge, batch_size=batch_size, server=server) if judge else None
     conditions = {"blind": blind, "limit": limit, "seed": seed, "batch_size": batch_size}
-    results = _run(tasks, asking, model, split, judge, folder, conditions)
+    results = _run(tasks, asking, answerer, reader, folder, conditions)
     _show(results, as_json)
 
 
@@ -128,43 +152,43 @@ def _places(data: list[str]) -> dict[str, str]:
 def _run(
     tasks: str,
     asking: Asking,
-    model: str,
-    split: bool | None,
-    judge: str | None,
+    answerer: Answerer,
+    judge: Answerer | None,
     folder: Path | None,
     conditions: dict[str, Any],
 ) -> dict[str, Result]:
     """Each task's result, by name."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+    from lorgnette.errors import SettingsError
+    from lorgnette.eval.fewshot import Seer
     from lorgnette.eval.judge import judged
+    from lorgnette.eval.report import progress_bar
+    from lorgnette.eval.results import ResultsFolder
     from lorgnette.eval.runner import evaluate as run_task
+    from lorgnette.eval.shards import Rank
     from lorgnette.eval.tasks import names_in, task_named
 
-    answerer = _open(model, split, conditions["batch_size"])
-    opened = {name: task_named(name, asking, answerer) for name in names_in(tasks)}
+    rank = Rank.of_torchrun()
+    if rank.of > 1 and folder is None:
+        raise SettingsError("several processes share the work in a folder; give one, as --folder RESULTS")
+
+    seer = answerer if isinstance(answerer, Seer) else None
+    opened = {name: task_named(name, asking, seer) for name in names_in(tasks)}
     results = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as bar:
+    places = {name: ResultsFolder(folder / name.replace(":", "-"), rank) if folder else None for name in opened}
+    bar = progress_bar()
+    bar.disable = rank.number > 0
+    with bar:
         for name, task in opened.items():
             shown = bar.add_task(name, total=None)
-            place = folder and folder / name.replace(":", "-")
+            place = places[name]
 
             def done(count: int, total: int, shown: Any = shown) -> None:
                 bar.update(shown, completed=count, total=total)
 
             results[name] = run_task(task, answerer, folder=place, progress=done, **conditions)
-            if judge is not None and task.metric == "mathvista_accuracy":
-                results[name] = judged(results[name], _open(judge, None, conditions["batch_size"]), place)
-    return results
-
-
-def _open(model: str, split: bool | None, batch_size: int) -> ModelAnswerer:
-    from lorgnette.hub.load import load
-    from lorgnette.infer.answerer import ModelAnswerer
-
-    tokens = {None: "", True: ", images in five crops", False: ", images in one crop"}[split]
-    return ModelAnswerer(*load(model), identity=model + tokens, split=split, batch_size=batch_size)
+            if judge is not None and task.metric == "mathvista_accuracy" and not results[name].missing:
+                results[name] = judged(results[name], judge, place and place.path)
+    return {name: place.result() if place and rank.of > 1 else results[name] for name, place in places.items()}
 
 
 def _show(results: dict[str, Result], as_json: bool) -> None:
@@ -174,6 +198,12 @@ def _show(results: dict[str, Result], as_json: bool) -> None:
     from lorgnette.eval.report import means, print_results
     from lorgnette.eval.tasks import GROUPS
 
+    if missing := sum(result.missing for result in results.values()):
+        sentence = (
+            f"lorgnette: {missing:,} questions are with other processes; the one that ends last prints the scores"
+        )
+        typer.echo(sentence, err=True)
+        return
     if not as_json:
         print_results(results, groups=GROUPS)
         return

@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ LOOK = 64
 """Pictures looked at together."""
 
 
+@runtime_checkable
 class Seer(Protocol):
     """Whatever has features of images. Shots are retrieved by the measured model's own (Idefics2's vision encoder)."""
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lorgnette.eval.answerer import Answerer
+from lorgnette.eval.answerer import Answerer, identity_of
 from lorgnette.eval.metrics.mathvista import extract
 from lorgnette.eval.results import Example, Result, ResultsFolder
 from lorgnette.eval.results import judge as score
@@ -26,15 +26,30 @@ Response: {answer}
 
 Final answer:"""
 MOST_TOKENS = 32
+AT_ONCE = 64
+"""Answers read before what was read is stored."""
 
 
-def extracted(examples: Sequence[Example], judge: Answerer) -> list[Example]:
-    """The examples, with what the judge read where `extract` finds nothing. Those that were judged before stay."""
-    doubtful = [one for one in examples if one.extracted is None and extract(one.answer, one.truth) is None]
-    asked = [Sample((Turn("user"), Text(_request(one))), {"name": one.name}) for one in doubtful]
+def doubtful(examples: Sequence[Example]) -> list[Example]:
+    """Those in whose answers the rules find nothing, and that no judge has read."""
+    return [one for one in examples if one.extracted is None and extract(one.answer, one.truth) is None]
+
+
+def extracted(examples: Sequence[Example], judge: Answerer, wanted: Sequence[Example] | None = None) -> list[Example]:
+    """The examples, with what the judge read in the wanted ones (None: in all doubtful ones).
+
+    What it declines to read stays as it was.
+    """
+    wanted = doubtful(examples) if wanted is None else wanted
+    asked = [Sample((Turn("user"), Text(_request(one))), {"name": one.name}) for one in wanted]
     said = judge.generate(asked, max_tokens=MOST_TOKENS) if asked else []
-    read = {one.index: text.strip() for one, text in zip(doubtful, said, strict=True)}
-    return [replace(one, extracted=read[one.index]) if one.index in read else one for one in examples]
+    read = {
+        one.index: text.strip() for one, text in zip(wanted, said, strict=True) if not getattr(text, "declined", "")
+    }
+    name = identity_of(judge)
+    return [
+        replace(one, extracted=read[one.index], extracted_by=name) if one.index in read else one for one in examples
+    ]
 
 
 def _request(example: Example) -> str:
@@ -42,8 +57,14 @@ def _request(example: Example) -> str:
 
 
 def judged(result: Result, judge: Answerer, folder: str | Path | None = None) -> Result:
-    """The result with doubtful answers read by the judge, and scored anew; written to `folder`, if there is one."""
-    again = score(result.settings, extracted(result.examples, judge), result.refused)
-    if folder is not None:
-        ResultsFolder(folder).finish(again)
-    return again
+    """The result with doubtful answers read by the judge, and scored anew.
+
+    It is written to `folder`, if there is one, every `AT_ONCE` answers: those are not read again.
+    """
+    waiting = doubtful(result.examples)
+    for start in range(0, len(waiting), AT_ONCE):
+        examples = extracted(result.examples, judge, waiting[start : start + AT_ONCE])
+        result = score(result.settings, examples, result.refused)
+        if folder is not None:
+            ResultsFolder(folder).finish(result)
+    return result

@@ -37,7 +37,7 @@ THIRD_PARTY = {
     },
     "hub": {"PIL", "huggingface_hub", "safetensors", "torch"},
     "infer": {"pydantic", "torch"},
-    "eval": {"PIL", "jinja2", "numpy", "rich"},
+    "eval": {"PIL", "jinja2", "numpy", "pydantic", "rich"},
     "run": {"pydantic"},
     "train": {"peft", "rich", "safetensors", "torch"},
     "demo": {"rich", "torch"},
@@ -47,6 +47,8 @@ THIRD_PARTY = {
 
 ONE_FILE = {
     ("lorgnette/data/fetch.py", "cairosvg"): "drawings that are fetched are rendered once",
+    ("lorgnette/eval/answerers/peer.py", "torch"): "what a model of transformers is made of",
+    ("lorgnette/eval/answerers/peer.py", "transformers"): "whose models are measured beside ours, when asked for",
     ("lorgnette/hub/certificate.py", "transformers"): "what a certificate compares with, when one is asked for",
 }
 """A package that one file may import, and why."""

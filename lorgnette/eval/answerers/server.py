@@ -1,0 +1,134 @@
+"""A server of OpenAI's chat completions as an `Answerer`: vLLM, SGLang, llama.cpp, LM Studio, or one that is paid."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Any, NoReturn
+
+from lorgnette.errors import SettingsError
+from lorgnette.eval.answerer import Answer
+from lorgnette.eval.answerers.client import Client, Declined, ServerError, ServerSettings
+from lorgnette.eval.answerers.messages import chat_messages, messages_written
+from lorgnette.sample import Sample
+
+log = logging.getLogger("lorgnette")
+
+MOST_STOPS = 4
+"""Stop strings that OpenAI's servers take. All of them are obeyed here."""
+MOST_DECLINED = 4
+"""Prompts that a server may decline before it answers its first one."""
+OPTIONS = ("max_tokens", "temperature", "stop")
+"""What can be asked for in another way, or left out, where a server does not know it."""
+UNSUPPORTED = re.compile(r"unsupported|not support|unrecogni[sz]ed|unexpected|not permitted|unknown", re.IGNORECASE)
+
+
+class ServerAnswerer:
+    """Asks a server, several prompts at once, greedily. A conversation is sent as it is, a document as one user's turn.
+
+    A prompt that the server declines (by status 400, or a content filter) has an empty answer that says why.
+    """
+
+    def __init__(self, url: str, model: str, settings: ServerSettings | None = None) -> None:
+        """url: up to `/v1`. Raises: SettingsError if a variable that the settings name holds no key."""
+        self.model, self.identity = model, f"{url}#{model}"
+        self.settings = settings or ServerSettings()
+        self._client = Client(f"{url}/chat/completions", self.settings)
+        self._without: set[str] = set()
+        self._lock = threading.Lock()
+        self._answered = self._declined = 0
+
+    def generate(self, samples: Sequence[Sample], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+        """The answer to each prompt, in order. Tokens are the server's own.
+
+        Raises: ServerError if the server cannot be reached or answers nothing; ImageError.
+        """
+        self._client.stopped.clear()
+        pool = ThreadPoolExecutor(self.settings.concurrency)
+        futures = [pool.submit(self._answer, sample, max_tokens, stop) for sample in samples]
+        try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()  # raises what one of them raised
+            answers = [future.result() for future in futures]
+        finally:
+            self._client.stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+        self._check(answers)
+        return list[str](answers)
+
+    def score(self, samples: Sequence[Sample], candidates: Sequence[Sequence[str]]) -> NoReturn:
+        """Raises: SettingsError. Chat completions give no likelihood of a text that the server did not write."""
+        raise SettingsError(f"{self.identity}: a server cannot score given answers; ask with --choices generation")
+
+    def written(self, samples: Sequence[Sample]) -> list[str]:
+        """The messages as they are sent; the server's own template is not known here."""
+        return [messages_written(sample) for sample in samples]
+
+    def _answer(self, sample: Sample, max_tokens: int, stop: Sequence[str]) -> Answer:
+        request = {"model": self.model, "messages": chat_messages(sample)}
+        while True:
+            options = self._options(max_tokens, stop)
+            try:
+                return _read(self._client.post(request | options), stop)
+            except Declined as declined:
+                if not self._adapted(declined, options):
+                    return Answer("", declined=str(declined))
+
+    def _options(self, max_tokens: int, stop: Sequence[str]) -> dict[str, Any]:
+        limit = "max_completion_tokens" if "max_tokens" in self._without else "max_tokens"
+        options: dict[str, Any] = {limit: max_tokens, "temperature": 0}
+        options |= {"stop": list(stop[:MOST_STOPS])} if stop else {}
+        return {name: value for name, value in options.items() if name not in self._without}
+
+    def _adapted(self, declined: Declined, options: dict[str, Any]) -> bool:
+        """Whether the server complains of an option that is then no longer sent."""
+        said = str(declined)
+        if not UNSUPPORTED.search(said):
+            return False
+        named = [name for name in OPTIONS if name == declined.option or re.search(rf"\b{name}\b", said)]
+        wrong = next((name for name in named if name in options), None)
+        if wrong is None:
+            return False
+        with self._lock:
+            if wrong not in self._without and wrong == "temperature":
+                log.warning("%s takes no temperature, so its answers may vary from run to run", self.identity)
+            self._without.add(wrong)
+        return True
+
+    def _check(self, answers: Sequence[Answer]) -> None:
+        """Raises: ServerError if nothing was ever answered: then it is not the prompts."""
+        reasons = [answer.declined for answer in answers if answer.declined]
+        self._declined += len(reasons)
+        self._answered += len(answers) - len(reasons)
+        if not self._answered and self._declined >= MOST_DECLINED:
+            raise ServerError(f"{self.identity}: declines all that it is asked: {reasons[-1]}")
+
+
+def _read(reply: dict[str, Any], stop: Sequence[str]) -> Answer:
+    """The answer in a reply, up to the first stop string."""
+    by = " ".join(str(reply[key]) for key in ("model", "system_fingerprint") if reply.get(key))
+    choice: dict[str, Any] = next(iter(reply["choices"]), {})
+    message = choice.get("message")
+    message = message if isinstance(message, dict) else {}
+    text = _text(message.get("content"))
+    declined = ""
+    if choice.get("finish_reason") == "content_filter":
+        declined = "its content filter"
+    elif not text and message.get("refusal"):
+        declined = f"it refuses: {str(message['refusal'])[:300]}"
+    elif not message:
+        declined = "its reply holds no message"
+    text = "" if declined else min((text.partition(mark)[0] for mark in stop), key=len, default=text)
+    return Answer(text, by=by, declined=declined)
+
+
+def _text(content: Any) -> str:
+    """The text of a message: a string, or a list of parts."""
+    if isinstance(content, list):
+        parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+        return "".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else ""
