@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorgnette.cli import results as stored
+from lorgnette.cli.doctor import doctor
 
 if TYPE_CHECKING:
     from lorgnette.eval.answerer import Answerer
@@ -20,7 +21,7 @@ WHO = (
 )
 
 evaluation = typer.Typer(help="Measure a model on benchmarks, and look at what was found.")
-for verb in (stored.rescore, stored.compare, stored.submission):
+for verb in (stored.rescore, stored.compare, stored.submission, doctor):
     evaluation.command()(verb)
 
 
@@ -187,7 +188,7 @@ def _run(
 
             results[name] = run_task(task, answerer, folder=place, progress=done, **conditions)
             if judge is not None and task.metric == "mathvista_accuracy" and not results[name].missing:
-                results[name] = judged(results[name], judge, place and place.path)
+                results[name] = judged(results[name], judge, place.path if place else None)
     return {name: place.result() if place and rank.of > 1 else results[name] for name, place in places.items()}
 
 

@@ -1,0 +1,54 @@
+"""`lorgnette eval doctor`: whether a model's answers depend on how it is asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from lorgnette.infer.doctor import Diagnosis
+
+
+def doctor(
+    model: Annotated[str, typer.Option(help="Folder of a model (or of a run), or a hub id.")],
+    image: Annotated[list[Path] | None, typer.Option(help="An image to show; built-in drawings if none.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Largest difference that is rounding.")] = 1e-4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Compute prompts alone, in batches, packed, from a cache, in one crop and in five; exit with 1 if they differ."""
+    import torch
+
+    from lorgnette.data.builtin import questions_for_evaluation
+    from lorgnette.hub.load import load
+    from lorgnette.infer.doctor import examine
+
+    drawings = [sample.images[0].source for sample in questions_for_evaluation("test", 3, seed=0)]
+    found = examine(*load(model, dtype=torch.float32), image or drawings, tolerance=tolerance)
+    if as_json:
+        print(json.dumps(found.plain()))
+    else:
+        _print(found)
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+def _print(found: Diagnosis) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from lorgnette.infer.doctor import PARTS
+
+    console = Console()
+    table = Table("computed", "tokens per image", *PARTS)
+    for way, tokens in dict.fromkeys((one.way, one.visual_tokens) for one in found.findings):
+        largest = dict.fromkeys(PARTS, "")
+        for one in found.findings:
+            if (one.way, one.visual_tokens) == (way, tokens):
+                largest[one.part] = f"{one.largest:.1e}" if one.passed else f"[bold red]{one.largest:.1e}"
+        table.add_row(way, str(tokens), *largest.values())
+    console.print("Largest differences from the same prompts computed one by one:")
+    console.print(table)
+    console.print(found.verdict(), highlight=False, markup=False, soft_wrap=True)
