@@ -19,14 +19,13 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compute prompts alone, in batches, packed, from a cache, in one crop and in five; exit with 1 if they differ."""
-    import torch
-
     from lorgnette.data.builtin import questions_for_evaluation
     from lorgnette.hub.load import load
     from lorgnette.infer.doctor import examine
 
     drawings = [sample.images[0].source for sample in questions_for_evaluation("test", 3, seed=0)]
-    found = examine(*load(model, dtype=torch.float32), image or drawings, tolerance=tolerance)
+    opened, processor = load(model)
+    found = examine(opened.float(), processor, image or drawings, tolerance=tolerance)
     if as_json:
         print(json.dumps(found.plain()))
     else:
