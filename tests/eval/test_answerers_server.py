@@ -204,7 +204,7 @@ def test_who_answered_is_kept(server: Served) -> None:
 @pytest.mark.parametrize(
     "trouble",
     [
-        failure(429, "slow down", {"Retry-After": "0.05"}),
+        failure(429, "slow down", {"retry-after": "0.05"}),
         failure(500, "oops"),
         Reply(503, b"<html>busy</html>"),
         Reply(200, b"{half"),
@@ -219,7 +219,7 @@ def test_trouble_that_passes_is_waited_out(server: Served, trouble: Reply) -> No
     began = time.monotonic()
     assert client(server).generate(asked("ab"), max_tokens=5) == ["ba"]
     assert len(server.asked) == 3
-    assert time.monotonic() - began >= (0.1 if "Retry-After" in trouble.headers else 0)
+    assert time.monotonic() - began >= (0.1 if "retry-after" in trouble.headers else 0)
 
 
 def test_a_storm_ends_in_one_sentence(server: Served) -> None:
@@ -250,13 +250,24 @@ def test_everybody_waits_when_one_is_told_to(server: Served) -> None:
     assert min(times) - began >= 0.3
 
 
-def test_retry_after_is_seconds_or_a_date() -> None:
-    def wait(text: str) -> float:
-        return _retry_after({"Retry-After": text})  # type: ignore[arg-type]
+def test_an_error_wakes_those_who_wait(server: Served) -> None:
+    both = threading.Barrier(2)
 
-    assert wait("7") == 7
-    assert 55 < wait(email.utils.formatdate(time.time() + 60, usegmt=True)) <= 60
-    assert [wait(text) for text in ("", "soon", "-4", "nan", "Fri, 31 Dec 1999 23:59:59 GMT")] == [0] * 5
+    def answer(request: Request) -> Reply:
+        both.wait(5)
+        wait = text_of(request) == "wait"
+        return failure(429, "busy", {"Retry-After": "60"}) if wait else failure(401, "who?")
+
+    server.answer, began = answer, time.monotonic()
+    with pytest.raises(ServerError, match="who"):
+        client(server).generate(asked("wait", "fail"), max_tokens=5)
+    assert time.monotonic() - began < 5
+
+
+def test_retry_after_is_seconds_or_a_date() -> None:
+    assert _retry_after("7") == 7
+    assert 55 < _retry_after(email.utils.formatdate(time.time() + 60, usegmt=True)) <= 60
+    assert [_retry_after(text) for text in ("", "soon", "-4", "nan", "Fri, 31 Dec 1999 23:59:59 GMT")] == [0] * 5
 
 
 def test_a_server_that_says_nothing_in_time(server: Served) -> None:
@@ -466,16 +477,31 @@ def test_names_of_servers() -> None:
 # --- whole evaluations
 
 
-@pytest.mark.parametrize(("name", "asking"), [("drawings", {}), ("scene_vqa", {"shots": 2, "form": "chat"})])
-def test_behind_a_server_our_model_scores_the_same(name: str, asking: dict) -> None:
+@pytest.mark.parametrize(
+    ("name", "asking"), [("drawings", {}), ("scene_vqa", {"shots": 2, "form": "chat"}), ("mmmu", {}), ("docvqa", {})]
+)
+def test_behind_a_server_our_model_scores_the_same(name: str, asking: dict, tmp_path: Path) -> None:
     ours = ModelAnswerer(tiny_model(seed=1), tiny_processor())
+    data = write_benchmark(tmp_path, name) if name in ("mmmu", "docvqa") else {}
     with serving(answers_of(ours)) as served:
-        task = task_named(name, Asking(**asking))
+        task = task_named(name, Asking(**asking, data=data, incomplete=bool(data)))
         here, there = (evaluate(task, one, limit=6) for one in (ours, client(served)))
     assert [one.answer for one in there.examples] == [one.answer for one in here.examples]
-    assert (there.overall, there.kinds) == (here.overall, here.kinds)
+    assert (there.overall, there.kinds, there.refused) == (here.overall, here.kinds, here.refused)
     assert all(one.answer for one in here.examples)
     assert all("image_url" in json.dumps(request["messages"]) for request in served.asked)
+
+
+def test_few_shot_documents_are_one_turn_of_a_chat(server: Served) -> None:
+    server.answer = lambda request: " red\nQuestion: what else?"
+    result = evaluate(task_named("scene_vqa", Asking(shots=2)), client(server), limit=2)
+    for request in server.asked:
+        (turn,) = request["messages"]
+        assert [part["type"] for part in turn["content"]] == ["text", *["image_url", "text"] * 3]
+        assert turn["content"][-1]["text"].endswith("Answer:")
+        assert request["stop"] == ["\n"]
+    assert [one.answer for one in result.examples] == [" red"] * 2
+    assert result.examples[0].rendered.count("[image ") == 3
 
 
 def test_the_command(server: Served, tmp_path: Path) -> None:

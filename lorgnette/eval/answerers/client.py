@@ -14,7 +14,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
-from email.message import Message
 from typing import Any
 
 import pydantic
@@ -123,14 +122,15 @@ class Client:
 
     def _send(self, request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         key = self._key()
-        headers = {"Content-Type": "application/json", "User-Agent": "lorgnette"}
-        headers |= {"Authorization": f"Bearer {key}"} if key else {}
-        message = urllib.request.Request(self.url, json.dumps(request).encode(), headers)
+        sent = {"Content-Type": "application/json", "User-Agent": "lorgnette"}
+        sent |= {"Authorization": f"Bearer {key}"} if key else {}
+        message = urllib.request.Request(self.url, json.dumps(request).encode(), sent)
         try:
             with _OPENER.open(message, timeout=seconds) as response:
-                status, told, content = 200, response.headers, _read(response, seconds)
+                status, headers, content = 200, response.headers, _read(response, seconds)
         except urllib.error.HTTPError as error:
-            status, told, content = error.code, error.headers, _read(error, seconds)
+            with error:
+                status, headers, content = error.code, error.headers, _read(error, seconds)
         except TimeoutError:
             raise _Trouble(f"no answer within {seconds:.0f} seconds") from None
         except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
@@ -140,6 +140,7 @@ class Client:
             raise _Trouble(_without(key, f"cannot be reached ({reason})")) from None
         self._reached = True
         reply = _without(key, _parsed(content))
+        told = _without(key, {name.lower(): value for name, value in headers.items()})
         if status == 200 and isinstance(reply, dict):
             choices = reply.get("choices")
             if isinstance(choices, list) and all(isinstance(choice, dict) for choice in choices):
@@ -149,20 +150,20 @@ class Client:
             status = code if isinstance(code, int) else status
         raise self._refusal(status, told, reply)
 
-    def _refusal(self, status: int, headers: Message, reply: Any) -> Exception:
-        """What a reply without an answer means."""
+    def _refusal(self, status: int, told: Mapping[str, str], reply: Any) -> Exception:
+        """What a reply without an answer means. told: its headers, their names in lower case."""
         said, option, code = _complaint(reply)
         if status == 200:
             return _Trouble(f"its reply is not a chat completion: {said}")
         if (status in (408, 409, 425, 429) or status >= 500) and code != "insufficient_quota":
-            return _Trouble(f"status {status}: {said}", _retry_after(headers))
+            return _Trouble(f"status {status}: {said}", _retry_after(told.get("retry-after", "")))
         if status in (401, 403) and not self._served:
             hint = (
                 self._variable or "--key-variable (no key goes to another machine over plain http unless you name one)"
             )
             return ServerError(f"{self.url}: the key is not accepted (status {status}: {said}); set {hint}")
         if status < 400:
-            where = headers.get("Location", "elsewhere")
+            where = told.get("location", "elsewhere")
             return ServerError(f"{self.url}: sends us to {where}; give that address")
         if status in (401, 402, 404, 405, 429):
             return ServerError(
@@ -261,9 +262,8 @@ def _line(said: Any) -> str:
     return " ".join(text.split())[:300] or "it does not say why"
 
 
-def _retry_after(headers: Message) -> float:
+def _retry_after(text: str) -> float:
     """Seconds that a server asks to wait, given as such or as a date; 0 if it does not."""
-    text = headers.get("Retry-After", "")
     try:
         return max(0.0, float(text))
     except ValueError:

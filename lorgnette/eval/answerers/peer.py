@@ -76,7 +76,7 @@ class _Row:
 
 
 class PeerAnswerer:
-    """Answers `batch_size` prompts at a time, greedily, padded on the left. Batches change no answer.
+    """Answers `batch_size` prompts at a time, greedily, padded on the left. In float32, batches change no answer.
 
     A conversation is written by the processor's chat template; in a document each image stands as the template writes
     one. Text that spells a special token gets a space after its first character, so that it stays text.
