@@ -54,6 +54,9 @@ def evaluate(
     key_variable: Annotated[
         str | None, typer.Option(help="Server: environment variable with the key; OPENAI_API_KEY if it is set.")
     ] = None,
+    judge_key_variable: Annotated[
+        str | None, typer.Option(help="As --key-variable, for the server of the judge.")
+    ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(help="Store every answer here; an interrupted run goes on, torchrun's ranks share it."),
@@ -74,10 +77,13 @@ def evaluate(
     asking = Asking(
         **_checked(values), shots=shots, pool=pool, seed=seed, data=_places(data or []), incomplete=incomplete
     )
-    asked = {"concurrency": concurrency, "per_minute": per_minute, "timeout": timeout, "key_variable": key_variable}
-    server = ServerSettings.parse(asked, "how a server is asked")
+    asked = {"concurrency": concurrency, "per_minute": per_minute, "timeout": timeout}
+    server, judging = (
+        ServerSettings.parse(asked | {"key_variable": name}, "how a server is asked")
+        for name in (key_variable, judge_key_variable)
+    )
     answerer = open_answerer(model, split=split, batch_size=batch_size, server=server)
-    reader = open_answerer(judge, batch_size=batch_size, server=server) if judge else None
+    reader = open_answerer(judge, batch_size=batch_size, server=judging) if judge else None
     conditions = {"blind": blind, "limit": limit, "seed": seed, "batch_size": batch_size}
     results = _run(tasks, asking, answerer, reader, folder, conditions)
     _show(results, as_json)

@@ -1,6 +1,6 @@
 """The parity certificate: how far our model is from transformers' own Idefics2 on the same files, part by part.
 
-This is the one module that imports transformers, and only when a certificate is asked for.
+This module imports transformers, and only when a certificate is asked for.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from lorgnette.cli import app
@@ -31,7 +33,7 @@ from lorgnette.eval.answerers.server import ServerAnswerer
 from lorgnette.eval.benchmark import Asking
 from lorgnette.eval.judge import judged
 from lorgnette.eval.metrics import Truth
-from lorgnette.eval.report import print_results
+from lorgnette.eval.report import print_results, progress_bar
 from lorgnette.eval.results import Example, ResultsFolder, judge
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.task import Task
@@ -534,6 +536,18 @@ def test_help_names_who_can_answer_and_how_servers_are_asked() -> None:
         assert word in shown
 
 
+def test_progress_shows_the_rate_and_the_time_left() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with progress_bar(console) as bar:
+        task = bar.add_task("drawings", total=400)
+        for done in (0, 100, 200, 300):
+            bar.update(task, completed=done)
+            bar.refresh()
+            time.sleep(0.01)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search(r"drawings .*300/400.*[0-9.]+/s.*0:00:", shown)
+
+
 KILLED = """
 import sys
 from lorgnette.eval.answerers.open import open_answerer
@@ -591,16 +605,20 @@ def test_a_judge_behind_a_server(server: Served, tmp_path: Path) -> None:
     assert [one.extracted for one in partly.examples] == [None, "12", None], "what it declines stays as it was"
 
 
-def test_the_command_with_a_judge(server: Served, tmp_path: Path) -> None:
+def test_the_command_with_a_judge(server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ((name, path),) = write_benchmark(tmp_path, "mathvista").items()
     place = f"{server.address}#tiny"
     server.answer = lambda request: "7" if "Final answer:" in text_of(request) else "It is hard to say."
     arguments = ["--model", place, "--judge", place, "--tasks", name, "--data", f"{name}={path}", "--incomplete"]
+    arguments += ["--key-variable", "MY_KEY", "--judge-key-variable", "THEIR_KEY"]
+    monkeypatch.setenv("MY_KEY", "mine")
+    monkeypatch.setenv("THEIR_KEY", "theirs")
     folder = tmp_path / "out"
     done = CliRunner().invoke(app, ["eval", *arguments, "--json", "--folder", str(folder)])
     assert done.exit_code == 0, done.output
     summary = json.loads(done.output)[name]
     assert summary["judged_by"] == {place: 8}
+    assert [one["Authorization"] for one in server.headers] == ["Bearer mine"] * 8 + ["Bearer theirs"] * 8
     assert {one.extracted for one in ResultsFolder(folder / name).examples()} == {"7"}
     before = len(server.asked)
     CliRunner().invoke(app, ["eval", *arguments, "--json", "--folder", str(folder)])
