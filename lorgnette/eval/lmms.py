@@ -1,0 +1,183 @@
+"""lorgnette's models in lmms-eval, its tasks and its numbers:
+
+    lmms-eval --model lorgnette --model_args pretrained=FOLDER --tasks mmmu_val --batch_size 8
+
+lmms-eval finds this file by the entry point `lorgnette` in its group `lmms_eval.models`, and is the only one to import
+it: lorgnette does without lmms-eval. Model arguments: `pretrained`, a folder of a model (or of a run) or a hub id;
+`split`, images in five crops (320 visual tokens) or one (64); `dtype`, such as bfloat16, if not as stored.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from lmms_eval.api.model import lmms
+from rich.progress import Progress
+
+from lorgnette.errors import SettingsError
+from lorgnette.eval.report import progress_bar
+from lorgnette.hub.load import load
+from lorgnette.infer.answerer import ModelAnswerer
+from lorgnette.infer.sampling import GenerationConfig
+from lorgnette.sample import Image, Sample, Text, Turn
+
+MOST_TOKENS = 1024
+"""The longest answer of a task that does not say."""
+
+
+def manifest() -> Any:
+    """What the entry point gives to lmms-eval's registry."""
+    from lmms_eval.models.registry_v2 import ModelManifest
+
+    return ModelManifest(model_id="lorgnette", chat_class_path=f"{__name__}.Lorgnette")
+
+
+class Lorgnette(lmms):  # type: ignore[misc]  # without lmms-eval it is of no known type
+    """A model of lorgnette as lmms-eval asks it. It reads messages, with pictures where they stand."""
+
+    is_simple = False
+
+    def __init__(
+        self,
+        pretrained: str,
+        batch_size: int | str = 1,
+        device: str | None = None,
+        split: bool | None = None,
+        dtype: str | None = None,
+        max_batch_size: int | None = None,
+    ) -> None:
+        """max_batch_size: what lmms-eval gives with automatic batch sizes; unused.
+
+        Raises: SettingsError, CheckpointError.
+        """
+        super().__init__()
+        if not str(batch_size).isdecimal():
+            raise SettingsError(f"batch_size is {batch_size!r}; give a number")
+        if dtype and not isinstance(getattr(torch, dtype, None), torch.dtype):
+            raise SettingsError(f"dtype is {dtype!r}; use float32, bfloat16 or float16")
+        cuda = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+        self._device = torch.device(device or cuda)
+        opened = load(pretrained, device=self._device, dtype=getattr(torch, dtype) if dtype else None)
+        self.answerer = ModelAnswerer(*opened, identity=pretrained, split=split, batch_size=int(batch_size))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is; lmms-eval gathers counts there."""
+        return self._device
+
+    @property
+    def batch_size(self) -> int:
+        return self.answerer.batch_size
+
+    def generate_until(self, requests: Sequence[Any]) -> list[str]:
+        """The answer to each request: greedy unless it asks for samples, and cut before its first stop string.
+
+        Raises: SettingsError for beams; DataError for a video or a sound; ImageError.
+        """
+        answers = [""] * len(requests)
+        bar = self._bar("answering", len(requests))
+        with bar:
+            for settings, places in _grouped(requests, lambda request: _settings(request.args[2])).items():
+                self.answerer.settings = settings
+                for some in _chunks(places, self.batch_size):
+                    prompts = [self._prompt(requests[place]) for place in some]
+                    said = self.answerer.generate(prompts, max_tokens=settings.max_tokens, stop=settings.stop)
+                    for place, text in zip(some, said, strict=True):
+                        context, _, arguments, *_ = requests[place].args
+                        self.cache_hook.add_partial("generate_until", (context, arguments), text)
+                        answers[place] = text
+                    bar.advance(bar.task_ids[0], len(some))
+        return answers
+
+    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+        """For each continuation its log-likelihood in nats, and whether the model, asked greedily, would say it.
+
+        Continuations of one question are scored together: what they share is computed once.
+        """
+        found = [(0.0, False)] * len(requests)
+        questions = list(_grouped(requests, _question_of).values())
+        self.answerer.settings = GenerationConfig()
+        bar = self._bar("scoring", len(requests))
+        with bar:
+            for some in _chunks(questions, self.batch_size):
+                prompts = [self._question(requests[places[0]]) for places in some]
+                texts = [[self._continuation(requests[place]) for place in places] for places in some]
+                scores = self.answerer.score(prompts, texts)
+                said = self.answerer.generate(prompts, max_tokens=self._most_tokens(texts))
+                for places, row, options, best in zip(some, scores, texts, said, strict=True):
+                    for place, score, text in zip(places, row, options, strict=True):
+                        found[place] = score, best.startswith(text)
+                bar.advance(bar.task_ids[0], sum(map(len, some)))
+        return found
+
+    def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
+        """Raises: SettingsError: tasks of several rounds are not supported."""
+        raise SettingsError("lorgnette answers one round of questions; choose a task of output type generate_until")
+
+    def _prompt(self, request: Any) -> Sample:
+        _, messages_of, _, number, task, split = request.args
+        messages = messages_of(self.task_dict[task][split][number])
+        return Sample.from_messages(messages, learn=None, meta={"name": f"{task} {split} {number}"})
+
+    def _question(self, request: Any) -> Sample:
+        """Without a document where a choice is scored by itself, as for mutual information."""
+        context, *rest = request.args
+        images: Sequence[Any] = ()
+        if len(rest) > 1:
+            _, visuals_of, number, task, split = rest
+            images = visuals_of(self.task_dict[task][split][number]) or ()
+        return Sample((Turn("user"), *map(Image, images), Text(context)), {"name": str(_question_of(request)[1:])})
+
+    def _continuation(self, request: Any) -> str:
+        """The template writes the space before an answer."""
+        _, text, *rest = request.args
+        if callable(text):
+            _, number, task, split = rest
+            text = text(self.task_dict[task][split][number])
+        return str(text).lstrip()
+
+    def _most_tokens(self, texts: Sequence[Sequence[str]]) -> int:
+        encode = self.answerer.processor.tokenizer.encode
+        return max(1 + len(encode(text)) for options in texts for text in options)
+
+    def _bar(self, what: str, total: int) -> Progress:
+        bar = progress_bar()
+        bar.disable = self.rank > 0
+        bar.add_task(what, total=total)
+        return bar
+
+
+def _settings(arguments: Mapping[str, Any]) -> GenerationConfig:
+    """A task's way to generate. Raises: SettingsError."""
+    if int(arguments.get("num_beams") or 1) > 1:
+        raise SettingsError(f"num_beams is {arguments['num_beams']}; lorgnette decodes greedily or draws samples")
+    until = arguments.get("until") or ()
+    temperature = float(arguments.get("temperature") or 0)
+    values: dict[str, Any] = {
+        "max_tokens": int(arguments.get("max_new_tokens") or MOST_TOKENS),
+        "stop": [text for text in ((until,) if isinstance(until, str) else until) if text],
+        "temperature": temperature if arguments.get("do_sample", temperature > 0) else 0.0,
+    }
+    values |= {key: arguments[key] for key in ("top_p", "top_k") if arguments.get(key)}
+    return GenerationConfig.parse(values, "a task of lmms-eval")
+
+
+def _question_of(request: Any) -> tuple[Any, ...]:
+    """What requests for continuations of one question have in common: context, number, task and split."""
+    context, _, *rest = request.args
+    return (context, *rest[1:])
+
+
+def _grouped(requests: Sequence[Any], key: Callable[[Any], Any]) -> dict[Any, list[int]]:
+    """Places of requests by key, in order."""
+    groups: dict[Any, list[int]] = {}
+    for place, request in enumerate(requests):
+        groups.setdefault(key(request), []).append(place)
+    return groups
+
+
+def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
