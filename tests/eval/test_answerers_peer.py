@@ -11,6 +11,7 @@ from typing import Any
 
 import PIL.Image
 import pytest
+import tokenizers
 import torch
 import transformers
 from typer.testing import CliRunner
@@ -38,8 +39,8 @@ PROMPTS = (*SAMPLES, Sample((*question("the cat?", (50, 40)).segments, Turn("ass
 CANDIDATES = (
     ["a cat", "red", "a circle over the mat"],
     ["the"],
-    ["red", "blue", "red"],
-    [" the mat", " the mat and", ""],
+    ["red ", "blue\n", " red"],
+    [" the mat", " the mat and", "", " a  "],
     [],
     ["the cat", "the mat", ""],
 )
@@ -90,6 +91,18 @@ def test_tasks_are_answered_alike(folder: Path, ours: ModelAnswerer, name: str, 
         assert [one.answer for one in theirs.examples] == [one.answer for one in mine.examples]
         assert theirs.overall == mine.overall
     assert together.settings["model"] == f"transformers:{folder}"
+
+
+def test_a_tokenizer_whose_offsets_leave_out_spaces(folder: Path) -> None:
+    plain, trimming = peer(folder), peer(folder)
+    backend = trimming.tokenizer.backend_tokenizer
+    steps = [backend.post_processor, tokenizers.processors.ByteLevel(trim_offsets=True)]
+    backend.post_processor = tokenizers.processors.Sequence(steps)
+    prompts = [SAMPLES[0], SAMPLES[3]]
+    found = trimming.score(prompts, [["a cat", "the mat "], [" the mat", " red  "]])
+    expected = plain.score(prompts, [["a cat", "the mat"], [" the mat", " red"]])
+    for row, wanted in zip(found, expected, strict=True):
+        assert row == pytest.approx(wanted, abs=1e-5)
 
 
 def test_multiple_choice_by_likelihood(folder: Path, ours: ModelAnswerer) -> None:

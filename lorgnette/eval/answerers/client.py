@@ -42,7 +42,7 @@ class ServerSettings(Settings):
     timeout: float = pydantic.Field(default=120.0, gt=0)
     """Seconds for one request."""
     attempts: int = pydantic.Field(default=8, ge=1)
-    """Most requests for one answer, where the server is busy or fails."""
+    """Most requests for one answer that fail; those after which the server asks to wait are not counted."""
     patience: float = pydantic.Field(default=900.0, gt=0)
     """Seconds for one answer, all attempts and the waits between them."""
     backoff: float = pydantic.Field(default=1.0, ge=0)
@@ -91,27 +91,26 @@ class Client:
         Raises: Declined if the server refuses this request, ServerError if it cannot be reached or refuses all.
         """
         deadline = time.monotonic() + self.settings.patience
-        attempt = 1
-        while True:
-            if self._pace.wait(self.stopped):
-                raise ServerError(f"{self.url}: stopped")
+        tries = failures = 0
+        while not self._pace.wait(self.stopped):
             try:
                 return self._send(request, min(self.settings.timeout, max(1.0, deadline - time.monotonic())))
             except _Trouble as trouble:
-                wait = max(trouble.wait, self._backoff(attempt))
+                tries += 1
+                failures += not trouble.wait  # a server that asks to wait is well
+                wait = max(trouble.wait, self._backoff(failures))
                 most = self.settings.attempts if self._reached else min(FIRST_ATTEMPTS, self.settings.attempts)
-                if attempt >= most or time.monotonic() + wait > deadline:
-                    after = f"after {attempt} attempts" if attempt > 1 else "at once"
+                if failures >= most or time.monotonic() + wait > deadline:
                     asked = f", and it asks to wait {trouble.wait:.0f} seconds" if trouble.wait else ""
-                    raise ServerError(f"{self.url}: {trouble} (given up {after}{asked}); {_ADVICE}") from None
+                    raise ServerError(f"{self.url}: {trouble} (attempt {tries}{asked}); {_ADVICE}") from None
                 (log.warning if wait > 10 else log.info)("%s: %s; again in %.0f seconds", self.url, trouble, wait)
                 if trouble.wait:
                     self._pace.hold(trouble.wait)
-            attempt += 1
             self.stopped.wait(wait)
+        raise ServerError(f"{self.url}: stopped")
 
-    def _backoff(self, attempt: int) -> float:
-        return min(LONGEST_WAIT, self.settings.backoff * 2 ** (attempt - 1)) * random.uniform(0.5, 1)
+    def _backoff(self, failures: int) -> float:
+        return min(LONGEST_WAIT, self.settings.backoff * 2 ** (failures - 1)) * random.uniform(0.5, 1)
 
     def _key(self) -> str:
         """Raises: SettingsError for one that no header can hold. http.client would say so too, and show it."""
@@ -132,11 +131,11 @@ class Client:
             with error:
                 status, headers, content = error.code, error.headers, _read(error, seconds)
         except TimeoutError:
-            raise _Trouble(f"no answer within {seconds:.0f} seconds") from None
+            raise _Trouble(f"no answer within {seconds:.3g} seconds") from None
         except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
             reason = getattr(error, "reason", error)
             if isinstance(reason, TimeoutError):
-                reason = f"no answer within {seconds:.0f} seconds"
+                reason = f"no answer within {seconds:.3g} seconds"
             raise _Trouble(_without(key, f"cannot be reached ({reason})")) from None
         self._reached = True
         reply = _without(key, _parsed(content))
@@ -222,7 +221,7 @@ def _read(response: Any, seconds: float) -> bytes:
             if len(content) > MOST_BYTES:
                 raise _Trouble(f"its reply exceeds {MOST_BYTES >> 20} MiB")
             if time.monotonic() > deadline:
-                raise _Trouble(f"no whole answer within {seconds:.0f} seconds")
+                raise _Trouble(f"no whole answer within {seconds:.3g} seconds")
     except (OSError, http.client.HTTPException) as error:
         raise _Trouble(f"its reply broke off ({error})") from None
     return bytes(content)

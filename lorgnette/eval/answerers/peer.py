@@ -7,7 +7,7 @@ import inspect
 import logging
 import platform
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -186,7 +186,17 @@ class PeerAnswerer:
         except (ValueError, TypeError, KeyError, IndexError) as error:
             names = f"{rows[0].name} or the {len(rows) - 1} after it" if len(rows) > 1 else rows[0].name
             raise CheckpointError(f"{self.identity}: its processor cannot read {names}: {error}") from error
-        return inputs.to(self.model.device, self.model.dtype)
+        return self._placed(inputs)
+
+    def _placed(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What a processor made, on the model's device, and numbers that are not whole in its type."""
+        place, dtype = self.model.device, self.model.dtype
+        return {
+            key: value.to(place, dtype if value.is_floating_point() else value.dtype)
+            if torch.is_tensor(value)
+            else value
+            for key, value in values.items()
+        }
 
     def _log_likelihoods(self, rows: Sequence[_Row]) -> list[float]:
         # Padded on the right, so that positions are right in every family, whatever it makes of a mask.
@@ -213,8 +223,8 @@ class PeerAnswerer:
         if read is not None:
             whole = {SPLIT: False} if hasattr(self.processor.image_processor, SPLIT) else {}
             pixels = self.processor.image_processor([[image]], return_tensors="pt", **whole)
-            pixels = pixels.to(self.model.device, self.model.dtype)
-            known = {key: value for key, value in pixels.items() if key in inspect.signature(read).parameters}
+            named = inspect.signature(read).parameters
+            known = {key: value for key, value in self._placed(pixels).items() if key in named}
             with torch.no_grad():
                 seen = getattr(read(**known, return_dict=True), "last_hidden_state", None)
         if seen is None:
@@ -240,7 +250,8 @@ class PeerAnswerer:
             return prompt, prompt.text, ""
         said = {"role": "assistant", "content": [{"type": "text", "text": LEFT}]}
         whole = self._template([*self._messages(sample), said], add_generation_prompt=False)
-        before = whole.partition(LEFT)[0] if whole.startswith(prompt.text) else prompt.text
+        before, mark, _ = whole.partition(LEFT)
+        before = before if mark and before.startswith(prompt.text) else prompt.text
         start = prompt.text.rstrip(" ")  # a model writes the space between `Assistant:` and its answer
         return prompt, start, before[len(start) :]
 
