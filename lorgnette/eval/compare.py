@@ -158,7 +158,7 @@ def compare_folders(
 def render_comparison(found: Comparison, stores: Sequence[ResultsFolder], most: int) -> str:
     """The page as HTML. Pictures are taken from the folders; one that neither holds is left out."""
     rows = [(kind, found.before.kinds[kind], found.after.kinds[kind], found.kinds[kind]) for kind in found.kinds]
-    rows.append(("all questions", found.before.overall, found.after.overall, found.overall))
+    rows.append(("all", found.before.overall, found.after.overall, found.overall))
     alike = {name: value for name, value in found.after.settings.items() if name not in found.differing()}
     shown = [[(old, new, _pictures(stores, old, new)) for old, new in pairs[:most]] for pairs in found.changed()]
     counts = map(len, found.changed())
@@ -168,7 +168,9 @@ def render_comparison(found: Comparison, stores: Sequence[ResultsFolder], most: 
     return render_page("compare.html.jinja", values | {"sentence": found.sentence()})
 
 
-def _pictures(stores: Sequence[ResultsFolder], old: Example, new: Example) -> list[str]:
-    digests = dict.fromkeys([*old.images, *new.images])
-    paths = [next((p for p in (store.picture(d) for store in stores) if p.exists()), None) for d in digests]
-    return [data_uri(path.read_bytes()) for path in paths if path]
+def _pictures(stores: Sequence[ResultsFolder], old: Example, new: Example) -> list[tuple[str, str]]:
+    """The pictures that were shown as URIs, each with the side that saw it if the other did not."""
+    sides = {digest: "" if digest in new.images else "before" for digest in old.images}
+    sides |= {digest: "after" for digest in new.images if digest not in sides}
+    paths = {digest: next((p for s in stores if (p := s.picture(digest)).exists()), None) for digest in sides}
+    return [(data_uri(path.read_bytes()), sides[digest]) for digest, path in paths.items() if path]

@@ -109,6 +109,18 @@ def test_page_of_changed_examples(tmp_path: Path) -> None:
     assert not re.search(r"https?://|url\(|@import|<link", html)
 
 
+def test_page_says_who_saw_which_picture_and_what_was_read(tmp_path: Path) -> None:
+    before, after = answered(0, 2), answered(2, 0)
+    other = [dataclasses.replace(one, images=("other",), rendered=f"<s>User: {one.name}</s>") for one in after.examples]
+    folders = [stored(tmp_path / "a", before), stored(tmp_path / "b", judge(after.settings, other))]
+    compare_folders(*folders, page=tmp_path / "page.html")
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    page = Page(html)
+    assert len(page.links) == 4
+    assert html.count(">before</div>") == html.count(">after</div>") == 2
+    assert "as the model read it <s>User: q0</s>" in page.text
+
+
 def test_page_without_pictures(tmp_path: Path) -> None:
     folders = [stored(tmp_path / name, answered(right, 4 - right)) for name, right in (("a", 1), ("b", 3))]
     for folder in folders:
