@@ -342,6 +342,17 @@ def test_what_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         peer(tmp_path)
 
 
+def test_a_processor_that_writes_on_cannot_score(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = peer(folder)
+    real = type(theirs.processor).__call__
+    monkeypatch.setattr(
+        type(theirs.processor), "__call__",
+        lambda self, text, **options: real(self, text=[f"{one}\n" for one in text], **options),
+    )  # fmt: skip
+    with pytest.raises(SettingsError, match="writes on after a text; ask with --choices generation"):
+        theirs.score([SAMPLES[0]], [["red"]])
+
+
 class Blind:
     """A model that shows nothing of what it sees."""
 

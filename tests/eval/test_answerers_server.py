@@ -292,9 +292,10 @@ def test_a_server_that_says_nothing_in_time(server: Served) -> None:
     assert client(server, timeout=5).generate(asked("a"), max_tokens=5) == ["in time"]
 
 
-def test_nobody_there() -> None:
-    answerer = ServerAnswerer("http://127.0.0.1:9/v1", "tiny", ServerSettings.parse(QUICK))
-    with pytest.raises(ServerError, match=r"127.0.0.1:9/v1/.*cannot be reached .*attempt 3"):
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/v1", "http://a..b/v1", "http://[::1]:9/v1", "http://é/ü"])
+def test_nobody_there(address: str) -> None:
+    answerer = ServerAnswerer(address, "tiny", ServerSettings.parse(QUICK))
+    with pytest.raises(ServerError, match=r"/chat/completions: cannot be reached .*attempt 3"):
         answerer.generate(asked("a"), max_tokens=5)
 
 

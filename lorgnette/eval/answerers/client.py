@@ -132,7 +132,7 @@ class Client:
                 status, headers, content = error.code, error.headers, _read(error, seconds)
         except TimeoutError:
             raise _Trouble(f"no answer within {seconds:.3g} seconds") from None
-        except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
+        except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError
             reason = getattr(error, "reason", error)
             if isinstance(reason, TimeoutError):
                 reason = f"no answer within {seconds:.3g} seconds"

@@ -202,6 +202,7 @@ class PeerAnswerer:
         # Padded on the right, so that positions are right in every family, whatever it makes of a mask.
         inputs = self._inputs(rows, "right", return_offsets_mapping=True)
         starts, ends = inputs.pop("offset_mapping").cpu().unbind(-1)
+        self._check_ends(rows, inputs["input_ids"].cpu(), ends > starts)
         first = ends.amax(dim=1) - torch.tensor([row.learned for row in rows])
         learned = (ends > first[:, None]) & (ends > starts)
         learned[:, 0] = False  # nothing stands before it
@@ -216,6 +217,20 @@ class PeerAnswerer:
         tokens = inputs["input_ids"][:, wanted.to(self.model.device)]
         scores: Tensor = logits.double().log_softmax(-1).gather(-1, tokens[..., None])[..., 0].cpu()
         return scores.masked_fill(~learned[:, wanted], 0).sum(dim=1).tolist()
+
+    def _check_ends(self, rows: Sequence[_Row], tokens_BT: Tensor, real_BT: Tensor) -> None:
+        """A prompt must end with its candidate. Raises: SettingsError for a processor that writes on after it."""
+        for row, tokens_T, real_T in zip(rows, tokens_BT, real_BT, strict=True):
+            own = self.tokenizer(row.text, add_special_tokens=False, return_offsets_mapping=True)
+            last = [
+                token
+                for token, (start, end) in zip(own["input_ids"], own["offset_mapping"], strict=True)
+                if end > start
+            ]
+            if row.learned and last and tokens_T[real_T][-1] != last[-1]:
+                raise SettingsError(
+                    f"{self.identity}: its processor writes on after a text; ask with --choices generation"
+                )
 
     def _look(self, image: PIL.Image.Image) -> Tensor:
         read = getattr(self.model, "get_image_features", None)
