@@ -213,9 +213,10 @@ def test_who_answered_is_kept(server: Served) -> None:
         Reply(200, b"{half"),
         Reply(200, {"hello": 1}),
         Reply(200, {"error": {"code": 429, "message": "upstream"}}),
+        Reply(200, {"error": {"code": 0, "message": "upstream"}}),
         Reply(200, b"short", {"Content-Length": "500"}),
     ],
-    ids=["429", "500", "503 html", "no JSON", "no choices", "200 with a 429 inside", "broken off"],
+    ids=["429", "500", "503 html", "no JSON", "no choices", "200 with a 429 inside", "200 with an error", "broken off"],
 )
 def test_trouble_that_passes_is_waited_out(server: Served, trouble: Reply) -> None:
     server.script = [trouble, trouble]

@@ -6,6 +6,7 @@ import email.utils
 import http.client
 import json
 import logging
+import math
 import os
 import random
 import threading
@@ -44,7 +45,7 @@ class ServerSettings(Settings):
     attempts: int = pydantic.Field(default=8, ge=1)
     """Most requests for one answer that fail; those after which the server asks to wait are not counted."""
     patience: float = pydantic.Field(default=900.0, gt=0)
-    """Seconds for one answer, all attempts and the waits between them."""
+    """Seconds after the first request for an answer in which another one may begin."""
     backoff: float = pydantic.Field(default=1.0, ge=0)
     """Seconds before the second attempt; each further wait is twice as long, up to a minute, and randomly shorter."""
     key_variable: str | None = None
@@ -90,11 +91,12 @@ class Client:
 
         Raises: Declined if the server refuses this request, ServerError if it cannot be reached or refuses all.
         """
-        deadline = time.monotonic() + self.settings.patience
         tries = failures = 0
+        deadline = math.inf
         while not self._pace.wait(self.stopped):
+            deadline = min(deadline, time.monotonic() + self.settings.patience)  # from the first turn on
             try:
-                return self._send(request, min(self.settings.timeout, max(1.0, deadline - time.monotonic())))
+                return self._send(request, self.settings.timeout)
             except _Trouble as trouble:
                 tries += 1
                 failures += not trouble.wait  # a server that asks to wait is well
@@ -146,7 +148,7 @@ class Client:
                 self._served = True
                 return reply
             code = reply["error"].get("code") if isinstance(reply.get("error"), dict) else None
-            status = code if isinstance(code, int) else status
+            status = code if isinstance(code, int) and 400 <= code < 600 else status
         raise self._refusal(status, told, reply)
 
     def _refusal(self, status: int, told: Mapping[str, str], reply: Any) -> Exception:

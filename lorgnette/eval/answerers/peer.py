@@ -161,7 +161,7 @@ class PeerAnswerer:
 
     def written(self, samples: Sequence[Sample]) -> list[str]:
         """What the processor is given for each prompt. How many tokens an image becomes is not in it."""
-        return [self._prompt(sample).text for sample in samples]
+        return [self._text(sample) for sample in samples]
 
     def _in_batches(self, rows: Sequence[_Row], run: Callable[[Sequence[_Row]], list[Value]]) -> list[Value]:
         """`run` over batches. Rows with and without images go apart: upstream fails where the first one has none."""
@@ -252,11 +252,14 @@ class PeerAnswerer:
     def _prompt(self, sample: Sample) -> _Row:
         """A prompt up to where the answer begins. Raises: ImageError."""
         images = [open_image(one.source, f"{sample.name}, image {n}") for n, one in enumerate(sample.images, 1)]
+        return _Row(sample.name, self._text(sample), images)
+
+    def _text(self, sample: Sample) -> str:
         if sample.is_chat:
-            return _Row(sample.name, self._template(self._messages(sample), add_generation_prompt=True), images)
+            return self._template(self._messages(sample), add_generation_prompt=True)
         ((_, contents),) = conversation(sample)
         parts = (self._image_mark if isinstance(one, Image) else self._as_text(one.text) for one in contents)
-        return _Row(sample.name, "".join(parts), images)
+        return "".join(parts)
 
     def _opened(self, sample: Sample) -> tuple[_Row, str, str]:
         """A prompt, its text up to the candidate's first token, and what of the template that token belongs with."""
