@@ -6,6 +6,9 @@ from __future__ import annotations
 class LorgnetteError(Exception):
     """Base of every error that is the input's fault and not lorgnette's. The command line shows no traceback then."""
 
+    status = 1
+    """The exit status of a command that it ends."""
+
 
 class SettingsError(LorgnetteError):
     """A setting is unknown, has the wrong type, or contradicts another one."""

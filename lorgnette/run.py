@@ -174,11 +174,20 @@ class CheckpointConfig(Settings):
 
 
 class EvaluationConfig(Settings):
+    """Benchmarks asked while training goes on; and what the demo asks before and after it."""
+
+    every: int | None = pydantic.Field(default=None, ge=1)
+    """Steps between two evaluations; None for none. The end of a stage is always one of them."""
+    tasks: tuple[str, ...] = pydantic.Field(default=("drawings",), min_length=1)
+    """Their names, as `lorgnette eval --tasks` takes them."""
     questions: int = pydantic.Field(default=400, ge=1)
-    """Questions asked about unseen drawings, the kinds in equal numbers."""
+    """Questions of each; those about unseen drawings have their kinds in equal numbers."""
     seed: int = 0
     batch_size: int = pydantic.Field(default=50, ge=1)
     max_tokens: int = pydantic.Field(default=12, ge=1)
+    """Longest answer about a drawing."""
+    keep_best: bool = True
+    """Keep the model with the best mean of scores in `best/`, ready to use."""
 
 
 class Run(Settings):

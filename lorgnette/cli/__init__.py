@@ -26,14 +26,14 @@ Model = Annotated[str, typer.Option("--model", help="Folder of a model (or of a 
 
 
 def main() -> None:
-    """Run the command line; a lorgnette error is one sentence on stderr and exit status 1."""
+    """Run the command line; a lorgnette error is one sentence on stderr and exit status 1 (75 if work was saved)."""
     from lorgnette.errors import LorgnetteError
 
     try:
         app()
     except LorgnetteError as error:
         typer.secho(f"lorgnette: {error}", fg=typer.colors.RED, err=True)
-        sys.exit(1)
+        sys.exit(error.status)
 
 
 @app.command()
@@ -56,10 +56,13 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it will cost; check it with two steps.")] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the curves of a run's folder to curves.svg.")] = False,
     replay: Annotated[bool, typer.Option("--replay", help="Compute a step again that a run kept.")] = False,
-    hours: Annotated[float | None, typer.Option(help="Save and stop after this long.", min=0)] = None,
+    hours: Annotated[float | None, typer.Option(help="Save and stop after this long, with status 75.", min=0)] = None,
     log: Annotated[list[str] | None, typer.Option(help="Send figures to tensorboard, wandb or trackio too.")] = None,
 ) -> None:
-    """Train a recipe's stages, and export the model to FOLDER/model. The same command goes on after a stop."""
+    """Train a recipe's stages, and export the model to FOLDER/model. The same command goes on after a stop.
+
+    Ctrl-C, SIGTERM and --hours save first; the exit status is 75 then, and 1 after an error.
+    """
     import lorgnette.cli.train as verb
 
     if plot:
@@ -158,11 +161,14 @@ def export_(
         bool, typer.Option("--verify", help="Compare with transformers' classes; write parity.json.")
     ] = False,
 ) -> None:
-    """Write a folder that transformers opens with AutoModelForImageTextToText."""
-    from lorgnette.hub.export import export
-    from lorgnette.hub.load import load
+    """Write a folder that transformers opens with AutoModelForImageTextToText.
 
-    export(*load(model), folder, verify=verify)
+    Of a run that is not finished it is the model of the last checkpoint, adapters merged.
+    """
+    from lorgnette.cli.train import open_model
+    from lorgnette.hub.export import export
+
+    export(*open_model(model), folder, verify=verify)
     print(f"Wrote {folder}")
     if verify:
         parity = json.loads((folder / "parity.json").read_text(encoding="utf-8"))

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from lorgnette.errors import SettingsError
 from lorgnette.run import Run, find_recipe
+
+if TYPE_CHECKING:
+    from lorgnette.inputs.processor import Processor
+    from lorgnette.model.vlm import VLM
 
 STYLE = (
     "<style>text{font:12px sans-serif;fill:#555}.end{text-anchor:end}.mid{text-anchor:middle}.grid{stroke:#ddd}"
@@ -74,3 +79,14 @@ def replay(path: Path) -> None:
     console = Console()
     broken = compute(path, console)
     console.print(f"not finite: {', '.join(broken)}" if broken else "every sample's loss is finite", highlight=False)
+
+
+def open_model(model: str) -> tuple[VLM, Processor]:
+    """A model as `lorgnette.hub.load.load` opens it, or as the last checkpoint of an unfinished run has it."""
+    if (Path(model) / "run.yaml").is_file() and not (Path(model) / "model").is_dir():
+        from lorgnette.train.reopen import open_unfinished
+
+        return open_unfinished(Path(model))
+    from lorgnette.hub.load import load
+
+    return load(model)

@@ -66,7 +66,8 @@ def find_folder(source: str | Path) -> Path:
         folder = folder / "model"
         if not folder.is_dir():
             raise CheckpointError(
-                f"{folder.parent}: the run has no model yet; the command that began it goes on with it"
+                f"{folder.parent}: the run has no model yet; the command that began it goes on with it, and"
+                " `lorgnette export` writes what it has learned so far"
             )
     if folder.is_dir():
         if not (folder / "config.json").is_file():

@@ -1,8 +1,8 @@
 """The training loop, for every stage of every run: build, restore, then step by step.
 
-A run's folder holds `run.yaml` (its settings), `log.jsonl` (one row per step), `validation.jsonl`, `checkpoints/` and,
-after stages with adapters, `adapters/`. Starting it again goes on from the last checkpoint, to the same weights bit for
-bit on the CPU.
+A run's folder holds `run.yaml` (its settings), `log.jsonl` (one row per step), `validation.jsonl`, `evaluation.jsonl`
+and `best/` where they are asked for, `checkpoints/` and, after stages with adapters, `adapters/`. Starting it again
+goes on from the last checkpoint, to the same weights bit for bit on the CPU.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from lorgnette.train import checkpoint, parallel
 from lorgnette.train.adapters import adapted_layers, base_tensors, merge_adapters, save_adapters
 from lorgnette.train.build import build, resolve, stage_processor
 from lorgnette.train.display import Display
+from lorgnette.train.evaluate import Evaluation
 from lorgnette.train.feed import open_steps, prepare_stages
 from lorgnette.train.guard import MOST_REWINDS, DivergedError, Guard
 from lorgnette.train.log import Log, Row, read_log
@@ -45,6 +46,9 @@ from lorgnette.train.validate import Validation
 
 class Interrupted(LorgnetteError):
     """Training was asked to stop (Ctrl-C, SIGTERM or its time limit); what was done is saved."""
+
+    status = 75
+    """As sysexits.h has it for what should be tried again: a script can tell it from a failure."""
 
 
 Callback = Callable[["Trainer", Row], None]
@@ -189,6 +193,7 @@ class StageRun:
             world=self.world.size,
         )
         validation = Validation(self.run, stage, self.processor, self.world)
+        evaluation = Evaluation(self.run, trainer.folder, trainer.processor, self.world)
         if self.finished < stage.steps:
             trainer.display.start(stage.name, stage.steps, self.finished, self.parts)
             self._save_to_rewind()
@@ -205,7 +210,10 @@ class StageRun:
                 row = self._row(step, batches, result, waited)
                 self._tell(row, log, now - before)
                 if validation.due(step + 1, stage.steps):
-                    self._tell_validation(validation.losses(self.model))
+                    self._tell_unseen("validation", "losses", validation.losses(self.model))
+                if evaluation.due(step + 1, stage.steps):
+                    scores = evaluation.scores(self.model, stage, row.total_step, trainer.display.console)
+                    self._tell_unseen("evaluation", "scores", scores)
                 for callback in trainer.callbacks:
                     callback(trainer, row)
                     self.model.train()
@@ -314,17 +322,18 @@ class StageRun:
         for tracker in self.trainer.trackers:
             tracker.log(row.total_step, figures(row, seconds))
 
-    def _tell_validation(self, losses: dict[str, float]) -> None:
+    def _tell_unseen(self, name: str, kind: str, values: dict[str, float]) -> None:
+        """Write what was found on unseen samples: `losses` of a validation, or `scores` of an evaluation."""
         step = self.trainer.progress.total_step
         if self.world.is_main:
-            path = self.trainer.folder / "validation.jsonl"
+            path = self.trainer.folder / f"{name}.jsonl"
             rows = [row for row in read_log(path) if row["total_step"] < step]
-            rows.append({"total_step": step, "stage": self.stage.name, "losses": losses})
+            rows.append({"total_step": step, "stage": self.stage.name, kind: values})
             write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-        said = ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
-        self.trainer.display.console.print(f"step {step}: validation loss {said}", highlight=False, soft_wrap=True)
+        said = ", ".join(f"{key} {value:.3f}" for key, value in values.items())
+        self.trainer.display.console.print(f"step {step}: {name} {kind} {said}", highlight=False, soft_wrap=True)
         for tracker in self.trainer.trackers:
-            tracker.log(step, {f"validation/{name}": loss for name, loss in losses.items()})
+            tracker.log(step, {f"{name}/{key}": value for key, value in values.items()})
 
     def _save_to_rewind(self) -> None:
         """A run that may go back needs a place to go back to."""

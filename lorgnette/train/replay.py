@@ -24,7 +24,7 @@ from lorgnette.run import Run
 from lorgnette.train import checkpoint
 from lorgnette.train.build import resolve
 from lorgnette.train.parallel import World
-from lorgnette.train.stages import prepare_parts
+from lorgnette.train.reopen import model_at
 from lorgnette.train.step import document_losses
 
 
@@ -88,9 +88,7 @@ def replay(path: Path, console: Console) -> list[str]:
     facts = json.loads((path / "replay.json").read_text(encoding="utf-8"))
     run = resolve(Run.load(settings))
     stage = run.stages[facts["stage"]]
-    model = VLM(run.model)
-    prepare_parts(model, stage, seed=0)
-    checkpoint.restore(path / "weights", model)
+    model = model_at(path / "weights", run, stage)
     wrong = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
     console.print(f"stage {stage.name}, step {facts['step']}: ", end="", highlight=False)
     console.print(f"{len(wrong)} weights are not finite ({wrong[0]} first)" if wrong else "all weights are finite")

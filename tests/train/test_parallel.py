@@ -54,7 +54,7 @@ def mixed(tiny, squares, tmp_path_factory):
     source = tmp_path_factory.mktemp("mixed") / "rows.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in [rows[0], words, words, words, words, rows[1]]))
     sources = [{"kind": "messages", "path": str(source)}]
-    run = tiny.plain()
+    run = tiny.plain() | {"evaluation": {"every": 100, "questions": 4, "batch_size": 1, "max_tokens": 2}}
     for stage in run["stages"]:
         stage |= {"sources": sources, "samples_per_step": 3, "micro_batches": 1}
     return type(tiny).parse(run)
@@ -89,31 +89,35 @@ def folders(mixed, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(mixed, tmp_path_factory):
-    """The same by one process: the weights, and the rows of the log."""
+    """The same by one process: the weights, and the folder."""
     found = {}
     for name, run in runs(mixed).items():
         folder = tmp_path_factory.mktemp(name)
-        found[name] = dict(Trainer(run, folder, QUIET).train().named_parameters()), read_log(folder / "log.jsonl")
+        found[name] = dict(Trainer(run, folder, QUIET).train().named_parameters()), folder
     return found
 
 
 @pytest.mark.parametrize("mode", ["full", "dora"])
 def test_two_ranks_have_the_losses_of_one(folders, alone, mode):
-    parameters, one = alone[mode]
+    parameters, folder = alone[mode]
+    one = read_log(folder / "log.jsonl")
     two = read_log(folders[mode] / "run" / "log.jsonl")
     assert [row["data"] for row in two] == [row["data"] for row in one]
     assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], abs=1e-5)
     assert [row["grad_norm"] for row in two] == pytest.approx([row["grad_norm"] for row in one], rel=1e-3)
     assert [row["images"] for row in two] == [row["images"] for row in one]
+    asked = read_log(folders[mode] / "run" / "evaluation.jsonl")
+    assert asked == read_log(folder / "evaluation.jsonl") and [row["total_step"] for row in asked] == [5, 11]
     weights = torch.load(folders[mode] / "weights.pt")
     for name, parameter in parameters.items():
         torch.testing.assert_close(weights[name], parameter.detach(), atol=1e-4, rtol=1e-3, msg=name)
 
 
 def test_a_checkpoint_goes_on_with_another_number_of_ranks(mixed, folders, alone):
+    one = read_log(alone["full"][1] / "log.jsonl")
     two = read_log(folders["begun"] / "run" / "log.jsonl")
     assert [row["total_step"] for row in two] == list(range(1, 12))
-    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in alone["full"][1]], abs=1e-5)
+    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], abs=1e-5)
     again = Trainer(mixed, folders["begun"] / "run", QUIET).train()  # a checkpoint of two ranks, opened by one
     weights = torch.load(folders["begun"] / "weights.pt")
     assert all(torch.equal(weights[name], parameter) for name, parameter in again.named_parameters())

@@ -20,7 +20,7 @@ from lorgnette.train.dryrun import measure
 from lorgnette.train.feed import open_steps
 from lorgnette.train.guard import DivergedError, Guard
 from lorgnette.train.log import read_log
-from lorgnette.train.loop import Interrupted, Trainer
+from lorgnette.train.loop import Trainer
 from lorgnette.train.noise import Neftune
 from lorgnette.train.optim import build_optimiser
 from lorgnette.train.replay import load_batches, replay, save_batches
@@ -224,13 +224,6 @@ def test_what_counts_as_a_spike(tiny):
     assert guard.judge(1.02, 3.0) is None
     assert "loss 3.000" in guard.judge(3.0, 2.0)
     assert "gradient norm 50" in guard.judge(1.0, 50.0)
-
-
-def test_a_time_limit_saves_and_says_so(tiny, tmp_path):
-    with pytest.raises(Interrupted, match="stopped after step 1 of 11"):
-        Trainer(tiny, tmp_path, QUIET, limit_s=0).train()
-    Trainer(tiny, tmp_path, QUIET).train()
-    assert len(read_log(tmp_path / "log.jsonl")) == 11
 
 
 def test_callbacks_are_called_after_each_step(short, tmp_path):

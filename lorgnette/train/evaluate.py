@@ -1,0 +1,70 @@
+"""Benchmarks asked while training goes on, of a copy of the model with its adapters merged; the best copy is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean
+
+from rich.console import Console
+
+from lorgnette.eval.results import ResultsFolder
+from lorgnette.eval.runner import evaluate
+from lorgnette.eval.shards import Rank
+from lorgnette.eval.task import Task
+from lorgnette.eval.tasks import names_in, task_named
+from lorgnette.eval.tasks.drawings import drawings
+from lorgnette.hub.export import save
+from lorgnette.infer.answerer import ModelAnswerer
+from lorgnette.inputs.processor import Processor
+from lorgnette.model.vlm import VLM
+from lorgnette.run import Run, StageConfig
+from lorgnette.train.adapters import merge_adapters
+from lorgnette.train.log import read_log
+from lorgnette.train.parallel import World, unshard
+
+
+class Evaluation:
+    """The benchmarks of a run, asked every so often. Ranks share the questions. The model in training is only read.
+
+    Every answer is stored in `FOLDER/evaluation/step-NNNNNN/TASK`, so that an evaluation that was cut off goes on; the
+    model with the best mean so far is `FOLDER/best`.
+    Raises: SettingsError or DataError for a task that there is not, before the first step.
+    """
+
+    def __init__(self, run: Run, folder: Path, processor: Processor, world: World) -> None:
+        self.run, self.config, self.folder = run, run.evaluation, folder
+        self.processor, self.world = processor, world
+        self.tasks = {name: self._open(name) for name in names_in(",".join(self.config.tasks)) if self.config.every}
+
+    def _open(self, name: str) -> Task:
+        if name == "drawings":
+            return drawings(self.config.questions, self.config.seed, self.config.max_tokens)
+        return task_named(name)
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether to evaluate after so many steps of a stage."""
+        return bool(self.config.every and (step % self.config.every == 0 or step == steps))
+
+    def scores(self, model: VLM, stage: StageConfig, total_step: int, console: Console) -> dict[str, float]:
+        """The score of each task in percent. Every rank must ask, and all get the same."""
+        copy = unshard(model, stage)
+        merge_adapters(copy)
+        identity = f"{self.run.digest()} step {total_step}"
+        answerer = ModelAnswerer(copy.to(self.world.device).eval(), self.processor, identity=identity)
+        place = self.folder / "evaluation" / f"step-{total_step:06d}"
+        found = {}
+        for name, task in self.tasks.items():
+            store = ResultsFolder(place / name.replace(":", "-"), Rank(self.world.rank, self.world.size))
+            limit, seed = self.config.questions, self.config.seed
+            evaluate(task, answerer, limit=limit, seed=seed, batch_size=self.config.batch_size, folder=store)
+            self.world.barrier()
+            found[name] = self.world.gather(store.result().accuracy)[0]
+        if self.config.keep_best and self.world.is_main and fmean(found.values()) > self._best_before(total_step):
+            save(copy.cpu(), self.processor, self.folder / "best")
+            console.print(f"step {total_step}: the best so far, kept in {self.folder / 'best'}", highlight=False)
+        return found
+
+    def _best_before(self, total_step: int) -> float:
+        """The best mean of evaluations before a step, as the log has them."""
+        rows = read_log(self.folder / "evaluation.jsonl")
+        return max((fmean(r["scores"].values()) for r in rows if r["total_step"] < total_step), default=float("-inf"))
