@@ -16,6 +16,7 @@ from lorgnette.files import new_folder, write_json
 from lorgnette.hub.rules import idefics2_rules
 from lorgnette.model.vlm import VLM
 from lorgnette.run import LoraConfig, StageConfig
+from lorgnette.train.lora import speed_up
 
 ADAPTER = "default"
 ADAPTED = ("vision", "language")
@@ -33,6 +34,7 @@ def add_adapters(part: nn.Module, config: LoraConfig, *, dora: bool, seed: int) 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _peft().inject_adapter_in_model(_settings(config, targets, dora), part, adapter_name=ADAPTER)
+    speed_up(part, ADAPTER)
 
 
 def adapted_layers(model: nn.Module) -> list[str]:

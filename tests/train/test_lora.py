@@ -1,0 +1,78 @@
+"""Layers with LoRA compute by fewer products what PEFT computes."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from lorgnette.run import LoraConfig
+from lorgnette.train.adapters import add_adapters, merge_adapters
+
+
+class Part(nn.Module):
+    """Two layers, the first without gradient for what comes in."""
+
+    def __init__(self, bias: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.ModuleDict({"up": nn.Linear(6, 10, bias), "down": nn.Linear(10, 4, bias)})])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        [layer] = self.layers
+        return layer["down"](layer["up"](x).relu())
+
+
+def adapted(bias: bool, dropout: float = 0.0, dora: bool = False) -> Part:
+    torch.manual_seed(0)
+    part = Part(bias).requires_grad_(False)
+    add_adapters(part, LoraConfig(rank=3, alpha=6, dropout=dropout), dora=dora, seed=0)
+    for name, parameter in part.named_parameters():
+        if "lora_" in name:
+            parameter.data.normal_(std=0.3)
+    return part
+
+
+def is_fast(part: Part) -> bool:
+    return any("forward" in vars(module) for module in part.modules())
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_adapted_layers_are_those_of_peft(bias: bool) -> None:
+    fast = adapted(bias)
+    slow = copy.deepcopy(fast)
+    for module in slow.modules():
+        vars(module).pop("forward", None)
+    assert is_fast(fast)
+    assert not is_fast(slow)
+    x = torch.randn(17, 6)
+    found, right = fast(x), slow(x)
+    torch.testing.assert_close(found, right)
+    for out in (found, right):
+        out.square().mean().backward()
+    for one, other in zip(fast.parameters(), slow.parameters(), strict=True):
+        assert one.requires_grad == other.requires_grad
+        if one.requires_grad:
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_a_copy_computes_with_its_own_weights() -> None:
+    part = adapted(bias=True)
+    other, x = copy.deepcopy(part), torch.randn(5, 6)
+    for parameter in other.parameters():
+        parameter.data.zero_()
+    assert not other(x).any()
+    assert part(x).any()
+
+
+def test_merged_layers_compute_the_same() -> None:
+    part, x = adapted(bias=True), torch.randn(5, 6)
+    before = part(x)
+    merge_adapters(part)
+    torch.testing.assert_close(part(x), before)
+
+
+@pytest.mark.parametrize("options", [{"dropout": 0.1}, {"dora": True}])
+def test_dropout_and_dora_stay_as_peft_has_them(options: dict) -> None:
+    assert not is_fast(adapted(bias=True, **options))
