@@ -115,6 +115,16 @@ def test_multiple_choice_by_likelihood(folder: Path, ours: ModelAnswerer) -> Non
         assert row == pytest.approx(wanted, abs=1e-4)
 
 
+def test_half_precision_as_on_a_gpu(folder: Path) -> None:
+    theirs = peer(folder)
+    half = PeerAnswerer(theirs.model.to(torch.bfloat16), theirs.processor, identity="half")
+    assert facts_of(half)["dtype"] == "bfloat16"
+    assert all(half.generate(PROMPTS[:3], max_tokens=4))
+    (found,), (wanted,) = half.score(PROMPTS[:1], [["red"]]), peer(folder).score(PROMPTS[:1], [["red"]])
+    assert found == pytest.approx(wanted, rel=0.05)
+    assert half.look([picture(40, 60)]).dtype == "float32"
+
+
 def test_pictures_look_alike_to_both(folder: Path, ours: ModelAnswerer) -> None:
     images = [picture(40, 60), picture(84, 30, seed=1), picture(28, 28, seed=2)]
     mine, theirs = ours.look(images), peer(folder, split=True).look(images)
