@@ -119,6 +119,7 @@ class InitConfig(Settings):
 
     Give a whole `model`, or a `vision` encoder and a `language` model to be joined: folders, or `owner/name` on a hub.
     The settings `model` and `images` and the tokenizer may then be left out: they are those of what is started from.
+    Beside two backbones `model.connector` alone may be given.
     """
 
     model: str | None = None
@@ -221,8 +222,8 @@ class Run(Settings):
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"two stages share a name: {', '.join(names)}; give each its own")
-        if self.init.given and "model" not in self.model_fields_set:
-            return self  # the sizes come with the weights, and are checked then
+        if not self.has_sizes:
+            return self  # they come with the weights, and are checked then
         for stage in self.stages:
             self._check_stage(stage)
         if (images.patch, images.grid) != (vision.patch, vision.grid):
@@ -250,6 +251,12 @@ class Run(Settings):
         sides = {"shortest": stage.shortest, "longest": stage.longest}
         given = {name: side for name, side in sides.items() if side is not None}
         return ImageConfig.model_validate(self.images.plain() | given) if given else self.images
+
+    @property
+    def has_sizes(self) -> bool:
+        """Whether the model's settings are all here; else they are those of what the run starts from."""
+        joined = bool(self.init.vision) and self.model.model_fields_set == {"connector"}
+        return not self.init.given or ("model" in self.model_fields_set and not joined)
 
     @property
     def steps(self) -> int:

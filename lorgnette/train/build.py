@@ -22,7 +22,7 @@ def resolve(run: Run) -> Run:
 
     Raises: CheckpointError or SettingsError naming the folder and what does not fit.
     """
-    if not run.init.given or "model" in run.model_fields_set:
+    if run.has_sizes:
         return run
     given = {name for name in ("images", "tokenizer", "special") if name in run.model_fields_set}
     found = _of_model(run) if run.init.model else _of_backbones(run)
@@ -111,7 +111,8 @@ def _of_backbones(run: Run) -> dict[str, Any]:
     patch = eyes.config.patch
     images = ImageConfig(patch=patch, grid=GRID, shortest=patch * SHORTEST, longest=patch * GRID)
     images = run.images if "images" in run.model_fields_set else images
-    config: VLMConfig = joined_config(eyes, words, tokenizer, None, images.grid)
+    connector = run.model.connector if "model" in run.model_fields_set else None
+    config: VLMConfig = joined_config(eyes, words, tokenizer, connector, images.grid)
     return {"model": config, "images": images, "tokenizer": run.tokenizer.override(f"path={words.weights.folder}")}
 
 

@@ -50,6 +50,7 @@ def dry_run(run: Run, console: Console) -> None:
     """Print the plan of every stage, then take two steps of the first and hold the estimate against them."""
     run = resolve(run)
     model, processor = build(run)
+    console.print(f"[bold]{run.name}[/bold]: {_start(run)}", highlight=False, soft_wrap=True)
     for number, stage in enumerate(run.stages):
         if number:
             model = VLM(run.model)
@@ -59,6 +60,20 @@ def dry_run(run: Run, console: Console) -> None:
         _print_stage(console, run, stage, parts, estimate(run, stage, model, first), first)
         if not number:
             _check(console, run, stage, model, steps)
+
+
+def _start(run: Run) -> str:
+    """Where the weights come from, as a sentence."""
+    if run.init.model:
+        return f"every weight is that of {run.init.model}"
+    if not run.init.given:
+        return f"every weight is drawn from seed {run.seed}"
+    language, extra = run.model.language, run.model.extra_vocabulary
+    table = f"after the {language.vocabulary:,} rows of its vocabulary {extra:,} are added, which always train"
+    return (
+        f"the vision encoder is that of {run.init.vision}, and the language model that of {run.init.language}; {table};"
+        f" the connector is drawn from seed {run.seed}"
+    )
 
 
 def estimate(run: Run, stage: StageConfig, model: VLM, batches: list[Batch]) -> dict[str, Memory]:
