@@ -96,7 +96,8 @@ def compare(before: Result, after: Result) -> Comparison:
         return paired_difference(new_counts[members], old_counts[members], metric.ratio, clusters)
 
     numbered = list(enumerate(after.examples))
-    by_kind = {kind: difference([i for i, one in numbered if in_kind(one.kind, kind)]) for kind in after.kinds}
+    kinds = [kind for kind in after.kinds if kind in before.kinds]
+    by_kind = {kind: difference([i for i, one in numbered if in_kind(one.kind, kind)]) for kind in kinds}
     return Comparison(before, after, difference(list(range(after.count))), by_kind)
 
 

@@ -15,7 +15,8 @@ def render_page(template: str, values: dict[str, Any], package: str = "lorgnette
     pages = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     pages.filters["percent"] = "{:.1f}".format
     pages.filters["points"] = "{:+.1f}".format
-    return pages.get_template(template).render(values)
+    html: str = pages.get_template(template).render(values)
+    return html.encode("utf-8", "replace").decode()  # half of a surrogate pair is no character
 
 
 def data_uri(jpeg: bytes) -> str:

@@ -91,8 +91,9 @@ def damaged(where: str) -> DataError:
 
 
 def lines(rows: Sequence[Row]) -> str:
-    """Rows as text, one a line."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    """Rows as text, one a line. Half of a surrogate pair, which a server may send, stays an escape."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def mend(file: Path) -> None:

@@ -7,6 +7,7 @@ the letter of an option, or to the whole open answer, which the server parses it
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,9 @@ def write_submission(folder: str | Path, file: str | Path, *, incomplete: bool =
     nameless = [example.name for example, id in zip(examples, ids, strict=True) if not id]
     if nameless:
         raise DataError(f"{store.path}: {nameless[0]} has no id, as in folders of older versions; evaluate again")
-    if len(set(ids)) < len(ids):
-        twice = next(id for id in ids if ids.count(id) > 1)
-        raise DataError(f"{store.path}: two questions have the id {twice}; the server would take only one")
+    twice = [id for id, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise DataError(f"{store.path}: two questions have the id {twice[0]}; the server would take only one")
     write_text(file, json.dumps(FORMATS[task](examples)))
     return lacking
 

@@ -47,7 +47,7 @@ def checkpoint_digest(source: str | Path, cache: Path | None = None) -> str:
 def _digest(file: Path, seen: Seen) -> list[Any]:
     before = _state(file)
     known = seen.get(str(file.resolve()))
-    if known and known[0] == before:
+    if isinstance(known, list) and known[:1] == [before]:
         return known
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
