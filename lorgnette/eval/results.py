@@ -249,11 +249,13 @@ class ResultsFolder:
         return sorted(found.values(), key=lambda row: str(row.get("began", "")))
 
     def lacks(self) -> str:
-        """What cannot be known of results that an older version stored, as a sentence; empty if nothing is lacking."""
-        lacking = [] if "questions" in self.settings() else ["how many questions were chosen"]
-        lacking += [] if self.sittings() else ["which code and weights gave the answers"]
-        lacking += [] if any(example.rendered or example.id for example in self.examples()) else ["the text as read"]
-        return f"{self.path}: an older lorgnette wrote it, without {', '.join(lacking)}" if lacking else ""
+        """What is not known of results that an older version stored, as a sentence; empty if nothing is lacking."""
+        if "questions" in self.settings():
+            return ""
+        return (
+            f"{self.path}: an older lorgnette wrote it, and did not store which code and weights gave the answers, the"
+            " text as the model read it, or how many questions were chosen"
+        )
 
     def picture(self, digest: str) -> Path:
         """Where the small copy of an image is."""

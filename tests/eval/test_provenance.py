@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 
 from lorgnette.cli import app
 from lorgnette.errors import CheckpointError, LorgnetteError, SettingsError
-from lorgnette.eval.results import ResultsFolder
+from lorgnette.eval.metrics import Truth
+from lorgnette.eval.report import means
+from lorgnette.eval.results import Example, Result, ResultsFolder, judge
 from lorgnette.eval.tasks import task_named
 from lorgnette.hub.digest import SETTLED, checkpoint_digest
 from lorgnette.hub.export import save
@@ -192,7 +194,7 @@ def test_an_older_folder_opens_and_says_what_it_lacks(model: Path, tmp_path: Pat
     older(old)
     done = CliRunner().invoke(app, ["eval", "rescore", str(old), "--json"])
     assert json.loads(done.stdout)["scene_vqa"]["overall"] == scores["scene_vqa"]["overall"]
-    assert "an older lorgnette wrote it, without how many questions were chosen" in done.stderr
+    assert "an older lorgnette wrote it, and did not store which code and weights" in done.stderr
     assert "+0.0 points" in run("compare", old, tmp_path / "new" / "scene_vqa")
     with pytest.raises(SettingsError, match="an older lorgnette, which stored no questions, wrote it"):
         run("--model", model, "--tasks", "scene_vqa", "--limit", 4, "--folder", tmp_path / "old")
@@ -229,9 +231,20 @@ def test_an_unfinished_evaluation_is_scored_as_far_as_it_is(tmp_path: Path) -> N
     store = ResultsFolder(tmp_path)
     settings = {"task": "t", "metric": "exact_match", "questions": 5, "weights": "a"}
     store.begin(settings, {"began": "now"})
+    assert store.lacks() == ""
     printed = run("rescore", tmp_path)
     assert "5 questions are not answered yet" in printed
     assert not (tmp_path / "summary.json").exists()
+
+
+def test_what_is_secret_or_unfinished_is_in_no_mean() -> None:
+    def asked(**settings: object) -> Result:
+        return judge({"metric": "exact_match", **settings}, [Example(0, "q", "", "?", "a", Truth(("a",)), ())])
+
+    whole = {name: asked() for name in ("one", "two")}
+    assert means(whole, {"both": ("one", "two")})["both"].value == 100
+    for other in (asked(metric="unscored"), asked(questions=2)):
+        assert means({**whole, "two": other}, {"both": ("one", "two")}) == {}
 
 
 def test_two_evaluations_are_compared(model: Path, tmp_path: Path) -> None:
