@@ -20,6 +20,7 @@ from lorgnette.infer.text import TextStream
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.batch import Batch
 from lorgnette.model.cache import Cache
+from lorgnette.model.memory import keep_freed_memory
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Sample
 
@@ -130,6 +131,8 @@ def _stream(
 def evaluating(model: VLM) -> Iterator[None]:
     """Without dropout, and each document by itself, whatever the model is doing otherwise."""
     training = model.training
+    if model.device.type == "cpu":
+        keep_freed_memory()
     model.eval()
     try:
         yield

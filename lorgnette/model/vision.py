@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,11 +11,11 @@ from torch import Tensor, nn
 from lorgnette.model.attention import attention
 from lorgnette.model.batch import Spans
 from lorgnette.model.config import VisionConfig
-from lorgnette.model.layers import Stack, rows_at_a_time
+from lorgnette.model.layers import Stack, gelu_tanh, in_rows, rows_at_a_time
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_tanh": gelu_tanh,
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
 }
 
@@ -91,8 +93,11 @@ class VisionMLP(nn.Module):
         super().__init__()
         self.up = nn.Linear(config.width, config.mlp_width)
         self.down = nn.Linear(config.mlp_width, config.width)
-        self.activation = config.activation
+        self.mlp_width, self.activation = config.mlp_width, config.activation
 
     def forward(self, x_PD: Tensor) -> Tensor:
+        return in_rows(self._rows, x_PD, self.mlp_width)
+
+    def _rows(self, x_PD: Tensor) -> Tensor:
         out: Tensor = self.down(ACTIVATIONS[self.activation](self.up(x_PD)))
         return out

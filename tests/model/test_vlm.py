@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
+import resource
+import sys
 
 import pytest
 import torch
@@ -12,6 +15,8 @@ from torch import Tensor
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.model.batch import IGNORED, Batch, Spans
 from lorgnette.model.config import ROPE_SCALINGS, LanguageConfig
+from lorgnette.model.layers import gelu_tanh
+from lorgnette.model.memory import keep_freed_memory
 from lorgnette.model.rope import SCALINGS
 from lorgnette.model.vlm import VLM
 
@@ -239,3 +244,27 @@ def test_a_few_images_at_a_time_are_all_at_once(tiny, monkeypatch) -> None:
             torch.testing.assert_close(cut, whole, atol=1e-5, rtol=1e-4)
     assert [piece.lengths for piece in Spans((3, 4, 9, 1, 1)).pieces(7)] == [(3, 4), (9,), (1, 1)]
     assert Spans(()).pieces(7) == [Spans(())]
+
+
+def test_gelu_by_a_sigmoid_is_gelu_by_tanh() -> None:
+    x = torch.linspace(-60, 60, 4001, requires_grad=True)
+    out, expected = gelu_tanh(x), F.gelu(x, approximate="tanh")
+    torch.testing.assert_close(out, expected, atol=2e-7, rtol=2e-6)
+    (grad,), (expected_grad,) = torch.autograd.grad(out.sum(), x), torch.autograd.grad(expected.sum(), x)
+    assert torch.equal(grad, expected_grad)
+    assert gelu_tanh(torch.tensor([float("inf")])).item() == float("inf")
+
+
+def test_freed_memory_is_kept_where_glibc_is() -> None:
+    """Blocks of 64 MiB that were freed come back with their pages, so that writing to them again faults on few."""
+    if not keep_freed_memory():
+        assert not (sys.platform == "linux" and platform.libc_ver()[0] == "glibc")
+        return
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.empty(2**24).fill_(0)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    counts = [faults() for _ in range(40)]  # the heap takes a few rounds to settle
+    assert sum(counts[-8:]) / 8 < 2**26 // resource.getpagesize() // 10
