@@ -64,7 +64,8 @@ def rows(folder: Path, kind: str) -> list[tuple[str, Row]]:
     """
     for _ in range(TRIES):
         try:
-            files = [file for file in [folder / f"{kind}.jsonl"] if file.exists()] + parts(folder, kind)
+            single, joined = parts(folder, kind), folder / f"{kind}.jsonl"  # who joins writes before taking away
+            files = [joined, *single] if joined.exists() else single
             return [row for file in files for row in _rows(file)]
         except FileNotFoundError:  # joined since they were listed
             continue

@@ -20,7 +20,7 @@ from lorgnette.eval.benchmark import Asking
 from lorgnette.eval.pictures import image_digest
 from lorgnette.eval.results import Example, ResultsFolder
 from lorgnette.eval.runner import evaluate
-from lorgnette.eval.shards import Rank, rows
+from lorgnette.eval.shards import Rank, join, parts, rows
 from lorgnette.eval.task import Task, transcript
 from lorgnette.eval.tasks import BENCHMARKS, task_named
 from lorgnette.sample import Sample, Text
@@ -214,3 +214,23 @@ def test_files_that_are_joined_while_they_are_read(tmp_path: Path, monkeypatch: 
     listed = [[gone], []]  # the first listing is from before
     monkeypatch.setattr("lorgnette.eval.shards.parts", lambda folder, kind: listed.pop(0))
     assert [Example.from_row(row).index for _, row in rows(tmp_path, "examples")] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["joined, then listed", "listed, then joined"])
+def test_files_that_are_joined_while_they_are_listed(
+    first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task("t", [Sample((Text("?"),), {"name": f"q{n}", "answer": "a"}) for n in range(4)])
+    evaluate(task, Says(), folder=ResultsFolder(tmp_path, Rank(0, 2)))
+    stored = [row for _, row in rows(tmp_path, "examples")]
+
+    def meanwhile(folder: Path, kind: str) -> list[Path]:
+        """Lists files at the moment at which another process joins them."""
+        with monkeypatch.context() as other:
+            other.setattr("lorgnette.eval.shards.parts", parts)
+            listed = parts(folder, kind)
+            join(folder, kind, stored)
+            return parts(folder, kind) if first else listed
+
+    monkeypatch.setattr("lorgnette.eval.shards.parts", meanwhile)
+    assert [row for _, row in rows(tmp_path, "examples")] == stored
