@@ -6,6 +6,7 @@ sample's picture), and writes the report. Killed at any moment, the same command
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import resource
@@ -13,14 +14,15 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from lorgnette.demo.report import (
+    Asked,
     DemoResults,
     curve_from_log,
     example_from,
@@ -32,6 +34,7 @@ from lorgnette.demo.report import (
 from lorgnette.eval.results import Result
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.task import Task
+from lorgnette.eval.tasks import task_named
 from lorgnette.eval.tasks.drawings import drawings
 from lorgnette.hub.export import save
 from lorgnette.infer.answerer import ModelAnswerer
@@ -40,6 +43,11 @@ from lorgnette.run import Run, find_recipe
 from lorgnette.train.log import read_log
 from lorgnette.train.loop import Trainer
 from lorgnette.version import code
+
+BUILT_IN = ("scene_vqa", "text_vqa", "doc_vqa", "knowledge_vqa", "scene_captions")
+"""The benchmarks of the built-in corpus."""
+SHARE = 5
+"""Each of them is asked a fifth as many questions as there are about drawings."""
 
 
 def run_demo(
@@ -52,20 +60,22 @@ def run_demo(
     trainer = Trainer(run, folder, console)
     trained_before = trainer.progress.seconds
     _announce(console, trainer)
-    task = demo_task(run)
-    before = measure("before", task, trainer, console)
+    tasks = demo_tasks(run)
+    before = measure("before", tasks, trainer, console)
     model = trainer.train()
     save(model, trainer.processor, folder / "model")
-    after = measure("after", task, trainer, console)
-    blind = measure("blind", task, trainer, console)
+    after = measure("after", tasks, trainer, console)
+    blind = measure("blind", tasks, trainer, console)
+    main, *others = tasks
     results = DemoResults(
-        before=before,
-        after=after,
-        blind=blind,
+        before=before[main],
+        after=after[main],
+        blind=blind[main],
+        benchmarks={name: Asked(before[name], after[name], blind[name]) for name in others},
         curve=curve_from_log(read_log(folder / "log.jsonl")),
         examples=[
-            example_from(example, task.samples[example.index].images[0].source)
-            for example in show_fairly(after.examples, 10)
+            example_from(example, tasks[main].samples[example.index].images[0].source)
+            for example in show_fairly(after[main].examples)
         ],
         seconds=trained_before + time.perf_counter() - started,
         peak_gib=peak_gib(run.loader.workers),
@@ -93,28 +103,39 @@ def lorgnette_command() -> str:
     return shlex.quote(str(program.relative_to(Path.cwd()) if near else program))
 
 
-def demo_task(run: Run) -> Task:
-    """Questions about drawings of the test split, which no stage trains on."""
-    return drawings(run.evaluation.questions, run.evaluation.seed, run.evaluation.max_tokens)
+def demo_tasks(run: Run) -> dict[str, Task]:
+    """What the demo asks: about drawings of the test split, which no stage trains on, and the built-in benchmarks."""
+    config = run.evaluation
+    main = drawings(config.questions, config.seed, config.max_tokens)
+    return {main.name: main} | {name: task_named(name) for name in BUILT_IN}
 
 
-def measure(name: str, task: Task, trainer: Trainer, console: Console) -> Result:
-    """Ask the demo's questions of the trainer's model; kept in `eval/NAME`, and taken from there if done before."""
-    step = 0 if name == "before" else trainer.run.steps
+def measure(name: str, tasks: Mapping[str, Task], trainer: Trainer, console: Console) -> dict[str, Result]:
+    """Ask the trainer's model; kept in `eval/NAME/TASK`, and taken from there if done before."""
+    step, config = 0 if name == "before" else trainer.run.steps, trainer.run.evaluation
     answerer = ModelAnswerer(trainer.model.eval(), trainer.processor, identity=f"{trainer.run.digest()} step {step}")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    found = {}
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        shown = bar.add_task(f"measuring {name}", total=len(task.samples))
-        result = evaluate(
-            task,
-            answerer,
-            blind=name == "blind",
-            batch_size=trainer.run.evaluation.batch_size,
-            folder=trainer.folder / "eval" / name,
-            progress=lambda done, total: bar.update(shown, completed=done, total=total),
-        )
+        for task_name, task in tasks.items():
+            limit = None if task_name == "drawings" else -(-config.questions // SHARE)
+            shown = bar.add_task(f"measuring {name}: {task_name}", total=limit or len(task.samples))
+            found[task_name] = evaluate(
+                task,
+                answerer,
+                blind=name == "blind",
+                limit=limit,
+                batch_size=config.batch_size,
+                folder=trainer.folder / "eval" / name / task_name,
+                progress=functools.partial(_show, bar, shown),
+            )
+    result = found["drawings"]
     console.print(f"{name}: {result.accuracy:.1f} % of {result.count} questions on unseen drawings", highlight=False)
-    return result
+    return found
+
+
+def _show(bar: Progress, shown: TaskID, done: int, total: int) -> None:
+    bar.update(shown, completed=done, total=total)
 
 
 def part_sizes(model: VLM) -> dict[str, int]:

@@ -12,10 +12,12 @@ from rich.table import Table
 
 from lorgnette.demo.curve import curve_svg
 from lorgnette.demo.results import (
+    Asked,
     CurvePoint,
     DemoExample,
     DemoResults,
     Line,
+    benchmark_lines,
     curve_from_log,
     example_from,
     lines,
@@ -50,6 +52,7 @@ def render(results: DemoResults) -> str:
         "results": results,
         "kinds": kinds,
         "overall": overall,
+        "benchmarks": benchmark_lines(results),
         "verdicts": verdicts(results),
         "mistakes": mistakes(results.after),
         "curve": curve_svg(results.curve),
@@ -67,20 +70,27 @@ def duration(seconds: float) -> str:
 
 
 def print_table(console: Console, results: DemoResults) -> None:
-    """The table before / after / blind, with 95 % intervals, and what it says."""
+    """The tables before / after / blind, with 95 % intervals, and what they say."""
     *kinds, overall = lines(results)
-    table = Table(title="Right answers about unseen drawings, in percent [95% interval]", title_justify="left")
+    table = _table("Right answers about unseen drawings, in percent [95% interval]", kinds)
+    table.add_section()
+    table.add_row(*_cells(overall), style="bold")
+    console.print(table)
+    if results.benchmarks:
+        console.print(_table("The built-in benchmarks, in percent of their own metrics", benchmark_lines(results)))
+    for sentence in verdicts(results):
+        console.print(escape(sentence), highlight=False)
+
+
+def _table(title: str, found: Sequence[Line]) -> Table:
+    table = Table(title=title, title_justify="left")
     table.add_column("questions")
     for heading in ("before", "after", "blind", "after - blind"):
         table.add_column(heading, justify="right")
     table.add_column("verdict")
-    for line in kinds:
+    for line in found:
         table.add_row(*_cells(line))
-    table.add_section()
-    table.add_row(*_cells(overall), style="bold")
-    console.print(table)
-    for sentence in verdicts(results):
-        console.print(escape(sentence), highlight=False)
+    return table
 
 
 def _cells(line: Line) -> list[str]:
@@ -103,6 +113,7 @@ def print_examples(console: Console, examples: Sequence[DemoExample]) -> None:
 
 
 __all__ = [
+    "Asked",
     "CurvePoint",
     "DemoExample",
     "DemoResults",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from lorgnette.eval.bootstrap import Estimate
 from lorgnette.eval.compare import compare
@@ -40,6 +40,14 @@ class DemoExample:
     kind: str
 
 
+class Asked(NamedTuple):
+    """One benchmark, asked three times: before training, after it, and after it with other samples' pictures."""
+
+    before: Result
+    after: Result
+    blind: Result
+
+
 @dataclass(frozen=True)
 class DemoResults:
     """Everything that the report tells. `before`, `after` and `blind` answer the same unseen questions."""
@@ -53,6 +61,8 @@ class DemoResults:
     """Of the whole job, from the first line to the report."""
     peak_gib: float
     """Largest resident memory of the job."""
+    benchmarks: Mapping[str, Asked] = field(default_factory=dict)
+    """The built-in benchmarks by name. Their questions are of kinds that the demo does not train on."""
     parameters: Mapping[str, int] = field(default_factory=dict)
     """Parameters of each part of the model."""
     conditions: Mapping[str, str] = field(default_factory=dict)
@@ -116,6 +126,21 @@ def lines(results: DemoResults) -> list[Line]:
     return [*found, Line("all questions", *all_kinds, constant=constant)]
 
 
+def benchmark_lines(results: DemoResults) -> list[Line]:
+    """A line for each built-in benchmark, in the benchmark's own metric."""
+    return [
+        Line(
+            name,
+            before=asked.before.overall,
+            after=asked.after.overall,
+            blind=asked.blind.overall,
+            gain=compare(asked.blind, asked.after).overall,
+            constant=_constant(asked.after.examples),
+        )
+        for name, asked in results.benchmarks.items()
+    ]
+
+
 def verdicts(results: DemoResults) -> list[str]:
     """What is learned and what is not, in sentences made from the numbers."""
     *kinds, overall = lines(results)
@@ -158,6 +183,7 @@ def results_json(results: DemoResults) -> dict[str, Any]:
     return {
         **_plain(overall),
         "kinds": {line.kind: _plain(line) for line in kinds},
+        "benchmarks": {line.kind: _plain(line) for line in benchmark_lines(results)},
         "questions": results.after.count,
         "seconds": round(results.seconds, 1),
         "peak_gib": round(results.peak_gib, 2),
@@ -185,7 +211,7 @@ def example_from(example: Example, picture: ImageSource) -> DemoExample:
     return DemoExample(picture, question, example.answer.strip(), truth, example.score >= 1, example.kind)
 
 
-def show_fairly(examples: Sequence[Example], many: int = 10) -> list[Example]:
+def show_fairly(examples: Sequence[Example], many: int = 20) -> list[Example]:
     """Examples to show: kinds in turn, spread evenly over the task, chosen without a look at whether they are right."""
     by_kind: dict[str, list[Example]] = {}
     for example in examples:
@@ -197,10 +223,12 @@ def show_fairly(examples: Sequence[Example], many: int = 10) -> list[Example]:
 
 
 __all__ = [
+    "Asked",
     "CurvePoint",
     "DemoExample",
     "DemoResults",
     "Line",
+    "benchmark_lines",
     "curve_from_log",
     "example_from",
     "lines",

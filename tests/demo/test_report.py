@@ -17,9 +17,11 @@ from rich.console import Console
 from lorgnette.demo.curve import curve_svg, log_ticks
 from lorgnette.demo.report import print_examples, print_table, render, write_report
 from lorgnette.demo.results import (
+    Asked,
     CurvePoint,
     DemoExample,
     DemoResults,
+    benchmark_lines,
     curve_from_log,
     example_from,
     lines,
@@ -82,6 +84,7 @@ def made_up() -> DemoResults:
         examples=shown,
         seconds=517.3,
         peak_gib=2.416,
+        benchmarks={"scene_vqa": Asked(before, after, result(blind, 4)), "doc_vqa": Asked(before, before, before)},
         parameters={"vision": 1_900_000, "connector": 640_000, "language": 2_310_000},
         conditions={"device": "cpu (made up for a test)", "threads": "2", "torch": "2.13.0", "commit": "0123abc"},
         settings="name: demo\nstages:\n- name: captions\n",
@@ -96,7 +99,7 @@ def test_report_is_one_file_and_well_formed(tmp_path: Path) -> None:
     path = write_report(tmp_path / "runs", RESULTS)
     html = path.read_text(encoding="utf-8")
     page = Page(html)
-    assert len(page.links) == 10
+    assert len(page.links) == 20
     assert all(link.startswith("data:image/jpeg;base64,") for link in page.links)
     assert not re.search(r"https?://|url\(|@import|<script|<link", html)
     assert "prefers-color-scheme: dark" in html
@@ -117,6 +120,18 @@ def test_report_shows_the_numbers() -> None:
         assert example.question in text
         assert example.answer in text
         assert example.correct or f"truth {example.truth}" in text
+
+
+def test_report_tells_of_the_benchmarks() -> None:
+    text, (first, second) = Page(render(RESULTS)).text, benchmark_lines(RESULTS)
+    assert (first.kind, second.kind) == ("scene_vqa", "doc_vqa")
+    assert f"{first.gain.value:+.1f}" in text and "doc_vqa" in text
+    assert first.gain.value == pytest.approx(first.after.value - first.blind.value)
+    assert second.verdict == "not learned" and second.gain.value == 0
+    assert results_json(RESULTS)["benchmarks"]["scene_vqa"]["gain"] == round(first.gain.value, 2)
+    console = Console(file=io.StringIO(), width=140, force_terminal=False)
+    print_table(console, RESULTS)
+    assert "scene_vqa" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_what_users_and_models_write_is_escaped() -> None:
@@ -174,7 +189,7 @@ def test_constant_answer_and_mistakes() -> None:
 
 def test_examples_are_chosen_by_place_alone() -> None:
     shown = show_fairly(RESULTS.after.examples)
-    assert len(shown) == 10
+    assert len(shown) == 20
     assert {example.kind for example in shown} == set(ANSWERS)
     flipped = [replace(example, score=1 - example.score) for example in RESULTS.after.examples]
     assert [e.index for e in show_fairly(flipped)] == [e.index for e in shown]
