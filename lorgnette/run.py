@@ -19,7 +19,7 @@ from lorgnette.settings import Settings
 
 Mode = Literal["frozen", "lora", "dora", "full"]
 PartName = Literal["vision", "connector", "language"]
-Projection = Literal["query", "key", "value", "output", "gate", "up", "down"]
+Projection = Literal["query", "key", "value", "output", "gate", "up", "down", "head"]
 
 
 class PartConfig(Settings):
@@ -44,7 +44,8 @@ class LoraConfig(Settings):
     init: Literal["gaussian", "kaiming"] = "gaussian"
     """How the first of the two matrices is drawn; the second starts at zero, so that the adapter changes nothing."""
     targets: tuple[Projection, ...] = ("query", "key", "value", "output", "gate", "up", "down")
-    """Which linear layers within the layers of a part are adapted (the vision encoder has no `gate`)."""
+    """Which linear layers within the layers of a part are adapted (the vision encoder has no `gate`); and `head`, the
+    language model's output table, where it is not tied to the embedding. The head's adapter has no dropout."""
     unfreeze: tuple[Literal["norms", "patches"], ...] = ()
     """What trains in full beside the adapters: norms, and how patches and their positions are embedded."""
     keep: bool = True

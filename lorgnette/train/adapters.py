@@ -16,6 +16,7 @@ from lorgnette.files import new_folder, write_json
 from lorgnette.hub.rules import idefics2_rules
 from lorgnette.model.vlm import VLM
 from lorgnette.run import LoraConfig, StageConfig
+from lorgnette.train.head import adapt_head, adapted_head, head_tensors, merge_head, plain_name
 from lorgnette.train.lora import speed_up
 
 ADAPTER = "default"
@@ -26,7 +27,8 @@ ADAPTED = ("vision", "language")
 def add_adapters(part: nn.Module, config: LoraConfig, *, dora: bool, seed: int) -> None:
     """Put an adapter beside the linear layers of `part` that the settings name, in place. The layers stay frozen.
 
-    Adapters start as the identity. Raises: SettingsError if PEFT is not installed, or if the part has no such layer.
+    A decoder's output table is adapted too where `head` is named. Adapters start as the identity.
+    Raises: SettingsError if PEFT is not installed, if the part has no such layer, or if the head is tied.
     """
     targets = [name for name in _linears(part) if name.rpartition(".")[2] in config.targets]
     if not targets:
@@ -34,6 +36,8 @@ def add_adapters(part: nn.Module, config: LoraConfig, *, dora: bool, seed: int) 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _peft().inject_adapter_in_model(_settings(config, targets, dora), part, adapter_name=ADAPTER)
+        if "head" in config.targets and hasattr(part, "head"):
+            adapt_head(part, config, dora=dora)
     speed_up(part, ADAPTER)
 
 
@@ -42,13 +46,14 @@ def adapted_layers(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if hasattr(module, "lora_A") and hasattr(module, "merge")]
 
 
-def merge_adapters(model: nn.Module) -> None:
+def merge_adapters(model: VLM) -> None:
     """Add every adapter to the layer that it adapts and remove it, in place. Does nothing where there is none."""
     for name in adapted_layers(model):
         parent_name, _, child = name.rpartition(".")
         layer = model.get_submodule(name)
         layer.merge(safe_merge=True)  # type: ignore[operator]
         setattr(model.get_submodule(parent_name), child, layer.get_base_layer())  # type: ignore[operator]
+    merge_head(model)
     for module in model.modules():
         if hasattr(module, "peft_config"):  # else the next stage's adapters would be said to be the second
             del module.peft_config
@@ -69,7 +74,7 @@ def save_adapters(model: VLM, stage: StageConfig, folder: Path) -> list[Path]:
 
 def base_tensors(model: VLM) -> dict[str, Tensor]:
     """The model that adapters stand on: its parameters under their own names, adapters left out."""
-    names = ((name.replace(".base_layer", ""), parameter) for name, parameter in model.named_parameters())
+    names = ((plain_name(name.replace(".base_layer", "")), parameter) for name, parameter in model.named_parameters())
     return {name: parameter.detach() for name, parameter in names if ".lora_" not in name}
 
 
@@ -82,6 +87,10 @@ def _save_kind(model: VLM, config: LoraConfig, parts: list[str], folder: Path, *
             targets.append(target)
             for key, tensor in _tensors_of(model.get_submodule(name)):
                 tensors[f"base_model.model.{target}.{key}"] = tensor
+    head = adapted_head(model)
+    if head is not None and "language" in parts:
+        targets.append(theirs["language.head.table"].removesuffix(".weight"))
+        tensors |= {f"base_model.model.{targets[-1]}.{key}": tensor for key, tensor in head_tensors(head)}
     settings = _settings(config, targets, dora).to_dict()
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in settings.items()}
     with new_folder(folder) as beside:

@@ -80,7 +80,8 @@ def estimate(run: Run, stage: StageConfig, model: VLM, batches: list[Batch]) -> 
     """Memory of each part while it trains, from sizes alone, for one process in float32.
 
     Activations are those of the largest pack: what each layer keeps for its backward pass, or its input alone where the
-    part is checkpointed. `head` is what the loss holds: a chunk of logits, and the gradients made in passing.
+    part is checkpointed. `head` is what the loss holds: a chunk of logits, the gradients made in passing, and the
+    adapted output table with its own.
     """
     found = {}
     momenta = 2 if stage.optimiser == "adamw" else 1.5  # muon's matrices have one
@@ -91,8 +92,10 @@ def estimate(run: Run, stage: StageConfig, model: VLM, batches: list[Batch]) -> 
         kept = max((_activations(run, stage, part, batch) for batch in batches), default=0)
         found[part] = Memory(weights, trained, int(momenta * trained), kept)
     learned = max(int((batch.targets_T != IGNORED).sum()) for batch in batches)
-    chunk = 4 * min(CHUNK, learned * run.model.vocabulary)
-    found["head"] = Memory(activations=3 * chunk + 8 * learned * run.model.language.width)
+    chunk, width = 4 * min(CHUNK, learned * run.model.vocabulary), run.model.language.width
+    adapted = stage.language.mode in ("lora", "dora") and "head" in stage.lora.targets
+    table = 4 * run.model.language.vocabulary * width if adapted else 0
+    found["head"] = Memory(activations=3 * chunk + 8 * learned * width + 2 * table)
     return found
 
 

@@ -54,7 +54,10 @@ MODES = {
         "stages.0.lora.dropout=0.1",
     ],
     "muon": ["stages.0.optimiser=muon", "stages.1.optimiser=muon"],
-    "dora": ["stages.1.vision.mode=dora", "stages.1.language.mode=dora", "stages.1.lora.rank=2"],
+    "dora": [
+        *(f"stages.{stage}.{part}.mode=dora" for stage in (0, 1) for part in ("vision", "language")),
+        *(f"stages.{stage}.lora={{rank: 2, targets: [query, up, head]}}" for stage in (0, 1)),
+    ],
 }
 
 
@@ -158,7 +161,8 @@ def test_cutting_a_step_in_packs_gives_the_same_update(tiny, micro_batches):
 def test_merged_adapters_compute_the_same(tiny):
     from lorgnette.train.adapters import merge_adapters
 
-    stage = tiny.override("stages.0.language.mode=dora", "stages.0.vision.mode=lora", "stages.0.lora.rank=2").stages[0]
+    modes = ("stages.0.language.mode=dora", "stages.0.vision.mode=lora")
+    stage = tiny.override(*modes, "stages.0.lora={rank: 2, targets: [query, down, head]}").stages[0]
     model, processor = build(tiny)
     names = list(weights(model))
     prepare_parts(model, stage, seed=0)

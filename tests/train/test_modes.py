@@ -16,7 +16,7 @@ from lorgnette.train.optim import build_optimiser
 from lorgnette.train.stages import PARTS, named_parts, prepare_parts
 from lorgnette.train.step import train_step
 
-ADAPTERS = ("lora_A", "lora_B", "lora_magnitude_vector")
+ADAPTERS = ("lora_A", "lora_B", "lora_magnitude_vector", "lora_down", "lora_up", "lora_lengths")
 BACKBONES = ("frozen", "lora", "dora", "full")
 
 
@@ -34,9 +34,13 @@ def test_gradients_reach_what_trains_and_nothing_else(tiny, part, mode, tied):
         with pytest.raises(SettingsError, match="newly initialised"):
             tiny.override(f"stages.0.connector.mode={mode}")
         return
-    stage = tiny.override(f"stages.0.{part}.mode={mode}", "stages.0.lora.rank=2", "stages.0.lora.dropout=0").stages[0]
+    targets = "query, key, value, output, gate, up, down" + ("" if tied else ", head")
+    lora = f"{{rank: 2, dropout: 0, targets: [{targets}]}}"
+    stage = tiny.override(f"stages.0.{part}.mode={mode}", f"stages.0.lora={lora}").stages[0]
     model, processor = build(tiny)
     prepare_parts(model, stage, seed=0)
+    if part == "language" and mode in ("lora", "dora"):
+        assert any("head" in name and "lora" in name for name, _ in model.named_parameters()) == (not tied)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     optimiser = build_optimiser(model, stage)
     grouped = [name for group in optimiser.param_groups for name in group["names"]]
@@ -102,3 +106,9 @@ def test_it_learns_thirty_two_samples_by_heart(tiny, pretrained, mode):
     )  # fmt: skip
     _, losses = learn(run, 80, pretrained(tiny))
     assert losses[-1] < 0.05 and losses[0] > 1, f"{losses[0]:.3f} to {losses[-1]:.3f}"
+
+
+def test_a_head_tied_to_the_embedding_is_not_adapted(tiny):
+    run = tiny.override("model.language.tied_embeddings=true", "stages.0.language.mode=lora")
+    with pytest.raises(SettingsError, match="tied to the embedding in this model: leave out head"):
+        prepare_parts(build(run)[0], run.override("stages.0.lora.targets=[query, head]").stages[0], seed=0)

@@ -15,7 +15,7 @@ from lorgnette.train.log import read_log
 from lorgnette.train.loop import Interrupted, Trainer
 
 QUIET = Console(quiet=True)
-LORA = "{rank: 2, dropout: 0.0}"
+LORA = "{rank: 2, dropout: 0.0, targets: [query, key, value, output, gate, up, down, head]}"
 PROGRAM = """
 import sys, pathlib
 from rich.console import Console

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, find_recipe
+from lorgnette.train.stages import prepare_parts
 
 SHARES = {
     "vqav2": 11.0, "localized_narratives": 5.1, "rendered_text": 17.5, "chart2text": 14.1, "tabmwp": 11.3,
@@ -40,3 +43,10 @@ def test_pre_training_has_the_shares_and_sizes_of_section_4(name, shares, longes
         assert {source.kind: round(100 * source.weight) for source in stage.sources} == shares
         assert most is None or run.stage_images(stage).longest == most
         assert (stage.augment.upscale > 0) == (name == "stage2")
+
+
+def test_stage_1_trains_as_many_parameters_as_table_3_says():
+    run = Run.load(find_recipe("idefics2/stage1"))
+    with torch.device("meta"):
+        counts = prepare_parts(VLM(run.model), run.stages[0], seed=0)
+    assert sum(count.trainable for count in counts) == pytest.approx(950e6, rel=0.01)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from typing import get_args
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from lorgnette.cli import app
 from lorgnette.errors import SettingsError
 from lorgnette.hub.export import export, save
 from lorgnette.hub.load import load
+from lorgnette.run import Projection
 from lorgnette.train.build import build, resolve, stage_processor
 from lorgnette.train.dryrun import measure
 from lorgnette.train.feed import open_steps
@@ -29,6 +31,7 @@ from lorgnette.train.step import NotFiniteError, train_step
 from lorgnette.train.trackers import open_trackers
 
 QUIET = Console(quiet=True)
+ALL = get_args(Projection)
 ADAPTED = [
     "stages.0.vision.mode=dora",
     "stages.0.language.mode=dora",
@@ -39,17 +42,20 @@ ADAPTED = [
 ]
 
 
-def test_adapters_open_in_peft_on_the_exported_base_and_equal_the_merged_model(tiny, tmp_path):
+@pytest.mark.parametrize("mode", ["dora", "lora"])
+def test_adapters_open_in_peft_on_the_exported_base_and_equal_the_merged_model(tiny, tmp_path, mode):
     import peft
     import transformers
 
     # the second stage trains everything, and here nothing: its model is that of the end of the first
-    trainer = Trainer(tiny.override(*ADAPTED, "stages.1.steps=1", "stages.1.lr=1e-12"), tmp_path / "run", QUIET)
+    run = tiny.override(*ADAPTED, "stages.1.steps=1", "stages.1.lr=1e-12", f"stages.0.lora.targets=[{', '.join(ALL)}]")
+    run = run.override(f"stages.0.vision.mode={mode}", f"stages.0.language.mode={mode}")
+    trainer = Trainer(run, tmp_path / "run", QUIET)
     first = trainer.train()
     folder = tmp_path / "run" / "adapters" / "first"
-    assert {path.name for path in (folder / "dora").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    assert {path.name for path in (folder / mode).iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
     base = transformers.AutoModelForImageTextToText.from_pretrained(folder / "base", dtype=torch.float32)
-    adapted = peft.PeftModel.from_pretrained(base, folder / "dora").merge_and_unload()
+    adapted = peft.PeftModel.from_pretrained(base, folder / mode).merge_and_unload()
     export(first, trainer.processor, tmp_path / "merged")
     theirs = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "merged", dtype=torch.float32)
     ours = dict(theirs.named_parameters())
@@ -58,7 +64,7 @@ def test_adapters_open_in_peft_on_the_exported_base_and_equal_the_merged_model(t
         torch.testing.assert_close(parameter, ours[name], atol=1e-6, rtol=1e-5, msg=name)
     plain = dict(load(folder / "base")[0].named_parameters())
     moved = [name for name, p in first.named_parameters() if not torch.allclose(p, plain[name], atol=1e-4)]
-    assert any("attention.query" in name for name in moved), "the adapter changes what it adapts"
+    assert {"language.layers.1.attention.query.weight", "language.head.table"} <= set(moved), "what is adapted changes"
 
 
 def test_what_lora_unfreezes_trains_beside_the_adapters(tiny):
