@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK = 2**25
-"""Logits held at a time, in float32: 128 MiB."""
+CHUNK = {"cpu": 2**22, "cuda": 2**25}
+"""Logits held at a time, in float32: 16 MiB, which a CPU's cache has room for, and 128 MiB."""
 
 
 def linear_cross_entropy(
@@ -41,8 +41,9 @@ def linear_log_probabilities(
     """The log-probability of each target (float32, T), chunk by chunk and without gradients: for scoring."""
     rows = chunk or _rows(tables)
     scores = [torch.empty(0, device=hidden_TD.device)]
+    held = _room(hidden_TD, tables, rows)
     for hidden, targets in zip(hidden_TD.split(rows), targets_T[:, None].split(rows), strict=True):
-        logits = _logits(hidden, tables)
+        logits = _logits(hidden, tables, held)
         scores.append((logits.gather(1, targets) - logits.logsumexp(-1, keepdim=True))[:, 0])
     return torch.cat(scores)
 
@@ -60,13 +61,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ]
         total = torch.zeros((), dtype=torch.float32, device=hidden_TD.device)
         losses = [torch.empty(0, device=hidden_TD.device)]
+        held = _room(hidden_TD, tables, chunk)
         for hidden, targets in zip(hidden_TD.split(chunk), targets_T[:, None].split(chunk), strict=True):
-            logits = _logits(hidden, tables)
-            normaliser = logits.logsumexp(-1, keepdim=True)
-            losses.append((normaliser - logits.gather(1, targets))[:, 0])
+            logits = _logits(hidden, tables, held)
+            largest, at_target = logits.amax(-1, keepdim=True), logits.gather(1, targets)
+            # from here on `logits` becomes its own gradient: softmax, minus one at the target
+            shares = logits.sub_(largest).exp_().sum(-1, keepdim=True)
+            normaliser = shares.log() + largest
+            logits.div_(shares)
+            losses.append((normaliser - at_target)[:, 0])
             total += losses[-1].sum()
-            # from here on `logits` is its own gradient: softmax, minus one at the target
-            logits.sub_(normaliser).exp_()
             if z_loss:
                 total += z_loss * normaliser.square().sum()
                 logits.mul_(1 + 2 * z_loss * normaliser)
@@ -94,12 +98,33 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return hidden_grad * grad.to(hidden_grad.dtype), None, None, None, *scaled
 
 
+def logits_held(rows: int, vocabulary: int, device: str) -> int:
+    """How many logits are held at a time, where so many rows are learned."""
+    return min(rows, _chunk(vocabulary, device)) * vocabulary
+
+
 def _rows(tables: tuple[Tensor, ...]) -> int:
-    return max(CHUNK // sum(map(len, tables)), 1)
+    return _chunk(sum(map(len, tables)), tables[0].device.type)
 
 
-def _logits(hidden_TD: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
-    return torch.cat([hidden_TD @ table.to(hidden_TD.dtype).T for table in tables], -1).float()
+def _chunk(vocabulary: int, device: str) -> int:
+    return max(CHUNK.get(device, CHUNK["cuda"]) // vocabulary, 1)
+
+
+def _room(hidden_TD: Tensor, tables: tuple[Tensor, ...], chunk: int) -> Tensor:
+    """Where the logits of every chunk are written, one after the other."""
+    return torch.empty(min(chunk, len(hidden_TD)), sum(map(len, tables)), device=hidden_TD.device)
+
+
+def _logits(hidden_TD: Tensor, tables: tuple[Tensor, ...], held: Tensor) -> Tensor:
+    """Of all blocks side by side, in float32."""
+    logits = held[: len(hidden_TD)]
+    for part, table in zip(logits.split([len(table) for table in tables], -1), tables, strict=True):
+        if hidden_TD.dtype == table.dtype == torch.float32:
+            torch.mm(hidden_TD, table.T, out=part)
+        else:
+            part.copy_(hidden_TD @ table.to(hidden_TD.dtype).T)
+    return logits
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -19,7 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from lorgnette.data.loader import PackedSteps, Steps
 from lorgnette.model.account import Account
 from lorgnette.model.batch import IGNORED, Batch
-from lorgnette.model.loss import CHUNK
+from lorgnette.model.loss import logits_held
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
 from lorgnette.train import parallel
@@ -92,10 +92,10 @@ def estimate(run: Run, stage: StageConfig, model: VLM, batches: list[Batch]) -> 
         kept = max((_activations(run, stage, part, batch) for batch in batches), default=0)
         found[part] = Memory(weights, trained, int(momenta * trained), kept)
     learned = max(int((batch.targets_T != IGNORED).sum()) for batch in batches)
-    chunk, width = 4 * min(CHUNK, learned * run.model.vocabulary), run.model.language.width
+    chunk, width = 4 * logits_held(learned, run.model.vocabulary, "cpu"), run.model.language.width
     adapted = stage.language.mode in ("lora", "dora") and "head" in stage.lora.targets
     table = 4 * run.model.language.vocabulary * width if adapted else 0
-    found["head"] = Memory(activations=3 * chunk + 8 * learned * width + 2 * table)
+    found["head"] = Memory(activations=chunk + 8 * learned * width + 2 * table)
     return found
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lorgnette.model.loss import linear_cross_entropy, linear_log_probabilities, linear_losses
+from lorgnette.model.loss import CHUNK, linear_cross_entropy, linear_log_probabilities, linear_losses, logits_held
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 100])
@@ -87,3 +87,18 @@ def test_never_holds_the_logits() -> None:
     with torch.profiler.profile(profile_memory=True) as profile:
         linear_cross_entropy(hidden, (table,), targets, chunk=16).backward()
     assert max(event.self_cpu_memory_usage for event in profile.events()) < 2**20
+
+
+def test_memory_does_not_grow_with_the_vocabulary() -> None:
+    """Bytes held at most while the losses and their gradients are made, of a frozen table."""
+    from lorgnette.train.dryrun import Bytes
+
+    rows, peaks = 1200, []
+    for vocabulary in (2**12, 2**15):
+        hidden, table = torch.randn(rows, 4, requires_grad=True), torch.randn(vocabulary, 4)
+        with Bytes(0) as counter:
+            linear_cross_entropy(hidden, (table,), torch.randint(0, vocabulary, (rows,))).backward()
+        peaks.append(counter.peak)
+        assert logits_held(rows, vocabulary, "cpu") == CHUNK["cpu"]
+    assert max(peaks) < 1.05 * min(peaks)
+    assert max(peaks) < 4 * CHUNK["cpu"] + 2**20
