@@ -299,12 +299,18 @@ def test_figures_go_to_trackers(short, tmp_path, name, monkeypatch):
     assert told[-1] == "closed"
 
 
-def test_a_tracker_that_is_not_there_is_named(tiny, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(SettingsError, match="pip install wandb"):
-        open_trackers(["wandb"], tiny, tmp_path)
-    with pytest.raises(SettingsError, match="use one of tensorboard"):
-        open_trackers(["mlflow"], tiny, tmp_path)
+@pytest.mark.parametrize("name", ["wandb", "trackio", "tensorboard"])
+def test_a_tracker_that_is_not_there_is_named(short, tmp_path, name, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    (tmp_path / "run.yaml").write_text(short.to_yaml())
+    folder = tmp_path / "run"
+    done = CliRunner().invoke(app, ["train", str(tmp_path), "--folder", str(folder), "--log", name])
+    assert isinstance(done.exception, SettingsError)
+    assert str(done.exception) == f"--log {name}: is not installed; run `pip install {name}`"
+    assert not (folder / "log.jsonl").exists()
+    with pytest.raises(SettingsError, match="use one of tensorboard, wandb, trackio"):
+        open_trackers([name, "mlflow"], short, tmp_path)
 
 
 def test_packed_and_separate_samples_give_the_same_update(tiny):
