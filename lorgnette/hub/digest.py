@@ -68,11 +68,12 @@ def _remembered(memory: Path) -> Seen:
 
 
 def _remember(memory: Path, found: Seen) -> None:
-    """Keep what is certain. A computer that lets nothing be kept does without."""
+    """Keep what is certain, and of files that are still there. A computer that lets nothing be kept does without."""
     now = time.time()
     settled = {path: entry for path, entry in found.items() if now - max(entry[0][1], entry[0][2]) / 1e9 > SETTLED}
     if settled:
         try:
-            write_json(memory, _remembered(memory) | settled)
+            before = {path: entry for path, entry in _remembered(memory).items() if os.path.exists(path)}
+            write_json(memory, before | settled)
         except DiskError:
             pass

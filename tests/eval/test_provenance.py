@@ -104,9 +104,11 @@ def test_a_remembered_digest_does_not_lie(model: Path, tmp_path: Path, monkeypat
     first = checkpoint_digest(folder, cache)
     assert remembered(cache) == {}, "changed less than a moment ago"
     monkeypatch.setattr("lorgnette.hub.digest.SETTLED", -SETTLED)
+    cache.write_text(json.dumps({str(tmp_path / "gone"): [[1], "a"]}))
     assert checkpoint_digest(folder, cache) == first
     kept = remembered(cache)
     assert str(folder / "model.safetensors") in kept
+    assert str(tmp_path / "gone") not in kept
     monkeypatch.setattr("hashlib.file_digest", None)
     assert checkpoint_digest(folder, cache) == first, "nothing is read again"
     monkeypatch.undo()
