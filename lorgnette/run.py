@@ -223,6 +223,11 @@ class Run(Settings):
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"two stages share a name: {', '.join(names)}; give each its own")
+        if self.stages[0].connector.mode == "frozen" and not self.init.model:
+            raise ValueError(
+                f"stage {names[0]!r}: the connector is newly initialised, and frozen it would stay as it was drawn; set"
+                " connector.mode to full, or start from a whole model (init.model)"
+            )
         if not self.has_sizes:
             return self  # they come with the weights, and are checked then
         for stage in self.stages:

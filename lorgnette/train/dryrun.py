@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -30,6 +31,7 @@ from lorgnette.train.stages import TrainablePart, named_parts, prepare_parts
 from lorgnette.train.step import train_step
 
 KINDS = ("weights", "gradients", "optimiser", "activations")
+SHORT = {"gradients": "grads", "optimiser": "optim.", "activations": "activ."}
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Memory:
 def dry_run(run: Run, console: Console) -> None:
     """Print the plan of every stage, then take two steps of the first and hold the estimate against them."""
     run = resolve(run)
+    torch.set_num_threads(run.threads or torch.get_num_threads())
     model, processor = build(run)
     console.print(f"[bold]{run.name}[/bold]: {_start(run)}", highlight=False, soft_wrap=True)
     for number, stage in enumerate(run.stages):
@@ -143,8 +146,9 @@ def _print_stage(
         highlight=False,
         soft_wrap=True,
     )
-    table = Table("part", "mode", title="parameters in millions, memory in MiB", title_justify="left")
-    for heading in ("parameters", "trained", *KINDS, "all"):
+    table = Table("part", "mode", title="parameters in millions, memory in MiB", title_justify="left", box=SIMPLE)
+    table.padding, table.pad_edge = (0, 1, 0, 0), False  # so that it fits in 80 columns
+    for heading in ("params", "trained", *(SHORT.get(kind, kind) for kind in KINDS), "all"):
         table.add_column(heading, justify="right")
     counts = {part.part: part for part in parts}
     for name, bytes_ in memory.items():

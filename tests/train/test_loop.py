@@ -272,8 +272,8 @@ def test_a_tokenizer_that_does_not_fit_the_model_is_refused(tiny):
 
 
 def test_everything_frozen_is_refused(tiny, tmp_path):
-    run = tiny.override(*(f"stages.0.{part}.mode=frozen" for part in PARTS[:3]))
-    with pytest.raises(SettingsError, match="every part is frozen"):
+    run = tiny.override(*(f"stages.1.{part}.mode=frozen" for part in PARTS[:3]))
+    with pytest.raises(SettingsError, match=r"'second': every part is frozen"):
         Trainer(run, tmp_path, QUIET).train()
 
 

@@ -34,9 +34,12 @@ def test_gradients_reach_what_trains_and_nothing_else(tiny, part, mode, tied):
         with pytest.raises(SettingsError, match="newly initialised"):
             tiny.override(f"stages.0.connector.mode={mode}")
         return
+    if part == "connector" and mode == "frozen":
+        with pytest.raises(SettingsError, match=r"frozen it would stay as it was drawn; set connector\.mode to full"):
+            tiny.override("stages.0.connector.mode=frozen")
     targets = "query, key, value, output, gate, up, down" + ("" if tied else ", head")
     lora = f"{{rank: 2, dropout: 0, targets: [{targets}]}}"
-    stage = tiny.override(f"stages.0.{part}.mode={mode}", f"stages.0.lora={lora}").stages[0]
+    stage = tiny.stages[0].override(f"{part}.mode={mode}", f"lora={lora}")
     model, processor = build(tiny)
     prepare_parts(model, stage, seed=0)
     if part == "language" and mode in ("lora", "dora"):

@@ -54,7 +54,8 @@ def mixed(tiny, squares, tmp_path_factory):
     source = tmp_path_factory.mktemp("mixed") / "rows.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in [rows[0], words, words, words, words, rows[1]]))
     sources = [{"kind": "messages", "path": str(source)}]
-    run = tiny.plain() | {"evaluation": {"every": 100, "questions": 4, "batch_size": 1, "max_tokens": 2}}
+    asked = {"every": 100, "questions": 4, "batch_size": 1, "max_tokens": 2}
+    run = tiny.plain() | {"evaluation": asked, "checkpoints": {"every": 1000}}
     for stage in run["stages"]:
         stage |= {"sources": sources, "samples_per_step": 3, "micro_batches": 1}
     return type(tiny).parse(run)
