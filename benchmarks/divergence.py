@@ -50,11 +50,11 @@ def stage1(*overrides: str) -> Run:
     return run.override("loader.workers=0", "checkpoints.every=50", *overrides)
 
 
-def pretrained(folder: Path, steps: int) -> Path:
+def pretrained(folder: Path, steps: int, overrides: list[str]) -> Path:
     """A model trained in full for `steps`, whose backbones every cell starts from."""
     out = folder / "pretrained"
     if not (out / "model").is_dir():
-        trainer = Trainer(stage1("name=pretrained", f"stages.0.steps={steps}"), out)
+        trainer = Trainer(stage1("name=pretrained", f"stages.0.steps={steps}", *overrides), out)
         save(trainer.train(), trainer.processor, out / "model")
     return out / "model"
 
@@ -115,7 +115,7 @@ def train_cell(run: Run, folder: Path) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lrs", type=float, nargs="+", default=[1e-4, 1e-3, 3e-3, 1e-2, 3e-2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
@@ -125,18 +125,20 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/divergence"), help="where runs are kept")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--note", default="")
+    parser.add_argument("--override", nargs="*", default=[], help="settings of all runs to change; use other --results")
     parser.add_argument("--draw", action="store_true", help="draw what stands in the results, and train nothing")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.draw:
         return draw(read_log(options.results), ROOT / "docs" / "images" / "divergence.png")
     torch.set_num_threads(options.threads)
-    start = pretrained(options.folder, options.pretrain)
+    start = pretrained(options.folder, options.pretrain, options.override)
     done = {json.dumps(row["cell"]) for row in read_log(options.results)}
     for seed, lr, mode in product(options.seeds, options.lrs, MODES):
         cell = {"mode": mode, "lr": lr, "seed": seed, "steps": options.steps, "pretrained": options.pretrain}
         if json.dumps(cell) in done:
             continue
-        found = train_cell(cell_run(start, mode, lr, seed, options.steps), options.folder / "cell")
+        run = cell_run(start, mode, lr, seed, options.steps).override(*options.override)
+        found = train_cell(run, options.folder / "cell")
         row = {"benchmark": "divergence", "cell": cell, **found, **conditions(options.note)}
         print({**cell, **{key: row[key] for key in ("final_loss", "spikes", "grad_norm_largest", "cpu_seconds")}})
         with options.results.open("a") as file:
@@ -156,13 +158,14 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         for mode, colour in zip(MODES, ("tab:gray", "tab:blue", "tab:red"), strict=True):
             cells = [row for row in rows if (row["cell"]["lr"], row["cell"]["mode"]) == (lr, mode)]
             for number, row in enumerate(cells):
-                label = f"{mode}: {sum(one['spikes'] for one in cells)} spikes"
+                label = f"{mode}, to {fmean(one['final_loss'] for one in cells):.2f}"
                 panel.plot(row["losses"], color=colour, linewidth=1, label="" if number else label)
         panel.set_title(f"learning rate {lr:g}", fontsize=10)
         panel.set_xlabel("step")
         panel.legend(fontsize=8, frameon=False)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0][0].set_ylabel("loss")
+    panels[0][0].set_yscale("log")
     figure.tight_layout()
     figure.savefig(path, dpi=90)
 

@@ -1,0 +1,38 @@
+"""The script on divergence runs from end to end, trains no cell twice, and changes nothing but the connector."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks import divergence
+from lorgnette.hub.load import load
+from lorgnette.train.log import read_log
+
+SMALL = [
+    "--pretrain", "1", "--steps", "2", "--lrs", "1e-3", "--seeds", "0", "--override",
+    "stages.0.sources.0.path=builtin:validation/interleaved", "stages.0.sources.1.path=builtin:validation/pairs",
+    "stages.0.pack={tokens: 256, patches: 512, per_step: 1}",
+]  # fmt: skip
+
+
+def test_cells_are_trained_once_and_told(tmp_path, monkeypatch):
+    results = tmp_path / "rows.jsonl"
+    command = ["--folder", str(tmp_path / "runs"), "--results", str(results), *SMALL]
+    divergence.main(command)
+    rows = read_log(results)
+    assert [row["cell"]["mode"] for row in rows] == ["frozen", "lora", "full"]
+    assert all(len(row["losses"]) == row["finished_steps"] == 2 and not row["not_finite"] for row in rows)
+    assert len({row["losses"][0] for row in rows}) == 1, "cells start alike"
+    assert len({row["losses"][1] for row in rows}) == 3, "and train otherwise"
+    monkeypatch.setattr(divergence, "train_cell", lambda *_: pytest.fail("trained again"))
+    divergence.main(command)
+    assert read_log(results) == rows
+
+
+def test_only_the_connector_is_drawn_anew(tmp_path):
+    start = divergence.pretrained(tmp_path, 1, SMALL[SMALL.index("--override") + 1 :])
+    model, before = load(start)[0], dict(load(start)[0].named_parameters())
+    divergence.renew_connector(model, seed=3)
+    changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed and all(name.startswith("connector.") for name in changed)
