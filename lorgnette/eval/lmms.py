@@ -3,7 +3,8 @@
     lmms-eval --model lorgnette --model_args pretrained=FOLDER --tasks mmmu_val --batch_size 8
 
 lmms-eval finds this file by the entry point `lorgnette` in its group `lmms_eval.models`, and is the only one to import
-it: lorgnette does without lmms-eval. Model arguments: `pretrained`, a folder of a model (or of a run) or a hub id;
+it: lorgnette does without lmms-eval. With `--force_simple` it scores multiple choice by likelihood; tasks that give
+messages only generate. Model arguments: `pretrained`, a folder of a model (or of a run) or a hub id;
 `split`, images in five crops (320 visual tokens) or one (64); `dtype`, such as bfloat16, if not as stored.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from lmms_eval.api.instance import GenerationResult
 from lmms_eval.api.model import lmms
 from rich.progress import Progress
 
@@ -32,7 +34,8 @@ def manifest() -> Any:
     """What the entry point gives to lmms-eval's registry."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
-    return ModelManifest(model_id="lorgnette", chat_class_path=f"{__name__}.Lorgnette")
+    classes = {"chat_class_path": f"{__name__}.Lorgnette", "simple_class_path": f"{__name__}.LorgnetteSimple"}
+    return ModelManifest(model_id="lorgnette", **classes)
 
 
 class Lorgnette(lmms):  # type: ignore[misc]  # without lmms-eval it is of no known type
@@ -80,24 +83,26 @@ class Lorgnette(lmms):  # type: ignore[misc]  # without lmms-eval it is of no kn
         answers = [""] * len(requests)
         bar = self._bar("answering", len(requests))
         with bar:
-            for settings, places in _grouped(requests, lambda request: _settings(request.args[2])).items():
+            for settings, places in _grouped(requests, lambda request: _settings(self._arguments(request))).items():
                 self.answerer.settings = settings
                 for some in _chunks(places, self.batch_size):
                     prompts = [self._prompt(requests[place]) for place in some]
                     said = self.answerer.generate(prompts, max_tokens=settings.max_tokens, stop=settings.stop)
                     for place, text in zip(some, said, strict=True):
-                        context, _, arguments, *_ = requests[place].args
-                        self.cache_hook.add_partial("generate_until", (context, arguments), text)
+                        asked = requests[place].args[0], self._arguments(requests[place])
+                        self.cache_hook.add_partial("generate_until", asked, text)
                         answers[place] = text
                     bar.advance(bar.task_ids[0], len(some))
         return answers
 
-    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """For each continuation its log-likelihood in nats, and whether the model, asked greedily, would say it.
+    def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
+        """For each continuation its loss, and whether the model, asked greedily, would say it.
 
-        Continuations of one question are scored together: what they share is computed once.
+        The loss is minus the log-likelihood in nats, summed over tokens: whatever the method is called, the tasks of
+        lmms-eval take the smallest. The pair is the `text` of a GenerationResult, since its evaluator makes a string of
+        a bare one. Continuations of one question are scored together: what they share is computed once.
         """
-        found = [(0.0, False)] * len(requests)
+        found: list[Any] = [None] * len(requests)
         questions = list(_grouped(requests, _question_of).values())
         self.answerer.settings = GenerationConfig()
         bar = self._bar("scoring", len(requests))
@@ -109,13 +114,18 @@ class Lorgnette(lmms):  # type: ignore[misc]  # without lmms-eval it is of no kn
                 said = self.answerer.generate(prompts, max_tokens=self._most_tokens(texts))
                 for places, row, options, best in zip(some, scores, texts, said, strict=True):
                     for place, score, text in zip(places, row, options, strict=True):
-                        found[place] = score, best.startswith(text)
+                        found[place] = GenerationResult((-score, best.startswith(text)))
                 bar.advance(bar.task_ids[0], sum(map(len, some)))
         return found
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
         """Raises: SettingsError: tasks of several rounds are not supported."""
         raise SettingsError("lorgnette answers one round of questions; choose a task of output type generate_until")
+
+    def _arguments(self, request: Any) -> Mapping[str, Any]:
+        """How a task wants to generate."""
+        arguments: Mapping[str, Any] = request.args[2]
+        return arguments
 
     def _prompt(self, request: Any) -> Sample:
         _, messages_of, _, number, task, split = request.args
@@ -148,6 +158,19 @@ class Lorgnette(lmms):  # type: ignore[misc]  # without lmms-eval it is of no kn
         bar.disable = self.rank > 0
         bar.add_task(what, total=total)
         return bar
+
+
+class LorgnetteSimple(Lorgnette):
+    """As lmms-eval asks with `--force_simple`: the pictures, then a text. Only so it scores choices by likelihood."""
+
+    is_simple = True
+
+    def _arguments(self, request: Any) -> Mapping[str, Any]:
+        arguments: Mapping[str, Any] = request.args[1]
+        return arguments
+
+    def _prompt(self, request: Any) -> Sample:
+        return self._question(request)
 
 
 def _settings(arguments: Mapping[str, Any]) -> GenerationConfig:

@@ -91,15 +91,15 @@ def sample(number: int) -> Sample:
     return Sample((Turn("user"), Image(doc["picture"]), Text(doc["question"])))
 
 
-def test_the_entry_point_is_a_chat_model(adapter: Any) -> None:
+def test_the_entry_point_names_a_class_for_messages_and_one_without(adapter: Any) -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     module, _, name = project["entry-points"]["lmms_eval.models"]["lorgnette"].partition(":")
     assert module == OURS
     made = getattr(adapter, name)()
-    assert (made.model_id, made.simple_class_path) == ("lorgnette", None)
-    home, _, kind = made.chat_class_path.rpartition(".")
-    assert getattr(importlib.import_module(home), kind) is adapter.Lorgnette
-    assert adapter.Lorgnette.is_simple is False
+    assert made.model_id == "lorgnette"
+    for path, simple in ((made.chat_class_path, False), (made.simple_class_path, True)):
+        home, _, kind = path.rpartition(".")
+        assert getattr(importlib.import_module(home), kind).is_simple is simple
     assert not adapter.Lorgnette.__abstractmethods__
 
 
@@ -124,8 +124,21 @@ def test_requests_of_unlike_settings_are_answered_in_their_order(lm: Any) -> Non
     assert lm.batch_size == 2
 
 
-def test_continuations_are_scored_by_question(lm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_messages_pictures_stand_before_the_text(lm: Any, adapter: Any) -> None:
     from lmms_eval.api.instance import Instance
+
+    simple = object.__new__(adapter.LorgnetteSimple)
+    simple.__dict__ |= lm.__dict__
+    settings = {"max_new_tokens": 8, "until": ["\n"]}
+    requests = [
+        Instance("generate_until", (doc["question"], settings, lambda doc: [doc["picture"]], n, "colours", "test"), 0)
+        for n, doc in enumerate(DOCS)
+    ]
+    assert simple.generate_until(requests) == lm.generate_until([asked(n, settings) for n in range(5)])
+
+
+def test_continuations_are_scored_by_question(lm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmms_eval.api.instance import Instance, unwrap_generation_output
 
     def visuals(doc: dict[str, Any]) -> list[Any]:
         return [doc["picture"]]
@@ -147,7 +160,7 @@ def test_continuations_are_scored_by_question(lm: Any, monkeypatch: pytest.Monke
         return score(self, prompts, texts)
 
     monkeypatch.setattr(ModelAnswerer, "score", counted)
-    found = lm.loglikelihood(requests)
+    found = [unwrap_generation_output(one)[0] for one in lm.loglikelihood(requests)]
     assert asked_together == [2, 1], "three questions by two"
     prompts = [
         sample(1),
@@ -157,8 +170,8 @@ def test_continuations_are_scored_by_question(lm: Any, monkeypatch: pytest.Monke
         Sample((Turn("user"), Text(""))),
     ]
     alone = ModelAnswerer(lm.answerer.model, lm.answerer.processor)
-    for (value, greedy), prompt, text in zip(found, prompts, ("red", "blue", best, "red", "red"), strict=True):
-        assert value == pytest.approx(score(alone, [prompt], [[text]])[0][0], abs=1e-4)
+    for (loss, greedy), prompt, text in zip(found, prompts, ("red", "blue", best, "red", "red"), strict=True):
+        assert loss == pytest.approx(-score(alone, [prompt], [[text]])[0][0], abs=1e-4)
         assert greedy == (text == best)
 
 
