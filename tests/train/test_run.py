@@ -25,6 +25,7 @@ from lorgnette.train.log import read_log
 from lorgnette.train.loop import Trainer
 from lorgnette.train.noise import Neftune
 from lorgnette.train.optim import build_optimiser
+from lorgnette.train.reopen import open_unfinished
 from lorgnette.train.replay import load_batches, replay, save_batches
 from lorgnette.train.stages import prepare_parts
 from lorgnette.train.step import NotFiniteError, train_step
@@ -335,14 +336,19 @@ def test_packed_and_separate_samples_give_the_same_update(tiny):
 def test_half_precision_learns_and_keeps_weights_whole(short, tmp_path):
     from lorgnette.train.parallel import end_world
 
+    run = short.override(*ADAPTED[:2], f"stages.0.lora={{rank: 2, targets: [{', '.join(ALL)}]}}")
+    asked = "evaluation={every: 100, questions: 4, max_tokens: 2}"
     try:
-        model = Trainer(short.override("precision=bf16", *ADAPTED[:3]), tmp_path / "half", QUIET).train()
+        model = Trainer(run.override("precision=bf16", asked), tmp_path / "half", QUIET).train()
     finally:
         end_world()
-    Trainer(short.override(*ADAPTED[:3]), tmp_path / "whole", QUIET).train()
+    Trainer(run, tmp_path / "whole", QUIET).train()
     half, whole = (read_log(tmp_path / name / "log.jsonl") for name in ("half", "whole"))
     assert [row["loss"] for row in half] == pytest.approx([row["loss"] for row in whole], rel=0.02)
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    for other in (load(tmp_path / "half" / "best")[0], open_unfinished(tmp_path / "half")[0]):
+        for name, parameter in other.named_parameters():
+            assert torch.equal(parameter, model.get_parameter(name)), name
 
 
 def test_compiled_layers_give_the_same_losses_and_no_batch_compiles_anew(short, tmp_path, monkeypatch):
