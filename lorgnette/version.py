@@ -11,7 +11,7 @@ import lorgnette
 
 @functools.cache
 def commit() -> str:
-    """The commit of the checkout that lorgnette runs from, with a `+` if files differ; `unknown` outside one."""
+    """The commit of the checkout that lorgnette runs from, with a `+` if the package differs; `unknown` outside one."""
     root = Path(lorgnette.__file__).parent.parent
 
     def git(*arguments: str) -> str:
@@ -21,7 +21,7 @@ def commit() -> str:
     try:
         if not (root / ".git").exists():  # installed: a repository around it is somebody else's
             return "unknown"
-        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain") else "")
+        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "lorgnette") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

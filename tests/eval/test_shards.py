@@ -34,11 +34,14 @@ WAYS: dict[str, dict[str, Any]] = {
     "shots": {"shots": 2},
     "likelihood": {"choices": "likelihood"},
 }
+ALIKE = {"text_vqa", "knowledge_vqa", "doc_vqa"}
+"""Benchmarks that are read as scene_vqa is: asked in one way."""
 CASES = [
     (name, way)
     for name in NAMES
     for way in WAYS
-    if (way != "shots" or BENCHMARKS[name].train)
+    if (way == "chat" or name not in ALIKE)
+    and (way != "shots" or BENCHMARKS[name].train)
     and (way != "likelihood" or name in ("ai2d", "mmbench", "mmmu", "mathvista"))
 ]
 
