@@ -10,7 +10,6 @@ messages only generate. Model arguments: `pretrained`, a folder of a model (or o
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +21,7 @@ from rich.progress import Progress
 from lorgnette.errors import SettingsError
 from lorgnette.eval.report import progress_bar
 from lorgnette.hub.load import load
-from lorgnette.infer.answerer import ModelAnswerer
+from lorgnette.infer.answerer import ModelAnswerer, own_device
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.sample import Image, Sample, Text, Turn
 
@@ -61,8 +60,7 @@ class Lorgnette(lmms):  # type: ignore[misc]  # without lmms-eval it is of no kn
             raise SettingsError(f"batch_size is {batch_size!r}; give a number")
         if dtype and not isinstance(getattr(torch, dtype, None), torch.dtype):
             raise SettingsError(f"dtype is {dtype!r}; use float32, bfloat16 or float16")
-        cuda = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-        self._device = torch.device(device or cuda)
+        self._device = torch.device(device) if device else own_device()
         opened = load(pretrained, device=self._device, dtype=getattr(torch, dtype) if dtype else None)
         self.answerer = ModelAnswerer(*opened, identity=pretrained, split=split, batch_size=int(batch_size))
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Any
@@ -20,6 +21,13 @@ from lorgnette.model.batch import IGNORED, Batch, Spans
 from lorgnette.model.cache import Cache
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Image, ImageSource, Sample, Text, Turn
+
+
+def own_device(environment: Mapping[str, str] = os.environ) -> torch.device:
+    """Where this process answers: the GPU that torchrun's LOCAL_RANK counts, or the first; the CPU if there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(environment.get("LOCAL_RANK", 0)))
 
 
 class ModelAnswerer:

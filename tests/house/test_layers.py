@@ -50,7 +50,7 @@ ONE_FILE = {
     ("lorgnette/eval/answerers/peer.py", "torch"): "what a model of transformers is made of",
     ("lorgnette/eval/answerers/peer.py", "transformers"): "whose models are measured beside ours, when asked for",
     ("lorgnette/eval/lmms.py", "lmms_eval"): "which imports that file, and no other does",
-    ("lorgnette/eval/lmms.py", "torch"): "which device a process of lmms-eval has",
+    ("lorgnette/eval/lmms.py", "torch"): "devices and types of numbers, as lmms-eval names them",
     ("lorgnette/hub/certificate.py", "transformers"): "what a certificate compares with, when one is asked for",
 }
 """A package that one file may import, and why."""

@@ -36,11 +36,12 @@ def open_answerer(
         raise SettingsError(f"an empty name; give {FORMS}")
     from lorgnette.hub.digest import checkpoint_digest
     from lorgnette.hub.load import load
-    from lorgnette.infer.answerer import ModelAnswerer
+    from lorgnette.infer.answerer import ModelAnswerer, own_device
 
     crops = {None: "", True: ", images in five crops", False: ", images in one crop"}[split]
     weights = checkpoint_digest(spec)
-    return ModelAnswerer(*load(spec), identity=spec + crops, weights=weights, split=split, batch_size=batch_size)
+    opened = load(spec, device=own_device())
+    return ModelAnswerer(*opened, identity=spec + crops, weights=weights, split=split, batch_size=batch_size)
 
 
 def server_named(spec: str) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from lorgnette.errors import CheckpointError, SettingsError
 from lorgnette.eval.answerers.messages import conversation
 from lorgnette.hub.digest import checkpoint_digest
 from lorgnette.hub.load import find_folder
+from lorgnette.infer.answerer import own_device
 from lorgnette.inputs.image import open_image
 from lorgnette.sample import Image, ImageSource, Sample, Text
 
@@ -49,7 +50,8 @@ def open_peer(source: str, *, split: bool | None = None, batch_size: int = 16) -
         ) from error
     local = Path(source).expanduser().is_dir()
     place = str(find_folder(source)) if local else source
-    device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
+    device = own_device()
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     try:
         model: Any = transformers.AutoModelForImageTextToText.from_pretrained(place, dtype=dtype)
         processor = transformers.AutoProcessor.from_pretrained(place)
