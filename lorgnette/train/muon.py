@@ -70,11 +70,30 @@ def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
 
     Newton-Schulz iteration, batched; on the side that is shorter, so that products are small.
     """
-    a, b, c = COEFFICIENTS
     wide = matrices.shape[-2] <= matrices.shape[-1]
     x = matrices if wide else matrices.mT
     x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
+    x = _through_gram(x, iterations) if x.shape[-1] >= 2 * x.shape[-2] else _iterated(x, iterations)
+    return x if wide else x.mT
+
+
+def _iterated(x: Tensor, iterations: int) -> Tensor:
+    """x to (a + b g + c g g) x, with g = x x^T, again and again."""
+    a, b, c = COEFFICIENTS
     for _ in range(iterations):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x if wide else x.mT
+    return x
+
+
+def _through_gram(x: Tensor, iterations: int) -> Tensor:
+    """The same for matrices with few rows: what x is multiplied by, and its Gram matrix, are as small as these."""
+    a, b, c = COEFFICIENTS
+    gram, product = x @ x.mT, None
+    for left in reversed(range(iterations)):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = factor if product is None else factor @ product
+        if left:
+            gram = factor @ gram @ factor
+    return x if product is None else product @ x

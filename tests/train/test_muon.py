@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from lorgnette.train.build import build
-from lorgnette.train.muon import Muon, orthogonal
+from lorgnette.train.muon import Muon, _iterated, orthogonal
 from lorgnette.train.optim import build_optimiser
 from lorgnette.train.stages import prepare_parts
 
@@ -26,6 +28,18 @@ def test_matrices_stacked_for_one_product_step_as_each_alone():
     matrices = torch.randn(4, 6, 9)
     alone = torch.cat([orthogonal(one[None]) for one in matrices])
     torch.testing.assert_close(orthogonal(matrices), alone)
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 12), (2, 40, 9), (1, 16, 64)])
+@pytest.mark.parametrize("smallest", [1e-1, 1e-6])
+def test_matrices_of_few_rows_step_as_by_the_plain_iteration(shape, smallest):
+    generator = torch.Generator().manual_seed(0)
+    left, _, right = torch.linalg.svd(torch.randn(shape, generator=generator), full_matrices=False)
+    matrices = left * torch.logspace(0, math.log10(smallest), left.shape[-1]) @ right
+    wide = shape[1] < shape[2]
+    exact = (matrices if wide else matrices.mT).double()
+    exact = _iterated(exact / exact.flatten(1).norm(dim=1)[:, None, None], 5)
+    torch.testing.assert_close(orthogonal(matrices), (exact if wide else exact.mT).float(), atol=1e-3, rtol=0)
 
 
 def test_groups_without_muon_step_as_adamw():
