@@ -1,14 +1,14 @@
 """Training with LoRA on both backbones and the connector in full: lorgnette beside transformers' Idefics2 with PEFT.
 
-    python benchmarks/train.py [--size micro|100m] [--steps 50] [--threads 2] [--repeats 1] [--note "..."]
+    python benchmarks/train.py [--size micro|100m] [--data stage2|instruct] [--steps 50] [--repeats 1] [--note "..."]
     python benchmarks/train.py --memory [--size micro]
 
-Built-in data in the shares of the second stage, float32 on the CPU, AdamW, clipping at 1. Both sides start from the
-same files, adapters too, and learn the same tokens of the same samples in the same steps, read by one worker ahead of
-the model; their losses are in the row. Ours is the `Trainer` with its packs. The other is in `train_peer.py`: padded
-micro-batches of several sizes, of which the fastest is compared and all are in the row. Each runs in a process of its
-own; the sides take turns `repeats` times. Processor seconds are of the process and its worker: on a machine shared with
-other work, `cpu_speedup` is the steadier ratio.
+Built-in data of the second stage, or of instruction tuning; float32 on the CPU, AdamW, clipping at 1. Both sides start
+from the same files, adapters too, and learn the same tokens of the same samples in the same steps, read by one worker
+ahead of the model; their losses are in the row. Ours is the `Trainer` with its packs. The other is in `train_peer.py`:
+padded micro-batches of several sizes, of which the fastest is compared and all are in the row. Each runs in a process
+of its own; the sides take turns `repeats` times. Processor seconds are of the process and its worker: on a machine
+shared with other work, `cpu_speedup` is the steadier ratio.
 
 `--memory` counts the bytes of tensors in a step of both sides, for vocabularies of 4,096 and 131,072 rows.
 Rows go to `benchmarks/results/train.jsonl`.
@@ -78,27 +78,34 @@ WARM = 2
 VOCABULARIES = (4096, 131072)
 
 
-def settings(size: str) -> Run:
-    """The model of a size, and one stage on it."""
+def settings(size: str, data: str) -> Run:
+    """The model of a size, and one stage on it, with the data of that stage of the recipe."""
     values = Run.load(find_recipe("micro"), ["images.keep_aspect=false"]).plain()  # which is not known elsewhere
     if size == "100m":
         values |= {"model": M100, "images": IMAGES_M100}
-    [stage] = [one for one in values["stages"] if one["name"] == "stage2"]
-    stage |= {"pack": PACKS[size], "augment": {}, "optimiser": "adamw", "lr": 1e-4, "schedule": "constant"}
+    [stage] = [one for one in values["stages"] if one["name"] == data]
+    stage |= {
+        "pack": PACKS[size],
+        "augment": {},
+        "optimiser": "adamw",
+        "lr": 1e-4,
+        "schedule": "constant",
+        "neftune": 0.0,
+    }
     stage |= {"vision": {"mode": "lora"}, "language": {"mode": "lora"}}
     stage["lora"] = {"rank": 16, "alpha": 16, "dropout": 0.0, "keep": False}
     if size == "tiny":
-        stage |= {"samples_per_step": 8, "sources": [{"kind": "questions"}]}
+        stage |= {"samples_per_step": 8, "sources": [{"kind": "questions"}], "weights": "samples"}
     return Run.parse(values | {"stages": [stage]}, size)
 
 
-def write_model(folder: Path, size: str, vocabulary: int | None) -> None:
+def write_model(folder: Path, options: argparse.Namespace, vocabulary: int | None = None) -> None:
     """Random weights and adapters, as folders that both sides open.
 
     vocabulary: rows of the token table, where there shall be more than the tokenizer has.
     """
-    run = settings(size)
-    if size == "100m":
+    run = settings(options.size, options.data)
+    if options.size == "100m":
         tokenizer = train_tokenizer(list(tokenizer_texts()), vocabulary=run.model.vocabulary)
         model, processor = VLM(run.model), Processor(tokenizer, run.images, run.model.connector.latents)
     else:
@@ -113,7 +120,7 @@ def write_model(folder: Path, size: str, vocabulary: int | None) -> None:
 
 def our_run(folder: Path, options: argparse.Namespace) -> Run:
     """The run of our side, which starts from the folder's model."""
-    run = settings(options.size)
+    run = settings(options.size, options.data)
     stage = run.stages[0].plain() | {"steps": all_steps(options)}
     values = {"name": options.size, "threads": options.threads, "stages": [stage]}
     return resolve(Run.parse(values | {"init": {"model": str(folder / "model")}}, options.size))
@@ -281,6 +288,7 @@ def run_side(side: str, folder: Path, options: argparse.Namespace) -> dict[str, 
         options.size,
     ]
     command += ["--threads", str(options.threads), "--steps", str(options.steps)]
+    command += ["--data", options.data]
     command += ["--memory"] if options.memory else []
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -296,7 +304,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in ("ours", *ways)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_model(folder, options.size, None)
+        write_model(folder, options)
         write_samples(folder, our_run(folder, options))
         for _ in range(options.repeats):
             for side, done in runs.items():
@@ -332,7 +340,7 @@ def compare_memory(options: argparse.Namespace) -> dict[str, Any]:
     for rows in VOCABULARIES:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            write_model(folder, options.size, rows)
+            write_model(folder, options, rows)
             write_samples(folder, our_run(folder, options))
             for side, found in sides.items():
                 found[rows] = run_side(side, folder, options)
@@ -346,6 +354,9 @@ def compare_memory(options: argparse.Namespace) -> dict[str, Any]:
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     made.add_argument("--size", choices=sorted(PACKS), default="micro")
+    made.add_argument(
+        "--data", choices=["stage2", "instruct"], default="stage2", help="of a stage of recipes/micro.yaml"
+    )
     made.add_argument("--memory", action="store_true", help="count bytes by the size of the vocabulary")
     made.add_argument("--steps", type=int, default=50)
     made.add_argument("--threads", type=int, default=2)
@@ -364,7 +375,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         figures = measure(options.side, options.folder, options)
         print(json.dumps(figures))
         return figures
-    row: dict[str, Any] = {"benchmark": "train_memory" if options.memory else "train", "size": options.size}
+    row: dict[str, Any] = {
+        "benchmark": "train_memory" if options.memory else "train",
+        "size": options.size,
+        "data": options.data,
+    }
     row |= {"threads": options.threads, "repeats": options.repeats, "steps": options.steps}
     row |= compare_memory(options) if options.memory else compare(options)
     row |= conditions(options.note)

@@ -24,6 +24,7 @@ from lorgnette.hub.export import save
 from lorgnette.hub.load import assign
 from lorgnette.model.account import Account
 from lorgnette.model.batch import IGNORED, Batch
+from lorgnette.model.memory import keep_freed_memory
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
 from lorgnette.train import checkpoint, parallel
@@ -80,6 +81,8 @@ class Trainer:
         self.trackers, self.callbacks = trackers, callbacks
         self._end = None if limit_s is None else time.monotonic() + limit_s
         torch.set_num_threads(run.threads or torch.get_num_threads())
+        if self.world.device.type == "cpu":
+            keep_freed_memory()
         self._claim_folder()
         self.model, self.processor = build(self.run)
         found = checkpoint.checkpoints(self._checkpoints)
