@@ -46,7 +46,7 @@ def adapted_layers(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if hasattr(module, "lora_A") and hasattr(module, "merge")]
 
 
-def merge_adapters(model: VLM) -> None:
+def merge_adapters(model: nn.Module) -> None:
     """Add every adapter to the layer that it adapts and remove it, in place. Does nothing where there is none."""
     for name in adapted_layers(model):
         parent_name, _, child = name.rpartition(".")

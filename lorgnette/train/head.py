@@ -16,7 +16,6 @@ from torch.nn.utils import parametrize
 
 from lorgnette.errors import SettingsError
 from lorgnette.model.language import Decoder, Vocabulary
-from lorgnette.model.vlm import VLM
 from lorgnette.run import LoraConfig
 
 
@@ -54,13 +53,13 @@ def adapt_head(decoder: nn.Module, config: LoraConfig, *, dora: bool) -> None:
     parametrize.register_parametrization(decoder.head, "table", LowRank(decoder.head.table, config, dora=dora))
 
 
-def adapted_head(model: VLM) -> Vocabulary | None:
+def adapted_head(model: nn.Module) -> Vocabulary | None:
     """The output table of a model, if it is adapted."""
-    head = model.language.head
-    return head if parametrize.is_parametrized(head, "table") else None
+    tables = (module for module in model.modules() if isinstance(module, Vocabulary))
+    return next((table for table in tables if parametrize.is_parametrized(table, "table")), None)
 
 
-def merge_head(model: VLM) -> None:
+def merge_head(model: nn.Module) -> None:
     """Put the adapted table in the place of the one it adapts. Does nothing where there is none."""
     if (head := adapted_head(model)) is not None:
         parametrize.remove_parametrizations(head, "table", leave_parametrized=True)
