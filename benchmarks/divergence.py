@@ -23,6 +23,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+import PIL.Image
 import torch
 from rich.console import Console
 from torch import nn
@@ -167,7 +168,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     panels[0][0].set_ylabel("loss")
     panels[0][0].set_yscale("log")
     figure.tight_layout()
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=80)
+    PIL.Image.open(path).convert("RGB").quantize(32).save(path, optimize=True)
 
 
 def conditions(note: str) -> dict[str, object]:
