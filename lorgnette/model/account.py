@@ -81,7 +81,11 @@ class Account:
         c = self.config.language
         inner, kv_inner = c.heads * c.head_width, c.kv_heads * c.head_width
         seen = min(keys, c.sliding_window or keys)
-        return c.layers * (2 * c.width * (2 * inner + 2 * kv_inner + 3 * c.mlp_width) + 4 * seen * inner)
+        return c.layers * (4 * c.width * (inner + kv_inner) + self.mlp_flops() + 4 * seen * inner)
+
+    def mlp_flops(self) -> int:
+        """One token through the MLP of one layer of the decoder."""
+        return 6 * self.config.language.width * self.config.language.mlp_width
 
     def head_flops(self) -> int:
         """The scores of all vocabulary rows for one token."""
@@ -104,7 +108,9 @@ class Account:
         forward = {
             "vision": sum(map(self.vision_flops, images.lengths)),
             "connector": sum(map(self.connector_flops, images.lengths)),
-            "language": sum(map(self.document_flops, documents.lengths)) + learned * self.head_flops(),
+            "language": sum(map(self.document_flops, documents.lengths))
+            - (documents.total - learned) * self.mlp_flops()  # of the last layer, which what is not read does not pass
+            + learned * self.head_flops(),
         }
         tokens = {"vision": images.total, "language": documents.total}
         total, reached = 0, False

@@ -26,14 +26,25 @@ class Decoder(Stack):
         tied = config.tied_embeddings
         self.head = self.embedding if tied else Vocabulary(config.vocabulary, extra_vocabulary, config.width)
 
-    def forward(self, x_TD: Tensor, positions_T: Tensor, documents: Spans, cache: Cache | None = None) -> Tensor:
-        """Embedded tokens in, normed hidden states out (both T,D). With a cache, the documents go on from it."""
+    def forward(
+        self,
+        x_TD: Tensor,
+        positions_T: Tensor,
+        documents: Spans,
+        cache: Cache | None = None,
+        rows_T: Tensor | None = None,
+    ) -> Tensor:
+        """Embedded tokens in, normed hidden states out (both T,D). With a cache, the documents go on from it.
+
+        rows_T: the tokens whose hidden states are wanted; all if None.
+        """
         if cache is not None:
             cache.begin(documents, x_TD)
         longest = documents.longest if cache is None else cache.seen.longest
         cos, sin = rotation(self.config, positions_T, longest, x_TD.dtype)
         for layer in self.layers:
-            x_TD = self.run(layer, x_TD, cos, sin, documents, cache)
+            last = layer is self.layers[-1]
+            x_TD = self.run(layer, x_TD, cos, sin, documents, cache, rows_T if last else None)
         if cache is not None:
             cache.advance()
         out: Tensor = self.norm(x_TD)
@@ -76,8 +87,19 @@ class DecoderLayer(nn.Module):
         self.mlp_norm = RMSNorm(config.width, config.norm_eps)
         self.mlp = SwiGLU(config.width, config.mlp_width)
 
-    def forward(self, x_TD: Tensor, cos: Tensor, sin: Tensor, documents: Spans, cache: Cache | None) -> Tensor:
+    def forward(
+        self,
+        x_TD: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        documents: Spans,
+        cache: Cache | None,
+        rows_T: Tensor | None = None,
+    ) -> Tensor:
+        """All tokens are attended to; only those of `rows_T`, if it is given, go on to the MLP and are returned."""
         x_TD = x_TD + self.attention(self.attention_norm(x_TD), cos, sin, documents, cache)
+        if rows_T is not None:
+            x_TD = x_TD.index_select(0, rows_T)
         out: Tensor = x_TD + self.mlp(self.mlp_norm(x_TD))
         return out
 

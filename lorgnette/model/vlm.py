@@ -75,8 +75,9 @@ class VLM(nn.Module):
             visual_VD = self.encode_images(batch)
         tokens_TD = fuse(self.language.embedding(batch.tokens_T), visual_VD, batch.visual_V)
         documents, positions_T = self.documents(batch)
-        hidden_TD = self.language(tokens_TD, positions_T, documents, cache)
-        return self.read_out(hidden_TD, batch, want)
+        rows_T = self.rows_read(batch, want)
+        hidden_TD = self.language(tokens_TD, positions_T, documents, cache, rows_T)
+        return self.read_out(hidden_TD, rows_T, batch, want)
 
     def encode_images(self, batch: Batch) -> Tensor:
         """The visual tokens of all images of the batch, end to end: V,D.
@@ -95,24 +96,28 @@ class VLM(nn.Module):
             return batch.documents, batch.positions_T
         return Spans((batch.documents.total,)), torch.arange(batch.documents.total, device=batch.device)
 
-    def read_out(self, hidden_TD: Tensor, batch: Batch, want: str) -> Output:
-        """From the decoder's hidden states to what was asked for."""
-        head = self.language.head
+    def rows_read(self, batch: Batch, want: str) -> Tensor | None:
+        """The tokens whose hidden states are read: the decoder leaves out of its last MLP what nobody reads."""
         if want == "logits":
-            return Output(logits=head.logits(hidden_TD))
+            return None
         if want == "last":
-            last = batch.document_starts[1:].long() - 1
-            return Output(logits=head.logits(hidden_TD.index_select(0, last)))
-        if want not in ("loss", "scores"):
-            raise ValueError(f"want={want!r} is unknown; use logits, loss, last or scores")
-        learned_T = (batch.targets_T != IGNORED).nonzero()[:, 0]
-        hidden, targets = hidden_TD.index_select(0, learned_T), batch.targets_T[learned_T]
+            return batch.document_starts[1:].long() - 1
+        if want in ("loss", "scores"):
+            return (batch.targets_T != IGNORED).nonzero()[:, 0]
+        raise ValueError(f"want={want!r} is unknown; use logits, loss, last or scores")
+
+    def read_out(self, hidden_TD: Tensor, rows_T: Tensor | None, batch: Batch, want: str) -> Output:
+        """From the decoder's hidden states, of these rows, to what was asked for."""
+        head = self.language.head
+        if rows_T is None or want == "last":
+            return Output(logits=head.logits(hidden_TD))
+        targets = batch.targets_T[rows_T]
         if want == "loss":
-            learned = torch.tensor(len(learned_T), device=batch.device)
-            loss_sum, losses = linear_losses(hidden, head.tables, targets, z_loss=self.z_loss)
+            learned = torch.tensor(len(rows_T), device=batch.device)
+            loss_sum, losses = linear_losses(hidden_TD, head.tables, targets, z_loss=self.z_loss)
             return Output(loss_sum=loss_sum, losses=losses, learned=learned)
-        scores_T = torch.zeros(len(hidden_TD), device=hidden_TD.device)
-        return Output(scores=scores_T.index_copy(0, learned_T, linear_log_probabilities(hidden, head.tables, targets)))
+        scores_T = torch.zeros(len(batch.tokens_T), device=hidden_TD.device)
+        return Output(scores=scores_T.index_copy(0, rows_T, linear_log_probabilities(hidden_TD, head.tables, targets)))
 
     @property
     def device(self) -> torch.device:

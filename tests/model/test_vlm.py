@@ -268,3 +268,17 @@ def test_freed_memory_is_kept_where_glibc_is() -> None:
 
     counts = [faults() for _ in range(40)]  # the heap takes a few rounds to settle
     assert sum(counts[-8:]) / 8 < 2**26 // resource.getpagesize() // 10
+
+
+def test_gradients_of_the_loss_are_those_through_all_logits(tiny) -> None:
+    """What nobody reads is left out of the last MLP, and of nothing else."""
+    config = tiny.config()
+    model, batch = tiny.model(config), tiny.batch(config, [[(3, 4), (8, 8)], [], [(2, 2)]])
+    learned = (batch.targets_T != IGNORED).clone()
+    learned[::3] = False
+    batch = dataclasses.replace(batch, targets_T=batch.targets_T.where(learned, IGNORED))
+    fast = torch.autograd.grad(model(batch, want="loss").loss_sum, list(model.parameters()))
+    slow_loss = F.cross_entropy(model(batch).logits, batch.targets_T, reduction="sum", ignore_index=IGNORED)
+    slow = torch.autograd.grad(slow_loss, list(model.parameters()))
+    for ours, right in zip(fast, slow, strict=True):
+        torch.testing.assert_close(ours, right, atol=1e-5, rtol=1e-4)
