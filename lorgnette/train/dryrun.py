@@ -24,6 +24,7 @@ from lorgnette.model.loss import logits_held
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
 from lorgnette.train import parallel
+from lorgnette.train.activations import kept
 from lorgnette.train.build import build, resolve, stage_processor
 from lorgnette.train.feed import open_steps
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
@@ -92,8 +93,8 @@ def estimate(run: Run, stage: StageConfig, model: VLM, batches: list[Batch]) -> 
         parameters = [p for name, _, p in named_parts(model) if name == part]
         weights = sum(4 * p.numel() for p in parameters)
         trained = sum(4 * p.numel() for p in parameters if p.requires_grad)
-        kept = max((_activations(run, stage, part, batch) for batch in batches), default=0)
-        found[part] = Memory(weights, trained, int(momenta * trained), kept)
+        activations = max((_activations(run, stage, part, batch) for batch in batches), default=0)
+        found[part] = Memory(weights, trained, int(momenta * trained), activations)
     learned = max(int((batch.targets_T != IGNORED).sum()) for batch in batches)
     chunk, width = 4 * logits_held(learned, run.model.vocabulary, "cpu"), run.model.language.width
     adapted = stage.language.mode in ("lora", "dora") and "head" in stage.lora.targets
@@ -105,27 +106,29 @@ def estimate(run: Run, stage: StageConfig, model: VLM, batches: list[Batch]) -> 
 def _activations(run: Run, stage: StageConfig, part: str, batch: Batch) -> int:
     """Bytes that a part keeps of one pack; see `estimate`."""
     model, patches, tokens = run.model, batch.images.total, batch.documents.total
-    visual = len(batch.images) * model.connector.latents
     width, vision = model.language.width, model.vision
+    if part == "connector":
+        return _connector_activations(run, stage, batch)
     if part == "vision":
-        layer, input_, rows, layers = 9 * vision.width + 2 * vision.mlp_width, vision.width, patches, vision.layers
-    elif part == "connector":
-        c = model.connector
-        inner, mlp = (2 * c.heads + 2 * c.kv_heads) * c.head_width, 3 * c.mlp_ratio * width
-        keys = 4 * c.depth * (patches * (width + 2 * c.kv_heads * c.head_width))
-        projection = 4 * patches * (3 * c.projection_width + vision.width + width)
-        layer, input_, rows, layers = inner + mlp + 5 * width, width, visual, c.depth
-        if part in stage.checkpointing:
-            return 4 * (rows * input_ * layers + patches * (vision.width + width))
-        return 4 * rows * layer * layers + keys + projection
+        mode, rows, input_, layers = stage.vision.mode, patches, vision.width, vision.layers
     elif part == "language":
-        m = model.language
-        inner, kv = m.heads * m.head_width, m.kv_heads * m.head_width
-        layer, input_, rows, layers = 4 * width + 3 * inner + 3 * kv + 3 * m.mlp_width, width, tokens, m.layers
+        mode, rows, input_, layers = stage.language.mode, tokens, width, model.language.layers
     else:
         return 0
-    one = layer * rows * 4
+    layer = kept(model, part, mode, stage.lora)
+    one = 4 * (layer.by_row * rows + layer.at_all)
     return one + input_ * rows * layers * 4 if part in stage.checkpointing else one * layers
+
+
+def _connector_activations(run: Run, stage: StageConfig, batch: Batch) -> int:
+    c, width, vision = run.model.connector, run.model.language.width, run.model.vision
+    patches, visual = batch.images.total, len(batch.images) * c.latents
+    if "connector" in stage.checkpointing:
+        return 4 * (visual * width * c.depth + patches * (vision.width + width))
+    layer = (2 * c.heads + 2 * c.kv_heads) * c.head_width + 3 * c.mlp_ratio * width + 5 * width
+    keys = c.depth * patches * (width + 2 * c.kv_heads * c.head_width)
+    projection = patches * (3 * c.projection_width + vision.width + width)
+    return 4 * (visual * layer * c.depth + keys + projection)
 
 
 def _print_stage(

@@ -1,0 +1,64 @@
+"""What the layers of a backbone keep for their backward pass, from sizes alone and by how they train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lorgnette.model.config import VLMConfig
+from lorgnette.run import LoraConfig, Mode
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Numbers that one layer keeps: for each row (a token or a patch), and whatever the number of rows."""
+
+    by_row: int
+    at_all: int = 0
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer of a backbone."""
+
+    linears: dict[str, tuple[int, int]]
+    """Width in and width out of each linear layer."""
+    passing: int
+    """Kept for each row for the gradient to pass through, though nothing in the layer trains."""
+    inputs: int
+    """Of the linear layers, for each row, what they share counted once: kept where they train."""
+
+
+def kept(model: VLMConfig, part: str, mode: Mode, lora: LoraConfig) -> Kept:
+    """By one layer of a backbone, `vision` or `language`, in float32 on the CPU, as tests measure it.
+
+    An adapter on a linear layer keeps its inner product; with dropout, its input and the mask; and as PEFT computes
+    DoRA, two outputs for each row, and beside them a square as wide as the input.
+    """
+    layer = _vision(model) if part == "vision" else _language(model)
+    if mode == "full":
+        return Kept(layer.passing + layer.inputs)
+    if mode == "frozen":
+        return Kept(layer.passing if part == "language" else 0)  # before the encoder there is nothing to reach
+    adapted = [sizes for name, sizes in layer.linears.items() if name in lora.targets]
+    by_row = layer.passing + lora.rank * len(adapted)
+    by_row += 2 * sum(width for width, _ in adapted) if lora.dropout else layer.inputs
+    if mode == "lora":
+        return Kept(by_row)
+    at_all = sum(width * (width + lora.rank) for width, _ in adapted)
+    return Kept(by_row + 2 * sum(width for _, width in adapted), at_all)
+
+
+def _vision(model: VLMConfig) -> _Layer:
+    width, hidden = model.vision.width, model.vision.mlp_width
+    attention = dict.fromkeys(("query", "key", "value", "output"), (width, width))
+    linears = attention | {"up": (width, hidden), "down": (hidden, width)}
+    return _Layer(linears, passing=6 * width + hidden, inputs=3 * width + hidden)
+
+
+def _language(model: VLMConfig) -> _Layer:
+    language = model.language
+    width, hidden = language.width, language.mlp_width
+    inner, kv = language.heads * language.head_width, language.kv_heads * language.head_width
+    attention = {"query": (width, inner), "key": (width, kv), "value": (width, kv), "output": (inner, width)}
+    linears = attention | {"gate": (width, hidden), "up": (width, hidden), "down": (hidden, width)}
+    return _Layer(linears, 2 * width + 2 * inner + 3 * kv + 2 * hidden, inputs=2 * width + inner + hidden)
