@@ -31,8 +31,8 @@ class _Layer:
 def kept(model: VLMConfig, part: str, mode: Mode, lora: LoraConfig) -> Kept:
     """By one layer of a backbone, `vision` or `language`, in float32 on the CPU, as tests measure it.
 
-    An adapter on a linear layer keeps its inner product; with dropout, its input and the mask; and as PEFT computes
-    DoRA, two outputs for each row, and beside them a square as wide as the input.
+    An adapted linear layer keeps its input, and with DoRA its output (`lora.py`). With dropout PEFT computes it, which
+    keeps the mask and the inner product too; with DoRA two outputs for each row, and a square as wide as the input.
     """
     layer = _vision(model) if part == "vision" else _language(model)
     if mode == "full":
@@ -40,12 +40,16 @@ def kept(model: VLMConfig, part: str, mode: Mode, lora: LoraConfig) -> Kept:
     if mode == "frozen":
         return Kept(layer.passing if part == "language" else 0)  # before the encoder there is nothing to reach
     adapted = [sizes for name, sizes in layer.linears.items() if name in lora.targets]
-    by_row = layer.passing + lora.rank * len(adapted)
-    by_row += 2 * sum(width for width, _ in adapted) if lora.dropout else layer.inputs
+    outputs = sum(width for _, width in adapted)
+    if not lora.dropout:
+        known = ("value", "gate", "up")  # what follows keeps their outputs in any case
+        own = [out for name, (_, out) in layer.linears.items() if name in lora.targets and name not in known]
+        return Kept(layer.passing + layer.inputs + (sum(own) if mode == "dora" else 0))
+    by_row = layer.passing + lora.rank * len(adapted) + 2 * sum(width for width, _ in adapted)
     if mode == "lora":
         return Kept(by_row)
     at_all = sum(width * (width + lora.rank) for width, _ in adapted)
-    return Kept(by_row + 2 * sum(width for _, width in adapted), at_all)
+    return Kept(by_row + 2 * outputs, at_all)
 
 
 def _vision(model: VLMConfig) -> _Layer:

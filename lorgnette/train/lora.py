@@ -1,4 +1,4 @@
-"""LoRA layers of PEFT on a CPU by one product for each pass, instead of three passes over the layer's output."""
+"""LoRA and DoRA layers of PEFT on a CPU by one product for each pass, instead of several passes over their output."""
 
 from __future__ import annotations
 
@@ -12,21 +12,30 @@ from torch.autograd.function import once_differentiable
 
 
 def speed_up(part: nn.Module, adapter: str) -> None:
-    """Let the LoRA layers of `part` compute by `adapted_linear` where they can: in float32 on the CPU, in training.
+    """Let the adapted layers of `part` compute by `adapted_linear` where they can: in float32 on the CPU, in training.
 
     They stay PEFT's: how they are saved and merged is not changed, and whatever is unusual they compute as before.
     """
     for layer in part.modules():
         adapted: Any = layer
-        if adapter not in getattr(layer, "lora_A", ()) or adapter in adapted.lora_variant:
-            continue
-        if isinstance(adapted.lora_dropout[adapter], nn.Identity):
+        if adapter in getattr(layer, "lora_A", ()) and isinstance(adapted.lora_dropout[adapter], nn.Identity):
             adapted.forward = types.MethodType(_forward, adapted)
 
 
-def adapted_linear(x_TD: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """x (weight + scale b a)^T + bias, of which `weight` and `bias` are frozen."""
-    out: Tensor = _AdaptedLinear.apply(x_TD, weight, bias, a, b, scale)
+def adapted_linear(
+    x_TD: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    a: Tensor,
+    b: Tensor,
+    scale: float,
+    magnitude: Tensor | None = None,
+) -> Tensor:
+    """x W^T + bias with W = weight + scale b a, of which `weight` and `bias` are frozen.
+
+    magnitude: for DoRA, of each row of W, whose own length then counts as a constant.
+    """
+    out: Tensor = _AdaptedLinear.apply(x_TD, weight, bias, a, b, scale, magnitude)
     return out
 
 
@@ -37,25 +46,53 @@ def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return out
     [name] = layer.active_adapters
     a, b = (layer.get_submodule(f"lora_{letter}.{name}").weight for letter in "AB")
-    return adapted_linear(x, layer.base_layer.weight, layer.base_layer.bias, a, b, layer.scaling[name])
+    magnitude = layer.lora_magnitude_vector[name].weight if name in layer.lora_magnitude_vector else None
+    base = layer.base_layer
+    return adapted_linear(x, base.weight, base.bias, a, b, layer.scaling[name], magnitude)
 
 
 class _AdaptedLinear(torch.autograd.Function):
-    """The sum of both weights is small beside what passes through it: it is made anew for the backward pass."""
+    """W is small beside what passes through it: it is made anew for the backward pass."""
 
     @staticmethod
     def forward(
-        ctx: Any, x_TD: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
+        ctx: Any,
+        x_TD: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        scale: float,
+        magnitude: Tensor | None,
     ) -> Tensor:
-        ctx.save_for_backward(x_TD, weight, a, b)
+        whole, _ = _whole(weight, a, b, scale, magnitude)
+        out_TD = F.linear(x_TD, whole, bias)
+        ctx.save_for_backward(x_TD, weight, bias, a, b, magnitude, None if magnitude is None else out_TD)
         ctx.scale = scale
-        return F.linear(x_TD, torch.addmm(weight, b, a, alpha=scale), bias)
+        return out_TD
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x_TD, weight, a, b = ctx.saved_tensors
-        a_grad = (grad @ b).mul_(ctx.scale).T @ x_TD
+        x_TD, weight, bias, a, b, magnitude, out_TD = ctx.saved_tensors
+        whole, share = _whole(weight, a, b, ctx.scale, magnitude)
+        a_grad = (grad @ (b * share)).mul_(ctx.scale).T @ x_TD
         b_grad = ((x_TD @ a.T).mul_(ctx.scale).T @ grad).T  # not grad.T @ ..., which is slower for few columns
-        x_grad = grad @ torch.addmm(weight, b, a, alpha=ctx.scale) if ctx.needs_input_grad[0] else None
-        return x_grad, None, None, a_grad, b_grad, None
+        x_grad = grad @ whole if ctx.needs_input_grad[0] else None
+        if magnitude is None:
+            return x_grad, None, None, a_grad, b_grad, None, None
+        along = (grad * out_TD).sum(0)
+        if bias is not None:
+            along -= bias * grad.sum(0)
+        return x_grad, None, None, a_grad, b_grad * share, None, along / magnitude
+
+
+def _whole(
+    weight: Tensor, a: Tensor, b: Tensor, scale: float, magnitude: Tensor | None
+) -> tuple[Tensor, Tensor | float]:
+    """W, and by what its rows were multiplied to have their magnitude."""
+    whole = torch.addmm(weight, b, a, alpha=scale)
+    if magnitude is None:
+        return whole, 1.0
+    share = (magnitude / torch.linalg.vector_norm(whole, dim=1))[:, None]
+    return whole.mul_(share), share
