@@ -39,7 +39,7 @@ from lorgnette.train.noise import Neftune
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
 from lorgnette.train.replay import keep_step
 from lorgnette.train.signals import stop_on_signals
-from lorgnette.train.stages import prepare_parts
+from lorgnette.train.stages import check_parts, prepare_parts
 from lorgnette.train.step import NotFiniteError, StepResult, train_step
 from lorgnette.train.trackers import Tracker, figures
 from lorgnette.train.validate import Validation
@@ -125,7 +125,7 @@ class Trainer:
                 stack.callback(log.close)
             for tracker in self.trackers:
                 stack.callback(tracker.close)
-            prepare_stages(self.run, self.processor, self.display.console if self.world.is_main else None)
+            self._check_stages()
             stack.enter_context(stop_on_signals(self))
             stack.enter_context(self.display)
             for number in range(self.progress.stage, len(self.run.stages)):
@@ -133,6 +133,13 @@ class Trainer:
                 self._end_stage(self.run.stages[number])
         self.model.eval()
         return self.model
+
+    def _check_stages(self) -> None:
+        """Prepare the data of the stages to come, and find now what could not begin hours later."""
+        check_parts(self.run.model, self.run.stages[self.progress.stage :])
+        prepare_stages(self.run, self.processor, self.display.console if self.world.is_main else None)
+        for number in range(self.progress.stage, len(self.run.stages)):
+            open_steps(self.run, number, self.processor)
 
     def _end_stage(self, stage: StageConfig) -> None:
         """Take apart what the stage put around the model, and merge its adapters."""

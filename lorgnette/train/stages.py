@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from lorgnette.errors import SettingsError
+from lorgnette.model.config import VLMConfig
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Mode, PartConfig, StageConfig
 from lorgnette.train.adapters import ADAPTED, add_adapters
@@ -62,6 +64,13 @@ def prepare_parts(model: VLM, stage: StageConfig, seed: int) -> list[TrainablePa
     if not any(count.trainable for count in counts if count.part != "extra_vocabulary"):
         raise SettingsError(f"stage {stage.name!r}: every part is frozen; set the mode of at least one to lora or full")
     return counts
+
+
+def check_parts(config: VLMConfig, stages: Iterable[StageConfig]) -> None:
+    """Try the parts of stages on shapes alone. Raises: SettingsError for a stage that could not begin."""
+    for stage in stages:
+        with torch.device("meta"):
+            prepare_parts(VLM(config), stage, seed=0)
 
 
 def _trains(stage: StageConfig, part: str, name: str) -> bool:

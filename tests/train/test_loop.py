@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
@@ -271,10 +272,27 @@ def test_a_tokenizer_that_does_not_fit_the_model_is_refused(tiny):
         build(tiny.override("model.language.vocabulary=1000"))
 
 
-def test_everything_frozen_is_refused(tiny, tmp_path):
-    run = tiny.override(*(f"stages.1.{part}.mode=frozen" for part in PARTS[:3]))
-    with pytest.raises(SettingsError, match=r"'second': every part is frozen"):
-        Trainer(run, tmp_path, QUIET).train()
+LATER = {
+    "every part is frozen; set the mode": [f"stages.1.{part}.mode=frozen" for part in PARTS[:3]],
+    "name no linear layer of the part": ["stages.1.vision.mode=lora", "stages.1.lora.targets=[gate]"],
+    "which sources of kind messages do not have": ["stages.1.pack={tokens: 200}", "stages.1.micro_batches=1"],
+    "`augment` and `weights` are for packs": ["stages.1.augment.split=0.5"],
+    "no such file": ["stages.1.sources.0.path=nowhere.jsonl"],
+}
+
+
+@pytest.mark.parametrize("sentence", LATER)
+def test_a_later_stage_that_cannot_begin_ends_the_run_before_its_first_step(tiny, tmp_path, sentence):
+    with pytest.raises(LorgnetteError, match=sentence):
+        Trainer(tiny.override(*LATER[sentence]), tmp_path, QUIET).train()
+    assert not read_log(tmp_path / "log.jsonl")
+
+
+def test_adapters_without_peft_say_what_to_install(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match=r"run `pip install 'lorgnette\[lora\]'`"):
+        Trainer(tiny.override("stages.1.vision.mode=lora"), tmp_path, QUIET).train()
+    assert not read_log(tmp_path / "log.jsonl")
 
 
 @pytest.mark.parametrize("kind", ["constant", "linear", "cosine"])
