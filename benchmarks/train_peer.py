@@ -8,7 +8,8 @@ which the processor is faster, is used where it is installed.
 
 from __future__ import annotations
 
-import importlib.util
+import functools
+import importlib
 import io
 import pickle
 import sys
@@ -27,17 +28,23 @@ Inputs = dict[str, Tensor]
 """A micro-batch as the model takes it."""
 
 
-def import_transformers() -> Any:
-    """transformers, with torchvision if that is installed. It may be built for another torch."""
-    if importlib.util.find_spec("torchvision"):
+@functools.cache
+def find_torchvision() -> torch.library.Library | None:
+    """Import torchvision, if it is there, before transformers looks for it. Returns what must be kept meanwhile.
+
+    One that was built for another torch lacks its own operators, of which nothing here needs more than the names.
+    """
+    try:
+        importlib.import_module("torchvision")
+    except ImportError:
+        sys.modules["torchvision"] = None  # type: ignore[assignment]
+    except RuntimeError:
         operators = torch.library.Library("torchvision", "DEF")
         for operator in ("nms", "qnms"):
             operators.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    else:
-        sys.modules.setdefault("torchvision", None)  # type: ignore[arg-type]
-    import transformers
-
-    return transformers
+        importlib.import_module("torchvision")
+        return operators
+    return None
 
 
 @dataclass(frozen=True)
@@ -46,12 +53,14 @@ class Collator:
 
     processor: Any
     size: int
+    """Samples of a micro-batch; 0 for those of the step in one."""
     by_length: bool
 
     def __call__(self, samples: list[dict[str, Any]]) -> list[Inputs]:
         if self.by_length:
             samples = sorted(samples, key=lambda one: len(one["learn"]))
-        return [self._batch(samples[start : start + self.size]) for start in range(0, len(samples), self.size)]
+        size = self.size or len(samples)
+        return [self._batch(samples[start : start + size]) for start in range(0, len(samples), size)]
 
     def _batch(self, samples: list[dict[str, Any]]) -> Inputs:
         samples = sorted(samples, key=lambda one: not one["images"])  # the processor wants an image in the first row
@@ -74,12 +83,14 @@ class Collator:
 class Peer:
     """A model with its adapters and optimiser.
 
-    folder: holds `model`, `adapters/lora` and `samples.pickle`. way: samples of a micro-batch, `by length` or not.
+    folder: holds `model`, `adapters/lora` and `samples.pickle`. way: samples of a micro-batch, in their order or
+    `by length`; `all` for the step in one batch.
     """
 
     def __init__(self, folder: Path, way: str, lr: float) -> None:
-        transformers = import_transformers()
+        find_torchvision()
         import peft
+        import transformers
 
         plain = transformers.AutoModelForImageTextToText.from_pretrained(folder / "model")
         self.model = peft.PeftModel.from_pretrained(plain, folder / "adapters" / "lora", is_trainable=True).train()
@@ -90,7 +101,7 @@ class Peer:
         self.optimiser = torch.optim.AdamW(self.trained, lr=lr, fused=True)
         processor = transformers.AutoProcessor.from_pretrained(folder / "model")
         self.backend = type(processor.image_processor).__name__
-        self.collate = Collator(processor, int(way.split()[0]), way.endswith("by length"))
+        self.collate = Collator(processor, 0 if way == "all" else int(way.split()[0]), way.endswith("by length"))
         self.samples: list[list[dict[str, Any]]] = pickle.loads((folder / "samples.pickle").read_bytes())
 
     def batches(self) -> Iterator[list[Inputs]]:
