@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,12 +24,16 @@ app = typer.Typer(
 app.add_typer(data, name="data")
 app.add_typer(evaluation, name="eval")
 Model = Annotated[str, typer.Option("--model", help="Folder of a model (or of a run), or a hub id.")]
+WAIT_POLICY = "PASSIVE"
+"""Threads of a computation that wait for each other sleep. Spinning, they take the cores from the loader and from one
+another: with other work on a machine of two cores a step of the demo took 9 seconds so, and half a second asleep."""
 
 
 def main() -> None:
     """Run the command line; a lorgnette error is one sentence on stderr and exit status 1 (75 if work was saved)."""
     from lorgnette.errors import LorgnetteError
 
+    os.environ.setdefault("OMP_WAIT_POLICY", WAIT_POLICY)
     try:
         app()
     except LorgnetteError as error:
