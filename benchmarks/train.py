@@ -39,6 +39,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from train_peer import Peer, find_torchvision
 
+from lorgnette.cli import SPINS
 from lorgnette.data.builtin import tokenizer_texts
 from lorgnette.hub.export import export
 from lorgnette.inputs.image import image_bytes
@@ -296,6 +297,7 @@ def run_side(side: str, folder: Path, options: argparse.Namespace) -> dict[str, 
     command += ["--data", options.data]
     command += ["--memory"] if options.memory else []
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
+    environment["GOMP_SPINCOUNT"] = SPINS  # as the command line has it, for both sides
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)

@@ -24,16 +24,20 @@ app = typer.Typer(
 app.add_typer(data, name="data")
 app.add_typer(evaluation, name="eval")
 Model = Annotated[str, typer.Option("--model", help="Folder of a model (or of a run), or a hub id.")]
-WAIT_POLICY = "PASSIVE"
-"""Threads of a computation that wait for each other sleep. Spinning, they take the cores from the loader and from one
-another: with other work on a machine of two cores a step of the demo took 9 seconds so, and half a second asleep."""
+SPINS = "3000"
+"""Rounds that a thread of a computation (libgomp's) spins before it sleeps, where it waits for the others.
+
+By default they spin so long that they take the cores from the loader, and from one another: with other work on two cores
+a step of the demo took 9 seconds so, and half a second with this; on a quiet machine it makes no difference.
+"""
 
 
 def main() -> None:
     """Run the command line; a lorgnette error is one sentence on stderr and exit status 1 (75 if work was saved)."""
     from lorgnette.errors import LorgnetteError
 
-    os.environ.setdefault("OMP_WAIT_POLICY", WAIT_POLICY)
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     try:
         app()
     except LorgnetteError as error:

@@ -31,6 +31,8 @@ class QuestionsConfig(SourceSettings):
     kinds: tuple[QuestionKind, ...] = ("category", "colour", "count", "position")
     size: int = pydantic.Field(default=128, ge=32)
     """Longest side of a scene, in pixels."""
+    brief: float = pydantic.Field(default=0.0, ge=0, le=1)
+    """How often a question asks for a very brief answer, in the words of the benchmarks."""
 
 
 class FilesConfig(SourceSettings):

@@ -412,3 +412,20 @@ def test_a_scene_takes_a_few_milliseconds_at_most() -> None:
     for index in range(800, 1200):
         source[index]
     assert (time.process_time() - start) / 400 < 0.006
+
+
+def test_questions_may_ask_for_a_brief_answer_as_the_benchmarks_do() -> None:
+    from lorgnette.data.builtin.sources import BRIEF
+    from lorgnette.eval.tasks.wordings import SHORT_ANSWER
+
+    assert SHORT_ANSWER["paper"].ask == "{question}" + BRIEF
+    plain, brief = QuestionSource("test", 5, turns=3), QuestionSource("test", 5, turns=3, brief=0.5)
+    texts = [(a, b) for n in range(20) for a, b in zip(_texts(plain[n]), _texts(brief[n]), strict=True)]
+    asked = [b for a, b in texts if b != a]
+    assert 10 < len(asked) < 50
+    assert all(b in (a, a + BRIEF) for a, b in texts)
+    assert plain[3].meta["turns"] == brief[3].meta["turns"]
+
+
+def _texts(sample: Sample) -> list[str]:
+    return [segment.text for segment in sample.segments if isinstance(segment, Text)]

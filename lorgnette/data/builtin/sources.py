@@ -17,6 +17,9 @@ from lorgnette.data.builtin.scenes import PLACES, Scene, single
 from lorgnette.errors import DataError
 from lorgnette.sample import Image, Sample, Segment, Text, Turn
 
+BRIEF = "\nGive a very brief answer."
+"""What asks for a short answer in the benchmarks' paper wording (`eval/tasks/wordings.py`)."""
+
 
 class CaptionSource:
     """A drawing and a sentence about it. `len(drawings(split))` samples show each drawing once, the next ones anew."""
@@ -60,9 +63,11 @@ class QuestionSource:
         turns: int = 1,
         kinds: Sequence[str] = KINDS,
         size: int = 128,
+        brief: float = 0.0,
     ) -> None:
         """turns: the most questions asked about one scene (fewer where less can be asked); kinds: which of the four,
-        each leading equally many samples; size: longest side of the scene in pixels.
+        each leading equally many samples; size: longest side of the scene in pixels; brief: how often a question ends
+        as the benchmarks' do, asking for a very brief answer.
 
         Raises: DataError if the split or a kind is unknown, or there is nothing to ask.
         """
@@ -72,15 +77,18 @@ class QuestionSource:
         if turns < 1 or size < 48:
             raise DataError(f"questions need at least 1 turn and scenes of 48 pixels, not {turns} and {size}")
         self.split, self.seed, self.turns, self.kinds, self.side = split, seed, turns, tuple(kinds), size
+        self.brief = brief
         drawings(split)
 
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`: the picture, then questions and answers in turn. `meta` is what `describe` returns."""
         meta = self.describe(index)
+        rng = random.Random(f"brief {self.seed} {self.split} {index}")
         segments: list[Segment] = [Turn("user"), Image(meta["scene"].draw(drawings(self.split)))]
         for number, turn in enumerate(meta["turns"]):
+            question = turn["question"] + BRIEF * (rng.random() < self.brief)
             segments += [Turn("user")] * (number > 0)
-            segments += [Text(turn["question"]), Turn("assistant"), Text(turn["answer"], learn=True)]
+            segments += [Text(question), Turn("assistant"), Text(turn["answer"], learn=True)]
         return Sample(tuple(segments), meta)
 
     def describe(self, index: int) -> dict[str, Any]:
