@@ -27,7 +27,7 @@ Model = Annotated[str, typer.Option("--model", help="Folder of a model (or of a 
 SPINS = "3000"
 """Rounds that a thread of a computation (libgomp's) spins before it sleeps, where it waits for the others.
 
-By default they spin so long that they take the cores from the loader, and from one another: with other work on two cores
+By default they spin so long that they take the cores from the loader and from one another: with other work on two cores
 a step of the demo took 9 seconds so, and half a second with this; on a quiet machine it makes no difference.
 """
 

@@ -62,7 +62,7 @@ class DemoResults:
     peak_gib: float
     """Largest resident memory of the job."""
     benchmarks: Mapping[str, Asked] = field(default_factory=dict)
-    """The built-in benchmarks by name. Their questions are of kinds that the demo does not train on."""
+    """The built-in benchmarks by name. They ask much that the demo does not train on."""
     parameters: Mapping[str, int] = field(default_factory=dict)
     """Parameters of each part of the model."""
     conditions: Mapping[str, str] = field(default_factory=dict)

@@ -29,8 +29,9 @@ def open_source(config: SourceConfig, split: str = "train", seed: int = 0) -> So
     elif isinstance(config, QuestionsConfig):
         from lorgnette.data.builtin import QuestionSource
 
-        chosen = {"turns": config.turns, "kinds": config.kinds, "size": config.size, "brief": config.brief}
-        source = QuestionSource(split, seed, **chosen)
+        source = QuestionSource(
+            split, seed, turns=config.turns, kinds=config.kinds, size=config.size, brief=config.brief
+        )
     elif isinstance(config, MessagesConfig):
         from lorgnette.data.sources.messages import MessagesSource
 
