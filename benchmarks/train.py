@@ -283,18 +283,8 @@ def size(tensor: Tensor) -> int:
 
 def run_side(side: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """The figures of one side, measured in a process of its own."""
-    command = [
-        sys.executable,
-        __file__,
-        "--side",
-        side,
-        "--folder",
-        str(folder),
-        "--size",
-        options.size,
-    ]
-    command += ["--threads", str(options.threads), "--steps", str(options.steps)]
-    command += ["--data", options.data]
+    command = [sys.executable, __file__, "--side", side, "--folder", str(folder), "--size", options.size]
+    command += ["--threads", str(options.threads), "--steps", str(options.steps), "--data", options.data]
     command += ["--memory"] if options.memory else []
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
     environment["GOMP_SPINCOUNT"] = SPINS  # as the command line has it, for both sides
