@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import fields
 from typing import Any
@@ -30,6 +30,8 @@ __all__ = ["PackedSteps", "Steps", "read_steps"]
 
 WATCH_SECONDS = 1.0
 """How often a worker looks whether the process that it works for is still there."""
+GRACE_SECONDS = 5.0
+"""How long the pool has to notice the death of a worker by itself."""
 
 
 class LoaderError(LorgnetteError):
@@ -81,11 +83,31 @@ def _made_by_workers(steps: Steps | PackedSteps, items: range, config: LoaderCon
         for item in items:
             waiting.append(pool.submit(_make, item))
             if len(waiting) >= config.workers * (1 + config.prefetch):
-                yield _received(waiting.popleft().result())
+                yield _received(_result(pool, waiting.popleft()))
         while waiting:
-            yield _received(waiting.popleft().result())
+            yield _received(_result(pool, waiting.popleft()))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _result(pool: ProcessPoolExecutor, future: Future[list[Batch]]) -> list[Batch]:
+    """What a worker made. Raises: BrokenProcessPool if one was killed.
+
+    The pool does not see that a worker died in the midst of sending: it waits for the rest, and the others wait to
+    send. So nothing may come for a while after a death before all are ended, and with them what it waits for.
+    """
+    while True:
+        alive = all(worker.exitcode is None for worker in _workers(pool))
+        if wait([future], timeout=WATCH_SECONDS if alive else GRACE_SECONDS).done:
+            return future.result()
+        if not alive:
+            for worker in _workers(pool):
+                worker.kill()
+            pool._result_queue._writer.close()  # type: ignore[attr-defined]  # else the pipe has no end
+
+
+def _workers(pool: ProcessPoolExecutor) -> list[Any]:
+    return list((pool._processes or {}).values())
 
 
 def _context() -> multiprocessing.context.BaseContext:

@@ -1,5 +1,6 @@
 """The loader: the same steps for any number of workers, from any step on, and after a worker or all was killed."""
 
+import multiprocessing.connection
 import os
 import signal
 import subprocess
@@ -65,6 +66,32 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost_or_doubled(squares):
         read.append(batches)
         if len(read) in (2, 5):
             os.kill(max(set(children()) - before), signal.SIGKILL)
+    assert all(same(ours, theirs) for ours, theirs in zip(read, whole, strict=True))
+
+
+class HalfSent:
+    """Steps of which one worker is killed once, in the midst of sending what it made."""
+
+    def __init__(self, steps, mark):
+        self.steps, self.mark, self.parts = steps, mark, steps.parts
+
+    def part(self, step, part):
+        if step == 3 and not self.mark.exists():
+            self.mark.touch()
+
+            def half(connection, sent, *_):
+                os.write(connection.fileno(), bytes(sent)[: max(5, len(sent) // 2)])
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            multiprocessing.connection.Connection._send = half
+        return self.steps.part(step, part)
+
+
+def test_a_worker_that_is_killed_while_it_sends_hangs_nothing(squares, tmp_path, monkeypatch):
+    monkeypatch.setattr("lorgnette.data.loader.GRACE_SECONDS", 0.2)
+    whole = list(read_steps(steps_of(squares), 0, STEPS, workers(0)))
+    read = list(read_steps(HalfSent(steps_of(squares), tmp_path / "killed"), 0, STEPS, workers(2)))
+    assert (tmp_path / "killed").exists()
     assert all(same(ours, theirs) for ours, theirs in zip(read, whole, strict=True))
 
 
