@@ -29,7 +29,7 @@ import torch
 from model_step import clock_ratio, conditions
 
 from lorgnette.data.builtin import tokenizer_texts
-from lorgnette.eval.answerer import Answerer
+from lorgnette.eval.answerer import Answerer, until_stop
 from lorgnette.eval.benchmark import Asking
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.tasks import GROUPS, task_named
@@ -85,7 +85,7 @@ class Transformers:
         inputs = self.processor(text=text, images=pictures, return_tensors="pt")
         tokens = self.model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
         answer = self.processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return min((answer.partition(mark)[0] for mark in stop), key=len, default=answer)
+        return until_stop(answer, stop)
 
     def score(self, samples: Sequence[Sample], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
         raise ValueError("nothing here is answered by likelihood")

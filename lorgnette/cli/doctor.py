@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from lorgnette.infer.doctor import Diagnosis
+    from lorgnette.sample import ImageSource
 
 
 def doctor(
@@ -23,9 +25,11 @@ def doctor(
     from lorgnette.hub.load import load
     from lorgnette.infer.doctor import examine
 
-    drawings = [sample.images[0].source for sample in questions_for_evaluation("test", 3, seed=0)]
+    images: Sequence[ImageSource] = image or ()
+    if not images:
+        images = [sample.images[0].source for sample in questions_for_evaluation("test", 3, seed=0)]
     opened, processor = load(model)
-    found = examine(opened.float(), processor, image or drawings, tolerance=tolerance)
+    found = examine(opened.float(), processor, images, tolerance=tolerance)
     if as_json:
         print(json.dumps(found.plain()))
     else:

@@ -168,7 +168,7 @@ def _run(
     from lorgnette.errors import SettingsError
     from lorgnette.eval.fewshot import Seer
     from lorgnette.eval.judge import judged
-    from lorgnette.eval.report import progress_bar
+    from lorgnette.eval.report import progress_bar, shown_in
     from lorgnette.eval.results import ResultsFolder
     from lorgnette.eval.runner import evaluate as run_task
     from lorgnette.eval.shards import Rank
@@ -186,13 +186,8 @@ def _run(
     bar.disable = rank.number > 0
     with bar:
         for name, task in opened.items():
-            shown = bar.add_task(name, total=None)
-            place = places[name]
-
-            def done(count: int, total: int, shown: Any = shown) -> None:
-                bar.update(shown, completed=count, total=total)
-
-            results[name] = run_task(task, answerer, folder=place, progress=done, **conditions)
+            place, progress = places[name], shown_in(bar, name)
+            results[name] = run_task(task, answerer, folder=place, progress=progress, **conditions)
             if judge is not None and task.metric == "mathvista_accuracy" and not results[name].missing:
                 results[name] = judged(results[name], judge, place.path if place else None)
     return {name: place.result() if place and rank.of > 1 else results[name] for name, place in places.items()}

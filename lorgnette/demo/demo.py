@@ -6,7 +6,6 @@ sample's picture), and writes the report. Killed at any moment, the same command
 
 from __future__ import annotations
 
-import functools
 import os
 import platform
 import resource
@@ -19,7 +18,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from lorgnette.demo.report import (
     Asked,
@@ -31,15 +29,15 @@ from lorgnette.demo.report import (
     show_fairly,
     write_report,
 )
+from lorgnette.eval.report import progress_bar, shown_in
 from lorgnette.eval.results import Result
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.task import Task
-from lorgnette.eval.tasks import task_named
-from lorgnette.eval.tasks.drawings import drawings
 from lorgnette.hub.export import save
 from lorgnette.infer.answerer import ModelAnswerer
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, find_recipe
+from lorgnette.train.evaluate import task_of
 from lorgnette.train.log import read_log
 from lorgnette.train.loop import Trainer
 from lorgnette.version import code
@@ -105,21 +103,19 @@ def lorgnette_command() -> str:
 
 def demo_tasks(run: Run) -> dict[str, Task]:
     """What the demo asks: about drawings of the test split, which no stage trains on, and the built-in benchmarks."""
-    config = run.evaluation
-    main = drawings(config.questions, config.seed, config.max_tokens)
-    return {main.name: main} | {name: task_named(name) for name in BUILT_IN}
+    return {name: task_of(name, run.evaluation) for name in ("drawings", *BUILT_IN)}
 
 
 def measure(name: str, tasks: Mapping[str, Task], trainer: Trainer, console: Console) -> dict[str, Result]:
     """Ask the trainer's model; kept in `eval/NAME/TASK`, and taken from there if done before."""
     step, config = 0 if name == "before" else trainer.run.steps, trainer.run.evaluation
     answerer = ModelAnswerer(trainer.model.eval(), trainer.processor, identity=f"{trainer.run.digest()} step {step}")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     found = {}
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    bar = progress_bar(console)
+    bar.disable = not console.is_terminal
+    with bar:
         for task_name, task in tasks.items():
             limit = None if task_name == "drawings" else -(-config.questions // SHARE)
-            shown = bar.add_task(f"measuring {name}: {task_name}", total=limit or len(task.samples))
             found[task_name] = evaluate(
                 task,
                 answerer,
@@ -127,15 +123,11 @@ def measure(name: str, tasks: Mapping[str, Task], trainer: Trainer, console: Con
                 limit=limit,
                 batch_size=config.batch_size,
                 folder=trainer.folder / "eval" / name / task_name,
-                progress=functools.partial(_show, bar, shown),
+                progress=shown_in(bar, f"measuring {name}: {task_name}"),
             )
     result = found["drawings"]
     console.print(f"{name}: {result.accuracy:.1f} % of {result.count} questions on unseen drawings", highlight=False)
     return found
-
-
-def _show(bar: Progress, shown: TaskID, done: int, total: int) -> None:
-    bar.update(shown, completed=done, total=total)
 
 
 def part_sizes(model: VLM) -> dict[str, int]:

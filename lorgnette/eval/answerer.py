@@ -23,6 +23,16 @@ class Answer(str):
         return answer
 
 
+def until_stop(text: str, stop: Sequence[str]) -> str:
+    """The text before the first of the stop strings."""
+    return min((text.partition(mark)[0] for mark in stop), key=len, default=text)
+
+
+def with_crops(identity: str, split: bool | None) -> str:
+    """What names a model whose images are cut in crops, or not; by itself where the model decides."""
+    return identity + {None: "", True: ", images in five crops", False: ", images in one crop"}[split]
+
+
 class Answerer(Protocol):
     """Whatever can answer prompts.
 

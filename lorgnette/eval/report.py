@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from rich.console import Console
@@ -53,6 +53,12 @@ def progress_bar(console: Console | None = None) -> Progress:
     """A line per task: how many questions were asked, how fast, and the time left."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True)
+
+
+def shown_in(bar: Progress, what: str) -> Callable[[int, int], None]:
+    """A new line of the bar, as what is told how many are done, and of how many."""
+    line = bar.add_task(what, total=None)
+    return lambda done, total: bar.update(line, completed=done, total=total)
 
 
 def print_results(

@@ -30,6 +30,12 @@ def own_device(environment: Mapping[str, str] = os.environ) -> torch.device:
     return torch.device("cuda", int(environment.get("LOCAL_RANK", 0)))
 
 
+def facts_of_device(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Where a model runs and in which numbers, for the record."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {"device": f"{device} ({name})", "dtype": str(dtype).removeprefix("torch.")}
+
+
 class ModelAnswerer:
     """Answers `batch_size` prompts at a time, greedily unless `settings` say more.
 
@@ -66,10 +72,8 @@ class ModelAnswerer:
     @property
     def facts(self) -> dict[str, Any]:
         """Where it runs, for the record."""
-        device = self.model.device
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-        dtype = str(self.model.connector.latents.dtype).removeprefix("torch.")
-        return {"device": f"{device} ({name})", "dtype": dtype, "threads": torch.get_num_threads()}
+        where = facts_of_device(self.model.device, self.model.connector.latents.dtype)
+        return where | {"threads": torch.get_num_threads()}
 
     def written(self, samples: Sequence[Sample]) -> list[str]:
         """The very text that the model reads for each prompt, up to where its answer begins; see `Processor.spell`."""

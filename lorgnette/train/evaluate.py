@@ -17,10 +17,17 @@ from lorgnette.hub.export import save
 from lorgnette.infer.answerer import ModelAnswerer
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.vlm import VLM
-from lorgnette.run import Run, StageConfig
+from lorgnette.run import EvaluationConfig, Run, StageConfig
 from lorgnette.train.adapters import merge_adapters
 from lorgnette.train.log import read_log
 from lorgnette.train.parallel import World, unshard
+
+
+def task_of(name: str, config: EvaluationConfig) -> Task:
+    """A benchmark as a run asks it. Raises: SettingsError or DataError for one that there is not."""
+    if name == "drawings":
+        return drawings(config.questions, config.seed, config.max_tokens)
+    return task_named(name)
 
 
 class Evaluation:
@@ -34,12 +41,8 @@ class Evaluation:
     def __init__(self, run: Run, folder: Path, processor: Processor, world: World) -> None:
         self.run, self.config, self.folder = run, run.evaluation, folder
         self.processor, self.world = processor, world
-        self.tasks = {name: self._open(name) for name in names_in(",".join(self.config.tasks)) if self.config.every}
-
-    def _open(self, name: str) -> Task:
-        if name == "drawings":
-            return drawings(self.config.questions, self.config.seed, self.config.max_tokens)
-        return task_named(name)
+        names = names_in(",".join(self.config.tasks)) if self.config.every else []
+        self.tasks = {name: task_of(name, self.config) for name in names}
 
     def due(self, step: int, steps: int) -> bool:
         """Whether to evaluate after so many steps of a stage."""

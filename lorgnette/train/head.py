@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 from lorgnette.errors import SettingsError
 from lorgnette.model.language import Decoder, Vocabulary
 from lorgnette.run import LoraConfig
+from lorgnette.train.lora import adapted_weight
 
 
 class LowRank(nn.Module):
@@ -35,11 +36,7 @@ class LowRank(nn.Module):
             nn.init.kaiming_uniform_(self.lora_down, a=math.sqrt(5))
 
     def forward(self, table: Tensor) -> Tensor:
-        adapted = torch.addmm(table, self.lora_up, self.lora_down, alpha=self.scale)
-        if self.lora_lengths is None:
-            return adapted
-        lengths = adapted.detach().norm(dim=1)  # as PEFT has it: no gradient through the length
-        return (self.lora_lengths / lengths)[:, None] * adapted
+        return adapted_weight(table, self.lora_down, self.lora_up, self.scale, self.lora_lengths)[0]
 
 
 def adapt_head(decoder: nn.Module, config: LoraConfig, *, dora: bool) -> None:

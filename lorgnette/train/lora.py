@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 
 def speed_up(part: nn.Module, adapter: str) -> None:
-    """Let the adapted layers of `part` compute by `adapted_linear` where they can: in float32 on the CPU, in training.
+    """Let the adapted layers of `part` compute by `_AdaptedLinear` where they can: in float32 on the CPU, in training.
 
     They stay PEFT's: how they are saved and merged is not changed, and whatever is unusual they compute as before.
     """
@@ -22,37 +22,24 @@ def speed_up(part: nn.Module, adapter: str) -> None:
             adapted.forward = types.MethodType(_forward, adapted)
 
 
-def adapted_linear(
-    x_TD: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    a: Tensor,
-    b: Tensor,
-    scale: float,
-    magnitude: Tensor | None = None,
-) -> Tensor:
-    """x W^T + bias with W = weight + scale b a, of which `weight` and `bias` are frozen.
-
-    magnitude: for DoRA, of each row of W, whose own length then counts as a constant.
-    """
-    out: Tensor = _AdaptedLinear.apply(x_TD, weight, bias, a, b, scale, magnitude)
-    return out
-
-
 def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     unusual = args or kwargs or layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1
     if unusual or x.ndim != 2 or x.device.type != "cpu" or x.dtype != torch.float32 or not torch.is_grad_enabled():
-        out: Tensor = type(layer).forward(layer, x, *args, **kwargs)
-        return out
+        usual: Tensor = type(layer).forward(layer, x, *args, **kwargs)
+        return usual
     [name] = layer.active_adapters
     a, b = (layer.get_submodule(f"lora_{letter}.{name}").weight for letter in "AB")
     magnitude = layer.lora_magnitude_vector[name].weight if name in layer.lora_magnitude_vector else None
     base = layer.base_layer
-    return adapted_linear(x, base.weight, base.bias, a, b, layer.scaling[name], magnitude)
+    out: Tensor = _AdaptedLinear.apply(x, base.weight, base.bias, a, b, layer.scaling[name], magnitude)
+    return out
 
 
 class _AdaptedLinear(torch.autograd.Function):
-    """W is small beside what passes through it: it is made anew for the backward pass."""
+    """x W^T + bias with W as `adapted_weight` has it, of which `weight` and `bias` are frozen.
+
+    W is small beside what passes through it: it is made anew for the backward pass.
+    """
 
     @staticmethod
     def forward(
@@ -65,7 +52,7 @@ class _AdaptedLinear(torch.autograd.Function):
         scale: float,
         magnitude: Tensor | None,
     ) -> Tensor:
-        whole, _ = _whole(weight, a, b, scale, magnitude)
+        whole, _ = adapted_weight(weight, a, b, scale, magnitude)
         out_TD = F.linear(x_TD, whole, bias)
         ctx.save_for_backward(x_TD, weight, bias, a, b, magnitude, None if magnitude is None else out_TD)
         ctx.scale = scale
@@ -75,7 +62,7 @@ class _AdaptedLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x_TD, weight, bias, a, b, magnitude, out_TD = ctx.saved_tensors
-        whole, share = _whole(weight, a, b, ctx.scale, magnitude)
+        whole, share = adapted_weight(weight, a, b, ctx.scale, magnitude)
         a_grad = (grad @ (b * share)).mul_(ctx.scale).T @ x_TD
         b_grad = ((x_TD @ a.T).mul_(ctx.scale).T @ grad).T  # not grad.T @ ..., which is slower for few columns
         x_grad = grad @ whole if ctx.needs_input_grad[0] else None
@@ -87,12 +74,15 @@ class _AdaptedLinear(torch.autograd.Function):
         return x_grad, None, None, a_grad, b_grad * share, None, along / magnitude
 
 
-def _whole(
+def adapted_weight(
     weight: Tensor, a: Tensor, b: Tensor, scale: float, magnitude: Tensor | None
 ) -> tuple[Tensor, Tensor | float]:
-    """W, and by what its rows were multiplied to have their magnitude."""
+    """W = weight + scale b a, and by what its rows were multiplied to have their magnitude.
+
+    magnitude: for DoRA, of each row of W; as PEFT has it, no gradient goes through the row's own length.
+    """
     whole = torch.addmm(weight, b, a, alpha=scale)
     if magnitude is None:
         return whole, 1.0
-    share = (magnitude / torch.linalg.vector_norm(whole, dim=1))[:, None]
-    return whole.mul_(share), share
+    share = (magnitude / torch.linalg.vector_norm(whole.detach(), dim=1))[:, None]
+    return whole * share, share

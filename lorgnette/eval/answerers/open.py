@@ -5,7 +5,7 @@ from __future__ import annotations
 import urllib.parse
 
 from lorgnette.errors import SettingsError
-from lorgnette.eval.answerer import Answerer
+from lorgnette.eval.answerer import Answerer, with_crops
 from lorgnette.eval.answerers.client import ServerSettings
 from lorgnette.eval.answerers.server import ServerAnswerer
 
@@ -38,10 +38,9 @@ def open_answerer(
     from lorgnette.hub.load import load
     from lorgnette.infer.answerer import ModelAnswerer, own_device
 
-    crops = {None: "", True: ", images in five crops", False: ", images in one crop"}[split]
     weights = checkpoint_digest(spec)
     opened = load(spec, device=own_device())
-    return ModelAnswerer(*opened, identity=spec + crops, weights=weights, split=split, batch_size=batch_size)
+    return ModelAnswerer(*opened, identity=with_crops(spec, split), weights=weights, split=split, batch_size=batch_size)
 
 
 def server_named(spec: str) -> tuple[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import logging
-import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,11 @@ import torch
 from torch import Tensor
 
 from lorgnette.errors import CheckpointError, SettingsError
+from lorgnette.eval.answerer import until_stop, with_crops
 from lorgnette.eval.answerers.messages import conversation
 from lorgnette.hub.digest import checkpoint_digest
 from lorgnette.hub.load import find_folder
-from lorgnette.infer.answerer import own_device
+from lorgnette.infer.answerer import facts_of_device, own_device
 from lorgnette.inputs.image import open_image
 from lorgnette.sample import Image, ImageSource, Sample, Text
 
@@ -90,7 +90,7 @@ class PeerAnswerer:
     ) -> None:
         """Raises: SettingsError if it has no such switch, CheckpointError for a processor that reads no text."""
         self.model, self.processor, self.batch_size = model.eval(), processor, batch_size
-        self.identity = identity + {None: "", True: ", images in five crops", False: ", images in one crop"}[split]
+        self.identity = with_crops(identity, split)
         self.weights = ""
         if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
             raise CheckpointError(f"{identity}: has no processor of both text and images")
@@ -101,10 +101,8 @@ class PeerAnswerer:
                 raise SettingsError(f"{identity}: has no switch for crops; leave out --split and --no-split")
             setattr(processor.image_processor, SPLIT, split)
         model.generation_config.update(do_sample=False, num_beams=1, temperature=None, top_p=None, top_k=None)
-        device, images = self.model.device, type(processor.image_processor).__name__
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-        dtype = str(model.dtype).removeprefix("torch.")
-        self.facts: dict[str, Any] = {"device": f"{device} ({name})", "dtype": dtype, "image_processor": images}
+        images = {"image_processor": type(processor.image_processor).__name__}
+        self.facts: dict[str, Any] = facts_of_device(self.model.device, model.dtype) | images
 
     def _set_padding(self) -> None:
         if self.tokenizer.pad_token is None:
@@ -133,7 +131,7 @@ class PeerAnswerer:
         said = self._in_batches([self._prompt(sample) for sample in samples], answer)
         # The space after `Assistant:` belongs to the template, not to the answer.
         said = [text.removeprefix(" ") if one.is_chat else text for text, one in zip(said, samples, strict=True)]
-        return [min((text.partition(mark)[0] for mark in stop), key=len, default=text) for text in said]
+        return [until_stop(text, stop) for text in said]
 
     def score(self, samples: Sequence[Sample], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
         """The log-likelihood of each prompt's candidates, in nats, summed over every token that holds any of it.

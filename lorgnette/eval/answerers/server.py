@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any, NoReturn
 
 from lorgnette.errors import SettingsError
-from lorgnette.eval.answerer import Answer
+from lorgnette.eval.answerer import Answer, until_stop
 from lorgnette.eval.answerers.client import Client, Declined, ServerError, ServerSettings
 from lorgnette.eval.answerers.messages import chat_messages, messages_written
 from lorgnette.sample import Sample
@@ -122,7 +122,7 @@ def _read(reply: dict[str, Any], stop: Sequence[str]) -> Answer:
         declined = f"it refuses: {str(message['refusal'])[:300]}"
     elif not message:
         declined = "its reply holds no message"
-    text = "" if declined else min((text.partition(mark)[0] for mark in stop), key=len, default=text)
+    text = "" if declined else until_stop(text, stop)
     return Answer(text, by=by, declined=declined)
 
 
