@@ -1,15 +1,17 @@
-"""Training with LoRA on both backbones and the connector in full: lorgnette beside transformers' Idefics2 with PEFT.
+"""Training with adapters on the backbones and the connector in full: lorgnette beside transformers' Idefics2 with PEFT.
 
-    python benchmarks/train.py [--size micro|100m] [--data stage2|instruct] [--steps 50] [--repeats 1] [--note "..."]
+    python benchmarks/train.py [--size micro|100m] [--data stage2|instruct] [--adapters lora|dora] [--steps 50] ...
     python benchmarks/train.py --memory [--size micro]
 
-Built-in data of the second stage, or of instruction tuning; float32 on the CPU, AdamW, clipping at 1. Both sides start
-from the same files, adapters too, and learn the same tokens of the same samples in the same steps, read by one worker
-ahead of the model; their losses are in the row. Ours is the `Trainer` with its packs. The other is in `train_peer.py`:
-the samples of a step as one padded batch, and for comparison as micro-batches, which pad less: `cpu_speedups` has all
-of them, `least_cpu_speedup` is over the fastest. Each runs in a process of its own; the sides take turns `repeats`
-times. Processor seconds are of the process and its worker: on a machine shared with other work, `cpu_speedup` is the
-steadier ratio.
+A stage of recipes/micro.yaml on its built-in data, as augmented there: images enlarged by chance (stage2), or half of
+them split in crops and requests reworded (instruct). Without `--adapters`, the stage's own, with what it unfreezes
+beside them; LoRA where it has none. float32 on the CPU, AdamW, clipping at 1, no noise on tokens. Both sides start from
+the same files, adapters too, and learn the same tokens of the same samples in the same steps, read by one worker ahead
+of the model; their losses are in the row. Ours is the `Trainer` with its packs. The other is in `train_peer.py`: the
+samples of a step as one padded batch, and as micro-batches, which pad less; 8 in the given order are what transformers'
+Trainer does by default. `cpu_speedups` has all of them, `least_cpu_speedup` is over the fastest. Each runs in a process
+of its own; the sides take turns `repeats` times. Processor seconds are of the process and its worker: on a machine
+shared with other work, `cpu_speedup` is the steadier ratio.
 
 `--memory` counts the bytes of tensors in a step of both sides, for vocabularies of 4,096 and 131,072 rows.
 Rows go to `benchmarks/results/train.jsonl`.
@@ -18,7 +20,6 @@ Rows go to `benchmarks/results/train.jsonl`.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import pickle
@@ -41,14 +42,16 @@ from train_peer import Peer, find_torchvision
 
 from lorgnette.cli import SPINS
 from lorgnette.data.builtin import tokenizer_texts
+from lorgnette.data.steps import Drawn
 from lorgnette.hub.export import export
-from lorgnette.inputs.image import image_bytes
+from lorgnette.hub.rules import idefics2_rules
+from lorgnette.inputs.image import Patches
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.template import Special
 from lorgnette.inputs.tokenizer import train_tokenizer
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, find_recipe
-from lorgnette.sample import Image, ImageSource, Sample
+from lorgnette.sample import Image
 from lorgnette.train.adapters import save_adapters
 from lorgnette.train.build import build, resolve, stage_processor
 from lorgnette.train.dryrun import Bytes
@@ -69,39 +72,35 @@ M100: dict[str, Any] = {
 """Idefics2's proportions at 99 million parameters: 29 in the vision encoder, 58 in the decoder, 12 between them."""
 IMAGES_M100 = {"shortest": 196, "longest": 490, "patch": 14, "grid": 35}
 PACKS = {
-    "tiny": None,
+    "tiny": {"tokens": 512, "patches": 1024, "per_step": 1},
     "micro": {"tokens": 1024, "patches": 2048, "per_step": 4},
     "100m": {"tokens": 1024, "patches": 8192, "per_step": 2},
 }
 WAYS = {
     "tiny": ("all", "4"),
-    "micro": ("all", "4", "8", "8 by length"),
-    "100m": ("all", "2", "2 by length"),
+    "micro": ("all", "8", "4", "8 by length"),
+    "100m": ("all", "8", "2", "2 by length"),
 }
 """What the other side is tried with: a step in one batch; micro-batches of so many samples, in order or by length."""
+ADAPTERS = ("lora", "dora")
 WARM = 2
 """Steps that are not counted."""
 VOCABULARIES = (4096, 131072)
 
 
-def settings(size: str, data: str) -> Run:
-    """The model of a size, and one stage on it, with the data of that stage of the recipe."""
+def settings(size: str, data: str, adapters: str | None = None) -> Run:
+    """The model of a size, and one stage on it, with the data and augmentation of that stage of the recipe."""
     values = Run.load(find_recipe("micro"), ["images.keep_aspect=false"]).plain()  # which is not known elsewhere
     if size == "100m":
         values |= {"model": M100, "images": IMAGES_M100}
     [stage] = [one for one in values["stages"] if one["name"] == data]
-    stage |= {
-        "pack": PACKS[size],
-        "augment": {},
-        "optimiser": "adamw",
-        "lr": 1e-4,
-        "schedule": "constant",
-        "neftune": 0.0,
-    }
-    stage |= {"vision": {"mode": "lora"}, "language": {"mode": "lora"}}
-    stage["lora"] = {"rank": 16, "alpha": 16, "dropout": 0.0, "keep": False}
-    if size == "tiny":
-        stage |= {"samples_per_step": 8, "sources": [{"kind": "questions"}], "weights": "samples"}
+    stage |= {"pack": PACKS[size], "optimiser": "adamw", "lr": 1e-4, "schedule": "constant", "warmup": 0}
+    kind = adapters or (stage["language"]["mode"] if stage["language"]["mode"] in ADAPTERS else "lora")
+    beside = [] if adapters else stage["lora"]["unfreeze"]
+    stage |= {"vision": {"mode": kind}, "language": {"mode": kind}, "neftune": 0.0}
+    stage["lora"] = {"rank": 16, "alpha": 16, "dropout": 0.0, "keep": False, "unfreeze": beside}
+    if size == "tiny":  # of splits that are soon prepared
+        stage["sources"] = [one | {"path": one["path"].replace("train", "validation")} for one in stage["sources"]]
     return Run.parse(values | {"stages": [stage]}, size)
 
 
@@ -110,7 +109,7 @@ def write_model(folder: Path, options: argparse.Namespace, vocabulary: int | Non
 
     vocabulary: rows of the token table, where there shall be more than the tokenizer has.
     """
-    run = settings(options.size, options.data)
+    run = settings(options.size, options.data, options.adapters)
     if options.size == "100m":
         tokenizer = train_tokenizer(list(tokenizer_texts()), vocabulary=run.model.vocabulary)
         model, processor = VLM(run.model), Processor(tokenizer, run.images, run.model.connector.latents)
@@ -122,11 +121,14 @@ def write_model(folder: Path, options: argparse.Namespace, vocabulary: int | Non
     export(model, processor, folder / "model")
     prepare_parts(model, run.stages[0], seed=run.seed)
     save_adapters(model, run.stages[0], folder / "adapters")
+    parameters = {name.replace(".base_layer", ""): one for name, one in model.named_parameters()}
+    beside = [rule.theirs for rule in idefics2_rules(run.model) if parameters[rule.ours[0]].requires_grad]
+    (folder / "trained.json").write_text(json.dumps(beside))
 
 
 def our_run(folder: Path, options: argparse.Namespace) -> Run:
     """The run of our side, which starts from the folder's model."""
-    run = settings(options.size, options.data)
+    run = settings(options.size, options.data, options.adapters)
     stage = run.stages[0].plain() | {"steps": all_steps(options)}
     values = {"name": options.size, "threads": options.threads, "stages": [stage]}
     return resolve(Run.parse(values | {"init": {"model": str(folder / "model")}}, options.size))
@@ -138,7 +140,10 @@ def all_steps(options: argparse.Namespace) -> int:
 
 
 def write_samples(folder: Path, run: Run) -> None:
-    """The samples of each step as texts, images and marks of what is learned: what the other side reads."""
+    """The samples of each step as they are shown: what the other side reads.
+
+    Each crop of an image is a picture of its own, sized as our side has it, so that both see the same pixels.
+    """
     processor = stage_processor(build(run)[1], run, run.stages[0])
     steps = open_steps(run, 0, processor)
     made = []
@@ -147,8 +152,9 @@ def write_samples(folder: Path, run: Run) -> None:
         made.append(
             [
                 {
-                    "text": written(one.sample, processor),
-                    "images": [image_file(image.source) for image in one.sample.images],
+                    "text": written(one, processor),
+                    "images": [picture(crop, run.images.patch) for crop in one.rendered.images],
+                    "tokens": one.rendered.tokens_T,
                     "learn": one.rendered.learn_T,
                 }
                 for one in drawn
@@ -157,25 +163,21 @@ def write_samples(folder: Path, run: Run) -> None:
     (folder / "samples.pickle").write_bytes(pickle.dumps(made))
 
 
-def image_file(source: ImageSource) -> bytes:
-    """The file of an image; of one that was drawn, a PNG."""
-    if not isinstance(source, PIL.Image.Image):
-        return image_bytes(source)
-    sink = io.BytesIO()
-    source.save(sink, "PNG")
-    return sink.getvalue()
+def picture(crop: Patches, side: int) -> PIL.Image.Image:
+    """Patches of `side` pixels, put together again."""
+    patches = crop.pixels_PC.reshape(crop.rows, crop.columns, 3, side, side)
+    return PIL.Image.fromarray(patches.transpose(0, 3, 1, 4, 2).reshape(crop.rows * side, crop.columns * side, 3))
 
 
-def written(sample: Sample, processor: Processor) -> str:
-    """A sample as transformers' processor takes it: `<image>` for each image. It writes the first special token."""
+def written(drawn: Drawn, processor: Processor) -> str:
+    """A sample as transformers' processor takes it: `<image>` for each crop. It writes the first special token."""
+    sample, ending = drawn.sample, processor.tokenizer.named_tokens.get("eos_token", "")
+    pieces: Sequence[Any] = sample.segments
     if sample.is_chat:
-        pieces = processor.template.pieces(sample)
-        return "".join(
-            "<image>" if isinstance(one, Image) else one.token if isinstance(one, Special) else one.text
-            for one in pieces
-        )
-    text = "".join("<image>" if isinstance(one, Image) else one.text for one in sample.segments)  # type: ignore[union-attr]
-    return text + processor.tokenizer.named_tokens.get("eos_token", "")
+        pieces, ending = processor.template.pieces(sample), ""
+    crops = "<image>" * (len(drawn.rendered.images) // max(len(sample.images), 1))
+    texts = [crops if isinstance(one, Image) else one.token if isinstance(one, Special) else one.text for one in pieces]
+    return "".join(texts) + ending
 
 
 def cpu_seconds() -> float:
@@ -285,6 +287,7 @@ def run_side(side: str, folder: Path, options: argparse.Namespace) -> dict[str, 
     """The figures of one side, measured in a process of its own."""
     command = [sys.executable, __file__, "--side", side, "--folder", str(folder), "--size", options.size]
     command += ["--threads", str(options.threads), "--steps", str(options.steps), "--data", options.data]
+    command += ["--adapters", options.adapters] if options.adapters else []
     command += ["--memory"] if options.memory else []
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
     environment["GOMP_SPINCOUNT"] = SPINS  # as the command line has it, for both sides
@@ -355,6 +358,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--data", choices=["stage2", "instruct"], default="stage2", help="of a stage of recipes/micro.yaml"
     )
+    made.add_argument("--adapters", choices=ADAPTERS, help="if not those of the stage")
     made.add_argument("--memory", action="store_true", help="count bytes by the size of the vocabulary")
     made.add_argument("--steps", type=int, default=50)
     made.add_argument("--threads", type=int, default=2)
@@ -378,6 +382,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "benchmark": "train_memory" if options.memory else "train",
         "size": options.size,
         "data": options.data,
+        "adapters": settings(options.size, options.data, options.adapters).stages[0].language.mode,
     }
     row |= {"threads": options.threads, "repeats": options.repeats, "steps": options.steps}
     row |= compare_memory(options) if options.memory else compare(options)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-import io
+import json
 import pickle
 import sys
 from collections.abc import Iterator
@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
 import torch
 from torch import Tensor
 
@@ -64,7 +63,7 @@ class Collator:
 
     def _batch(self, samples: list[dict[str, Any]]) -> Inputs:
         samples = sorted(samples, key=lambda one: not one["images"])  # the processor wants an image in the first row
-        images = [[PIL.Image.open(io.BytesIO(file)) for file in one["images"]] for one in samples]
+        images = [one["images"] for one in samples]
         inputs: Inputs = self.processor(
             text=[one["text"] for one in samples],
             images=images if any(images) else None,
@@ -72,19 +71,21 @@ class Collator:
             padding_side="right",
             return_tensors="pt",
         )
-        learn = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
+        inputs["labels"] = torch.full_like(inputs["input_ids"], IGNORED)
         for row, one in enumerate(samples):
-            learn[row, : len(one["learn"])] = torch.from_numpy(one["learn"])
-        assert [len(one["learn"]) for one in samples] == inputs["attention_mask"].sum(1).tolist(), "the same tokens"
-        inputs["labels"] = inputs["input_ids"].where(learn, IGNORED)
+            tokens, learn = torch.from_numpy(one["tokens"]), torch.from_numpy(one["learn"])
+            assert torch.equal(inputs["input_ids"][row][inputs["attention_mask"][row].bool()], tokens), (
+                "the same tokens"
+            )
+            inputs["labels"][row, : len(tokens)] = tokens.where(learn, IGNORED)
         return dict(inputs)
 
 
 class Peer:
     """A model with its adapters and optimiser.
 
-    folder: holds `model`, `adapters/lora` and `samples.pickle`. way: samples of a micro-batch, in their order or
-    `by length`; `all` for the step in one batch.
+    folder: holds `model`, `adapters`, `trained.json` (what trains beside them) and `samples.pickle`. way: samples of a
+    micro-batch, in their order or `by length`; `all` for the step in one batch.
     """
 
     def __init__(self, folder: Path, way: str, lr: float) -> None:
@@ -93,10 +94,10 @@ class Peer:
         import transformers
 
         plain = transformers.AutoModelForImageTextToText.from_pretrained(folder / "model")
-        self.model = peft.PeftModel.from_pretrained(plain, folder / "adapters" / "lora", is_trainable=True).train()
-        for name, parameter in self.model.named_parameters():
-            if ".connector." in name:
-                parameter.requires_grad_(True)
+        [adapter] = (folder / "adapters").iterdir()
+        self.model = peft.PeftModel.from_pretrained(plain, adapter, is_trainable=True).train()
+        for name in json.loads((folder / "trained.json").read_text()):
+            plain.get_parameter(name).requires_grad_(True)
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimiser = torch.optim.AdamW(self.trained, lr=lr, fused=True)
         processor = transformers.AutoProcessor.from_pretrained(folder / "model")

@@ -33,7 +33,7 @@ COUNT_EVERY = 64
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """A sample of a step, before and after it was rendered."""
+    """A sample of a step, in the words that it is shown in, before and after it was rendered."""
 
     ref: SampleRef
     sample: Sample
@@ -146,7 +146,7 @@ class PackedSteps:
         showing = self.plan.showing(ref, record.shuffle)
         sample = record.piece(ref.start, ref.end, showing.order)
         sample = replace(sample, meta={**sample.meta, "name": name})
-        return Drawn(ref, sample, self._rendered(ref, sample, showing))
+        return self._rendered(ref, sample, showing)
 
     def checked(self, ref: SampleRef) -> Drawn:
         """As `read`. Raises: DataError naming the sample, too if it cannot be learned as it was meant."""
@@ -173,21 +173,21 @@ class PackedSteps:
         """All batches of one step, on this rank."""
         return [batch for part in range(self.parts) for batch in self.part(step, part)]
 
-    def _rendered(self, ref: SampleRef, sample: Sample, showing: Showing) -> Rendered:
+    def _rendered(self, ref: SampleRef, sample: Sample, showing: Showing) -> Drawn:
         """Raises: DataError if the sample is longer than planned."""
         words = sample
         if self.plan.augment.templates:
             words = reworded(sample, self.processor.tokenizer, self.plan.seed_of_words(ref))
         rendered = self.processor.render(words, split=showing.split, enlarged=showing.sizes)
         if len(rendered.tokens_T) > showing.tokens and words is not sample:
-            rendered = self.processor.render(sample, split=showing.split, enlarged=showing.sizes)
+            words, rendered = sample, self.processor.render(sample, split=showing.split, enlarged=showing.sizes)
         patches = sum(len(image) for image in rendered.images)
         if len(rendered.tokens_T) > showing.tokens or patches > showing.patches:
             raise DataError(
                 f"{sample.name}: has {len(rendered.tokens_T)} tokens and {patches} patches, where its index says"
                 f" {showing.tokens} and {showing.patches}; run `lorgnette data prepare` again"
             )
-        return rendered
+        return Drawn(ref, words, rendered)
 
     def _read_or_replaced(self, ref: SampleRef, replaced: list[str]) -> Drawn | None:
         """A sample, or the first of its replacements that can be used, or None. Says in `replaced` what was wrong."""
