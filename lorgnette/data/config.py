@@ -9,6 +9,7 @@ import pydantic
 from lorgnette.settings import Settings
 
 QuestionKind = Literal["category", "colour", "count", "position"]
+SceneTask = Literal["what", "category", "colour", "count", "place", "tell"]
 
 
 class SourceSettings(Settings):
@@ -30,6 +31,18 @@ class QuestionsConfig(SourceSettings):
     """Questions asked about one scene."""
     kinds: tuple[QuestionKind, ...] = ("category", "colour", "count", "position")
     size: int = pydantic.Field(default=128, ge=32)
+    """Longest side of a scene, in pixels."""
+    brief: float = pydantic.Field(default=0.0, ge=0, le=1)
+    """How often a question asks for a very brief answer, in the words of the benchmarks."""
+
+
+class ScenesConfig(SourceSettings):
+    """Scenes of built-in drawings as the built-in corpus asks about them, without end; or told in full (`tell`)."""
+
+    kind: Literal["scenes"] = "scenes"
+    tasks: tuple[SceneTask, ...] = ("what", "category", "colour", "count", "place")
+    """They take turns."""
+    size: int = pydantic.Field(default=128, ge=48)
     """Longest side of a scene, in pixels."""
     brief: float = pydantic.Field(default=0.0, ge=0, le=1)
     """How often a question asks for a very brief answer, in the words of the benchmarks."""
@@ -132,12 +145,16 @@ class MessagesConfig(SourceSettings):
     path: str
 
 
+BuiltInConfig = CaptionsConfig | QuestionsConfig | ScenesConfig
+"""Sources that make samples of the built-in drawings on demand, for each split."""
+
 PreparedConfig = InterleavedConfig | WebpagesConfig | PairsConfig | DocumentsConfig | InstructConfig | ChatConfig
 """Sources that are read from files and indexed first."""
 
 SourceConfig = Annotated[
     CaptionsConfig
     | QuestionsConfig
+    | ScenesConfig
     | MessagesConfig
     | InterleavedConfig
     | WebpagesConfig

@@ -56,12 +56,22 @@ def load(
     return model.eval(), processor
 
 
+SHIPPED = Path(__file__).with_name("shipped")
+"""The backbones that the package carries (`recipes/backbones/`)."""
+BUILT_IN = "builtin:"
+
+
 def find_folder(source: str | Path) -> Path:
     """The folder of a checkpoint, fetched from the hub if `source` is no folder but reads `owner/name`.
 
+    `builtin:vision` and `builtin:language` are the two backbones that the package carries.
     A training run keeps its model in `model/`: the run's own folder will do.
     """
     folder = Path(source).expanduser()
+    if str(source).startswith(BUILT_IN):
+        folder = SHIPPED / str(source).removeprefix(BUILT_IN)
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(f"{source}: there is no such backbone; there are builtin:vision and builtin:language")
     if (folder / "run.yaml").is_file():
         folder = folder / "model"
         if not folder.is_dir():

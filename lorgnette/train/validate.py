@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from lorgnette.data.config import CaptionsConfig, MessagesConfig, QuestionsConfig, SourceConfig
+from lorgnette.data.config import BuiltInConfig, MessagesConfig, SourceConfig
 from lorgnette.data.sources import open_source
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.batch import IGNORED, Batch
@@ -58,7 +58,7 @@ def _sources(run: Run, stage: StageConfig) -> Sequence[SourceConfig]:
     """What the run says; else the stage's sources that have a validation split of their own, each once."""
     if run.validation.sources:
         return run.validation.sources
-    built_in = [config for config in stage.sources if isinstance(config, CaptionsConfig | QuestionsConfig)]
+    built_in = [config for config in stage.sources if isinstance(config, BuiltInConfig)]
     return list({_title(config): config for config in built_in}.values())
 
 
@@ -68,7 +68,7 @@ def _title(config: SourceConfig) -> str:
 
 def _samples(config: SourceConfig, seed: int, most: int, processor: Processor) -> Iterator[Sample]:
     """The first samples of a source made on demand; of a prepared one, samples spread over all of it."""
-    if isinstance(config, CaptionsConfig | QuestionsConfig | MessagesConfig):
+    if isinstance(config, BuiltInConfig | MessagesConfig):
         source = open_source(config, "validation", seed)
         yield from (source[index] for index in range(min(most, source.size or most)))
         return

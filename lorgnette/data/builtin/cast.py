@@ -57,7 +57,9 @@ def origin(made_of: Iterator[Drawing] | Sequence[Drawing]) -> list[str]:
 class Cast:
     """The labelled drawings of a split, shuffled by the seed and the name of a task alone."""
 
-    def __init__(self, split: str, seed: int, task: str) -> None:
+    def __init__(self, split: str, seed: int, task: str, size: int = SIDE) -> None:
+        """size: longest side of the scenes, in pixels."""
+        self.side = size
         self.drawings = table = drawings(split)
         rng = random.Random(f"cast {task} {seed} {split}")
         every = [index for index in labelled(table) if table[index].whole]
@@ -99,7 +101,7 @@ class Cast:
         return self.arranged(rng, indices, grid, cells)
 
     def arranged(self, rng: random.Random, indices: Sequence[int], grid: Grid, cells: Sequence[int]) -> Play:
-        return Play(arrange(rng, self.drawings, indices, grid, cells, SIDE), self.drawings)
+        return Play(arrange(rng, self.drawings, indices, grid, cells, self.side), self.drawings)
 
     def led(self, rng: random.Random, number: int, fewest: int, most: int) -> Play:
         """A scene led by the drawing whose turn it is, with `fewest` to `most` things."""
@@ -109,6 +111,6 @@ class Cast:
 
 
 @lru_cache(maxsize=32)
-def cast(split: str, seed: int, task: str) -> Cast:
+def cast(split: str, seed: int, task: str, size: int = SIDE) -> Cast:
     """The cast of a task: each task starts with other drawings."""
-    return Cast(split, seed, task)
+    return Cast(split, seed, task, size)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+import PIL.Image
 
 from lorgnette.data.builtin import named_questions
 from lorgnette.data.builtin.cast import Cast, Play, cast, noun, origin
@@ -21,53 +24,42 @@ Row = dict[str, Any]
 MOST_TURNS = 4
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A picture, and what is asked about it: row `number` of a task before it is worded."""
+
+    picture: PIL.Image.Image
+    asked: list[Asked]
+    origin: list[str]
+    rng: random.Random
+    """To word the questions with: in the state that the row was left in."""
+    brief: float = 0.5
+    """How often an answer is but a word."""
+
+
 def make_category(split: str, count: int, seed: int) -> Iterator[Row]:
     """What kind of thing a drawing shows, alone or among others."""
-    return (_of_forms("category", split, seed, number) for number in range(count))
+    return _rows("category", split, count, seed)
 
 
 def make_colour(split: str, count: int, seed: int) -> Iterator[Row]:
     """The colour of a drawing, alone or among others."""
-    return (_of_forms("colour", split, seed, number) for number in range(count))
+    return _rows("colour", split, count, seed)
 
 
 def make_count(split: str, count: int, seed: int) -> Iterator[Row]:
     """How many drawings there are: of all, of a colour, of a thing."""
-    for number in range(count):
-        if number % 3 < 2:
-            yield _of_forms("count", split, seed, number // 3 * 2 + number % 3, f"{number}")
-        else:
-            rng = _rng("count", split, seed, number)
-            play, wanted, often = named_questions.crowd(cast(split, seed, "count"), rng, number // 3)
-            first = named_questions.how_many(wanted, often)
-            yield _row("count", rng, play, [first, *_some(rng, named_questions.counts(play), first)[:1]])
+    return _rows("count", split, count, seed)
 
 
 def make_place(split: str, count: int, seed: int) -> Iterator[Row]:
     """Where things are: in the picture, and left, right, above or below of others."""
-    for number in range(count):
-        if number % 2:
-            yield _of_forms("position", split, seed, number // 2, f"{number}", "place")
-        else:
-            rng = _rng("place", split, seed, number)
-            play, first = named_questions.placed(cast(split, seed, "place"), rng, number // 2)
-            yield _row("place", rng, play, [first, *_some(rng, named_questions.places(play), first)])
+    return _rows("place", split, count, seed)
 
 
 def make_what(split: str, count: int, seed: int) -> Iterator[Row]:
     """What is drawn: of one drawing at its own shape, and of each thing of a scene."""
-    deck, players = _deck(split, seed), cast(split, seed, "what")
-    table = players.drawings
-    for number in range(count):
-        rng = _rng("what", split, seed, number)
-        if number % 2:
-            row = table[index := deck[number // 2 % len(deck)]]
-            one = named_questions.what_is_it(noun(row), row.colour)
-            text = asked(rng, one.wording, one.filled, one.answer, "what", 0.4)
-            yield {"images": [cell(on_white(table, index))], "texts": [text], "origin": [row.id]}
-        else:
-            play = players.led(rng, number // 2, 2, 4)
-            yield _row("what", rng, play, _turned(rng, _whats(players, rng, play)))
+    return _rows("what", split, count, seed)
 
 
 def make_difference(split: str, count: int, seed: int) -> Iterator[Row]:
@@ -81,20 +73,71 @@ def make_difference(split: str, count: int, seed: int) -> Iterator[Row]:
         yield {"images": [cell(before.draw()), cell(after.draw())], "texts": [text], "origin": origin(things)}
 
 
-def _of_forms(kind: Any, split: str, seed: int, number: int, tag: str = "", source: str = "") -> Row:
+def _rows(task: str, split: str, count: int, seed: int) -> Iterator[Row]:
+    """Rows of a task of `TASKS`."""
+    for number in range(count):
+        row = TASKS[task](split, seed, number, SIDE)
+        texts = [asked(row.rng, one.wording, one.filled, one.answer, task, row.brief) for one in row.asked]
+        yield {"images": [cell(row.picture)], "texts": texts, "origin": row.origin}
+
+
+def _category(split: str, seed: int, number: int, size: int) -> Drawn:
+    return _of_forms("category", split, seed, number, size)
+
+
+def _colour(split: str, seed: int, number: int, size: int) -> Drawn:
+    return _of_forms("colour", split, seed, number, size)
+
+
+def _count(split: str, seed: int, number: int, size: int) -> Drawn:
+    if number % 3 < 2:
+        return _of_forms("count", split, seed, number // 3 * 2 + number % 3, size, f"{number}")
+    rng = _rng("count", split, seed, number)
+    play, wanted, often = named_questions.crowd(cast(split, seed, "count", size), rng, number // 3)
+    first = named_questions.how_many(wanted, often)
+    return _of_play(rng, play, [first, *_some(rng, named_questions.counts(play), first)[:1]])
+
+
+def _place(split: str, seed: int, number: int, size: int) -> Drawn:
+    if number % 2:
+        return _of_forms("position", split, seed, number // 2, size, f"{number}")
+    rng = _rng("place", split, seed, number)
+    play, first = named_questions.placed(cast(split, seed, "place", size), rng, number // 2)
+    return _of_play(rng, play, [first, *_some(rng, named_questions.places(play), first)])
+
+
+def _what(split: str, seed: int, number: int, size: int) -> Drawn:
+    players, rng = cast(split, seed, "what", size), _rng("what", split, seed, number)
+    if number % 2:
+        deck = _deck(split, seed)
+        row = players.drawings[index := deck[number // 2 % len(deck)]]
+        one = named_questions.what_is_it(noun(row), row.colour)
+        return Drawn(on_white(players.drawings, index), [one], [row.id], rng, 0.4)
+    play = players.led(rng, number // 2, 2, 4)
+    return _of_play(rng, play, _turned(rng, _whats(players, rng, play)))
+
+
+TASKS: dict[str, Callable[[str, int, int, int], Drawn]] = {
+    "what": _what,
+    "category": _category,
+    "colour": _colour,
+    "count": _count,
+    "place": _place,
+}
+"""What makes row `number` of (split, seed), with scenes of `size` pixels. Rows hang on nothing else."""
+
+
+def _of_forms(kind: Any, split: str, seed: int, number: int, size: int, tag: str = "") -> Drawn:
     """Row `number` of the questions that have no names: the scene is made for the first, others follow."""
     rng = _rng(f"forms of {kind} {tag}", split, seed, number)
-    made = _source(kind, split, seed, rng.randint(1, MOST_TURNS)).describe(number)
-    texts = [
-        asked(rng, OF_FORMS[turn["form"]], turn["filled"], turn["answer"], source or kind) for turn in made["turns"]
-    ]
-    picture = cell(made["scene"].draw(drawings(split)))
-    return {"images": [picture], "texts": texts, "origin": list(dict.fromkeys(made["drawings"]))}
+    made = _source(kind, split, seed, rng.randint(1, MOST_TURNS), size).describe(number)
+    turns = [Asked(turn["form"], OF_FORMS[turn["form"]], turn["answer"], turn["filled"]) for turn in made["turns"]]
+    return Drawn(made["scene"].draw(drawings(split)), turns, list(dict.fromkeys(made["drawings"])), rng)
 
 
 @lru_cache(maxsize=64)
-def _source(kind: Any, split: str, seed: int, turns: int) -> QuestionSource:
-    return QuestionSource(split, seed, turns=turns, kinds=(kind,), size=SIDE)
+def _source(kind: Any, split: str, seed: int, turns: int, size: int) -> QuestionSource:
+    return QuestionSource(split, seed, turns=turns, kinds=(kind,), size=size)
 
 
 @lru_cache(maxsize=8)
@@ -121,9 +164,8 @@ def _some(rng: random.Random, options: list[Asked], first: Asked) -> list[Asked]
     return _turned(rng, others)[:3] if (others := [one for one in options if one != first]) else []
 
 
-def _row(task: str, rng: random.Random, play: Play, turns: list[Asked]) -> Row:
-    texts = [asked(rng, one.wording, one.filled, one.answer, task) for one in turns]
-    return {"images": [cell(play.draw())], "texts": texts, "origin": play.origin}
+def _of_play(rng: random.Random, play: Play, turns: list[Asked]) -> Drawn:
+    return Drawn(play.draw(), turns, play.origin, rng)
 
 
 def _rng(task: str, split: str, seed: int, number: int) -> random.Random:

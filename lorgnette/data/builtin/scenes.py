@@ -7,7 +7,7 @@ never in doubt: its centre lies in the named third (or half) of the picture, wel
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import PIL.Image
@@ -92,12 +92,14 @@ class Scene:
     background: tuple[int, int, int]
     placed: tuple[Placed, ...]
 
-    def draw(self, drawings: Drawings) -> PIL.Image.Image:
-        """The picture, RGB."""
+    def draw(self, drawings: Drawings, mirrored: Collection[int] = ()) -> PIL.Image.Image:
+        """The picture, RGB. mirrored: which of `placed` are shown as in a mirror."""
         canvas = PIL.Image.new("RGB", (self.width, self.height), self.background)
-        for thing in self.placed:
+        for number, thing in enumerate(self.placed):
             left, top, right, bottom = thing.box
             picture = drawings.resized(thing.index, right - left, bottom - top)
+            if number in mirrored:
+                picture = picture.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT)
             canvas.paste(picture, (left, top), picture)
         return canvas
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from lorgnette.data.config import CaptionsConfig, MessagesConfig, QuestionsConfig, SourceConfig
+from lorgnette.data.config import CaptionsConfig, MessagesConfig, QuestionsConfig, ScenesConfig, SourceConfig
 from lorgnette.errors import DataError
 from lorgnette.sample import Sample
 
@@ -32,6 +32,10 @@ def open_source(config: SourceConfig, split: str = "train", seed: int = 0) -> So
         source = QuestionSource(
             split, seed, turns=config.turns, kinds=config.kinds, size=config.size, brief=config.brief
         )
+    elif isinstance(config, ScenesConfig):
+        from lorgnette.data.builtin.scene_source import SceneSource
+
+        source = SceneSource(split, seed, tasks=config.tasks, size=config.size, brief=config.brief)
     elif isinstance(config, MessagesConfig):
         from lorgnette.data.sources.messages import MessagesSource
 

@@ -1,0 +1,83 @@
+"""Parts of a whole as folders of their own: transformers computes the same with them, and we read the same bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+from lorgnette.errors import CheckpointError
+from lorgnette.hub.backbones import write_language_backbone, write_vision_backbone
+from lorgnette.hub.build import LanguageBackbone, VisionBackbone
+from lorgnette.hub.load import find_folder
+from lorgnette.model.batch import Spans
+from tests.hub.tiny import tiny_config, tiny_model, tiny_processor, tiny_tokenizer
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {"tied_embeddings": True},
+    "qwen2": {"attention_bias": True, "tied_embeddings": True},
+    "qwen3": {"qk_norm": True},
+}
+
+
+@torch.no_grad()
+def test_transformers_sees_with_our_vision_encoder(tmp_path: Path) -> None:
+    model, processor = tiny_model(), tiny_processor()
+    write_vision_backbone(model, processor, tmp_path / "vision")
+    oracle, report = transformers.SiglipVisionModel.from_pretrained(tmp_path / "vision", output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    side = model.config.vision.grid * model.config.vision.patch
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randint(0, 256, (1, 3, side, side), generator=generator, dtype=torch.uint8)
+    patch, grid = model.config.vision.patch, model.config.vision.grid
+    patches_PC = torch.nn.functional.unfold(image.float(), patch, stride=patch)[0].T.to(torch.uint8)
+    ours = model.vision(patches_PC, torch.arange(grid**2), Spans((grid**2,)))
+    theirs = oracle.eval()(image / 127.5 - 1).last_hidden_state[0]
+    assert relative(ours, theirs) <= 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_transformers_speaks_with_our_decoder(tmp_path: Path, family: str) -> None:
+    config = tiny_config(family=family, **FAMILIES[family])
+    model, folder = tiny_model(config), tmp_path / "language"
+    write_language_backbone(model, tiny_processor(config), folder)
+    oracle, report = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer("the cat sat on the mat")["input_ids"]
+    assert ids == [tokenizer.bos_token_id, *tiny_tokenizer().encode("the cat sat on the mat")]
+    assert len(tokenizer) == config.language.vocabulary  # no token for images
+    tokens_T = torch.tensor(ids)
+    hidden_TD = model.language(model.language.embedding(tokens_T), torch.arange(len(ids)), Spans((len(ids),)))
+    ours = model.language.head.logits(hidden_TD)[:, : config.language.vocabulary]
+    assert relative(ours, oracle.eval()(tokens_T[None]).logits[0]) <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_what_was_cut_out_can_be_joined_again(tmp_path: Path, dtype: torch.dtype) -> None:
+    model, processor = tiny_model(), tiny_processor()
+    write_vision_backbone(model, processor, tmp_path / "vision", dtype)
+    write_language_backbone(model, processor, tmp_path / "language", dtype)
+    other = tiny_model(seed=1)
+    VisionBackbone.open(tmp_path / "vision").give_to(other)
+    LanguageBackbone.open(tmp_path / "language").give_to(other)
+    kept = dict(model.named_parameters())
+    for name, tensor in other.named_parameters():
+        same = torch.equal(tensor, kept[name].to(tensor.dtype))
+        assert same != (name.startswith("connector.") or ".extra" in name), name
+        assert tensor.dtype == (torch.float32 if name.startswith("connector.") else dtype)
+
+
+def test_an_unknown_built_in_backbone_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="there are builtin:vision and builtin:language"):
+        find_folder("builtin:visoin")
+
+
+def relative(ours: Tensor, theirs: Tensor) -> float:
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
