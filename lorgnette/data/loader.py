@@ -1,21 +1,25 @@
 """Batches made ready by worker processes while the model computes.
 
 A worker is given a step and a part of it, and makes all of that part: samples by the plan, read, rendered, packed.
-Workers share nothing, so their number changes nothing in what is trained on, and one that was killed is replaced.
+Workers share nothing, so their number changes nothing in what is trained on, and one that was killed is replaced. Each
+has a pipe of its own: its death, even in the midst of sending, ends that pipe and no other.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
-from collections import deque
+import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import fields
+from itertools import cycle
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -30,8 +34,6 @@ __all__ = ["PackedSteps", "Steps", "read_steps"]
 
 WATCH_SECONDS = 1.0
 """How often a worker looks whether the process that it works for is still there."""
-GRACE_SECONDS = 5.0
-"""How long the pool has to notice the death of a worker by itself."""
 
 
 class LoaderError(LorgnetteError):
@@ -53,80 +55,91 @@ def read_steps(steps: Steps | PackedSteps, first: int, last: int, config: Loader
 
 
 def _made(steps: Steps | PackedSteps, items: range, config: LoaderConfig) -> Iterator[list[Batch]]:
-    """Each item made, in order. Item n is part `n % steps.parts` of step `n // steps.parts`.
-
-    Where a worker was killed, others go on from the first item that was not handed out.
-    """
-    if not config.workers:
-        yield from (steps.part(*divmod(item, steps.parts)) for item in items)
-        return
-    lost = None
-    while items:
-        try:
-            for made in _made_by_workers(steps, items, config):
-                yield made
-                items = items[1:]
-        except BrokenProcessPool:
-            if lost == items[0]:
-                raise LoaderError(
-                    f"worker processes were killed twice while they made step {lost // steps.parts}, likely for their"
-                    " memory: set loader.workers or loader.prefetch lower"
-                ) from None
-            lost = items[0]
-
-
-def _made_by_workers(steps: Steps | PackedSteps, items: range, config: LoaderConfig) -> Iterator[list[Batch]]:
-    """Raises: BrokenProcessPool if a worker was killed."""
-    pool = ProcessPoolExecutor(config.workers, _context(), _start_worker, (steps, os.getpid()))
-    waiting: deque[Future[list[Batch]]] = deque()
+    """Each item made, in order. Item n is part `n % steps.parts` of step `n // steps.parts`."""
+    count = min(config.workers, len(items))
+    workers = [_Worker(steps, items[first::count], 1 + config.prefetch) for first in range(count)]
     try:
-        for item in items:
-            waiting.append(pool.submit(_make, item))
-            if len(waiting) >= config.workers * (1 + config.prefetch):
-                yield _received(_result(pool, waiting.popleft()))
-        while waiting:
-            yield _received(_result(pool, waiting.popleft()))
+        for item, worker in zip(items, cycle(workers or [None])):
+            yield worker.next() if worker else steps.part(*divmod(item, steps.parts))
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for worker in workers:
+            worker.end()
 
 
-def _result(pool: ProcessPoolExecutor, future: Future[list[Batch]]) -> list[Batch]:
-    """What a worker made. Raises: BrokenProcessPool if one was killed.
+class _Worker:
+    """A process that makes the given items in order, at most `ahead` of them before they are asked for."""
 
-    The pool does not see that a worker died in the midst of sending: it waits for the rest, and the others wait to
-    send. So nothing may come for a while after a death before all are ended, and with them what it waits for.
-    """
-    while True:
-        alive = all(worker.exitcode is None for worker in _workers(pool))
-        if wait([future], timeout=WATCH_SECONDS if alive else GRACE_SECONDS).done:
-            return future.result()
-        if not alive:
-            for worker in _workers(pool):
-                worker.kill()
-            pool._result_queue._writer.close()  # type: ignore[attr-defined]  # else the pipe has no end
+    def __init__(self, steps: Steps | PackedSteps, items: range, ahead: int) -> None:
+        self._steps, self._items, self._ahead = steps, items, ahead
+        self._lost: int | None = None
+        self._start()
+
+    def _start(self) -> None:
+        """Forked, it starts at once and shares the memory of the indexes; where there is no fork, it is spawned."""
+        forks = "fork" in multiprocessing.get_all_start_methods()
+        context: Any = multiprocessing.get_context("fork" if forks else "spawn")
+        self._pipe, end = context.Pipe()
+        self._process = context.Process(target=_work, args=(self._steps, end, os.getpid()), daemon=True)
+        self._process.start()
+        end.close()  # now the worker alone has it, and the pipe ends with the worker
+        self._made: SimpleQueue[Any] = SimpleQueue()
+        self._thread = threading.Thread(target=_receive, args=(self._pipe, self._made), daemon=True)
+        self._thread.start()
+        self._ask(self._items[: self._ahead])
+
+    def _ask(self, items: range) -> None:
+        with suppress(OSError):  # the worker was killed, as `next` will find
+            for item in items:
+                self._pipe.send(item)
+
+    def next(self) -> list[Batch]:
+        """What it made of the next item. Raises: what it met there; LoaderError if it was killed there twice."""
+        while (made := self._made.get()) is None:
+            if self._lost == self._items[0]:
+                raise LoaderError(
+                    f"worker processes were killed twice while they made step {self._lost // self._steps.parts}, likely"
+                    " for their memory: set loader.workers or loader.prefetch lower"
+                )
+            self._lost = self._items[0]
+            self.end()
+            self._start()
+        self._ask(self._items[self._ahead : self._ahead + 1])
+        self._items = self._items[1:]
+        if isinstance(made, Exception):
+            raise made
+        return _received(made)
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._thread.join()
+        self._pipe.close()
 
 
-def _workers(pool: ProcessPoolExecutor) -> list[Any]:
-    return list((pool._processes or {}).values())
+def _receive(pipe: Connection, made: SimpleQueue[Any]) -> None:
+    """Take what a worker sends as soon as it comes; at its end, in the midst of sending too, None."""
+    try:
+        while True:
+            made.put(pipe.recv())
+    except (EOFError, OSError):
+        pass
+    finally:
+        made.put(None)
 
 
-def _context() -> multiprocessing.context.BaseContext:
-    """Forked workers start at once and share the memory of the indexes; where there is no fork, they are spawned."""
-    return multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
-
-
-def _start_worker(steps: Steps | PackedSteps, master: int) -> None:
-    global _steps
-    _steps = steps
+def _work(steps: Steps | PackedSteps, pipe: Connection, master: int) -> None:
+    """What a worker does, until it is killed."""
     torch.set_num_threads(1)
     # Ctrl-C reaches the whole group: the trainer decides when to stop, and its workers end with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(master,), daemon=True).start()
-
-
-_steps: Steps | PackedSteps
-"""What a worker makes parts of: set once, when it starts."""
+    while True:
+        item = pipe.recv()
+        try:
+            pipe.send(_sent(steps.part(*divmod(item, steps.parts))))
+        except Exception as error:
+            pipe.send(_portable(error))
 
 
 def _end_with(master: int) -> None:
@@ -136,8 +149,14 @@ def _end_with(master: int) -> None:
     os._exit(1)
 
 
-def _make(item: int) -> list[Batch]:
-    return _sent(_steps.part(*divmod(item, _steps.parts)))
+def _portable(error: Exception) -> Exception:
+    """The error with the lines that it came from, or its words where it cannot travel itself."""
+    error.add_note(f"In a worker of the loader:\n{traceback.format_exc()}")
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return LoaderError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _sent(batches: list[Batch]) -> list[Batch]:

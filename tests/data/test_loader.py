@@ -59,21 +59,26 @@ def children() -> list[int]:
     return [int(one) for one in listed.split()]
 
 
-def test_a_killed_worker_is_replaced_and_nothing_is_lost_or_doubled(squares):
+@pytest.mark.parametrize("after", [0.0, 0.5], ids=["at work", "idle"])
+@pytest.mark.timeout(60)
+def test_killed_workers_are_replaced_and_nothing_is_lost_or_doubled(squares, after):
     whole = list(read_steps(steps_of(squares), 0, STEPS, workers(0)))
     before, read = set(children()), []
     for batches in read_steps(steps_of(squares), 0, STEPS, workers(2)):
         read.append(batches)
-        if len(read) in (2, 5):
-            os.kill(max(set(children()) - before), signal.SIGKILL)
+        if len(read) in (1, 4):
+            time.sleep(after)
+            for child in set(children()) - before if len(read) == 4 else [max(set(children()) - before)]:
+                os.kill(child, signal.SIGKILL)
     assert all(same(ours, theirs) for ours, theirs in zip(read, whole, strict=True))
+    assert not set(children()) - before
 
 
-class HalfSent:
-    """Steps of which one worker is killed once, in the midst of sending what it made."""
+class KilledOnce:
+    """Steps of which one worker is killed once: while it computes, or in the midst of sending what it made."""
 
-    def __init__(self, steps, mark):
-        self.steps, self.mark, self.parts = steps, mark, steps.parts
+    def __init__(self, steps, mark, sending):
+        self.steps, self.mark, self.sending, self.parts = steps, mark, sending, steps.parts
 
     def part(self, step, part):
         if step == 3 and not self.mark.exists():
@@ -83,14 +88,19 @@ class HalfSent:
                 os.write(connection.fileno(), bytes(sent)[: max(5, len(sent) // 2)])
                 os.kill(os.getpid(), signal.SIGKILL)
 
+            if not self.sending:
+                os.kill(os.getpid(), signal.SIGKILL)
             multiprocessing.connection.Connection._send = half
         return self.steps.part(step, part)
 
 
-def test_a_worker_that_is_killed_while_it_sends_hangs_nothing(squares, tmp_path, monkeypatch):
-    monkeypatch.setattr("lorgnette.data.loader.GRACE_SECONDS", 0.2)
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("sending", [False, True], ids=["computing", "sending"])
+@pytest.mark.timeout(60)
+def test_a_worker_that_is_killed_once_hangs_nothing(squares, tmp_path, number, sending):
     whole = list(read_steps(steps_of(squares), 0, STEPS, workers(0)))
-    read = list(read_steps(HalfSent(steps_of(squares), tmp_path / "killed"), 0, STEPS, workers(2)))
+    steps = KilledOnce(steps_of(squares), tmp_path / "killed", sending)
+    read = list(read_steps(steps, 0, STEPS, workers(number)))
     assert (tmp_path / "killed").exists()
     assert all(same(ours, theirs) for ours, theirs in zip(read, whole, strict=True))
 
@@ -115,6 +125,64 @@ def test_an_error_of_a_sample_reaches_the_reader_as_its_own_sentence(tmp_path, n
     (tmp_path / "squares" / "0.parquet").unlink()
     with pytest.raises(DataError, match=r"no sample of pack 0 can be used.*no such file"):
         list(read_steps(steps_of(prepared_again(source)), 0, 1, workers(number)))
+
+
+class Awkward(Exception):
+    """Cannot be made again from its text alone, as what travels between processes must."""
+
+    def __init__(self, name, reason):
+        super().__init__(f"{name}: {reason}")
+
+
+class Failing:
+    """Steps that cannot be made, from the second on."""
+
+    parts = 1
+
+    def __init__(self, steps, error):
+        self.steps, self.error = steps, error
+
+    def part(self, step, part):
+        if step:
+            raise self.error
+        return self.steps.part(step, part)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(DataError("row 7 is no picture"), DataError), (KeyError("width"), KeyError), (Awkward("a", "b"), LoaderError)],
+)
+@pytest.mark.timeout(60)
+def test_an_error_has_its_type_its_text_and_its_turn(squares, error, expected):
+    reader = read_steps(Failing(steps_of(squares), error), 0, 4, workers(2))
+    next(reader)
+    with pytest.raises(expected) as caught:
+        next(reader)
+    assert str(error) in str(caught.value)
+    if expected is type(error):
+        assert str(caught.value) == str(error)
+        assert any("raise self.error" in note for note in caught.value.__notes__), "where it arose is told"
+
+
+@pytest.mark.timeout(120)
+def test_without_fork_workers_are_spawned(squares, monkeypatch):
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    whole = list(read_steps(steps_of(squares), 0, 2, workers(0)))
+    read = list(read_steps(steps_of(squares), 0, 2, workers(1)))
+    assert all(same(ours, theirs) for ours, theirs in zip(read, whole, strict=True))
+
+
+def test_ctrl_c_is_left_to_the_reader(squares):
+    before, read = set(children()), []
+    for batches in read_steps(steps_of(squares), 0, STEPS, workers(2)):
+        read.append(batches)
+        if len(read) == 2:
+            started = set(children()) - before
+            for child in started:
+                os.kill(child, signal.SIGINT)
+            time.sleep(0.2)
+            assert started <= set(children())
+    assert len(read) == STEPS
 
 
 def test_a_reader_that_stops_early_leaves_no_worker(squares):
