@@ -76,6 +76,13 @@ def _replace_folder(beside: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def share(path: str | Path) -> None:
+    """Give a file the permissions that a new one has here, where a library made it for its owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(path, 0o666 & ~mask)
+
+
 def write_text(path: str | Path, text: str) -> None:
     with new_file(path) as beside:
         beside.write_text(text, encoding="utf-8")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lorgnette.errors import CheckpointError
-from lorgnette.files import write_json
+from lorgnette.files import share, write_json
 from lorgnette.hub.rules import Rule
 from lorgnette.inputs.tokenizer import read_json
 
@@ -160,10 +160,16 @@ def write_tensors(
     names = names if len(shards) > 1 else [WEIGHTS]
     for name, shard in zip(names, shards, strict=True):
         tensors = {rule.theirs: rule.to_theirs(ours).cpu() for rule in shard}
-        safetensors.torch.save_file(tensors, folder / name, metadata={"format": "pt"})
+        save_tensors(tensors, folder / name, {"format": "pt"})
     if len(shards) > 1:
         places = {rule.theirs: name for name, shard in zip(names, shards, strict=True) for rule in shard}
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """One safetensors file that others may read, as far as the user's umask lets them."""
+    safetensors.torch.save_file(tensors, path, metadata=metadata)
+    share(path)
 
 
 def some(names: Iterable[str], shown: int = 5) -> str:

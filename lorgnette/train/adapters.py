@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lorgnette.errors import SettingsError
 from lorgnette.files import new_folder, write_json
+from lorgnette.hub.checkpoint import save_tensors
 from lorgnette.hub.rules import idefics2_rules
 from lorgnette.model.vlm import VLM
 from lorgnette.run import LoraConfig, StageConfig
@@ -94,7 +94,7 @@ def _save_kind(model: VLM, config: LoraConfig, parts: list[str], folder: Path, *
     settings = _settings(config, targets, dora).to_dict()
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in settings.items()}
     with new_folder(folder) as beside:
-        save_file(tensors, beside / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_tensors(tensors, beside / "adapter_model.safetensors", {"format": "pt"})
         write_json(beside / "adapter_config.json", plain | {"peft_type": "LORA", "inference_mode": True})
     return folder
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from rich.console import Console
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
 from lorgnette.errors import CheckpointError
 from lorgnette.files import explain_disk, write_json
+from lorgnette.hub.checkpoint import save_tensors
 from lorgnette.model.batch import Batch, Spans
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run
@@ -54,7 +54,7 @@ def save_batches(file: Path, batches: Sequence[Batch]) -> None:
         tensors |= {f"{number}.{name}": value.cpu() for name, value in values.items() if isinstance(value, Tensor)}
         kept = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
         plain.append({name: list(v.lengths if isinstance(v, Spans) else v) for name, v in kept.items()})
-    save_file(tensors, file, metadata={"batches": json.dumps(plain)})
+    save_tensors(tensors, file, {"batches": json.dumps(plain)})
 
 
 def load_batches(file: Path) -> list[Batch]:

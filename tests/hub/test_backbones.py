@@ -81,3 +81,9 @@ def test_an_unknown_built_in_backbone_is_refused() -> None:
 
 def relative(ours: Tensor, theirs: Tensor) -> float:
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+def test_weights_can_be_read_by_whoever_may_read_the_folder(tmp_path: Path) -> None:
+    write_vision_backbone(tiny_model(), tiny_processor(), tmp_path / "vision")
+    modes = {file.stat().st_mode & 0o777 for file in (tmp_path / "vision").iterdir()}
+    assert len(modes) == 1, "safetensors makes its files for their owner alone"
