@@ -117,12 +117,30 @@ def _what(split: str, seed: int, number: int, size: int) -> Drawn:
     return _of_play(rng, play, _turned(rng, _whats(players, rng, play)))
 
 
+def _whether(split: str, seed: int, number: int, size: int) -> Drawn:
+    """Yes or no: whether a thing is there, and whether one stands where it is asked about. Both answers take turns to
+    come first; what follows tells nothing about them."""
+    players, rng = cast(split, seed, "whether", size), _rng("whether", split, seed, number)
+    play = players.led(rng, number, 2, 4)
+    there = [named_questions.is_there(name, True) for name in play.nouns]
+    absent = [named_questions.is_there(players.absent(rng, play), False) for _ in there]
+    related = [one for one in named_questions.places(play) if one.kind == "related"]
+    turns: list[Asked] = []
+    for turn in range(rng.randint(2, MOST_TURNS)):
+        options = [one for one in (related if (number + turn) % 2 else [*there, *absent]) if one not in turns]
+        answer = rng.choice(("yes", "no")) if turn else ("yes", "no")[number // 2 % 2]
+        fitting = [one for one in options if one.answer == answer]
+        turns += [rng.choice(fitting)] if fitting else []
+    return _of_play(rng, play, turns)
+
+
 TASKS: dict[str, Callable[[str, int, int, int], Drawn]] = {
     "what": _what,
     "category": _category,
     "colour": _colour,
     "count": _count,
     "place": _place,
+    "whether": _whether,
 }
 """What makes row `number` of (split, seed), with scenes of `size` pixels. Rows hang on nothing else."""
 
