@@ -45,7 +45,9 @@ from lorgnette.version import code
 BUILT_IN = ("scene_vqa", "text_vqa", "doc_vqa", "knowledge_vqa", "scene_captions")
 """The benchmarks of the built-in corpus."""
 SHARE = 5
-"""Each of them is asked a fifth as many questions as there are about drawings."""
+"""Each of them but `MAIN` is asked a fifth as many questions as there are about drawings."""
+MAIN = "scene_vqa"
+"""The one in VQAv2's place is asked as many as about drawings, or all that it has."""
 
 
 def run_demo(
@@ -115,7 +117,7 @@ def measure(name: str, tasks: Mapping[str, Task], trainer: Trainer, console: Con
     bar.disable = not console.is_terminal
     with bar:
         for task_name, task in tasks.items():
-            limit = None if task_name == "drawings" else -(-config.questions // SHARE)
+            limit = config.questions if task_name in ("drawings", MAIN) else -(-config.questions // SHARE)
             found[task_name] = evaluate(
                 task,
                 answerer,

@@ -154,6 +154,12 @@ def verdicts(results: DemoResults) -> list[str]:
         told = [_tell(line) for line in kinds if line.verdict == verdict]
         if told:
             sentences.append(f"{words}: {'; '.join(told)}.")
+    sentences += [
+        f"On {line.kind}: {line.after.value:.1f}% of {line.after.count:,} questions with the picture, "
+        f"{line.blind.value:.1f}% with another ({line.gain.value:+.1f} points)."
+        for line in benchmark_lines(results)
+        if line.verdict == "learned"
+    ]
     return sentences
 
 

@@ -170,7 +170,9 @@ def test_words_follow_the_numbers() -> None:
     assert by_kind["position"] == "not learned"
     told = verdicts(RESULTS)
     assert told[0].startswith("The model sees")
-    assert "colour" in told[1] and "position" in told[-1] and told[-1].startswith("Not learned")
+    assert "colour" in told[1] and "position" in told[-2] and told[-2].startswith("Not learned")
+    [of_benchmark] = [line for line in benchmark_lines(RESULTS) if line.verdict == "learned"]
+    assert told[-1].startswith(f"On {of_benchmark.kind}: {of_benchmark.after.value:.1f}%")
     nothing = verdicts(replace(RESULTS, after=RESULTS.blind))
     assert nothing[0].startswith("The model does not see yet")
     assert nothing[1].startswith("Not learned: ")
