@@ -7,7 +7,7 @@ the data is a pure function of (Run, step).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pydantic
 
@@ -15,10 +15,11 @@ from lorgnette.data.config import AugmentConfig, LoaderConfig, PackConfig, Sourc
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.model.config import VLMConfig
-from lorgnette.settings import Settings
+from lorgnette.settings import OURS, Settings
 
 Mode = Literal["frozen", "lora", "dora", "full"]
 PartName = Literal["vision", "connector", "language"]
+Beta = Annotated[float, pydantic.Field(ge=0, lt=1)]
 Projection = Literal["query", "key", "value", "output", "gate", "up", "down", "head"]
 
 
@@ -80,7 +81,7 @@ class StageConfig(Settings):
     final_lr: float = pydantic.Field(default=0.0, ge=0, le=1)
     """Learning rate at the last step, as a share of the peak."""
     weight_decay: float = pydantic.Field(default=0.1, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     clip: float = pydantic.Field(default=1.0, gt=0)
     """Largest norm of the gradient over all parameters."""
     vision: PartConfig = PartConfig()
@@ -96,6 +97,8 @@ class StageConfig(Settings):
 
     @pydantic.model_validator(mode="after")
     def _possible(self) -> StageConfig:
+        if not self.name or Path(self.name).name != self.name or self.name.startswith("."):
+            raise ValueError(f"stage {self.name!r}: files are named after it; leave out slashes and leading dots")
         if not self.sources:
             raise ValueError(f"stage {self.name!r} has no sources to train on")
         if self.micro_batches > self.samples_per_step:
@@ -250,7 +253,7 @@ class Run(Settings):
         try:
             self.stage_images(stage)
         except pydantic.ValidationError as error:
-            raise ValueError(f"stage {stage.name!r}: {error.errors()[0]['msg']}") from None
+            raise ValueError(f"stage {stage.name!r}: {error.errors()[0]['msg'].removeprefix(OURS)}") from None
 
     def stage_images(self, stage: StageConfig) -> ImageConfig:
         """How images are sized in a stage."""

@@ -19,6 +19,9 @@ import yaml
 
 from lorgnette.errors import SettingsError
 
+OURS = "Value error, "
+"""What pydantic puts before the message of a validator."""
+
 
 class Settings(pydantic.BaseModel):
     """A frozen group of settings. Unknown keys are refused with the nearest valid name."""
@@ -136,6 +139,8 @@ def _explain(root: type[Settings], problem: Any) -> str:
     """One pydantic problem as a phrase for people."""
     location = list(problem["loc"])
     key = ".".join(str(part) for part in location)
+    if problem["type"] == "value_error":  # a rule of ours, which says itself what it was given
+        return ": ".join(filter(None, [key, problem["msg"].removeprefix(OURS)]))
     if problem["type"] != "extra_forbidden":
         given = "" if problem["type"] == "missing" else f" (given {problem['input']!r:.80})"
         return f"{key}: {problem['msg']}{given}"

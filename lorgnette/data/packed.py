@@ -146,6 +146,23 @@ class PackedPlan:
             for record, unit in self._cutter.left_out(source)
         ]
 
+    def misfits(self, most: int = 10_000) -> Iterator[str]:
+        """A sentence for each source some of whose first `most` records are not trained on, or not whole.
+
+        Raises: DataError for a source of which nothing is.
+        """
+        for number, source in enumerate(self.sources):
+            if out := self._cutter.left_out(number, most=most):
+                units = source.index.units_E[:most]
+                said = (
+                    f"{source.title}: of {units.sum():,} units in {len(units):,} records {len(out):,} do not fit a pack"
+                    f" of {self.pack.tokens:,} tokens and {self.pack.patches:,} patches, or teach nothing"
+                )
+                if len(out) == units.sum():
+                    raise DataError(f"{said}; make the packs larger, or leave the source out")
+                record, unit = out[0]
+                yield f"{said}; they are left out, {self.name(SampleRef(number, record, 0, unit, unit + 1))} first"
+
     def fill(self, window: int) -> tuple[int, int, int]:
         """(tokens, patches, packs) of a window, as planned."""
         made = self._window(window)

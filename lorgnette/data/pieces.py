@@ -183,12 +183,14 @@ class Cutter:
             head_tokens_E, head_patches_E, unit_at_E, tokens_U, patches_U, learned_U, misfit_U, split_E, *sizes
         )
 
-    def left_out(self, source: int, at_once: int = 10_000) -> list[tuple[int, int]]:
+    def left_out(self, source: int, at_once: int = 10_000, most: int | None = None) -> list[tuple[int, int]]:
         """(record, unit) of every unit of a source that no piece holds in the first epoch.
 
         Such a unit is too long for any pack, or nothing is learned from the piece that it would be in.
+        most: look at this many records, the first ones.
         """
         first, end = self.lengths.first_S[source : source + 2].tolist()
+        end = end if most is None else min(end, first + most)
         found = []
         for low in range(first, end, at_once):
             entry_E = np.arange(low, min(low + at_once, end))

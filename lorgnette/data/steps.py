@@ -50,6 +50,7 @@ class Steps:
     """All steps of a stage on sources that make samples on demand.
 
     vocabulary: rows of the model's embedding, if ids are to be checked against it.
+    most_tokens: in a sample; a longer one is an error.
     rank, world: this process takes the samples `rank`, `rank + world`, ... of each step.
     """
 
@@ -60,6 +61,7 @@ class Steps:
     vocabulary: int | None = None
     rank: int = 0
     world: int = 1
+    most_tokens: int | None = None
 
     @property
     def parts(self) -> int:
@@ -88,7 +90,8 @@ class Steps:
 
     def part(self, step: int, part: int) -> list[Batch]:
         """Read, render, check and pack a part of a step. Raises: the LorgnetteError that a sample met, naming it."""
-        drawn = [learnable(self.read(ref), self.processor, self.vocabulary) for ref in self.refs(step, part)]
+        limits = self.processor, self.vocabulary, self.most_tokens
+        drawn = [learnable(self.read(ref), *limits) for ref in self.refs(step, part)]
         laid = self.lay_out(drawn)
         return [batch_of(batch, [one.ref for one in batch], self.processor) for batch in laid]
 

@@ -32,7 +32,9 @@ def add_adapters(part: nn.Module, config: LoraConfig, *, dora: bool, seed: int) 
     """
     targets = [name for name in _linears(part) if name.rpartition(".")[2] in config.targets]
     if not targets:
-        raise SettingsError(f"lora.targets {list(config.targets)} name no linear layer of the part; query is in each")
+        raise SettingsError(
+            f"lora.targets {list(config.targets)} name no linear layer of the part; for example query is in each"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _peft().inject_adapter_in_model(_settings(config, targets, dora), part, adapter_name=ADAPTER)

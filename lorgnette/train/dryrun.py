@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -17,21 +20,26 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from lorgnette.data.loader import PackedSteps, Steps
+from lorgnette.data.config import FilesConfig
+from lorgnette.data.sources.shards import is_url
+from lorgnette.data.steps import PackedSteps, Steps
+from lorgnette.errors import CheckpointError
 from lorgnette.model.account import Account
-from lorgnette.model.batch import IGNORED, Batch
+from lorgnette.model.batch import IGNORED, Batch, Spans
 from lorgnette.model.loss import logits_held
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
 from lorgnette.train import parallel
 from lorgnette.train.activations import kept
-from lorgnette.train.build import build, resolve, stage_processor
-from lorgnette.train.feed import open_steps
+from lorgnette.train.build import build, build_processor, resolve, stage_processor
+from lorgnette.train.feed import doubts, open_steps
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
 from lorgnette.train.stages import TrainablePart, named_parts, prepare_parts
 from lorgnette.train.step import train_step
 
 KINDS = ("weights", "gradients", "optimiser", "activations")
+MOST_PARTS = 16
+"""Packs of a step that are looked at: all of those of a large one would take long, and more memory than there is."""
 SHORT = {"gradients": "grads", "optimiser": "optim.", "activations": "activ."}
 
 
@@ -49,21 +57,74 @@ class Memory:
         return self.weights + self.gradients + self.optimiser + self.activations
 
 
+@dataclass(frozen=True)
+class Glance:
+    """What is known of a stage's first step: some of its packs, and how many times as many it has."""
+
+    batches: list[Batch]
+    times: float = 1.0
+    steps: Steps | PackedSteps | None = None
+    """Where the packs come from; None where they are made up."""
+    missing: str = ""
+    """Why they are made up."""
+
+
 def dry_run(run: Run, console: Console) -> None:
-    """Print the plan of every stage, then take two steps of the first and hold the estimate against them."""
+    """Print the plan of every stage, then take two steps of the first and hold the estimate against them.
+
+    The plan needs shapes alone: no weight is drawn or read for it. Where data or weights are not here, or the steps
+    would not fit in memory, they are left out, and the reason is said.
+    """
     run = resolve(run)
     torch.set_num_threads(run.threads or torch.get_num_threads())
-    model, processor = build(run)
     console.print(f"[bold]{run.name}[/bold]: {_start(run)}", highlight=False, soft_wrap=True)
     for number, stage in enumerate(run.stages):
-        if number:
+        with torch.device("meta"):
             model = VLM(run.model)
-        parts = prepare_parts(model, stage, seed=run.seed)
-        steps = open_steps(run, number, stage_processor(processor, run, stage))
-        first = steps.batches(0)
-        _print_stage(console, run, stage, parts, estimate(run, stage, model, first), first)
+            parts = prepare_parts(model, stage, seed=run.seed)
+        glance = _glance(run, number)
+        memory = estimate(run, stage, model, glance.batches)
+        _print_stage(console, run, stage, parts, memory, glance)
+        for sentence in doubts(stage, glance.steps) if glance.steps else ():
+            console.print(f"[yellow]{sentence}[/yellow]", highlight=False, soft_wrap=True)
         if not number:
-            _check(console, run, stage, model, steps)
+            _check(console, run, glance, sum(one.total for one in memory.values()))
+
+
+def _glance(run: Run, number: int) -> Glance:
+    stage = run.stages[number]
+    away = [one.path for one in stage.sources if isinstance(one, FilesConfig) and not _is_here(one.path)]
+    if away and stage.pack is not None:
+        return Glance([_full_pack(run, stage)], stage.pack.per_step, missing=f"{away[0]} is not here")
+    try:
+        processor = build_processor(run)
+    except CheckpointError as error:
+        if stage.pack is None:
+            raise
+        return Glance([_full_pack(run, stage)], stage.pack.per_step, missing=str(error))
+    steps = open_steps(run, number, stage_processor(processor, run, stage))
+    return Glance(_packs(steps, 0), steps.parts / min(steps.parts, MOST_PARTS), steps)
+
+
+def _packs(steps: Steps | PackedSteps, step: int) -> list[Batch]:
+    """The first packs of a step."""
+    return [batch for part in range(min(steps.parts, MOST_PARTS)) for batch in steps.part(step, part)]
+
+
+def _is_here(path: str) -> bool:
+    return is_url(path) or path.startswith("builtin:") or Path(path).exists() or bool(glob(path, recursive=True))
+
+
+def _full_pack(run: Run, stage: StageConfig) -> Batch:
+    """A pack for its lengths alone: one document, up to half of it images of the largest size, and all text learned."""
+    assert stage.pack is not None
+    images, latents = run.stage_images(stage), run.model.connector.latents
+    each, tokens = (images.longest // images.patch) ** 2, stage.pack.tokens
+    count = min(stage.pack.patches // each, tokens // (2 * (latents + 2)))
+    targets_T = torch.zeros(tokens, dtype=torch.int64)
+    targets_T[: count * (latents + 2)] = IGNORED
+    nothing = torch.empty(0, dtype=torch.int64)
+    return Batch(nothing, targets_T, nothing, Spans((tokens,)), nothing, nothing, Spans((each,) * count), nothing)
 
 
 def _start(run: Run) -> str:
@@ -137,19 +198,29 @@ def _print_stage(
     stage: StageConfig,
     parts: list[TrainablePart],
     memory: dict[str, Memory],
-    batches: list[Batch],
+    glance: Glance,
 ) -> None:
-    flops = step_flops(run, stage, batches)
-    tokens = sum(batch.documents.total for batch in batches)
-    learned = sum(int((batch.targets_T != IGNORED).sum()) for batch in batches)
-    images = sum(len(batch.images) for batch in batches)
+    batches, times = glance.batches, glance.times
+    flops = times * step_flops(run, stage, batches)
+    tokens = times * sum(batch.documents.total for batch in batches)
+    learned = times * sum(int((batch.targets_T != IGNORED).sum()) for batch in batches)
+    images, packs = times * sum(len(batch.images) for batch in batches), times * len(batches)
     console.print(
-        f"[bold]{stage.name}[/bold]: {stage.steps:,} steps of about {tokens:,} tokens ({learned:,} learned), {images:,}"
-        f" images and {len(batches):,} packs; {flops:.2e} FLOPs a step, {flops * stage.steps:.2e} in all",
+        f"[bold]{stage.name}[/bold]: {stage.steps:,} steps of about {tokens:,.0f} tokens ({learned:,.0f} learned),"
+        f" {images:,.0f} images and {packs:,.0f} packs; {flops:.2e} FLOPs a step, {flops * stage.steps:.2e} in all",
         highlight=False,
         soft_wrap=True,
     )
-    table = Table("part", "mode", title="parameters in millions, memory in MiB", title_justify="left", box=SIMPLE)
+    if glance.missing:
+        console.print(
+            f"{glance.missing}: these are the figures of full packs, up to half of whose tokens show images of the"
+            " largest size",
+            highlight=False,
+            soft_wrap=True,
+        )
+    table = Table(
+        "part", "mode", title="parameters in millions; MiB of one process, float32", title_justify="left", box=SIMPLE
+    )
     table.padding, table.pad_edge = (0, 1, 0, 0), False  # so that it fits in 80 columns
     for heading in ("params", "trained", *(SHORT.get(kind, kind) for kind in KINDS), "all"):
         table.add_column(heading, justify="right")
@@ -157,7 +228,12 @@ def _print_stage(
     for name, bytes_ in memory.items():
         part = counts.get(name)
         said = (part.mode, _millions(part.parameters), _millions(part.trainable)) if part else ("", "", "")
-        table.add_row(name, *said, *(mib(getattr(bytes_, kind)) for kind in KINDS), mib(bytes_.total))
+        table.add_row(
+            name.replace("vocabulary", "vocab."),
+            *said,
+            *(mib(getattr(bytes_, kind)) for kind in KINDS),
+            mib(bytes_.total),
+        )
     table.add_section()
     sums = [sum(getattr(one, kind) for one in memory.values()) for kind in KINDS]
     counted = (sum(p.parameters for p in parts), sum(p.trainable for p in parts))
@@ -208,14 +284,17 @@ class Bytes(TorchDispatchMode):
 def measure(
     run: Run, stage: StageConfig, model: VLM, steps: Steps | PackedSteps
 ) -> tuple[int, float, dict[str, Memory]]:
-    """Take two real steps. Returns the bytes of tensors at the peak, seconds of a step, and the estimate."""
+    """Take two real steps, of no more packs than `MOST_PARTS`.
+
+    Returns the bytes of tensors at the peak, seconds of a step, and the estimate.
+    """
     world = parallel.start_world()
     parallel.apply(model, run, stage, world)
     model.z_loss = stage.z_loss
     optimiser = build_optimiser(model, stage)
     set_lr(optimiser, schedule(stage, 0))
     model.train()
-    made = [steps.batches(0), steps.batches(min(1, stage.steps - 1))]
+    made = [_packs(steps, 0), _packs(steps, min(1, stage.steps - 1))]
     estimates = estimate(run, stage, model, [batch for batches in made for batch in batches])
     parameters = list(model.parameters())
     counter = Bytes(sum(p.numel() * p.element_size() for p in parameters))
@@ -231,20 +310,42 @@ def measure(
     return torch.cuda.max_memory_allocated() if on_gpu else counter.peak, fmean(seconds), estimates
 
 
-def _check(console: Console, run: Run, stage: StageConfig, model: VLM, steps: Steps | PackedSteps) -> None:
-    peak, seconds, estimates = measure(run, stage, model, steps)
+def _check(console: Console, run: Run, glance: Glance, estimated: int) -> None:
+    """Take two steps of the first stage and say what they held, or why they are not taken."""
+    stage, free = run.stages[0], free_memory()
+    if glance.steps is None or estimated > free:
+        reason = glance.missing or f"the estimate is {mib(estimated)} MiB, and {mib(free)} MiB of memory are free"
+        console.print(f"two real steps of {stage.name} are left out: {reason}", highlight=False, soft_wrap=True)
+        return
+    model, _ = build(run)
+    prepare_parts(model, stage, seed=run.seed)
+    peak, seconds, estimates = measure(run, stage, model, glance.steps)
     total = sum(one.total for one in estimates.values())
+    parts = glance.steps.parts
+    some = f" with {MOST_PARTS} of their {parts:,} packs" if parts > MOST_PARTS else ""
     console.print(
-        f"two steps of {stage.name} took {seconds:.2f} s each and held {mib(peak)} MiB of tensors at their peak, where"
-        f" the estimate is {mib(total)} MiB ({total / peak - 1:+.0%})",
+        f"two steps of {stage.name}{some} took {seconds:.2f} s each and held {mib(peak)} MiB of tensors at their peak,"
+        f" where the estimate is {mib(total)} MiB ({total / peak - 1:+.0%})",
         highlight=False,
         soft_wrap=True,
     )
 
 
+def free_memory() -> int:
+    """Bytes that a process can have where it would compute: of the GPU, or of the computer."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0]
+    try:
+        rows = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(rows["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):  # not Linux: what there is in all
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def _millions(count: int) -> str:
-    return f"{count / 1e6:,.2f}"
+    return f"{count / 1e6:,.{2 if count < 1e9 else 0}f}"
 
 
 def mib(size: float) -> str:
-    return f"{size / 2**20:,.1f}"
+    """MiB, as exact as people want to read them."""
+    return f"{size / 2**20:,.{1 if size < 2**30 else 0}f}"

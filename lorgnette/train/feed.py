@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -46,8 +47,23 @@ def open_steps(
         sources = tuple(open_source(config, "train", run.seed) for config in stage.sources)
         sizes = tuple(source.size for source in sources)
         plan = Plan(sizes, tuple(config.weight for config in stage.sources), stage.samples_per_step, seed)
-        return Steps(plan, sources, processor, stage.micro_batches, vocabulary, rank, world)
+        most = run.model.language.max_positions
+        return Steps(plan, sources, processor, stage.micro_batches, vocabulary, rank, world, most)
     return _open_packed(stage, processor, seed, vocabulary, folder, rank, world)
+
+
+def doubts(stage: StageConfig, steps: Steps | PackedSteps) -> Iterator[str]:
+    """What can be done, but was hardly meant, in sentences for people.
+
+    steps: of the stage. Raises: DataError for a source of which nothing would be trained on.
+    """
+    if stage.warmup > stage.steps:
+        yield (
+            f"stage {stage.name!r}: its {stage.steps:,} steps end before its warm-up of {stage.warmup:,}, so that the"
+            " learning rate never reaches its peak"
+        )
+    if isinstance(steps, PackedSteps):
+        yield from (f"stage {stage.name!r}: {said}" for said in steps.plan.misfits())
 
 
 def prepare_stages(run: Run, processor: Processor, console: Console | None = None) -> None:

@@ -32,7 +32,7 @@ from lorgnette.train.adapters import adapted_layers, base_tensors, merge_adapter
 from lorgnette.train.build import build, resolve, stage_processor
 from lorgnette.train.display import Display
 from lorgnette.train.evaluate import Evaluation
-from lorgnette.train.feed import open_steps, prepare_stages
+from lorgnette.train.feed import doubts, open_steps, prepare_stages
 from lorgnette.train.guard import MOST_REWINDS, DivergedError, Guard
 from lorgnette.train.log import Log, Row, read_log
 from lorgnette.train.noise import Neftune
@@ -42,7 +42,7 @@ from lorgnette.train.signals import stop_on_signals
 from lorgnette.train.stages import check_parts, prepare_parts
 from lorgnette.train.step import NotFiniteError, StepResult, train_step
 from lorgnette.train.trackers import Tracker, figures
-from lorgnette.train.validate import Validation
+from lorgnette.train.validate import Validation, unseen_sources
 
 
 class Interrupted(LorgnetteError):
@@ -100,8 +100,8 @@ class Trainer:
         return self.folder / "checkpoints"
 
     def _claim_folder(self) -> None:
-        settings = self.folder / "run.yaml"
-        if settings.exists():
+        settings, log = self.folder / "run.yaml", self.folder / "log.jsonl"
+        if settings.exists() and (checkpoint.checkpoints(self._checkpoints) or read_log(log)):
             found = Run.load(settings)
             if found != self.run:
                 key, (old, new) = next(iter(found.diff(self.run).items()))
@@ -139,7 +139,10 @@ class Trainer:
         check_parts(self.run.model, self.run.stages[self.progress.stage :])
         prepare_stages(self.run, self.processor, self.display.console if self.world.is_main else None)
         for number in range(self.progress.stage, len(self.run.stages)):
-            open_steps(self.run, number, self.processor)
+            stage = self.run.stages[number]
+            unseen_sources(self.run, stage)
+            for sentence in doubts(stage, open_steps(self.run, number, self.processor)):
+                self.display.warn(sentence)
 
     def _end_stage(self, stage: StageConfig) -> None:
         """Take apart what the stage put around the model, and merge its adapters."""

@@ -57,7 +57,10 @@ def prepare_parts(model: VLM, stage: StageConfig, seed: int) -> list[TrainablePa
     for part in ADAPTED:
         mode = part_config(stage, part).mode
         if mode in ("lora", "dora"):
-            add_adapters(getattr(model, part), stage.lora, dora=mode == "dora", seed=seed)
+            try:
+                add_adapters(getattr(model, part), stage.lora, dora=mode == "dora", seed=seed)
+            except SettingsError as error:
+                raise SettingsError(f"stage {stage.name!r}, {part}: {error}") from None
     for part, name, parameter in named_parts(model):
         parameter.requires_grad_(_trains(stage, part, name))
     counts = count_parts(model, stage)

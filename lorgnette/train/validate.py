@@ -8,6 +8,7 @@ import torch
 
 from lorgnette.data.config import BuiltInConfig, MessagesConfig, SourceConfig
 from lorgnette.data.sources import open_source
+from lorgnette.errors import SettingsError
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.batch import IGNORED, Batch
 from lorgnette.model.vlm import VLM
@@ -26,7 +27,7 @@ class Validation:
         self.world, self.every = world, run.validation.every
         self._packs: dict[str, list[Batch]] = {}
         most = run.validation.samples
-        for config in _sources(run, stage) if self.every else ():
+        for config in unseen_sources(run, stage):
             samples = list(_samples(config, run.seed, most, processor))[world.rank :: world.size]
             packs = [processor(samples[first : first + TOGETHER]) for first in range(0, len(samples), TOGETHER)]
             self._packs[_title(config)] = packs
@@ -54,12 +55,29 @@ class Validation:
         return sum(loss for loss, _ in pairs) / max(1, sum(count for _, count in pairs))
 
 
-def _sources(run: Run, stage: StageConfig) -> Sequence[SourceConfig]:
-    """What the run says; else the stage's sources that have a validation split of their own, each once."""
-    if run.validation.sources:
-        return run.validation.sources
-    built_in = [config for config in stage.sources if isinstance(config, BuiltInConfig)]
-    return list({_title(config): config for config in built_in}.values())
+def unseen_sources(run: Run, stage: StageConfig) -> Sequence[SourceConfig]:
+    """What a stage is validated on: what the run says, else the validation split of its built-in sources, each once.
+
+    Raises: SettingsError if validation is asked for and there is nothing to validate on.
+    """
+    if not run.validation.every:
+        return ()
+    found = run.validation.sources or tuple(filter(None, map(_unseen, stage.sources)))
+    if not found:
+        raise SettingsError(
+            f"stage {stage.name!r}: validation.every is set, but only built-in sources have a validation split: give"
+            " validation.sources, or leave validation.every out"
+        )
+    return list({_title(config): config for config in found}.values())
+
+
+def _unseen(config: SourceConfig) -> SourceConfig | None:
+    """The validation split of a built-in source."""
+    if isinstance(config, BuiltInConfig):
+        return config
+    path = getattr(config, "path", "")
+    split = path.replace("builtin:train/", "builtin:validation/")
+    return config.model_copy(update={"path": split}) if split != path else None
 
 
 def _title(config: SourceConfig) -> str:

@@ -1,7 +1,9 @@
 """From a run's stage to its steps: packs of prepared sources end to end, proven by `lorgnette data plan`."""
 
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,12 +15,14 @@ from typer.testing import CliRunner
 from lorgnette.cli import app
 from lorgnette.data.plan import digest_of, joined
 from lorgnette.data.steps import PackedSteps, Steps
-from lorgnette.errors import SettingsError
-from lorgnette.run import Run
+from lorgnette.errors import DataError, SettingsError
+from lorgnette.run import Run, find_recipe
+from lorgnette.train import dryrun
 from lorgnette.train.build import build_processor
 from lorgnette.train.feed import open_steps
 from lorgnette.train.log import read_log
 from lorgnette.train.loop import Trainer
+from lorgnette.train.validate import unseen_sources
 from tests.data.squares import row, spoil, write
 
 PACK = {"tokens": 200, "patches": 400, "per_step": 2}
@@ -54,6 +58,49 @@ def test_a_run_on_packs_is_listed_trained_and_verified(packs, tmp_path):
     assert (tmp_path / "run" / "packs-first.json").exists()
     verified = said(["data", "plan", tmp_path / "run", "--verify", tmp_path / "run"])
     assert "6 steps trained as planned" in verified and "3 steps trained as planned" in verified
+
+
+def test_large_steps_are_looked_at_in_part(packs, monkeypatch):
+    told = []
+    for most in (16, 1):
+        monkeypatch.setattr(dryrun, "MOST_PARTS", most)
+        console = Console(record=True, file=io.StringIO(), width=200)
+        dryrun.dry_run(packs, console)
+        told.append(console.export_text())
+    found = [re.search(r"about ([\d,]+) tokens .* and 2 packs", text) for text in told]
+    whole, part = (int(one[1]) for one in found)
+    assert part == pytest.approx(whole, rel=0.5)
+    assert "two steps of first with 1 of their 2 packs took" in told[1] and "of their" not in told[0]
+
+
+def test_what_is_left_out_or_hardly_meant_is_said_before_the_first_step(packs, tmp_path):
+    run = packs.override("stages.0.pack.tokens=64", "model.connector.latents=20", "stages.1.warmup=4")
+    console = Console(record=True, file=io.StringIO(), width=400)
+    Trainer(run, tmp_path / "run", console).train()
+    before = console.export_text().partition("first: 6 steps")[0]
+    assert re.search(
+        r"stage 'first': instruct .*data: of 103 units in 30 records 89 do not fit a pack of 64 tokens", before
+    )
+    assert "stage 'second': its 3 steps end before its warm-up of 4" in before
+    with_images = write(tmp_path / "other", [row(number) for number in range(3)])
+    with pytest.raises(DataError, match=r"of \d+ units in 3 records \d+ do not fit.*; make the packs larger, or leave"):
+        Trainer(run.override(f"stages.0.sources.0.path={with_images}"), tmp_path / "small", console).train()
+    assert not read_log(tmp_path / "small" / "log.jsonl")
+
+
+def test_a_sample_longer_than_the_model_reads_is_refused(tiny, tmp_path):
+    with pytest.raises(DataError, match=r"rows\.jsonl, row \d+: \d+ tokens exceed the limit of 8"):
+        Trainer(tiny.override("model.language.max_positions=8"), tmp_path, Console(quiet=True)).train()
+
+
+def test_asking_for_validation_needs_something_to_validate_on(tiny):
+    run = Run.load(find_recipe("micro"), ["validation.every=5"])
+    unseen = [source.path for stage in run.stages for source in unseen_sources(run, stage)]
+    kinds = ("interleaved", "pairs", "interleaved", "pairs", "documents", "instruct", "chat")
+    assert unseen == [f"builtin:validation/{kind}" for kind in kinds]
+    assert unseen_sources(tiny, tiny.stages[0]) == ()
+    with pytest.raises(SettingsError, match=r"stage 'first': validation\.every is set, but only built-in sources"):
+        unseen_sources(tiny.override("validation.every=5"), tiny.stages[0])
 
 
 def test_a_log_that_differs_from_the_plan_is_found(packs, tmp_path):

@@ -185,7 +185,9 @@ def test_checkpoints_are_few_and_whole(tiny, tmp_path):
 
 
 def test_a_run_of_other_settings_is_not_overwritten(tiny, tmp_path):
-    Trainer(tiny, tmp_path, QUIET)
+    with pytest.raises(LorgnetteError, match="no such file"):
+        Trainer(tiny.override("stages.0.sources.0.path=nowhere"), tmp_path, QUIET).train()
+    trained(tiny, tmp_path)  # what failed before its first step is no run
     with pytest.raises(SettingsError, match=r"stages\.0\.lr is 0.003 there, 0.1 here"):
         Trainer(tiny.override("stages.0.lr=0.1"), tmp_path, QUIET)
 

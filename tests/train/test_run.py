@@ -18,7 +18,6 @@ from lorgnette.hub.export import export, save
 from lorgnette.hub.load import load
 from lorgnette.run import Projection
 from lorgnette.train.build import build, resolve, stage_processor
-from lorgnette.train.dryrun import measure
 from lorgnette.train.feed import open_steps
 from lorgnette.train.guard import DivergedError, Guard
 from lorgnette.train.log import read_log
@@ -118,6 +117,12 @@ def finished(tiny, tmp_path_factory):
         ("stages.0.pack={tokens: 99999}", r"set pack.tokens to 32768 or less"),
         ("init.vision=somewhere", "give init.language too"),
         ("init={model: a, vision: b, language: c}", "leave out init.vision"),
+        ("stages.0.betas=[0.9, 1.0]", r"stages\.0\.betas\.1: Input should be less than 1"),
+        ("stages.0.name=../first", "files are named after it"),
+        (
+            "stages.0.connector.mode=frozen",
+            r"override: stage 'first': the connector is newly initialised.*\(init\.model\)$",
+        ),
     ],
 )
 def test_impossible_settings_say_what_to_change(tiny, change, said):
@@ -237,31 +242,6 @@ def test_callbacks_are_called_after_each_step(short, tmp_path):
     seen = []
     Trainer(short, tmp_path, QUIET, callbacks=[lambda trainer, row: seen.append(row.total_step)]).train()
     assert seen == list(range(1, 6))
-
-
-@pytest.mark.parametrize("mode", ["full", "frozen", "lora", "lora 0.1", "dora", "dora 0.1"])
-@pytest.mark.parametrize("checkpointed", [False, True])
-def test_the_estimate_of_memory_is_near_what_two_steps_hold(tiny, mode, checkpointed):
-    word, _, dropout = mode.partition(" ")
-    run = tiny.override(
-        *(f"stages.0.{part}.mode={word}" for part in ("vision", "language")), "stages.0.samples_per_step=32",
-        f"stages.0.lora={{rank: 4, dropout: {dropout or 0}, targets: [{', '.join(ALL)}]}}",
-    )  # fmt: skip
-    if checkpointed:
-        run = run.override("stages.0.checkpointing=[vision, connector, language]")
-    model, processor = build(run)
-    prepare_parts(model, run.stages[0], seed=0)
-    peak, seconds, estimates = measure(run, run.stages[0], model, open_steps(run, 0, processor))
-    assert seconds > 0
-    assert 0.8 < sum(one.total for one in estimates.values()) / peak < 1.5
-
-
-def test_the_dry_run_prints_every_stage_and_its_check(tiny, tmp_path):
-    (tmp_path / "run.yaml").write_text(tiny.to_yaml())
-    done = CliRunner().invoke(app, ["train", str(tmp_path), "--dry-run"], terminal_width=200)
-    assert done.exit_code == 0, done.output
-    assert "first: 5 steps" in done.output and "second: 6 steps" in done.output
-    assert "the estimate is" in " ".join(done.output.split())
 
 
 def test_curves_are_drawn(finished):
