@@ -1,6 +1,7 @@
 """Does training the backbones in full diverge, where adapters do not (paper, section 3.3)? Tried at micro size.
 
     python benchmarks/divergence.py [--seeds 0 1] [--lrs 1e-4 1e-3 1e-2] [--steps 100] [--note "..."]
+    python benchmarks/divergence.py --judge     # ask today's monitor again about the losses in the rows
     python benchmarks/divergence.py --draw      # docs/images/divergence.png; needs matplotlib
 
 The architecture and the data are those of stage 1 in `recipes/micro.yaml`. The backbones are trained first, jointly and
@@ -16,7 +17,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import time
 from itertools import product
 from pathlib import Path
@@ -28,18 +28,22 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from lorgnette.files import write_text
 from lorgnette.hub.export import save
 from lorgnette.model.initialise import initialise
 from lorgnette.model.vlm import VLM
-from lorgnette.run import Run, find_recipe
+from lorgnette.run import Run, SpikeConfig, find_recipe
+from lorgnette.train.guard import Finding, Guard
 from lorgnette.train.log import read_log
 from lorgnette.train.loop import Trainer
 from lorgnette.train.step import NotFiniteError
+from lorgnette.version import commit
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "divergence.jsonl"
 MODES = ("frozen", "lora", "full")
 WARMUP = 10
+WINDOW = 20
 LAST = 10
 """Steps whose mean is the final loss."""
 
@@ -75,7 +79,7 @@ def cell_run(start: Path, mode: str, lr: float, seed: int, steps: int) -> Run:
         f"stages.0.vision.mode={mode}",
         f"stages.0.language.mode={mode}",
         "stages.0.lora={rank: 16, alpha: 16, dropout: 0.0, keep: false}",
-        "spikes.window=20",
+        f"spikes.window={WINDOW}",
     )
 
 
@@ -100,12 +104,15 @@ def train_cell(run: Run, folder: Path) -> dict[str, Any]:
     rows = read_log(folder / "log.jsonl")
     shutil.rmtree(folder)
     losses, norms = ([row[key] for row in rows] for key in ("loss", "grad_norm"))
+    found = findings(losses, norms)
+    spikes = [said for said, finding in found.items() if finding.since is None]
     smooth = [fmean(losses[max(0, end - LAST) : end]) for end in range(LAST, len(losses) + 1)]
     return {
         "finished_steps": len(rows),
         "not_finite": broken,
-        "spikes": sum(bool(row["spike"]) for row in rows),
-        "first_spike": next((row["spike"] for row in rows if row["spike"]), ""),
+        "spikes": len(spikes),
+        "first_spike": next(iter(spikes), ""),
+        "rise": rise(losses),
         "first_loss": losses[0],
         "final_loss": smooth[-1] if smooth else losses[-1],
         "least_loss": min(smooth, default=losses[-1]),
@@ -114,6 +121,19 @@ def train_cell(run: Run, folder: Path) -> dict[str, Any]:
         "losses": [round(loss, 4) for loss in losses],
         "cpu_seconds": round(time.process_time() - before, 1),
     }
+
+
+def findings(losses: list[float], norms: list[float]) -> dict[str, Finding]:
+    """What the monitor says of a cell, by its words with the step that they were said at."""
+    guard = Guard(SpikeConfig(window=WINDOW), WARMUP)
+    found = (guard.see(step, *pair) for step, pair in enumerate(zip(losses, norms, strict=True)))
+    return {f"step {step}: {one.said}": one for step, one in enumerate(found, 1) if one}
+
+
+def rise(losses: list[float]) -> str:
+    """The first slow rise that the monitor names; empty where there is none. It looks at losses alone."""
+    found = findings(losses, [0.0] * len(losses))
+    return next((said for said, finding in found.items() if finding.since is not None), "")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -128,7 +148,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--note", default="")
     parser.add_argument("--override", nargs="*", default=[], help="settings of all runs to change; use other --results")
     parser.add_argument("--draw", action="store_true", help="draw what stands in the results, and train nothing")
+    parser.add_argument("--judge", action="store_true", help="write anew which cells rise, and train nothing")
     options = parser.parse_args(arguments)
+    if options.judge:
+        rows = [row | {"rise": rise(row["losses"])} for row in read_log(options.results)]
+        print(*(f"{row['cell']} {row['rise'] or 'no rise'}" for row in rows), sep="\n")
+        return write_text(options.results, "".join(json.dumps(row) + "\n" for row in rows))
     if options.draw:
         return draw(read_log(options.results), ROOT / "docs" / "images" / "divergence.png")
     torch.set_num_threads(options.threads)
@@ -174,12 +199,11 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 def conditions(note: str) -> dict[str, object]:
     """What a figure is worth nothing without."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     return {
         "device": f"{platform.machine()}, {os.cpu_count()} cores",
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0],
-        "commit": commit,
+        "commit": commit(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "note": note,
     }

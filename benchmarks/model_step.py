@@ -32,6 +32,7 @@ from lorgnette.inputs.image import patch_positions, target_size
 from lorgnette.model.batch import IGNORED, Batch, Spans
 from lorgnette.model.config import LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
 from lorgnette.model.vlm import VLM
+from lorgnette.version import commit
 
 MODEL = VLMConfig(
     vision=VisionConfig(width=192, layers=6, heads=3, mlp_width=768),
@@ -211,11 +212,10 @@ def conditions(note: str) -> dict[str, object]:
     """What a figure is worth nothing without."""
     import transformers
 
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     return {
         "device": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {cpu_name()}",
         "load": os.getloadavg()[0],
-        "commit": commit,
+        "commit": commit(),
         "command": " ".join(["python", *sys.argv]),
         "versions": {"python": platform.python_version(), "torch": torch.__version__}
         | {"transformers": transformers.__version__},

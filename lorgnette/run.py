@@ -148,17 +148,24 @@ class InitConfig(Settings):
 
 
 class SpikeConfig(Settings):
-    """When a step counts as diverging, and what is done then (full unfreezing diverged in the paper's section 3.3)."""
+    """When training counts as diverging, and what is done then (full unfreezing diverged in the paper's section 3.3).
+
+    Two things are watched: a spike, which is one step that stands out, and a slow rise of the smoothed loss.
+    """
 
     act: Literal["report", "skip", "rewind", "stop"] = "report"
     """`report` says so and learns on; `skip` does not learn from the step; `rewind` goes back to the weights of the
-    last checkpoint and on with the next step's data; `stop` ends the run before the step is learned."""
+    last checkpoint and on with the next step's data; `stop` ends the run before the step is learned. No one step makes
+    a rise: for it `skip` is `report`, and `rewind` goes back to the last checkpoint before it that is kept."""
     window: int = pydantic.Field(default=50, ge=4)
-    """Steps that a step is compared with; those before it in its stage, after the warm-up."""
+    """Steps that a step is compared with; those before it in its stage, after the warm-up. Also the steps that the loss
+    is smoothed over, and those for which it has not been lower when it counts as risen."""
     loss: float = pydantic.Field(default=6.0, gt=0)
     """Deviations by which the loss exceeds the window's mean."""
     grad_norm: float = pydantic.Field(default=10.0, gt=1)
     """Times by which the gradient's norm exceeds the window's median."""
+    rise: float = pydantic.Field(default=0.1, gt=0)
+    """Share by which the smoothed loss exceeds its lowest in the stage; what noise can do is never a rise."""
 
 
 class ValidationConfig(Settings):

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -33,7 +35,7 @@ from lorgnette.train.build import build, resolve, stage_processor
 from lorgnette.train.display import Display
 from lorgnette.train.evaluate import Evaluation
 from lorgnette.train.feed import doubts, open_steps, prepare_stages
-from lorgnette.train.guard import MOST_REWINDS, DivergedError, Guard
+from lorgnette.train.guard import MOST_REWINDS, DivergedError, Finding, Guard
 from lorgnette.train.log import Log, Row, read_log
 from lorgnette.train.noise import Neftune
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
@@ -191,7 +193,9 @@ class StageRun:
         self.modes = {part.part: part.mode for part in self.parts if part.part != "extra_vocabulary"}
         self.guard = Guard(self.run.spikes, self.stage.warmup)
         self.guard.replay(row for row in read_log(trainer.folder / "log.jsonl") if row["stage"] == self.stage.name)
-        self._rewinds: list[Path] = []
+        self._rewinds: Counter[int] = Counter()
+        self._origins: dict[int, int] = {}
+        self._found: Finding | None = None
         self._spike = ""
 
     def train(self, log: Log | None) -> None:
@@ -238,12 +242,14 @@ class StageRun:
         seed = hash((self.run.seed, self.number, step)) + self.world.rank
         torch.manual_seed(seed)  # dropout and noise too are functions of the step
         set_lr(self.optimiser, schedule(self.stage, step))
-        self._spike = ""
+        self._found, self._spike = None, ""
         before = self.trainer.progress
         if before.stage != self.number:
             before = checkpoint.Progress(before.run, self.number, 0, before.total_step, before.seconds)
         try:
-            result = train_step(self.model, batches, self.optimiser, self.stage.clip, self.world, self._accept)
+            result = train_step(
+                self.model, batches, self.optimiser, self.stage.clip, self.world, partial(self._accept, step)
+            )
         except NotFiniteError as error:
             path = keep_step(self.trainer.folder / "replay", before, batches, self.model, seed, self.world)
             raise NotFiniteError(f"{error}; see what happens by `lorgnette train --replay {path}`") from None
@@ -251,41 +257,46 @@ class StageRun:
             self.trainer._keeper.save(before, self.model, self.optimiser)
             self.trainer._keeper.finish()
             raise
-        if self._spike and self.run.spikes.act == "rewind":
-            self._rewind()
-        elif result.updated:
-            self.guard.remember(step, result.loss, result.grad_norm)
+        if self._found and self.run.spikes.act == "rewind":
+            self._rewind(self._found.since)
         return result
 
-    def _accept(self, result: StepResult) -> bool:
-        """Whether to learn from a step; says what stands out about it. Raises: DivergedError."""
-        act = self.run.spikes.act
-        self._spike = self.world.gather(self.guard.judge(result.loss, result.grad_norm) or "")[0]
-        if not self._spike:
+    def _accept(self, step: int, result: StepResult) -> bool:
+        """Whether to learn from a step; says what looks like divergence. Raises: DivergedError."""
+        self._found = found = self.world.gather(self.guard.see(step, result.loss, result.grad_norm))[0]
+        if not found:
             return True
-        step = self.trainer.progress.total_step + 1
+        act, total = self.run.spikes.act, self.trainer.progress.total_step + 1
         if act == "stop":
             raise DivergedError(
-                f"step {step} looks like divergence ({self._spike}), and spikes.act is stop; the state before it is"
-                " saved: set spikes.act to skip or rewind, or lower the learning rate in another folder"
+                f"step {total} looks like divergence ({found.said}), and spikes.act is stop; the state before it is"
+                " saved: set spikes.act to report or rewind, or lower the learning rate in another folder"
             )
+        if act == "skip" and found.since is not None:
+            act = "report"
         done = {"report": "learned all the same", "skip": "skipped", "rewind": "going back"}[act]
-        self._spike = f"{self._spike}: {done}"
-        self.trainer.display.warn(f"step {step}: {self._spike}")
+        self._spike = f"{found.said}: {done}"
+        self.trainer.display.warn(f"step {total}: {self._spike}")
         return act == "report"
 
-    def _rewind(self) -> None:
-        """Back to the weights of the last checkpoint; the data go on."""
+    def _rewind(self, since: int | None) -> None:
+        """Back to the weights of the last checkpoint, or of the last before a rise (else the oldest); data go on."""
         self.trainer._keeper.finish()
-        path = checkpoint.checkpoints(self.trainer._checkpoints)[-1]
-        self._rewinds.append(path)
-        if self._rewinds.count(path) > MOST_REWINDS:
+        kept = [(checkpoint.read_progress(path), path) for path in checkpoint.checkpoints(self.trainer._checkpoints)]
+        kept = [(at, path) for at, path in kept if at.stage == self.number]
+        if not kept:
+            raise DivergedError("there is no checkpoint of this stage to go back to: see what was said when it was due")
+        at, path = next((pair for pair in reversed(kept) if since is None or pair[0].step <= since), kept[0])
+        origin = self._origins.get(at.total_step, at.total_step)
+        self._origins[self.trainer.progress.total_step + 1] = origin  # what is saved next holds the same weights
+        self._rewinds[origin] += 1
+        if self._rewinds[origin] > MOST_REWINDS:
             raise DivergedError(
-                f"went back to {path.name} {MOST_REWINDS} times, and every time training diverged anew: lower the"
-                " learning rate, or freeze more of the model or adapt it by lora"
+                f"went back to the weights of step {origin} {MOST_REWINDS} times, and every time training diverged"
+                " anew: lower the learning rate, or freeze more of the model or adapt it by lora"
             )
-        checkpoint.restore(path, self.model, self.optimiser if checkpoint.read_progress(path).step else None)
-        if not checkpoint.read_progress(path).step:
+        checkpoint.restore(path, self.model, self.optimiser if at.step else None)
+        if not at.step:
             self.optimiser.state.clear()
 
     def _row(self, step: int, batches: list[Batch], result: StepResult, waited: float) -> Row:
@@ -359,7 +370,7 @@ class StageRun:
         """Begin a checkpoint where one is due. A full disk is said, and training goes on."""
         trainer, keeper = self.trainer, self.trainer._keeper
         stop = trainer.asked_to_stop()
-        rewound = bool(self._spike) and self.run.spikes.act == "rewind"
+        rewound = self._found is not None and self.run.spikes.act == "rewind"
         if last or stop or rewound or trainer.progress.step % self.run.checkpoints.every == 0:
             problems = [keeper.save(trainer.progress, self.model, self.optimiser), keeper.finish() if stop else None]
         else:

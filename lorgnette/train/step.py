@@ -33,8 +33,6 @@ class StepResult:
     samples: int
     sources: Mapping[str, float] = field(default_factory=dict)
     """The loss of each source's learned tokens."""
-    updated: bool = True
-    """Whether the parameters were changed; not where `accept` refused."""
 
 
 @dataclass
@@ -109,7 +107,7 @@ def train_step(
         )
     if not accept(result):
         optimiser.zero_grad(set_to_none=True)
-        return StepResult(**{name: getattr(result, name) for name in StepResult.__slots__} | {"updated": False})
+        return result
     optimiser.step()
     return result
 

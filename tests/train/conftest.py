@@ -88,3 +88,9 @@ def tiny(squares) -> Run:
             "checkpoints": {"every": 3},
         }
     )
+
+
+@pytest.fixture
+def short(tiny):
+    """The first stage alone, and one checkpoint."""
+    return type(tiny).parse(tiny.plain() | {"stages": tiny.plain()["stages"][:1], "checkpoints": {"every": 1000}})

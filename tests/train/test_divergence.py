@@ -27,7 +27,15 @@ def test_cells_are_trained_once_and_told(tmp_path, monkeypatch):
     assert len({row["losses"][1] for row in rows}) == 3, "and train otherwise"
     monkeypatch.setattr(divergence, "train_cell", lambda *_: pytest.fail("trained again"))
     divergence.main(command)
+    divergence.main([*command, "--judge"])
     assert read_log(results) == rows
+
+
+def test_the_rows_that_are_shipped_say_what_the_monitor_says_today():
+    rows = read_log(divergence.RESULTS)
+    assert [row["rise"] for row in rows] == [divergence.rise(row["losses"]) for row in rows]
+    risen = {(row["cell"]["mode"], row["cell"]["lr"]) for row in rows if row["rise"]}
+    assert risen == {("full", 0.03)}, "and no cell that learned well is among them"
 
 
 def test_only_the_connector_is_drawn_anew(tmp_path):

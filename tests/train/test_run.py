@@ -19,7 +19,6 @@ from lorgnette.hub.load import load
 from lorgnette.run import Projection
 from lorgnette.train.build import build, resolve, stage_processor
 from lorgnette.train.feed import open_steps
-from lorgnette.train.guard import DivergedError, Guard
 from lorgnette.train.log import read_log
 from lorgnette.train.loop import Trainer
 from lorgnette.train.noise import Neftune
@@ -93,12 +92,6 @@ def test_a_run_starts_from_a_model_folder_and_takes_its_sizes(tiny, tmp_path):
     again = tiny.override(f"init.model={tmp_path / 'model'}", "model.language.norm_eps=0.001")
     with pytest.raises(SettingsError, match=r"does not fit the run's model settings.*norm_eps"):
         build(again)
-
-
-@pytest.fixture
-def short(tiny):
-    """The first stage alone, and one checkpoint."""
-    return type(tiny).parse(tiny.plain() | {"stages": tiny.plain()["stages"][:1], "checkpoints": {"every": 1000}})
 
 
 @pytest.fixture(scope="module")
@@ -194,48 +187,6 @@ def test_batches_come_back_as_they_were(tiny, tmp_path):
                     torch.equal(getattr(ours, name), value) if hasattr(value, "dtype") else getattr(ours, name) == value
                 )
                 assert same, name
-
-
-def spiky(short, act):
-    return short.override(f"spikes.act={act}", "spikes.window=4", "stages.0.steps=14", "checkpoints.every=5")
-
-
-def with_spike(monkeypatch, at=12):
-    judge = Guard.judge
-    seen = []
-
-    def judged(self, loss, grad_norm):
-        seen.append(loss)
-        return "a made-up spike" if len(seen) == at else judge(self, loss, grad_norm)
-
-    monkeypatch.setattr(Guard, "judge", judged)
-
-
-@pytest.mark.parametrize("act", ["report", "skip", "rewind"])
-def test_a_spike_is_said_skipped_or_gone_back_from(short, tmp_path, act, monkeypatch):
-    with_spike(monkeypatch)
-    Trainer(spiky(short, act), tmp_path / act, QUIET).train()
-    rows = read_log(tmp_path / act / "log.jsonl")
-    assert [bool(row["spike"]) for row in rows] == [step == 12 for step in range(1, 15)]
-    assert {"report": "learned", "skip": "skipped", "rewind": "back"}[act] in rows[11]["spike"]
-
-
-def test_a_spike_may_stop_the_run_with_the_state_before_it(short, tmp_path, monkeypatch):
-    with_spike(monkeypatch)
-    trainer = Trainer(spiky(short, "stop"), tmp_path, QUIET)
-    with pytest.raises(DivergedError, match=r"step 12 looks like divergence \(a made-up spike\)"):
-        trainer.train()
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir())[-1] == "step-000011"
-
-
-def test_what_counts_as_a_spike(tiny):
-    guard = Guard(tiny.override("spikes.window=8").spikes, warmup=2)
-    assert all(guard.judge(9.0, 1e9) is None for _ in range(3)), "nothing to compare with"
-    for step in range(10):
-        guard.remember(step, 1.0 + 0.01 * (step % 2), 2.0)
-    assert guard.judge(1.02, 3.0) is None
-    assert "loss 3.000" in guard.judge(3.0, 2.0)
-    assert "gradient norm 50" in guard.judge(1.0, 50.0)
 
 
 def test_callbacks_are_called_after_each_step(short, tmp_path):
