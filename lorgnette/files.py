@@ -14,6 +14,9 @@ from typing import Any
 
 from lorgnette.errors import LorgnetteError
 
+AGAIN = " and run the same command again, it goes on where it was"
+"""What is said of a full disk where it ends the command."""
+
 
 class DiskError(LorgnetteError):
     """A file or folder cannot be written: the disk is full, or permission is missing."""
@@ -26,7 +29,7 @@ def explain_disk(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            advice = "the disk is full; free some space and run the same command again, it goes on where it was"
+            advice = f"the disk is full; free some space{AGAIN}"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             advice = "no permission to write there; choose another folder"
         else:

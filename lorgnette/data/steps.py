@@ -7,6 +7,7 @@ number alone, and take a rank's share of it: nothing is shared, and nothing depe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ from lorgnette.data.plan import Plan, SampleRef
 from lorgnette.data.sources import Source
 from lorgnette.data.wordings import reworded
 from lorgnette.errors import DataError, SettingsError
+from lorgnette.files import DiskError
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.render import Rendered
 from lorgnette.model.batch import Batch
@@ -133,7 +135,8 @@ class PackedSteps:
         """The samples of one of this rank's packs, as planned."""
         refs = self.plan.pack_of(step, self.rank + part * self.world)
         if self.counts is not None and part == 0 and step % COUNT_EVERY == 0:
-            self.plan.save_counts(self.counts)  # whoever writes it writes the same
+            with suppress(DiskError):  # it only saves time; and whoever writes it writes the same
+                self.plan.save_counts(self.counts)
         return refs
 
     def name(self, ref: SampleRef) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -167,8 +168,13 @@ def write_tensors(
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """One safetensors file that others may read, as far as the user's umask lets them."""
-    safetensors.torch.save_file(tensors, path, metadata=metadata)
+    """One safetensors file that others may read, as far as the user's umask lets them. Raises: OSError."""
+    try:
+        safetensors.torch.save_file(tensors, path, metadata=metadata)
+    except safetensors.SafetensorError as error:
+        if (number := re.search(r"os error (\d+)", str(error))) is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
     share(path)
 
 

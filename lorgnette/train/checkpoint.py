@@ -96,7 +96,7 @@ class Keeper:
         except DiskError as error:
             problem = error
         except (Exception, CheckpointException) as error:  # the library wraps what each rank met
-            problem = _disk_error(error, self._path)
+            problem = disk_error(error, self._path)
         finally:
             self._pending = None
         if self.world.is_main:
@@ -190,7 +190,7 @@ def _damaged(path: Path, error: BaseException) -> CheckpointError:
     return CheckpointError(f"{path}: cannot be read ({reason:.200}); remove its folder to go on from an older one")
 
 
-def _disk_error(error: BaseException, path: Path) -> DiskError:
+def disk_error(error: BaseException, path: Path) -> DiskError:
     """What the disk said, from within the library's own exception. Raises: `error` itself if it was something else."""
     failures = [pair[0] for pair in getattr(error, "failures", {}).values()] or [error]
     for failure in failures:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lorgnette.files import AGAIN, DiskError
 from lorgnette.train.log import Row
 from lorgnette.train.stages import TrainablePart
 
@@ -34,6 +37,7 @@ class Display:
         )
         self._peak: float | None = None
         self._means: dict[str, float] = {}
+        self._warned = ""
 
     def __enter__(self) -> Display:
         self._bar.start()
@@ -55,6 +59,21 @@ class Display:
     def warn(self, sentence: str) -> None:
         """Something that people should know, above the bar."""
         self.console.print(f"[yellow]{sentence}[/yellow]", highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def despite_full_disk(self) -> Iterator[None]:
+        """Say what cannot be written, and go on; what was said last is not said again."""
+        try:
+            yield
+        except DiskError as error:
+            self.warn_of_disk(error)
+
+    def warn_of_disk(self, error: DiskError) -> None:
+        """Say what cannot be written, where training goes on."""
+        sentence = f"{str(error).removesuffix(AGAIN)}; training goes on, and the last good checkpoint stays"
+        if sentence != self._warned:
+            self.warn(sentence)
+        self._warned = sentence
 
     def advance(self, row: Row, seconds: float) -> None:
         """Show one more step, which took `seconds`. Figures are smoothed over about 30 steps."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -48,12 +50,21 @@ class Log:
         kept = [row for row in read_log(path) if row["total_step"] <= finished_steps]
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._path = path
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+        self._waiting = b""
 
     def write(self, row: Row) -> None:
+        """Raises: DiskError where the disk is full. The row is written with the next one then, and no line is torn."""
+        self._waiting += (json.dumps(asdict(row)) + "\n").encode()
         with explain_disk(self._path):
-            self._file.write(json.dumps(asdict(row)) + "\n")
-            self._file.flush()
+            end = self._file.seek(0, os.SEEK_END)
+            try:
+                if self._file.write(self._waiting) < len(self._waiting):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                self._file.truncate(end)
+                raise
+        self._waiting = b""
 
     def close(self) -> None:
         self._file.close()

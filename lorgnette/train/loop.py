@@ -21,7 +21,7 @@ from rich.console import Console
 from lorgnette.data.loader import read_steps
 from lorgnette.data.plan import digest_of, joined
 from lorgnette.errors import LorgnetteError, SettingsError
-from lorgnette.files import write_text
+from lorgnette.files import DiskError, write_text
 from lorgnette.hub.export import save
 from lorgnette.hub.load import assign
 from lorgnette.model.account import Account
@@ -149,17 +149,22 @@ class Trainer:
     def _end_stage(self, stage: StageConfig) -> None:
         """Take apart what the stage put around the model, and merge its adapters."""
         if problem := self._keeper.finish():
-            self.display.warn(str(problem))
+            self.display.warn_of_disk(problem)
         if parallel.is_sharded(self.model):
             self.model = parallel.unshard(self.model, stage)
-        folder = self.folder / "adapters" / stage.name
-        if adapted_layers(self.model) and stage.lora.keep and self.world.is_main and not folder.exists():
-            save_adapters(self.model, stage, folder)
-            with torch.device("meta"):
-                base = VLM(self.run.model)
-            assign(base, base_tensors(self.model))
-            save(base, self.processor, folder / "base")
+        if adapted_layers(self.model) and stage.lora.keep and self.world.is_main:
+            with self.display.despite_full_disk():
+                self._keep_adapters(stage, self.folder / "adapters" / stage.name)
         merge_adapters(self.model)
+
+    def _keep_adapters(self, stage: StageConfig, folder: Path) -> None:
+        if (folder / "base").exists():  # it is written last
+            return
+        save_adapters(self.model, stage, folder)
+        with torch.device("meta"):
+            base = VLM(self.run.model)
+        assign(base, base_tensors(self.model))
+        save(base, self.processor, folder / "base")
 
     def _advance(self, stage: int, step: int, seconds: float) -> None:
         self.progress = checkpoint.Progress(
@@ -251,7 +256,10 @@ class StageRun:
                 self.model, batches, self.optimiser, self.stage.clip, self.world, partial(self._accept, step)
             )
         except NotFiniteError as error:
-            path = keep_step(self.trainer.folder / "replay", before, batches, self.model, seed, self.world)
+            try:
+                path = keep_step(self.trainer.folder / "replay", before, batches, self.model, seed, self.world)
+            except DiskError as full:
+                raise NotFiniteError(f"{error}; the step is not kept to be looked at: {full}") from None
             raise NotFiniteError(f"{error}; see what happens by `lorgnette train --replay {path}`") from None
         except DivergedError:
             self.trainer._keeper.save(before, self.model, self.optimiser)
@@ -341,7 +349,8 @@ class StageRun:
 
     def _tell(self, row: Row, log: Log | None, seconds: float) -> None:
         if log:
-            log.write(row)
+            with self.trainer.display.despite_full_disk():
+                log.write(row)
         self.trainer.display.advance(row, seconds)
         for tracker in self.trainer.trackers:
             tracker.log(row.total_step, figures(row, seconds))
@@ -353,7 +362,8 @@ class StageRun:
             path = self.trainer.folder / f"{name}.jsonl"
             rows = [row for row in read_log(path) if row["total_step"] < step]
             rows.append({"total_step": step, "stage": self.stage.name, kind: values})
-            write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+            with self.trainer.display.despite_full_disk():
+                write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
         said = ", ".join(f"{key} {value:.3f}" for key, value in values.items())
         self.trainer.display.console.print(f"step {step}: {name} {kind} {said}", highlight=False, soft_wrap=True)
         for tracker in self.trainer.trackers:
@@ -379,7 +389,7 @@ class StageRun:
             if problem and stop:
                 raise problem
             if problem:
-                trainer.display.warn(f"{problem}; training goes on, and the last good checkpoint stays")
+                trainer.display.warn_of_disk(problem)
         if stop and trainer.progress.total_step < self.run.steps:
             raise Interrupted(
                 f"stopped after step {trainer.progress.total_step} of {self.run.steps}, which is saved in"

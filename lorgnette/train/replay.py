@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
 from lorgnette.errors import CheckpointError
@@ -33,13 +34,16 @@ def keep_step(
 ) -> Path:
     """Write what a step computed with to `folder/step-NNNNNN`. Every rank must ask. Returns that folder.
 
-    progress: where the run stood before the step. seed: of the step's noise and dropout.
+    progress: where the run stood before the step. seed: of the step's noise and dropout. Raises: DiskError.
     """
     path = folder / f"step-{progress.total_step + 1:06d}"
     with explain_disk(path):
         path.mkdir(parents=True, exist_ok=True)
         save_batches(path / f"rank-{world.rank}.safetensors", batches)
-        save_shards(checkpoint.state_of(model, None), checkpoint_id=path / "weights", no_dist=world.size == 1)
+        try:
+            save_shards(checkpoint.state_of(model, None), checkpoint_id=path / "weights", no_dist=world.size == 1)
+        except (Exception, CheckpointException) as error:
+            raise checkpoint.disk_error(error, path) from error
         if world.is_main:
             facts = {"stage": progress.stage, "step": progress.step + 1, "seed": seed, "z_loss": model.z_loss}
             write_json(path / "replay.json", facts)

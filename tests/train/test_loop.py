@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import time
 from itertools import pairwise
 
 import pytest
+import safetensors.torch
 import torch
 import torch.distributed.checkpoint as dcp
 from rich.console import Console
@@ -24,7 +26,7 @@ from lorgnette.run import Run
 from lorgnette.train import checkpoint
 from lorgnette.train.build import build
 from lorgnette.train.feed import open_steps
-from lorgnette.train.log import read_log
+from lorgnette.train.log import Log, read_log
 from lorgnette.train.loop import Interrupted, Trainer
 from lorgnette.train.optim import build_optimiser, schedule
 from lorgnette.train.stages import PARTS, prepare_parts
@@ -247,6 +249,48 @@ def test_a_full_disk_when_asked_to_stop_is_an_error(tiny, tmp_path, monkeypatch)
     with pytest.raises(DiskError, match="the disk is full; free some space and run the same command again"):
         Trainer(tiny, tmp_path, QUIET).train()
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000003"]
+
+
+def test_adapters_that_a_full_disk_does_not_take_end_no_run(tiny, tmp_path, monkeypatch):
+    run = tiny.override("stages.0.vision.mode=lora", "stages.0.lora.rank=2")
+    save_file = safetensors.torch.save_file
+
+    def full(tensors, path, **how):
+        if "adapters" in str(path):
+            raise safetensors.SafetensorError(
+                "Error while serializing: I/O error: No space left on device (os error 28)"
+            )
+        save_file(tensors, path, **how)
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    console = Console(record=True, file=io.StringIO(), width=300)
+    model = Trainer(run, tmp_path / "full", console).train()
+    said = console.export_text()
+    assert re.search(
+        r"adapters/first/lora: cannot be written: the disk is full; free some space; training goes on", said
+    )
+    monkeypatch.undo()
+    assert same(weights(model), trained(run, tmp_path / "whole"))
+
+
+def test_rows_that_a_full_disk_does_not_take_are_written_with_the_next(tiny, tmp_path):
+    class Full(io.FileIO):
+        def write(self, data):
+            super().write(data[: len(data) // 2])
+            raise OSError(28, "No space left on device")
+
+    def disturb(trainer, row):
+        log._file = Full(log._path, "ab") if row.total_step in (2, 3) else open(log._path, "ab", buffering=0)  # noqa: SIM115
+
+    console = Console(record=True, file=io.StringIO(), width=300)
+    trainer = Trainer(tiny, tmp_path, console, callbacks=[disturb])
+    log = Log(tmp_path / "log.jsonl", 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lorgnette.train.loop.Log", lambda *_: log)
+        trainer.train()
+    assert console.export_text().count("log.jsonl: cannot be written: the disk is full") == 1
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["total_step"] for line in lines] == list(range(1, 12))
 
 
 def full_at(monkeypatch, *steps):

@@ -176,6 +176,15 @@ def test_a_step_that_is_not_finite_is_kept_and_can_be_computed_again(tiny, tmp_p
     assert CliRunner().invoke(app, ["train", str(tmp_path / "replay" / "step-000001"), "--replay"]).exit_code == 0
 
 
+def test_a_full_disk_hides_no_step_that_is_not_finite(tiny, tmp_path):
+    trainer = Trainer(tiny, tmp_path, QUIET)
+    (tmp_path / "replay").write_text("a file, where a folder should be")
+    with torch.no_grad():
+        trainer.model.language.norm.weight[0] = float("inf")
+    with pytest.raises(NotFiniteError, match=r"row \d+.*; the step is not kept to be looked at: .*cannot be written"):
+        trainer.train()
+
+
 def test_batches_come_back_as_they_were(tiny, tmp_path):
     _, processor = build(tiny)
     batches = open_steps(tiny, 1, processor).batches(0)
