@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lorgnette.train.parallel import share_of, whole
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic iteration: chosen by Jordan for speed; singular values end between about 0.7 and 1.2."""
 
@@ -42,16 +44,20 @@ class Muon(torch.optim.AdamW):
         return None
 
     def _step_matrices(self, group: dict[str, Any]) -> None:
-        """Step all matrices of a group, those of equal shape together; their gradients are used up."""
+        """Step all matrices of a group, those of equal shape together; their gradients are used up.
+
+        A sharded matrix is gathered first, and each rank keeps its share of the step: a share of a matrix has other
+        singular vectors than the whole.
+        """
         by_shape: dict[torch.Size, list[Tensor]] = {}
         for weight in group["params"]:
             if weight.grad is not None:
                 by_shape.setdefault(weight.shape, []).append(weight)
         for (rows, columns), weights in by_shape.items():
-            updates = orthogonal(torch.stack([self._push(weight) for weight in weights]), self.iterations)
+            updates = orthogonal(torch.stack([whole(self._push(weight)) for weight in weights]), self.iterations)
             length = group["lr"] * max(1, rows / columns) ** 0.5
             for weight, update in zip(weights, updates, strict=True):
-                weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-length)
+                weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(share_of(update, weight), alpha=-length)
                 weight.grad = None
 
     def _push(self, weight: Tensor) -> Tensor:

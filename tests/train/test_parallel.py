@@ -62,9 +62,10 @@ def mixed(tiny, squares, tmp_path_factory):
 
 
 def runs(mixed):
-    """By name: everything in full, and backbones adapted."""
+    """By name: everything in full by either optimiser, and backbones adapted."""
     adapted = [f"stages.{n}.{part}.mode=dora" for n in (0, 1) for part in ("vision", "language")]
-    return {"full": mixed, "dora": mixed.override(*adapted, *(f"stages.{n}.lora={LORA}" for n in (0, 1)))}
+    muon = mixed.override("stages.0.optimiser=muon", "stages.1.optimiser=muon")
+    return {"full": mixed, "muon": muon, "dora": mixed.override(*adapted, *(f"stages.{n}.lora={LORA}" for n in (0, 1)))}
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def alone(mixed, tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("mode", ["full", "dora"])
+@pytest.mark.parametrize("mode", ["full", "muon", "dora"])
 def test_two_ranks_have_the_losses_of_one(folders, alone, mode):
     parameters, folder = alone[mode]
     one = read_log(folder / "log.jsonl")
