@@ -17,7 +17,7 @@ LEAST_DEVIATION = 0.02
 FIRST = 4
 """Steps at the start of a stage, hardly touched by the warm-up's rates, that a rise is also measured from."""
 RISE_ERRORS = 8.0
-"""Standard errors that a rise exceeds at least. Noise alone reaches 6 to 7 in 100,000 steps with a window of 50."""
+"""Standard errors that a rise exceeds at least. Noise alone reaches about 7 in 100,000 steps with a window of 50."""
 MOST_REWINDS = 3
 """Times that a run goes back to one checkpoint before it gives up."""
 
