@@ -9,7 +9,7 @@ import pydantic
 from lorgnette.settings import Settings
 
 QuestionKind = Literal["category", "colour", "count", "position"]
-SceneTask = Literal["what", "category", "colour", "count", "place", "whether", "tell"]
+SceneTask = Literal["what", "category", "colour", "count", "place", "named", "tell"]
 
 
 class SourceSettings(Settings):
@@ -40,7 +40,7 @@ class ScenesConfig(SourceSettings):
     """Scenes of built-in drawings as the built-in corpus asks about them, without end; or told in full (`tell`)."""
 
     kind: Literal["scenes"] = "scenes"
-    tasks: tuple[SceneTask, ...] = ("what", "category", "colour", "count", "place", "whether")
+    tasks: tuple[SceneTask, ...] = ("what", "category", "colour", "count", "place", "named")
     """They take turns."""
     size: int = pydantic.Field(default=128, ge=48)
     """Longest side of a scene, in pixels."""

@@ -117,21 +117,27 @@ def _what(split: str, seed: int, number: int, size: int) -> Drawn:
     return _of_play(rng, play, _turned(rng, _whats(players, rng, play)))
 
 
-def _whether(split: str, seed: int, number: int, size: int) -> Drawn:
-    """Yes or no: whether a thing is there, and whether one stands where it is asked about. Both answers take turns to
-    come first; what follows tells nothing about them."""
-    players, rng = cast(split, seed, "whether", size), _rng("whether", split, seed, number)
+def _named(split: str, seed: int, number: int, size: int) -> Drawn:
+    """Up to six questions of all kinds about a scene of named things, half of them to be answered by yes or no. Yes and
+    no are as frequent, and what was asked before tells nothing about them."""
+    players, rng = cast(split, seed, "named", size), _rng("named", split, seed, number)
     play = players.led(rng, number, 2, 4)
     there = [named_questions.is_there(name, True) for name in play.nouns]
-    absent = [named_questions.is_there(players.absent(rng, play), False) for _ in there]
-    related = [one for one in named_questions.places(play) if one.kind == "related"]
-    turns: list[Asked] = []
-    for turn in range(rng.randint(2, MOST_TURNS)):
-        options = [one for one in (related if (number + turn) % 2 else [*there, *absent]) if one not in turns]
-        answer = rng.choice(("yes", "no")) if turn else ("yes", "no")[number // 2 % 2]
-        fitting = [one for one in options if one.answer == answer]
-        turns += [rng.choice(fitting)] if fitting else []
-    return _of_play(rng, play, turns)
+    missing = dict.fromkeys(players.absent(rng, play) for _ in range(4))
+    absent = [named_questions.is_there(name, False) for name in missing]
+    places = named_questions.places(play)
+    yes, no = ([one for one in places if one.kind == "related" and one.answer == answer] for answer in ("yes", "no"))
+    turns = [*_two(rng, there, absent), *_two(rng, yes, no)]
+    rest = (named_questions.counts(play), named_questions.colours(play), named_questions.whats(play))
+    for options in (*rest, [one for one in places if one.kind != "related"]):
+        turns += [rng.choice(options)] if options else []
+    return _of_play(rng, play, rng.sample(turns, len(turns))[:6])
+
+
+def _two(rng: random.Random, yes: list[Asked], no: list[Asked]) -> list[Asked]:
+    """Two different questions, each answered by yes as often as by no, whatever the other is answered by."""
+    often = rng.choice((0, 1, 1, 2))
+    return [*rng.sample(yes, min(often, len(yes))), *rng.sample(no, min(2 - often, len(no)))]
 
 
 TASKS: dict[str, Callable[[str, int, int, int], Drawn]] = {
@@ -140,7 +146,7 @@ TASKS: dict[str, Callable[[str, int, int, int], Drawn]] = {
     "colour": _colour,
     "count": _count,
     "place": _place,
-    "whether": _whether,
+    "named": _named,
 }
 """What makes row `number` of (split, seed), with scenes of `size` pixels. Rows hang on nothing else."""
 
