@@ -80,6 +80,11 @@ def find_folder(source: str | Path) -> Path:
                 " `lorgnette export` writes what it has learned so far"
             )
     if folder.is_dir():
+        if (folder / "progress.json").is_file():
+            raise CheckpointError(
+                f"{folder}: is what a run goes on from; give the run's own folder, or, while it is not finished, what"
+                " `lorgnette export` made of it"
+            )
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder}: holds no config.json, so it is not the folder of a checkpoint")
         return folder

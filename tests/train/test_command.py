@@ -105,6 +105,14 @@ def test_an_unfinished_run_is_exported_with_its_adapters_merged(tiny, tmp_path, 
     assert (merged - adapted).abs().max() < 1e-6 * adapted.abs().max()
 
 
+def test_what_a_run_goes_on_from_is_no_model(tiny, tmp_path):
+    Trainer(tiny, tmp_path).train()
+    done = CliRunner().invoke(
+        app, ["generate", "--prompt", "x", "--model", str(tmp_path / "checkpoints" / "step-000011")]
+    )
+    assert "step-000011: is what a run goes on from; give the run's own folder" in str(done.exception)
+
+
 def test_a_run_without_a_checkpoint_has_nothing_to_export(tiny, tmp_path):
     Trainer(tiny, tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"has no model yet; .* `lorgnette export` writes"):
