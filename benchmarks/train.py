@@ -79,9 +79,9 @@ PACKS = {
 WAYS = {
     "tiny": ("all", "4"),
     "micro": ("all", "8", "4", "8 by length"),
-    "100m": ("all", "8", "2", "2 by length"),
+    "100m": ("4", "2", "2 by length"),
 }
-"""What the other side is tried with: a step in one batch; micro-batches of so many samples, in order or by length."""
+"""What the other side is tried with: a step in one batch (100m: more than 20 GiB); micro-batches, in order or by length."""
 ADAPTERS = ("lora", "dora")
 WARM = 2
 """Steps that are not counted."""
@@ -142,7 +142,7 @@ def all_steps(options: argparse.Namespace) -> int:
 def write_samples(folder: Path, run: Run) -> None:
     """The samples of each step as they are shown: what the other side reads.
 
-    Each crop of an image is a picture of its own, sized as our side has it, so that both see the same pixels.
+    Each crop of an image is a picture of its own, decoded and sized as our side has it: both see the same pixels.
     """
     processor = stage_processor(build(run)[1], run, run.stages[0])
     steps = open_steps(run, 0, processor)
@@ -293,7 +293,7 @@ def run_side(side: str, folder: Path, options: argparse.Namespace) -> dict[str, 
     environment["GOMP_SPINCOUNT"] = SPINS  # as the command line has it, for both sides
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(done.stderr)
+        sys.exit(f"{side}: exit status {done.returncode} (-9: killed, as where memory ends)\n{done.stderr}")
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return figures
 

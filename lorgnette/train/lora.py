@@ -28,7 +28,7 @@ def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         usual: Tensor = type(layer).forward(layer, x, *args, **kwargs)
         return usual
     [name] = layer.active_adapters
-    a, b = (layer.get_submodule(f"lora_{letter}.{name}").weight for letter in "AB")
+    a, b = (getattr(layer, f"lora_{letter}")[name].weight for letter in "AB")
     magnitude = layer.lora_magnitude_vector[name].weight if name in layer.lora_magnitude_vector else None
     base = layer.base_layer
     out: Tensor = _AdaptedLinear.apply(x, base.weight, base.bias, a, b, layer.scaling[name], magnitude)

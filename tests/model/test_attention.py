@@ -15,6 +15,7 @@ from lorgnette.model.batch import Spans
 CASES = {
     "equal": ((4, 4, 4), (4, 4, 4), {}),
     "equal, causal": ((4, 4, 4), (4, 4, 4), {"causal": True}),
+    "causal, several blocks": ((300, 2, 520, 300), (300, 2, 520, 300), {"causal": True}),
     "unequal": ((3, 5, 1, 5, 3), (3, 5, 1, 5, 3), {}),
     "unequal, causal": ((3, 5, 1, 5, 3), (3, 5, 1, 5, 3), {"causal": True}),
     "latents on patches": ((3, 3, 3), (9, 5, 9), {}),
