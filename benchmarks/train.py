@@ -81,7 +81,7 @@ WAYS = {
     "micro": ("all", "8", "4", "8 by length"),
     "100m": ("4", "2", "2 by length"),
 }
-"""What the other side is tried with: a step in one batch (100m: more than 20 GiB); micro-batches, in order or by length."""
+"""What the other side is tried with: a step in one batch (at 100m more than 20 GiB), or micro-batches of so many."""
 ADAPTERS = ("lora", "dora")
 WARM = 2
 """Steps that are not counted."""
