@@ -79,9 +79,9 @@ PACKS = {
 WAYS = {
     "tiny": ("all", "4"),
     "micro": ("all", "8", "4", "8 by length"),
-    "100m": ("4", "2", "2 by length"),
+    "100m": ("2", "2 by length"),
 }
-"""What the other side is tried with: a step in one batch (at 100m more than 20 GiB), or micro-batches of so many."""
+"""What the other side is tried with: a step in one batch, or micro-batches of so many. At 100m four need 18 GiB."""
 ADAPTERS = ("lora", "dora")
 WARM = 2
 """Steps that are not counted."""
