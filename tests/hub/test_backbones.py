@@ -12,8 +12,9 @@ from torch import Tensor
 
 from lorgnette.errors import CheckpointError
 from lorgnette.hub.backbones import write_language_backbone, write_vision_backbone
-from lorgnette.hub.build import LanguageBackbone, VisionBackbone
-from lorgnette.hub.load import find_folder
+from lorgnette.hub.build import LanguageBackbone, VisionBackbone, build
+from lorgnette.hub.load import SHIPPED, find_folder
+from lorgnette.inputs.tokenizer import Tokenizer
 from lorgnette.model.batch import Spans
 from tests.hub.tiny import tiny_config, tiny_model, tiny_processor, tiny_tokenizer
 
@@ -72,6 +73,23 @@ def test_what_was_cut_out_can_be_joined_again(tmp_path: Path, dtype: torch.dtype
         same = torch.equal(tensor, kept[name].to(tensor.dtype))
         assert same != (name.startswith("connector.") or ".extra" in name), name
         assert tensor.dtype == (torch.float32 if name.startswith("connector.") else dtype)
+
+
+@torch.no_grad()
+def test_the_shipped_backbones_join() -> None:
+    model, processor = build("builtin:vision", "builtin:language")
+    assert model.config.vision.width == 192 and model.config.extra_vocabulary == 3
+    assert processor.tokenizer.decode(processor.tokenizer.encode("a red apple")) == "a red apple"
+    assert sum(file.stat().st_size for file in SHIPPED.rglob("*")) < 8e6
+
+
+@torch.no_grad()
+def test_the_shipped_language_model_knows_its_texts() -> None:
+    """Its loss on a text of the kind that it was trained on, in nats a token."""
+    words, tokenizer = LanguageBackbone.open("builtin:language"), Tokenizer.load(SHIPPED / "language")
+    oracle = transformers.AutoModelForCausalLM.from_pretrained(words.weights.folder, dtype=torch.float32).eval()
+    ids = torch.tensor([tokenizer.encode("Two things: at the left a red apple, a kind of food; at the right a boat.")])
+    assert oracle(ids, labels=ids).loss < 4 < torch.log(torch.tensor(float(words.config.vocabulary)))
 
 
 def test_an_unknown_built_in_backbone_is_refused() -> None:
