@@ -23,8 +23,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 SMALL = shlex.split(
-    "model.vision.layers=1 model.connector.depth=1 model.language.layers=1 stages.0.steps=2 stages.1.steps=2"
-    " stages.0.samples_per_step=4 stages.1.samples_per_step=4 evaluation.questions=8 loader.workers=0 threads=1"
+    "stages.0.steps=2 stages.1.steps=2 stages.2.steps=2 stages.3.steps=2 stages.2.samples_per_step=4"
+    " evaluation.questions=8 loader.workers=0 threads=1"
 )
 """What is added to commands that train."""
 

@@ -118,8 +118,8 @@ def _what(split: str, seed: int, number: int, size: int) -> Drawn:
 
 
 def _named(split: str, seed: int, number: int, size: int) -> Drawn:
-    """Up to six questions of all kinds about a scene of named things, half of them to be answered by yes or no. Yes and
-    no are as frequent, and what was asked before tells nothing about them."""
+    """Up to six questions about a scene of named things, though not how many: one of each. Most are to be answered by yes
+    or no; both are as frequent, and what was asked before tells nothing about them."""
     players, rng = cast(split, seed, "named", size), _rng("named", split, seed, number)
     play = players.led(rng, number, 2, 4)
     there = [named_questions.is_there(name, True) for name in play.nouns]
@@ -128,7 +128,7 @@ def _named(split: str, seed: int, number: int, size: int) -> Drawn:
     places = named_questions.places(play)
     yes, no = ([one for one in places if one.kind == "related" and one.answer == answer] for answer in ("yes", "no"))
     turns = [*_two(rng, there, absent), *_two(rng, yes, no)]
-    rest = (named_questions.counts(play), named_questions.colours(play), named_questions.whats(play))
+    rest = (named_questions.colours(play), named_questions.whats(play))
     for options in (*rest, [one for one in places if one.kind != "related"]):
         turns += [rng.choice(options)] if options else []
     return _of_play(rng, play, rng.sample(turns, len(turns))[:6])
