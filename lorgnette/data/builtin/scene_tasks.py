@@ -118,7 +118,7 @@ def _what(split: str, seed: int, number: int, size: int) -> Drawn:
 
 
 def _named(split: str, seed: int, number: int, size: int) -> Drawn:
-    """Up to six questions about a scene of named things, though not how many: one of each. Most are to be answered by yes
+    """Up to six questions about a scene of named things, though not how many: one of each. Most are answered by yes
     or no; both are as frequent, and what was asked before tells nothing about them."""
     players, rng = cast(split, seed, "named", size), _rng("named", split, seed, number)
     play = players.led(rng, number, 2, 4)
