@@ -45,7 +45,7 @@ $(BIN)/python:
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing lorgnette into $(VENV) (once, a few minutes)"
 	$(PIP) hatchling editables
-	$(PIP) --no-build-isolation --editable '.[lora]'
+	$(PIP) --no-build-isolation --editable '.[data,lora]'
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
