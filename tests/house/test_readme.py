@@ -16,6 +16,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
+from lorgnette.run import Run, find_recipe
 from scripts.readme_numbers import SPAN, fill
 from tests.house.source import ROOT
 
@@ -99,6 +100,15 @@ def test_the_two_commands_are_the_first():
 def test_make_demo_runs_the_demo():
     done = subprocess.run([*DRY_MAKE, "demo"], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == ".venv/bin/lorgnette demo"
+
+
+def test_make_demo_installs_what_its_recipe_needs():
+    stages = Run.load(find_recipe("demo")).stages
+    adapted = any(part.mode in ("lora", "dora") for stage in stages for part in (stage.vision, stage.language))
+    needed = {*(["lora"] if adapted else []), *(["data"] if any(stage.pack for stage in stages) else [])}
+    rule = (ROOT / "Makefile").read_text(encoding="utf-8").partition("$(VENV)/.installed:")[2].partition("\n\n")[0]
+    extras = re.findall(r"--editable '?\.(?:\[([\w,]+)\])?'?", rule)
+    assert extras and needed <= set(extras[0].split(","))
 
 
 def test_every_number_is_the_recorded_one():
