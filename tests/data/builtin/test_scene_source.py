@@ -104,9 +104,7 @@ def test_an_unknown_task_is_refused_with_those_that_there_are() -> None:
 
 
 def test_yes_and_no_are_as_frequent_and_nothing_but_the_picture_tells_them() -> None:
-    found = [
-        [(one.kind, one.answer) for one in TASKS["named"]("train", 0, number, 64).asked] for number in range(400)
-    ]
+    found = [[(one.kind, one.answer) for one in TASKS["named"]("train", 0, number, 64).asked] for number in range(400)]
     assert all(found)
     for kind in ("is there", "related"):
         said = [[answer for one, answer in row if one == kind] for row in found]
