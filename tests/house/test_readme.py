@@ -34,6 +34,7 @@ DRY_MAKE = ["env", "-u", "MAKEFLAGS", "-u", "MAKELEVEL", "make", "--dry-run", "-
 
 PLAIN_NUMBERS = {
     "Idefics2": "a name",
+    "VQAv2": "a benchmark",
     "Python 3.11": "what pyproject.toml requires",
     "Apache-2.0": "a licence",
     "arXiv:2405.02246": "a paper",
