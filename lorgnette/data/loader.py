@@ -154,7 +154,7 @@ def _portable(error: Exception) -> Exception:
     error.add_note(f"In a worker of the loader:\n{traceback.format_exc()}")
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:
+    except Exception:  # an error's own constructor runs here, and may raise anything
         return LoaderError(f"{type(error).__name__}: {error}")
     return error
 

@@ -25,6 +25,10 @@ OURS = "lorgnette"
 """The key of config.json with what transformers has no key for; also our own `model_type`."""
 MOST_EXTRA_ROWS = 1024
 """A special token this far or further from the end of the vocabulary is one of the pre-trained table's own."""
+SHIPPED = Path(__file__).with_name("shipped")
+"""The backbones that the package carries (`recipes/backbones/`)."""
+BUILT_IN = "builtin:"
+"""How the name of one of them starts."""
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
@@ -54,11 +58,6 @@ def load(
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     assign(model, import_tensors(weights, idefics2_rules(config), shapes, stored_rows), device, dtype)
     return model.eval(), processor
-
-
-SHIPPED = Path(__file__).with_name("shipped")
-"""The backbones that the package carries (`recipes/backbones/`)."""
-BUILT_IN = "builtin:"
 
 
 def find_folder(source: str | Path) -> Path:
