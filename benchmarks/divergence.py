@@ -49,9 +49,10 @@ LAST = 10
 
 
 def stage1(*overrides: str) -> Run:
-    """The first stage of the micro recipe alone."""
+    """The first stage of the micro recipe alone, in full and from random weights."""
     run = Run.load(find_recipe("micro"))
-    run = Run.parse(run.plain() | {"stages": run.plain()["stages"][:1], "threads": torch.get_num_threads()})
+    stage = run.plain()["stages"][0] | {"vision": {"mode": "full"}, "language": {"mode": "full"}}
+    run = Run.parse(run.plain() | {"init": {}, "stages": [stage], "threads": torch.get_num_threads()})
     return run.override("loader.workers=0", "checkpoints.every=50", *overrides)
 
 

@@ -92,7 +92,7 @@ def settings(size: str, data: str, adapters: str | None = None) -> Run:
     """The model of a size, and one stage on it, with the data and augmentation of that stage of the recipe."""
     values = Run.load(find_recipe("micro"), ["images.keep_aspect=false"]).plain()  # which is not known elsewhere
     if size == "100m":
-        values |= {"model": M100, "images": IMAGES_M100}
+        values |= {"init": {}, "model": M100, "images": IMAGES_M100}
     [stage] = [one for one in values["stages"] if one["name"] == data]
     stage |= {"pack": PACKS[size], "optimiser": "adamw", "lr": 1e-4, "schedule": "constant", "warmup": 0}
     kind = adapters or (stage["language"]["mode"] if stage["language"]["mode"] in ADAPTERS else "lora")
@@ -105,7 +105,7 @@ def settings(size: str, data: str, adapters: str | None = None) -> Run:
 
 
 def write_model(folder: Path, options: argparse.Namespace, vocabulary: int | None = None) -> None:
-    """Random weights and adapters, as folders that both sides open.
+    """Weights and adapters, as folders that both sides open: the shipped backbones or, at 100m, random ones.
 
     vocabulary: rows of the token table, where there shall be more than the tokenizer has.
     """

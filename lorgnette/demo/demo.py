@@ -40,6 +40,7 @@ from lorgnette.run import Run, find_recipe
 from lorgnette.train.evaluate import task_of
 from lorgnette.train.log import read_log
 from lorgnette.train.loop import Trainer
+from lorgnette.train.stages import check_parts
 from lorgnette.version import code
 
 BUILT_IN = ("scene_vqa", "text_vqa", "doc_vqa", "knowledge_vqa", "scene_captions")
@@ -60,6 +61,7 @@ def run_demo(
     trainer = Trainer(run, folder, console)
     trained_before = trainer.progress.seconds
     _announce(console, trainer)
+    check_parts(trainer.run.model, trainer.run.stages)  # before minutes of measuring
     tasks = demo_tasks(run)
     before = measure("before", tasks, trainer, console)
     model = trainer.train()
