@@ -87,6 +87,11 @@ class Account:
         """One token through the MLP of one layer of the decoder."""
         return 6 * self.config.language.width * self.config.language.mlp_width
 
+    def unread_flops(self) -> int:
+        """What the last layer leaves out for a token that is not read: query, output and MLP (attention is counted)."""
+        c = self.config.language
+        return 4 * c.width * c.heads * c.head_width + self.mlp_flops()
+
     def head_flops(self) -> int:
         """The scores of all vocabulary rows for one token."""
         return 2 * self.config.language.width * self.config.vocabulary
@@ -109,7 +114,7 @@ class Account:
             "vision": sum(map(self.vision_flops, images.lengths)),
             "connector": sum(map(self.connector_flops, images.lengths)),
             "language": sum(map(self.document_flops, documents.lengths))
-            - (documents.total - learned) * self.mlp_flops()  # of the last layer, which what is not read does not pass
+            - (documents.total - learned) * self.unread_flops()
             + learned * self.head_flops(),
         }
         tokens = {"vision": images.total, "language": documents.total}

@@ -59,6 +59,30 @@ def attention(
     return plan.unsort_queries(torch.cat([_stack(group, q, k, v, causal, window) for group, q, k, v in stacks]))
 
 
+def attention_of_rows(
+    q_RHN: Tensor, k_TGN: Tensor, v_TGN: Tensor, rows_R: Tensor, documents: Spans, *, window: int | None = None
+) -> Tensor:
+    """What causal `attention` gives the tokens `rows_R` (in order), of which alone there are queries. Returns R,H,N.
+
+    For a CPU: where the rows are must be known on the host.
+    """
+    if not len(rows_R):
+        return q_RHN + 0 * (k_TGN.sum() + v_TGN.sum())  # as in `attention`
+    ends = torch.searchsorted(rows_R, documents.starts_on(q_RHN.device).long()).tolist()
+    stacks = (k_TGN.split(documents.lengths), v_TGN.split(documents.lengths))
+    out = []
+    for first, end, start, k_SGN, v_SGN in zip(ends[:-1], ends[1:], documents.starts[:-1], *stacks, strict=True):
+        for some in range(first, end, CAUSAL_BLOCK):
+            block = slice(some, min(some + CAUSAL_BLOCK, end))
+            positions = rows_R[block] - start
+            oldest = 0 if window is None else max(int(positions[0]) - window + 1, 0)
+            keys = slice(oldest, int(positions[-1]) + 1)
+            mask_TS = _seen(positions, torch.arange(keys.start, keys.stop), window)
+            q_BHTN, k_BGSN, v_BGSN = (x[None].transpose(1, 2) for x in (q_RHN[block], k_SGN[keys], v_SGN[keys]))
+            out.append(_fused(q_BHTN, k_BGSN, v_BGSN, mask_TS, False)[0])
+    return torch.cat(out)
+
+
 def dense_attention(
     q_THN: Tensor,
     k_SGN: Tensor,
@@ -86,9 +110,13 @@ def visible(length: int, keys: int, causal: bool, window: int | None, device: to
     """Which of its `keys` each of `length` queries of one span sees (bool: length, keys)."""
     if not causal:
         return torch.ones(length, keys, dtype=torch.bool, device=device)
-    position = torch.arange(keys - length, keys, device=device)[:, None]
-    distance = position - torch.arange(keys, device=device)
-    return (distance >= 0) if window is None else (distance >= 0) & (distance < window)
+    return _seen(torch.arange(keys - length, keys, device=device), torch.arange(keys, device=device), window)
+
+
+def _seen(queries_T: Tensor, keys_S: Tensor, window: int | None) -> Tensor:
+    """Which keys a causal query sees, from the positions of both (bool: T,S)."""
+    distance_TS = queries_T[:, None] - keys_S
+    return (distance_TS >= 0) if window is None else (distance_TS >= 0) & (distance_TS < window)
 
 
 @dataclass(frozen=True)
@@ -188,9 +216,24 @@ def _in_blocks(group: _Group, q_THN: Tensor, k_SGN: Tensor, v_SGN: Tensor, windo
         end = min(start + block, group.queries)
         first = max(past + start - window + 1, 0)
         keys = slice(first, past + end)
-        mask_TS = visible(end - start, past + end - first, True, window, q_THN.device)
+        mask_TS = _mask(end - start, past + end - first, window if window < group.keys else None, q_THN)
         out.append(_fused(q_BHTN[:, :, start:end], k_BGSN[:, :, keys], v_BGSN[:, :, keys], mask_TS, False))
     return torch.cat(out, 1).flatten(0, 1)
+
+
+def _mask(length: int, keys: int, window: int | None, like: Tensor) -> Tensor:
+    """`visible`, causal; without a window as the view of a mask that is kept."""
+    if window is not None or length > CAUSAL_BLOCK:
+        return visible(length, keys, True, window, like.device)
+    return _causal_bias(1 << (keys - 1).bit_length(), like.device, like.dtype)[-length:, -keys:]
+
+
+@lru_cache(maxsize=16)
+def _causal_bias(keys: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """0 where the last queries of so many keys see, else -inf: what the fused call makes of a bool mask, every time."""
+    with torch.inference_mode(False):  # it is kept: a later training step may use it
+        hidden_TS = ~visible(CAUSAL_BLOCK, max(keys, CAUSAL_BLOCK), True, None, device)
+        return torch.zeros(hidden_TS.shape, device=device, dtype=dtype).masked_fill(hidden_TS, float("-inf"))
 
 
 def _fused(q_BHTN: Tensor, k_BGSN: Tensor, v_BGSN: Tensor, mask_TS: Tensor | None, causal: bool) -> Tensor:

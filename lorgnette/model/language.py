@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorgnette.model.attention import attention
+from lorgnette.model.attention import attention, attention_of_rows
 from lorgnette.model.batch import Spans
 from lorgnette.model.cache import Cache
 from lorgnette.model.config import LanguageConfig
@@ -96,10 +96,9 @@ class DecoderLayer(nn.Module):
         cache: Cache | None,
         rows_T: Tensor | None = None,
     ) -> Tensor:
-        """All tokens are attended to; only those of `rows_T`, if it is given, go on to the MLP and are returned."""
-        x_TD = x_TD + self.attention(self.attention_norm(x_TD), cos, sin, documents, cache)
-        if rows_T is not None:
-            x_TD = x_TD.index_select(0, rows_T)
+        """All tokens are attended to; only those of `rows_T`, if it is given, go on and are returned."""
+        attended_TD = self.attention(self.attention_norm(x_TD), cos, sin, documents, cache, rows_T)
+        x_TD = attended_TD + (x_TD if rows_T is None else x_TD.index_select(0, rows_T))
         out: Tensor = x_TD + self.mlp(self.mlp_norm(x_TD))
         return out
 
@@ -119,14 +118,29 @@ class DecoderAttention(nn.Module):
         else:
             self.query_norm, self.key_norm = nn.Identity(), nn.Identity()
 
-    def forward(self, x_TD: Tensor, cos: Tensor, sin: Tensor, documents: Spans, cache: Cache | None) -> Tensor:
-        q_THN = self.query_norm(self.query(x_TD).unflatten(-1, (-1, self.head_width)))
-        k_TGN = self.key_norm(self.key(x_TD).unflatten(-1, (-1, self.head_width)))
+    def forward(
+        self,
+        x_TD: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        documents: Spans,
+        cache: Cache | None,
+        rows_T: Tensor | None = None,
+    ) -> Tensor:
+        """Of the tokens `rows_T` alone, if it is given. Kernels take runs of queries only: with them all attend."""
+        k_TGN = rotate(self.key_norm(self.key(x_TD).unflatten(-1, (-1, self.head_width))), cos, sin)
         v_TGN = self.value(x_TD).unflatten(-1, (-1, self.head_width))
-        q_THN, k_TGN = rotate(q_THN, cos, sin), rotate(k_TGN, cos, sin)
-        if cache is None:
+        few_T = rows_T if cache is None and x_TD.device.type == "cpu" else None
+        if few_T is not None:
+            x_TD, cos, sin = (x.index_select(0, few_T) for x in (x_TD, cos, sin))
+        q_THN = rotate(self.query_norm(self.query(x_TD).unflatten(-1, (-1, self.head_width))), cos, sin)
+        if few_T is not None:
+            out_THN = attention_of_rows(q_THN, k_TGN, v_TGN, few_T, documents, window=self.window)
+        elif cache is None:
             out_THN = attention(q_THN, k_TGN, v_TGN, documents, documents, causal=True, window=self.window)
         else:
             out_THN = cache.attend(self.index, q_THN, k_TGN, v_TGN, documents)
+        if rows_T is not None and few_T is None:
+            out_THN = out_THN.index_select(0, rows_T)
         out: Tensor = self.output(out_THN.flatten(1))
         return out

@@ -31,8 +31,9 @@ class _Layer:
 def kept(model: VLMConfig, part: str, mode: Mode, lora: LoraConfig) -> Kept:
     """By one layer of a backbone, `vision` or `language`, in float32 on the CPU, as tests measure it.
 
-    An adapted linear layer keeps its input, and with DoRA its output (`lora.py`). With dropout PEFT computes it, which
-    keeps the mask and the inner product too; with DoRA two outputs for each row, and a square as wide as the input.
+    An adapted linear layer keeps its input and its weight, and with DoRA its output (`lora.py`). With dropout PEFT
+    computes it, and keeps the mask and the inner product; with DoRA two outputs for each row, and a square as wide as
+    the input.
     """
     layer = _vision(model) if part == "vision" else _language(model)
     if mode == "full":
@@ -41,10 +42,11 @@ def kept(model: VLMConfig, part: str, mode: Mode, lora: LoraConfig) -> Kept:
         return Kept(layer.passing if part == "language" else 0)  # before the encoder there is nothing to reach
     adapted = [sizes for name, sizes in layer.linears.items() if name in lora.targets]
     outputs = sum(width for _, width in adapted)
+    weights = sum(width * out for width, out in adapted)
     if not lora.dropout:
         known = ("value", "gate", "up")  # what follows keeps their outputs in any case
         own = [out for name, (_, out) in layer.linears.items() if name in lora.targets and name not in known]
-        return Kept(layer.passing + layer.inputs + (sum(own) if mode == "dora" else 0))
+        return Kept(layer.passing + layer.inputs + (sum(own) if mode == "dora" else 0), weights)
     by_row = layer.passing + lora.rank * len(adapted) + 2 * sum(width for width, _ in adapted)
     if mode == "lora":
         return Kept(by_row)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from lorgnette.model.layers import Stack
 
 
 def speed_up(part: nn.Module, adapter: str) -> None:
@@ -22,56 +26,87 @@ def speed_up(part: nn.Module, adapter: str) -> None:
             adapted.forward = types.MethodType(_forward, adapted)
 
 
+@contextmanager
+def weights_kept(model: nn.Module) -> Iterator[None]:
+    """Within, each adapted weight is made once, and not for each pass: nothing may change it meanwhile.
+
+    Not in a part that is checkpointed: they take the memory of what they adapt a second time.
+    """
+    parts = [part for part in model.modules() if isinstance(part, Stack) and not part.checkpointed]
+    layers: list[Any] = [layer for part in parts for layer in part.modules() if "forward" in vars(layer)]
+    layers = list(filter(_is_usual, layers))
+    for layer in layers:
+        layer.made = _make(layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.made
+
+
 def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    unusual = args or kwargs or layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1
-    if unusual or x.ndim != 2 or x.device.type != "cpu" or x.dtype != torch.float32 or not torch.is_grad_enabled():
+    unusual = args or kwargs or x.ndim != 2 or x.dtype != torch.float32
+    if unusual or not _is_usual(layer) or not torch.is_grad_enabled():
         usual: Tensor = type(layer).forward(layer, x, *args, **kwargs)
         return usual
-    [name] = layer.active_adapters
-    a, b = (getattr(layer, f"lora_{letter}")[name].weight for letter in "AB")
-    magnitude = layer.lora_magnitude_vector[name].weight if name in layer.lora_magnitude_vector else None
-    base = layer.base_layer
-    out: Tensor = _AdaptedLinear.apply(x, base.weight, base.bias, a, b, layer.scaling[name], magnitude)
+    made = vars(layer).get("made") or _make(layer)
+    out: Tensor = _AdaptedLinear.apply(x, *made, layer.base_layer.bias, *_adapter(layer))
     return out
 
 
-class _AdaptedLinear(torch.autograd.Function):
-    """x W^T + bias with W as `adapted_weight` has it, of which `weight` and `bias` are frozen.
+def _is_usual(layer: Any) -> bool:
+    weight = layer.base_layer.weight
+    one = not layer.disable_adapters and not layer.merged and len(layer.active_adapters) == 1
+    return one and weight.device.type == "cpu" and weight.dtype == torch.float32
 
-    W is small beside what passes through it: it is made anew for the backward pass.
-    """
+
+def _adapter(layer: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+    [name] = layer.active_adapters
+    a, b = (getattr(layer, f"lora_{letter}")[name].weight for letter in "AB")
+    return a, b, layer.lora_magnitude_vector[name].weight if name in layer.lora_magnitude_vector else None
+
+
+@torch.no_grad()
+def _make(layer: Any) -> tuple[Tensor, Tensor | float]:
+    """The adapted weight, and what a row of b a is multiplied by in it."""
+    [scale] = (layer.scaling[name] for name in layer.active_adapters)
+    a, b, magnitude = _adapter(layer)
+    whole, share = adapted_weight(layer.base_layer.weight, a, b, scale, magnitude)
+    return whole, scale * share
+
+
+class _AdaptedLinear(torch.autograd.Function):
+    """x W^T + bias with W = `whole`, as `_make` has it, of which `a`, `b` and `magnitude` are trained."""
 
     @staticmethod
     def forward(
         ctx: Any,
         x_TD: Tensor,
-        weight: Tensor,
+        whole: Tensor,
+        share: Tensor | float,
         bias: Tensor | None,
         a: Tensor,
         b: Tensor,
-        scale: float,
         magnitude: Tensor | None,
     ) -> Tensor:
-        whole, _ = adapted_weight(weight, a, b, scale, magnitude)
         out_TD = F.linear(x_TD, whole, bias)
-        ctx.save_for_backward(x_TD, weight, bias, a, b, magnitude, None if magnitude is None else out_TD)
-        ctx.scale = scale
+        ctx.save_for_backward(x_TD, whole, bias, a, b, magnitude, None if magnitude is None else out_TD)
+        ctx.share = share
         return out_TD
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x_TD, weight, bias, a, b, magnitude, out_TD = ctx.saved_tensors
-        whole, share = adapted_weight(weight, a, b, ctx.scale, magnitude)
-        a_grad = (grad @ (b * share)).mul_(ctx.scale).T @ x_TD
-        b_grad = ((x_TD @ a.T).mul_(ctx.scale).T @ grad).T  # not grad.T @ ..., which is slower for few columns
+        x_TD, whole, bias, a, b, magnitude, out_TD = ctx.saved_tensors
+        a_grad = (grad @ (b * ctx.share)).T @ x_TD
+        b_grad = ((x_TD @ a.T).T @ grad).T * ctx.share  # not grad.T @ ..., which is slower for few columns
         x_grad = grad @ whole if ctx.needs_input_grad[0] else None
         if magnitude is None:
-            return x_grad, None, None, a_grad, b_grad, None, None
+            return x_grad, None, None, None, a_grad, b_grad, None
         along = (grad * out_TD).sum(0)
         if bias is not None:
             along -= bias * grad.sum(0)
-        return x_grad, None, None, a_grad, b_grad * share, None, along / magnitude
+        return x_grad, None, None, None, a_grad, b_grad, along / magnitude
 
 
 def adapted_weight(

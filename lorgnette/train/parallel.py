@@ -108,7 +108,13 @@ def compile_layers(model: VLM) -> None:
 
     What reads spans is left out: their lengths are plain numbers of each batch, and would be compiled in.
     """
-    readers = [(vision, "attention"), (language, "attention"), (connector, "attention"), (connector, "interleave")]
+    readers = [
+        (vision, "attention"),
+        (language, "attention"),
+        (language, "attention_of_rows"),
+        (connector, "attention"),
+        (connector, "interleave"),
+    ]
     for module, name in readers:
         function = getattr(module, name)
         if not hasattr(function, "__wrapped__"):

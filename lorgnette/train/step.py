@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 from lorgnette.errors import LorgnetteError
 from lorgnette.model.batch import IGNORED, Batch
 from lorgnette.model.vlm import VLM
-from lorgnette.train.parallel import World, empty_batch, whole
+from lorgnette.train.lora import weights_kept
+from lorgnette.train.parallel import World, empty_batch, is_sharded, whole
 
 
 class NotFiniteError(LorgnetteError):
@@ -124,11 +126,12 @@ def document_losses(batch: Batch, losses: Tensor) -> tuple[Tensor, Tensor]:
 def _backward(model: VLM, batches: Sequence[Batch], packs: int, learned: int, world: World) -> _Losses:
     """Add up the gradients of this rank's packs, and of empty ones up to the number of the longest rank."""
     losses = _Losses()
-    for number in range(packs):
-        batch = (batches[number] if number < len(batches) else empty_batch(model)).to(world.device)
-        output = model(batch, want="loss")
-        (output.loss_sum / learned).backward()
-        losses.add(batch, output.losses)
+    with nullcontext() if is_sharded(model) else weights_kept(model):  # gathered weights go and come
+        for number in range(packs):
+            batch = (batches[number] if number < len(batches) else empty_batch(model)).to(world.device)
+            output = model(batch, want="loss")
+            (output.loss_sum / learned).backward()
+            losses.add(batch, output.losses)
     return losses
 
 

@@ -86,8 +86,12 @@ def test_flops_are_those_of_the_kernels(tiny, window: int | None) -> None:
     learned = int((batch.targets_T != -100).sum())
     c = config.language
     seen = sum(account.document_flops(n) - n * account.token_flops() for n in batch.documents.lengths)
-    square = sum(4 * c.layers * c.heads * c.head_width * n**2 for n in batch.documents.lengths)
-    invisible = 3 * (square - seen)  # kernels are counted as if they did the invisible pairs too
+    pairs = (c.layers - 1) * sum(n**2 for n in batch.documents.lengths)
+    for targets in batch.targets_T.split(batch.documents.lengths):  # in the last layer only what is read attends
+        rows = (targets != -100).nonzero()[:, 0]
+        keys = int(rows[-1]) + 1 - (0 if window is None else max(int(rows[0]) - window + 1, 0))
+        pairs += len(rows) * keys
+    invisible = 3 * (4 * c.heads * c.head_width * pairs - seen)  # kernels are counted as if they did invisible pairs
     # nothing needs the gradient of pixels
     pixels = 2 * batch.images.total * config.vision.patch_width * config.vision.width
     expected = account.step_flops(batch.images, batch.documents, learned) + invisible - pixels
@@ -102,7 +106,7 @@ def test_frozen_and_lora_parts_cost_less() -> None:
     full = step(vision="full", connector="full", language="full")
     assert frozen < lora < full
     forward = sum(map(ACCOUNT.image_flops, images.lengths)) + sum(map(ACCOUNT.document_flops, documents.lengths))
-    read = 400 * (ACCOUNT.head_flops() - ACCOUNT.mlp_flops())  # of 800 tokens, half pass the last MLP
+    read = 400 * (ACCOUNT.head_flops() - ACCOUNT.unread_flops())  # of 800 tokens, half are read
     assert 3 * (forward + read) == full
 
 

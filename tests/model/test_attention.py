@@ -9,7 +9,7 @@ import torch.nn.attention.varlen
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lorgnette.model.attention import _pieces, attention, dense_attention, varlen
+from lorgnette.model.attention import _pieces, attention, attention_of_rows, dense_attention, varlen
 from lorgnette.model.batch import Spans
 
 CASES = {
@@ -90,6 +90,24 @@ def test_any_spans_equal_dense(lengths: list, causal: bool, window: int | None) 
     torch.testing.assert_close(
         attention(q, k, v, queries, keys, **how), dense_attention(q, k, v, queries, keys, **how), atol=1e-5, rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("window", [None, 1, 70])
+@pytest.mark.parametrize("share", [1.0, 0.4, 0.02, 0.0])
+def test_some_queries_get_what_all_would_give_them(window: int | None, share: float) -> None:
+    """Blocks of them end anywhere in their document; documents without any are only seen."""
+    spans, generator = Spans((300, 2, 0, 9, 420, 1)), torch.Generator().manual_seed(0)
+    inputs = [torch.randn(spans.total, heads, 8, generator=generator).requires_grad_() for heads in (4, 2, 2)]
+    wanted = torch.rand(spans.total, generator=generator) < share
+    wanted[302:311] = False
+    rows = wanted.nonzero()[:, 0]
+    q, k, v = inputs
+    fast = attention_of_rows(q[rows], k, v, rows, spans, window=window)
+    slow = dense_attention(q, k, v, spans, spans, causal=True, window=window)[rows]
+    torch.testing.assert_close(fast, slow, atol=1e-5, rtol=1e-5)
+    weights = torch.randn(fast.shape, generator=generator)
+    for ours, theirs in zip(*(torch.autograd.grad((out * weights).sum(), inputs) for out in (fast, slow)), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 def kernel(

@@ -270,15 +270,36 @@ def test_freed_memory_is_kept_where_glibc_is() -> None:
     assert sum(counts[-8:]) / 8 < 2**26 // resource.getpagesize() // 10
 
 
-def test_gradients_of_the_loss_are_those_through_all_logits(tiny) -> None:
-    """What nobody reads is left out of the last MLP, and of nothing else."""
-    config = tiny.config()
-    model, batch = tiny.model(config), tiny.batch(config, [[(3, 4), (8, 8)], [], [(2, 2)]])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"language": {"sliding_window": 6}},
+        {"language": {"tied_embeddings": True, "qk_norm": True}},
+        {"language": {"attention_bias": True, "kv_heads": 4}},
+        {"language": {"layers": 1}},
+        {"isolate_documents": False},
+    ],
+    ids=str,
+)
+def test_gradients_of_the_loss_are_those_through_all_logits(tiny, overrides: dict) -> None:
+    """What nobody reads is left out of the last layer's queries and MLP, and of nothing else."""
+    config = tiny.config(**overrides)
+    model, batch = tiny.model(config).train(), tiny.batch(config, [[(3, 4), (8, 8)], [], [(2, 2)]])
     learned = (batch.targets_T != IGNORED).clone()
     learned[::3] = False
+    learned[slice(*batch.documents.starts[1:3])] = False  # a document of which nothing is learned
     batch = dataclasses.replace(batch, targets_T=batch.targets_T.where(learned, IGNORED))
     fast = torch.autograd.grad(model(batch, want="loss").loss_sum, list(model.parameters()))
     slow_loss = F.cross_entropy(model(batch).logits, batch.targets_T, reduction="sum", ignore_index=IGNORED)
     slow = torch.autograd.grad(slow_loss, list(model.parameters()))
     for ours, right in zip(fast, slow, strict=True):
         torch.testing.assert_close(ours, right, atol=1e-5, rtol=1e-4)
+
+
+def test_a_batch_of_which_nothing_is_learned_has_gradients_of_zero(tiny) -> None:
+    config = tiny.config()
+    model, batch = tiny.model(config), tiny.batch(config, [[(3, 4)], []])
+    batch = dataclasses.replace(batch, targets_T=torch.full_like(batch.targets_T, IGNORED))
+    model(batch, want="loss").loss_sum.backward()
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())

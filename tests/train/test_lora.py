@@ -8,11 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from lorgnette.model.layers import Stack
 from lorgnette.run import LoraConfig
+from lorgnette.train import lora
 from lorgnette.train.adapters import add_adapters, merge_adapters
+from lorgnette.train.lora import adapted_weight, weights_kept
 
 
-class Part(nn.Module):
+class Part(Stack):
     """Two layers, the first without gradient for what comes in."""
 
     def __init__(self, bias: bool) -> None:
@@ -56,6 +59,41 @@ def test_adapted_layers_are_those_of_peft(bias: bool, dora: bool) -> None:
         assert one.requires_grad == other.requires_grad
         if one.requires_grad:
             torch.testing.assert_close(one.grad, other.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_weights_are_kept_within_a_step_and_no_longer(dora: bool, monkeypatch) -> None:
+    """The two passes of a step make each of two adapted weights once; the next step makes them anew."""
+    part, made = adapted(bias=True, dora=dora), []
+    monkeypatch.setattr(lora, "adapted_weight", lambda *parts: made.append(1) or adapted_weight(*parts))
+    packs, trained = torch.randn(2, 7, 6), [one for one in part.parameters() if one.requires_grad]
+
+    def step() -> list[torch.Tensor]:
+        for pack in packs:
+            part(pack).square().sum().backward()
+        found = [one.grad for one in trained]
+        for one in trained:
+            one.grad = None
+        return found
+
+    for _ in range(2):
+        right, often = step(), len(made)
+        with weights_kept(part):
+            kept = step()
+        assert (often, len(made)) == (4, 4 + 2)
+        assert all(map(torch.equal, kept, right))
+        with torch.no_grad():
+            for one in trained:
+                one.mul_(1.5)
+        made.clear()
+    assert not any("made" in vars(module) for module in part.modules())
+
+
+def test_checkpointed_parts_keep_no_weights() -> None:
+    part = adapted(bias=True)
+    part.checkpointed = True
+    with weights_kept(part):
+        assert not any("made" in vars(module) for module in part.modules())
 
 
 def test_a_copy_computes_with_its_own_weights() -> None:
