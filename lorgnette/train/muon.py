@@ -33,6 +33,9 @@ class Muon(torch.optim.AdamW):
         self.momentum, self.iterations = momentum, iterations
         super().__init__(groups, **adamw)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        torch.optim.Optimizer.__setstate__(self, state)  # AdamW's asks for steps, which Muon's matrices do not count
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Update all parameters. A closure is not supported."""

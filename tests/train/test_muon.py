@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -76,3 +77,29 @@ def test_matrices_inside_layers_take_muon_and_nothing_else_does(tiny):
         else:
             matrices = [name for name, p in zip(group["names"], group["params"], strict=True) if p.ndim == 2]
             assert all("layers" not in name for name in matrices)
+
+
+def test_its_state_is_loaded_as_of_any_optimiser():
+    start = [torch.randn(4, 6), torch.randn(6)]
+
+    def fresh() -> Muon:
+        matrix, vector = (torch.nn.Parameter(one.clone()) for one in start)
+        return Muon([{"params": [matrix], "muon": True}, {"params": [vector]}], lr=0.1)
+
+    def step(optimiser: Muon, seed: int) -> None:
+        torch.manual_seed(seed)
+        for group in optimiser.param_groups:
+            for weight in group["params"]:
+                weight.grad = torch.randn(weight.shape)
+        optimiser.step()
+
+    one, other = fresh(), fresh()
+    step(one, 1)
+    with torch.no_grad():
+        for mine, theirs in zip(other.param_groups, one.param_groups, strict=True):
+            mine["params"][0].copy_(theirs["params"][0])
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    for optimiser in (one, other):
+        step(optimiser, 2)
+    for mine, theirs in zip(other.param_groups, one.param_groups, strict=True):
+        assert torch.equal(mine["params"][0], theirs["params"][0])
