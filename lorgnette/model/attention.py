@@ -22,9 +22,9 @@ LONG = 1024
 """Queries from which on it pays to cut a span for the sake of the threads."""
 BLOCK = 512
 """Queries of one masked call within a window, if the window is not longer."""
-CAUSAL_BLOCK = 128
-"""Queries of one call on all keys before them. On a CPU one causal call computes nearly the whole square: a span of 500
-takes a quarter less time by blocks, forward and backward; one of less than two blocks gains nothing."""
+CAUSAL_BLOCK = 80
+"""Queries of one call on all keys before them. On a CPU one causal call computes nearly the whole square: spans of 200 to
+500 take a tenth to a quarter less time by blocks, forward and backward; one of less than two blocks gains nothing."""
 
 
 def attention(

@@ -13,7 +13,7 @@ from lorgnette.model.config import LanguageConfig
 
 
 def rotation(config: LanguageConfig, positions_T: Tensor, longest: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of every token's rotation (T,1,N/2 each, to be shared by all heads and layers).
+    """Cosine and sine of every token's rotation (T,1,N each, to be shared by all heads and layers), as `rotate` wants.
 
     longest: an upper bound on the positions, known to the host.
     Raises: DataError where `dynamic` scaling would begin: it would turn new keys by other angles than cached ones.
@@ -25,13 +25,13 @@ def rotation(config: LanguageConfig, positions_T: Tensor, longest: int, dtype: t
     plain = config.rope_theta ** -(pairs / config.head_width)
     frequencies, magnitude = SCALINGS[str(kind)](plain, config)
     angles = (positions_T[:, None] * frequencies)[:, None]
-    return (angles.cos() * magnitude).to(dtype), (angles.sin() * magnitude).to(dtype)
+    cos, sin = (angles.cos() * magnitude).to(dtype), (angles.sin() * magnitude).to(dtype)
+    return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
 
 def rotate(x_THN: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair of elements (i, i + N/2) of each head."""
-    first, second = x_THN.chunk(2, -1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+    return x_THN * cos + x_THN.roll(x_THN.shape[-1] // 2, -1) * sin
 
 
 def _default(frequencies: Tensor, config: LanguageConfig) -> tuple[Tensor, float]:
