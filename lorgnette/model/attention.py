@@ -23,8 +23,8 @@ LONG = 1024
 BLOCK = 512
 """Queries of one masked call within a window, if the window is not longer."""
 CAUSAL_BLOCK = 80
-"""Queries of one call on all keys before them. On a CPU one causal call computes nearly the whole square: spans of 200 to
-500 take a tenth to a quarter less time by blocks, forward and backward; one of less than two blocks gains nothing."""
+"""Queries of one call on all keys before them. On a CPU one causal call computes nearly the whole square: a span of 200
+to 500 takes a tenth to a quarter less time by blocks, forward and backward; one of two blocks gains nothing."""
 
 
 def attention(
