@@ -125,11 +125,12 @@ def reworded(sample: Sample, tokenizer: Tokenizer, seed: int) -> Sample:
 
 def _reworded(text: str, tokenizer: Tokenizer, draw: int) -> str:
     start, wordings = _request(text)
-    room = len(tokenizer.encode(text, first=False)) if wordings else 0
-    behind = text[len(text.rstrip()) :]
-    changed = [text[:start] + wording + behind for wording in wordings]
-    fitting = [one for one in changed if len(tokenizer.encode(one, first=False)) <= room]
-    return fitting[draw % len(fitting)] if fitting else text
+    edge, end = max(start - 1, 0), len(text.rstrip())  # what is before the request's own space costs the same in all
+    tokens = [
+        len(tokenizer.encode(text[edge:start] + request, first=False)) for request in (text[start:end], *wordings)
+    ]
+    fitting = [wording for wording, count in zip(wordings, tokens[1:], strict=True) if count <= tokens[0]]
+    return text[:start] + fitting[draw % len(fitting)] + text[end:] if fitting else text
 
 
 def _request(text: str) -> tuple[int, Sequence[str]]:

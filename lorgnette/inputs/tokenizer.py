@@ -94,7 +94,7 @@ class Tokenizer:
 
     def encode_with_offsets(self, text: str, first: bool = True) -> Encoded:
         """As `encode`, with the span of characters behind each id. Short runs (template literals) are cached."""
-        return self._encode_cached(text, first) if len(text) <= 32 else self._encode(text, first)
+        return self._encode_cached(text, first) if len(text) <= 64 else self._encode(text, first)
 
     def _encode(self, text: str, first: bool) -> Encoded:
         try:
