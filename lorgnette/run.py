@@ -209,6 +209,9 @@ class Run(Settings):
     seed: int = 0
     threads: int | None = pydantic.Field(default=None, ge=1)
     """CPU threads to compute with; None for all cores."""
+    packs_at_once: int = pydantic.Field(default=4, ge=1)
+    """Most packs of a step that are computed at the same time on a CPU, each with its share of the threads. Each holds
+    its own activations: 1 takes the least memory."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """What layers compute in; `auto` is bf16 on a GPU and fp32 elsewhere. Weights that train are fp32 in any case."""
     compile: bool | None = None

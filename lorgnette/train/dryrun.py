@@ -33,6 +33,7 @@ from lorgnette.train import parallel
 from lorgnette.train.activations import kept
 from lorgnette.train.build import build, build_processor, resolve, stage_processor
 from lorgnette.train.feed import doubts, open_steps
+from lorgnette.train.gradients import packs_at_once
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
 from lorgnette.train.stages import TrainablePart, named_parts, prepare_parts
 from lorgnette.train.step import train_step
@@ -85,6 +86,15 @@ def dry_run(run: Run, console: Console) -> None:
         glance = _glance(run, number)
         memory = estimate(run, stage, model, glance.batches)
         _print_stage(console, run, stage, parts, memory, glance)
+        packs = stage.pack.per_step if stage.pack else stage.micro_batches
+        if (at_once := min(packs, packs_at_once(run, stage, parallel.start_world()))) > 1:
+            more = (at_once - 1) * sum(one.activations for one in memory.values())
+            console.print(
+                f"Up to {at_once} packs are computed at once on the CPU (packs_at_once): their activations take up to"
+                f" {mib(more)} MiB more.",
+                highlight=False,
+                soft_wrap=True,
+            )
         for sentence in doubts(stage, glance.steps) if glance.steps else ():
             console.print(f"[yellow]{sentence}[/yellow]", highlight=False, soft_wrap=True)
         if not number:

@@ -35,6 +35,7 @@ from lorgnette.train.build import build, resolve, stage_processor
 from lorgnette.train.display import Display
 from lorgnette.train.evaluate import Evaluation
 from lorgnette.train.feed import doubts, open_steps, prepare_stages
+from lorgnette.train.gradients import packs_at_once
 from lorgnette.train.guard import MOST_REWINDS, DivergedError, Finding, Guard
 from lorgnette.train.log import Log, Row, read_log
 from lorgnette.train.noise import Neftune
@@ -252,9 +253,8 @@ class StageRun:
         if before.stage != self.number:
             before = checkpoint.Progress(before.run, self.number, 0, before.total_step, before.seconds)
         try:
-            result = train_step(
-                self.model, batches, self.optimiser, self.stage.clip, self.world, partial(self._accept, step)
-            )
+            accept, at_once = partial(self._accept, step), packs_at_once(self.run, self.stage, self.world)
+            result = train_step(self.model, batches, self.optimiser, self.stage.clip, self.world, accept, at_once)
         except NotFiniteError as error:
             try:
                 path = keep_step(self.trainer.folder / "replay", before, batches, self.model, seed, self.world)

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import threading
+import zlib
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lorgnette.model.batch import Batch, Spans
+from lorgnette.model.batch import Batch
 from lorgnette.model.vlm import VLM
 
 
 class Neftune:
     """Noise while it is entered: uniform within alpha / sqrt(L D), L a document's own length and D its width.
 
-    Only in training mode. Visual tokens are not embedded by the table and get none.
+    Only in training mode. Visual tokens are not embedded by the table and get none. The noise of a pack depends on
+    torch's seed and on what the pack holds, whichever other packs are computed before it or beside it.
     """
 
     def __init__(self, model: VLM, alpha: float) -> None:
         self.model, self.alpha = model, alpha
-        self._documents = Spans(())
+        self._now = threading.local()
         self._hooks: list[RemovableHandle] = []
 
     def __enter__(self) -> Neftune:
@@ -35,13 +38,16 @@ class Neftune:
             self._hooks.pop().remove()
 
     def _remember(self, model: nn.Module, inputs: tuple[Batch, ...]) -> None:
-        self._documents = inputs[0].documents
+        self._now.batch = inputs[0]
 
     def _disturb(self, embedding: nn.Module, inputs: tuple[Tensor, ...], tokens_TD: Tensor) -> Tensor | None:
         if not self.model.training:
             return None
-        lengths = self._documents.lengths_on(tokens_TD.device)
+        batch: Batch = self._now.batch
+        lengths = batch.documents.lengths_on(tokens_TD.device)
         length_T = torch.repeat_interleave(lengths, lengths)
         reach_T = self.alpha / (length_T * tokens_TD.shape[-1]).sqrt()
-        noise_TD = torch.empty_like(tokens_TD).uniform_(-1, 1)
+        held = repr((batch.refs, batch.names, batch.documents.lengths)).encode()
+        generator = torch.Generator(tokens_TD.device).manual_seed(torch.initial_seed() ^ zlib.crc32(held))
+        noise_TD = torch.empty_like(tokens_TD).uniform_(-1, 1, generator=generator)
         return tokens_TD + noise_TD * reach_T[:, None].to(tokens_TD.dtype)

@@ -24,9 +24,9 @@ from lorgnette.model.vlm import VLM
 from lorgnette.run import Run
 from lorgnette.train import checkpoint
 from lorgnette.train.build import resolve
+from lorgnette.train.gradients import document_losses
 from lorgnette.train.parallel import World
 from lorgnette.train.reopen import model_at
-from lorgnette.train.step import document_losses
 
 
 def keep_step(

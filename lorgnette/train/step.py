@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from lorgnette.errors import LorgnetteError
 from lorgnette.model.batch import IGNORED, Batch
 from lorgnette.model.vlm import VLM
-from lorgnette.train.lora import weights_kept
-from lorgnette.train.parallel import World, empty_batch, is_sharded, whole
+from lorgnette.train.gradients import Losses, add_gradients
+from lorgnette.train.parallel import World, whole
 
 
 class NotFiniteError(LorgnetteError):
@@ -49,25 +47,6 @@ class _Tally:
     names: list[str] = field(default_factory=list)
 
 
-@dataclass
-class _Losses:
-    """Summed losses of one rank's packs, and the names of samples whose loss is not finite."""
-
-    total: float = 0.0
-    sources: dict[str, tuple[float, int]] = field(default_factory=dict)
-    broken: list[str] = field(default_factory=list)
-
-    def add(self, batch: Batch, losses: Tensor) -> None:
-        sums, counts = (values.tolist() for values in document_losses(batch, losses))
-        self.total += math.fsum(sums)
-        for place, (loss, count) in enumerate(zip(sums, counts, strict=True)):
-            source = batch.sources[place] if batch.sources else ""
-            before = self.sources.get(source, (0.0, 0))
-            self.sources[source] = before[0] + loss, before[1] + count
-            if not math.isfinite(loss):
-                self.broken.append(batch.names[place] if batch.names else f"document {place}")
-
-
 def train_step(
     model: VLM,
     batches: Sequence[Batch],
@@ -75,10 +54,12 @@ def train_step(
     clip: float,
     world: World | None = None,
     accept: Callable[[StepResult], bool] = lambda result: True,
+    at_once: int = 1,
 ) -> StepResult:
     """Update the model once. The update is the same however the samples are cut in packs and shared among ranks.
 
-    batches: this rank's packs. accept: called before the update with what was computed; False leaves the weights.
+    batches: this rank's packs, of which `at_once` are computed at the same time. accept: called before the update with
+    what was computed; False leaves the weights.
     Raises: NotFiniteError naming the samples, before any parameter changes.
     """
     world = world or World()
@@ -89,7 +70,7 @@ def train_step(
         raise LorgnetteError(f"nothing is learned in a whole step, from {_some(names)}: mark text with learn=True")
     optimiser.zero_grad(set_to_none=True)
     packs = max(tally.packs for tally in tallies)
-    losses = world.gather(_backward(model, batches, packs, learned, world))
+    losses = world.gather(add_gradients(model, batches, packs, learned, world, at_once))
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     grad_norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, clip)))
     result = StepResult(
@@ -114,27 +95,6 @@ def train_step(
     return result
 
 
-def document_losses(batch: Batch, losses: Tensor) -> tuple[Tensor, Tensor]:
-    """Summed loss (float64) and learned tokens of each document, from the loss of each learned token."""
-    lengths = batch.documents.lengths_on(losses.device)
-    document_T = torch.repeat_interleave(torch.arange(len(lengths), device=losses.device), lengths)
-    learned = document_T[batch.targets_T != IGNORED]
-    sums = torch.zeros(len(lengths), dtype=torch.float64, device=losses.device)
-    return sums.index_add_(0, learned, losses.double()), torch.bincount(learned, minlength=len(lengths))
-
-
-def _backward(model: VLM, batches: Sequence[Batch], packs: int, learned: int, world: World) -> _Losses:
-    """Add up the gradients of this rank's packs, and of empty ones up to the number of the longest rank."""
-    losses = _Losses()
-    with nullcontext() if is_sharded(model) else weights_kept(model):  # gathered weights go and come
-        for number in range(packs):
-            batch = (batches[number] if number < len(batches) else empty_batch(model)).to(world.device)
-            output = model(batch, want="loss")
-            (output.loss_sum / learned).backward()
-            losses.add(batch, output.losses)
-    return losses
-
-
 def _tally(batches: Sequence[Batch]) -> _Tally:
     return _Tally(
         packs=len(batches),
@@ -146,7 +106,7 @@ def _tally(batches: Sequence[Batch]) -> _Tally:
     )
 
 
-def _by_source(losses: Sequence[_Losses]) -> dict[str, float]:
+def _by_source(losses: Sequence[Losses]) -> dict[str, float]:
     names = sorted({name for rank in losses for name in rank.sources})
     sums = {name: [rank.sources.get(name, (0.0, 0)) for rank in losses] for name in names}
     counts = {name: sum(count for _, count in pairs) for name, pairs in sums.items()}

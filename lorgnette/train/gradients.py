@@ -1,0 +1,136 @@
+"""The gradients of a step, pack by pack: one after another, or several packs at a time on the cores of a CPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from lorgnette.model.batch import IGNORED, Batch
+from lorgnette.model.vlm import VLM
+from lorgnette.run import Run, StageConfig
+from lorgnette.train.lora import weights_kept
+from lorgnette.train.parallel import World, empty_batch, is_sharded
+
+T = TypeVar("T")
+
+
+@dataclass
+class Losses:
+    """Summed losses of one rank's packs, and the names of samples whose loss is not finite."""
+
+    total: float = 0.0
+    sources: dict[str, tuple[float, int]] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+
+    def add(self, batch: Batch, losses: Tensor) -> None:
+        """The loss of each learned token of a pack."""
+        sums, counts = (values.tolist() for values in document_losses(batch, losses))
+        self.total += math.fsum(sums)
+        for place, (loss, count) in enumerate(zip(sums, counts, strict=True)):
+            source = batch.sources[place] if batch.sources else ""
+            before = self.sources.get(source, (0.0, 0))
+            self.sources[source] = before[0] + loss, before[1] + count
+            if not math.isfinite(loss):
+                self.broken.append(batch.names[place] if batch.names else f"document {place}")
+
+
+def document_losses(batch: Batch, losses: Tensor) -> tuple[Tensor, Tensor]:
+    """Summed loss (float64) and learned tokens of each document, from the loss of each learned token."""
+    lengths = batch.documents.lengths_on(losses.device)
+    document_T = torch.repeat_interleave(torch.arange(len(lengths), device=losses.device), lengths)
+    learned = document_T[batch.targets_T != IGNORED]
+    sums = torch.zeros(len(lengths), dtype=torch.float64, device=losses.device)
+    return sums.index_add_(0, learned, losses.double()), torch.bincount(learned, minlength=len(lengths))
+
+
+def packs_at_once(run: Run, stage: StageConfig, world: World) -> int:
+    """Most packs of a step that are computed at the same time.
+
+    More than one only in one process on a CPU, and where nothing is drawn while packs are computed: threads would draw
+    from one generator in the order of their luck. NEFTune's noise has a generator for each pack.
+    """
+    adapted = any(part.mode in ("lora", "dora") for part in (stage.vision, stage.language))
+    drawn = adapted and stage.lora.dropout > 0
+    if world.size > 1 or world.device.type != "cpu" or drawn or run.compile:
+        return 1
+    return min(run.packs_at_once, torch.get_num_threads())
+
+
+def add_gradients(
+    model: VLM, batches: Sequence[Batch], packs: int, learned: int, world: World, at_once: int = 1
+) -> Losses:
+    """Add up the gradients of this rank's packs, and of empty ones up to the number of the longest rank.
+
+    at_once: packs to compute at the same time, each with its share of the threads. Gradients are added in the order of
+    the packs: that is as with the same share one after another, to the bit.
+    """
+    at_once = min(at_once, len(batches))
+    if at_once > 1:
+        return _together(model, batches, learned, at_once)
+    losses = Losses()
+    with nullcontext() if is_sharded(model) else weights_kept(model):  # gathered weights go and come
+        for number in range(packs):
+            batch = (batches[number] if number < len(batches) else empty_batch(model)).to(world.device)
+            output = model(batch, want="loss")
+            (output.loss_sum / learned).backward()
+            losses.add(batch, output.losses)
+    return losses
+
+
+def _together(model: VLM, batches: Sequence[Batch], learned: int, at_once: int) -> Losses:
+    """Small packs keep several threads of one computation waiting for each other more than these wait for anything."""
+    losses, trained = Losses(), [p for p in model.parameters() if p.requires_grad]
+
+    def compute(batch: Batch) -> tuple[tuple[Tensor | None, ...], Tensor]:
+        output = model(batch, want="loss")
+        assert output.losses is not None and output.loss_sum is not None
+        return torch.autograd.grad(output.loss_sum / learned, trained, allow_unused=True), output.losses
+
+    with _threads(torch.get_num_threads() // at_once) as each, weights_kept(model):
+        for batch, (gradients, loss) in zip(batches, _in_order(_pool(at_once, each), compute, batches), strict=True):
+            losses.add(batch, loss)
+            for parameter, gradient in zip(trained, gradients, strict=True):
+                if gradient is None:
+                    continue
+                if parameter.grad is None:
+                    parameter.grad = gradient.clone()  # it may share its memory with another's
+                else:
+                    parameter.grad += gradient
+    return losses
+
+
+def _in_order(pool: ThreadPoolExecutor, compute: Callable[[Batch], T], batches: Sequence[Batch]) -> Iterator[T]:
+    """What comes of each batch. None is being computed any more when this ends, however it ends."""
+    futures = [pool.submit(compute, batch) for batch in batches]
+    try:
+        while futures:
+            yield futures.pop(0).result()
+    finally:
+        for future in futures:
+            future.cancel()
+        wait(futures)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[int]:
+    """Compute with so many threads in here."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield count
+    finally:
+        torch.set_num_threads(before)
+
+
+@lru_cache(maxsize=4)
+def _pool(workers: int, each: int) -> ThreadPoolExecutor:
+    """Threads that wait for packs; each computes with so many of torch's."""
+    return ThreadPoolExecutor(workers, "packs", torch.set_num_threads, (each,))

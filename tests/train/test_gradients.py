@@ -1,0 +1,116 @@
+"""Packs that are computed at the same time: the gradients, noise and all, are those of one pack after another."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from lorgnette.errors import LorgnetteError
+from lorgnette.train.build import build
+from lorgnette.train.feed import open_steps
+from lorgnette.train.gradients import add_gradients, packs_at_once
+from lorgnette.train.log import read_log
+from lorgnette.train.loop import Trainer
+from lorgnette.train.noise import Neftune
+from lorgnette.train.parallel import World
+from lorgnette.train.stages import prepare_parts
+from tests.train.test_run import QUIET
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    assert torch.get_num_threads() == 3, "as it was found"
+    torch.set_num_threads(before)
+
+
+def gradients(run, at_once: int, alpha: float = 0.0):
+    """The gradients and losses of a first step in four packs."""
+    run = run.override("stages.0.samples_per_step=8", "stages.0.micro_batches=4")
+    model, processor = build(run)
+    prepare_parts(model, run.stages[0], seed=0)
+    model.train()
+    batches = open_steps(run, 0, processor).batches(0)
+    assert len(batches) == 4
+    torch.manual_seed(5)
+    with Neftune(model, alpha):
+        losses = add_gradients(model, batches, 4, 10, World(), at_once)
+    return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}, losses
+
+
+@pytest.mark.parametrize("alpha", [0.0, 5.0], ids=["plain", "NEFTune"])
+@pytest.mark.parametrize("mode", ["full", "frozen", "lora", "dora"])
+@pytest.mark.parametrize("checkpointed", [False, True], ids=["kept", "recomputed"])
+def test_packs_at_once_give_the_bits_of_packs_in_turn(tiny, mode, alpha, checkpointed):
+    lora = "{rank: 2, dropout: 0.0}"
+    run = tiny.override(*(f"stages.0.{part}.mode={mode}" for part in ("vision", "language")), f"stages.0.lora={lora}")
+    if checkpointed:
+        run = run.override("stages.0.checkpointing=[vision, connector, language]")
+    together, losses = gradients(run, 3, alpha)
+    torch.set_num_threads(1)  # the share of each
+    in_turn, wanted = gradients(run, 1, alpha)
+    torch.set_num_threads(3)
+    assert losses == wanted
+    assert together.keys() == in_turn.keys()
+    for name, gradient in in_turn.items():
+        assert (gradient is None) == (together[name] is None), name
+        assert gradient is None or torch.equal(gradient, together[name]), name
+
+
+def test_noise_differs_between_packs_and_follows_the_seed(tiny):
+    model, processor = build(tiny)
+    model.train()
+    one, other = open_steps(tiny.override("stages.0.micro_batches=2"), 0, processor).batches(0)
+
+    def embedded(batch, seed: int):
+        torch.manual_seed(seed)
+        with Neftune(model, 5.0) as noise:
+            noise._remember(model, (batch,))
+            return model.language.embedding(torch.zeros(batch.documents.total, dtype=torch.int64))
+
+    assert torch.equal(embedded(one, 1), embedded(one, 1))
+    assert not torch.equal(embedded(one, 1), embedded(one, 2))
+    least = min(one.documents.total, other.documents.total)
+    assert not torch.equal(embedded(one, 1)[:least], embedded(other, 1)[:least])
+
+
+def test_what_goes_wrong_in_one_pack_is_told_and_none_is_left_computing(tiny, monkeypatch):
+    model, processor = build(tiny)
+    batches = open_steps(tiny.override("stages.0.micro_batches=4"), 0, processor).batches(0)
+    forward, computed = type(model).forward, []
+
+    def failing(self, batch, **kwargs):
+        computed.append(batch.names)
+        if batch is batches[1]:
+            raise LorgnetteError("this pack")
+        return forward(self, batch, **kwargs)
+
+    monkeypatch.setattr(type(model), "forward", failing)
+    with pytest.raises(LorgnetteError, match="this pack"):
+        add_gradients(model, batches, 4, 10, World(), 2)
+    seen = len(computed)
+    time.sleep(0.1)
+    assert not any("made" in vars(part) for part in model.modules())
+    assert len(computed) == seen
+
+
+def test_only_one_where_threads_would_draw_from_one_generator(tiny):
+    stage = tiny.stages[0]
+    assert packs_at_once(tiny, stage, World()) == 3
+    assert packs_at_once(tiny.override("packs_at_once=2"), stage, World()) == 2
+    dropping = stage.override("language.mode=lora", "lora.dropout=0.1")
+    assert packs_at_once(tiny, dropping, World()) == 1
+    assert packs_at_once(tiny.override("compile=true"), stage, World()) == 1
+
+
+def test_a_run_learns_the_same_however_many_packs_are_computed_at_once(short, tmp_path):
+    logs = []
+    for at_once in (1, 3):
+        run = short.override("threads=3", f"packs_at_once={at_once}", "stages.0.micro_batches=3")
+        Trainer(run, tmp_path / str(at_once), QUIET).train()
+        logs.append([row["loss"] for row in read_log(tmp_path / str(at_once) / "log.jsonl")])
+    assert logs[1] == pytest.approx(logs[0], rel=1e-5)
