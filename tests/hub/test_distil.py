@@ -37,7 +37,7 @@ def test_the_patches_of_a_drawing_are_those_that_it_covers(script: Any) -> None:
 
 
 def test_a_lesson_holds_each_drawing_of_its_scenes(script: Any) -> None:
-    lessons = script.Lessons(script.Run.load(script.find_recipe("backbones/vision")).images, 6)
+    lessons = script.Lessons(script.Run.load(script.find_recipe("micro")).images, 6)
     one, again = lessons[3], lessons[3]
     assert torch.equal(one.patches_PC, again.patches_PC), "a pure function of the step"
     assert torch.allclose(one.shares_XP.sum(1), torch.ones(len(one.views_X)))
@@ -67,7 +67,7 @@ def test_a_student_that_was_stopped_learns_what_one_never_stopped_does(
         torch.save(torch.rand(len(script.views(split)), 8, generator=generator).half(), tmp_path / f"{split}.pt")
     monkeypatch.setattr(script, "FOLDER", tmp_path)
     small = ["model.vision.width=24", "model.vision.heads=2", "model.vision.layers=1", "model.vision.mlp_width=32"]
-    lessons = script.Lessons(script.Run.load(script.find_recipe("backbones/vision")).images, 4)
+    lessons = script.Lessons(script.Run.load(script.find_recipe("micro")).images, 4)
 
     def course(name: str) -> Any:
         (tmp_path / name).mkdir(exist_ok=True)
