@@ -99,7 +99,7 @@ class Peer:
         for name in json.loads((folder / "trained.json").read_text()):
             plain.get_parameter(name).requires_grad_(True)
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimiser = torch.optim.AdamW(self.trained, lr=lr, fused=True)
+        self.optimiser = torch.optim.AdamW(self.trained, lr=lr, weight_decay=0.0, fused=True)
         processor = transformers.AutoProcessor.from_pretrained(folder / "model")
         self.backend = type(processor.image_processor).__name__
         self.collate = Collator(processor, 0 if way == "all" else int(way.split()[0]), way.endswith("by length"))

@@ -100,8 +100,8 @@ def _together(model: VLM, batches: Sequence[Batch], learned: int, at_once: int) 
             for parameter, gradient in zip(trained, gradients, strict=True):
                 if gradient is None:
                     continue
-                if parameter.grad is None:
-                    parameter.grad = gradient.clone()  # it may share its memory with another's
+                if parameter.grad is None:  # laid out as the parameter, which fused optimisers take for granted
+                    parameter.grad = torch.empty_like(parameter).copy_(gradient)
                 else:
                     parameter.grad += gradient
     return losses

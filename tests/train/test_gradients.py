@@ -59,6 +59,7 @@ def test_packs_at_once_give_the_bits_of_packs_in_turn(tiny, mode, alpha, checkpo
     for name, gradient in in_turn.items():
         assert (gradient is None) == (together[name] is None), name
         assert gradient is None or torch.equal(gradient, together[name]), name
+        assert gradient is None or gradient.stride() == together[name].stride(), f"{name}: fused AdamW would go astray"
 
 
 def test_noise_differs_between_packs_and_follows_the_seed(tiny):
@@ -107,10 +108,14 @@ def test_only_one_where_threads_would_draw_from_one_generator(tiny):
     assert packs_at_once(tiny.override("compile=true"), stage, World()) == 1
 
 
-def test_a_run_learns_the_same_however_many_packs_are_computed_at_once(short, tmp_path):
+@pytest.mark.parametrize("mode", ["full", "lora", "dora"])
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_a_run_learns_the_same_however_many_packs_are_computed_at_once(short, tmp_path, mode, optimiser):
     logs = []
+    modes = [f"stages.0.{part}.mode={mode}" for part in ("vision", "language")]
+    short = short.override(*modes, "stages.0.lora={rank: 2, dropout: 0.0}", f"stages.0.optimiser={optimiser}")
     for at_once in (1, 3):
-        run = short.override("threads=3", f"packs_at_once={at_once}", "stages.0.micro_batches=3")
+        run = short.override("threads=3", f"packs_at_once={at_once}", "stages.0.micro_batches=3", "stages.0.lr=0.01")
         Trainer(run, tmp_path / str(at_once), QUIET).train()
         logs.append([row["loss"] for row in read_log(tmp_path / str(at_once) / "log.jsonl")])
     assert logs[1] == pytest.approx(logs[0], rel=1e-5)
