@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from lorgnette.model.account import Account
 from lorgnette.model.batch import IGNORED, Batch
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
@@ -20,6 +21,8 @@ from lorgnette.train.lora import weights_kept
 from lorgnette.train.parallel import World, empty_batch, is_sharded
 
 T = TypeVar("T")
+UNEVEN = 1.15
+"""Times the mean that the last thread may work. Sharing every operation costs more than that where packs are small."""
 
 
 @dataclass
@@ -69,12 +72,15 @@ def add_gradients(
 ) -> Losses:
     """Add up the gradients of this rank's packs, and of empty ones up to the number of the longest rank.
 
-    at_once: packs to compute at the same time, each with its share of the threads. Gradients are added in the order of
-    the packs: that is as with the same share one after another, to the bit.
+    at_once: most packs to compute at the same time, each with its share of the threads; fewer where threads would wait
+    for a heavy pack. Gradients are added in the order of the packs: as with the same share in turn, to the bit.
     """
-    at_once = min(at_once, len(batches))
     if at_once > 1:
-        return _together(model, batches, learned, at_once)
+        account = Account(model.config)
+        costs = [account.step_flops(b.images, b.documents, int((b.targets_T != IGNORED).sum())) for b in batches]
+        at_once = threads_for(costs, at_once)
+    if at_once > 1:
+        return _together(model, batches, costs, learned, at_once)
     losses = Losses()
     with nullcontext() if is_sharded(model) else weights_kept(model):  # gathered weights go and come
         for number in range(packs):
@@ -85,7 +91,18 @@ def add_gradients(
     return losses
 
 
-def _together(model: VLM, batches: Sequence[Batch], learned: int, at_once: int) -> Losses:
+def threads_for(costs: Sequence[float], most: int) -> int:
+    """How many threads can share out packs of these costs, heaviest first, and all end at nearly the same time."""
+    for threads in range(min(most, len(costs)), 1, -1):
+        ends = [0.0] * threads
+        for cost in sorted(costs, reverse=True):
+            ends[ends.index(min(ends))] += cost
+        if max(ends) * threads <= UNEVEN * sum(costs):
+            return threads
+    return 1
+
+
+def _together(model: VLM, batches: Sequence[Batch], costs: Sequence[float], learned: int, at_once: int) -> Losses:
     """Small packs keep several threads of one computation waiting for each other more than these wait for anything."""
     losses, trained = Losses(), [p for p in model.parameters() if p.requires_grad]
 
@@ -95,7 +112,8 @@ def _together(model: VLM, batches: Sequence[Batch], learned: int, at_once: int) 
         return torch.autograd.grad(output.loss_sum / learned, trained, allow_unused=True), output.losses
 
     with _threads(torch.get_num_threads() // at_once) as each, weights_kept(model):
-        for batch, (gradients, loss) in zip(batches, _in_order(_pool(at_once, each), compute, batches), strict=True):
+        made = _in_order(_pool(at_once, each), compute, batches, costs)
+        for batch, (gradients, loss) in zip(batches, made, strict=True):
             losses.add(batch, loss)
             for parameter, gradient in zip(trained, gradients, strict=True):
                 if gradient is None:
@@ -107,9 +125,14 @@ def _together(model: VLM, batches: Sequence[Batch], learned: int, at_once: int) 
     return losses
 
 
-def _in_order(pool: ThreadPoolExecutor, compute: Callable[[Batch], T], batches: Sequence[Batch]) -> Iterator[T]:
-    """What comes of each batch. None is being computed any more when this ends, however it ends."""
-    futures = [pool.submit(compute, batch) for batch in batches]
+def _in_order(
+    pool: ThreadPoolExecutor, compute: Callable[[Batch], T], batches: Sequence[Batch], costs: Sequence[float]
+) -> Iterator[T]:
+    """What comes of each batch, though the costly ones begin. None is still being computed when this has ended."""
+    begun = {
+        number: pool.submit(compute, batches[number]) for number in sorted(range(len(costs)), key=lambda n: -costs[n])
+    }
+    futures = [begun[number] for number in range(len(batches))]
     try:
         while futures:
             yield futures.pop(0).result()

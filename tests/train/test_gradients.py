@@ -10,7 +10,7 @@ import torch
 from lorgnette.errors import LorgnetteError
 from lorgnette.train.build import build
 from lorgnette.train.feed import open_steps
-from lorgnette.train.gradients import add_gradients, packs_at_once
+from lorgnette.train.gradients import add_gradients, packs_at_once, threads_for
 from lorgnette.train.log import read_log
 from lorgnette.train.loop import Trainer
 from lorgnette.train.noise import Neftune
@@ -60,6 +60,22 @@ def test_packs_at_once_give_the_bits_of_packs_in_turn(tiny, mode, alpha, checkpo
         assert (gradient is None) == (together[name] is None), name
         assert gradient is None or torch.equal(gradient, together[name]), name
         assert gradient is None or gradient.stride() == together[name].stride(), f"{name}: fused AdamW would go astray"
+
+
+@pytest.mark.parametrize(
+    ("costs", "most", "threads"),
+    [
+        ([], 4, 1),
+        ([5], 4, 1),
+        ([5, 5], 4, 2),
+        ([7, 3], 2, 1),
+        ([4, 4, 4], 2, 1),
+        ([6, 4, 3, 3], 2, 2),
+        ([9, 1, 1, 1], 4, 1),
+    ],
+)
+def test_as_many_threads_as_end_together(costs, most, threads):
+    assert threads_for(costs, most) == threads
 
 
 def test_noise_differs_between_packs_and_follows_the_seed(tiny):
