@@ -11,8 +11,7 @@ worker ahead of the model; the first losses may differ by 1e-4, the last by 2 %,
 `Trainer` with its packs. The other is in `train_peer.py`: the samples of a step as one padded batch, and as
 micro-batches, which pad less; 8 in the given order are what transformers' Trainer does by default. `cpu_speedups` has
 all of them, `least_cpu_speedup` is over the fastest. Each runs in a process of its own; the sides take turns `repeats`
-times. Processor seconds are of the process and its worker: on a machine shared with other work, `cpu_speedup` is the
-steadier ratio.
+times. Processor seconds are of the process and its worker: on a shared machine, `cpu_speedup` is the steadier ratio.
 
 `--memory` counts the bytes of tensors in a step of both sides, for vocabularies of 4,096 and 131,072 rows.
 Rows go to `benchmarks/results/train.jsonl`.
