@@ -29,7 +29,7 @@ from drawing_views import VIEWS, views
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lorgnette.data.builtin.drawings import Drawings, drawings
+from lorgnette.data.builtin.drawings import Drawings, drawings, fit
 from lorgnette.data.builtin.labels import noun_of
 from lorgnette.data.builtin.scenes import GRIDS_FOR, PLACES, Box, Scene, arrange, single
 from lorgnette.files import new_file
@@ -80,8 +80,7 @@ def load_teacher() -> Any:
 
 def _on_square(table: Drawings, index: int) -> np.ndarray:
     row = table[index]
-    scale = SIDE / max(row.width, row.height)
-    size = max(1, round(row.width * scale)), max(1, round(row.height * scale))
+    size = fit(row.width, row.height, SIDE, SIDE)
     picture, canvas = table.resized(index, *size), PIL.Image.new("RGB", (SIDE, SIDE), "white")
     canvas.paste(picture, ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2), picture)
     return np.asarray(canvas)
@@ -196,8 +195,9 @@ class Truth:
             places = {value: place for place, value in enumerate(sorted(set(filter(None, values))))}
             self.by_view[name] = torch.tensor([places.get(value, IGNORED) for value in asked[name]])
             self.sizes[name] = len(places)
-        mean, std = _seen("train").mean(0), _seen("train").std(0) + 1e-3
-        self.teacher = (_seen(split) - mean) / std
+        train = _seen("train")
+        seen = train if split == "train" else _seen(split)
+        self.teacher = (seen - train.mean(0)) / (train.std(0) + 1e-3)
 
     def wanted(self, name: str, one: Lesson) -> Tensor:
         """The answer to a question about each drawing of a lesson (X), `IGNORED` where it is not known."""

@@ -9,7 +9,7 @@ from functools import cache
 
 import PIL.Image
 
-from lorgnette.data.builtin.drawings import Drawing, Drawings, drawings
+from lorgnette.data.builtin.drawings import Drawing, Drawings, drawings, fit
 
 VIEWS = 8
 """Of each drawing; the first is the drawing itself."""
@@ -69,8 +69,7 @@ class Views(Drawings):
     def resized(self, index: int, width: int, height: int) -> PIL.Image.Image:
         drawing, number = divmod(index, VIEWS)
         row = self.table[drawing]
-        scale = max(width, height) / max(row.width, row.height)
-        size = max(1, round(row.width * scale)), max(1, round(row.height * scale))
+        size = fit(row.width, row.height, max(width, height), max(width, height))
         picture = View.of(drawing, number).apply(self.table.resized(drawing, *size))
         return picture.resize((width, height), PIL.Image.Resampling.BILINEAR)
 

@@ -26,7 +26,7 @@ OURS = "lorgnette"
 MOST_EXTRA_ROWS = 1024
 """A special token this far or further from the end of the vocabulary is one of the pre-trained table's own."""
 SHIPPED = Path(__file__).with_name("shipped")
-"""The backbones that the package carries (`recipes/backbones/`)."""
+"""The backbones that the package carries (`scripts/build_backbones.py` makes them)."""
 BUILT_IN = "builtin:"
 """How the name of one of them starts."""
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
