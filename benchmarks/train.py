@@ -1,17 +1,18 @@
 """Training with adapters on the backbones and the connector in full: lorgnette beside transformers' Idefics2 with PEFT.
 
-    python benchmarks/train.py [--size micro|100m] [--data stage2|instruct] [--adapters lora|dora] [--steps 50] ...
+    python benchmarks/train.py [--size micro|100m] [--data stage2|instruct|...] [--adapters lora|dora] [--steps 50] ...
     python benchmarks/train.py --memory [--size micro]
 
 A stage of recipes/micro.yaml on its built-in data, as augmented there: images enlarged by chance (stage2), or half of
-them split in crops and requests reworded (instruct). Without `--adapters`, the stage's own, with what it unfreezes
-beside them; LoRA where it has none. float32 on the CPU, AdamW (no decay), clipping at 1, no noise on tokens. Both sides
-start from the same files, adapters too, and learn the same tokens of the same samples in the same steps, read by one
-worker ahead of the model; the first losses may differ by 1e-4, the last by 2 %, and are in the row. Ours is the
-`Trainer` with its packs. The other is in `train_peer.py`: the samples of a step as one padded batch, and as
-micro-batches, which pad less; 8 in the given order are what transformers' Trainer does by default. `cpu_speedups` has
-all of them, `least_cpu_speedup` is over the fastest. Each runs in a process of its own; the sides take turns `repeats`
-times. Processor seconds are of the process and its worker: on a shared machine, `cpu_speedup` is the steadier ratio.
+them split in crops and requests reworded (instruct). Adapters are the stage's own, with its rank and what it unfreezes
+beside them, or with `--adapters` of another kind and alone. float32 on the CPU, AdamW (no decay), clipping at 1, no
+noise on tokens. Both sides start from the same files, adapters too, and learn the same tokens of the same samples in
+the same steps, read from the same image files by one worker ahead of the model; the first losses may differ by 1e-4,
+the last by 2 %, and are in the row. Ours is the `Trainer` with its packs. The other is in `train_peer.py`: the samples
+of a step as one padded batch, and as micro-batches, which pad less; 8 in the given order are what transformers' Trainer
+does by default. `cpu_speedups` has all of them, `least_cpu_speedup` is over the fastest. Each runs in a process of its
+own; the sides take turns `repeats` times. Processor seconds are of the process and its worker: on a shared machine,
+`cpu_speedup` is the steadier ratio.
 
 `--memory` counts the bytes of tensors in a step of both sides, for vocabularies of 4,096 and 131,072 rows.
 Rows go to `benchmarks/results/train.jsonl`.
@@ -32,20 +33,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
 import torch
 from model_step import clock_ratio, conditions
 from prepare import tree
 from rich.console import Console
 from torch import Tensor, nn
-from train_peer import Peer, find_torchvision
+from train_peer import Peer, find_torchvision, pictures
 
 from lorgnette.cli import SPINS
 from lorgnette.data.builtin import tokenizer_texts
-from lorgnette.data.steps import Drawn
+from lorgnette.data.steps import Drawn, PackedSteps
 from lorgnette.hub.export import export
 from lorgnette.hub.rules import idefics2_rules
-from lorgnette.inputs.image import Patches
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.template import Special
 from lorgnette.inputs.tokenizer import train_tokenizer
@@ -74,7 +73,7 @@ IMAGES_M100 = {"shortest": 196, "longest": 490, "patch": 14, "grid": 35}
 PACKS = {
     "tiny": {"tokens": 512, "patches": 1024, "per_step": 1},
     "micro": {"tokens": 1024, "patches": 2048, "per_step": 4},
-    "100m": {"tokens": 1024, "patches": 8192, "per_step": 2},
+    "100m": {"tokens": 1024, "patches": 8192, "per_step": 4},
 }
 WAYS = {
     "tiny": ("all", "4"),
@@ -97,9 +96,8 @@ def settings(size: str, data: str, adapters: str | None = None) -> Run:
     stage |= {"pack": PACKS[size], "optimiser": "adamw", "lr": 1e-4, "schedule": "constant", "warmup": 0}
     stage |= {"betas": (0.9, 0.999), "weight_decay": 0.0}
     kind = adapters or (stage["language"]["mode"] if stage["language"]["mode"] in ADAPTERS else "lora")
-    beside = [] if adapters else stage["lora"]["unfreeze"]
     stage |= {"vision": {"mode": kind}, "language": {"mode": kind}, "neftune": 0.0}
-    stage["lora"] = {"rank": 16, "alpha": 16, "dropout": 0.0, "keep": False, "unfreeze": beside}
+    stage["lora"] = stage["lora"] | {"dropout": 0.0, "keep": False} | ({"unfreeze": []} if adapters else {})
     if size == "tiny":  # of splits that are soon prepared
         stage["sources"] = [one | {"path": one["path"].replace("train", "validation")} for one in stage["sources"]]
     return Run.parse(values | {"stages": [stage]}, size)
@@ -143,10 +141,11 @@ def all_steps(options: argparse.Namespace) -> int:
 def write_samples(folder: Path, run: Run) -> None:
     """The samples of each step as they are shown: what the other side reads.
 
-    Each crop of an image is a picture of its own, decoded and sized as our side has it: both see the same pixels.
+    Each crop of an image is a picture of its own there. Files are decoded and sized by both sides, to the same pixels.
     """
     processor = stage_processor(build(run)[1], run, run.stages[0])
     steps = open_steps(run, 0, processor)
+    assert isinstance(steps, PackedSteps)
     made = []
     for step in range(run.steps):
         drawn = [steps.read(ref) for part in range(steps.parts) for ref in steps.refs(step, part)]
@@ -154,7 +153,7 @@ def write_samples(folder: Path, run: Run) -> None:
             [
                 {
                     "text": written(one, processor),
-                    "images": [picture(crop, run.images.patch) for crop in one.rendered.images],
+                    "images": pictures(one, steps),
                     "tokens": one.rendered.tokens_T,
                     "learn": one.rendered.learn_T,
                 }
@@ -162,12 +161,6 @@ def write_samples(folder: Path, run: Run) -> None:
             ]
         )
     (folder / "samples.pickle").write_bytes(pickle.dumps(made))
-
-
-def picture(crop: Patches, side: int) -> PIL.Image.Image:
-    """Patches of `side` pixels, put together again."""
-    patches = crop.pixels_PC.reshape(crop.rows, crop.columns, 3, side, side)
-    return PIL.Image.fromarray(patches.transpose(0, 3, 1, 4, 2).reshape(crop.rows * side, crop.columns * side, 3))
 
 
 def written(drawn: Drawn, processor: Processor) -> str:
@@ -358,9 +351,7 @@ def compare_memory(options: argparse.Namespace) -> dict[str, Any]:
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     made.add_argument("--size", choices=sorted(PACKS), default="micro")
-    made.add_argument(
-        "--data", choices=["stage2", "instruct"], default="stage2", help="of a stage of recipes/micro.yaml"
-    )
+    made.add_argument("--data", choices=["stage1", "stage2", "instruct", "chat"], default="stage2")
     made.add_argument("--adapters", choices=ADAPTERS, help="if not those of the stage")
     made.add_argument("--memory", action="store_true", help="count bytes by the size of the vocabulary")
     made.add_argument("--steps", type=int, default=50)
@@ -381,11 +372,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         figures = measure(options.side, options.folder, options)
         print(json.dumps(figures))
         return figures
+    [stage] = settings(options.size, options.data, options.adapters).stages
     row: dict[str, Any] = {
         "benchmark": "train_memory" if options.memory else "train",
         "size": options.size,
         "data": options.data,
-        "adapters": settings(options.size, options.data, options.adapters).stages[0].language.mode,
+        "adapters": stage.language.mode,
+        "rank": stage.lora.rank,
     }
     row |= {"threads": options.threads, "repeats": options.repeats, "steps": options.steps}
     row |= compare_memory(options) if options.memory else compare(options)

@@ -1,15 +1,16 @@
 """The other side of `train.py`: transformers' Idefics2 with PEFT, trained as a user of both would.
 
-Samples go through transformers' own processor, padded to the right and to the largest image; what is not learned is
-labelled -100; the loss is the model's own, over all learned tokens of a step, whose micro-batches' gradients add up, as
-its Trainer does it. AdamW is torch's, fused. There is no gradient checkpointing, on either side. torchvision, with
-which the processor is faster, is used where it is installed.
+Its worker opens and sizes the same image files as ours. Samples go through transformers' own processor, padded to the
+right and to the largest image; what is not learned is labelled -100; the loss is the model's own, over all learned
+tokens of a step, whose micro-batches' gradients add up, as its Trainer does it. AdamW is torch's, fused. There is no
+gradient checkpointing, on either side. torchvision, with which the processor is faster, is used where it is installed.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import io
 import json
 import pickle
 import sys
@@ -18,9 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import torch
 from torch import Tensor
 
+from lorgnette.data.steps import Drawn, PackedSteps
+from lorgnette.inputs.image import crop_boxes, target_size
 from lorgnette.model.batch import IGNORED
 
 Inputs = dict[str, Tensor]
@@ -47,6 +51,37 @@ def find_torchvision() -> torch.library.Library | None:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """An image as its file has it."""
+
+    file: bytes
+    sizes: list[tuple[int, int]]
+    """Width and height at which the whole is shown, or its four quadrants and the whole."""
+    patch: int
+
+    def crops(self) -> list[PIL.Image.Image]:
+        """As our side has them, without what does not fill a patch at the right and bottom."""
+        whole = PIL.Image.open(io.BytesIO(self.file)).convert("RGB")
+        boxes = crop_boxes(*whole.size, split=len(self.sizes) > 1)
+        sized = [
+            whole.crop(b).resize(to, PIL.Image.Resampling.BILINEAR) for b, to in zip(boxes, self.sizes, strict=True)
+        ]
+        return [one.crop((0, 0, *(side - side % self.patch for side in one.size))) for one in sized]
+
+
+def pictures(drawn: Drawn, steps: PackedSteps) -> list[Picture]:
+    """The images of a sample, with the sizes at which the plan shows them this time."""
+    showing = steps.plan.showing(drawn.ref, steps.sources[drawn.ref.source].record(drawn.ref.record).shuffle)
+    config, made = steps.processor.images, []
+    for image, enlarged in zip(drawn.sample.images, showing.sizes, strict=True):
+        assert isinstance(image.source, bytes), "of rows with the files in them"
+        boxes = crop_boxes(*enlarged, showing.split)
+        sizes = [target_size(right - left, bottom - top, config) for left, top, right, bottom in boxes]
+        made.append(Picture(image.source, sizes, config.patch))
+    return made
+
+
+@dataclass(frozen=True)
 class Collator:
     """From the samples of a step to its micro-batches."""
 
@@ -63,7 +98,7 @@ class Collator:
 
     def _batch(self, samples: list[dict[str, Any]]) -> Inputs:
         samples = sorted(samples, key=lambda one: not one["images"])  # the processor wants an image in the first row
-        images = [one["images"] for one in samples]
+        images = [[crop for picture in one["images"] for crop in picture.crops()] for one in samples]
         inputs: Inputs = self.processor(
             text=[one["text"] for one in samples],
             images=images if any(images) else None,

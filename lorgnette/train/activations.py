@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lorgnette.model.config import VLMConfig
 from lorgnette.run import LoraConfig, Mode
+from lorgnette.train.lora import fewer_products
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,16 @@ class _Layer:
     """Kept for each row for the gradient to pass through, though nothing in the layer trains."""
     inputs: int
     """Of the linear layers, for each row, what they share counted once: kept where they train."""
+    known: frozenset[str]
+    """Linear layers whose output is kept by what follows in any case."""
 
 
 def kept(model: VLMConfig, part: str, mode: Mode, lora: LoraConfig) -> Kept:
     """By one layer of a backbone, `vision` or `language`, in float32 on the CPU, as tests measure it.
 
-    An adapted linear layer keeps its input and its weight, and with DoRA its output (`lora.py`). With dropout PEFT
-    computes it, and keeps the mask and the inner product; with DoRA two outputs for each row, and a square as wide as
-    the input.
+    An adapted linear layer keeps its input and its weight, and with DoRA its output, unless its gradient is made of the
+    weight's (`lora.py`). With dropout PEFT computes it, and keeps the mask and the inner product; with DoRA two outputs
+    for each row, and a square as wide as the input.
     """
     layer = _vision(model) if part == "vision" else _language(model)
     if mode == "full":
@@ -44,8 +47,11 @@ def kept(model: VLMConfig, part: str, mode: Mode, lora: LoraConfig) -> Kept:
     outputs = sum(width for _, width in adapted)
     weights = sum(width * out for width, out in adapted)
     if not lora.dropout:
-        known = ("value", "gate", "up")  # what follows keeps their outputs in any case
-        own = [out for name, (_, out) in layer.linears.items() if name in lora.targets and name not in known]
+        own = [
+            out
+            for name, (width, out) in layer.linears.items()
+            if name in set(lora.targets) - layer.known and not fewer_products(width, out, lora.rank)
+        ]
         return Kept(layer.passing + layer.inputs + (sum(own) if mode == "dora" else 0), weights)
     by_row = layer.passing + lora.rank * len(adapted) + 2 * sum(width for width, _ in adapted)
     if mode == "lora":
@@ -58,7 +64,8 @@ def _vision(model: VLMConfig) -> _Layer:
     width, hidden = model.vision.width, model.vision.mlp_width
     attention = dict.fromkeys(("query", "key", "value", "output"), (width, width))
     linears = attention | {"up": (width, hidden), "down": (hidden, width)}
-    return _Layer(linears, passing=6 * width + hidden, inputs=3 * width + hidden)
+    known = frozenset({"value"} if model.vision.activation == "gelu_tanh" else {"value", "up"})
+    return _Layer(linears, 6 * width + hidden, inputs=3 * width + hidden, known=known)
 
 
 def _language(model: VLMConfig) -> _Layer:
@@ -67,4 +74,5 @@ def _language(model: VLMConfig) -> _Layer:
     inner, kv = language.heads * language.head_width, language.kv_heads * language.head_width
     attention = {"query": (width, inner), "key": (width, kv), "value": (width, kv), "output": (inner, width)}
     linears = attention | {"gate": (width, hidden), "up": (width, hidden), "down": (hidden, width)}
-    return _Layer(linears, 2 * width + 2 * inner + 3 * kv + 2 * hidden, inputs=2 * width + inner + hidden)
+    known = frozenset({"value", "gate", "up"})
+    return _Layer(linears, 2 * width + 2 * inner + 3 * kv + 2 * hidden, inputs=2 * width + inner + hidden, known=known)

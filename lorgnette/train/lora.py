@@ -90,7 +90,8 @@ class _AdaptedLinear(torch.autograd.Function):
         magnitude: Tensor | None,
     ) -> Tensor:
         out_TD = F.linear(x_TD, whole, bias)
-        ctx.save_for_backward(x_TD, whole, bias, a, b, magnitude, None if magnitude is None else out_TD)
+        keeps_out = magnitude is not None and not takes_whole_gradient(whole, a)
+        ctx.save_for_backward(x_TD, whole, bias, a, b, magnitude, out_TD if keeps_out else None)
         ctx.share = share
         return out_TD
 
@@ -98,15 +99,32 @@ class _AdaptedLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x_TD, whole, bias, a, b, magnitude, out_TD = ctx.saved_tensors
+        x_grad, along = grad @ whole if ctx.needs_input_grad[0] else None, None
+        if takes_whole_gradient(whole, a):
+            whole_grad = grad.T @ x_TD
+            if magnitude is not None:
+                along = (whole_grad * whole).sum(1) / magnitude
+            whole_grad *= ctx.share
+            return x_grad, None, None, None, b.T @ whole_grad, whole_grad @ a.T, along
         a_grad = (grad @ (b * ctx.share)).T @ x_TD
         b_grad = ((x_TD @ a.T).T @ grad).T * ctx.share  # not grad.T @ ..., which is slower for few columns
-        x_grad = grad @ whole if ctx.needs_input_grad[0] else None
-        if magnitude is None:
-            return x_grad, None, None, None, a_grad, b_grad, None
-        along = (grad * out_TD).sum(0)
-        if bias is not None:
-            along -= bias * grad.sum(0)
-        return x_grad, None, None, None, a_grad, b_grad, along / magnitude
+        if magnitude is not None:
+            along = (grad * out_TD).sum(0)
+            if bias is not None:
+                along -= bias * grad.sum(0)
+            along /= magnitude
+        return x_grad, None, None, None, a_grad, b_grad, along
+
+
+def takes_whole_gradient(weight: Tensor, a: Tensor) -> bool:
+    """Whether the whole gradient of an adapted weight takes fewer products than those of `a` and `b` without it."""
+    out, width = weight.shape
+    return fewer_products(width, out, len(a))
+
+
+def fewer_products(width: int, out: int, rank: int) -> bool:
+    """As `takes_whole_gradient`, from sizes: in narrow layers of a high rank, as 64 in square ones of up to 256."""
+    return width * out <= 2 * rank * (width + out)
 
 
 def adapted_weight(

@@ -10,6 +10,10 @@ from types import ModuleType
 
 import pytest
 
+from lorgnette.inputs.image import patchify
+from lorgnette.train.build import build, stage_processor
+from lorgnette.train.feed import open_steps
+
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 TINY = ["--size", "tiny", "--threads", "1", "--steps", "2"]
 
@@ -36,14 +40,22 @@ def test_throughput(train, tmp_path, data, adapters) -> None:
     assert row["cpu_speedups"]["all"] == row["cpu_speedup"] >= row["least_cpu_speedup"]
 
 
-def test_split_images_are_shown_to_both_sides(train, tmp_path) -> None:
+def test_both_sides_see_the_same_pixels(train, tmp_path) -> None:
     options = train.parser().parse_args([*TINY, "--data", "instruct"])
     train.write_model(tmp_path, options)
-    train.write_samples(tmp_path, train.our_run(tmp_path, options))
+    run = train.our_run(tmp_path, options)
+    train.write_samples(tmp_path, run)
     samples = [one for step in pickle.loads((tmp_path / "samples.pickle").read_bytes()) for one in step]
-    crops = [one["text"].count("<image>") for one in samples]
-    assert crops == [len(one["images"]) for one in samples]
-    assert min(crops) < 5 <= max(crops), "some are split, some are not"
+    steps = open_steps(run, 0, stage_processor(build(run)[1], run, run.stages[0]))
+    ours = [steps.read(ref).rendered for step in range(run.steps) for ref in steps.refs(step, 0)]
+    numbers = set()
+    for one, rendered in zip(samples, ours, strict=True):
+        crops = [crop for picture in one["images"] for crop in picture.crops()]
+        assert one["text"].count("<image>") == len(crops) == len(rendered.images)
+        numbers.add(len(crops))
+        for crop, patches in zip(crops, rendered.images, strict=True):
+            assert (patchify(crop, steps.processor.images, crop.size).pixels_PC == patches.pixels_PC).all()
+    assert min(numbers) < 5 <= max(numbers), "some are split, some are not"
 
 
 def test_memory(train, tmp_path, monkeypatch) -> None:

@@ -12,7 +12,7 @@ from lorgnette.model.layers import Stack
 from lorgnette.run import LoraConfig
 from lorgnette.train import lora
 from lorgnette.train.adapters import add_adapters, merge_adapters
-from lorgnette.train.lora import adapted_weight, weights_kept
+from lorgnette.train.lora import adapted_weight, fewer_products, weights_kept
 
 
 class Part(Stack):
@@ -27,10 +27,10 @@ class Part(Stack):
         return layer["down"](layer["up"](x).relu())
 
 
-def adapted(bias: bool, dropout: float = 0.0, dora: bool = False) -> Part:
+def adapted(bias: bool, dropout: float = 0.0, dora: bool = False, rank: int = 1) -> Part:
     torch.manual_seed(0)
     part = Part(bias).requires_grad_(False)
-    add_adapters(part, LoraConfig(rank=3, alpha=6, dropout=dropout), dora=dora, seed=0)
+    add_adapters(part, LoraConfig(rank=rank, alpha=2 * rank, dropout=dropout), dora=dora, seed=0)
     for name, parameter in part.named_parameters():
         if "lora_" in name:
             parameter.data.normal_(std=0.3).add_(0.5 if "magnitude" in name else 0)
@@ -43,8 +43,11 @@ def is_fast(part: Part) -> bool:
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("dora", [False, True])
-def test_adapted_layers_are_those_of_peft(bias: bool, dora: bool) -> None:
-    fast = adapted(bias, dora=dora)
+@pytest.mark.parametrize("rank", [1, 3])
+def test_adapted_layers_are_those_of_peft(bias: bool, dora: bool, rank: int) -> None:
+    """By the products of either rank: without the whole gradient of the weight, and with it."""
+    fast = adapted(bias, dora=dora, rank=rank)
+    assert {fewer_products(*sizes, rank) for sizes in ((10, 6), (4, 10))} == {rank == 3}
     slow = copy.deepcopy(fast)
     for module in slow.modules():
         vars(module).pop("forward", None)
