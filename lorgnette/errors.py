@@ -8,6 +8,8 @@ class LorgnetteError(Exception):
 
     status = 1
     """The exit status of a command that it ends."""
+    alike = False
+    """Whether every process of a training run raises it: one of them says it then."""
 
 
 class SettingsError(LorgnetteError):

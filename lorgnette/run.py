@@ -154,9 +154,10 @@ class SpikeConfig(Settings):
     """
 
     act: Literal["report", "skip", "rewind", "stop"] = "report"
-    """`report` says so and learns on; `skip` does not learn from the step; `rewind` goes back to the weights of the
-    last checkpoint and on with the next step's data; `stop` ends the run before the step is learned. No one step makes
-    a rise: for it `skip` is `report`, and `rewind` goes back to the last checkpoint before it that is kept."""
+    """`report` says so and learns on; `skip` does not learn from the step, and ends the run after ten in a row;
+    `rewind` goes back to the weights of the last checkpoint and on with the next step's data; `stop` ends the run
+    before the step is learned. No one step makes a rise: for it `skip` is `report`, and `rewind` goes back to the last
+    checkpoint before it that is kept."""
     window: int = pydantic.Field(default=50, ge=4)
     """Steps that a step is compared with; those before it in its stage, after the warm-up. Also the steps that the loss
     is smoothed over, and those for which it has not been lower when it counts as risen."""
@@ -200,6 +201,11 @@ class EvaluationConfig(Settings):
     """Longest answer about a drawing."""
     keep_best: bool = True
     """Keep the model with the best mean of scores in `best/`, ready to use."""
+
+
+CHANGEABLE = ("packs_at_once", "loader", "checkpoints", "spikes", "validation", "evaluation")
+"""Settings of a run that may be others when it is gone on with: what is learned does not depend on them, but for what
+`spikes` does about divergence."""
 
 
 class Run(Settings):

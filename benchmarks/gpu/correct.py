@@ -20,7 +20,7 @@ from torch import Tensor
 
 from benchmarks.gpu import common
 from lorgnette.model import attention as attending
-from lorgnette.model.batch import IGNORED, Batch, Spans
+from lorgnette.model.batch import Batch, Spans
 from lorgnette.model.cache import Cache
 from lorgnette.model.config import VLMConfig
 from lorgnette.model.loss import linear_losses
@@ -149,7 +149,7 @@ def gradients(device: str) -> dict[str, float]:
     found = {}
     for model, given in ((fast.train(), batch.to(device)), (slow.train(), batch)):
         out = model(given, want="loss")
-        (out.loss_sum / int((batch.targets_T != IGNORED).sum())).backward()
+        (out.loss_sum / batch.learned).backward()
     for part, parameters in slow.parts().items():
         tried = torch.cat([p.grad.cpu().float().flatten() for p in fast.parts()[part]])
         found[part] = error(tried, torch.cat([p.grad.flatten() for p in parameters]))

@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.gpu import common
 from lorgnette.model.account import Account, Mode
-from lorgnette.model.batch import IGNORED, Batch
+from lorgnette.model.batch import Batch
 from lorgnette.model.vlm import VLM
 from lorgnette.run import LoraConfig
 from lorgnette.train.adapters import ADAPTED, add_adapters
@@ -82,7 +82,7 @@ def measure(options: argparse.Namespace, compiled: bool) -> dict[str, object]:
     seconds = [common.timed(lambda: losses.append(step()), options.device) for _ in range(options.steps)]
     if options.trace:
         trace(step, options.trace.with_suffix(f".{'compiled' if compiled else 'eager'}.json"))
-    learned, middle = int((batch.targets_T != IGNORED).sum()), statistics.median(seconds)
+    learned, middle = batch.learned, statistics.median(seconds)
     flops = Account(config).step_flops(batch.images, batch.documents, learned, MODES, options.rank)
     return {
         "seconds": round(middle, 5),

@@ -41,7 +41,8 @@ def main() -> None:
     try:
         app()
     except LorgnetteError as error:
-        typer.secho(f"lorgnette: {error}", fg=typer.colors.RED, err=True)
+        if not error.alike or os.environ.get("RANK", "0") == "0":
+            typer.secho(f"lorgnette: {error}", fg=typer.colors.RED, err=True)
         sys.exit(error.status)
 
 

@@ -97,6 +97,11 @@ class Batch:
         """Where each document begins in `tokens_T`, then the total number of tokens (int32)."""
         return self.documents.starts_on(self.tokens_T.device)
 
+    @cached_property
+    def learned(self) -> int:
+        """How many tokens are predicted and learned."""
+        return int((self.targets_T != IGNORED).sum())
+
     @property
     def device(self) -> torch.device:
         return self.tokens_T.device

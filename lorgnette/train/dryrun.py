@@ -35,7 +35,7 @@ from lorgnette.train.build import build, build_processor, resolve, stage_process
 from lorgnette.train.feed import doubts, open_steps
 from lorgnette.train.gradients import packs_at_once
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
-from lorgnette.train.stages import TrainablePart, named_parts, prepare_parts
+from lorgnette.train.stages import TrainablePart, named_parts, pack_flops, prepare_parts
 from lorgnette.train.step import train_step
 
 KINDS = ("weights", "gradients", "optimiser", "activations")
@@ -166,7 +166,7 @@ def estimate(run: Run, stage: StageConfig, model: VLM, batches: list[Batch]) -> 
         trained = sum(4 * p.numel() for p in parameters if p.requires_grad)
         activations = max((_activations(run, stage, part, batch) for batch in batches), default=0)
         found[part] = Memory(weights, trained, int(momenta * trained), activations)
-    learned = max(int((batch.targets_T != IGNORED).sum()) for batch in batches)
+    learned = max(batch.learned for batch in batches)
     chunk, width = 4 * logits_held(learned, run.model.vocabulary, "cpu"), run.model.language.width
     adapted = stage.language.mode in ("lora", "dora") and "head" in stage.lora.targets
     table = 4 * run.model.language.vocabulary * width if adapted else 0
@@ -211,9 +211,10 @@ def _print_stage(
     glance: Glance,
 ) -> None:
     batches, times = glance.batches, glance.times
-    flops = times * step_flops(run, stage, batches)
+    account = Account(run.model)
+    flops = times * sum(pack_flops(account, stage, batch) for batch in batches)
     tokens = times * sum(batch.documents.total for batch in batches)
-    learned = times * sum(int((batch.targets_T != IGNORED).sum()) for batch in batches)
+    learned = times * sum(batch.learned for batch in batches)
     images, packs = times * sum(len(batch.images) for batch in batches), times * len(batches)
     console.print(
         f"[bold]{stage.name}[/bold]: {stage.steps:,} steps of about {tokens:,.0f} tokens ({learned:,.0f} learned),"
@@ -249,14 +250,6 @@ def _print_stage(
     counted = (sum(p.parameters for p in parts), sum(p.trainable for p in parts))
     table.add_row("all", "", *map(_millions, counted), *map(mib, sums), mib(sum(sums)))
     console.print(table)
-
-
-def step_flops(run: Run, stage: StageConfig, batches: list[Batch]) -> int:
-    account, modes = Account(run.model), {p: getattr(stage, p).mode for p in ("vision", "connector", "language")}
-    return sum(
-        account.step_flops(b.images, b.documents, int((b.targets_T != IGNORED).sum()), modes, stage.lora.rank)
-        for b in batches
-    )
 
 
 class Bytes(TorchDispatchMode):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 
@@ -13,6 +15,7 @@ from lorgnette.eval.shards import Rank
 from lorgnette.eval.task import Task
 from lorgnette.eval.tasks import names_in, task_named
 from lorgnette.eval.tasks.drawings import drawings
+from lorgnette.files import DiskError
 from lorgnette.hub.export import save
 from lorgnette.infer.answerer import ModelAnswerer
 from lorgnette.inputs.processor import Processor
@@ -49,7 +52,10 @@ class Evaluation:
         return bool(self.config.every and (step % self.config.every == 0 or step == steps))
 
     def scores(self, model: VLM, stage: StageConfig, total_step: int, console: Console) -> dict[str, float]:
-        """The score of each task in percent. Every rank must ask, and all get the same."""
+        """The score of each task in percent. Every rank must ask, and all get the same.
+
+        Raises: DiskError, on every rank alike, if an answer or the best model cannot be stored on one of them.
+        """
         copy = unshard(model, stage)
         merge_adapters(copy)
         identity = f"{self.run.digest()} step {total_step}"
@@ -58,14 +64,26 @@ class Evaluation:
         found = {}
         for name, task in self.tasks.items():
             store = ResultsFolder(place / name.replace(":", "-"), Rank(self.world.rank, self.world.size))
-            limit, seed = self.config.questions, self.config.seed
-            evaluate(task, answerer, limit=limit, seed=seed, batch_size=self.config.batch_size, folder=store)
-            self.world.barrier()
+            with self._alike():
+                limit, seed, size = self.config.questions, self.config.seed, self.config.batch_size
+                evaluate(task, answerer, limit=limit, seed=seed, batch_size=size, folder=store)
             found[name] = self.world.gather(store.result().accuracy)[0]
-        if self.config.keep_best and self.world.is_main and fmean(found.values()) > self._best_before(total_step):
-            save(copy.cpu(), self.processor, self.folder / "best")
-            console.print(f"step {total_step}: the best so far, kept in {self.folder / 'best'}", highlight=False)
+        with self._alike():
+            if self.config.keep_best and self.world.is_main and fmean(found.values()) > self._best_before(total_step):
+                save(copy.cpu(), self.processor, self.folder / "best")
+                console.print(f"step {total_step}: the best so far, kept in {self.folder / 'best'}", highlight=False)
         return found
+
+    @contextmanager
+    def _alike(self) -> Iterator[None]:
+        """Wait for all ranks at the end; a disk error of one is raised on all, so that none waits for ever."""
+        problem = ""
+        try:
+            yield
+        except DiskError as error:
+            problem = str(error)
+        for said in filter(None, self.world.gather(problem)):
+            raise DiskError(said)
 
     def _best_before(self, total_step: int) -> float:
         """The best mean of evaluations before a step, as the log has them."""

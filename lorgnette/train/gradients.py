@@ -68,16 +68,23 @@ def packs_at_once(run: Run, stage: StageConfig, world: World) -> int:
 
 
 def add_gradients(
-    model: VLM, batches: Sequence[Batch], packs: int, learned: int, world: World, at_once: int = 1
+    model: VLM,
+    batches: Sequence[Batch],
+    packs: int,
+    learned: int,
+    world: World,
+    at_once: int = 1,
+    cost: Callable[[Batch], float] | None = None,
 ) -> Losses:
     """Add up the gradients of this rank's packs, and of empty ones up to the number of the longest rank.
 
     at_once: most packs to compute at the same time, each with its share of the threads; fewer where threads would wait
     for a heavy pack. Gradients are added in the order of the packs: as with the same share in turn, to the bit.
+    cost: of a pack, in whatever unit; as if every part trained in full, if it is not given.
     """
     if at_once > 1:
         account = Account(model.config)
-        costs = [account.step_flops(b.images, b.documents, int((b.targets_T != IGNORED).sum())) for b in batches]
+        costs = [cost(b) if cost else account.step_flops(b.images, b.documents, b.learned) for b in batches]
         at_once = threads_for(costs, at_once)
     if at_once > 1:
         return _together(model, batches, costs, learned, at_once)

@@ -18,12 +18,16 @@ FIRST = 4
 """Steps at the start of a stage, hardly touched by the warm-up's rates, that a rise is also measured from."""
 RISE_ERRORS = 8.0
 """Standard errors that a rise exceeds at least. Noise alone reaches about 7 in 100,000 steps with a window of 50."""
+MOST_SKIPS = 10
+"""Steps in a row that a run skips before it gives up: what they are compared with stays as it was before them."""
 MOST_REWINDS = 3
 """Times that a run goes back to one checkpoint before it gives up."""
 
 
 class DivergedError(LorgnetteError):
     """Training diverged, and the settings say to stop; the parameters were not touched by the last step."""
+
+    alike = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,8 @@ class Guard:
         self._losses: deque[float] = deque(maxlen=config.window)
         self._norms: deque[float] = deque(maxlen=config.window)
         self._rise = Rise(config)
+        self.spikes = 0
+        """In a row, up to the last step seen."""
 
     def replay(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """See again the steps that a resumed stage has taken, from its log."""
@@ -101,6 +107,7 @@ class Guard:
         Spikes are compared with steps after the warm-up that were learned; rises are looked for in all others.
         """
         spike = self._spike(loss, grad_norm)
+        self.spikes = self.spikes + 1 if spike else 0
         if step >= self.warmup and (spike is None or self.config.act == "report"):
             self._losses.append(loss)
             self._norms.append(grad_norm)

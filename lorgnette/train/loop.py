@@ -25,10 +25,10 @@ from lorgnette.files import DiskError, write_text
 from lorgnette.hub.export import save
 from lorgnette.hub.load import assign
 from lorgnette.model.account import Account
-from lorgnette.model.batch import IGNORED, Batch
+from lorgnette.model.batch import Batch
 from lorgnette.model.memory import keep_freed_memory
 from lorgnette.model.vlm import VLM
-from lorgnette.run import Run, StageConfig
+from lorgnette.run import CHANGEABLE, Run, StageConfig
 from lorgnette.train import checkpoint, parallel
 from lorgnette.train.adapters import adapted_layers, base_tensors, merge_adapters, save_adapters
 from lorgnette.train.build import build, resolve, stage_processor
@@ -36,13 +36,13 @@ from lorgnette.train.display import Display
 from lorgnette.train.evaluate import Evaluation
 from lorgnette.train.feed import doubts, open_steps, prepare_stages
 from lorgnette.train.gradients import packs_at_once
-from lorgnette.train.guard import MOST_REWINDS, DivergedError, Finding, Guard
+from lorgnette.train.guard import MOST_REWINDS, MOST_SKIPS, DivergedError, Finding, Guard
 from lorgnette.train.log import Log, Row, read_log
 from lorgnette.train.noise import Neftune
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
 from lorgnette.train.replay import keep_step
 from lorgnette.train.signals import stop_on_signals
-from lorgnette.train.stages import check_parts, prepare_parts
+from lorgnette.train.stages import check_parts, pack_flops, prepare_parts
 from lorgnette.train.step import NotFiniteError, StepResult, train_step
 from lorgnette.train.trackers import Tracker, figures
 from lorgnette.train.validate import Validation, unseen_sources
@@ -52,7 +52,9 @@ class Interrupted(LorgnetteError):
     """Training was asked to stop (Ctrl-C, SIGTERM or its time limit); what was done is saved."""
 
     status = 75
-    """As sysexits.h has it for what should be tried again: a script can tell it from a failure."""
+    """As sysexits.h has it for what should be tried again: a script can tell it from a failure. Not from torchrun's own
+    status, which is 1 whatever its processes end with."""
+    alike = True
 
 
 Callback = Callable[["Trainer", Row], None]
@@ -62,7 +64,7 @@ Callback = Callable[["Trainer", Row], None]
 class Trainer:
     """A run in progress: the model, where it stands, and where it writes.
 
-    folder: created if missing. An unfinished run of the same settings found there is gone on with.
+    folder: created if missing. An unfinished run of the same settings, but for the `CHANGEABLE`, is gone on with.
     limit_s: seconds after which to save and stop. Under torchrun every process makes a Trainer of the same folder.
     Raises: SettingsError if the folder holds a run of other settings.
     """
@@ -105,13 +107,12 @@ class Trainer:
     def _claim_folder(self) -> None:
         settings, log = self.folder / "run.yaml", self.folder / "log.jsonl"
         if settings.exists() and (checkpoint.checkpoints(self._checkpoints) or read_log(log)):
-            found = Run.load(settings)
-            if found != self.run:
-                key, (old, new) = next(iter(found.diff(self.run).items()))
-                raise SettingsError(
-                    f"{self.folder} holds a run of other settings ({key} is {old} there, {new} here):"
-                    " choose another folder, or remove this one"
-                )
+            for key, (old, new) in Run.load(settings).diff(self.run).items():
+                if key.split(".")[0] not in CHANGEABLE:
+                    raise SettingsError(
+                        f"{self.folder} holds a run of other settings ({key} is {old} there, {new} here): choose"
+                        f" another folder, or remove this one; only {', '.join(CHANGEABLE)} may change within a run"
+                    )
         self.world.barrier()
         if self.world.is_main:
             write_text(settings, self.run.to_yaml())
@@ -195,8 +196,7 @@ class StageRun:
             checkpoint.restore(trainer._restore_from, model, self.optimiser if self.finished else None)
             trainer._restore_from = None
         self.processor = stage_processor(trainer.processor, self.run, self.stage)
-        self.account = Account(self.run.model)
-        self.modes = {part.part: part.mode for part in self.parts if part.part != "extra_vocabulary"}
+        self._flops = partial(pack_flops, Account(self.run.model), self.stage)
         self.guard = Guard(self.run.spikes, self.stage.warmup)
         self.guard.replay(row for row in read_log(trainer.folder / "log.jsonl") if row["stage"] == self.stage.name)
         self._rewinds: Counter[int] = Counter()
@@ -235,8 +235,9 @@ class StageRun:
                 if validation.due(step + 1, stage.steps):
                     self._tell_unseen("validation", "losses", validation.losses(self.model))
                 if evaluation.due(step + 1, stage.steps):
-                    scores = evaluation.scores(self.model, stage, row.total_step, trainer.display.console)
-                    self._tell_unseen("evaluation", "scores", scores)
+                    with trainer.display.despite_full_disk():
+                        scores = evaluation.scores(self.model, stage, row.total_step, trainer.display.console)
+                        self._tell_unseen("evaluation", "scores", scores)
                 for callback in trainer.callbacks:
                     callback(trainer, row)
                     self.model.train()
@@ -254,7 +255,8 @@ class StageRun:
             before = checkpoint.Progress(before.run, self.number, 0, before.total_step, before.seconds)
         try:
             accept, at_once = partial(self._accept, step), packs_at_once(self.run, self.stage, self.world)
-            result = train_step(self.model, batches, self.optimiser, self.stage.clip, self.world, accept, at_once)
+            clip, world = self.stage.clip, self.world
+            result = train_step(self.model, batches, self.optimiser, clip, world, accept, at_once, self._flops)
         except NotFiniteError as error:
             try:
                 path = keep_step(self.trainer.folder / "replay", before, batches, self.model, seed, self.world)
@@ -282,6 +284,12 @@ class StageRun:
             )
         if act == "skip" and found.since is not None:
             act = "report"
+        if act == "skip" and self.guard.spikes > MOST_SKIPS:
+            raise DivergedError(
+                f"step {total} would be skipped after {MOST_SKIPS} others in a row ({found.said}): no spike, but what"
+                " training now gives; the state before it is saved: set spikes.act to report or rewind, or lower the"
+                " learning rate in another folder"
+            )
         done = {"report": "learned all the same", "skip": "skipped", "rewind": "going back"}[act]
         self._spike = f"{found.said}: {done}"
         self.trainer.display.warn(f"step {total}: {self._spike}")
@@ -312,7 +320,7 @@ class StageRun:
             (
                 digest_of(ref for batch in batches for ref in batch.refs),
                 tuple(sentence for batch in batches for sentence in batch.replaced),
-                self._flops(batches),
+                sum(map(self._flops, batches)),
             )
         )
         return Row(
@@ -333,18 +341,6 @@ class StageRun:
             sources=result.sources,
             flops=sum(flops for _, _, flops in gathered) / self.world.size,
             spike=self._spike,
-        )
-
-    def _flops(self, batches: list[Batch]) -> int:
-        return sum(
-            self.account.step_flops(
-                batch.images,
-                batch.documents,
-                int((batch.targets_T != IGNORED).sum()),
-                self.modes,
-                self.stage.lora.rank,
-            )
-            for batch in batches
         )
 
     def _tell(self, row: Row, log: Log | None, seconds: float) -> None:

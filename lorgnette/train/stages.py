@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from lorgnette.errors import SettingsError
+from lorgnette.model.account import Account
+from lorgnette.model.batch import Batch
 from lorgnette.model.config import VLMConfig
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Mode, PartConfig, StageConfig
@@ -67,6 +69,12 @@ def prepare_parts(model: VLM, stage: StageConfig, seed: int) -> list[TrainablePa
     if not any(count.trainable for count in counts if count.part != "extra_vocabulary"):
         raise SettingsError(f"stage {stage.name!r}: every part is frozen; set the mode of at least one to lora or full")
     return counts
+
+
+def pack_flops(account: Account, stage: StageConfig, batch: Batch) -> int:
+    """What training on a pack costs in a stage, forward and backward."""
+    modes = {part: part_config(stage, part).mode for part in ("vision", "connector", "language")}
+    return account.step_flops(batch.images, batch.documents, batch.learned, modes, stage.lora.rank)
 
 
 def check_parts(config: VLMConfig, stages: Iterable[StageConfig]) -> None:

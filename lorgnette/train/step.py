@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from lorgnette.errors import LorgnetteError
-from lorgnette.model.batch import IGNORED, Batch
+from lorgnette.model.batch import Batch
 from lorgnette.model.vlm import VLM
 from lorgnette.train.gradients import Losses, add_gradients
 from lorgnette.train.parallel import World, whole
@@ -17,6 +17,8 @@ from lorgnette.train.parallel import World, whole
 
 class NotFiniteError(LorgnetteError):
     """The loss or the gradient of a step is not a finite number; the parameters were not touched."""
+
+    alike = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,12 @@ def train_step(
     world: World | None = None,
     accept: Callable[[StepResult], bool] = lambda result: True,
     at_once: int = 1,
+    cost: Callable[[Batch], float] | None = None,
 ) -> StepResult:
     """Update the model once. The update is the same however the samples are cut in packs and shared among ranks.
 
-    batches: this rank's packs, of which `at_once` are computed at the same time. accept: called before the update with
-    what was computed; False leaves the weights.
+    batches: this rank's packs, of which `at_once` are computed at the same time, shared out by `cost`. accept: called
+    before the update with what was computed; False leaves the weights.
     Raises: NotFiniteError naming the samples, before any parameter changes.
     """
     world = world or World()
@@ -70,7 +73,7 @@ def train_step(
         raise LorgnetteError(f"nothing is learned in a whole step, from {_some(names)}: mark text with learn=True")
     optimiser.zero_grad(set_to_none=True)
     packs = max(tally.packs for tally in tallies)
-    losses = world.gather(add_gradients(model, batches, packs, learned, world, at_once))
+    losses = world.gather(add_gradients(model, batches, packs, learned, world, at_once, cost))
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     grad_norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, clip)))
     result = StepResult(
@@ -99,7 +102,7 @@ def _tally(batches: Sequence[Batch]) -> _Tally:
     return _Tally(
         packs=len(batches),
         tokens=sum(batch.documents.total for batch in batches),
-        learned=sum(int((batch.targets_T != IGNORED).sum()) for batch in batches),
+        learned=sum(batch.learned for batch in batches),
         images=sum(len(batch.images) for batch in batches),
         samples=sum(len(batch.documents) for batch in batches),
         names=[name for batch in batches for name in batch.names],

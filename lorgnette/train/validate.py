@@ -10,7 +10,7 @@ from lorgnette.data.config import BuiltInConfig, MessagesConfig, SourceConfig
 from lorgnette.data.sources import open_source
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.processor import Processor
-from lorgnette.model.batch import IGNORED, Batch
+from lorgnette.model.batch import Batch
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
 from lorgnette.sample import Sample
@@ -50,7 +50,7 @@ class Validation:
         for number in range(max(self.world.gather(len(packs)))):
             batch = (packs[number] if number < len(packs) else empty_batch(model)).to(self.world.device)
             total += float(model(batch, want="loss").losses.sum())
-            learned += int((batch.targets_T != IGNORED).sum())
+            learned += batch.learned
         pairs = self.world.gather((total, learned))
         return sum(loss for loss, _ in pairs) / max(1, sum(count for _, count in pairs))
 

@@ -73,7 +73,11 @@ def test_a_limit_of_time_saves_says_so_and_goes_on(tiny, tmp_path, monkeypatch, 
         assert command(monkeypatch, *arguments, "--hours", "0") == 75
         said = capsys.readouterr().err
         assert f"stopped after step {step} of 11, which is saved in" in said and "the same command goes on" in said
-    assert command(monkeypatch, *arguments, "--hours", "1") == 0
+    with monkeypatch.context() as patch:
+        patch.setenv("RANK", "1")
+        assert command(monkeypatch, *arguments, "--hours", "0") == 75
+        assert "stopped" not in capsys.readouterr().err, "one process of a run says it for all"
+    assert command(monkeypatch, *arguments, "--hours", "1", "checkpoints.every=4") == 0, "which decides nothing"
     assert len(read_log(tmp_path / "run" / "log.jsonl")) == 11
     assert command(monkeypatch, *arguments, "stages.0.lr=0.1") == 1
     assert "holds a run of other settings" in capsys.readouterr().err

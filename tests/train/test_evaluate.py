@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import io
+
 import pytest
 import torch
 from rich.console import Console
 
 from lorgnette.errors import SettingsError
 from lorgnette.eval.task import truth_of
+from lorgnette.files import explain_disk
 from lorgnette.hub.load import load
 from lorgnette.train import evaluate
 from lorgnette.train.adapters import merge_adapters
@@ -81,6 +85,27 @@ def test_a_run_that_evaluates_goes_on_as_if_it_had_not_stopped(tiny, tmp_path, m
     assert same(Trainer(run, tmp_path / "run", QUIET).train(), whole)
     for name in ("evaluation.jsonl", "best/model.safetensors"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("where", ["evaluate", "save"])
+def test_a_disk_that_takes_no_answers_or_no_best_model_ends_no_run(tiny, tmp_path, monkeypatch, where):
+    plain = Trainer(tiny, tmp_path / "plain", QUIET).train()
+    meant, asked = getattr(evaluate, where), []
+
+    def full_once(*arguments, **options):
+        asked.append(1)
+        if len(asked) == 1:
+            with explain_disk(tmp_path):
+                raise OSError(errno.ENOSPC, "no space")
+        return meant(*arguments, **options)
+
+    monkeypatch.setattr(evaluate, where, full_once)
+    console = Console(record=True, file=io.StringIO(), width=300)
+    trained = Trainer(tiny.override(*EVALUATED), tmp_path / "run", console).train()
+    assert same(trained, plain) and len(asked) > 1
+    assert "the disk is full; free some space; training goes on" in " ".join(console.export_text().split())
+    assert [row["total_step"] for row in read_log(tmp_path / "run" / "evaluation.jsonl")] == [5, 9, 11]
+    assert (tmp_path / "run" / "best" / "model.safetensors").is_file()
 
 
 def test_without_best_and_with_a_limit_of_time(tiny, tmp_path):

@@ -142,6 +142,19 @@ def test_a_finding_may_stop_the_run_with_the_state_before_it(short, tmp_path, mo
     with pytest.raises(DivergedError, match=rf"step 12 looks like divergence \({found.said}\)"):
         trainer.train()
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir())[-1] == "step-000011"
+    Trainer(spiky(short, "report"), tmp_path, QUIET).train()
+    assert [row["total_step"] for row in read_log(tmp_path / "log.jsonl")] == list(range(1, 15)), "as it advises"
+
+
+def test_a_run_that_would_skip_all_the_rest_ends(short, tmp_path, monkeypatch):
+    """What steps are compared with stays as it was before a spike: a loss at a new level would be skipped for ever."""
+    monkeypatch.setattr(Guard, "_spike", lambda self, *_: "a new level" if len(self._losses) >= 2 else None)
+    monkeypatch.setattr("lorgnette.train.loop.MOST_SKIPS", 3)
+    with pytest.raises(DivergedError, match=r"step 8 would be skipped after 3 others in a row \(a new level\)"):
+        Trainer(spiky(short, "skip"), tmp_path, QUIET).train()
+    assert [bool(row["spike"]) for row in read_log(tmp_path / "log.jsonl")] == [False] * 4 + [True] * 3
+    with pytest.raises(DivergedError, match="step 8 would be skipped"):  # the log is replayed
+        Trainer(spiky(short, "skip"), tmp_path, QUIET).train()
 
 
 @pytest.mark.parametrize(("found", "act"), [(RISE, "report"), (RISE, "skip"), (SPIKE, "report")])
