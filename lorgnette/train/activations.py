@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from lorgnette.model.config import VLMConfig
@@ -34,8 +35,8 @@ class _Layer:
 def kept(model: VLMConfig, part: str, mode: Mode, lora: LoraConfig) -> Kept:
     """By one layer of a backbone, `vision` or `language`, in float32 on the CPU, as tests measure it.
 
-    An adapted linear layer keeps its input and its weight, and with DoRA its output, unless its gradient is made of the
-    weight's (`lora.py`). With dropout PEFT computes it, and keeps the mask and the inner product; with DoRA two outputs
+    An adapted linear layer keeps its input and its weight, and that weight's gradient or with DoRA its output
+    (`lora.py`). With dropout PEFT computes it, and keeps the mask and the inner product; with DoRA two outputs
     for each row, and a square as wide as the input.
     """
     layer = _vision(model) if part == "vision" else _language(model)
@@ -47,12 +48,11 @@ def kept(model: VLMConfig, part: str, mode: Mode, lora: LoraConfig) -> Kept:
     outputs = sum(width for _, width in adapted)
     weights = sum(width * out for width, out in adapted)
     if not lora.dropout:
-        own = [
-            out
-            for name, (width, out) in layer.linears.items()
-            if name in set(lora.targets) - layer.known and not fewer_products(width, out, lora.rank)
-        ]
-        return Kept(layer.passing + layer.inputs + (sum(own) if mode == "dora" else 0), weights)
+        whole = {name for name, sizes in layer.linears.items() if fewer_products(*sizes, lora.rank)}
+        adapted_names = set(lora.targets) & set(layer.linears)
+        own = sum(layer.linears[name][1] for name in adapted_names - layer.known - whole)
+        gradients = sum(math.prod(layer.linears[name]) for name in adapted_names & whole)
+        return Kept(layer.passing + layer.inputs + (own if mode == "dora" else 0), weights + gradients)
     by_row = layer.passing + lora.rank * len(adapted) + 2 * sum(width for width, _ in adapted)
     if mode == "lora":
         return Kept(by_row)

@@ -111,14 +111,15 @@ def threads_for(costs: Sequence[float], most: int) -> int:
 
 def _together(model: VLM, batches: Sequence[Batch], costs: Sequence[float], learned: int, at_once: int) -> Losses:
     """Small packs keep several threads of one computation waiting for each other more than these wait for anything."""
-    losses, trained = Losses(), [p for p in model.parameters() if p.requires_grad]
+    losses = Losses()
 
     def compute(batch: Batch) -> tuple[tuple[Tensor | None, ...], Tensor]:
         output = model(batch, want="loss")
         assert output.losses is not None and output.loss_sum is not None
         return torch.autograd.grad(output.loss_sum / learned, trained, allow_unused=True), output.losses
 
-    with _threads(torch.get_num_threads() // at_once) as each, weights_kept(model):
+    with _threads(torch.get_num_threads() // at_once) as each, weights_kept(model) as weights:
+        trained = [*(p for p in model.parameters() if p.requires_grad), *weights]
         made = _in_order(_pool(at_once, each), compute, batches, costs)
         for batch, (gradients, loss) in zip(batches, made, strict=True):
             losses.add(batch, loss)

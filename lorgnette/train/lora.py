@@ -27,18 +27,22 @@ def speed_up(part: nn.Module, adapter: str) -> None:
 
 
 @contextmanager
-def weights_kept(model: nn.Module) -> Iterator[None]:
+def weights_kept(model: nn.Module) -> Iterator[list[Tensor]]:
     """Within, each adapted weight is made once, and not for each pass: nothing may change it meanwhile.
 
-    Not in a part that is checkpointed: they take the memory of what they adapt a second time.
+    Not in a part that is checkpointed: they take the memory of what they adapt a second time. Yields the weights that
+    take a gradient of their own, whole (see `takes_whole_gradient`): at the end it is passed on to their adapters.
     """
     parts = [part for part in model.modules() if isinstance(part, Stack) and not part.checkpointed]
     layers: list[Any] = [layer for part in parts for layer in part.modules() if "forward" in vars(layer)]
     layers = list(filter(_is_usual, layers))
     for layer in layers:
         layer.made = _make(layer)
+        layer.made[0].requires_grad_(takes_whole_gradient(layer.made[0], _adapter(layer)[0]))
     try:
-        yield
+        yield [layer.made[0] for layer in layers if layer.made[0].requires_grad]
+        for layer in layers:
+            _pass_on(layer)
     finally:
         for layer in layers:
             del layer.made
@@ -50,6 +54,8 @@ def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         usual: Tensor = type(layer).forward(layer, x, *args, **kwargs)
         return usual
     made = vars(layer).get("made") or _make(layer)
+    if made[0].requires_grad:
+        return F.linear(x, made[0], layer.base_layer.bias)
     out: Tensor = _AdaptedLinear.apply(x, *made, layer.base_layer.bias, *_adapter(layer))
     return out
 
@@ -73,6 +79,25 @@ def _make(layer: Any) -> tuple[Tensor, Tensor | float]:
     a, b, magnitude = _adapter(layer)
     whole, share = adapted_weight(layer.base_layer.weight, a, b, scale, magnitude)
     return whole, scale * share
+
+
+@torch.no_grad()
+def _pass_on(layer: Any) -> None:
+    """From the gradient that an adapted weight has been given to those of its adapter."""
+    (whole, share), adapter = layer.made, _adapter(layer)
+    if whole.grad is not None:
+        for parameter, grad in zip(adapter, _from_whole(whole.grad, whole, share, *adapter), strict=True):
+            if parameter is not None and grad is not None:
+                parameter.grad = grad if parameter.grad is None else parameter.grad + grad
+
+
+def _from_whole(
+    grad: Tensor, whole: Tensor, share: Tensor | float, a: Tensor, b: Tensor, magnitude: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The gradients of a, b and the magnitude from that of the adapted weight."""
+    along = None if magnitude is None else (grad * whole).sum(1) / magnitude
+    grad = grad * share
+    return b.T @ grad, grad @ a.T, along
 
 
 class _AdaptedLinear(torch.autograd.Function):
@@ -101,11 +126,7 @@ class _AdaptedLinear(torch.autograd.Function):
         x_TD, whole, bias, a, b, magnitude, out_TD = ctx.saved_tensors
         x_grad, along = grad @ whole if ctx.needs_input_grad[0] else None, None
         if takes_whole_gradient(whole, a):
-            whole_grad = grad.T @ x_TD
-            if magnitude is not None:
-                along = (whole_grad * whole).sum(1) / magnitude
-            whole_grad *= ctx.share
-            return x_grad, None, None, None, b.T @ whole_grad, whole_grad @ a.T, along
+            return x_grad, None, None, None, *_from_whole(grad.T @ x_TD, whole, ctx.share, a, b, magnitude)
         a_grad = (grad @ (b * ctx.share)).T @ x_TD
         b_grad = ((x_TD @ a.T).T @ grad).T * ctx.share  # not grad.T @ ..., which is slower for few columns
         if magnitude is not None:

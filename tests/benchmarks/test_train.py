@@ -64,3 +64,17 @@ def test_memory(train, tmp_path, monkeypatch) -> None:
     small, large = (row["bytes"]["ours"][rows] for rows in (16384, 65536))
     assert large["parameters"] - small["parameters"] == 4 * 128 * (65536 - 16384)
     assert row["activations_growth"]["ours"] < 1.1 < row["activations_growth"]["4"]
+
+
+def test_the_stages_add_up_to_the_recipe(train, tmp_path, monkeypatch) -> None:
+    recipe = importlib.import_module("train_recipe")
+    monkeypatch.setattr(recipe.train, "run_side", train.measure)
+    row = recipe.main([*TINY, "--ways", "all", "--results", str(tmp_path)])
+    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    assert [one["data"] for one in rows] == ["stage1", "stage2", "instruct", "chat", "recipe"]
+    times = [200, 200, 300, 50]
+    ours = [one["ours"]["cpu_seconds"] * often / 2 for one, often in zip(rows, times, strict=False)]
+    theirs = [seconds * one["cpu_speedup"] for seconds, one in zip(ours, rows, strict=False)]
+    assert row["cpu_seconds"] == pytest.approx(sum(ours), abs=0.1)
+    assert row["cpu_speedup"] == row["least_cpu_speedup"] == pytest.approx(sum(theirs) / sum(ours), abs=0.01)
+    assert row["stages"]["chat"] == rows[3]["cpu_speedups"]

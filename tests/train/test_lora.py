@@ -65,26 +65,35 @@ def test_adapted_layers_are_those_of_peft(bias: bool, dora: bool, rank: int) -> 
 
 
 @pytest.mark.parametrize("dora", [False, True])
-def test_weights_are_kept_within_a_step_and_no_longer(dora: bool, monkeypatch) -> None:
+@pytest.mark.parametrize("rank", [1, 3])
+def test_weights_are_kept_within_a_step_and_no_longer(dora: bool, rank: int, monkeypatch) -> None:
     """The two passes of a step make each of two adapted weights once; the next step makes them anew."""
-    part, made = adapted(bias=True, dora=dora), []
+    part, made = adapted(bias=True, dora=dora, rank=rank), []
     monkeypatch.setattr(lora, "adapted_weight", lambda *parts: made.append(1) or adapted_weight(*parts))
     packs, trained = torch.randn(2, 7, 6), [one for one in part.parameters() if one.requires_grad]
 
-    def step() -> list[torch.Tensor]:
+    def step() -> None:
         for pack in packs:
             part(pack).square().sum().backward()
+
+    def gradients() -> list[torch.Tensor]:
         found = [one.grad for one in trained]
         for one in trained:
             one.grad = None
         return found
 
     for _ in range(2):
-        right, often = step(), len(made)
-        with weights_kept(part):
-            kept = step()
+        step()
+        right, often = gradients(), len(made)
+        with weights_kept(part) as weights:
+            step()
+        assert len(weights) == (2 if rank == 3 else 0)
+        kept = gradients()
         assert (often, len(made)) == (4, 4 + 2)
-        assert all(map(torch.equal, kept, right))
+        for one, other in zip(kept, right, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+            assert rank == 3 or torch.equal(one, other)
+            assert one.stride() == other.stride()
         with torch.no_grad():
             for one in trained:
                 one.mul_(1.5)
