@@ -1,13 +1,14 @@
 """Does training the backbones in full diverge, where adapters do not (paper, section 3.3)? Tried at micro size.
 
-    python benchmarks/divergence.py [--seeds 0 1] [--lrs 1e-4 1e-3 1e-2] [--steps 100] [--note "..."]
+    python benchmarks/divergence.py [--seeds 0 1] [--lrs 1e-4 1e-3 1e-2] [--steps 150] [--note "..."]
     python benchmarks/divergence.py --judge     # ask today's monitor again about the losses in the rows
     python benchmarks/divergence.py --draw      # docs/images/divergence.png; needs matplotlib
 
-The architecture and the data are those of stage 1 in `recipes/micro.yaml`. The backbones are trained first, jointly and
-in full, from random weights. Then each cell gives them a new connector, and trains it beside backbones that are frozen,
-adapted or trained in full, by AdamW. The divergence monitor watches and only reports. A row for each cell goes to
-`benchmarks/results/divergence.jsonl`; cells that stand there are not trained again.
+Stage 1 of `recipes/micro.yaml`: the two shipped backbones, which were trained apart and have never met, a new connector
+of each seed, and the stage's data. A cell trains the connector beside backbones that are frozen, adapted (with the
+rank of the recipe) or trained in full, by AdamW. The divergence monitor watches and only reports. A row for each cell
+goes to `benchmarks/results/divergence.jsonl`; cells that stand there are not trained again. Rows without `backbones`
+are of backbones that had been trained together before, in an older architecture of the recipe.
 """
 
 from __future__ import annotations
@@ -26,12 +27,8 @@ from typing import Any
 import PIL.Image
 import torch
 from rich.console import Console
-from torch import nn
 
 from lorgnette.files import write_text
-from lorgnette.hub.export import save
-from lorgnette.model.initialise import initialise
-from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, SpikeConfig, find_recipe
 from lorgnette.train.guard import Finding, Guard
 from lorgnette.train.log import read_log
@@ -48,58 +45,33 @@ LAST = 10
 """Steps whose mean is the final loss."""
 
 
-def stage1(*overrides: str) -> Run:
-    """The first stage of the micro recipe alone, in full and from random weights."""
+def cell_run(mode: str, lr: float, seed: int, steps: int) -> Run:
+    """One cell: the first stage of the micro recipe alone, with the backbones in one mode."""
     run = Run.load(find_recipe("micro"))
-    stage = run.plain()["stages"][0] | {"vision": {"mode": "full"}, "language": {"mode": "full"}}
-    run = Run.parse(run.plain() | {"init": {}, "stages": [stage], "threads": torch.get_num_threads()})
-    return run.override("loader.workers=0", "checkpoints.every=50", *overrides)
-
-
-def pretrained(folder: Path, steps: int, overrides: list[str]) -> Path:
-    """A model trained in full for `steps`, whose backbones every cell starts from."""
-    out = folder / "pretrained"
-    if not (out / "model").is_dir():
-        trainer = Trainer(stage1("name=pretrained", f"stages.0.steps={steps}", *overrides), out)
-        save(trainer.train(), trainer.processor, out / "model")
-    return out / "model"
-
-
-def cell_run(start: Path, mode: str, lr: float, seed: int, steps: int) -> Run:
-    """One cell: a new connector beside backbones in one mode."""
-    return stage1(
+    stage = run.plain()["stages"][0]
+    stage |= {"lora": stage["lora"] | {"keep": False}, "optimiser": "adamw"}
+    run = Run.parse(run.plain() | {"stages": [stage], "threads": torch.get_num_threads()})
+    return run.override(
         f"name={mode}-{lr:g}-{seed}",
         f"seed={seed}",
-        f"init.model={start}",
-        f"tokenizer.path={start}",
         f"stages.0.steps={steps}",
         f"stages.0.warmup={WARMUP}",
         f"stages.0.lr={lr}",
-        "stages.0.optimiser=adamw",
         "stages.0.pack.per_step=2",
         f"stages.0.vision.mode={mode}",
         f"stages.0.language.mode={mode}",
-        "stages.0.lora={rank: 16, alpha: 16, dropout: 0.0, keep: false}",
         f"spikes.window={WINDOW}",
+        "loader.workers=0",
     )
-
-
-def renew_connector(model: VLM, seed: int) -> None:
-    """Draw the connector anew, as a run of this seed would."""
-    fresh = nn.Module()  # the connector under its own name in the model, which its draws depend on
-    fresh.connector = model.connector
-    initialise(fresh, seed)
 
 
 def train_cell(run: Run, folder: Path) -> dict[str, Any]:
     """Train one cell. Returns what is told of it."""
     shutil.rmtree(folder, ignore_errors=True)
     before = time.process_time()
-    trainer = Trainer(run, folder, Console(quiet=True))
-    renew_connector(trainer.model, run.seed)
     broken = ""
     try:
-        trainer.train()
+        Trainer(run, folder, Console(quiet=True)).train()
     except NotFiniteError as error:
         broken = str(error)
     rows = read_log(folder / "log.jsonl")
@@ -141,8 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lrs", type=float, nargs="+", default=[1e-4, 1e-3, 3e-3, 1e-2, 3e-2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--steps", type=int, default=100, help="of each cell")
-    parser.add_argument("--pretrain", type=int, default=250, help="steps that the backbones are trained first")
+    parser.add_argument("--steps", type=int, default=150, help="of each cell")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("runs/divergence"), help="where runs are kept")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -158,13 +129,12 @@ def main(arguments: list[str] | None = None) -> None:
     if options.draw:
         return draw(read_log(options.results), ROOT / "docs" / "images" / "divergence.png")
     torch.set_num_threads(options.threads)
-    start = pretrained(options.folder, options.pretrain, options.override)
     done = {json.dumps(row["cell"]) for row in read_log(options.results)}
     for seed, lr, mode in product(options.seeds, options.lrs, MODES):
-        cell = {"mode": mode, "lr": lr, "seed": seed, "steps": options.steps, "pretrained": options.pretrain}
+        cell = {"mode": mode, "lr": lr, "seed": seed, "steps": options.steps, "backbones": "shipped"}
         if json.dumps(cell) in done:
             continue
-        run = cell_run(start, mode, lr, seed, options.steps).override(*options.override)
+        run = cell_run(mode, lr, seed, options.steps).override(*options.override)
         found = train_cell(run, options.folder / "cell")
         row = {"benchmark": "divergence", "cell": cell, **found, **conditions(options.note)}
         print({**cell, **{key: row[key] for key in ("final_loss", "spikes", "grad_norm_largest", "cpu_seconds")}})
@@ -179,6 +149,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    rows = [row for row in rows if row["cell"].get("backbones")]
     lrs = sorted({row["cell"]["lr"] for row in rows})
     figure, panels = plt.subplots(1, len(lrs), figsize=(3.2 * len(lrs), 3.4), sharey=True, squeeze=False)
     for panel, lr in zip(panels[0], lrs, strict=True):
