@@ -383,6 +383,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     }
     row |= {"threads": options.threads, "repeats": options.repeats, "steps": options.steps}
     row |= compare_memory(options) if options.memory else compare(options)
+    return keep(row, options)
+
+
+def keep(row: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Tell and store a row with its conditions."""
     row |= conditions(options.note)
     print(json.dumps(row, indent=1))
     with (options.results / "train.jsonl").open("a") as file:

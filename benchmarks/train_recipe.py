@@ -8,13 +8,11 @@ take: each stage as often as the recipe has steps of it. The row goes to `benchm
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import train
-from model_step import conditions
 
 from lorgnette.run import Run, find_recipe
 
@@ -51,11 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     times = {stage.name: stage.steps for stage in Run.load(find_recipe("micro")).stages}
     rows = {name: train.main([*given, "--data", name]) for name in times}
     row: dict[str, Any] = {"benchmark": "train", "size": options.size, "data": "recipe", "threads": options.threads}
-    row |= {"repeats": options.repeats, "steps": options.steps, **added_up(rows, times), **conditions(options.note)}
-    print(json.dumps(row, indent=1))
-    with (options.results / "train.jsonl").open("a") as file:
-        file.write(json.dumps(row) + "\n")
-    return row
+    return train.keep(row | {"repeats": options.repeats, "steps": options.steps} | added_up(rows, times), options)
 
 
 if __name__ == "__main__":
