@@ -2,7 +2,7 @@
 
     python benchmarks/divergence.py [--seeds 0 1] [--lrs 1e-4 1e-3 1e-2] [--steps 150] [--note "..."]
     python benchmarks/divergence.py --judge     # ask today's monitor again about the losses in the rows
-    python benchmarks/divergence.py --draw      # docs/images/divergence.png; needs matplotlib
+    python benchmarks/divergence.py --draw      # docs/images/divergence-shipped.png; needs matplotlib
 
 Stage 1 of `recipes/micro.yaml`: the two shipped backbones, which were trained apart and have never met, a new connector
 of each seed, and the stage's data. A cell trains the connector beside backbones that are frozen, adapted (with the
@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(*(f"{row['cell']} {row['rise'] or 'no rise'}" for row in rows), sep="\n")
         return write_text(options.results, "".join(json.dumps(row) + "\n" for row in rows))
     if options.draw:
-        return draw(read_log(options.results), ROOT / "docs" / "images" / "divergence.png")
+        return draw(read_log(options.results), ROOT / "docs" / "images" / "divergence-shipped.png")
     torch.set_num_threads(options.threads)
     done = {json.dumps(row["cell"]) for row in read_log(options.results)}
     for seed, lr, mode in product(options.seeds, options.lrs, MODES):
