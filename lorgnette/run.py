@@ -284,6 +284,12 @@ class Run(Settings):
         return not self.init.given or ("model" in self.model_fields_set and not joined)
 
     @property
+    def identity(self) -> str:
+        """Twelve hex digits that name what is learned: runs that differ in the `CHANGEABLE` alone have the same."""
+        values = {name: value for name, value in self.plain().items() if name not in CHANGEABLE}
+        return type(self).parse(values).digest()
+
+    @property
     def steps(self) -> int:
         """Steps of all stages together."""
         return sum(stage.steps for stage in self.stages)

@@ -58,7 +58,7 @@ class Evaluation:
         """
         copy = unshard(model, stage)
         merge_adapters(copy)
-        identity = f"{self.run.digest()} step {total_step}"
+        identity = f"{self.run.identity} step {total_step}"
         answerer = ModelAnswerer(copy.to(self.world.device).eval(), self.processor, identity=identity)
         place = self.folder / "evaluation" / f"step-{total_step:06d}"
         found = {}

@@ -108,6 +108,26 @@ def test_a_disk_that_takes_no_answers_or_no_best_model_ends_no_run(tiny, tmp_pat
     assert (tmp_path / "run" / "best" / "model.safetensors").is_file()
 
 
+def test_an_evaluation_that_was_cut_off_goes_on_in_a_run_that_saves_more_often(tiny, tmp_path, monkeypatch):
+    """Its answers are those of the same model."""
+    run = tiny.override(*EVALUATED)
+    assert run.identity == run.override("checkpoints.every=3").identity != run.override("seed=1").identity
+    generate, asked = evaluate.ModelAnswerer.generate, []
+
+    def cut_off(self, samples, **options):
+        asked.append(len(samples))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return generate(self, samples, **options)
+
+    monkeypatch.setattr(evaluate.ModelAnswerer, "generate", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(run, tmp_path, QUIET).train()
+    Trainer(run.override("checkpoints.every=3"), tmp_path, QUIET).train()
+    assert asked[:3] == [3, 1, 1], "one question of four was left"
+    assert [row["total_step"] for row in read_log(tmp_path / "evaluation.jsonl")] == [4, 5, 9, 11]
+
+
 def test_without_best_and_with_a_limit_of_time(tiny, tmp_path):
     run = tiny.override(*EVALUATED, "evaluation.keep_best=false", "evaluation.every=1")
     with pytest.raises(Interrupted):
