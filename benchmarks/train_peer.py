@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from lorgnette.data.steps import Drawn, PackedSteps
-from lorgnette.inputs.image import crop_boxes, target_size
+from lorgnette.inputs.image import crop_sizes, split_quadrants
 from lorgnette.model.batch import IGNORED
 
 Inputs = dict[str, Tensor]
@@ -62,10 +62,8 @@ class Picture:
     def crops(self) -> list[PIL.Image.Image]:
         """As our side has them, without what does not fill a patch at the right and bottom."""
         whole = PIL.Image.open(io.BytesIO(self.file)).convert("RGB")
-        boxes = crop_boxes(*whole.size, split=len(self.sizes) > 1)
-        sized = [
-            whole.crop(b).resize(to, PIL.Image.Resampling.BILINEAR) for b, to in zip(boxes, self.sizes, strict=True)
-        ]
+        crops = split_quadrants(whole) if len(self.sizes) > 1 else (whole,)
+        sized = [crop.resize(to, PIL.Image.Resampling.BILINEAR) for crop, to in zip(crops, self.sizes, strict=True)]
         return [one.crop((0, 0, *(side - side % self.patch for side in one.size))) for one in sized]
 
 
@@ -75,9 +73,7 @@ def pictures(drawn: Drawn, steps: PackedSteps) -> list[Picture]:
     config, made = steps.processor.images, []
     for image, enlarged in zip(drawn.sample.images, showing.sizes, strict=True):
         assert isinstance(image.source, bytes), "of rows with the files in them"
-        boxes = crop_boxes(*enlarged, showing.split)
-        sizes = [target_size(right - left, bottom - top, config) for left, top, right, bottom in boxes]
-        made.append(Picture(image.source, sizes, config.patch))
+        made.append(Picture(image.source, crop_sizes(*enlarged, showing.split, config), config.patch))
     return made
 
 

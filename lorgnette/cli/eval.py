@@ -85,8 +85,7 @@ def evaluate(
     answerer = open_answerer(model, split=split, batch_size=batch_size, server=server)
     reader = open_answerer(judge, batch_size=batch_size, server=judging) if judge else None
     conditions = {"blind": blind, "limit": limit, "seed": seed, "batch_size": batch_size}
-    results = _run(tasks, asking, answerer, reader, folder, conditions)
-    _show(results, as_json)
+    _show(_run(tasks, asking, answerer, reader, folder, conditions), as_json)
 
 
 @evaluation.command(name="tasks")

@@ -205,6 +205,12 @@ def crop_boxes(width: int, height: int, split: bool) -> list[Box]:
     return [(left, top, right, bottom) for top, bottom in rows for left, right in columns] + [whole]
 
 
+def crop_sizes(width: int, height: int, split: bool, config: ImageConfig) -> list[tuple[int, int]]:
+    """The size (width, height) to which each of the `crop_boxes` of an image is resized."""
+    boxes = crop_boxes(width, height, split)
+    return [target_size(right - left, bottom - top, config) for left, top, right, bottom in boxes]
+
+
 def split_quadrants(image: PIL.Image.Image) -> tuple[PIL.Image.Image, ...]:
     """The four quadrants of an image and then the image itself; see `crop_boxes`."""
     return tuple(_crop(image, box) for box in crop_boxes(*image.size, split=True))
@@ -290,8 +296,7 @@ def image_patches(
         image = _open(source, config.max_pixels)
         full = image.size if _orientation(image) < 5 else image.size[::-1]
         boxes = crop_boxes(*full, split)
-        sized = crop_boxes(*(enlarged or full), split)
-        targets = [target_size(right - left, bottom - top, config) for left, top, right, bottom in sized]
+        targets = crop_sizes(*(enlarged or full), split, config)
         if config.resize == "fast" and image is not source:
             _decode_smaller(image, boxes, targets)
         image = _upright_rgb(image)

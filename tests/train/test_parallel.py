@@ -112,8 +112,11 @@ def test_two_ranks_have_the_losses_of_one(folders, alone, mode):
     assert asked == read_log(folder / "evaluation.jsonl") and [row["total_step"] for row in asked] == [5, 11]
     weights = torch.load(folders[mode] / "weights.pt")
     for name, parameter in parameters.items():
-        gap = torch.linalg.vector_norm(weights[name] - parameter)  # as a whole: Adam makes steps of what is rounding
-        assert gap < 1e-3 * torch.linalg.vector_norm(parameter) + 1e-4, name
+        if (mode, name) == ("muon", "vision.position_embedding.weight"):  # a gradient near 0, of which Adam makes steps
+            gap = torch.linalg.vector_norm(weights[name] - parameter)
+            assert gap < 1e-3 * torch.linalg.vector_norm(parameter) + 1e-4
+            continue
+        torch.testing.assert_close(weights[name], parameter.detach(), atol=1e-4, rtol=1e-3, msg=name)
 
 
 def test_a_checkpoint_goes_on_with_another_number_of_ranks(mixed, folders, alone):
