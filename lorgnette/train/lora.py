@@ -31,18 +31,22 @@ def weights_kept(model: nn.Module) -> Iterator[list[Tensor]]:
     """Within, each adapted weight is made once, and not for each pass: nothing may change it meanwhile.
 
     Not in a part that is checkpointed: they take the memory of what they adapt a second time. Yields the weights that
-    take a gradient of their own, whole (see `takes_whole_gradient`): at the end it is passed on to their adapters.
+    take a gradient of their own, whole (see `fewer_products`): at the end it is passed on to their adapters.
     """
     parts = [part for part in model.modules() if isinstance(part, Stack) and not part.checkpointed]
     layers: list[Any] = [layer for part in parts for layer in part.modules() if "forward" in vars(layer)]
-    layers = list(filter(_is_usual, layers))
+    layers, taken = list(filter(_is_usual, layers)), []
     for layer in layers:
         layer.made = _make(layer)
-        layer.made[0].requires_grad_(takes_whole_gradient(layer.made[0], _adapter(layer)[0]))
+        weight, share = layer.made
+        if weight.requires_grad:
+            layer.made = weight.detach().requires_grad_(), share
+            taken.append((weight, layer.made[0]))
     try:
-        yield [layer.made[0] for layer in layers if layer.made[0].requires_grad]
-        for layer in layers:
-            _pass_on(layer)
+        yield [leaf for _, leaf in taken]
+        for weight, leaf in taken:
+            if leaf.grad is not None:
+                weight.backward(leaf.grad)
     finally:
         for layer in layers:
             del layer.made
@@ -72,32 +76,15 @@ def _adapter(layer: Any) -> tuple[Tensor, Tensor, Tensor | None]:
     return a, b, layer.lora_magnitude_vector[name].weight if name in layer.lora_magnitude_vector else None
 
 
-@torch.no_grad()
 def _make(layer: Any) -> tuple[Tensor, Tensor | float]:
-    """The adapted weight, and what a row of b a is multiplied by in it."""
+    """The adapted weight, and what a row of b a is multiplied by in it; with a graph if it takes the whole gradient."""
     [scale] = (layer.scaling[name] for name in layer.active_adapters)
     a, b, magnitude = _adapter(layer)
-    whole, share = adapted_weight(layer.base_layer.weight, a, b, scale, magnitude)
+    weight = layer.base_layer.weight
+    out, width = weight.shape
+    with torch.set_grad_enabled(fewer_products(width, out, len(a))):
+        whole, share = adapted_weight(weight, a, b, scale, magnitude)
     return whole, scale * share
-
-
-@torch.no_grad()
-def _pass_on(layer: Any) -> None:
-    """From the gradient that an adapted weight has been given to those of its adapter."""
-    (whole, share), adapter = layer.made, _adapter(layer)
-    if whole.grad is not None:
-        for parameter, grad in zip(adapter, _from_whole(whole.grad, whole, share, *adapter), strict=True):
-            if parameter is not None and grad is not None:
-                parameter.grad = grad if parameter.grad is None else parameter.grad + grad
-
-
-def _from_whole(
-    grad: Tensor, whole: Tensor, share: Tensor | float, a: Tensor, b: Tensor, magnitude: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The gradients of a, b and the magnitude from that of the adapted weight."""
-    along = None if magnitude is None else (grad * whole).sum(1) / magnitude
-    grad = grad * share
-    return b.T @ grad, grad @ a.T, along
 
 
 class _AdaptedLinear(torch.autograd.Function):
@@ -115,8 +102,7 @@ class _AdaptedLinear(torch.autograd.Function):
         magnitude: Tensor | None,
     ) -> Tensor:
         out_TD = F.linear(x_TD, whole, bias)
-        keeps_out = magnitude is not None and not takes_whole_gradient(whole, a)
-        ctx.save_for_backward(x_TD, whole, bias, a, b, magnitude, out_TD if keeps_out else None)
+        ctx.save_for_backward(x_TD, whole, bias, a, b, magnitude, None if magnitude is None else out_TD)
         ctx.share = share
         return out_TD
 
@@ -125,8 +111,6 @@ class _AdaptedLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x_TD, whole, bias, a, b, magnitude, out_TD = ctx.saved_tensors
         x_grad, along = grad @ whole if ctx.needs_input_grad[0] else None, None
-        if takes_whole_gradient(whole, a):
-            return x_grad, None, None, None, *_from_whole(grad.T @ x_TD, whole, ctx.share, a, b, magnitude)
         a_grad = (grad @ (b * ctx.share)).T @ x_TD
         b_grad = ((x_TD @ a.T).T @ grad).T * ctx.share  # not grad.T @ ..., which is slower for few columns
         if magnitude is not None:
@@ -137,14 +121,11 @@ class _AdaptedLinear(torch.autograd.Function):
         return x_grad, None, None, None, a_grad, b_grad, along
 
 
-def takes_whole_gradient(weight: Tensor, a: Tensor) -> bool:
-    """Whether the whole gradient of an adapted weight takes fewer products than those of `a` and `b` without it."""
-    out, width = weight.shape
-    return fewer_products(width, out, len(a))
-
-
 def fewer_products(width: int, out: int, rank: int) -> bool:
-    """As `takes_whole_gradient`, from sizes: in narrow layers of a high rank, as 64 in square ones of up to 256."""
+    """Whether the whole gradient of an adapted weight takes fewer products than those of `a` and `b` without it.
+
+    So it is in narrow layers of a high rank, as 64 in square ones of up to 256.
+    """
     return width * out <= 2 * rank * (width + out)
 
 
