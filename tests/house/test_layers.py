@@ -15,6 +15,7 @@ ACROSS = {("inputs", "lorgnette.model.batch"): "what inputs are packed into"}
 
 THIRD_PARTY = {
     "errors": set(),
+    "untrusted": {"yaml"},
     "files": set(),
     "settings": {"pydantic", "yaml"},
     "sample": {"PIL"},

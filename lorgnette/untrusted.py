@@ -1,0 +1,130 @@
+"""Parsers of untrusted JSON and YAML: limits on depth, size and numbers, and every failure as one sentence.
+
+Settings, rows of data, checkpoints, requests and answers of servers are all text that somebody else wrote. They are
+parsed here and nowhere else, so that no file can end a command with a traceback or exhaust its memory.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lorgnette.errors import DataError, LorgnetteError
+
+MAX_DEPTH = 100
+"""Nested lists and mappings beyond which a text is refused: everything that walks values recursively stays safe."""
+MAX_BYTES = 256 * 2**20
+"""Bytes of one JSON or YAML text."""
+MAX_YAML_VALUES = 1_000_000
+"""Values of a YAML text once its aliases are expanded."""
+QUOTED = 200
+"""Characters of untrusted text that an error message repeats at most."""
+
+
+def quoted(value: Any, limit: int = QUOTED) -> str:
+    """Untrusted text as it may stand in a message: printable, on one line, and at most `limit` characters."""
+    text = value if isinstance(value, str) else repr(value)
+    shown = text[: limit + 1]
+    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown)
+    return shown if len(text) <= limit and len(shown) <= limit else f"{shown[: limit - 1]}…"
+
+
+def parse_json(text: str | bytes | bytearray, where: str, error: type[LorgnetteError] = DataError) -> Any:
+    """The value of a JSON text.
+
+    where: names the text in messages (a file, a row, a server's answer). error: the class that is raised.
+    Raises: `error` if the text is not JSON, is nested deeper than `MAX_DEPTH`, is longer than `MAX_BYTES`, or holds a
+        number of more digits than Python converts.
+    """
+    if len(text) > MAX_BYTES:
+        raise error(f"{where}: {len(text):,} bytes of JSON exceed the limit of {MAX_BYTES:,}")
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise error(f"{where}: is nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError as problem:  # JSONDecodeError, UnicodeDecodeError, and integers of too many digits
+        raise error(f"{where}: is not JSON ({_reason(problem)})") from None
+    opened = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
+    if opened > MAX_DEPTH:
+        _check_shape(value, where, error)
+    return value
+
+
+def read_json(path: str | Path, error: type[LorgnetteError] = DataError) -> Any:
+    """The value of a JSON file. Raises: `error` naming the file, as `parse_json`, or if it cannot be read."""
+    return parse_json(_read(Path(path), error), str(path), error)
+
+
+def parse_yaml(text: str, where: str, error: type[LorgnetteError] = DataError) -> Any:
+    """The value of a YAML text of plain types: mappings, lists, strings, numbers, booleans, null. Dates stay strings.
+
+    Raises: `error` if the text is not YAML, needs another type, is nested deeper than `MAX_DEPTH`, or is larger than
+        `MAX_YAML_VALUES` once its aliases are expanded.
+    """
+    if len(text) > MAX_BYTES:
+        raise error(f"{where}: {len(text):,} characters of YAML exceed the limit of {MAX_BYTES:,}")
+    try:
+        value = yaml.load(text, _PlainLoader)  # a SafeLoader: constructs nothing but plain types
+    except RecursionError:
+        raise error(f"{where}: is nested deeper than {MAX_DEPTH} levels") from None
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError, AttributeError, KeyError, IndexError) as problem:
+        # PyYAML's constructors of numbers and of its own tags raise anything at all
+        raise error(f"{where}: cannot be read as YAML: {_reason(problem)}") from None
+    _check_shape(value, where, error, MAX_YAML_VALUES)
+    return value
+
+
+def read_yaml(path: str | Path, error: type[LorgnetteError] = DataError) -> Any:
+    """The value of a YAML file. Raises: `error` naming the file, as `parse_yaml`, or if it cannot be read."""
+    content = _read(Path(path), error)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        raise error(f"{path}: cannot be read as YAML: {_reason(problem)}") from None
+    return parse_yaml(text, str(path), error)
+
+
+class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
+    """SafeLoader without dates: `2024-13-45` is text, as is every other value that is not YAML's plain types."""
+
+
+_PlainLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _read(path: Path, error: type[LorgnetteError]) -> bytes:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise error(f"{path}: exceeds the limit of {MAX_BYTES:,} bytes")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise error(f"{path}: no such file") from None
+    except (OSError, ValueError) as problem:  # ValueError: a null character in the path
+        raise error(f"{path}: cannot be read ({_reason(problem)})") from None
+
+
+def _check_shape(value: Any, where: str, error: type[LorgnetteError], most_values: int | None = None) -> None:
+    """Refuse a value that is nested too deep (as one that holds itself is), or has too many values in all."""
+    count = 0
+    open_lists = [iter((value,))]
+    while open_lists:
+        inner = next(open_lists[-1], open_lists)  # the stack itself stands for "no more": no text holds it
+        if inner is open_lists:
+            open_lists.pop()
+            continue
+        count += 1
+        if most_values is not None and count > most_values:
+            raise error(f"{where}: holds more than {most_values:,} values, aliases expanded")
+        if isinstance(inner, dict | list | tuple | set):
+            open_lists.append(iter(inner.values() if isinstance(inner, dict) else inner))
+        if len(open_lists) > MAX_DEPTH + 1:
+            raise error(f"{where}: is nested deeper than {MAX_DEPTH} levels")
+
+
+def _reason(problem: BaseException) -> str:
+    return quoted(" ".join(str(problem).split()) or type(problem).__name__)

@@ -1,0 +1,91 @@
+"""Untrusted JSON and YAML end in a value of plain types, or in one sentence that names the text."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lorgnette import untrusted
+from lorgnette.errors import DataError, SettingsError
+
+JSON_REFUSED = {
+    "nested lists": "[" * 2000,
+    "closed nested lists": "[" * 101 + "]" * 101,
+    "nested objects": '{"a":' * 50_000,
+    "a number of 5,000 digits": "9" * 5000,
+    "such a number within": '{"a": [' + "9" * 5000 + "]}",
+    "no JSON": "{'a': 1}",
+    "nothing": "",
+    "no text": b"\xff\xfe\xfd",
+}
+YAML_REFUSED = {
+    "nested flow lists": "[" * 2000,
+    "nested block lists": "- " * 2000,
+    "nested mappings": "{a: " * 2000,
+    "a number of 5,000 digits": "seed: " + "9" * 5000,
+    "a tag that does not fit": "!!int abc",
+    "a float that is none": "!!float x",
+    "a binary that is none": "!!binary x",
+    "a timestamp that is none": "!!timestamp x",
+    "a Python object": "!!python/object/apply:os.system ['true']",
+    "a list as a key": "[1]: 2",
+    "a list that holds itself": "&a [*a]",
+    "aliases that grow": "\n".join(
+        ["a0: &a0 [1, 1]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12))]
+    ),
+    "no YAML": "a: [",
+}
+
+
+@pytest.mark.parametrize("text", JSON_REFUSED.values(), ids=JSON_REFUSED)
+def test_json_is_refused_in_one_short_sentence(text):
+    with pytest.raises(DataError, match=r"^rows\.json: ") as refused:
+        untrusted.parse_json(text, "rows.json")
+    assert len(str(refused.value)) < 300 and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", YAML_REFUSED.values(), ids=YAML_REFUSED)
+def test_yaml_is_refused_in_one_short_sentence(text):
+    with pytest.raises(SettingsError, match=r"^run\.yaml: ") as refused:
+        untrusted.parse_yaml(text, "run.yaml", SettingsError)
+    assert len(str(refused.value)) < 300 and "\n" not in str(refused.value)
+
+
+def test_values_of_a_hundred_levels_are_read():
+    nested = "[" * 100 + "]" * 100
+    assert untrusted.parse_json(nested, "x") == json.loads(nested)
+    assert untrusted.parse_yaml(nested, "x") == json.loads(nested)
+
+
+def test_dates_are_text():
+    assert untrusted.parse_yaml("[2024-13-45, 2024-01-02, 2024-01-02 03:04:05]", "x") == [
+        "2024-13-45",
+        "2024-01-02",
+        "2024-01-02 03:04:05",
+    ]
+
+
+def test_files_are_read_with_a_byte_order_mark_and_refused_by_name(tmp_path):
+    (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbfa: 1")
+    assert untrusted.read_yaml(tmp_path / "a.yaml") == {"a": 1}
+    for read in (untrusted.read_json, untrusted.read_yaml):
+        with pytest.raises(DataError, match=r"gone: no such file"):
+            read(tmp_path / "gone")
+        with pytest.raises(DataError, match="cannot be read"):
+            read(tmp_path)
+        with pytest.raises(DataError, match="cannot be read"):
+            read("a\0b")
+
+
+def test_a_file_beyond_the_limit_is_refused_unread(tmp_path, monkeypatch):
+    (tmp_path / "a.json").write_text("[1, 2, 3]")
+    monkeypatch.setattr(untrusted, "MAX_BYTES", 4)
+    with pytest.raises(DataError, match="limit of 4 bytes"):
+        untrusted.read_json(tmp_path / "a.json")
+
+
+def test_quoted_text_is_short_and_on_one_line():
+    assert untrusted.quoted("a\nb\x1b[31m") == "a\\nb\\x1b[31m"
+    assert len(untrusted.quoted("x" * 10**6)) == 200
+    assert untrusted.quoted("\ud800" * 300).encode() and len(untrusted.quoted("\x00" * 300)) <= 200
