@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.gpu import common
-from lorgnette.model import attention as attending
 from lorgnette.model.batch import Batch, Spans
 from lorgnette.model.cache import Cache
 from lorgnette.model.config import VLMConfig
-from lorgnette.model.loss import linear_losses
+from lorgnette.model.ops import attention as attending
+from lorgnette.model.ops.loss import linear_losses
 from lorgnette.model.vlm import VLM
 
 Check = Callable[[str], dict[str, float]]

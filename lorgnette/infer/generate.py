@@ -20,7 +20,7 @@ from lorgnette.infer.text import TextStream
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.batch import Batch
 from lorgnette.model.cache import Cache
-from lorgnette.model.memory import keep_freed_memory
+from lorgnette.model.ops.allocator import keep_freed_memory
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Sample
 

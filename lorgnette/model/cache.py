@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorgnette.model.attention import attention, has_varlen, varlen
 from lorgnette.model.batch import IGNORED, Batch, Spans
 from lorgnette.model.config import VLMConfig
+from lorgnette.model.ops.attention import attention, has_varlen, varlen
 
 
 class Cache:

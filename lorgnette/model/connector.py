@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lorgnette.model.attention import attention
 from lorgnette.model.batch import Spans
 from lorgnette.model.config import PerceiverConfig
 from lorgnette.model.layers import RMSNorm, Stack, SwiGLU
+from lorgnette.model.ops.attention import attention
 
 
 class Connector(Stack):

@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorgnette.model.attention import attention, attention_of_rows
 from lorgnette.model.batch import Spans
 from lorgnette.model.cache import Cache
 from lorgnette.model.config import LanguageConfig
 from lorgnette.model.layers import RMSNorm, Stack, SwiGLU
+from lorgnette.model.ops.attention import attends_by_rows, attention
+from lorgnette.model.ops.grouped_attention import attention_of_rows
 from lorgnette.model.rope import rotate, rotation
 
 
@@ -127,10 +128,10 @@ class DecoderAttention(nn.Module):
         cache: Cache | None,
         rows_T: Tensor | None = None,
     ) -> Tensor:
-        """Of the tokens `rows_T` alone, if it is given. Kernels take runs of queries only: with them all attend."""
+        """Attention output of the tokens `rows_T`, all if None."""
         k_TGN = rotate(self.key_norm(self.key(x_TD).unflatten(-1, (-1, self.head_width))), cos, sin)
         v_TGN = self.value(x_TD).unflatten(-1, (-1, self.head_width))
-        few_T = rows_T if cache is None and x_TD.device.type == "cpu" else None
+        few_T = rows_T if cache is None and attends_by_rows(x_TD) else None
         if few_T is not None:
             x_TD, cos, sin = (x.index_select(0, few_T) for x in (x_TD, cos, sin))
         q_THN = rotate(self.query_norm(self.query(x_TD).unflatten(-1, (-1, self.head_width))), cos, sin)

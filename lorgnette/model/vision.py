@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorgnette.model.attention import attention
 from lorgnette.model.batch import Spans
 from lorgnette.model.config import VisionConfig
-from lorgnette.model.layers import Stack, gelu_tanh, in_rows, rows_at_a_time
+from lorgnette.model.layers import Stack
+from lorgnette.model.ops.attention import attention
+from lorgnette.model.ops.gelu_tanh import gelu_tanh
+from lorgnette.model.ops.tiling import in_images, in_rows
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -61,12 +63,7 @@ class VisionLayer(nn.Module):
         self.mlp = VisionMLP(config)
 
     def forward(self, x_PD: Tensor, images: Spans) -> Tensor:
-        """A few images at a time on a CPU, so that what lies between stays in its cache."""
-        pieces = images.pieces(rows_at_a_time(x_PD, self.mlp_width))
-        if len(pieces) == 1:
-            return self._images(x_PD, images)
-        parts = x_PD.split([piece.total for piece in pieces])
-        return torch.cat([self._images(part, piece) for part, piece in zip(parts, pieces, strict=True)])
+        return in_images(self._images, x_PD, images, self.mlp_width)
 
     def _images(self, x_PD: Tensor, images: Spans) -> Tensor:
         x_PD = x_PD + self.attention(self.attention_norm(x_PD), images)

@@ -23,7 +23,7 @@ from lorgnette.model.fusion import fuse
 from lorgnette.model.initialise import initialise
 from lorgnette.model.language import Decoder
 from lorgnette.model.layers import Stack
-from lorgnette.model.loss import linear_log_probabilities, linear_losses
+from lorgnette.model.ops.loss import linear_log_probabilities, linear_losses
 from lorgnette.model.vision import VisionEncoder
 
 
@@ -59,7 +59,7 @@ class VLM(nn.Module):
             self.vision = VisionEncoder(config.vision)
             self.connector = Connector(config.connector, config.vision.width, config.language.width)
             self.language = Decoder(config.language, config.extra_vocabulary)
-        if device.type != "meta":
+        if device != torch.device("meta"):
             self.initialise(0, device)
 
     def forward(
@@ -125,7 +125,7 @@ class VLM(nn.Module):
 
     def initialise(self, seed: int, device: torch.device | str | None = None) -> VLM:
         """Draw all weights anew, each from `seed` and its name, on `device` (where the model is, if None)."""
-        if self.device.type == "meta" or device is not None:
+        if device is not None or self.device == torch.device("meta"):
             self.to_empty(device=device or "cpu")
         initialise(self, seed)
         return self

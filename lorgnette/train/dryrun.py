@@ -26,7 +26,7 @@ from lorgnette.data.steps import PackedSteps, Steps
 from lorgnette.errors import CheckpointError
 from lorgnette.model.account import Account
 from lorgnette.model.batch import IGNORED, Batch, Spans
-from lorgnette.model.loss import logits_held
+from lorgnette.model.ops.loss import logits_held
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
 from lorgnette.train import parallel

@@ -26,7 +26,7 @@ from lorgnette.hub.export import save
 from lorgnette.hub.load import assign
 from lorgnette.model.account import Account
 from lorgnette.model.batch import Batch
-from lorgnette.model.memory import keep_freed_memory
+from lorgnette.model.ops.allocator import keep_freed_memory
 from lorgnette.model.vlm import VLM
 from lorgnette.run import CHANGEABLE, Run, StageConfig
 from lorgnette.train import checkpoint, parallel

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from benchmarks.gpu import common, correct, generate, train_step
-from lorgnette.model import attention, connector, language, vision
+from lorgnette.model import connector, language, vision
+from lorgnette.model.ops import attention
 
 torch.set_num_threads(1)
 TINY = ["--size", "tiny", "--device", "cpu", "--peak-tflops", "0.1", "--peak-gbs", "10"]

@@ -81,3 +81,15 @@ def test_only_a_missing_gpu_or_linux_skips_a_test():
         and not re.search("cuda|/proc/", ast.unparse(node))
     ]
     assert not skips
+
+
+def test_model_files_leave_kernels_and_devices_to_their_room():
+    """A model file says what a VLM is; tiles, threads, devices and backward passes by hand are in `model/ops/`."""
+    pattern = re.compile(r"device\.type|get_num_threads|autograd\.Function")
+    found = [
+        f"{module.path}: {match[0]}"
+        for module in modules("lorgnette")
+        if re.fullmatch(r"lorgnette/model/\w+\.py", module.path)
+        for match in pattern.finditer(module.text)
+    ]
+    assert not found

@@ -19,9 +19,9 @@ from lorgnette.hub.export import export, save
 from lorgnette.infer.doctor import HINTS, Diagnosis, examine
 from lorgnette.infer.latents import Latents
 from lorgnette.model import connector, language, vision
-from lorgnette.model.attention import attention
 from lorgnette.model.batch import Spans
 from lorgnette.model.cache import Cache
+from lorgnette.model.ops.attention import attention
 from tests.hub.tiny import picture, tiny_config, tiny_model, tiny_processor
 
 IMAGES = (picture(60, 40), picture(84, 84, seed=1))

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import lorgnette.model.cache
-from lorgnette.model.attention import dense_attention
 from lorgnette.model.batch import Batch, Spans
 from lorgnette.model.cache import Cache
+from lorgnette.model.ops.attention import dense_attention
 
 DOCUMENTS = [[(3, 5)], [], [(8, 8), (2, 2)], []]
 

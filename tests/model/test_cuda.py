@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import correct
-from lorgnette.model.attention import has_varlen
+from lorgnette.model.ops.attention import has_varlen
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

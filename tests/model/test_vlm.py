@@ -15,8 +15,7 @@ from torch import Tensor
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.model.batch import IGNORED, Batch, Spans
 from lorgnette.model.config import ROPE_SCALINGS, LanguageConfig
-from lorgnette.model.layers import gelu_tanh
-from lorgnette.model.memory import keep_freed_memory
+from lorgnette.model.ops.allocator import keep_freed_memory
 from lorgnette.model.rope import SCALINGS
 from lorgnette.model.vlm import VLM
 
@@ -234,7 +233,7 @@ def test_a_few_images_at_a_time_are_all_at_once(tiny, monkeypatch) -> None:
     config = tiny.config()
     batch, found = tiny.batch(config, DOCUMENTS), []
     for elements in (2**22, 36 * 30, 1):
-        monkeypatch.setattr("lorgnette.model.layers.ROWS_OF_A_CACHE", elements)
+        monkeypatch.setattr("lorgnette.model.ops.tiling.ROWS_OF_A_CACHE", elements)
         model = tiny.model(config)
         logits = model(batch).logits
         model(batch, want="loss").loss_sum.backward()
@@ -244,15 +243,6 @@ def test_a_few_images_at_a_time_are_all_at_once(tiny, monkeypatch) -> None:
             torch.testing.assert_close(cut, whole, atol=1e-5, rtol=1e-4)
     assert [piece.lengths for piece in Spans((3, 4, 9, 1, 1)).pieces(7)] == [(3, 4), (9,), (1, 1)]
     assert Spans(()).pieces(7) == [Spans(())]
-
-
-def test_gelu_by_a_sigmoid_is_gelu_by_tanh() -> None:
-    x = torch.linspace(-60, 60, 4001, requires_grad=True)
-    out, expected = gelu_tanh(x), F.gelu(x, approximate="tanh")
-    torch.testing.assert_close(out, expected, atol=2e-7, rtol=2e-6)
-    (grad,), (expected_grad,) = torch.autograd.grad(out.sum(), x), torch.autograd.grad(expected.sum(), x)
-    torch.testing.assert_close(grad, expected_grad, atol=1e-5, rtol=1e-5)
-    assert gelu_tanh(torch.tensor([float("inf")])).item() == float("inf")
 
 
 def test_freed_memory_is_kept_where_glibc_is() -> None:

@@ -9,8 +9,9 @@ import torch.nn.attention.varlen
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lorgnette.model.attention import _pieces, attention, attention_of_rows, dense_attention, varlen
 from lorgnette.model.batch import Spans
+from lorgnette.model.ops.attention import attention, dense_attention, varlen
+from lorgnette.model.ops.grouped_attention import _pieces, attention_of_rows
 
 CASES = {
     "equal": ((4, 4, 4), (4, 4, 4), {}),

@@ -1,8 +1,7 @@
-"""Attention over spans that lie end to end: one entry for images, latents and documents, on every device.
+"""Attention without a variable-length kernel: one fused call for each group of sequences of equal length.
 
-CUDA in half precision runs `torch.nn.attention.varlen`. Elsewhere it is one fused call per group of equal-length spans,
-on views where equal spans are neighbours. `dense_attention` spells the same thing with an explicit mask: slow, and the
-oracle in tests.
+Groups are views where sequences of equal length are neighbours already. On a CPU, causal sequences are cut in blocks of
+queries, and long ones in pieces that keep all threads busy.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import torch
-import torch.nn.attention.varlen
 import torch.nn.functional as F
 from torch import Tensor
 
 from lorgnette.model.batch import Spans
+from lorgnette.model.ops.masks import attention_mask, causal_mask
 
 LONG = 1024
 """Queries from which on it pays to cut a span for the sake of the threads."""
@@ -27,7 +26,7 @@ CAUSAL_BLOCK = 80
 to 500 takes a tenth to a quarter less time by blocks, forward and backward; one of two blocks gains nothing."""
 
 
-def attention(
+def grouped_attention(
     q_THN: Tensor,
     k_SGN: Tensor,
     v_SGN: Tensor,
@@ -37,16 +36,7 @@ def attention(
     causal: bool = False,
     window: int | None = None,
 ) -> Tensor:
-    """Softmax attention in which span i of the queries sees span i of the keys and nothing else. Returns T,H,N.
-
-    causal: the last query of a span is aligned with its last key, so that cached keys come before the queries.
-    window: a query sees at most this many keys, its own included (needs `causal`).
-    H is a multiple of G: neighbouring query heads share a key-value head.
-    """
-    if not queries.total:
-        return q_THN + 0 * (k_SGN.sum() + v_SGN.sum())  # nothing to see, but the graph stays whole
-    if has_varlen(q_THN):
-        return varlen(q_THN, k_SGN, v_SGN, queries, keys, causal=causal, window=window)
+    """As `attention`, by one call of torch's fused attention for each pair of lengths (queries, keys)."""
     plan = _plan(queries, keys, q_THN.device)
     q_THN, k_SGN, v_SGN = plan.sort_queries(q_THN), plan.sort_keys(k_SGN), plan.sort_keys(v_SGN)
     stacks = zip(
@@ -62,9 +52,9 @@ def attention(
 def attention_of_rows(
     q_RHN: Tensor, k_TGN: Tensor, v_TGN: Tensor, rows_R: Tensor, documents: Spans, *, window: int | None = None
 ) -> Tensor:
-    """What causal `attention` gives the tokens `rows_R` (in order), of which alone there are queries. Returns R,H,N.
+    """Causal attention of some tokens only: the rows `rows_R` (ascending) of what `attention` returns. R,H,N.
 
-    For a CPU: where the rows are must be known on the host.
+    q_RHN: queries of these tokens. For a CPU: the rows are read on the host.
     """
     if not len(rows_R):
         return q_RHN + 0 * (k_TGN.sum() + v_TGN.sum())  # as in `attention`
@@ -77,46 +67,10 @@ def attention_of_rows(
             positions = rows_R[block] - start
             oldest = 0 if window is None else max(int(positions[0]) - window + 1, 0)
             keys = slice(oldest, int(positions[-1]) + 1)
-            mask_TS = _seen(positions, torch.arange(keys.start, keys.stop), window)
+            mask_TS = causal_mask(positions, torch.arange(keys.start, keys.stop), window)
             q_BHTN, k_BGSN, v_BGSN = (x[None].transpose(1, 2) for x in (q_RHN[block], k_SGN[keys], v_SGN[keys]))
             out.append(_fused(q_BHTN, k_BGSN, v_BGSN, mask_TS, False)[0])
     return torch.cat(out)
-
-
-def dense_attention(
-    q_THN: Tensor,
-    k_SGN: Tensor,
-    v_SGN: Tensor,
-    queries: Spans,
-    keys: Spans,
-    *,
-    causal: bool = False,
-    window: int | None = None,
-) -> Tensor:
-    """The oracle: as `attention`, by one dense mask over all queries and keys."""
-    mask_TS = torch.zeros(queries.total, keys.total, dtype=torch.bool, device=q_THN.device)
-    for index, (length, key_length) in enumerate(zip(queries.lengths, keys.lengths, strict=True)):
-        rows = slice(queries.starts[index], queries.starts[index] + length)
-        columns = slice(keys.starts[index], keys.starts[index] + key_length)
-        mask_TS[rows, columns] = visible(length, key_length, causal, window, q_THN.device)
-    repeat = q_THN.shape[1] // k_SGN.shape[1]
-    k_SHN, v_SHN = k_SGN.repeat_interleave(repeat, 1), v_SGN.repeat_interleave(repeat, 1)
-    scores_HTS = torch.einsum("thn,shn->hts", q_THN, k_SHN) * q_THN.shape[-1] ** -0.5
-    weights_HTS = scores_HTS.masked_fill(~mask_TS, float("-inf")).softmax(-1)
-    return torch.einsum("hts,shn->thn", weights_HTS, v_SHN)
-
-
-def visible(length: int, keys: int, causal: bool, window: int | None, device: torch.device) -> Tensor:
-    """Which of its `keys` each of `length` queries of one span sees (bool: length, keys)."""
-    if not causal:
-        return torch.ones(length, keys, dtype=torch.bool, device=device)
-    return _seen(torch.arange(keys - length, keys, device=device), torch.arange(keys, device=device), window)
-
-
-def _seen(queries_T: Tensor, keys_S: Tensor, window: int | None) -> Tensor:
-    """Which keys a causal query sees, from the positions of both (bool: T,S)."""
-    distance_TS = queries_T[:, None] - keys_S
-    return (distance_TS >= 0) if window is None else (distance_TS >= 0) & (distance_TS < window)
 
 
 @dataclass(frozen=True)
@@ -199,7 +153,7 @@ def _stack(group: _Group, q_THN: Tensor, k_SGN: Tensor, v_SGN: Tensor, causal: b
     if causal and square and group.queries > 2 * CAUSAL_BLOCK and q_THN.device.type == "cpu":
         return _in_blocks(group, q_THN, k_SGN, v_SGN, group.keys, CAUSAL_BLOCK)
     if causal and not square and group.queries > 1:
-        mask_TS = visible(group.queries, group.keys, True, None, q_THN.device)
+        mask_TS = attention_mask(group.queries, group.keys, True, None, q_THN.device)
     pieces = 1 if causal or group.count > 1 else _pieces(q_THN.shape[1], group.queries)
     q_BHTN = q_THN.unflatten(0, (group.count * pieces, -1)).transpose(1, 2)
     k_BGSN, v_BGSN = (x.unflatten(0, (group.count, -1)).transpose(1, 2) for x in (k_SGN, v_SGN))
@@ -222,9 +176,9 @@ def _in_blocks(group: _Group, q_THN: Tensor, k_SGN: Tensor, v_SGN: Tensor, windo
 
 
 def _mask(length: int, keys: int, window: int | None, like: Tensor) -> Tensor:
-    """`visible`, causal; without a window as the view of a mask that is kept."""
+    """`attention_mask`, causal; without a window as the view of a mask that is kept."""
     if window is not None or length > CAUSAL_BLOCK:
-        return visible(length, keys, True, window, like.device)
+        return attention_mask(length, keys, True, window, like.device)
     return _causal_bias(1 << (keys - 1).bit_length(), like.device, like.dtype)[-length:, -keys:]
 
 
@@ -232,7 +186,7 @@ def _mask(length: int, keys: int, window: int | None, like: Tensor) -> Tensor:
 def _causal_bias(keys: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """0 where the last queries of so many keys see, else -inf: what the fused call makes of a bool mask, every time."""
     with torch.inference_mode(False):  # it is kept: a later training step may use it
-        hidden_TS = ~visible(CAUSAL_BLOCK, max(keys, CAUSAL_BLOCK), True, None, device)
+        hidden_TS = ~attention_mask(CAUSAL_BLOCK, max(keys, CAUSAL_BLOCK), True, None, device)
         return torch.zeros(hidden_TS.shape, device=device, dtype=dtype).masked_fill(hidden_TS, float("-inf"))
 
 
@@ -260,37 +214,3 @@ def _pieces(heads: int, queries: int) -> int:
         return 1
     choices = [pieces for pieces in range(1, 2 * threads + 1) if queries % pieces == 0]
     return min(choices, key=lambda pieces: (math.ceil(heads * pieces / threads) / pieces, pieces))
-
-
-def has_varlen(q_THN: Tensor) -> bool:
-    """Whether the kernels for spans of any length take these tensors."""
-    return q_THN.is_cuda and q_THN.dtype in (torch.float16, torch.bfloat16)
-
-
-def varlen(
-    q_THN: Tensor,
-    k_SGN: Tensor,
-    v_SGN: Tensor,
-    queries: Spans,
-    keys: Spans,
-    *,
-    causal: bool,
-    window: int | None,
-    used: Spans | None = None,
-) -> Tensor:
-    """As `attention`, by one kernel. used: how many keys, from the start of each span of `keys`, are there."""
-    device = q_THN.device
-    out = torch.nn.attention.varlen.varlen_attn(
-        q_THN,
-        k_SGN,
-        v_SGN,
-        queries.starts_on(device),
-        keys.starts_on(device),
-        queries.longest,
-        (used or keys).longest,
-        window_size=(-1 if window is None else window - 1, 0) if causal else (-1, -1),
-        enable_gqa=q_THN.shape[1] != k_SGN.shape[1],
-        seqused_k=None if used is None else used.lengths_on(device),
-    )
-    assert isinstance(out, Tensor)  # a tuple only where auxiliary outputs are asked for
-    return out

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lorgnette.model.loss import CHUNK, linear_cross_entropy, linear_log_probabilities, linear_losses, logits_held
+from lorgnette.model.ops.loss import CHUNK, linear_cross_entropy, linear_log_probabilities, linear_losses, logits_held
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 100])
