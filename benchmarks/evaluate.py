@@ -62,7 +62,7 @@ def write_model(folder: Path) -> None:
         ),
         image_token=tokenizer.id("<image>"),
     )
-    export(VLM(config).initialise(0), Processor(tokenizer, IMAGES, config.connector.latents), folder)
+    export(VLM(config).initialise(0), Processor(tokenizer, IMAGES, config.connector), folder)
 
 
 class Transformers:

@@ -12,6 +12,7 @@ from lorgnette.data.config import AugmentConfig, PackConfig
 from lorgnette.data.index import Index
 from lorgnette.data.packed import PackedPlan, Planned
 from lorgnette.inputs.config import ImageConfig
+from lorgnette.model.config import PerceiverConfig
 
 SETS = {  # weight, images, questions, answer tokens: The Cauldron's largest sets of each category, and one in text only
     "vqav2": (0.7, 82_772, 443_757, 1_595_929),
@@ -72,7 +73,7 @@ def cauldron(records: int) -> tuple[Planned, ...]:
 def plan_of(sources: tuple[Planned, ...]) -> PackedPlan:
     """Packs of section 4.1, with half of the samples split and half of the images enlarged."""
     augment = AugmentConfig(split=0.5, upscale=0.5)
-    return PackedPlan(sources, PackConfig(), 0, ImageConfig(), 64, augment)
+    return PackedPlan(sources, PackConfig(), 0, ImageConfig(), PerceiverConfig(), augment)
 
 
 def _index(

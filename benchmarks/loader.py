@@ -110,7 +110,7 @@ def write(folder: Path, records: int) -> None:
 
 def steps_of(source: Prepared, processor: Processor) -> PackedSteps:
     planned = Planned("made", source.index, 1.0, 7)
-    plan = PackedPlan((planned,), PackConfig(per_step=1), 0, processor.images, processor.visual_tokens)
+    plan = PackedPlan((planned,), PackConfig(per_step=1), 0, processor.images, processor.connector)
     return PackedSteps(plan, (source,), processor)
 
 

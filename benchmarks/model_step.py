@@ -84,7 +84,7 @@ def make_batch(sizes: list[tuple[int, int]]) -> Batch:
         documents=Spans((length,) * count),
         patches_PC=torch.randint(0, 256, (images.total, MODEL.vision.patch_width), generator=generator).byte(),
         patch_positions_P=torch.cat([torch.tensor(patch_positions(*shape, grid, "parity")) for shape in grids]),
-        images=images,
+        grids=tuple(grids),
         visual_V=(tokens_BT.flatten() == MODEL.image_token).nonzero()[:, 0],
     )
 

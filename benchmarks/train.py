@@ -112,7 +112,7 @@ def write_model(folder: Path, options: argparse.Namespace, vocabulary: int | Non
     run = settings(options.size, options.data, options.adapters)
     if options.size == "100m":
         tokenizer = train_tokenizer(list(tokenizer_texts()), vocabulary=run.model.vocabulary)
-        model, processor = VLM(run.model), Processor(tokenizer, run.images, run.model.connector.latents)
+        model, processor = VLM(run.model), Processor(tokenizer, run.images, run.model.connector)
     else:
         model, processor = build(run)
     if vocabulary is not None:

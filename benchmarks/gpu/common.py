@@ -113,7 +113,7 @@ def make_batch(config: VLMConfig, documents: Sequence[tuple[Sequence[Shape], int
         documents=Spans(tuple(map(len, texts))),
         patches_PC=torch.randint(0, 256, (images.total, config.vision.patch_width), generator=generator).byte(),
         patch_positions_P=torch.cat([torch.empty(0, dtype=torch.int64), *positions]),
-        images=images,
+        grids=tuple(flat),
         visual_V=(tokens_T == config.image_token).nonzero()[:, 0],
     )
 

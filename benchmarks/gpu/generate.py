@@ -44,7 +44,7 @@ def prompts(size: str, count: int) -> Documents:
 def ours(model: VLM, batch: Batch, tokens: int) -> tuple[Tensor, float, float]:
     """The tokens chosen greedily (B, tokens), and seconds of the prompts and of the decode steps."""
     cache, chosen = Cache(model.config, reserve=tokens), []
-    nothing = torch.empty(0, model.config.language.width, device=batch.device, dtype=model.connector.latents.dtype)
+    nothing = torch.empty(0, model.config.language.width, device=batch.device, dtype=model.dtype)
 
     def prefill() -> None:
         chosen.append(model(batch, want="last", cache=cache).logits.argmax(-1))

@@ -34,7 +34,7 @@ def inspect(
     else:
         processor = processor_of_source(tokenizer)
         look = look_at_source(console, processor, kind, recipe, override or [], most)
-    speller = Speller(processor.tokenizer, processor.image_token, processor.visual_tokens)
+    speller = Speller(processor.tokenizer, processor.image_token)
     print_look(console, look, speller, samples or 4)
     if html is not None:
         console.print(f"Wrote {write_page(html, look, speller)}", highlight=False, markup=False, soft_wrap=True)

@@ -46,10 +46,10 @@ def _print(found: Diagnosis) -> None:
 
     console = Console()
     table = Table("computed", "tokens per image", *PARTS)
-    for way, tokens in dict.fromkeys((one.way, one.visual_tokens) for one in found.findings):
+    for way, tokens in dict.fromkeys((one.way, one.crops) for one in found.findings):
         largest = dict.fromkeys(PARTS, "")
         for one in found.findings:
-            if (one.way, one.visual_tokens) == (way, tokens):
+            if (one.way, one.crops) == (way, tokens):
                 largest[one.part] = f"{one.largest:.1e}" if one.passed else f"[bold red]{one.largest:.1e}"
         table.add_row(way, str(tokens), *largest.values())
     console.print("Largest differences from the same prompts computed one by one:")

@@ -12,6 +12,7 @@ import numpy as np
 
 from lorgnette.data.config import AugmentConfig
 from lorgnette.inputs.config import ImageConfig
+from lorgnette.model.config import ConnectorSettings
 
 SPLIT, ENLARGE, FACTOR, TURNS, GROUPS, BUFFER, PACKS, REPLACE, WORDS = range(9)
 """What a draw is for: draws of different purpose are independent."""
@@ -90,29 +91,47 @@ class Augmenter:
         return int(hashed(self.seed, REPLACE, *place, attempt)[0] % np.uint64(records))
 
 
-def patch_counts(width_I: np.ndarray, height_I: np.ndarray, split_I: np.ndarray, config: ImageConfig) -> np.ndarray:
-    """Patches of each image, all its crops together, from its size in pixels (int64): `crop_boxes` of whole arrays."""
-    counts = _patches(width_I, height_I, config)
+def image_costs(
+    width_I: np.ndarray, height_I: np.ndarray, split_I: np.ndarray, config: ImageConfig, connector: ConnectorSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and patches of each image, all its crops together, from its size in pixels (int64).
+
+    `crop_boxes` of whole arrays; tokens as `inputs.render` writes them, those around the crops included.
+    """
+    tokens, patches = _crop_costs(width_I, height_I, config, connector)
     chosen = np.flatnonzero(split_I)
     if len(chosen):
-        width, height, whole = width_I[chosen], height_I[chosen], counts[chosen]
-        quadrants = np.zeros_like(whole)
+        width, height = width_I[chosen], height_I[chosen]
+        thin = (width < 2) | (height < 2)
         for wide in (width // 2, width - width // 2):
             for high in (height // 2, height - height // 2):
-                quadrants += _patches(np.maximum(wide, 1), np.maximum(high, 1), config)
-        thin = (width < 2) | (height < 2)
-        counts[chosen] = whole + np.where(thin, 4 * whole, quadrants)
-    return counts
+                crop = np.where(thin, width, wide), np.where(thin, height, high)
+                more_tokens, more_patches = _crop_costs(*crop, config, connector)
+                tokens[chosen] += more_tokens
+                patches[chosen] += more_patches
+    return tokens + 1, patches
 
 
-def _patches(width: np.ndarray, height: np.ndarray, config: ImageConfig) -> np.ndarray:
+def _crop_costs(
+    width: np.ndarray, height: np.ndarray, config: ImageConfig, connector: ConnectorSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of each crop with the one behind it, and its patches."""
     wide, high = target_sizes(width, height, config)
-    return (wide // config.patch) * (high // config.patch)
+    rows, columns = high // config.patch, wide // config.patch
+    return connector.visual_tokens(rows, columns) + 1, rows * columns
 
 
 def target_sizes(width: np.ndarray, height: np.ndarray, config: ImageConfig) -> tuple[np.ndarray, np.ndarray]:
     """`lorgnette.inputs.image.target_size` for whole arrays (int64); equal to it, bit for bit."""
-    width, height = width.astype(np.int64), height.astype(np.int64)
+    sides = _free_sizes(width.astype(np.int64), height.astype(np.int64), config)
+    if config.multiple == 1:
+        return sides
+    unit = config.patch * config.multiple
+    wide, high = (np.clip(np.rint(side / unit).astype(np.int64), 1, config.longest // unit) * unit for side in sides)
+    return wide, high
+
+
+def _free_sizes(width: np.ndarray, height: np.ndarray, config: ImageConfig) -> tuple[np.ndarray, np.ndarray]:
     if config.policy == "square":
         return np.full_like(width, config.longest), np.full_like(height, config.longest)
     ratio = width / height

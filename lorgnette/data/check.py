@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import numpy as np
 
 from lorgnette.errors import DataError
@@ -12,14 +14,13 @@ def check(
     rendered: Rendered,
     *,
     image_token: int,
-    visual_tokens: int,
     vocabulary: int,
     most_tokens: int | None = None,
     learn: bool = True,
 ) -> None:
     """Refuse a rendered sample that a step cannot learn from as it was meant.
 
-    image_token: the id whose places visual tokens take; visual_tokens: how many of them each image becomes;
+    image_token: the id whose places visual tokens take;
     vocabulary: rows of the model's embedding, those of added tokens included;
     most_tokens: the longest sequence, if there is a limit; learn: whether something must be learned.
     Raises: DataError naming the sample, for: no tokens; an id outside the embedding; too many tokens; an image cut off
@@ -30,9 +31,9 @@ def check(
         raise DataError(f"{name}: {len(tokens_T)} tokens with {len(learn_T)} learning marks; render it again")
     _check_ids(rendered, vocabulary)
     visual_T = tokens_T == image_token
-    _check_slots(rendered, visual_T, visual_tokens, most_tokens)
+    _check_slots(rendered, visual_T, most_tokens)
     if most_tokens is not None and len(tokens_T) > most_tokens:
-        lost = _lost(visual_T, visual_tokens, most_tokens)
+        lost = _lost(rendered, visual_T, most_tokens)
         raise DataError(
             f"{name}: {len(tokens_T)} tokens exceed the limit of {most_tokens}{lost};"
             " cut it in pieces, or raise the limit"
@@ -57,28 +58,34 @@ def _check_ids(rendered: Rendered, vocabulary: int) -> None:
         )
 
 
-def _check_slots(rendered: Rendered, visual_T: np.ndarray, visual_tokens: int, most_tokens: int | None) -> None:
-    """Each image has its whole slot: `visual_tokens` places in a row."""
-    runs = _runs(visual_T)
-    images = len(rendered.images)
-    for start, end in runs:
-        if (end - start) % visual_tokens:
+def _check_slots(rendered: Rendered, visual_T: np.ndarray, most_tokens: int | None) -> None:
+    """Each image has its whole slot: as many places in a row as it becomes visual tokens."""
+    left = list(rendered.visual_tokens)
+    for start, end in _runs(visual_T):
+        room, wanted = end - start, 0
+        while room > 0 and left:  # crops and neighbours may share a run
+            wanted = left.pop(0)
+            room -= wanted
+        if room < 0:
             reason = "cut off by the limit on length" if end == len(visual_T) else "incomplete"
             limit = f" of {most_tokens} tokens" if most_tokens is not None and end == len(visual_T) else ""
             raise DataError(
-                f"{rendered.name}: the image slot at position {start} is {reason}{limit}: it has {end - start} visual"
-                f" tokens, not {visual_tokens}; cut samples only between their units"
+                f"{rendered.name}: the image slot at position {start} is {reason}{limit}: it has {room + wanted} visual"
+                f" tokens, not {wanted}; cut samples only between their units"
             )
-    slots = sum((end - start) // visual_tokens for start, end in runs)
-    found = f"{rendered.name}: {_count(images, 'image')} and {_count(slots, 'image slot')}"
-    if slots < images:
+        if room > 0:
+            raise DataError(
+                f"{rendered.name}: {_count(len(rendered.images), 'image')}, and {room} visual tokens more at position"
+                f" {end - room}; give one image for each slot"
+            )
+    if left:
         cut = most_tokens is not None and len(visual_T) >= most_tokens
         reason = f"were cut off by the limit of {most_tokens} tokens" if cut else "are missing from the text"
+        slots = len(rendered.images) - len(left)
         raise DataError(
-            f"{found}: the slots of the last {images - slots} {reason}; cut samples only between their units"
+            f"{rendered.name}: {_count(len(rendered.images), 'image')} and {_count(slots, 'image slot')}: the slots of"
+            f" the last {len(left)} {reason}; cut samples only between their units"
         )
-    if slots > images:
-        raise DataError(f"{found}; give one image for each slot")
 
 
 def _count(number: int, noun: str) -> str:
@@ -91,7 +98,8 @@ def _runs(marks_T: np.ndarray) -> list[tuple[int, int]]:
     return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
 
 
-def _lost(visual_T: np.ndarray, visual_tokens: int, most_tokens: int) -> str:
+def _lost(rendered: Rendered, visual_T: np.ndarray, most_tokens: int) -> str:
     """What a cut at the limit would do to the images."""
-    lost = -(-int(visual_T[most_tokens:].sum()) // visual_tokens)
+    kept = int(visual_T[:most_tokens].sum())
+    lost = sum(end > kept for end in accumulate(rendered.visual_tokens))
     return f", and a cut there would lose {lost} of its images" if lost else ""

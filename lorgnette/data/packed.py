@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from lorgnette.data.augment import PACKS, Augmenter, hashed
+from lorgnette.data.augment import PACKS, Augmenter, hashed, image_costs
 from lorgnette.data.config import AugmentConfig, PackConfig
 from lorgnette.data.draws import BlockShuffle, Mixture, remembered
 from lorgnette.data.index import Index
@@ -26,6 +26,7 @@ from lorgnette.data.plan import SampleRef, digest_of
 from lorgnette.errors import DataError
 from lorgnette.files import write_json
 from lorgnette.inputs.config import ImageConfig
+from lorgnette.model.config import ConnectorSettings
 
 Measure = Literal["samples", "tokens", "learned", "epochs"]
 
@@ -70,14 +71,14 @@ class PackedPlan:
 
     by: what the weights are shares of. Tokens and learned tokens are converted to samples by the exact means of the
         indexes; for `epochs` a source of weight 2 is gone through twice as often as one of weight 1.
-    visual_tokens: what each image, or each crop of a split one, becomes.
+    connector: says how many visual tokens an image becomes.
     """
 
     sources: tuple[Planned, ...]
     pack: PackConfig
     seed: int
     images: ImageConfig
-    visual_tokens: int
+    connector: ConnectorSettings
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     by: Measure = "samples"
 
@@ -193,18 +194,23 @@ class PackedPlan:
 
     @cached_property
     def _cutter(self) -> Cutter:
-        return Cutter(self._lengths, self._augmenter, self.pack, self.visual_tokens)
+        return Cutter(self._lengths, self._augmenter, self.pack, self.connector)
 
     @cached_property
     def _means(self) -> list[tuple[Fraction, Fraction]]:
         """Tokens of a record, visual ones included, and learned tokens, on average over each source and its draws."""
-        crops = 1 + 4 * Fraction(str(self._augmenter.split_share))
-        image = crops * (self.visual_tokens + 1) + 1
+        share = Fraction(str(self._augmenter.split_share))
         means = []
         for index in (source.index for source in self.sources):
             text, learned = (int(one.sum(dtype=np.int64)) for one in (index.tokens_U, index.learned_U))
             text += int(index.head_tokens_E.sum(dtype=np.int64))
-            means.append(((text + len(index.width_I) * image) / len(index), Fraction(max(1, learned), len(index))))
+            sizes = index.width_I.astype(np.int64), index.height_I.astype(np.int64)
+            whole, split = (
+                int(image_costs(*sizes, np.full(len(sizes[0]), one), self.images, self.connector)[0].sum())
+                for one in (False, True)
+            )
+            tokens = text + (1 - share) * whole + share * split
+            means.append((Fraction(tokens, len(index)), Fraction(max(1, learned), len(index))))
         return means
 
     @cached_property
@@ -265,9 +271,9 @@ class PackedPlan:
     @cached_property
     def key(self) -> str:
         """Names everything that the order depends on: settings and lengths."""
-        groups = [one.plain() for one in (self.pack, self.images, self.augment)]
+        groups = [one.plain() for one in (self.pack, self.images, self.augment, self.connector)]
         sources = [[one.weight, one.most_units] for one in self.sources]
-        settings = [groups, sources, self.seed, self.visual_tokens, self.by, WINDOW_PACKS]
+        settings = [groups, sources, self.seed, self.by, WINDOW_PACKS]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for one in self.sources:
             for name in ("shard_E", "group_E", "head_tokens_E", "units_E", "images_E", "tokens_U", "learned_U"):

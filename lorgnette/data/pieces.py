@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lorgnette.data.augment import Augmenter, patch_counts
+from lorgnette.data.augment import Augmenter, image_costs
 from lorgnette.data.config import PackConfig
 from lorgnette.data.index import Index
+from lorgnette.model.config import ConnectorSettings
 
 ANY_NUMBER = np.iinfo(np.int64).max
 
@@ -97,15 +98,12 @@ class Pieces:
 
 @dataclass(frozen=True, eq=False)
 class Cutter:
-    """Costs and cuts of the records of one stage.
-
-    visual_tokens: what an image, or a crop of a split one, becomes.
-    """
+    """Costs and cuts of the records of one stage. connector: says how many visual tokens an image becomes."""
 
     lengths: Lengths
     augmenter: Augmenter
     pack: PackConfig
-    visual_tokens: int
+    connector: ConnectorSettings
 
     def pieces(self, entry_E: np.ndarray, epoch_E: np.ndarray) -> Pieces:
         """The pieces of the entries in these epochs, in no order that matters.
@@ -164,8 +162,7 @@ class Cutter:
         wide_I, high_I = augmenter.enlarged((*(one[owner_I] for one in place_E), number_I), width_I, height_I)
         width_I, height_I = (np.where(varied_E[owner_I], *pair) for pair in ((wide_I, width_I), (high_I, height_I)))
         split_I = split_E[owner_I]
-        tokens_I = np.where(split_I, 5, 1) * (self.visual_tokens + 1) + 1
-        patches_I = patch_counts(width_I, height_I, split_I, augmenter.images)
+        tokens_I, patches_I = image_costs(width_I, height_I, split_I, augmenter.images, self.connector)
         unit_I = known.unit_I[at_I]
         # One bin for each head, then one for each unit.
         bin_I = np.where(unit_I < 0, owner_I, len(entry_E) + unit_at_E[owner_I] + unit_I)

@@ -219,7 +219,6 @@ def learnable(drawn: Drawn, processor: Processor, vocabulary: int | None, most_t
     check(
         drawn.rendered,
         image_token=processor.image_token,
-        visual_tokens=processor.visual_tokens,
         vocabulary=vocabulary or processor.tokenizer.vocabulary,
         most_tokens=most_tokens,
     )

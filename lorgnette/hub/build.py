@@ -19,7 +19,7 @@ from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.template import Idefics2Template
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
-from lorgnette.model.config import LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.model.config import ConnectorConfig, LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
 from lorgnette.model.initialise import initialise
 from lorgnette.model.vlm import VLM
 
@@ -103,7 +103,7 @@ def build(
     vision: str | Path,
     language: str | Path,
     *,
-    connector: PerceiverConfig | None = None,
+    connector: ConnectorConfig | None = None,
     images: ImageConfig | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
@@ -125,12 +125,12 @@ def build(
     fresh = nn.Module()  # the connector under its own name in the model, which its draws depend on
     fresh.connector = model.connector.to_empty(device="cpu")
     initialise(fresh.to(dtype), seed)
-    template, latents = Idefics2Template(tokenizer.special), config.connector.latents
-    return model.eval(), Processor(tokenizer, images, latents, template, config.vision.mean, config.vision.std)
+    template, connector = Idefics2Template(tokenizer.special), config.connector
+    return model.eval(), Processor(tokenizer, images, connector, template, config.vision.mean, config.vision.std)
 
 
 def joined_config(
-    eyes: VisionBackbone, words: LanguageBackbone, tokenizer: Tokenizer, connector: PerceiverConfig | None, grid: int
+    eyes: VisionBackbone, words: LanguageBackbone, tokenizer: Tokenizer, connector: ConnectorConfig | None, grid: int
 ) -> VLMConfig:
     """The settings of the whole. The pre-trained table ends where the special tokens begin."""
     stored = words.config.vocabulary

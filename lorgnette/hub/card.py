@@ -23,7 +23,7 @@ al. 2024): images and text in any order go in, text comes out.
 | part | what | parameters |
 |---|---|---:|
 | vision | ViT, {vision.layers} layers of width {vision.width}, patches of {vision.patch} pixels, sides up to {side} | {count[vision]:,} |
-| connector | perceiver, {connector.depth} layers, {connector.latents} visual tokens per image | {count[connector]:,} |
+| connector | {connector.about} | {count[connector]:,} |
 | language | {language.family}, {language.layers} layers of width {language.width} | {count[language]:,} |
 | extra vocabulary | {extra} rows for special tokens | {count[extra_vocabulary]:,} |
 

@@ -105,15 +105,16 @@ def _parts(config: VLMConfig) -> dict[str, str]:
     patch = f"patches of {vision.patch} x {vision.patch} pixels"
     return {
         "vision": f"ViT: {vision.layers} layers, width {vision.width}, {patch}",
-        "connector": f"perceiver: {connector.depth} layers, {connector.latents} latents",
+        "connector": connector.about,
         "language": f"{language.family}: {language.layers} layers, width {language.width}, {heads}",
         "extra_vocabulary": f"{config.extra_vocabulary} rows after the table's {language.vocabulary:,}",
     }
 
 
 def _image_cost(account: Account, side: int) -> ImageCost:
-    patches = (side // account.config.vision.patch) ** 2
-    return ImageCost(side, patches, account.config.connector.latents, account.image_flops(patches))
+    connector = account.config.connector
+    along = side // account.config.vision.patch // connector.multiple * connector.multiple
+    return ImageCost(side, along**2, connector.visual_tokens(along, along), account.image_flops(along**2))
 
 
 def _special_tokens(processor: Processor) -> dict[str, int]:

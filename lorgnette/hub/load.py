@@ -144,7 +144,7 @@ def first_extra_row(vocabulary: int, tokenizer: Tokenizer) -> int:
 
 def empty_model(config: VLMConfig, *stored: Weights) -> VLM:
     """The model without memory (on the meta device). Settings that the stored weights cannot have are refused first."""
-    layers = config.vision.layers + config.connector.depth + config.language.layers
+    layers = config.vision.layers + config.connector.layer_count + config.language.layers
     tensors = sum(len(weights.names) for weights in stored)
     if layers > tensors:
         raise CheckpointError(f"{stored[0].folder}: config.json says {layers} layers, but there are {tensors} tensors")
@@ -191,8 +191,10 @@ def _group(values: Json, file: Path) -> Json:
 
 def check_processor(config: VLMConfig, processor: Processor, where: str) -> None:
     """What the model's settings and the processor's both say must agree. Raises: CheckpointError naming `where`."""
+    side = 12 * config.connector.multiple
+    tokens = [one.visual_tokens(side, side) for one in (config.connector, processor.connector)]
     for what, ours, theirs in (
-        ("visual tokens per image", config.connector.latents, processor.visual_tokens),
+        ("visual tokens of an image", *tokens),
         ("the id of the image token", config.image_token, processor.image_token),
         ("pixels along a patch", config.vision.patch, processor.images.patch),
         ("positions along a side", config.vision.grid, processor.images.grid),

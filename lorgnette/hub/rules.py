@@ -7,13 +7,22 @@ given, its last dimensions are flat in ours (a convolution over patches is a lin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lorgnette.model.config import LanguageConfig, VisionConfig, VLMConfig
+from lorgnette.model.config import (
+    ConnectorSettings,
+    LanguageConfig,
+    LinearConfig,
+    PerceiverConfig,
+    PixelShuffleConfig,
+    VisionConfig,
+    VLMConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -106,13 +115,30 @@ def vision_rules(vision: VisionConfig, prefix: str) -> list[Rule]:
     return [_within(rule, prefix, "vision.") for rule in rules]
 
 
-def connector_rules(depth: int, prefix: str) -> list[Rule]:
+def connector_rules(connector: ConnectorSettings, prefix: str) -> list[Rule]:
+    """A connector, as transformers names one of its kind."""
+    return [_within(rule, prefix, "connector.") for rule in CONNECTOR_RULES[type(connector)](connector)]
+
+
+def _perceiver_rules(connector: PerceiverConfig) -> list[Rule]:
     """Idefics2's connector: modality projection and perceiver resampler."""
     pairs = [Pair(f"modality_projection.{kind}_proj", f"projection.{kind}") for kind in ("gate", "up", "down")]
     pairs.append(Pair("perceiver_resampler.norm", "norm"))
     rules = [Rule("perceiver_resampler.latents", ("latents",)), *_all(pairs)]
-    rules += _layers(PERCEIVER_LAYER, depth, "perceiver_resampler.layers.")
-    return [_within(rule, prefix, "connector.") for rule in rules]
+    return rules + _layers(PERCEIVER_LAYER, connector.depth, "perceiver_resampler.layers.")
+
+
+def _projection_rules(connector: ConnectorSettings) -> list[Rule]:
+    """Idefics3's connector, and any other that is one linear layer."""
+    return [Rule("modality_projection.proj.weight", ("projection.weight",))]
+
+
+CONNECTOR_RULES: dict[type[ConnectorSettings], Callable[[Any], list[Rule]]] = {
+    PerceiverConfig: _perceiver_rules,
+    LinearConfig: _projection_rules,
+    PixelShuffleConfig: _projection_rules,
+}
+"""The names of each kind of connector."""
 
 
 def decoder_rules(language: LanguageConfig, prefix: str, head: str = "lm_head.weight") -> list[Rule]:
@@ -134,7 +160,7 @@ def idefics2_rules(config: VLMConfig) -> list[Rule]:
     """The whole model, as transformers' `Idefics2ForConditionalGeneration` names it."""
     return [
         *vision_rules(config.vision, "model.vision_model."),
-        *connector_rules(config.connector.depth, "model.connector."),
+        *connector_rules(config.connector, "model.connector."),
         *decoder_rules(config.language, "model.text_model."),
     ]
 

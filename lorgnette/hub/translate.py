@@ -155,6 +155,8 @@ def write_idefics2(config: VLMConfig) -> Json:
     Raises: CheckpointError if transformers' classes cannot represent a setting, with the setting and what they can.
     """
     connector, language = config.connector, config.language
+    if not isinstance(connector, PerceiverConfig):
+        raise CheckpointError(f"transformers' Idefics2 has a perceiver; it cannot hold connector.kind={connector.kind}")
     _need("connector.projection_width", connector.projection_width, language.mlp_width, "the decoder's MLP width")
     _need("connector.mlp_ratio", connector.mlp_ratio, 4, "its only value there")
     perceiver = _write(PERCEIVER, connector) | {"hidden_act": "silu", "hidden_size": language.width}

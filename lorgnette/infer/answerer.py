@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from lorgnette.infer.generate import end_tokens, evaluating, generate
-from lorgnette.infer.latents import KEEP_BYTES, Latents, blank, without_images
+from lorgnette.infer.latents import KEEP_BYTES, Latents, without_images
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.render import Rendered
@@ -72,12 +72,12 @@ class ModelAnswerer:
     @property
     def facts(self) -> dict[str, Any]:
         """Where it runs, for the record."""
-        where = facts_of_device(self.model.device, self.model.connector.latents.dtype)
+        where = facts_of_device(self.model.device, self.model.dtype)
         return where | {"threads": torch.get_num_threads()}
 
     def written(self, samples: Sequence[Sample]) -> list[str]:
         """The very text that the model reads for each prompt, up to where its answer begins; see `Processor.spell`."""
-        rendered = (self.latents.written(blank(sample), add_generation_prompt=True) for sample in samples)
+        rendered = (self.latents.text_of(sample, add_generation_prompt=True) for sample in samples)
         return [self.processor.spell(one.tokens_T.tolist()) for one in rendered]
 
     @torch.no_grad()
@@ -105,7 +105,7 @@ class ModelAnswerer:
         return [next(scores) if texts else [] for texts in candidates]
 
     def _score(self, pairs: Sequence[tuple[Sample, Sequence[str]]]) -> list[list[float]]:
-        written = [[self._render(_answered(blank(sample), text)) for text in texts] for sample, texts in pairs]
+        written = [[self.latents.text_of(_answered(sample, text)) for text in texts] for sample, texts in pairs]
         shared = [_shared_tokens(rendered) for rendered in written]
         tails = [_Part(one, n, len(one.tokens_T)) for n, ones in zip(shared, written, strict=True) for one in ones]
         cache = None
@@ -124,9 +124,6 @@ class ModelAnswerer:
         scores_T = self.model(batch, want="scores", cache=cache, visual_VD=no_images).scores
         assert scores_T is not None
         return [part.sum().item() for part in scores_T.double().cpu().split(list(batch.documents.lengths))]
-
-    def _render(self, sample: Sample) -> Rendered:
-        return self.latents.written(sample)
 
     def _pack(self, parts: Sequence[_Part], *, images: bool) -> Batch:
         """A batch of parts of samples that predicts no end of an answer. images: whether these have places for them."""

@@ -54,8 +54,8 @@ class Finding:
 
     way: str
     part: str
-    visual_tokens: int
-    """For each image: 64 in one crop and 320 in five, as Idefics2 has them."""
+    crops: str
+    """How each image was shown: `one crop`, or `five crops`."""
     largest: float
     relative: float
     """The largest difference over the largest value. Not a number where either side is not."""
@@ -63,7 +63,7 @@ class Finding:
 
     def sentence(self) -> str:
         """What is wrong, where it did not pass."""
-        where = f"{self.way}, {self.visual_tokens} visual tokens per image"
+        where = f"{self.way}, images in {self.crops}"
         amount = f"{self.part} differs by {self.largest:.2g}, {self.relative:.1g} of its largest value"
         return f"{where}: {amount}: {HINTS[self.way, self.part]}"
 
@@ -119,12 +119,12 @@ def examine(
     prompts = list(_prompts(pictures))
     with evaluating(model):
         findings = [
-            Finding(way, part, (5 if split else 1) * processor.visual_tokens, *_compared(ours, alone, tolerance))
+            Finding(way, part, "five crops" if split else "one crop", *_compared(ours, alone, tolerance))
             for split in (False, True)
             for way, part, ours, alone in _pairs(model, processor, prompts, split)
         ]
-    worst = {(one.way, one.part, one.visual_tokens): one for one in sorted(findings, key=_severity)}
-    order = sorted(worst, key=lambda key: (key[2], WAYS.index(key[0]), PARTS.index(key[1])))
+    worst = {(one.way, one.part, one.crops): one for one in sorted(findings, key=_severity)}
+    order = sorted(worst, key=lambda key: (key[2] != "one crop", WAYS.index(key[0]), PARTS.index(key[1])))
     return Diagnosis(tuple(worst[key] for key in order), tuple(picture.size for picture in pictures), tolerance)
 
 
@@ -164,7 +164,7 @@ class _Alone:
         batch = processor([sample], add_generation_prompt=True, split=split).to(model.device)
         none = torch.empty(0, model.config.vision.width, device=model.device)
         patches_PD = _seen(model, batch) if len(batch.images) else none
-        visual_VD = model.connector(patches_PD, batch.images) if len(batch.images) else model.connector.latents[:0]
+        visual_VD = model.connector(patches_PD, batch.grids) if len(batch.images) else model.connector.empty()
         return cls(sample, batch, patches_PD, visual_VD, _logits(model, batch, visual_VD))
 
 
@@ -191,7 +191,7 @@ def _together(model: VLM, processor: Processor, way: str, alone: Sequence[_Alone
     )
     if len(batch.images):
         yield way, "vision", _seen(model, batch), patches_PD
-        yield way, "connector", model.connector(patches_PD, batch.images), visual_VD
+        yield way, "connector", model.connector(patches_PD, batch.grids), visual_VD
     yield way, "language", _logits(model, batch, visual_VD), logits_TK
 
 
@@ -205,7 +205,7 @@ def _kept(model: VLM, processor: Processor, alone: Sequence[_Alone], split: bool
 def _continued(model: VLM, alone: Sequence[_Alone]) -> Iterator[Pair]:
     """All but the last tokens into a cache; then half of these together, and the others one by one."""
     lengths, cache = [len(one.logits_TK) for one in alone], Cache(model.config, reserve=TAIL)
-    visual_VD, none = torch.cat([one.visual_VD for one in alone]), model.connector.latents[:0]
+    visual_VD, none = torch.cat([one.visual_VD for one in alone]), model.connector.empty()
     _logits(model, _part(alone, [(0, length - TAIL) for length in lengths]), visual_VD, cache)
     for first, last in itertools.pairwise([-TAIL, *range(-TAIL // 2, 1)]):
         step = _part(alone, [(length + first, length + last) for length in lengths])

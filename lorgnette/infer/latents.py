@@ -7,21 +7,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lorgnette.inputs.image import image_patches
+from lorgnette.inputs.image import image_grids, image_patches
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.render import Rendered
-from lorgnette.model.batch import Batch, Spans
+from lorgnette.model.batch import Batch
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Image, ImageSource, Sample
 
-PIXEL = b"P6 1 1 255\n\0\0\0"
-"""One black pixel. It holds an image's place where only the text is wanted: every image is as many tokens."""
 KEEP_BYTES = 2**30
 """Visual tokens kept, in bytes. 64 tokens of width 4096 are half a megabyte in bfloat16."""
 
@@ -45,52 +44,61 @@ class Latents:
         self.hits = self.misses = 0
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
         self._stamp: tuple[tuple[int, int], ...] = ()
-        patch = processor.images.patch
-        smallest = processor.images.override("policy=square", f"shortest={patch}", f"longest={patch}")
-        self._blank = dataclasses.replace(processor, images=smallest)
+        self._slots: dict[str, tuple[int, ...]] = {}
 
     def prompts(self, samples: Sequence[Sample]) -> tuple[Batch, Tensor]:
         """Prompts as a batch without patches, and the visual tokens of their images: what a model answers from.
 
         Raises: ImageError naming the sample and image, DataError.
         """
-        batch = self._blank([blank(one) for one in samples], add_generation_prompt=True, split=self.split)
-        return without_images(batch).to(self.model.device), self.of(samples)
+        visual_VD = self.of(samples)
+        rendered = [self.text_of(sample, add_generation_prompt=True) for sample in samples]
+        return self.processor.pack(rendered).to(self.model.device), visual_VD
 
-    def written(self, sample: Sample, *, add_generation_prompt: bool = False) -> Rendered:
-        """A sample whose images are blank (see `blank`), as `Processor.render` writes it: the same tokens."""
-        return self._blank.render(sample, split=self.split, add_generation_prompt=add_generation_prompt)
+    def text_of(self, sample: Sample, *, add_generation_prompt: bool = False) -> Rendered:
+        """The tokens of a sample as `Processor.render` writes them, without its patches.
+
+        Raises: ImageError for an image that was not seen before and whose size cannot be read.
+        """
+        slots = [self._slots_of(image.source, name) for image, name in _named(sample)]
+        return self.processor.render_text(sample, slots, add_generation_prompt=add_generation_prompt)
+
+    def _slots_of(self, source: ImageSource, name: str) -> tuple[int, ...]:
+        """Visual tokens of each crop of an image, from its size alone."""
+        key = _key(source)
+        if key not in self._slots:
+            grids = image_grids(source, self.processor.images, self.split, name)
+            self._slots[key] = tuple(self.processor.connector.visual_tokens(*grid) for grid in grids)
+        return self._slots[key]
 
     @torch.no_grad()
     def of(self, samples: Sequence[Sample]) -> Tensor:
         """The visual tokens of all images of the samples, end to end (V,D)."""
-        named = [
-            (image.source, f"{sample.name}, image {number}")
-            for sample in samples
-            for number, image in enumerate(sample.images, 1)
-        ]
+        named = [(image.source, name) for sample in samples for image, name in _named(sample)]
         if not named:
-            return self.model.connector.latents[:0]
+            return self.model.connector.empty()
         self._forget_if_changed()
         keys = [_key(source) for source, _ in named]
         new = {key: one for key, one in zip(keys, named, strict=True) if key not in self._kept}
         self.hits, self.misses = self.hits + len(keys) - len(new), self.misses + len(new)
-        made = dict(zip(new, self._encode(list(new.values())), strict=True)) if new else {}
+        made = dict(zip(new, self._encode(new), strict=True)) if new else {}
         found = [made[key] if key in made else self._kept[key] for key in keys]
         self._keep(keys, made)
         return torch.cat(found)
 
-    def _encode(self, images: Sequence[Named]) -> list[Tensor]:
+    def _encode(self, images: Mapping[str, Named]) -> list[Tensor]:
         """The visual tokens of each image, encoded together."""
-        rendered = [self._render(source, name) for source, name in images]
+        rendered = [self._render(source, name) for source, name in images.values()]
+        self._slots |= {key: one.visual_tokens for key, one in zip(images, rendered, strict=True)}
         batch = self.processor.pack(rendered).to(self.model.device)
         made = self.model.encode_images(batch).split([len(one.tokens_T) for one in rendered])
         return [part.clone() for part in made]  # so that forgetting one frees it
 
     def _render(self, source: ImageSource, name: str) -> Rendered:
         crops = image_patches(source, self.processor.images, self.split, name)
-        tokens_T = torch.full((len(crops) * self.processor.visual_tokens,), self.processor.image_token).numpy()
-        return Rendered(tokens_T, tokens_T < 0, crops, name)
+        counts = tuple(self.processor.connector.visual_tokens(crop.rows, crop.columns) for crop in crops)
+        tokens_T = np.full(sum(counts), self.processor.image_token)
+        return Rendered(tokens_T, tokens_T < 0, crops, counts, name)
 
     def _keep(self, keys: Sequence[str], made: dict[str, Tensor]) -> None:
         self.bytes += sum(part.nbytes for part in made.values())
@@ -109,17 +117,16 @@ class Latents:
             self._stamp, self.bytes = stamp, 0
 
 
-def blank(sample: Sample) -> Sample:
-    """The sample with a pixel in the place of each image."""
-    segments = (Image(PIXEL) if isinstance(segment, Image) else segment for segment in sample.segments)
-    return dataclasses.replace(sample, segments=tuple(segments))
-
-
 def without_images(batch: Batch) -> Batch:
     """The batch for a forward pass that is given its visual tokens."""
     return dataclasses.replace(
-        batch, patches_PC=batch.patches_PC[:0], patch_positions_P=batch.patch_positions_P[:0], images=Spans(())
+        batch, patches_PC=batch.patches_PC[:0], patch_positions_P=batch.patch_positions_P[:0], grids=()
     )
+
+
+def _named(sample: Sample) -> list[tuple[Image, str]]:
+    """The images of a sample, and what messages call each."""
+    return [(image, f"{sample.name}, image {number}") for number, image in enumerate(sample.images, 1)]
 
 
 def _key(source: ImageSource) -> str:

@@ -27,6 +27,8 @@ class ImageConfig(Settings):
     """Do not distort images thinner than shortest : longest (the published sizes do)."""
     split: bool = False
     """Four quadrants and the whole instead of the whole alone (§3.4). A call can say otherwise."""
+    multiple: pydantic.PositiveInt = 1
+    """Both sides are a multiple of so many patches. A processor sets it to what its connector needs."""
     max_pixels: int = 178_956_970
     """Images of more pixels than this are refused unopened."""
 
@@ -34,6 +36,8 @@ class ImageConfig(Settings):
     def _sizes_fit(self) -> ImageConfig:
         if self.shortest > self.longest:
             raise ValueError(f"shortest side {self.shortest} exceeds longest side {self.longest}")
+        if self.longest < self.patch * self.multiple:
+            raise ValueError(f"longest side {self.longest} is less than {self.multiple} patches of {self.patch} pixels")
         if self.shortest < self.patch:
             raise ValueError(f"shortest side {self.shortest} is less than one patch of {self.patch} pixels")
         if self.longest > self.patch * self.grid:

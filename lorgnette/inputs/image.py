@@ -168,8 +168,18 @@ def target_size(width: int, height: int, config: ImageConfig) -> tuple[int, int]
     """The size (width, height) to which an image is resized, in pixels.
 
     Upstream caps the long side at `longest` and then raises the short one to `shortest`, so images thinner than
-    shortest : longest are distorted, and small ones become squares. `keep_aspect` changes those and no others.
+    shortest : longest are distorted, and small ones become squares. `keep_aspect` changes those and no others. Sides
+    are then rounded to `multiple` patches, where a connector joins several.
     """
+    wide, high = _free_size(width, height, config)
+    if config.multiple == 1:
+        return wide, high
+    unit = config.patch * config.multiple
+    most = config.longest // unit
+    return min(max(round(wide / unit), 1), most) * unit, min(max(round(high / unit), 1), most) * unit
+
+
+def _free_size(width: int, height: int, config: ImageConfig) -> tuple[int, int]:
     if config.policy == "square":
         return config.longest, config.longest
     capped_width, capped_height = width, height
@@ -302,6 +312,20 @@ def image_patches(
         image = _upright_rgb(image)
     crops = [_crop(image, box) for box in crop_boxes(*image.size, split)]
     return tuple(patchify(crop, config, target) for crop, target in zip(crops, targets, strict=True))
+
+
+def image_grids(
+    source: ImageSource, config: ImageConfig, split: bool, name: str = "image"
+) -> tuple[tuple[int, int], ...]:
+    """Rows and columns of patches of each crop that `image_patches` cuts, from the image's header alone.
+
+    Raises: ImageError, as `open_image`.
+    """
+    with _refusing(source, name):
+        image = _open(source, config.max_pixels)
+        full = image.size if _orientation(image) < 5 else image.size[::-1]
+    sizes = crop_sizes(*full, split, config)
+    return tuple((height // config.patch, width // config.patch) for width, height in sizes)
 
 
 def _decode_smaller(image: PIL.Image.Image, boxes: list[Box], targets: list[tuple[int, int]]) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 from lorgnette.errors import CheckpointError, SettingsError
 from lorgnette.files import write_json
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
-from lorgnette.inputs.render import Rendered, pack, render
+from lorgnette.inputs.render import Rendered, pack, render, write_tokens, written_pieces
 from lorgnette.inputs.template import IDEFICS2_TEMPLATE, Idefics2Template, JinjaTemplate, Template
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.batch import Batch
+from lorgnette.model.config import ConnectorSettings, PerceiverConfig, parse_connector
 from lorgnette.sample import Sample
 
 OURS = "lorgnette.json"
@@ -27,12 +28,17 @@ class Processor:
 
     tokenizer: Tokenizer
     images: ImageConfig = field(default_factory=ImageConfig)
-    visual_tokens: int = 64
-    """Visual tokens that each image, or each crop of a split one, becomes."""
+    connector: ConnectorSettings = field(default_factory=PerceiverConfig)
+    """Says how many visual tokens an image, or a crop of a split one, becomes."""
     template: Template = field(default_factory=Idefics2Template)
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     """The vision encoder's normalisation; not used here, but upstream's files keep it with the processor."""
+
+    def __post_init__(self) -> None:
+        if self.images.multiple != self.connector.multiple:
+            images = self.images.override(f"multiple={self.connector.multiple}")
+            object.__setattr__(self, "images", images)  # frozen, but for this
 
     def __call__(
         self, samples: Sequence[Sample], *, add_generation_prompt: bool = False, split: bool | None = None
@@ -55,18 +61,28 @@ class Processor:
             self.tokenizer,
             self.template,
             self.images,
-            self.visual_tokens,
+            self.connector,
             add_generation_prompt=add_generation_prompt,
             split=split,
             enlarged=enlarged,
         )
+
+    def render_text(
+        self, sample: Sample, slots: Sequence[Sequence[int]], *, add_generation_prompt: bool = False
+    ) -> Rendered:
+        """One sample as tokens alone, for a model that is given its visual tokens.
+
+        slots: for each image, the visual tokens of each of its crops.
+        """
+        pieces = written_pieces(sample, self.template, add_generation_prompt)
+        tokens_T, learn_T = write_tokens(sample, pieces, self.tokenizer, slots, add_generation_prompt)
+        return Rendered(tokens_T, learn_T, (), tuple(count for one in slots for count in one), sample.name)
 
     def pack(self, rendered: Sequence[Rendered]) -> Batch:
         """Rendered samples end to end; see `lorgnette.inputs.render.pack`."""
         return pack(
             rendered,
             image_token=self.image_token,
-            visual_tokens=self.visual_tokens,
             patch_width=3 * self.images.patch**2,
         )
 
@@ -105,12 +121,12 @@ class Processor:
         try:
             special = SpecialTokens.parse(ours.get("special", {}), str(folder / OURS))
             images = _image_config(pictures, vision, ours.get("images", {}), str(folder))
-            visual_tokens = int(values.get("image_seq_len", 64))
+            connector = parse_connector(ours.get("connector") or {"latents": values.get("image_seq_len", 64)})
             mean, std = (_floats(pictures.get(key, (0.5,) * 3)) for key in ("image_mean", "image_std"))
         except (SettingsError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
             raise CheckpointError(f"{folder}: its image settings cannot be understood ({error})") from None
         tokenizer = Tokenizer.load(folder, special)
-        return cls(tokenizer, images, visual_tokens, _read_template(folder, values, tokenizer), mean, std)
+        return cls(tokenizer, images, connector, _read_template(folder, values, tokenizer), mean, std)
 
     def save(self, folder: str | Path) -> None:
         """Write the files that `load` reads; transformers' AutoProcessor opens them as an Idefics2Processor.
@@ -135,11 +151,12 @@ class Processor:
         }
         values = {
             "processor_class": "Idefics2Processor",
-            "image_seq_len": self.visual_tokens,
+            "image_seq_len": self.connector.visual_tokens(*(self.images.shortest // self.images.patch,) * 2),
             "image_processor": pictures,
         }
         write_json(folder / "processor_config.json", values)
-        write_json(folder / OURS, {"images": self.images.plain(), "special": self.special.plain()})
+        ours = {"images": self.images, "special": self.special, "connector": self.connector}
+        write_json(folder / OURS, {name: settings.plain() for name, settings in ours.items()})
         (folder / "chat_template.jinja").write_text(self.template.source, encoding="utf-8")
 
 

@@ -14,6 +14,7 @@ from lorgnette.inputs.image import Patches, image_patches
 from lorgnette.inputs.template import Piece, Special, Template
 from lorgnette.inputs.tokenizer import Tokenizer
 from lorgnette.model.batch import IGNORED, Batch, Spans
+from lorgnette.model.config import ConnectorSettings
 from lorgnette.sample import Image, Sample, Text, Turn
 
 
@@ -27,6 +28,8 @@ class Rendered:
     """True where this token is a target to be predicted (bool)."""
     images: tuple[Patches, ...]
     """Every image, or every crop of it when split, in the order of the visual tokens."""
+    visual_tokens: tuple[int, ...]
+    """Visual tokens that each of them becomes."""
     name: str
     source: str = ""
     """What the sample was read from: `meta["source"]`."""
@@ -37,13 +40,13 @@ def render(
     tokenizer: Tokenizer,
     template: Template,
     config: ImageConfig,
-    visual_tokens: int,
+    connector: ConnectorSettings,
     *,
     add_generation_prompt: bool = False,
     split: bool | None = None,
     enlarged: Sequence[tuple[int, int]] | None = None,
 ) -> Rendered:
-    """Write a sample as token ids with a slot of `visual_tokens` for each image (five when split), and cut its images.
+    """Write a sample as token ids with a slot of visual tokens for each image (five when split), and cut its images.
 
     A conversation is written by the template; a document stands between the beginning and the end of sequence.
     add_generation_prompt: end where the model should go on: after `Assistant:`, or for a document without its end.
@@ -52,45 +55,68 @@ def render(
     Raises: ImageError naming the sample and image; DataError; CheckpointError for a template that fails.
     """
     split = config.split if split is None else split
-    writer = _Writer(tokenizer, visual_tokens, crops=5 if split else 1)
-    if sample.is_chat:
-        pieces = template.pieces(sample, add_generation_prompt)
-        begun = bool(pieces) and isinstance(pieces[0], Special) and tokenizer.id(pieces[0].token) in tokenizer.prefix
-        writer.ids(() if begun else tokenizer.prefix)  # some templates write the beginning of sequence themselves
-        writer.write(pieces)
-        writer.ids(() if add_generation_prompt else tokenizer.suffix)
-    else:
-        pieces = [segment for segment in sample.segments if not isinstance(segment, Turn)]
-        writer.ids([tokenizer.bos] if tokenizer.bos is not None else tokenizer.prefix)
-        writer.write(pieces)
-        if tokenizer.eos is not None and not add_generation_prompt:
-            texts = [piece for piece in pieces if isinstance(piece, Text)]
-            writer.ids([tokenizer.eos], learn=bool(texts) and texts[-1].learn)
+    pieces = written_pieces(sample, template, add_generation_prompt)
     images = [piece for piece in pieces if isinstance(piece, Image)]
     sizes: Sequence[tuple[int, int] | None] = enlarged or [None] * len(images)
     if len(sizes) != len(images):
         raise DataError(f"{sample.name}: {len(images)} images, but sizes for {len(sizes)}; give one for each")
     crops = [
-        crop
+        image_patches(image.source, config, split, f"{sample.name}, image {number}", size)
         for number, (image, size) in enumerate(zip(images, sizes, strict=True), 1)
-        for crop in image_patches(image.source, config, split, f"{sample.name}, image {number}", size)
     ]
+    slots = [tuple(connector.visual_tokens(crop.rows, crop.columns) for crop in one) for one in crops]
+    tokens_T, learn_T = write_tokens(sample, pieces, tokenizer, slots, add_generation_prompt)
     return Rendered(
-        np.array(writer.tokens, dtype=np.int64),
-        np.array(writer.learn, dtype=bool),
-        tuple(crops),
+        tokens_T,
+        learn_T,
+        tuple(crop for one in crops for crop in one),
+        tuple(count for one in slots for count in one),
         sample.name,
         source=str(sample.meta.get("source", "")),
     )
 
 
+def written_pieces(sample: Sample, template: Template, add_generation_prompt: bool) -> list[Piece]:
+    """The texts, images and special tokens of a sample in their order: a conversation's by its template."""
+    if sample.is_chat:
+        return list(template.pieces(sample, add_generation_prompt))
+    return [segment for segment in sample.segments if not isinstance(segment, Turn)]
+
+
+def write_tokens(
+    sample: Sample,
+    pieces: Sequence[Piece],
+    tokenizer: Tokenizer,
+    slots: Sequence[Sequence[int]],
+    add_generation_prompt: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids (int64) and loss mask (bool) of the pieces of a sample; see `render`.
+
+    slots: for each image, the visual tokens of each of its crops.
+    """
+    writer = _Writer(tokenizer, slots)
+    if sample.is_chat:
+        begun = bool(pieces) and isinstance(pieces[0], Special) and tokenizer.id(pieces[0].token) in tokenizer.prefix
+        writer.ids(() if begun else tokenizer.prefix)  # some templates write the beginning of sequence themselves
+        writer.write(pieces)
+        writer.ids(() if add_generation_prompt else tokenizer.suffix)
+    else:
+        writer.ids([tokenizer.bos] if tokenizer.bos is not None else tokenizer.prefix)
+        writer.write(pieces)
+        if tokenizer.eos is not None and not add_generation_prompt:
+            texts = [piece for piece in pieces if isinstance(piece, Text)]
+            writer.ids([tokenizer.eos], learn=bool(texts) and texts[-1].learn)
+    return np.array(writer.tokens, dtype=np.int64), np.array(writer.learn, dtype=bool)
+
+
 class _Writer:
     """Collects ids and what is learned. Neighbouring texts are joined first: an edge of a segment cuts no word."""
 
-    def __init__(self, tokenizer: Tokenizer, visual_tokens: int, crops: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, slots: Sequence[Sequence[int]]) -> None:
         self.tokenizer = tokenizer
         self.around = tokenizer.id(tokenizer.special.around_image)
-        self.slot = ([tokenizer.id(tokenizer.special.image)] * visual_tokens + [self.around]) * crops
+        self.image = tokenizer.id(tokenizer.special.image)
+        self.slots = iter(slots)
         self.tokens: list[int] = []
         self.learn: list[bool] = []
         self.texts: list[Text] = []
@@ -116,7 +142,9 @@ class _Writer:
         self._flush()
         if not (self.tokens and self.tokens[-1] == self.around):  # neighbouring images share one
             self.ids([self.around])
-        self.ids(self.slot)
+        for count in next(self.slots):
+            self.ids([self.image] * count)
+            self.ids([self.around])
         self.after_image, self.first = True, False
 
     def _special(self, piece: Special) -> None:
@@ -148,15 +176,14 @@ def _learned(texts: Sequence[Text], offsets: Sequence[tuple[int, int]], start: i
     return [1 in mask[begin:end] for begin, end in offsets]
 
 
-def pack(rendered: Sequence[Rendered], *, image_token: int, visual_tokens: int, patch_width: int) -> Batch:
+def pack(rendered: Sequence[Rendered], *, image_token: int, patch_width: int) -> Batch:
     """Lay samples end to end. Targets are shifted within each document; its last position learns nothing.
 
-    image_token: the id whose places visual tokens take; visual_tokens: how many of them each image becomes;
-    patch_width: values in one patch.
+    image_token: the id whose places visual tokens take; patch_width: values in one patch.
     Raises: DataError if the slots and images of a sample disagree, or if one has no tokens.
     """
     for one in rendered:
-        _check(one, image_token, visual_tokens, patch_width)
+        _check(one, image_token, patch_width)
     documents = Spans(tuple(len(one.tokens_T) for one in rendered))
     images = [image for one in rendered for image in one.images]
     tokens_T = _joined([one.tokens_T for one in rendered])
@@ -172,7 +199,7 @@ def pack(rendered: Sequence[Rendered], *, image_token: int, visual_tokens: int, 
         documents=documents,
         patches_PC=torch.from_numpy(np.concatenate(pixels)),
         patch_positions_P=torch.from_numpy(_joined([image.positions_P for image in images])),
-        images=Spans(tuple(len(image) for image in images)),
+        grids=tuple((image.rows, image.columns) for image in images),
         visual_V=torch.from_numpy(np.flatnonzero(tokens_T == image_token)),
         names=tuple(one.name for one in rendered),
         sources=tuple(one.source for one in rendered),
@@ -184,13 +211,15 @@ def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.empty(0, dtype=np.int64), *parts])
 
 
-def _check(one: Rendered, image_token: int, visual_tokens: int, patch_width: int) -> None:
-    slots, wanted = int((one.tokens_T == image_token).sum()), len(one.images) * visual_tokens
+def _check(one: Rendered, image_token: int, patch_width: int) -> None:
+    slots, wanted = int((one.tokens_T == image_token).sum()), sum(one.visual_tokens)
     if slots != wanted:
         raise DataError(
-            f"{one.name}: {slots} visual tokens for {len(one.images)} images of {visual_tokens} each;"
+            f"{one.name}: {slots} visual tokens for {len(one.images)} images that become {wanted};"
             " a sample may not be cut between rendering and packing"
         )
+    if one.images and len(one.images) != len(one.visual_tokens):
+        raise DataError(f"{one.name}: {len(one.images)} images for {len(one.visual_tokens)} slots; give one for each")
     if len(one.tokens_T) == 0 or len(one.tokens_T) != len(one.learn_T):
         raise DataError(f"{one.name}: {len(one.tokens_T)} tokens with {len(one.learn_T)} learning marks")
     if (one.learn_T & (one.tokens_T == image_token)).any():

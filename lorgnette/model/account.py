@@ -6,16 +6,19 @@ mathematics needs, without recomputation. Nothing is allocated: shapes come from
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from lorgnette.model.batch import Spans
-from lorgnette.model.config import VLMConfig
+from lorgnette.model.config import ConnectorConfig, VisionConfig, VLMConfig
+from lorgnette.model.connectors import build_connector
+from lorgnette.model.vision import VisionEncoder
 from lorgnette.model.vlm import VLM
 
 Mode = Literal["frozen", "lora", "dora", "full"]
@@ -59,18 +62,12 @@ class Account:
 
     def vision_flops(self, patches: int) -> int:
         """One image of so many patches through the vision encoder."""
-        c = self.config.vision
-        layer = 2 * patches * (4 * c.width**2 + 2 * c.width * c.mlp_width) + 4 * patches**2 * c.width
-        return c.layers * layer + 2 * patches * c.patch_width * c.width
+        return along(_vision_measured(self.config.vision), patches)
 
     def connector_flops(self, patches: int) -> int:
-        """One image of so many patches through the projection and the perceiver."""
-        c, width = self.config.connector, self.config.language.width
-        inner, kv_inner, keys = c.heads * c.head_width, c.kv_heads * c.head_width, patches + c.latents
-        projection = 2 * patches * c.projection_width * (2 * self.config.vision.width + width)
-        projections = 2 * (2 * c.latents * inner + 2 * keys * kv_inner) * width
-        mlp = 2 * c.latents * 3 * c.mlp_ratio * width**2
-        return projection + c.depth * (projections + 4 * c.latents * keys * inner + mlp)
+        """One image of so many patches through the connector."""
+        widths = self.config.vision.width, self.config.language.width
+        return along(_connector_measured(self.config.connector, *widths), patches // self.config.connector.multiple**2)
 
     def image_flops(self, patches: int) -> int:
         """One image of so many patches to visual tokens."""
@@ -138,3 +135,50 @@ class Account:
     def training_bytes(self, modes: Mapping[str, Mode] = FULL, rank: int = 64, bytes_each: int = 2) -> int:
         """Weights as stored, and for each trained parameter its float32 copy, gradient and two Adam moments."""
         return self.weight_bytes(bytes_each) + 16 * self.trained_parameters(modes, rank)
+
+
+Curve = tuple[int, int, int]
+"""FLOPs at 1, 2 and 3 units: what is at most quadratic in the units follows exactly."""
+
+
+def along(curve: Curve, units: int) -> int:
+    """The quadratic through three measured points, at `units`."""
+    one, two, three = curve
+    first, second = two - one, three - 2 * two + one
+    return one + first * (units - 1) + second * ((units - 1) * (units - 2) // 2)
+
+
+@lru_cache(maxsize=16)
+def _vision_measured(config: VisionConfig) -> Curve:
+    """FLOPs of the encoder on an image of 1, 2 and 3 patches: measured with one layer and with two."""
+
+    def flops(layers: int, patches: int) -> int:
+        with torch.device("meta"):
+            encoder = VisionEncoder(VisionConfig.parse(config.plain() | {"layers": layers}))
+            pixels = torch.empty(patches, config.patch_width, dtype=torch.uint8)
+            positions = torch.empty(patches, dtype=torch.int64)
+            return _measured(lambda: encoder(pixels, positions, Spans((patches,))))
+
+    one, two, three = (
+        (base := flops(1, patches)) + (config.layers - 1) * (flops(2, patches) - base) for patches in (1, 2, 3)
+    )
+    return one, two, three
+
+
+@lru_cache(maxsize=16)
+def _connector_measured(config: ConnectorConfig, vision_width: int, width: int) -> Curve:
+    """FLOPs of the connector on an image of 1, 2 and 3 squares of patches as small as it takes them."""
+    with torch.device("meta"):
+        connector, side = build_connector(config, vision_width, width), config.multiple
+
+        def flops(squares: int) -> int:
+            patches_PD = torch.empty(side * side * squares, vision_width)
+            return _measured(lambda: connector(patches_PD, ((side, side * squares),)))
+
+        return flops(1), flops(2), flops(3)
+
+
+def _measured(run: Callable[[], object]) -> int:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()

@@ -16,6 +16,9 @@ from torch import Tensor
 IGNORED = -100
 """The target of a position from which nothing is learned."""
 
+Grid = tuple[int, int]
+"""Rows and columns of patches of an image (or of a crop of one)."""
+
 
 @dataclass(frozen=True)
 class Spans:
@@ -80,7 +83,8 @@ class Batch:
     """Pixels of all patches of all images, end to end, each flattened as channel, row, column (uint8, 0-255)."""
     patch_positions_P: Tensor
     """Row of each patch in the vision encoder's position table (int64)."""
-    images: Spans
+    grids: tuple[Grid, ...]
+    """Rows and columns of patches of each image, on the host: connectors and position tables need both."""
     visual_V: Tensor
     """Where in `tokens_T` the visual tokens stand, image by image (int64)."""
     names: tuple[str, ...] = ()
@@ -91,6 +95,11 @@ class Batch:
     """A sentence for each of them that could not be used: why, and what stands in its place."""
     sources: tuple[str, ...] = ()
     """What the sample behind each document was read from, for losses by source; empty where nothing says so."""
+
+    @cached_property
+    def images(self) -> Spans:
+        """Patches of each image."""
+        return Spans(tuple(rows * columns for rows, columns in self.grids))
 
     @property
     def document_starts(self) -> Tensor:

@@ -48,7 +48,7 @@ class Cache:
             documents=Spans((1,) * len(self)),
             patches_PC=torch.empty(0, self.config.vision.patch_width, dtype=torch.uint8, device=device),
             patch_positions_P=nothing,
-            images=Spans(()),
+            grids=(),
             visual_V=nothing,
         )
 

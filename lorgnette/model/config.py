@@ -1,9 +1,11 @@
-"""Settings of a vision-language model: what each part is and how large. Presets of known backbones are at the end."""
+"""Settings of a vision-language model: the kind and the sizes of each part. `presets.py` lists known backbones."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
+import numpy as np
 import pydantic
 
 from lorgnette.settings import Settings
@@ -43,7 +45,70 @@ class VisionConfig(Settings):
         return self
 
 
-class PerceiverConfig(Settings):
+Count = TypeVar("Count", int, np.ndarray)
+"""Patches of one image, or an array of them for many."""
+
+
+class ConnectorSettings(Settings):
+    """What all kinds of connectors have in common."""
+
+    def visual_tokens(self, rows: Count, columns: Count) -> Count:
+        """Visual tokens that an image of rows x columns patches becomes; of arrays, an array.
+
+        Rendering, packing and the plan of data count with it. Raises: ValueError for a shape that the kind cannot take.
+        """
+        raise TypeError(f"{type(self).__name__} does not say how many visual tokens an image becomes")
+
+    @property
+    def multiple(self) -> int:
+        """Both sides of an image must be multiples of so many patches."""
+        return 1
+
+    @property
+    def layer_count(self) -> int:
+        """Layers: a checkpoint is refused whose settings ask for more of them than it has tensors."""
+        return 0
+
+    @property
+    def about(self) -> str:
+        """The kind and its sizes, for people."""
+        return str(getattr(self, "kind", "connector")).replace("_", " ")
+
+
+class LinearConfig(ConnectorSettings):
+    """One linear layer without bias: every patch becomes a visual token (paper, Table 3)."""
+
+    kind: Literal["linear"] = "linear"
+
+    def visual_tokens(self, rows: Count, columns: Count) -> Count:
+        return rows * columns
+
+
+class PixelShuffleConfig(ConnectorSettings):
+    """Squares of side x side patches joined to one visual token, then a linear layer without bias (Idefics3)."""
+
+    kind: Literal["pixel_shuffle"] = "pixel_shuffle"
+    side: pydantic.PositiveInt = 2
+    """Patches along a side of a square; Idefics3's `scale_factor`."""
+
+    def visual_tokens(self, rows: Count, columns: Count) -> Count:
+        if np.any(rows % self.side) or np.any(columns % self.side):
+            raise ValueError(
+                f"pixel shuffle joins squares of {self.side} x {self.side} patches, which do not fill an image of"
+                f" {rows} x {columns} patches; set images.multiple to {self.side}"
+            )
+        return rows // self.side * (columns // self.side)
+
+    @property
+    def multiple(self) -> int:
+        return self.side
+
+    @property
+    def about(self) -> str:
+        return f"pixel shuffle: {self.side} x {self.side} patches a visual token"
+
+
+class PerceiverConfig(ConnectorSettings):
     """SwiGLU modality projection, then a perceiver resampler: an image becomes `latents` visual tokens (paper §3.2)."""
 
     kind: Literal["perceiver"] = "perceiver"
@@ -64,6 +129,37 @@ class PerceiverConfig(Settings):
         if self.heads % self.kv_heads:
             raise ValueError(f"{self.heads} perceiver heads cannot share {self.kv_heads} key-value heads evenly")
         return self
+
+    def visual_tokens(self, rows: Count, columns: Count) -> Count:
+        return 0 * rows * columns + self.latents
+
+    @property
+    def layer_count(self) -> int:
+        return self.depth
+
+    @property
+    def about(self) -> str:
+        return f"perceiver: {self.depth} layers, {self.latents} latents"
+
+
+def _connector_kind(given: Any) -> str:
+    """Kind of a connector's settings; a perceiver where they do not say."""
+    return str(given.get("kind", "perceiver") if isinstance(given, dict) else getattr(given, "kind", ""))
+
+
+ConnectorConfig = Annotated[
+    Annotated[PerceiverConfig, pydantic.Tag("perceiver")]
+    | Annotated[LinearConfig, pydantic.Tag("linear")]
+    | Annotated[PixelShuffleConfig, pydantic.Tag("pixel_shuffle")],
+    pydantic.Discriminator(_connector_kind),
+]
+"""Settings of a connector, by `kind`."""
+
+
+def parse_connector(values: Mapping[str, Any]) -> ConnectorSettings:
+    """Settings of a connector from plain values. Raises: pydantic.ValidationError, a ValueError."""
+    found: ConnectorSettings = pydantic.TypeAdapter(ConnectorConfig).validate_python(values)
+    return found
 
 
 ROPE_SCALINGS: dict[str, tuple[str, ...]] = {
@@ -131,7 +227,7 @@ class VLMConfig(Settings):
     """The whole model: vision encoder, connector, decoder, and how they are joined."""
 
     vision: VisionConfig = VisionConfig()
-    connector: PerceiverConfig = PerceiverConfig()
+    connector: ConnectorConfig = PerceiverConfig()
     language: LanguageConfig = LanguageConfig()
     fusion: Literal["autoregressive"] = "autoregressive"
     extra_vocabulary: pydantic.NonNegativeInt = 3

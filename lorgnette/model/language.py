@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorgnette.model.batch import Spans
-from lorgnette.model.cache import Cache
 from lorgnette.model.config import LanguageConfig
+from lorgnette.model.context import Context
 from lorgnette.model.layers import RMSNorm, Stack, SwiGLU
 from lorgnette.model.ops.attention import attends_by_rows, attention
 from lorgnette.model.ops.grouped_attention import attention_of_rows
@@ -27,27 +28,17 @@ class Decoder(Stack):
         tied = config.tied_embeddings
         self.head = self.embedding if tied else Vocabulary(config.vocabulary, extra_vocabulary, config.width)
 
-    def forward(
-        self,
-        x_TD: Tensor,
-        positions_T: Tensor,
-        documents: Spans,
-        cache: Cache | None = None,
-        rows_T: Tensor | None = None,
-    ) -> Tensor:
-        """Embedded tokens in, normed hidden states out (both T,D). With a cache, the documents go on from it.
-
-        rows_T: the tokens whose hidden states are wanted; all if None.
-        """
-        if cache is not None:
-            cache.begin(documents, x_TD)
-        longest = documents.longest if cache is None else cache.seen.longest
-        cos, sin = rotation(self.config, positions_T, longest, x_TD.dtype)
-        for layer in self.layers:
-            last = layer is self.layers[-1]
-            x_TD = self.run(layer, x_TD, cos, sin, documents, cache, rows_T if last else None)
-        if cache is not None:
-            cache.advance()
+    def forward(self, x_TD: Tensor, context: Context) -> Tensor:
+        """Embedded tokens (T,D) to normed hidden states, of the rows that are read."""
+        if context.cache is not None:
+            context.cache.begin(context.documents, x_TD)
+        rotary = rotation(self.config, context.positions_T, context.longest, x_TD.dtype)
+        context = dataclasses.replace(context, rotary=rotary)
+        for layer in self.layers[:-1]:
+            x_TD = self.run(layer, x_TD, context.all_rows())
+        x_TD = self.run(self.layers[-1], x_TD, context)
+        if context.cache is not None:
+            context.cache.advance()
         out: Tensor = self.norm(x_TD)
         return out
 
@@ -88,18 +79,10 @@ class DecoderLayer(nn.Module):
         self.mlp_norm = RMSNorm(config.width, config.norm_eps)
         self.mlp = SwiGLU(config.width, config.mlp_width)
 
-    def forward(
-        self,
-        x_TD: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        documents: Spans,
-        cache: Cache | None,
-        rows_T: Tensor | None = None,
-    ) -> Tensor:
-        """All tokens are attended to; only those of `rows_T`, if it is given, go on and are returned."""
-        attended_TD = self.attention(self.attention_norm(x_TD), cos, sin, documents, cache, rows_T)
-        x_TD = attended_TD + (x_TD if rows_T is None else x_TD.index_select(0, rows_T))
+    def forward(self, x_TD: Tensor, context: Context) -> Tensor:
+        """Every token is attended to; the rows that are read are returned."""
+        attended_TD = self.attention(self.attention_norm(x_TD), context)
+        x_TD = attended_TD + (x_TD if context.rows_T is None else x_TD.index_select(0, context.rows_T))
         out: Tensor = x_TD + self.mlp(self.mlp_norm(x_TD))
         return out
 
@@ -119,16 +102,10 @@ class DecoderAttention(nn.Module):
         else:
             self.query_norm, self.key_norm = nn.Identity(), nn.Identity()
 
-    def forward(
-        self,
-        x_TD: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        documents: Spans,
-        cache: Cache | None,
-        rows_T: Tensor | None = None,
-    ) -> Tensor:
-        """Attention output of the tokens `rows_T`, all if None."""
+    def forward(self, x_TD: Tensor, context: Context) -> Tensor:
+        """Attention output of the rows that are read."""
+        assert context.rotary is not None
+        (cos, sin), documents, cache, rows_T = context.rotary, context.documents, context.cache, context.rows_T
         k_TGN = rotate(self.key_norm(self.key(x_TD).unflatten(-1, (-1, self.head_width))), cos, sin)
         v_TGN = self.value(x_TD).unflatten(-1, (-1, self.head_width))
         few_T = rows_T if cache is None and attends_by_rows(x_TD) else None

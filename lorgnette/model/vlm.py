@@ -1,4 +1,4 @@
-"""The whole model on one screen: encode images, connect, fuse, decode.
+"""The whole model on one screen: encode images, connect, merge, decode.
 
 Shapes live in names. T tokens, P patches, C values per patch, I images, V visual tokens, D width, H query heads, G
 key-value heads, N head width, S keys (cached and new), L latents, K vocabulary rows, B a stack of equal-length spans,
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from lorgnette.model.batch import IGNORED, Batch, Spans
 from lorgnette.model.cache import Cache
 from lorgnette.model.config import VLMConfig
-from lorgnette.model.connector import Connector
-from lorgnette.model.fusion import fuse
+from lorgnette.model.connectors import build_connector
+from lorgnette.model.context import Context
 from lorgnette.model.initialise import initialise
 from lorgnette.model.language import Decoder
 from lorgnette.model.layers import Stack
@@ -57,7 +57,7 @@ class VLM(nn.Module):
         device = torch.get_default_device()
         with torch.device("meta"):  # so that no weight is drawn twice
             self.vision = VisionEncoder(config.vision)
-            self.connector = Connector(config.connector, config.vision.width, config.language.width)
+            self.connector = build_connector(config.connector, config.vision.width, config.language.width)
             self.language = Decoder(config.language, config.extra_vocabulary)
         if device != torch.device("meta"):
             self.initialise(0, device)
@@ -73,11 +73,10 @@ class VLM(nn.Module):
         """visual_VD: the batch's visual tokens where `encode_images` has made them already."""
         if visual_VD is None:
             visual_VD = self.encode_images(batch)
-        tokens_TD = fuse(self.language.embedding(batch.tokens_T), visual_VD, batch.visual_V)
-        documents, positions_T = self.documents(batch)
-        rows_T = self.rows_read(batch, want)
-        hidden_TD = self.language(tokens_TD, positions_T, documents, cache, rows_T)
-        return self.read_out(hidden_TD, rows_T, batch, want)
+        x_TD = merge_visual_tokens(self.language.embedding(batch.tokens_T), visual_VD, batch.visual_V)
+        context = self.context(batch, cache, self.rows_read(batch, want))
+        hidden_TD = self.language(x_TD, context)
+        return self.read_out(hidden_TD, context.rows_T, batch, want)
 
     def encode_images(self, batch: Batch) -> Tensor:
         """The visual tokens of all images of the batch, end to end: V,D.
@@ -85,16 +84,17 @@ class VLM(nn.Module):
         A batch without images passes empty tensors through, so that in training every rank touches the same weights.
         """
         if not len(batch.images) and not torch.is_grad_enabled() and self.passes_by:
-            return self.connector.latents[:0]
+            return self.connector.empty()
         patches_PD = self.vision(batch.patches_PC, batch.patch_positions_P, batch.images)
-        visual_VD: Tensor = self.connector(patches_PD, batch.images)
+        visual_VD: Tensor = self.connector(patches_PD, batch.grids)
         return visual_VD
 
-    def documents(self, batch: Batch) -> tuple[Spans, Tensor]:
-        """What may see each other, and positions (T). The original code trains on a pack as on one long document."""
+    def context(self, batch: Batch, cache: Cache | None, rows_T: Tensor | None) -> Context:
+        """What the decoder's layers share in this pass. The original code trains on a pack as on one long document."""
         if self.config.isolate_documents or not self.training:
-            return batch.documents, batch.positions_T
-        return Spans((batch.documents.total,)), torch.arange(batch.documents.total, device=batch.device)
+            return Context(batch.positions_T, batch.documents, cache, rows_T)
+        total = batch.documents.total
+        return Context(torch.arange(total, device=batch.device), Spans((total,)), cache, rows_T)
 
     def rows_read(self, batch: Batch, want: str) -> Tensor | None:
         """The tokens whose hidden states are read: the decoder leaves out of its last MLP what nobody reads."""
@@ -121,7 +121,12 @@ class VLM(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.connector.latents.device
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights; of those of the connector where parts differ."""
+        return next(self.connector.parameters()).dtype
 
     def initialise(self, seed: int, device: torch.device | str | None = None) -> VLM:
         """Draw all weights anew, each from `seed` and its name, on `device` (where the model is, if None)."""
@@ -143,3 +148,8 @@ class VLM(nn.Module):
             extra = name.endswith((".embedding.extra", ".head.extra"))
             groups["extra_vocabulary" if extra else name.split(".")[0]].append(parameter)
         return groups
+
+
+def merge_visual_tokens(tokens_TD: Tensor, visual_VD: Tensor, visual_V: Tensor) -> Tensor:
+    """Fully autoregressive fusion: visual tokens take their places `visual_V` in the sequence (paper §2, Figure 2)."""
+    return tokens_TD.index_copy(0, visual_V, visual_VD.to(tokens_TD.dtype))

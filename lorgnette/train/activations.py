@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
-from lorgnette.model.config import VLMConfig
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from lorgnette.model.account import Curve
+from lorgnette.model.batch import Grid
+from lorgnette.model.config import ConnectorConfig, VLMConfig
+from lorgnette.model.connectors import Connector, build_connector
 from lorgnette.run import LoraConfig, Mode
 from lorgnette.train.lora import fewer_products
 
@@ -76,3 +85,46 @@ def _language(model: VLMConfig) -> _Layer:
     linears = attention | {"gate": (width, hidden), "up": (width, hidden), "down": (hidden, width)}
     known = frozenset({"value", "gate", "up"})
     return _Layer(linears, 2 * width + 2 * inner + 3 * kv + 2 * hidden, inputs=2 * width + inner + hidden, known=known)
+
+
+@lru_cache(maxsize=16)
+def kept_by_connector(config: ConnectorConfig, vision_width: int, width: int, *, checkpointed: bool) -> Curve:
+    """Bytes that the connector keeps of an image of 1, 2 and 3 squares of patches as small as it takes them.
+
+    Measured on tensors without memory: what autograd saves, or where layers are checkpointed, their inputs.
+    """
+    with FakeTensorMode():
+        connector, side = build_connector(config, vision_width, width), config.multiple
+        one, two, three = (
+            _kept_of(connector, (side, side * squares), vision_width, checkpointed) for squares in (1, 2, 3)
+        )
+    return one, two, three
+
+
+def _kept_of(connector: Connector, grid: Grid, vision_width: int, checkpointed: bool) -> int:
+    weights = {weight.untyped_storage()._cdata for weight in connector.parameters()}
+    kept_bytes: dict[int, int] = {}
+    held: list[Tensor] = []  # so that no storage is counted under the address of one that is gone
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept_bytes[storage._cdata] = storage.nbytes()
+            held.append(tensor)
+        return tensor
+
+    def keep_inputs(_: nn.Module, inputs: Iterable[object]) -> None:
+        for one in inputs:
+            if isinstance(one, Tensor):
+                keep(one)
+
+    patches_PD = torch.empty(grid[0] * grid[1], vision_width, requires_grad=True)
+    if checkpointed:
+        hooks = [block.register_forward_pre_hook(keep_inputs) for block in connector.blocks()]
+        connector(patches_PD, (grid,))
+        for hook in hooks:
+            hook.remove()
+    else:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            connector(patches_PD, (grid,))
+    return sum(kept_bytes.values())

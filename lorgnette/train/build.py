@@ -63,7 +63,7 @@ def build_processor(run: Run) -> Processor:
     return Processor(
         tokenizer,
         run.images,
-        visual_tokens=run.model.connector.latents,
+        connector=run.model.connector,
         template=Idefics2Template(run.special),
         mean=run.model.vision.mean,
         std=run.model.vision.std,

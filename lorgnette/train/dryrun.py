@@ -24,13 +24,13 @@ from lorgnette.data.config import FilesConfig
 from lorgnette.data.sources.shards import is_url
 from lorgnette.data.steps import PackedSteps, Steps
 from lorgnette.errors import CheckpointError
-from lorgnette.model.account import Account
+from lorgnette.model.account import Account, along
 from lorgnette.model.batch import IGNORED, Batch, Spans
 from lorgnette.model.ops.loss import logits_held
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
 from lorgnette.train import parallel
-from lorgnette.train.activations import kept
+from lorgnette.train.activations import kept, kept_by_connector
 from lorgnette.train.build import build, build_processor, resolve, stage_processor
 from lorgnette.train.feed import doubts, open_steps
 from lorgnette.train.gradients import packs_at_once
@@ -128,13 +128,14 @@ def _is_here(path: str) -> bool:
 def _full_pack(run: Run, stage: StageConfig) -> Batch:
     """A pack for its lengths alone: one document, up to half of it images of the largest size, and all text learned."""
     assert stage.pack is not None
-    images, latents = run.stage_images(stage), run.model.connector.latents
-    each, tokens = (images.longest // images.patch) ** 2, stage.pack.tokens
-    count = min(stage.pack.patches // each, tokens // (2 * (latents + 2)))
+    images, tokens = run.stage_images(stage), stage.pack.tokens
+    side = images.longest // images.patch // run.model.connector.multiple * run.model.connector.multiple
+    slot = run.model.connector.visual_tokens(side, side) + 2
+    count = min(stage.pack.patches // side**2, tokens // (2 * slot))
     targets_T = torch.zeros(tokens, dtype=torch.int64)
-    targets_T[: count * (latents + 2)] = IGNORED
+    targets_T[: count * slot] = IGNORED
     nothing = torch.empty(0, dtype=torch.int64)
-    return Batch(nothing, targets_T, nothing, Spans((tokens,)), nothing, nothing, Spans((each,) * count), nothing)
+    return Batch(nothing, targets_T, nothing, Spans((tokens,)), nothing, nothing, ((side, side),) * count, nothing)
 
 
 def _start(run: Run) -> str:
@@ -192,14 +193,9 @@ def _activations(run: Run, stage: StageConfig, part: str, batch: Batch) -> int:
 
 
 def _connector_activations(run: Run, stage: StageConfig, batch: Batch) -> int:
-    c, width, vision = run.model.connector, run.model.language.width, run.model.vision
-    patches, visual = batch.images.total, len(batch.images) * c.latents
-    if "connector" in stage.checkpointing:
-        return 4 * (visual * width * c.depth + patches * (vision.width + width))
-    layer = (2 * c.heads + 2 * c.kv_heads) * c.head_width + 3 * c.mlp_ratio * width + 5 * width
-    keys = c.depth * patches * (width + 2 * c.kv_heads * c.head_width)
-    projection = patches * (3 * c.projection_width + vision.width + width)
-    return 4 * (visual * layer * c.depth + keys + projection)
+    config, widths = run.model.connector, (run.model.vision.width, run.model.language.width)
+    measured = kept_by_connector(config, *widths, checkpointed="connector" in stage.checkpointing)
+    return sum(along(measured, patches // config.multiple**2) for patches in batch.images.lengths)
 
 
 def _print_stage(

@@ -112,8 +112,8 @@ def _open_packed(
         Planned(config.title, one.index, config.weight, most_units(config))
         for config, one in zip(configs, prepared, strict=True)
     )
-    images, visual = processor.images, processor.visual_tokens
-    plan = PackedPlan(planned, stage.pack, seed, images, visual, stage.augment, stage.weights)
+    images, connector = processor.images, processor.connector
+    plan = PackedPlan(planned, stage.pack, seed, images, connector, stage.augment, stage.weights)
     counts = None
     if folder is not None:
         counts = folder / f"packs-{stage.name}.json"

@@ -21,7 +21,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from lorgnette.model import connector, language, vision
+from lorgnette.model import connectors, language, vision
 from lorgnette.model.batch import Batch, Spans
 from lorgnette.model.layers import Stack
 from lorgnette.model.vlm import VLM
@@ -98,8 +98,7 @@ def apply(model: VLM, run: Run, stage: StageConfig, world: World) -> None:
 def layers(model: VLM) -> Iterator[nn.Module]:
     """The layers of all parts, the connector's projection among them: what is compiled and sharded one by one."""
     yield from model.vision.layers
-    yield model.connector.projection
-    yield from model.connector.layers
+    yield from model.connector.blocks()
     yield from model.language.layers
 
 
@@ -112,8 +111,8 @@ def compile_layers(model: VLM) -> None:
         (vision, "attention"),
         (language, "attention"),
         (language, "attention_of_rows"),
-        (connector, "attention"),
-        (connector, "interleave"),
+        (connectors, "attention"),
+        (connectors, "interleave"),
     ]
     for module, name in readers:
         function = getattr(module, name)
@@ -181,4 +180,4 @@ def empty_batch(model: VLM) -> Batch:
     """A pack of nothing: what a rank computes whose share of a step has fewer packs than another's."""
     nothing = torch.empty(0, dtype=torch.int64)
     patches_PC = torch.empty(0, model.config.vision.patch_width, dtype=torch.uint8)
-    return Batch(nothing, nothing, nothing, Spans(()), patches_PC, nothing, Spans(()), nothing)
+    return Batch(nothing, nothing, nothing, Spans(()), patches_PC, nothing, (), nothing)

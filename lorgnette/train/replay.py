@@ -69,15 +69,21 @@ def load_batches(file: Path) -> list[Batch]:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{file}: cannot be read as the batches of a step ({error})") from None
-    spans = {"documents", "images"}
     made: list[dict[str, Any]] = [
         dict(
             **{name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{number}.")},
-            **{name: Spans(tuple(value)) if name in spans else tuple(value) for name, value in values.items()},
+            **{name: _read(name, value) for name, value in values.items()},
         )
         for number, values in enumerate(plain)
     ]
     return [Batch(**values) for values in made]
+
+
+def _read(name: str, value: list[Any]) -> Any:
+    """A field of a batch that is no tensor, from JSON."""
+    if name == "documents":
+        return Spans(tuple(value))
+    return tuple(tuple(grid) for grid in value) if name == "grids" else tuple(value)
 
 
 def replay(path: Path, console: Console) -> list[str]:

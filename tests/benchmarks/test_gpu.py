@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import common, correct, generate, train_step
-from lorgnette.model import connector, language, vision
+from lorgnette.model import connectors, language, vision
 from lorgnette.model.ops import attention
 
 torch.set_num_threads(1)
@@ -20,9 +20,9 @@ def kept(folder, name: str) -> dict:
 
 
 def test_train_step(tmp_path, monkeypatch) -> None:
-    for module in (vision, language, connector):
+    for module in (vision, language, connectors):
         monkeypatch.setattr(module, "attention", module.attention)  # compiling replaces it for the whole process
-    monkeypatch.setattr(connector, "interleave", connector.interleave)
+    monkeypatch.setattr(connectors, "interleave", connectors.interleave)
     short = ["--images", "3", "--text", "6", "--rank", "4", "--steps", "3", "--warmup", "1"]
     with torch.compiler.set_stance("force_eager"):  # the same path, without minutes of a compiler
         row = train_step.main([*TINY, *short, "--results", str(tmp_path), "--trace", str(tmp_path / "step")])

@@ -8,6 +8,7 @@ from lorgnette.data.config import PackConfig
 from lorgnette.data.index import Index
 from lorgnette.data.packed import PackedPlan, Planned
 from lorgnette.inputs.config import ImageConfig
+from lorgnette.model.config import PerceiverConfig
 
 
 def index_of(
@@ -62,5 +63,5 @@ def plan_of(*indexes: Index, weights: tuple[float, ...] = (), most_units: int | 
         Planned(f"source {number}", index, weight, most_units)
         for number, (index, weight) in enumerate(zip(indexes, given, strict=True))
     )
-    values = {"seed": 3, "images": ImageConfig(), "visual_tokens": 8} | settings
+    values = {"seed": 3, "images": ImageConfig(), "connector": PerceiverConfig(latents=8)} | settings
     return PackedPlan(sources, PackConfig(**pack), **values)

@@ -17,6 +17,7 @@ from lorgnette.data.steps import PackedSteps
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer
+from lorgnette.model.config import PerceiverConfig
 
 COLOURS = ("red", "green", "blue", "yellow", "black")
 IMAGES = ImageConfig(shortest=16, longest=64, patch=8, grid=8)
@@ -24,7 +25,8 @@ IMAGES = ImageConfig(shortest=16, longest=64, patch=8, grid=8)
 
 def processor() -> Processor:
     texts = ["What colour is it? Answer briefly.", "Describe the image.", "It is a rectangle.", *COLOURS] * 5
-    return Processor(train_tokenizer(texts, vocabulary=320, special=SpecialTokens()), IMAGES, visual_tokens=2)
+    tokenizer = train_tokenizer(texts, vocabulary=320, special=SpecialTokens())
+    return Processor(tokenizer, IMAGES, connector=PerceiverConfig(latents=2))
 
 
 def jpeg(number: int) -> bytes:
@@ -68,5 +70,6 @@ def steps_of(source: Prepared, rank: int = 0, world: int = 1, **augment) -> Pack
     """Steps of six packs, everything varied that can be."""
     config = AugmentConfig(**({"split": 0.5, "upscale": 0.5, "templates": True} | augment))
     planned = Planned("squares", source.index, 1.0, source.config.most_turns)
-    plan = PackedPlan((planned,), PackConfig(tokens=200, patches=2000, per_step=6), 7, IMAGES, 2, config)
+    pack, connector = PackConfig(tokens=200, patches=2000, per_step=6), processor().connector
+    plan = PackedPlan((planned,), pack, 7, IMAGES, connector, config)
     return PackedSteps(plan, (source,), processor(), rank=rank, world=world)

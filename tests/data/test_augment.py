@@ -5,15 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorgnette.data.augment import LEAST_FACTOR, Augmenter, hashed, patch_counts, target_sizes, uniform
+from lorgnette.data.augment import LEAST_FACTOR, Augmenter, hashed, image_costs, target_sizes, uniform
 from lorgnette.data.config import AugmentConfig
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import crop_boxes, target_size
+from lorgnette.model.config import PerceiverConfig
 
 CONFIGS = {
     "native": ImageConfig(),
     "keep aspect": ImageConfig(keep_aspect=True),
     "square": ImageConfig(policy="square", longest=384, shortest=384),
+    "pixel shuffle": ImageConfig(multiple=3),
     "small": ImageConfig(shortest=48, longest=128, patch=16, grid=8, keep_aspect=True),
 }
 MANY = np.arange(20_000)
@@ -34,7 +36,9 @@ def test_sizes_and_patches_of_arrays_are_those_of_the_inputs(name, images):
     wide, high = target_sizes(width, height, config)
     sizes = [target_size(one[0], one[1], config) for one in images]
     assert list(zip(wide.tolist(), high.tolist(), strict=True)) == sizes
-    assert patch_counts(width, height, split, config).tolist() == [patches_of(*one, config) for one in images]
+    tokens, patches = image_costs(width, height, split, config, PerceiverConfig(latents=3))
+    assert patches.tolist() == [patches_of(*one, config) for one in images]
+    assert tokens.tolist() == [5 * 4 + 1 if one[2] else 4 + 1 for one in images]
 
 
 @given(st.lists(st.integers(-(2**63), 2**64 - 1), min_size=1, max_size=6))

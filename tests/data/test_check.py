@@ -23,11 +23,11 @@ def rendered(tokens: list[int], learned: tuple[int, ...] = (-1,), images: int = 
     """A sample of these ids, of which the ones at the given places are learned."""
     learn_T = np.zeros(len(tokens), bool)
     learn_T[list(learned)] = True
-    return Rendered(np.array(tokens, np.int64), learn_T, (PATCHES,) * images, "shard 3, row 7")
+    return Rendered(np.array(tokens, np.int64), learn_T, (PATCHES,) * images, (VISUAL,) * images, "shard 3, row 7")
 
 
 def checked(one: Rendered, **options) -> None:
-    check(one, image_token=IMAGE, visual_tokens=VISUAL, vocabulary=VOCABULARY, **options)
+    check(one, image_token=IMAGE, vocabulary=VOCABULARY, **options)
 
 
 GOOD = {
@@ -77,7 +77,11 @@ BAD = {
         {},
         "2 images and 1 image slot: the slots of the last 1 are missing from the text",
     ),
-    "fewer images than slots": (rendered([0, *SLOT, 1]), {}, "0 images and 1 image slot; give one image for each slot"),
+    "fewer images than slots": (
+        rendered([0, *SLOT, 1]),
+        {},
+        "0 images, and 4 visual tokens more at position 2; give one image for each slot",
+    ),
     "too long": (rendered([0, 1, 2, 3]), {"most_tokens": 3}, "4 tokens exceed the limit of 3; cut it in pieces"),
     "too long, image lost": (
         rendered([0, 1, *SLOT], learned=(1,), images=1),

@@ -14,6 +14,7 @@ from lorgnette.data import packed
 from lorgnette.data.config import AugmentConfig
 from lorgnette.data.plan import SampleRef, digest_of, joined
 from lorgnette.errors import DataError
+from lorgnette.model.config import PerceiverConfig
 from tests.data.plans import index_of, made_index, plan_of
 
 VARIED = AugmentConfig(split=0.5, upscale=0.5)
@@ -147,7 +148,7 @@ def test_the_order_hangs_on_every_setting_and_length():
         made_plan(patches=15_000),
         made_plan(augment=AugmentConfig()),
         made_plan(most_units=3),
-        made_plan(visual_tokens=16),
+        made_plan(connector=PerceiverConfig(latents=16)),
         plan_of(made_index(90, seed=1), made_index(150, seed=3), weights=(1.0, 2.0), most_units=4, augment=VARIED),
     ]
     assert len({plan.key for plan in plans}) == len(plans)

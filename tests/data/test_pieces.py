@@ -12,6 +12,7 @@ from lorgnette.data.config import AugmentConfig, PackConfig
 from lorgnette.data.index import Index
 from lorgnette.data.pieces import Cutter, Lengths
 from lorgnette.inputs.config import ImageConfig
+from lorgnette.model.config import PerceiverConfig
 from tests.data.plans import index_of, made_index
 from tests.data.test_augment import patches_of
 
@@ -28,7 +29,7 @@ SETTINGS = {
 def cutter_of(*indexes: Index, setting="enlarged", most_units=None, pack=PACK) -> Cutter:
     augment, images = SETTINGS[setting]
     lengths = Lengths.of(indexes, [most_units] * len(indexes))
-    return Cutter(lengths, Augmenter(augment, images, 5), pack, VISUAL)
+    return Cutter(lengths, Augmenter(augment, images, 5), pack, PerceiverConfig(latents=VISUAL))
 
 
 @dataclass

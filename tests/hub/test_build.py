@@ -19,6 +19,7 @@ from lorgnette.hub.load import load
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.model.batch import Spans
 from lorgnette.model.config import PerceiverConfig
+from lorgnette.model.context import Context
 from lorgnette.model.vlm import VLM
 from tests.hub.tiny import ROWS, SAMPLES, tiny_tokenizer
 
@@ -110,7 +111,7 @@ def test_a_decoder_computes_what_transformers_computes(tmp_path: Path, family: s
 @torch.no_grad()
 def language_logits(model: VLM, tokens_T: Tensor, documents: Spans) -> Tensor:
     positions_T = torch.cat([torch.arange(length) for length in documents.lengths])
-    hidden_TD = model.language(model.language.embedding(tokens_T), positions_T, documents)
+    hidden_TD = model.language(model.language.embedding(tokens_T), Context(positions_T, documents))
     return model.language.head.logits(hidden_TD)
 
 
@@ -147,7 +148,7 @@ def test_defaults_are_the_papers(folders: tuple[Path, Path]) -> None:
     model, processor = build(*folders)
     assert (model.config.vision.grid, processor.images.shortest, processor.images.longest) == (70, 378, 980)
     assert model.config.connector == PerceiverConfig(projection_width=48)
-    assert processor.visual_tokens == 64
+    assert processor.connector.latents == 64
     assert not any(parameter.is_meta for parameter in model.parameters())
 
 

@@ -18,7 +18,7 @@ from lorgnette.errors import DataError, ImageError
 from lorgnette.hub.export import export, save
 from lorgnette.infer.doctor import HINTS, Diagnosis, examine
 from lorgnette.infer.latents import Latents
-from lorgnette.model import connector, language, vision
+from lorgnette.model import connectors, language, vision
 from lorgnette.model.batch import Spans
 from lorgnette.model.cache import Cache
 from lorgnette.model.ops.attention import attention
@@ -37,7 +37,7 @@ def test_a_sound_model(sizes: dict[str, Any]) -> None:
     found = examine(tiny_model(tiny_config(**sizes)), tiny_processor(), IMAGES)
     assert found.passed
     assert {(one.way, one.part) for one in found.findings} == HINTS.keys()
-    assert {one.visual_tokens for one in found.findings} == {4, 20}
+    assert {one.crops for one in found.findings} == {"one crop", "five crops"}
     assert found.images == ((60, 40), (84, 84), (30, 40))
     assert all(one.relative < 1e-5 for one in found.findings)
     assert "Sound: the largest difference is" in found.verdict()
@@ -56,19 +56,19 @@ def run_equal_together(q: Tensor, k: Tensor, v: Tensor, queries: Spans, keys: Sp
 
 
 @pytest.mark.parametrize("broken", [run_together, run_equal_together])
-@pytest.mark.parametrize("part", [vision, connector, language], ids=lambda module: module.__name__.split(".")[-1])
+@pytest.mark.parametrize("part", [vision, connectors, language], ids=lambda module: module.__name__.split(".")[-1])
 def test_what_sees_its_neighbours_is_named(
     part: Any, broken: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(part, "attention", broken)
-    name = part.__name__.split(".")[-1]
+    name = part.__name__.split(".")[-1].removesuffix("s")
     found = examine(tiny_model(), tiny_processor(), IMAGES)
     bad = wrong(found) - {("cached", "connector")}  # which is of all images at once, and rests on vision too
     assert ("batch", name) in bad
     assert {one for _, one in bad} == {name}
     assert ("packed", name) in bad or broken is run_equal_together
     assert HINTS["batch", name] in found.verdict()
-    assert found.verdict().startswith("Not sound. batch, 4 visual tokens per image: ")
+    assert found.verdict().startswith("Not sound. batch, images in one crop: ")
 
 
 def test_a_cache_that_miscounts_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

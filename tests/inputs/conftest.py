@@ -16,6 +16,7 @@ from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.template import IDEFICS2_TEMPLATE
 from lorgnette.inputs.tokenizer import train_tokenizer
+from lorgnette.model.config import PerceiverConfig
 
 CORPUS = [
     "User: What is in the image? Assistant: A red ball beside two blue boxes.",
@@ -38,7 +39,7 @@ def small_images() -> ImageConfig:
 
 @pytest.fixture(scope="session")
 def processor(tokenizer, small_images) -> Processor:
-    return Processor(tokenizer, small_images, visual_tokens=4)
+    return Processor(tokenizer, small_images, connector=PerceiverConfig(latents=4))
 
 
 def noise(width: int, height: int, seed: int = 0) -> PIL.Image.Image:

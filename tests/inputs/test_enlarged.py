@@ -9,6 +9,7 @@ from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import crop_boxes, image_patches, target_size
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer
+from lorgnette.model.config import PerceiverConfig
 from lorgnette.sample import Image, Sample, Text
 
 CONFIG = ImageConfig(shortest=42, longest=280)
@@ -44,7 +45,7 @@ def test_its_own_size_changes_nothing(size):
 
 
 def test_each_image_needs_a_size():
-    processor = Processor(train_tokenizer(["a picture"], vocabulary=300), CONFIG, visual_tokens=2)
+    processor = Processor(train_tokenizer(["a picture"], vocabulary=300), CONFIG, connector=PerceiverConfig(latents=2))
     sample = Sample((Image(waves(50, 50)), Text("a"), Image(waves(60, 50))), {"name": "two"})
     rendered = processor.render(sample, enlarged=[(100, 100), (60, 50)])
     assert [(one.columns, one.rows) for one in rendered.images] == [(7, 7), (4, 3)]

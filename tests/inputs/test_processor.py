@@ -31,7 +31,7 @@ def test_load_undoes_save(images, processor, tmp_path):
     saved.save(tmp_path)
     loaded = Processor.load(tmp_path)
     assert loaded.images == images
-    assert (loaded.mean, loaded.std, loaded.visual_tokens) == (saved.mean, saved.std, 4)
+    assert (loaded.mean, loaded.std, loaded.connector) == (saved.mean, saved.std, saved.connector)
     assert loaded.template == Idefics2Template()
     assert loaded.special == saved.special
 
@@ -56,7 +56,7 @@ def test_upstream_opens_what_was_saved(images, processor, tmp_path):
 def test_an_old_folder_opens(tmp_path):
     ours = Processor.load(old_checkpoint(tmp_path))
     assert ours.images == ImageConfig(shortest=28, longest=70, grid=5)
-    assert ours.visual_tokens == 64
+    assert ours.connector.latents == 64
     assert ours.mean == (0.5, 0.5, 0.5)
 
 
@@ -65,7 +65,7 @@ def test_an_old_folder_may_give_the_template_and_the_visual_tokens_elsewhere(tmp
     (folder / "chat_template.jinja").unlink()
     (folder / "processor_config.json").write_text(json.dumps({"image_seq_len": 8}))
     assert Processor.load(folder).template == Idefics2Template()
-    assert Processor.load(folder).visual_tokens == 8
+    assert Processor.load(folder).connector.latents == 8
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
     template = Processor.load(folder).template
     assert isinstance(template, JinjaTemplate)

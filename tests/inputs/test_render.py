@@ -56,7 +56,7 @@ def test_text_is_tokenised_as_if_it_had_no_seams(processor):
 def test_each_image_has_its_slot_and_its_patches(processor):
     rendered = processor.render(samples()[0])
     around = processor.tokenizer.id("<fake_token_around_image>")
-    assert (rendered.tokens_T == processor.image_token).sum() == 2 * processor.visual_tokens
+    assert (rendered.tokens_T == processor.image_token).sum() == 2 * processor.connector.latents
     assert (rendered.tokens_T == around).sum() == 4
     assert [(image.rows, image.columns) for image in rendered.images] == [(2, 2), (5, 2)]
 
@@ -74,7 +74,7 @@ def test_splitting_is_the_same_for_text_and_images(processor, by_default, split)
     crops = 5 if (by_default if split is None else split) else 1
     batch = processor(samples(), split=split)
     assert len(batch.images) == 3 * crops
-    assert len(batch.visual_V) == 3 * crops * processor.visual_tokens
+    assert len(batch.visual_V) == 3 * crops * processor.connector.latents
 
 
 def test_packed_equals_separate(processor):
@@ -106,7 +106,7 @@ def test_targets_are_the_next_learned_tokens(processor):
 
 def test_a_document_never_predicts_the_next_one(processor):
     tokens = np.array([5, 6, 7])
-    one = Rendered(tokens, np.ones(3, dtype=bool), (), "all learned")
+    one = Rendered(tokens, np.ones(3, dtype=bool), (), (), "all learned")
     assert processor.pack([one, one]).targets_T.tolist() == [6, 7, IGNORED, 6, 7, IGNORED]
 
 
@@ -135,12 +135,12 @@ def altered(rendered: Rendered, **changes: object) -> Rendered:
 def test_what_was_cut_or_forged_is_refused(processor):
     whole = processor.render(samples()[0])
     cases = {
-        "4 visual tokens for 2 images of 4 each": altered(
+        "4 visual tokens for 2 images that become 8": altered(
             whole, tokens_T=whole.tokens_T[:9], learn_T=whole.learn_T[:9]
         ),
-        "8 visual tokens for 1 images of 4 each": altered(whole, images=whole.images[:1]),
+        "1 images for 2 slots": altered(whole, images=whole.images[:1]),
         "visual tokens are marked as learned": altered(whole, learn_T=np.ones_like(whole.learn_T)),
-        "0 tokens": altered(whole, tokens_T=whole.tokens_T[:0], learn_T=whole.learn_T[:0], images=()),
+        "0 tokens": altered(whole, tokens_T=whole.tokens_T[:0], learn_T=whole.learn_T[:0], images=(), visual_tokens=()),
         "learning marks": altered(whole, learn_T=whole.learn_T[:-1]),
         "expected 588 values each": altered(
             whole, images=tuple(altered(image, pixels_PC=image.pixels_PC[:, :5]) for image in whole.images)

@@ -28,7 +28,7 @@ def tiny_config(
     """A model of a few thousand parameters; each argument overrides settings of its part."""
     return VLMConfig(
         vision=VisionConfig(**VISION | (vision or {})),
-        connector=PerceiverConfig(**CONNECTOR | (connector or {})),
+        connector=connector if connector and "kind" in connector else PerceiverConfig(**CONNECTOR | (connector or {})),
         language=LanguageConfig(**LANGUAGE | (language or {})),
         **{"image_token": 51} | whole,
     )
@@ -77,7 +77,7 @@ def make_batch(
         documents=Spans(lengths),
         patches_PC=torch.cat([patches for _, patches in parts]),
         patch_positions_P=torch.cat([nothing, *(positions(shape, config.vision.grid) for shape in shapes)]),
-        images=Spans(tuple(rows * columns for rows, columns in shapes)),
+        grids=tuple(shapes),
         visual_V=(tokens_T == config.image_token).nonzero()[:, 0],
         names=tuple(f"document {index}" for index in range(len(parts))),
     )
@@ -86,12 +86,10 @@ def make_batch(
 def _document(config: VLMConfig, shapes: Sequence[Shape], text: int, seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     words = lambda count: torch.randint(0, config.language.vocabulary, (count,), generator=generator)  # noqa: E731
-    fake, slots = (
-        torch.tensor([config.language.vocabulary]),
-        torch.full((config.connector.latents,), config.image_token),
-    )
+    fake = torch.tensor([config.language.vocabulary])
     pieces = [words(text)]
     for rows, columns in shapes:
+        slots = torch.full((config.connector.visual_tokens(rows, columns),), config.image_token)
         pieces += [fake, slots, fake, words(1 + (rows + columns) % 4)]
     patches = sum(rows * columns for rows, columns in shapes)
     pixels = torch.randint(0, 256, (patches, config.vision.patch_width), generator=generator, dtype=torch.uint8)

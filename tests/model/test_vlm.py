@@ -34,7 +34,7 @@ def only(batch: Batch, index: int, images: tuple[int, int]) -> Batch:
         documents=Spans((batch.documents.lengths[index],)),
         patches_PC=batch.patches_PC[patches],
         patch_positions_P=batch.patch_positions_P[patches],
-        images=Spans(batch.images.lengths[slice(*images)]),
+        grids=batch.grids[slice(*images)],
         visual_V=visual,
     )
 

@@ -298,11 +298,11 @@ def test_half_precision_learns_and_keeps_weights_whole(short, tmp_path):
 def test_compiled_layers_give_the_same_losses_and_no_batch_compiles_anew(short, tmp_path, monkeypatch):
     import torch._dynamo
 
-    from lorgnette.model import connector, language, vision
+    from lorgnette.model import connectors, language, vision
 
-    for module, name in [(vision, "attention"), (language, "attention"), (connector, "attention")]:
+    for module, name in [(vision, "attention"), (language, "attention"), (connectors, "attention")]:
         monkeypatch.setattr(module, name, getattr(module, name))  # put back after the test
-    monkeypatch.setattr(connector, "interleave", connector.interleave)
+    monkeypatch.setattr(connectors, "interleave", connectors.interleave)
     compile_, graphs = torch.nn.Module.compile, []
 
     def backend(graph, inputs):

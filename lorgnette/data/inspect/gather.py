@@ -97,6 +97,7 @@ class Gatherer:
             tokens_T=rendered.tokens_T,
             learn_T=rendered.learn_T,
             pictures=tuple(picture(one, grid, shown) for one in rendered.images),
+            visual_tokens=rendered.visual_tokens,
             originals=tuple(original_size(one.source) for one in drawn.sample.images) if shown else (),
             epoch=drawn.ref.epoch,
             fault=self._fault(rendered),
@@ -107,7 +108,6 @@ class Gatherer:
             check(
                 rendered,
                 image_token=self.processor.image_token,
-                visual_tokens=self.processor.visual_tokens,
                 vocabulary=self.vocabulary,
                 most_tokens=self.most_tokens,
             )
@@ -124,9 +124,18 @@ def rules(processor: Processor) -> dict[str, str]:
     )
     return {
         "images": f"sides of {size} px, patches of {images.patch} px on a table of {images.grid} × {images.grid}",
-        "visual tokens": f"{processor.visual_tokens} for each image, or each crop of a split one",
+        "visual tokens": _visual_tokens(processor),
         "tokenizer": f"{processor.tokenizer.vocabulary:,} rows",
     }
+
+
+def _visual_tokens(processor: Processor) -> str:
+    """Visual tokens of the smallest and the largest image, for people."""
+    images, connector = processor.images, processor.connector
+    many = connector.multiple
+    sides = [side // images.patch // many * many for side in (images.shortest, images.longest)]
+    least, most = (connector.visual_tokens(side, side) for side in sides)
+    return f"{least if least == most else f'{least} to {most}'} for each image, or each crop of a split one"
 
 
 def shares(titles: Sequence[str], weights: Sequence[float]) -> tuple[Share, ...]:

@@ -30,6 +30,8 @@ class Document:
     learn_T: np.ndarray
     pictures: tuple[Picture, ...]
     originals: tuple[Size | None, ...] = ()
+    visual_tokens: tuple[int, ...] = ()
+    """Of each picture."""
     """Sizes of the sample's images before they were sized; several pictures may come from one image."""
     epoch: int = 0
     """How often the source was gone through before."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -34,10 +34,9 @@ class Chip:
 class Speller:
     """Spells ids. Equal ids are spelt once."""
 
-    def __init__(self, tokenizer: Tokenizer, image_token: int, visual_tokens: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, image_token: int) -> None:
         self.tokenizer = tokenizer
         self.image_token = image_token
-        self.visual_tokens = visual_tokens
         self._special = {tokenizer.id(token): token for token in tokenizer.special_tokens}
         self._anchor = tokenizer.encode("a", first=False)[-1:]
         self._anchored = tokenizer.decode(self._anchor)
@@ -49,8 +48,12 @@ class Speller:
             self._known[ids] = self.tokenizer.decode([*self._anchor, *ids])[len(self._anchored) :]
         return self._known[ids]
 
-    def chips(self, tokens_T: np.ndarray, learn_T: np.ndarray, most: int | None = None) -> Iterator[Chip]:
+    def chips(
+        self, tokens_T: np.ndarray, learn_T: np.ndarray, visual_tokens: Sequence[int], most: int | None = None
+    ) -> Iterator[Chip]:
         """The tokens of one document, in order; at most the first `most` of them.
+
+        visual_tokens: of each of its images.
 
         The first token of a document is never learned: there is nothing to predict it from.
         """
@@ -60,8 +63,8 @@ class Speller:
         at = images = 0
         while at < end:
             if ids[at] == self.image_token:
-                stop = at + 1
-                while stop < len(ids) and ids[stop] == self.image_token and stop - at < self.visual_tokens:
+                stop, room = at + 1, visual_tokens[images] if images < len(visual_tokens) else len(ids)
+                while stop < len(ids) and ids[stop] == self.image_token and stop - at < room:
                     stop += 1
                 chip = Chip(
                     "image", f"{stop - at} visual tokens", at, tuple(ids[at:stop]), any(learned[at:stop]), images

@@ -11,6 +11,7 @@ from lorgnette.data.steps import Steps
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer
+from lorgnette.model.config import PerceiverConfig
 from lorgnette.sample import Image, Sample, Text, Turn
 
 RED, BLUE = (250, 10, 20), (10, 30, 240)
@@ -46,7 +47,8 @@ class Listed:
 def processor() -> Processor:
     texts = [one.text for one in samples()] * 3
     tokenizer = train_tokenizer(texts, vocabulary=330, special=SpecialTokens())
-    return Processor(tokenizer, ImageConfig(shortest=16, longest=32, patch=8, grid=4), visual_tokens=2)
+    images = ImageConfig(shortest=16, longest=32, patch=8, grid=4)
+    return Processor(tokenizer, images, connector=PerceiverConfig(latents=2))
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +64,7 @@ def gatherer(processor) -> Gatherer:
 
 @pytest.fixture(scope="session")
 def speller(processor) -> Speller:
-    return Speller(processor.tokenizer, processor.image_token, processor.visual_tokens)
+    return Speller(processor.tokenizer, processor.image_token)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from tests.data.inspect.conftest import samples
 
 def chips_of(processor, speller, sample, most=None):
     rendered = processor.render(sample)
-    return rendered, list(speller.chips(rendered.tokens_T, rendered.learn_T, most))
+    return rendered, list(speller.chips(rendered.tokens_T, rendered.learn_T, rendered.visual_tokens, most))
 
 
 @pytest.mark.parametrize("number", range(len(samples())))

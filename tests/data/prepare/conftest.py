@@ -17,6 +17,7 @@ from lorgnette.data.sources import schemas
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer
+from lorgnette.model.config import PerceiverConfig
 
 SENTENCES = ["A red star on a hill.", "Two cats and 12 dogs.", "What is it? It is a boat."]
 
@@ -95,7 +96,11 @@ SOURCES: dict[str, Callable[[Path], Path]] = {
 
 @pytest.fixture(scope="session")
 def processor() -> Processor:
-    return Processor(train_tokenizer(SENTENCES * 10, vocabulary=400), ImageConfig(shortest=28, longest=56, grid=4), 4)
+    return Processor(
+        train_tokenizer(SENTENCES * 10, vocabulary=400),
+        ImageConfig(shortest=28, longest=56, grid=4),
+        PerceiverConfig(latents=4),
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.template import JinjaTemplate
 from lorgnette.inputs.tokenizer import Tokenizer, train_tokenizer
+from lorgnette.model.config import PerceiverConfig
 
 TEXTS = list(itertools.islice(tokenizer_texts(), 2000))
 
@@ -80,10 +81,10 @@ COUNTED = BARE.replace("says", "says, as number {{ loop.index }},")
 def processors() -> dict[str, Processor]:
     images = ImageConfig(shortest=14, longest=28, grid=2)
     made = {
-        "trained": Processor(trained(), images, 4),
-        "metaspace": Processor(metaspace(), images, 4),
-        "metaspace always": Processor(metaspace("always"), images, 4),
-        "chatml": Processor(chatml(), images, 4),
+        "trained": Processor(trained(), images, PerceiverConfig(latents=4)),
+        "metaspace": Processor(metaspace(), images, PerceiverConfig(latents=4)),
+        "metaspace always": Processor(metaspace("always"), images, PerceiverConfig(latents=4)),
+        "chatml": Processor(chatml(), images, PerceiverConfig(latents=4)),
     }
     for name, source in (("chatml", CHATML), ("bare", BARE), ("counted", COUNTED)):
         tokenizer = made["chatml" if name == "chatml" else "metaspace"].tokenizer

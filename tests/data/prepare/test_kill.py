@@ -33,7 +33,8 @@ def slow(path):
     time.sleep(0.02)  # more moments to be killed in, between one chunk and the next
     return true(path)
 job.new_file = convert.new_file = slow
-processor = Processor(Tokenizer.load(tokenizer), ImageConfig(shortest=28, longest=56, grid=4), 4)
+images = ImageConfig(shortest=28, longest=56, grid=4)
+processor = Processor(Tokenizer.load(tokenizer), images, PerceiverConfig(latents=4))
 
 def started(path):
     child = os.fork()

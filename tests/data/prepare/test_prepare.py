@@ -73,7 +73,7 @@ def test_a_source_that_is_not_prepared_says_what_to_do(tmp_path, processor):
 
 def test_two_tokenizers_do_not_mix(tmp_path, processor):
     one = prepared_source("interleaved", tmp_path, processor)
-    smaller = Processor(train_tokenizer(SENTENCES, vocabulary=270), processor.images, 4)
+    smaller = Processor(train_tokenizer(SENTENCES, vocabulary=270), processor.images, processor.connector)
     other = prepare(one.config, smaller, workers=1)
     assert one.folder != other.folder
     assert one.index.tokens_U.sum() < other.index.tokens_U.sum()
