@@ -5,11 +5,8 @@ Everything here is `uint8`: the vision encoder normalises, by a mean and standar
 
 from __future__ import annotations
 
-import http.client
 import io
 import math
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +21,9 @@ import torch
 import torch.nn.functional as F
 
 from lorgnette.errors import ImageError
+from lorgnette.inputs.access import OWN_HAND, AccessError
 from lorgnette.inputs.config import ImageConfig
+from lorgnette.inputs.downloader import fetch
 from lorgnette.sample import ImageSource
 
 Box = tuple[int, int, int, int]
@@ -147,21 +146,11 @@ def _orientation(image: PIL.Image.Image) -> int:
 
 
 def _download(url: str) -> bytes:
-    """The bytes behind a URL, within `DOWNLOAD_SECONDS` and `MAX_DOWNLOAD`."""
-    deadline = time.monotonic() + DOWNLOAD_SECONDS
-    content = bytearray()
-    request = urllib.request.Request(url, headers={"User-Agent": "lorgnette"})
+    """The bytes behind a URL that the user names, within `DOWNLOAD_SECONDS` and `MAX_DOWNLOAD`."""
     try:
-        with urllib.request.urlopen(request, timeout=DOWNLOAD_SECONDS) as response:
-            while chunk := response.read1(65536):
-                content += chunk
-                if len(content) > MAX_DOWNLOAD:
-                    raise ImageError(f"the download exceeds {MAX_DOWNLOAD >> 20} MiB")
-                if time.monotonic() > deadline:
-                    raise ImageError(f"the download takes longer than {DOWNLOAD_SECONDS:.0f} seconds")
-    except (OSError, ValueError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
-        raise ImageError(f"cannot be downloaded ({error})") from None
-    return bytes(content)
+        return fetch(url, OWN_HAND, DOWNLOAD_SECONDS, MAX_DOWNLOAD)
+    except AccessError as error:
+        raise ImageError(f"cannot be downloaded: {error}") from None
 
 
 def target_size(width: int, height: int, config: ImageConfig) -> tuple[int, int]:
