@@ -63,6 +63,31 @@ class FilesConfig(SourceSettings):
     """Dotted names of your functions from a Record to None, or to the reason why it is refused."""
     prepared: str | None = None
     """Folder for what is prepared; None for one beside the source, or in your cache where it cannot be written."""
+    image_folder: str | None = None
+    """Folder that relative paths of images start from (LLaVA's `--image_folder`), before the folder of the file that
+    names them. Only files below the source's own folder, and below this one, are read, symbolic links resolved."""
+    allow_outside: bool = False
+    """Read whatever file a row or page names, by an absolute path, `..` or a symbolic link: only if you trust it."""
+    allow_hosts: tuple[str, ...] = ()
+    """Hosts (`name` or `name:port`) whose links are fetched although their addresses are not public."""
+    allow_schemes: tuple[str, ...] = ()
+    """Schemes that rows may name beside http and https (`s3`, `hf`), opened by fsspec with your credentials."""
+    allow_proxy: bool = False
+    """Fetch links through the proxy that your environment names; it resolves them, so addresses are not checked."""
+
+    @pydantic.field_validator("allow_hosts")
+    @classmethod
+    def _hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [host for host in hosts if not host or any(sign in host for sign in "/@ *")]:
+            raise ValueError(f"{wrong[0]!r} is no host; write a name or an address, as `images.example.org`")
+        return tuple(host.lower().rstrip(".") for host in hosts)
+
+    @pydantic.field_validator("allow_schemes")
+    @classmethod
+    def _schemes(cls, schemes: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [scheme for scheme in schemes if not scheme.isalnum() or scheme.lower() in ("http", "https")]:
+            raise ValueError(f"{wrong[0]!r} is no scheme for fsspec; write its name alone, as `s3`")
+        return tuple(scheme.lower() for scheme in schemes)
 
     @property
     def title(self) -> str:

@@ -66,6 +66,9 @@ class Access:
     proxy: bool = False
     """Whether the proxy that the environment names is used. It resolves names itself, so they cannot be checked."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "roots", tuple(map(os.path.realpath, self.roots)))
+
     def path(self, name: str, folder: str = "") -> Path:
         """The real path of a regular file that data names, from `folder` if it is relative.
 
@@ -80,7 +83,7 @@ class Access:
             kind = 0
         except (OSError, ValueError) as error:  # a null character, or a name longer than file systems take
             raise AccessError(f"{quoted(name)} is no path ({reason_of(error)})") from None
-        if not self.any_path or self.roots:
+        if self is not OWN_HAND:
             self._check_inside(real, name)
         if not kind:
             raise AccessError(f"{quoted(os.path.join(folder, name))}, which does not exist")
@@ -91,17 +94,20 @@ class Access:
     def _check_inside(self, real: str, name: str) -> None:
         if any(is_below(real, folder) for folder in UNREAL):
             raise AccessError(f"{quoted(name)} is a file of the operating system")
-        if not self.any_path and not any(is_below(real, os.path.realpath(root)) for root in self.roots):
+        if not self.any_path and not any(is_below(real, root) for root in self.roots):
             raise AccessError(
-                f"{quoted(name)} leads outside of the source's folder; set `image_root` to the folder of the images, "
+                f"{quoted(name)} leads outside of the source's folder; set `image_folder` to the folder of the images, "
                 "or `allow_outside: true` if you trust the source"
             )
 
     def check_scheme(self, url: str) -> None:
         """Raises: AccessError unless each scheme of a URL (`simplecache::s3://...` has two) is allowed."""
-        for part in url.partition("://")[0].lower().split("::"):
-            if not self.any_path and part not in self.schemes:
-                raise AccessError(f"{quoted(url)}: data may name http and https alone; `allow_schemes: [{part:.40}]`")
+        for part in (link.partition("://")[0].lower() for link in url.split("::")):
+            if self is not OWN_HAND and part not in self.schemes:
+                raise AccessError(
+                    f"{quoted(url)}, and data may name http and https alone; list {quoted(part, 40)!r} in "
+                    "`allow_schemes` to open it with your credentials"
+                )
 
     def addresses(self, host: str, port: int, deadline: float) -> list[Any]:
         """What a host resolves to, as `socket.getaddrinfo` gives it; exactly these are to be connected to.

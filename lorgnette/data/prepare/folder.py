@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import glob
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lorgnette.data.config import PreparedConfig
+from lorgnette.data.sources.boundary import folder_of_source
 from lorgnette.data.sources.shards import is_url, list_files, list_shards, open_url
 from lorgnette.errors import DataError
 from lorgnette.files import explain_disk, user_cache
@@ -78,12 +78,8 @@ def _stamp(path: str, root: Path | None) -> Stamp:
 
 def root_of(config: PreparedConfig) -> Path | None:
     """The folder that a source lies in; None for a URL, and for what comes with the package."""
-    if is_url(config.path) or config.path.startswith("builtin:"):
-        return None
-    folder = Path(os.path.abspath(config.path))
-    while folder != folder.parent and (glob.has_magic(str(folder)) or not folder.is_dir()):
-        folder = folder.parent
-    return folder
+    folder = folder_of_source(config.path)
+    return None if folder is None else Path(folder)
 
 
 def shards_of(config: PreparedConfig) -> tuple[tuple[str, ...], list[Stamp]]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from lorgnette.data.config import PreparedConfig
 from lorgnette.data.record import Record
 from lorgnette.data.sources import schemas
+from lorgnette.data.sources.boundary import converting_within, reading_within
 from lorgnette.data.sources.refusal import Refusal
 
 Row = Mapping[str, Any]
@@ -32,6 +33,11 @@ class Kind:
     """For what is no parquet that `read` takes as it is; `converter` says whether a source needs it."""
     schema: Callable[[Any], pa.Schema]
     """Types of the rows that `convert` gives, by the settings of the source."""
+
+    def __post_init__(self) -> None:
+        """What rows may name is bound to the settings of their source here, for every kind alike."""
+        object.__setattr__(self, "read", reading_within(self.read))
+        object.__setattr__(self, "convert", converting_within(self.convert))
 
 
 def _late(module: str, name: str) -> Callable[..., Any]:
