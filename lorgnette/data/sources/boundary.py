@@ -6,6 +6,7 @@ within, so that no kind of source can forget it. Where none is set, only files b
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import glob
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lorgnette.data.config import FilesConfig
-from lorgnette.data.sources.shards import hub_blobs, is_url
+from lorgnette.data.sources.shards import hub_blobs, is_url, local_path
 from lorgnette.inputs.access import Access, AccessError
 from lorgnette.untrusted import quoted
 
@@ -57,10 +58,20 @@ def boundary() -> Boundary:
     return _CURRENT.get()
 
 
+@contextlib.contextmanager
+def drawn(line: Boundary) -> Iterator[None]:
+    """Draws a boundary around what is called within the block, in this thread."""
+    token = _CURRENT.set(line)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
 @functools.lru_cache(maxsize=64)
 def boundary_of(config: FilesConfig) -> Boundary:
     """The boundary that a source's settings draw."""
-    root = folder_of_source(config.path)
+    root = folder_of_source(local_path(config.path) or config.path)
     roots = [] if root is None else [root, *hub_blobs(root)]
     if config.image_folder is not None:
         roots += [config.image_folder, *hub_blobs(config.image_folder)]
@@ -89,11 +100,8 @@ def reading_within(read: Callable[..., Result]) -> Callable[..., Result]:
 
     @functools.wraps(read)
     def bounded(row: Any, config: FilesConfig, name: str) -> Result:
-        token = _CURRENT.set(boundary_of(config))
-        try:
+        with drawn(boundary_of(config)):
             return read(row, config, name)
-        finally:
-            _CURRENT.reset(token)
 
     return bounded
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, Literal
 from urllib.parse import unquote, urljoin, urlsplit
 
 from lorgnette.data.record import Refused
@@ -203,7 +203,7 @@ def _all_records(stream: IO[bytes]) -> Iterator[Any]:
         yield record
 
 
-def _records(stream: IO[bytes], decode: str = "all") -> Iterator[Any]:
+def _records(stream: IO[bytes], decode: Literal["all", "none"] = "all") -> Iterator[Any]:
     """What servers answered. decode: "all" for bodies as HTTP says that they are packed, "none" for bytes as sent."""
     try:
         from fastwarc.warc import ArchiveIterator, WarcRecordType

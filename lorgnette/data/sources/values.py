@@ -125,25 +125,25 @@ def find_file(path: str, folder: str) -> Path | bytes:
     folder: folder or URL that a relative path starts from, after `image_folder` of the source's settings.
     Raises: DataError if there is none within the source's `boundary`.
     """
-    drawn = boundary()
+    line = boundary()
     if is_url(path):
-        drawn.access.check_scheme(path)
+        line.access.check_scheme(path)
         if (local := local_path(path)) is None:
             return read_bytes(path, MOST_BYTES, SECONDS)
         path = local
-    if drawn.image_folder and not os.path.isabs(path):
+    if line.image_folder and not os.path.isabs(path):
         with contextlib.suppress(AccessError):
-            return _file_in(path, drawn.image_folder, drawn)
-    return _file_in(path, folder, drawn)
+            return _file_in(path, line.image_folder, line)
+    return _file_in(path, folder, line)
 
 
-def _file_in(path: str, folder: str, drawn: Boundary) -> Path | bytes:
+def _file_in(path: str, folder: str, line: Boundary) -> Path | bytes:
     local = local_path(folder)
     if local is None:
         if os.path.isabs(path):
             raise AccessError(f"{quoted(path)}, a path of the machine on which the file was written")
-        return read_bytes(drawn.below_url(folder, path), MOST_BYTES, SECONDS)
-    access = drawn.access
+        return read_bytes(line.below_url(folder, path), MOST_BYTES, SECONDS)
+    access = line.access
     return (access if access.roots else replace(access, roots=(local,))).path(path, local)
 
 
