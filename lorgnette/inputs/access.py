@@ -16,7 +16,7 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -126,6 +126,32 @@ class Access:
 
 OWN_HAND = Access(any_path=True, any_address=True, proxy=True)
 """The policy for what the user names: any path, any address."""
+
+
+class ByteBudget:
+    """Bytes that threads may hold at the same time, all of them together."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self._held = total, 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def hold(self, size: int, deadline: float | None = None) -> Iterator[None]:
+        """Waits until `size` bytes are free, or nothing is held at all: what exceeds the total goes by itself.
+
+        Raises: TimeoutError at the deadline, a time of `time.monotonic`.
+        """
+        with self._changed:
+            left = None if deadline is None else time_left(deadline)
+            if not self._changed.wait_for(lambda: not self._held or self._held + size <= self.total, left):
+                raise TimeoutError
+            self._held += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= size
+                self._changed.notify_all()
 
 
 def is_link(path: str) -> bool:

@@ -6,6 +6,7 @@ address a moment later (DNS rebinding) gains nothing.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import socket
@@ -17,13 +18,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lorgnette.inputs.access import MOST_BYTES, OWN_HAND, SECONDS, Access, AccessError, reason_of, time_left
+from lorgnette.inputs.access import (
+    MOST_BYTES,
+    OWN_HAND,
+    SECONDS,
+    Access,
+    AccessError,
+    ByteBudget,
+    reason_of,
+    time_left,
+)
 from lorgnette.untrusted import quoted
 
+LARGE = 4 * 2**20
+"""Bytes of an answer beyond which it counts in a budget that threads share."""
 MOST_REDIRECTS = 10
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers after which the same question may be answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an exchange may take. deadline: a time of `time.monotonic`; seconds: what it was made of, for messages."""
+
+    deadline: float
+    seconds: float = SECONDS
+    most_bytes: int = MOST_BYTES
+    budget: ByteBudget | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +58,21 @@ class Reply:
     content: bytes
 
 
-def fetch(url: str, access: Access, seconds: float = SECONDS, most_bytes: int = MOST_BYTES) -> bytes:
+def fetch(
+    url: str,
+    access: Access,
+    seconds: float = SECONDS,
+    most_bytes: int = MOST_BYTES,
+    budget: ByteBudget | None = None,
+) -> bytes:
     """The bytes behind an http(s) address, redirects followed, each of them checked as the first address is.
 
-    seconds: for the whole of it. Raises: AccessError saying why there are none.
+    seconds: for the whole of it. budget: shared with other threads; an answer beyond `LARGE` waits for room in it.
+    Raises: AccessError saying why there are none.
     """
-    deadline = time.monotonic() + seconds
+    limits = Limits(time.monotonic() + seconds, seconds, most_bytes, budget)
     for _ in range(MOST_REDIRECTS + 1):
-        reply = exchange(url, access, deadline, seconds=seconds, most_bytes=most_bytes, skip=REDIRECTS)
+        reply = exchange(url, access, limits, skip=REDIRECTS)
         if reply.status in REDIRECTS:
             try:
                 url = urllib.parse.urljoin(url, reply.headers.get("location", ""))
@@ -60,50 +89,52 @@ def fetch(url: str, access: Access, seconds: float = SECONDS, most_bytes: int = 
 def exchange(
     url: str,
     access: Access,
-    deadline: float,
+    limits: Limits,
     *,
-    seconds: float = SECONDS,
-    most_bytes: int = MOST_BYTES,
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
     skip: frozenset[int] = frozenset(),
 ) -> Reply:
-    """One request and its answer, all before `deadline` (a time of `time.monotonic`). No redirect is followed.
+    """One request and its answer within the limits. No redirect is followed.
 
-    seconds: what the time limit was, for messages. body: makes it a POST. skip: statuses whose bodies are not read.
-    Raises: AccessError.
+    body: makes it a POST. skip: statuses whose bodies are not read. Raises: AccessError.
     """
     try:
-        with _Connection(url, deadline) as connection:
+        with _Connection(url, limits.deadline) as connection:
             target = connection.open(access)
             about = {"User-Agent": "lorgnette", "Connection": "close", **(headers or {})}
             connection.request("GET" if body is None else "POST", target, body, about)
             response = connection.getresponse()
             named = {name.lower(): value for name, value in response.headers.items()}
-            content = b"" if response.status in skip else _read_body(response, most_bytes)
+            content = b"" if response.status in skip else _read_body(response, limits)
             return Reply(response.status, response.reason, named, content)
     except AccessError:
         raise
     except TimeoutError:
-        raise AccessError(f"takes longer than {seconds:.3g} seconds") from None
+        raise AccessError(f"takes longer than {limits.seconds:.3g} seconds") from None
     except (OSError, http.client.HTTPException) as error:
         raise AccessError(reason_of(error), passing=not isinstance(error, http.client.InvalidURL)) from None
     except ValueError as error:  # no address at all
         raise AccessError(reason_of(error)) from None
 
 
-def _read_body(response: http.client.HTTPResponse, most_bytes: int) -> bytes:
-    too_large = f"exceeds {most_bytes >> 20} MiB"
-    if (response.length or 0) > most_bytes:
+def _read_body(response: http.client.HTTPResponse, limits: Limits) -> bytes:
+    too_large = f"exceeds {limits.most_bytes >> 20} MiB"
+    if (response.length or 0) > limits.most_bytes:
         raise AccessError(too_large)
     content = bytearray()
-    while chunk := response.read1(65536):
-        content += chunk
-        if len(content) > most_bytes:
-            raise AccessError(too_large)
-    if response.length:
-        raise http.client.IncompleteRead(bytes(content), response.length)
-    return bytes(content)
+    with contextlib.ExitStack() as held:
+        budget = limits.budget
+        while chunk := response.read1(65536):
+            content += chunk
+            if len(content) > limits.most_bytes:
+                raise AccessError(too_large)
+            if budget is not None and len(content) > LARGE:
+                held.enter_context(budget.hold(limits.most_bytes, limits.deadline))
+                budget = None
+        if response.length:
+            raise http.client.IncompleteRead(bytes(content), response.length)
+        return bytes(content)
 
 
 def _address(url: str) -> urllib.parse.SplitResult:

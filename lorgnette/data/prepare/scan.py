@@ -16,10 +16,13 @@ from lorgnette.data.prepare.chunk import Chunk, ChunkWriter, Entry
 from lorgnette.data.prepare.counts import Counter
 from lorgnette.data.prepare.look import look_at, short_sha
 from lorgnette.data.record import Record, Refused
+from lorgnette.data.sources.refusal import is_fault
 from lorgnette.data.sources.shards import FOLDER, Shards, folder_of
 from lorgnette.data.sources.table import KINDS
 from lorgnette.errors import CheckpointError, DataError, ImageError, SettingsError
+from lorgnette.inputs.access import is_link
 from lorgnette.inputs.processor import Processor
+from lorgnette.untrusted import quoted
 
 ADDRESSES = ("url", "metadata")
 """Columns that name where a row's images are from, read for lists of those who opted out: LAION's, and OBELICS's."""
@@ -77,6 +80,13 @@ class Scanner:
         except Refused as refused:
             writer.refuse(Entry(path, f"group {group}, row {number}", refused.reason, refused.detail))
             return
+        except BaseException as error:
+            if isinstance(error, Exception) or not is_fault(error):
+                raise
+            # an extension in Rust has given up on this row, and on no other
+            detail = quoted(" ".join(str(error).split()))
+            writer.refuse(Entry(path, f"group {group}, row {number}", "unreadable row", detail))
+            return
         writer.keep(shard_E=0, group_E=group, row_E=number, **values)
 
     def _values(self, row: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -107,6 +117,8 @@ class Scanner:
         }
 
     def _image(self, source: Any, number: int) -> Any:
+        if isinstance(source, str) and is_link(source):  # it would be fetched again whenever the row is trained on
+            raise Refused("not fetched", f"image {number}: {quoted(source)} stands where no link was looked for")
         try:
             return look_at(source, f"image {number}", self.processor.images.max_pixels)
         except ImageError as error:

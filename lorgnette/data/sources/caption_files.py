@@ -14,8 +14,9 @@ from lorgnette.data.sources.pairs import read_captions
 from lorgnette.data.sources.refusal import Refusal
 from lorgnette.data.sources.rows import rows_of
 from lorgnette.data.sources.shards import FOLDER, folder_of, list_files, read_bytes
-from lorgnette.data.sources.values import read_image, stored
+from lorgnette.data.sources.values import read_image, seen, stored
 from lorgnette.errors import DataError
+from lorgnette.inputs.access import MOST_BYTES
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 TABLES = (".jsonl", ".csv", ".tsv", ".json", ".parquet")
@@ -107,10 +108,11 @@ def _beside(found: list[str], config: PairsConfig) -> Iterator[dict[str, Any] | 
             yield Refusal(path, "", "no caption", "no table names this image, and no .txt file lies beside it")
             continue
         try:
-            captions = read_captions(read_bytes(text).decode("utf-8-sig"), text)
+            captions = read_captions(read_bytes(text, MOST_BYTES).decode("utf-8-sig"), text)
             if not captions:
                 raise Refused("no caption", f"{text} is blank")
-            yield {config.image_column: {"bytes": read_bytes(path), "path": None}, **columns, column: captions}
+            image = {"bytes": seen(read_bytes(path, MOST_BYTES), path), "path": None}
+            yield {config.image_column: image, **columns, column: captions}
         except UnicodeDecodeError as error:
             yield Refusal(path, "", "no caption", f"{text} is not UTF-8 ({error})")
         except Refused as refused:

@@ -179,7 +179,7 @@ def _with_places(message: dict[str, Any]) -> dict[str, Any]:
 def must_convert(config: ChatConfig) -> bool:
     """Whether some file is not parquet, and must be made so to be read in any order, or images are links."""
     parquet = all(path.lower().endswith(".parquet") for path in list_files(config.path, SUFFIXES))
-    return not parquet or holds_links(config.path, ("images", "image", "messages"))
+    return not parquet or holds_links(config.path, ("images", "image", "messages", "conversations"))
 
 
 def convert(config: ChatConfig) -> Iterator[dict[str, Any] | Refusal]:

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from lorgnette.data.record import Refused
 from lorgnette.data.sources.boundary import boundary
-from lorgnette.inputs.access import AccessError
+from lorgnette.inputs.access import AccessError, ByteBudget
 from lorgnette.inputs.downloader import fetch
 from lorgnette.untrusted import quoted
 
@@ -29,6 +29,13 @@ PAUSE = 0.5
 THREADS = 32
 """Links that are waited for at the same time."""
 
+FETCHING = ByteBudget(256 * 2**20)
+"""Bytes of large images that are being fetched."""
+DECODING = ByteBudget(1024 * 2**20)
+"""Bytes of images that are being decoded."""
+MOST_READY = 256 * 2**20
+"""Bytes of results that wait for their turn, beyond which nothing new is begun."""
+
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
@@ -38,7 +45,7 @@ def download(link: str) -> bytes:
     access, end = boundary().access, time.monotonic() + SECONDS
     for number in range(TRIES):
         try:
-            return fetch(link, access, end - time.monotonic(), MOST_BYTES)
+            return fetch(link, access, end - time.monotonic(), MOST_BYTES, FETCHING)
         except AccessError as error:
             reason = str(error)
             pause = PAUSE * 2**number
@@ -54,14 +61,32 @@ def in_order(work: Callable[[Item], Made], items: Iterable[Item], threads: int =
     An error comes where its item stands, and ends it.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
-        waiting: deque[Future[Made]] = deque()
+        waiting: deque[Future[tuple[Made, int]]] = deque()
         try:
             for item in items:
-                waiting.append(pool.submit(contextvars.copy_context().run, work, item))
-                if len(waiting) >= 2 * threads:
-                    yield waiting.popleft().result()
+                waiting.append(pool.submit(contextvars.copy_context().run, _weighed, work, item))
+                while len(waiting) >= 2 * threads or (waiting and _ready(waiting) > MOST_READY):
+                    yield waiting.popleft().result()[0]
             while waiting:
-                yield waiting.popleft().result()
+                yield waiting.popleft().result()[0]
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _weighed(work: Callable[[Item], Made], item: Item) -> tuple[Made, int]:
+    made = work(item)
+    return made, bytes_in(made)
+
+
+def _ready(waiting: Iterable[Future[tuple[Made, int]]]) -> int:
+    return sum(one.result()[1] for one in waiting if one.done() and one.exception() is None)
+
+
+def bytes_in(value: object) -> int:
+    """Bytes of the images and texts in a row, nearly."""
+    if isinstance(value, bytes | str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(bytes_in, value.values()))
+    return sum(map(bytes_in, value)) if isinstance(value, list | tuple) else 8

@@ -13,7 +13,7 @@ from typing import Any
 
 from lorgnette.data.record import Refused
 from lorgnette.data.sources.boundary import Boundary, boundary
-from lorgnette.data.sources.download import download
+from lorgnette.data.sources.download import DECODING, download
 from lorgnette.data.sources.shards import FOLDER, is_url, local_path, read_bytes
 from lorgnette.errors import DataError, ImageError
 from lorgnette.inputs.access import MOST_BYTES, SECONDS, AccessError, is_link, read_file
@@ -21,6 +21,8 @@ from lorgnette.inputs.image import _open, _refusing
 from lorgnette.sample import Image, decode_base64
 from lorgnette.untrusted import quoted
 
+WEBP_BYTES = 256 * 2**20
+"""Bytes that the opening of a WebP may take."""
 LONGEST_TEXT = 2000
 """Characters of a unit: a longer text becomes several units, so that a document can be cut within it."""
 
@@ -153,7 +155,8 @@ def image_size(content: bytes, where: str, most_pixels: int = sys.maxsize) -> tu
     Raises: Refused ("unreadable image") for what is no image, or one of too many pixels.
     """
     try:
-        with _refusing(content, where):
+        # a WebP is decoded when it is opened
+        with _refusing(content, where), DECODING.hold(WEBP_BYTES if content[8:12] == b"WEBP" else 0):
             return _open(content, most_pixels).size
     except ImageError as error:
         raise Refused("unreadable image", str(error)) from None
