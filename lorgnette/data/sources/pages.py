@@ -10,6 +10,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from lorgnette.data.record import Refused
 from lorgnette.data.sources.download import download
+from lorgnette.data.sources.page_limits import beyond_limits
 from lorgnette.data.sources.refusal import Refusal, is_fault
 from lorgnette.data.sources.repeats import key_of
 from lorgnette.data.sources.shards import folder_of, is_url, list_files, open_url, read_bytes
@@ -21,8 +22,6 @@ from lorgnette.untrusted import quoted
 
 HTML = (".html", ".htm", ".xhtml")
 WARC = (".warc", ".warc.gz", ".warc.zst", ".warc.lz4")
-MOST_TAGS = 100_000
-"""A page with more than this is no page to read; tags within tags without end take a parser's time without end."""
 MOST_ADDRESS = 8_000
 """Characters of an address: an archive may call megabytes one."""
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
@@ -224,10 +223,8 @@ def _unpacked(record: Any) -> bytes | None:
 
 
 def _bounded(page: Page) -> Page | Refusal:
-    tags = page.content.count("<") if isinstance(page.content, str) else page.content.count(b"<")
-    if tags <= MOST_TAGS:
-        return page
-    return Refusal(page.file, page.place, "large page", f"{page.address}: {tags:,} tags")
+    reason = beyond_limits(page.content)
+    return Refusal(page.file, page.place, "large page", f"{page.address}: {reason}") if reason else page
 
 
 def _kind(record: Any) -> tuple[str, int | None]:
