@@ -244,7 +244,12 @@ def _archived_page(file: str, place: str, address: str, record: Any) -> Page | R
     status = _kind(record)[1]
     if status != 200:
         return Refusal(file, place, "not a page", f"{address}: the server answered {status}")
-    content = _unpacked(record)
+    try:
+        content = _unpacked(record)
+    except BaseException as error:  # packed in another way than its headers say
+        if not is_fault(error):
+            raise
+        return Refusal(file, place, "unreadable page", f"{address}: {quoted(str(error))}")
     if content is None:
         return Refusal(file, place, "large page", f"{address}: more than {MOST_BYTES >> 20} MiB once it is unpacked")
     if not content.strip():
