@@ -1,7 +1,7 @@
 """Pages, archives and PDF files changed at random: each becomes rows or refusals, in bounded time, and nothing else.
 
-`LORGNETTE_MUTATIONS` is how many pages are tried (300), and three times the files of the other kinds, which take longer;
-their seeds are their numbers.
+`LORGNETTE_MUTATIONS` is how many pages are tried (300), and a third as many files of the other kinds; their seeds are
+their numbers.
 """
 
 from __future__ import annotations
