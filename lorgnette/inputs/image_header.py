@@ -24,7 +24,7 @@ TEXT_BYTES = 2**20
 """Bytes of one text or profile of a PNG, once inflated; Pillow refuses the whole image for a longer one."""
 ALL_TEXT_BYTES = 16 * 2**20
 """Bytes of all texts of a PNG together."""
-SLOW_VALUES = 8_000_000
+SLOW_VALUES = 4_000_000
 """Values (pixels times channels) of an image that Pillow decodes in Python, about a microsecond each."""
 MOST_SCANS = 200
 """Scans of a progressive JPEG; encoders write about ten, and each costs a pass over all of the image."""
@@ -35,7 +35,7 @@ PIXELS_PER_BYTE = 65_536
 HEADER_BYTES = 2**16
 """Bytes within which the header of a PPM ends; Pillow reads it a byte at a time."""
 
-_PPM_HEADER = re.compile(rb"P[0-6fyF]((\s|#[^\r\n]*[\r\n])+[-.\w]+){2,3}\s")
+_PPM_HEADER = re.compile(rb"P[0-6fy](CMYK|RGBA|P)?((\s|#[^\r\n]*[\r\n])+[-.\w]+){2,3}\s")
 
 Size = tuple[int, int]
 

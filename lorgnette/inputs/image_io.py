@@ -38,7 +38,7 @@ MAX_SIDE = 65_535
 """Pixels of the longest side: the limit of JPEG and GIF, and more than any other picture has."""
 MAX_FILE = 512 * 2**20
 """Bytes of an image file that is read; the largest image that may be decoded fits uncompressed."""
-BYTES_PER_PIXEL = 16
+BYTES_PER_PIXEL = 20
 """Memory that decoding takes at most: the decoder's canvas, its copy, a white ground, and the result."""
 DECODE_MEMORY = 2**30
 """Bytes that the threads of a process may decode into at the same time."""
@@ -151,7 +151,7 @@ def refusing(source: Any, name: str) -> Iterator[None]:
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except PIL.Image.DecompressionBombError:
-        raise ImageError(f"{name}: exceeds the limit of pixels; scale it down") from None
+        raise ImageError(f"{name}: exceeds the limit of pixels; scale it down or raise max_pixels") from None
     except Exception as error:  # Pillow's plugins raise anything at all on a damaged file
         reason = quoted(" ".join(str(error).split()) or type(error).__name__)
         raise ImageError(f"{name}: cannot be read as an image ({reason})") from None
@@ -198,7 +198,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
     if max(width, height) > MAX_SIDE:
         raise ImageError(f"{width} x {height} exceeds the limit of {MAX_SIDE} pixels a side; cut it into parts")
     if width * height > max_pixels:
-        raise ImageError(f"{width} x {height} exceeds the limit of {max_pixels} pixels; scale it down")
+        raise ImageError(f"{width} x {height} exceeds the limit of {max_pixels} pixels; scale it down or raise max_pixels")
 
 
 def _check_icon(image: Any, max_pixels: int) -> None:
