@@ -165,17 +165,16 @@ def _from_array(value: Any, where: str) -> PIL.Image.Image:
 
 
 def _channels_last(array: Any, where: str) -> Any:
-    """Height x width x channels, by upstream's rule: the side of 1 or 3 (or else 4) values holds the channels."""
-    first, last = array.shape[0], array.shape[2]
-    for known in ((1, 3), (4,)):
-        if first in known and last in known:
-            raise DataError(
-                f"{where}: an array of shape {array.shape} has its channels first or last; pass a PIL image instead"
-            )
-        if first in known or last in known:
-            array = array.transpose(1, 2, 0) if first in known else array
-            return array[:, :, 0] if array.shape[2] == 1 else array
-    raise DataError(f"{where}: an array of shape {array.shape} has no side of 1, 3 or 4 channels")
+    """Height x width x channels, by upstream's rule: the side of 1, 3 or 4 values holds the channels."""
+    first, last = (array.shape[side] in (1, 3, 4) for side in (0, 2))
+    if first and last:  # upstream takes the first
+        raise DataError(
+            f"{where}: an array of shape {array.shape} has its channels first or last; pass a PIL image instead"
+        )
+    if not first and not last:
+        raise DataError(f"{where}: an array of shape {array.shape} has no side of 1, 3 or 4 channels")
+    array = array.transpose(1, 2, 0) if first else array
+    return array[:, :, 0] if array.shape[2] == 1 else array
 
 
 def _array_levels(array: Any, where: str) -> Any:

@@ -198,7 +198,9 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
     if max(width, height) > MAX_SIDE:
         raise ImageError(f"{width} x {height} exceeds the limit of {MAX_SIDE} pixels a side; cut it into parts")
     if width * height > max_pixels:
-        raise ImageError(f"{width} x {height} exceeds the limit of {max_pixels} pixels; scale it down or raise max_pixels")
+        raise ImageError(
+            f"{width} x {height} exceeds the limit of {max_pixels} pixels; scale it down or raise max_pixels"
+        )
 
 
 def _check_icon(image: Any, max_pixels: int) -> None:

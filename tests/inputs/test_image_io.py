@@ -115,6 +115,8 @@ def test_every_format_of_the_list_opens(form):
 
 # Sizes
 
+JPEG2000 = b"\0\0\0\x0cjP  \r\n\x87\n\xff\x4f\xff\x51\0\x2f\0\0"
+"""The start of a JPEG 2000, up to its size."""
 BOMBS = {
     "WebP": webp(13000),
     "WebP within the limit": webp(6000),
@@ -125,15 +127,9 @@ BOMBS = {
     "PNG in ICO": ico(png(13000, 13000, 1, 0)),
     "the second PNG in ICO": ico(png(16, 16, 8, 2), png(13000, 13000, 1, 0)),
     "PNG in ICNS": icns(png(13000, 13000, 1, 0)),
-    "JPEG 2000 in ICNS": icns(
-        b"\0\0\0\x0cjP  \r\n\x87\n\xff\x4f\xff\x51\0\x2f\0\0" + struct.pack(">4I", 13000, 13000, 0, 0)
-    ),
+    "JPEG 2000 in ICNS": icns(JPEG2000 + struct.pack(">4I", 13000, 13000, 0, 0)),
     "TIFF group 4": saved(PIL.Image.new("1", (8000, 8000)), "TIFF", compression="group4"),
-    "GIF": b"GIF89a"
-    + struct.pack("<HH", 65000, 65000)
-    + b"\0\0\0,\0\0\0\0"
-    + struct.pack("<HH", 65000, 65000)
-    + b"\0\2\0;",
+    "GIF": b"GIF89a\xe8\xfd\xe8\xfd\0\0\0,\0\0\0\0\xe8\xfd\xe8\xfd\0\2\0;",
     "plain PPM": b"P3 3000 3000 255\n" + b"0 " * 27_000_000,
     "a header without end": b"P5 " + b" " * 10_000_000 + b"3 3 255\n" + bytes(9),
     "a comment without end": b"P5 #" + b"-" * 10_000_000 + b"\n3 3 255\n" + bytes(9),
@@ -261,13 +257,14 @@ def test_small_texts_stay():
 def test_every_error_of_a_decoder_names_the_image(way):
     dds = bytearray(saved(noise(20, 12), "DDS"))
     dds[80:84] = bytes(4)
-    with pytest.raises(ImageError, match="^image: .*Unknown pixel format flags 0"):
+    with pytest.raises(ImageError, match=r"^image: .*Unknown pixel format flags 0"):
         EVERY_PATH[way](bytes(dds))
 
 
-@pytest.mark.parametrize(
-    "error", [NotImplementedError, MemoryError, struct.error, OverflowError, SyntaxError, KeyError]
-)
+ERRORS = [RuntimeError, MemoryError, struct.error, OverflowError, SyntaxError, KeyError, RecursionError, EOFError]
+
+
+@pytest.mark.parametrize("error", ERRORS)
 def test_whatever_a_decoder_raises(error, monkeypatch):
     def fail(*_: object) -> None:
         raise error("a" * 10_000)
@@ -275,7 +272,7 @@ def test_whatever_a_decoder_raises(error, monkeypatch):
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
     for way in sorted(EVERY_PATH.keys() - {"image_size"}):
         if way != "image_url":  # sent as it is
-            with pytest.raises(ImageError, match="^image: cannot be read as an image") as refusal:
+            with pytest.raises(ImageError, match=r"^image: cannot be read as an image") as refusal:
                 EVERY_PATH[way](saved(noise(20, 12), "PNG"))
             assert len(str(refusal.value)) < 300
 
