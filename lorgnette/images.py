@@ -41,7 +41,7 @@ def image_source(value: Any, where: str = "the image") -> ImageSource:
         return _from_text(value, where)
     if isinstance(value, bytes | bytearray | memoryview):
         content = value if isinstance(value, bytes) else bytes(value)
-        written = content[:5].lower() == b"data:" or _is_base64_image(content[:64].decode("latin-1"))
+        written = content[:64].lstrip()[:5].lower() == b"data:" or _is_base64_image(content[:64].decode("latin-1"))
         return _from_text(content.decode("latin-1"), where, content) if written else content
     if isinstance(value, os.PathLike):
         return Path(os.fsdecode(value))
