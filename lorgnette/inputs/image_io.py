@@ -22,7 +22,7 @@ import PIL.ImageFile
 
 from lorgnette.errors import ImageError
 from lorgnette.images import ImageSource, image_source
-from lorgnette.inputs.config import MAX_PIXELS
+from lorgnette.inputs.config import MAX_PIXELS, MOST_PIXELS
 from lorgnette.inputs.image_header import check_amount, check_before_opening, declared_sizes, without_large_text
 from lorgnette.inputs.pixels import orientation, upright_rgb, upright_rgba, upright_size
 from lorgnette.untrusted import quoted
@@ -137,6 +137,15 @@ def image_bytes(source: ImageSource, name: str = "image") -> bytes:
         if isinstance(source, PIL.Image.Image):
             raise ImageError("is decoded already; its file is not known any more")
         return _content(source)
+
+
+def decoded_bytes(image: PIL.Image.Image, name: str = "image") -> bytes:
+    """All of a PIL image that decides its looks, as bytes, to name it by. Raises: ImageError, as `open_image`."""
+    with refusing(image, name), decoding(open_header(image, MOST_PIXELS)):
+        turn = orientation(image)
+        pixels = f"{image.mode} {image.size} ".encode() + image.tobytes()
+        looks = image.getpalette(), image.info.get("transparency"), turn
+        return pixels if looks == (None, None, 1) else pixels + repr(looks).encode()
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from lorgnette.data.inspect.pictures import original_size
 from lorgnette.data.prepare.look import look_at
 from lorgnette.errors import ImageError, SettingsError
 from lorgnette.eval.answerers.messages import image_url
-from lorgnette.eval.pictures import check_image, thumbnail
+from lorgnette.eval.pictures import check_image, image_digest, thumbnail
+from lorgnette.infer.latents import _key
 from lorgnette.inputs.config import MAX_PIXELS, ImageConfig
 from lorgnette.inputs.image import image_patches
 from lorgnette.inputs.image_io import DECODED, FORMATS, DecodeBudget, glance, image_bytes, image_size, open_image
@@ -63,9 +64,12 @@ def test_no_program_is_run_on_an_image(way, ghostscript, tmp_path):
         (tmp_path / "a.jpg").write_bytes(content)
         with pytest.raises(ImageError):
             EVERY_PATH[way](tmp_path / "a.jpg")
-        if way not in ("look_at", "check_image"):  # which take files alone, or pass over what is decoded
+        if way != "look_at":  # which takes files alone
             with pytest.raises(ImageError, match=r"(EPS|IPTC) files are not accepted"):
                 EVERY_PATH[way](PIL.Image.open(io.BytesIO(content)))
+    for naming in (image_digest, _key):
+        with pytest.raises(ImageError, match="files are not accepted"):
+            naming(PIL.Image.open(io.BytesIO(iptc(EPS))))
     assert original_size(EPS) is None
     assert not ghostscript.exists()
 
@@ -283,6 +287,19 @@ def test_a_message_holds_little_of_its_source(tmp_path):
             with pytest.raises(ImageError) as refusal:
                 {**EVERY_PATH, "image_bytes": image_bytes}[way](source)
             assert len(str(refusal.value)) < 600
+
+
+def test_images_that_look_different_have_different_names():
+    """A palette, a transparent colour and an orientation are no pixels, and change what is seen."""
+    one = PIL.Image.new("P", (4, 4))
+    others = [one.copy() for _ in range(3)]
+    others[0].putpalette([255, 0, 0])
+    others[1].info["transparency"] = 0
+    others[2].getexif()[0x0112] = 3
+    for naming in (image_digest, _key):
+        assert len({naming(image) for image in (one, *others)}) == 4
+        assert naming(one) == naming(one.copy())
+    assert _key("x" * 10**6) != _key("y" * 10**6), "too long for a path, and named all the same"
 
 
 def test_only_regular_files_are_read(tmp_path):
