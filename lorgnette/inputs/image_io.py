@@ -284,7 +284,9 @@ def plain_format(content: bytes) -> str:
     try:
         with refusing(content, "image"):
             image = open_header(content)
-            plain = image.mode in ("1", "L", "P", "RGB") and not image.has_transparency_data
-            return str(image.format) if plain and orientation(image) == 1 else ""
+            plain = image.mode in ("1", "L", "LA", "P", "RGB", "RGBA") and orientation(image) == 1
+            if plain and image.has_transparency_data:
+                plain = open_rgba(content).getchannel("A").getextrema()[0] == 255
+            return str(image.format) if plain else ""
     except ImageError:
         return ""
