@@ -138,6 +138,7 @@ def test_a_path_stays_a_path(path):
         ({"type": ["image"] * 10_000}, "is unknown"),
         ({"type": "v" * 1_000_000}, "is unknown"),
         ({}, "exactly one of"),
+        ({"text": "a", "image": "b.png"}, "holds text and an image"),
     ],
 )
 def test_what_cannot_be_read_is_named_shortly(part, reason):
