@@ -85,7 +85,8 @@ class DecodeBudget:
 
 
 BUDGET = DecodeBudget(DECODE_MEMORY)
-os.register_at_fork(after_in_child=BUDGET.reset)
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(after_in_child=BUDGET.reset)
 
 
 def open_image(source: ImageSource, name: str = "image", max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
