@@ -5,7 +5,6 @@ Nothing of it is part of lorgnette. Each folder says where its files come from, 
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import subprocess
@@ -19,8 +18,9 @@ import PIL.Image
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lorgnette.errors import DataError
+from lorgnette.errors import DataError, ImageError
 from lorgnette.files import explain_disk, new_folder, write_text
+from lorgnette.inputs.image_io import open_rgba
 
 SVG_SIDE = 384
 """Longest side of a rendered drawing, in pixels."""
@@ -216,6 +216,8 @@ def _captioned(drawing: Path, name: str, caption: str, folder: Path) -> str | No
     target = folder / "images" / name
     try:
         picture = _on_white(drawing)
+    except ImageError:
+        return f"unreadable drawing: {name}"
     except DataError:
         raise
     except Exception:  # SVG files break a renderer in many ways
@@ -238,8 +240,7 @@ def _on_white(drawing: Path) -> PIL.Image.Image:
                 "drawings in SVG need `pip install 'lorgnette[build-data]'` and the cairo library"
             ) from None
         content = cairosvg.svg2png(content, output_width=SVG_SIDE)
-    with PIL.Image.open(io.BytesIO(content)) as opened:
-        picture = opened.convert("RGBA")
+    picture = open_rgba(content, str(drawing))
     if drawing.suffix == ".svg":
         picture.thumbnail((SVG_SIDE, SVG_SIDE))
     white = PIL.Image.new("RGBA", picture.size, "white")

@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lorgnette.errors import ImageError
 from lorgnette.inputs.image import image_patches
+from lorgnette.inputs.image_io import decoded_bytes, local_path
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.render import Rendered
 from lorgnette.model.batch import Batch, Spans
@@ -127,7 +129,10 @@ def _key(source: ImageSource) -> str:
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
     if isinstance(source, str | Path):
-        path = Path(source)
-        content = path.read_bytes() if path.is_file() else f"at {source}".encode()
+        try:
+            path = local_path(source)
+            content = path.read_bytes() if path.is_file() else f"at {source}".encode()
+        except (ImageError, OSError):  # too long for a path, or unreadable: whoever opens it says so
+            content = f"at {source}".encode()
         return hashlib.sha256(content).hexdigest()
-    return hashlib.sha256(f"{source.mode} {source.size} ".encode() + source.tobytes()).hexdigest()
+    return hashlib.sha256(decoded_bytes(source)).hexdigest()

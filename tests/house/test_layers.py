@@ -10,7 +10,10 @@ from tests.house.source import ROOT, imports, modules, names, packages
 
 DECISION = ROOT / "docs/decisions/0001-the-house.md"
 
-ACROSS = {("inputs", "lorgnette.model.batch"): "what inputs are packed into"}
+ACROSS = {
+    ("inputs", "lorgnette.model.batch"): "what inputs are packed into",
+    ("sample", "lorgnette.images"): "the forms of an image that a sample may hold",
+}
 """Imports within a layer, each with its reason."""
 
 THIRD_PARTY = {
@@ -18,7 +21,8 @@ THIRD_PARTY = {
     "untrusted": {"yaml"},
     "files": set(),
     "settings": {"pydantic", "yaml"},
-    "sample": {"PIL"},
+    "images": {"PIL", "numpy"},
+    "sample": set(),
     "version": set(),
     "model": {"pydantic", "torch"},
     "inputs": {"PIL", "jinja2", "numpy", "pydantic", "tokenizers", "torch"},

@@ -14,7 +14,7 @@ import pytest
 
 from lorgnette.errors import ImageError
 from lorgnette.inputs import access as module
-from lorgnette.inputs import image
+from lorgnette.inputs import image_io
 from lorgnette.inputs.access import OWN_HAND, Access, AccessError, ByteBudget, is_public, read_file, within
 from lorgnette.inputs.downloader import fetch
 
@@ -233,9 +233,9 @@ def test_answers_are_read_whole_or_not_at_all(server: Server):
 
 @pytest.mark.parametrize("path", ["/header", "/status"])
 def test_an_image_of_a_slow_server_is_given_up(server: Server, path: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(image, "DOWNLOAD_SECONDS", 0.3)
+    monkeypatch.setattr(image_io, "DOWNLOAD_SECONDS", 0.3)
     with pytest.raises(ImageError, match=r"longer than 0.3 seconds"):
-        image.open_image(url(server, path))
+        image_io.open_image(url(server, path))
 
 
 def test_a_proxy_of_the_environment_is_for_the_users_own_addresses(server: Server, monkeypatch: pytest.MonkeyPatch):

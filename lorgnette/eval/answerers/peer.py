@@ -22,7 +22,7 @@ from lorgnette.eval.answerers.messages import conversation
 from lorgnette.hub.digest import checkpoint_digest
 from lorgnette.hub.load import find_folder
 from lorgnette.infer.answerer import facts_of_device, own_device
-from lorgnette.inputs.image import open_image
+from lorgnette.inputs.image_io import open_image
 from lorgnette.sample import Image, ImageSource, Sample, Text
 
 log = logging.getLogger("lorgnette")
