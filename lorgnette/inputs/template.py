@@ -256,9 +256,13 @@ class _Conversation:
         start = len(origin[:end].rstrip(self._tag_origin))
         if written[start:end].rstrip() != TAG.rstrip():
             raise jinja2.TemplateError("it does not write the last text as it is, so this cannot be continued")
+        content = self.contents[self.continued]
+        if isinstance(content, Text) and content.text.strip() not in str.__str__(written[:start]):
+            raise jinja2.TemplateError("it changes the last text, so this cannot be continued")
         if self._tag_origin in origin[:start]:
             raise jinja2.TemplateError("it writes the last text twice, so this cannot be continued")
-        return written[:start] if end - start == len(TAG) else written[:start].rstrip()
+        trimmed = not str.startswith(written, TAG, start)  # a space of the template's counts too, as upstream
+        return written[:start].rstrip() if trimmed else written[:start]
 
     def objection(self, missing: set[int]) -> str:
         """Why a rendering without these contents cannot be used; empty if it can."""
