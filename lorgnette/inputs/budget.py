@@ -13,8 +13,8 @@ from typing import Any
 
 import jinja2
 
-SECONDS = 10.0
-"""CPU time of one rendering."""
+SECONDS = 3.0
+"""CPU time of one rendering, with a second more for each million characters of the contents."""
 MAX_WIDTH = 1000
 """Largest width, indentation or number of columns that a template may ask for."""
 MAX_SOURCE = 2**20
@@ -30,8 +30,9 @@ class Budget:
     def __init__(self, characters: int = 0, contents: int = 0) -> None:
         """characters: length of all contents together. contents: their number."""
         self.longest = 16 * characters + 2**20
-        self.steps = 1_000_000 + 10 * characters + 1000 * contents
-        self._deadline = time.thread_time() + SECONDS
+        self.steps = 200_000 + 10 * characters + 1000 * contents
+        self.seconds = SECONDS + characters / 1e6
+        self._deadline = time.thread_time() + self.seconds
         self._unchecked = 0
 
     def step(self, cost: int = 1) -> None:
@@ -43,7 +44,7 @@ class Budget:
         if self._unchecked >= 64:
             self._unchecked = 0
             if time.thread_time() > self._deadline:
-                raise jinja2.TemplateError(f"it takes more than {SECONDS:.0f} seconds")
+                raise jinja2.TemplateError(f"it takes more than {self.seconds:.0f} seconds")
 
     def room(self, length: int) -> None:
         """Charge a string or list of `length`, before it is made."""

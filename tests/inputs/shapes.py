@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Chat templates in the shapes of well-known checkpoints, written for these tests."""
 
 from __future__ import annotations

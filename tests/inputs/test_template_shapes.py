@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Templates of real shapes, with ordinary and with hostile contents: what is written is what transformers writes."""
 
 from __future__ import annotations
