@@ -16,8 +16,8 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from lorgnette.errors import CheckpointError, DataError
 from lorgnette.inputs.config import SpecialTokens
 from lorgnette.inputs.tokenizer_files import (
-    NOT_EXPORTED,
     add_tokens,
+    exported_settings,
     named_tokens,
     read_json,
     read_settings,
@@ -97,7 +97,7 @@ class Tokenizer:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "tokenizer.json").write_text(self._file.to_str(pretty=True), encoding="utf-8")
-        settings = {key: value for key, value in self.settings.items() if key not in NOT_EXPORTED}
+        settings = exported_settings(self.settings)
         kept = self.settings.get("tokenizer_class") if _is_rebuilt(self._file, self.settings) else None
         settings = {"tokenizer_class": "PreTrainedTokenizerFast"} | settings
         settings["tokenizer_class"] = kept or "PreTrainedTokenizerFast"

@@ -90,6 +90,17 @@ def with_class_tokens(settings: Mapping[str, Any], backend: tokenizers.Tokenizer
     return {key: token for key, token in default.items() if backend.token_to_id(token) is not None} | dict(settings)
 
 
+def exported_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings as they are saved beside a tokenizer.json that holds every token with its flags: tokens as text."""
+    found = {key: value for key, value in settings.items() if key not in NOT_EXPORTED} | named_tokens(settings)
+    extra = found.get("extra_special_tokens")
+    if isinstance(extra, Mapping):
+        found["extra_special_tokens"] = {key: _content(token) for key, token in extra.items()}
+    elif extra:
+        found["extra_special_tokens"] = extra_tokens(settings)
+    return found
+
+
 def tokenizer_class(settings: Mapping[str, Any]) -> str:
     """The class in transformers, by its name without `Fast`."""
     return str(settings.get("tokenizer_class")).removesuffix("Fast")
