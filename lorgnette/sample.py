@@ -20,6 +20,8 @@ from lorgnette.untrusted import quoted
 IMAGE_KEYS = ("image", "url", "path", "base64", "image_url")
 """Keys of a part that hold an image."""
 ROLES = ("system", "user", "assistant")
+OTHER_NAMES = {"developer": "system"}
+"""Roles of OpenAI's messages that are the same as one of ours."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -59,7 +61,7 @@ class Turn:
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
-            raise DataError(f"role {self.role!r} is unknown; use one of {', '.join(ROLES)}")
+            raise DataError(f"role {quoted(self.role, 40)!r} is unknown; use one of {', '.join(ROLES)}")
 
 
 Segment = Text | Image | Turn
@@ -112,6 +114,7 @@ class Sample:
     ) -> Sample:
         """Read a conversation in the form that transformers, TRL and OpenAI clients use.
 
+        The role `developer` is a system's.
         Each message is `{"role": ..., "content": ...}`. Content is a string, or a list of parts: a string,
         `{"type": "text", "text": ...}`, `{"type": "image", "image" | "url" | "path" | "base64": ...}`, or
         `{"type": "image_url", "image_url": {"url": ...}}` where the URL may be a `data:` URL. OpenAI's `input_text`
@@ -126,12 +129,30 @@ class Sample:
         segments: list[Segment] = []
         for number, message in enumerate(messages):
             where = f"message {number}"
-            if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
-                raise DataError(f"{where}: expected {{'role': ..., 'content': ...}}, got {message!r:.120}")
-            role = str(message["role"])
+            if not isinstance(message, Mapping) or "role" not in message:
+                raise DataError(f"{where}: expected {{'role': ..., 'content': ...}}, got {quoted(message, 120)}")
+            role = _read_role(message, where)
             segments.append(Turn(role))
             segments.extend(_read_content(message["content"], role == learn, where))
         return cls(tuple(segments), dict(meta or {}))
+
+
+def _read_role(message: Mapping[str, Any], where: str) -> str:
+    """The role of a message that is a text or parts, and calls no tools."""
+    role = message["role"]
+    if not isinstance(role, str):
+        raise DataError(f"{where}: role is a {type(role).__name__}; use one of {', '.join(ROLES)}")
+    role = OTHER_NAMES.get(role, role)
+    calls = next((key for key in ("tool_calls", "function_call") if message.get(key)), None)
+    if calls is not None:
+        raise DataError(f"{where}: {calls} are not supported; write the call as text in `content`, or leave it out")
+    if role in ("tool", "function"):
+        raise DataError(f"{where}: results of tools (role {role!r}) are not supported; put them into a user's text")
+    if role not in ROLES:
+        raise DataError(f"{where}: role {quoted(role, 40)!r} is unknown; use one of {', '.join(ROLES)} (or developer)")
+    if message.get("content") is None:
+        raise DataError(f"{where}: the {role}'s message has no content; leave the message out, or give a text")
+    return role
 
 
 def _read_content(content: Any, learn: bool, where: str) -> Iterator[Segment]:

@@ -77,8 +77,7 @@ class ModelAnswerer:
 
     def written(self, samples: Sequence[Sample]) -> list[str]:
         """The very text that the model reads for each prompt, up to where its answer begins; see `Processor.spell`."""
-        rendered = (self.latents.written(blank(sample), add_generation_prompt=True) for sample in samples)
-        return [self.processor.spell(one.tokens_T.tolist()) for one in rendered]
+        return [self.processor.spell(self.latents.prompt_tokens(blank(sample))) for sample in samples]
 
     @torch.no_grad()
     def look(self, images: Sequence[ImageSource]) -> Any:

@@ -18,6 +18,7 @@ from lorgnette.infer.latents import Latents
 from lorgnette.infer.sampling import GenerationConfig, Sampler
 from lorgnette.infer.text import TextStream
 from lorgnette.inputs.processor import Processor
+from lorgnette.inputs.render import prompt_ending
 from lorgnette.model.batch import Batch
 from lorgnette.model.cache import Cache
 from lorgnette.model.memory import keep_freed_memory
@@ -65,6 +66,8 @@ def generate(
 ) -> list[Generation]:
     """Answer conversations, or go on with documents: one answer per sample, in order.
 
+    A conversation that ends with a text of the assistant's is continued: the answer goes on from that text and does not
+    repeat it.
     settings: greedy decoding of at most 256 tokens by default. split: images in five crops or one, over the processor's
     own setting. latents: visual tokens of images seen before, which are not encoded again; its own `split` counts.
     What stands beside a sample in the batch does not change its answer.
@@ -89,7 +92,7 @@ def stream(
     if samples:
         with evaluating(model):
             if latents is None:
-                batch, visual_VD = processor(samples, add_generation_prompt=True, split=split).to(model.device), None
+                batch, visual_VD = processor.prompts(samples, split=split).to(model.device), None
             else:
                 batch, visual_VD = latents.prompts(samples)
             yield from _stream(model, processor, samples, settings or GenerationConfig(), batch, visual_VD)
@@ -105,7 +108,7 @@ def _stream(
 ) -> Iterator[Piece]:
     prompts = [prompt.tolist() for prompt in batch.tokens_T.split(list(batch.documents.lengths))]
     answers = [
-        _Answer(processor, settings, number, len(prompt), sample.is_chat)
+        _Answer(processor, settings, number, len(prompt), opens_turn(sample))
         for number, (prompt, sample) in enumerate(zip(prompts, samples, strict=True))
     ]
     sampler = Sampler(settings, prompts, banned=slot_tokens(processor))
@@ -150,6 +153,11 @@ def end_tokens(processor: Processor) -> frozenset[int]:
 def slot_tokens(processor: Processor) -> list[int]:
     """Ids that only an image may bring about; an answer never holds them."""
     return [processor.tokenizer.id(token) for token in (processor.special.around_image, processor.special.image)]
+
+
+def opens_turn(sample: Sample) -> bool:
+    """Whether the answer begins a turn, and does not go on with a document or a text of the assistant's."""
+    return sample.is_chat and prompt_ending(sample) == "generation_prompt"
 
 
 def decoder_of(processor: Processor, chat: bool) -> Callable[[list[int]], str]:

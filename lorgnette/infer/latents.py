@@ -56,12 +56,16 @@ class Latents:
 
         Raises: ImageError naming the sample and image, DataError.
         """
-        batch = self._blank([blank(one) for one in samples], add_generation_prompt=True, split=self.split)
+        batch = self._blank.prompts([blank(one) for one in samples], split=self.split)
         return without_images(batch).to(self.model.device), self.of(samples)
 
-    def written(self, sample: Sample, *, add_generation_prompt: bool = False) -> Rendered:
+    def written(self, sample: Sample) -> Rendered:
         """A sample whose images are blank (see `blank`), as `Processor.render` writes it: the same tokens."""
-        return self._blank.render(sample, split=self.split, add_generation_prompt=add_generation_prompt)
+        return self._blank.render(sample, split=self.split)
+
+    def prompt_tokens(self, sample: Sample) -> list[int]:
+        """The tokens from which a sample whose images are blank is answered, as `prompts` packs them."""
+        return self._blank.prompts([sample], split=self.split).tokens_T.tolist()
 
     @torch.no_grad()
     def of(self, samples: Sequence[Sample]) -> Tensor:

@@ -6,7 +6,7 @@ import dataclasses
 
 import torch
 
-from lorgnette.infer.generate import Generation, decoder_of, end_tokens, evaluating, slot_tokens
+from lorgnette.infer.generate import Generation, decoder_of, end_tokens, evaluating, opens_turn, slot_tokens
 from lorgnette.infer.sampling import GenerationConfig, Sampler
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.batch import IGNORED, Batch, Spans
@@ -19,10 +19,10 @@ def generate_slow(
     model: VLM, processor: Processor, sample: Sample, settings: GenerationConfig, *, split: bool | None = None
 ) -> Generation:
     """As `generate` for one sample: no cache, no batch, no stream, images encoded anew for every token."""
-    batch = processor([sample], add_generation_prompt=True, split=split).to(model.device)
+    batch = processor.prompts([sample], split=split).to(model.device)
     prompt = batch.tokens_T.tolist()
     sampler, ends = Sampler(settings, [prompt], banned=slot_tokens(processor)), end_tokens(processor)
-    decode, tokens = decoder_of(processor, sample.is_chat), list[int]()
+    decode, tokens = decoder_of(processor, opens_turn(sample)), list[int]()
     while len(tokens) < settings.max_tokens:
         with evaluating(model):
             logits_BK = model(batch, want="last").logits

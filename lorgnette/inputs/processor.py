@@ -11,11 +11,12 @@ from typing import Any
 from lorgnette.errors import CheckpointError, SettingsError
 from lorgnette.files import write_json
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
-from lorgnette.inputs.render import Rendered, pack, render
+from lorgnette.inputs.render import Ending, Rendered, ending_of, pack, prompt_ending, render
 from lorgnette.inputs.template import IDEFICS2_TEMPLATE, Idefics2Template, JinjaTemplate, Template
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.batch import Batch
 from lorgnette.sample import Sample
+from lorgnette.untrusted import quoted
 
 OURS = "lorgnette.json"
 """Settings of inputs that upstream's files have no place for."""
@@ -35,28 +36,54 @@ class Processor:
     """The vision encoder's normalisation; not used here, but upstream's files keep it with the processor."""
 
     def __call__(
-        self, samples: Sequence[Sample], *, add_generation_prompt: bool = False, split: bool | None = None
+        self,
+        samples: Sequence[Sample],
+        *,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        split: bool | None = None,
     ) -> Batch:
         """Render samples and pack them end to end. Arguments and errors: see `render` and `pack`."""
-        rendered = (self.render(one, add_generation_prompt=add_generation_prompt, split=split) for one in samples)
-        return self.pack(list(rendered))
+        ending = ending_of(add_generation_prompt, continue_final_message)
+        return self.pack([self._render(one, ending, split) for one in samples])
+
+    def prompts(self, samples: Sequence[Sample], *, split: bool | None = None) -> Batch:
+        """Samples packed as prompts to be answered: a conversation whose last turn is a text of the assistant's ends
+        with that text, which the answer continues; another ends with the opening of the assistant's turn.
+        """
+        return self.pack([self._render(one, prompt_ending(one), split) for one in samples])
 
     def render(
         self,
         sample: Sample,
         *,
         add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
         split: bool | None = None,
         enlarged: Sequence[tuple[int, int]] | None = None,
     ) -> Rendered:
-        """One sample as tokens and patches; see `lorgnette.inputs.render.render`."""
+        """One sample as tokens and patches; see `lorgnette.inputs.render.render`.
+
+        add_generation_prompt: end with the opening of the assistant's turn, or a document without its end.
+        continue_final_message: end with the text of the last turn, without what closes it.
+        Raises: DataError for both, and as `render`.
+        """
+        return self._render(sample, ending_of(add_generation_prompt, continue_final_message), split, enlarged)
+
+    def _render(
+        self,
+        sample: Sample,
+        ending: Ending,
+        split: bool | None,
+        enlarged: Sequence[tuple[int, int]] | None = None,
+    ) -> Rendered:
         return render(
             sample,
             self.tokenizer,
             self.template,
             self.images,
             self.visual_tokens,
-            add_generation_prompt=add_generation_prompt,
+            ending=ending,
             split=split,
             enlarged=enlarged,
         )
@@ -180,11 +207,27 @@ def _read_template(folder: Path, values: Mapping[str, Any], tokenizer: Tokenizer
         raise CheckpointError(f"{file}: is not text ({error})") from None
     source = source or _read_if_there(folder / "chat_template.json").get("chat_template")
     source = source or values.get("chat_template") or tokenizer.settings.get("chat_template") or IDEFICS2_TEMPLATE
-    if not isinstance(source, str):
-        raise CheckpointError(f"{folder}: holds several chat templates; keep one, as chat_template.jinja")
+    source = _default_template(source, folder)
     if source.strip() == IDEFICS2_TEMPLATE.strip():
         return Idefics2Template(tokenizer.special)
     return JinjaTemplate(source, tokenizer)
+
+
+def _default_template(source: Any, folder: Path) -> str:
+    """Of several named templates, in a list or a mapping, the one that is called `default`."""
+    if isinstance(source, str):
+        return source
+    named = source
+    if isinstance(source, list):
+        named = {one.get("name"): one.get("template") for one in source if isinstance(one, dict)}
+    if not isinstance(named, dict):
+        raise CheckpointError(f"{folder}: its chat template is a {type(source).__name__}; expected text")
+    if not isinstance(named.get("default"), str):
+        names = quoted(", ".join(map(str, named)))
+        raise CheckpointError(
+            f"{folder}: holds several chat templates ({names}), none called default; save one as chat_template.jinja"
+        )
+    return str(named["default"])
 
 
 def _read_if_there(file: Path) -> dict[str, Any]:

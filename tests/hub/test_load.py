@@ -69,8 +69,8 @@ def sharded(index: Any) -> Callable[[Path], None]:
 
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "config.json missing": (removed("config.json"), r"holds no config.json"),
-    "config.json not JSON": (written("config.json", "{"), r"config.json: cannot be read as JSON"),
-    "config.json not text": (written("config.json", b"\xff\xfe{}"), r"config.json: cannot be read as JSON"),
+    "config.json not JSON": (written("config.json", "{"), r"config.json: is not JSON"),
+    "config.json not text": (written("config.json", b"\xff\xfe{}"), r"config.json: is not JSON"),
     "config.json a list": (written("config.json", "[]"), r"config.json: holds a list"),
     "another model": (setting("model_type", "llava"), r"model_type is 'llava'; lorgnette opens idefics2"),
     "another decoder": (
