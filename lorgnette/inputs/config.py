@@ -8,6 +8,9 @@ import pydantic
 
 from lorgnette.settings import Settings
 
+FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+"""Resampling filters, each at Pillow's number for it."""
+
 
 class ImageConfig(Settings):
     """How an image becomes patches. Defaults are Idefics2's: its own aspect ratio, sides between 378 and 980 pixels."""
@@ -23,6 +26,8 @@ class ImageConfig(Settings):
     resize: Literal["exact", "fast"] = "exact"
     """`exact`: the pixels of upstream's PIL backend. `fast`: vector instructions, a few pixels a grey level off, and
     large JPEGs decoded at a smaller scale."""
+    resample: Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"] = "bilinear"
+    """The filter by which images are resized. `resize: fast` does bilinear only, and others as `exact` does."""
     keep_aspect: bool = False
     """Do not distort images thinner than shortest : longest (the published sizes do)."""
     split: bool = False
