@@ -54,7 +54,9 @@ processor = AutoProcessor.from_pretrained("{name}")
 
 SEAL = re.compile(rb"\n<!-- lorgnette ([0-9a-f]{16}) -->\n\Z")
 """The last line of a card: a hash of what stands before it, so that a card that somebody changed is known."""
-MADE_BEFORE = re.compile(rb"---\nlibrary_name: transformers\n.*\n- lorgnette\n.*AutoProcessor\.from_pretrained.*```\n\Z", re.S)
+MADE_BEFORE = re.compile(
+    rb"---\nlibrary_name: transformers\n.*\n- lorgnette\n.*AutoProcessor\.from_pretrained.*```\n\Z", re.S
+)
 """A card of a version that wrote no such line."""
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from lorgnette.errors import CheckpointError
 from lorgnette.hub.checkpoint import Weights
-from lorgnette.hub.load import find_folder, read_config
+from lorgnette.hub.load import read_config
+from lorgnette.hub.source import find_folder
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import read_json
 from lorgnette.model.account import Account

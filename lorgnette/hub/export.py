@@ -87,7 +87,9 @@ def _check_replaceable(folder: Path, marked: bool) -> None:
         raise CheckpointError(f"{folder}: is a file; give a new folder")
     others = strangers(folder, WRITTEN)
     if others:
-        raise CheckpointError(f"{folder}: holds {some(others)}, which no export wrote; give a new folder, or move it away")
+        raise CheckpointError(
+            f"{folder}: holds {some(others)}, which no export wrote; give a new folder, or move it away"
+        )
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     file, card = folder / "config.json", folder / "README.md"

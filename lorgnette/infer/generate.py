@@ -69,8 +69,9 @@ def generate(
     """Answer conversations, or go on with documents: one answer per sample, in order.
 
     samples: a list, or one alone. settings: what is not given is as the checkpoint's generation_config.json says, and
-    where that says nothing greedy decoding of at most 256 tokens. split: images in five crops or one, over the processor's
-    own setting. latents: visual tokens of images seen before, which are not encoded again; its own `split` counts.
+    where that says nothing greedy decoding of at most 256 tokens. split: images in five crops or one, over the
+    processor's own setting. latents: visual tokens of images seen before, which are not encoded again; its own `split`
+    counts.
     What stands beside a sample in the batch does not change its answer.
     Raises: ImageError or DataError naming the sample that cannot be read, or has no room among the model's positions.
     """

@@ -30,7 +30,9 @@ class LogitRules:
         if rules.repetition_penalty != 1:
             seen = torch.tensor(sorted({token for token in tokens if token < size}), device=logits_K.device)
             scores = logits_K[seen]
-            logits_K[seen] = torch.where(scores < 0, scores * rules.repetition_penalty, scores / rules.repetition_penalty)
+            logits_K[seen] = torch.where(
+                scores < 0, scores * rules.repetition_penalty, scores / rules.repetition_penalty
+            )
         banned = [*_repeating(tokens, rules.no_repeat_ngram), *(word[0] for word in self.words)]
         banned += [word[-1] for word in self.phrases if _ends_with(tokens, word[:-1])]
         if len(tokens) < rules.min_length or answered < rules.min_new_tokens:

@@ -138,7 +138,9 @@ def _ends(values: Mapping[str, Any], file: Path) -> Ids:
     try:
         return tuple(token for token in _ids(given) if token >= 0)
     except TypeError:
-        raise CheckpointError(f"{file}: eos_token_id is {quoted(given, 60)}; expected an id, or a list of ids") from None
+        raise CheckpointError(
+            f"{file}: eos_token_id is {quoted(given, 60)}; expected an id, or a list of ids"
+        ) from None
 
 
 def _ids(value: Any) -> tuple[int, ...]:

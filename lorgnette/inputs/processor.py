@@ -19,6 +19,8 @@ from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.batch import Batch
 from lorgnette.sample import Sample
 
+IMAGE_FILES = ("processor_config.json", "preprocessor_config.json")
+TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 OURS = "lorgnette.json"
 """Settings of inputs that upstream's files have no place for."""
 
@@ -94,15 +96,19 @@ class Processor:
         return self.tokenizer.id(self.special.image)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Processor:
+    def load(cls, folder: str | Path, base: str | Path | None = None) -> Processor:
         """Read a checkpoint folder with `processor_config.json` or the older `preprocessor_config.json`.
+
+        base: a folder that holds what `folder` does not: that of the model below an adapter.
 
         Raises: CheckpointError naming the file that is missing or cannot be understood.
         """
-        folder = Path(folder)
+        own, base = Path(folder), Path(base or folder)
+        folder = own if any((own / name).is_file() for name in IMAGE_FILES) else base
+        words = own if (own / "tokenizer.json").is_file() else base
         ours = _read_if_there(folder / OURS)
         values = _read_if_there(folder / "processor_config.json")
-        vision = _read_if_there(folder / "config.json").get("vision_config", {})
+        vision = _read_if_there(base / "config.json").get("vision_config", {})
         try:
             pictures = read_image_settings(folder)
             if not pictures:
@@ -113,8 +119,9 @@ class Processor:
             mean, std = normalisation(pictures)
         except (SettingsError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
             raise CheckpointError(f"{folder}: its image settings cannot be understood ({error})") from None
-        tokenizer, rules = Tokenizer.load(folder, special), read_generation_rules(folder)
-        template = _read_template(folder, values, tokenizer)
+        tokenizer, rules = Tokenizer.load(words, special), read_generation_rules(base)
+        templated = own if any((own / name).is_file() for name in TEMPLATE_FILES) else words
+        template = _read_template(templated, values, tokenizer)
         return cls(tokenizer, images, visual_tokens, template, mean, std, rules)
 
     def save(self, folder: str | Path) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from lorgnette.errors import SettingsError
 from lorgnette.hub.build import GRID, SHORTEST, LanguageBackbone, VisionBackbone, joined_config
-from lorgnette.hub.load import find_folder, load, read_config
+from lorgnette.hub.load import load, read_config
+from lorgnette.hub.source import find_folder
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.template import Idefics2Template

@@ -20,7 +20,7 @@ from lorgnette.errors import CheckpointError, SettingsError
 from lorgnette.eval.answerer import until_stop, with_crops
 from lorgnette.eval.answerers.messages import conversation
 from lorgnette.hub.digest import checkpoint_digest
-from lorgnette.hub.load import find_folder
+from lorgnette.hub.source import find_folder
 from lorgnette.infer.answerer import facts_of_device, own_device
 from lorgnette.inputs.image import open_image
 from lorgnette.sample import Image, ImageSource, Sample, Text
