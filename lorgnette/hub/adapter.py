@@ -29,8 +29,9 @@ SETTINGS = Section(
     | keys("use_dora fan_in_fan_out init_lora_weights trainable_token_indices lora_bias", HERE),
     irrelevant=keys("target_modules exclude_modules modules_to_save bias layers_to_transform layers_pattern", "the"
                      " tensors of the file say what was trained")
-    | keys("lora_dropout inference_mode task_type auto_mapping peft_version megatron_core megatron_config", "of training")
-    | keys("eva_config lora_ga_config velora_config ensure_weight_tying runtime_config qalora_group_size", "of training"),
+    | keys("lora_dropout inference_mode task_type auto_mapping peft_version megatron_core", "of training")
+    | keys("megatron_config eva_config lora_ga_config velora_config ensure_weight_tying", "of training")
+    | keys("runtime_config qalora_group_size", "of training"),
     refused=unless(
         OTHER_MERGE, alora_invocation_tokens=None, use_qalora=False, layer_replication=None, target_parameters=([],),
         use_bdlora=(None, False), arrow_config=None, kasa_config=None, monteclora_config=None, loftq_config=({},),
@@ -202,7 +203,8 @@ class MergedWeights(Weights):
         good = isinstance(given, list) and all(type(token) is int and 0 <= token < rows for token in given)
         if not good or len(given) != count:  # type: ignore[arg-type]
             raise CheckpointError(
-                f"{self.adapter.folder / ADAPTER}: trainable_token_indices do not name the {count} rows that were trained"
+                f"{self.adapter.folder / ADAPTER}: trainable_token_indices do not name the {count} rows that were"
+                " trained"
             )
         return torch.tensor(given)
 
