@@ -124,15 +124,24 @@ def config_json(model: VLM, processor: Processor) -> Json:
 
 
 def generation_json(processor: Processor) -> Json:
-    """`generation_config.json`: an answer ends with the utterance or the sequence, and holds no image slots."""
-    tokenizer, special = processor.tokenizer, processor.special
+    """`generation_config.json`: an answer ends with the utterance or the sequence, and holds no image slots.
+
+    What the checkpoint that was opened said of generation is kept: its rules, and its end tokens besides.
+    """
+    tokenizer, special, rules = processor.tokenizer, processor.special, processor.generation
     ends = [tokenizer.id(special.end_of_utterance), *([tokenizer.eos] if tokenizer.eos is not None else [])]
-    return {
+    slots = [[tokenizer.id(special.around_image)], [tokenizer.id(special.image)]]
+    kept = {key: value for key, value in rules.stored.items() if value is not None and key not in ORIGIN_KEYS}
+    return kept | {
         "bos_token_id": tokenizer.bos,
-        "eos_token_id": ends,
+        "eos_token_id": list(dict.fromkeys([*ends, *rules.end_tokens])),
         "pad_token_id": tokenizer.pad if tokenizer.pad is not None else ends[-1],
-        "bad_words_ids": [[tokenizer.id(special.around_image)], [tokenizer.id(special.image)]],
+        "bad_words_ids": slots + [list(word) for word in rules.bad_words if list(word) not in slots],
     }
+
+
+ORIGIN_KEYS = ("transformers_version", "_from_model_config", "_commit_hash")
+"""Keys of generation_config.json that are not true of the file that is written."""
 
 
 def _check_written(model: VLM, folder: Path) -> None:

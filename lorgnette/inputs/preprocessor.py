@@ -41,7 +41,7 @@ def image_config(
     if kind not in CLASSES:
         raise ValueError(f"image_processor_type is {quoted(kind, 60)}; known is {CLASSES[0]}")
     if not flag(settings, "do_resize", True):
-        raise ValueError("do_resize is false, but images are always sized here; set it to true")
+        raise ValueError("do_resize is false or null, but images are always sized here; set it to true")
     patch = int(vision.get("patch_size", ours.get("patch", 14)))
     side = int(vision.get("image_size", patch * ours.get("grid", 70)))
     split = flag(settings, "do_image_splitting", False)
@@ -111,11 +111,11 @@ def _number(value: Any, key: str) -> float:
 
 
 def flag(settings: Mapping[str, Any], key: str, default: bool) -> bool:
-    """A switch; upstream's default where the file says null or nothing. Raises: ValueError for what is no switch."""
-    value = settings.get(key)
+    """A switch; as upstream, null is off, and nothing is its default. Raises: ValueError for what is no switch."""
+    value = settings.get(key, default)
     if value is not None and not isinstance(value, bool):
         raise ValueError(f"{key} is {quoted(value, 60)}; expected true or false")
-    return default if value is None else value
+    return bool(value)
 
 
 def whole(settings: Mapping[str, Any], key: str) -> int:
