@@ -19,6 +19,7 @@ from lorgnette.hub.rules import Rule, decoder_rules, vision_rules
 from lorgnette.hub.source import find_folder
 from lorgnette.hub.translate import read_decoder, read_vision
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
+from lorgnette.inputs.generation_rules import GenerationRules, read_generation_rules
 from lorgnette.inputs.preprocessor import normalisation, read_image_settings
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.template import Idefics2Template
@@ -158,7 +159,10 @@ def build(
     fresh.connector = model.connector.to_empty(device="cpu")
     initialise(fresh.to(dtype), seed)
     template, latents = Idefics2Template(tokenizer.special), config.connector.latents
-    return model.eval(), Processor(tokenizer, images, latents, template, config.vision.mean, config.vision.std)
+    rules = GenerationRules(end_tokens=read_generation_rules(words.weights.folder).end_tokens)
+    vision_config = config.vision
+    processor = Processor(tokenizer, images, latents, template, vision_config.mean, vision_config.std, rules)
+    return model.eval(), processor
 
 
 def joined_config(

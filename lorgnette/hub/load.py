@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from lorgnette.errors import CheckpointError
 from lorgnette.hub.adapter import open_adapter
-from lorgnette.hub.checkpoint import Weights, import_tensors
+from lorgnette.hub.checkpoint import Weights, check_tensors, import_tensors
 from lorgnette.hub.keys import check_keys
 from lorgnette.hub.rules import idefics2_rules
 from lorgnette.hub.source import find_folder
@@ -46,13 +47,55 @@ def load(
     Raises: CheckpointError naming the file and the tensors or settings that are missing, unknown or contradictory.
     """
     place, wanted = device_named(device), dtype_named(dtype)
-    folder = find_folder(source, revision)
+    opened = open_checkpoint(source, revision)
+    if opened.config.vocabulary > opened.stored_rows:
+        log.warning(
+            "%s: the tokenizer has %d tokens but the embedding only %d rows; the others were added as their mean, and"
+            " want training",
+            opened.weights.folder,
+            opened.processor.tokenizer.vocabulary,
+            opened.stored_rows,
+        )
+    model, weights = opened.model, opened.weights
+    tensors = import_tensors(weights, idefics2_rules(model.config), opened.shapes, opened.stored_rows)
+    assign(model, tensors, place, wanted or one_dtype(weights))
+    return model.eval(), opened.processor
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder of which settings and headers are read, and agree; no weight is."""
+
+    processor: Processor
+    weights: Weights
+    model: VLM
+    """Without memory, on the meta device."""
+    stored_rows: int
+    """Rows of the stored vocabulary tables."""
+    tokenizer_folder: Path
+
+    @property
+    def config(self) -> VLMConfig:
+        return self.model.config
+
+    @property
+    def shapes(self) -> dict[str, torch.Size]:
+        """The shape of each parameter of the model."""
+        return {name: parameter.shape for name, parameter in self.model.named_parameters()}
+
+
+def open_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoint:
+    """Read a checkpoint's settings and the headers of its weights. Arguments and errors: see `load`."""
+    folder = words = find_folder(source, revision)
     adapter = open_adapter(folder)
-    if adapter is not None:
+    if adapter is None:
+        processor = Processor.load(folder)
+    else:
         folder = adapter.base_folder()
-    processor = Processor.load(folder) if adapter is None else Processor.load(adapter.folder, folder)
-    weights = Weights(folder)
+        processor = Processor.load(adapter.folder, folder)
+        words = words if (words / "tokenizer.json").is_file() else folder
     config, stored_rows = read_config(folder, processor)
+    weights = Weights(folder)
     check_layers(weights, config.vision.layers + config.connector.depth + config.language.layers)
     untied = VLMConfig.parse(config.plain() | {"language": config.language.plain() | {"tied_embeddings": False}})
     weights.strip_prefix(rule.theirs for rule in idefics2_rules(untied))
@@ -61,19 +104,9 @@ def load(
     table = "model.text_model.embed_tokens.weight"
     if config.language.tied_embeddings and not untie_if_different(weights, table):
         config = config.override("language.tied_embeddings=false")
-    if config.vocabulary > stored_rows:
-        log.warning(
-            "%s: the tokenizer has %d tokens but the embedding only %d rows; the others were added as their mean, and"
-            " want training",
-            folder,
-            processor.tokenizer.vocabulary,
-            stored_rows,
-        )
-    model = empty_model(config, weights)
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    tensors = import_tensors(weights, idefics2_rules(config), shapes, stored_rows)
-    assign(model, tensors, place, wanted or one_dtype(weights))
-    return model.eval(), processor
+    opened = Checkpoint(processor, weights, empty_model(config, weights), stored_rows, words)
+    check_tensors(weights, {rule.theirs: rule for rule in idefics2_rules(config)}, opened.shapes, stored_rows)
+    return opened
 
 
 def read_config(folder: Path, processor: Processor) -> tuple[VLMConfig, int]:

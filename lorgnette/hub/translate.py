@@ -45,6 +45,8 @@ VISION = (
     Row("norm_eps", "layer_norm_eps", 1e-6),
 )
 VISION_DEFAULTS = {"idefics2": {"image_size": 224, "patch_size": 32}, "siglip": {"image_size": 224, "patch_size": 16}}
+MOST_CHANNELS = 64
+"""Channels of an image beyond which a config is refused: a value is kept for each."""
 ACTIVATIONS = {"gelu_tanh": "gelu_pytorch_tanh", "gelu": "gelu", "quick_gelu": "quick_gelu"}
 
 PERCEIVER = (
@@ -92,6 +94,8 @@ def read_vision(values: Json, where: str, family: str = "siglip") -> VisionConfi
     values = VISION_DEFAULTS[family] | values
     ours = _read(VISION, values, where)
     ours["patch"] = _size(values, "patch_size", where)
+    if ours["channels"] > MOST_CHANNELS:
+        raise CheckpointError(f"{where}: num_channels is {ours['channels']}; images have 3")
     ours |= {"mean": (0.5,) * ours["channels"], "std": (0.5,) * ours["channels"]}
     ours["grid"] = _size(values, "image_size", where, least=ours["patch"]) // ours["patch"]
     theirs = values.get("hidden_act", "gelu_pytorch_tanh")

@@ -147,7 +147,7 @@ def test_an_adapter_beside_weights_is_refused_by_name(copied: Path, tmp_path: Pa
     with pytest.raises(CheckpointError, match=re.escape("holds adapter_config.json beside a model")):
         load(copied)
     (copied / "adapter_config.json").unlink()
-    with pytest.raises(CheckpointError, match="holds adapter_model.safetensors but no adapter_config.json"):
+    with pytest.raises(CheckpointError, match=r"holds adapter_model.safetensors but no adapter_config.json"):
         load(copied)
 
 

@@ -253,7 +253,7 @@ def test_lengths_and_stop_strings_hold_where_the_caller_gives_none(copied: Path)
         assert len(generate(model, processor, QUESTION)[0].tokens) == tokens == len(theirs(copied, QUESTION))
         assert len(generate(model, processor, QUESTION, GenerationConfig(max_tokens=9))[0].tokens) == 9
     rewrite(copied, "generation_config.json", {"max_length": 3, "max_new_tokens": None})
-    with pytest.raises(DataError, match="reach the max_length of 3 in the checkpoint's generation_config.json"):
+    with pytest.raises(DataError, match=r"reach the max_length of 3 in the checkpoint's generation_config.json"):
         generate(*load(copied), QUESTION)
     place = len(whole.text) // 2
     (copied / "generation_config.json").write_text(json.dumps({"stop_strings": whole.text[place]}))

@@ -124,7 +124,8 @@ def test_prefixes_in_backbones(tmp_path: Path, rename: Callable) -> None:
         change_tensors(tmp_path / name, lambda held: {rename(name): tensor for name, tensor in held.items()})
         found = opened(tmp_path / name)
         assert found.config == expected.config
-        assert found.weights.names == expected.weights.names
+        names = [{one.removeprefix("model.") for one in backbone.weights.names} for backbone in (expected, found)]
+        assert names[0] == names[1]
 
 
 def test_a_tensor_under_two_names_is_refused(copied: Path) -> None:
@@ -219,7 +220,7 @@ def test_a_tokenizer_with_far_more_ids_than_rows_is_refused(copied: Path) -> Non
     values = json.loads(file.read_text())
     values["model"]["vocab"]["faraway"] = HUGE
     file.write_text(json.dumps(values))
-    with pytest.raises(CheckpointError, match="the tokenizer has ids up to 1,000,000,000, but the embedding only 300"):
+    with pytest.raises(CheckpointError, match=r"the tokenizer has ids up to 1,000,000,000, but the embedding only 300"):
         load(copied)
 
 
