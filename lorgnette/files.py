@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,18 @@ def _replace_folder(beside: Path, path: Path) -> None:
         os.replace(path, old)
     os.replace(beside, path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def strangers(folder: str | Path, ours: Iterable[str]) -> list[str]:
+    """Names in `folder` that match none of the patterns `ours`: a writer that replaces the folder did not write them.
+
+    A folder within counts as a stranger unless its pattern ends in a slash.
+    """
+    folder, patterns = Path(folder), tuple(ours)
+    if not folder.is_dir():
+        return []
+    entries = {f"{path.name}/" if path.is_dir() and not path.is_symlink() else path.name for path in folder.iterdir()}
+    return sorted(name for name in entries if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
 
 
 def share(path: str | Path) -> None:

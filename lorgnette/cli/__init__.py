@@ -23,7 +23,9 @@ app = typer.Typer(
 
 app.add_typer(data, name="data")
 app.add_typer(evaluation, name="eval")
-Model = Annotated[str, typer.Option("--model", help="Folder of a model (or of a run), or a hub id.")]
+Model = Annotated[
+    str, typer.Option("--model", help="Folder of a model (or of a run), or a hub id (owner/name, owner/name@revision).")
+]
 SPINS = "3000"
 """Rounds that a thread of a computation (libgomp's) spins before it sleeps, where it waits for the others.
 
@@ -94,9 +96,11 @@ def generate(
         list[Path] | None, typer.Option(help="An image to show before the prompt; as often as you like.")
     ] = None,
     split: Annotated[bool, typer.Option("--split", help="Show each image as four crops and the whole.")] = False,
-    max_tokens: Annotated[int, typer.Option(help="Most tokens in the answer.")] = 256,
-    temperature: Annotated[float, typer.Option(help="0 for the likeliest answer.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Draw among the likeliest tokens that reach this probability.")] = 1.0,
+    max_tokens: Annotated[int | None, typer.Option(help="Most tokens in the answer; 256 or the model's own.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 for the likeliest answer; 0 or the model's own.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Draw among the likeliest tokens that reach this probability.")
+    ] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw among this many likeliest tokens.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End the answer before this string.")] = None,
     seed: Annotated[int, typer.Option(help="Equal seeds, equal draws.")] = 0,
@@ -109,6 +113,7 @@ def generate(
     from lorgnette.sample import Image, Sample, Text, Turn
 
     values = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
+    values = {name: value for name, value in values.items() if value is not None}
     settings = GenerationConfig.parse({**values, "stop": stop or []}, where="generate")
     sample = Sample((Turn("user"), *(Image(path) for path in image or []), Text(prompt)), {"name": "the prompt"})
     for piece in stream(*load(model), [sample], settings, split=split or None):
@@ -126,15 +131,17 @@ def generate(
 def chat(
     model: Model,
     split: Annotated[bool, typer.Option("--split", help="Show each image as four crops and the whole.")] = False,
-    max_tokens: Annotated[int, typer.Option(help="Most tokens in an answer.")] = 256,
-    temperature: Annotated[float, typer.Option(help="0 for the likeliest answer.")] = 0.0,
+    max_tokens: Annotated[int | None, typer.Option(help="Most tokens in an answer; 256 or the model's own.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 for the likeliest answer; 0 or the model's own.")] = None,
 ) -> None:
     """Talk to a model in the terminal; `/image PATH` shows it an image, `/help` lists the commands."""
     from lorgnette.hub.load import load
     from lorgnette.infer.chat import HELP, Chat, converse
     from lorgnette.infer.sampling import GenerationConfig
 
-    settings = GenerationConfig.parse({"max_tokens": max_tokens, "temperature": temperature}, where="chat")
+    values = {"max_tokens": max_tokens, "temperature": temperature}
+    given = {name: value for name, value in values.items() if value is not None}
+    settings = GenerationConfig.parse(given, where="chat")
     session = Chat(*load(model), settings, split=split or None)
     print(HELP)
     converse(session, _lines_typed(), lambda text: print(text, end="", flush=True))

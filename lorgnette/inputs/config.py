@@ -8,6 +8,8 @@ import pydantic
 
 from lorgnette.settings import Settings
 
+FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+"""Resampling filters, each at Pillow's number for it."""
 MAX_PIXELS = 40_000_000
 """Pixels of an image that is decoded, if no setting says otherwise: forty times what a model sees of it."""
 MOST_PIXELS = 178_956_970
@@ -28,6 +30,8 @@ class ImageConfig(Settings):
     resize: Literal["exact", "fast"] = "exact"
     """`exact`: the pixels of upstream's PIL backend. `fast`: vector instructions, a few pixels a grey level off, and
     large JPEGs decoded at a smaller scale."""
+    resample: Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"] = "bilinear"
+    """The filter by which images are resized. `resize: fast` does bilinear only, and others as `exact` does."""
     keep_aspect: bool = False
     """Do not distort images thinner than shortest : longest (the published sizes do)."""
     split: bool = False

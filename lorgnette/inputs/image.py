@@ -104,7 +104,10 @@ def patchify(image: PIL.Image.Image, config: ImageConfig, size: tuple[int, int] 
     size: width and height to resize to, if not `target_size`.
     """
     width, height = size or target_size(*image.size, config)
-    planes = (_resized_fast if config.resize == "fast" else _resized)(image, width, height)
+    if config.resize == "fast" and config.resample == "bilinear":
+        planes = _resized_fast(image, width, height)
+    else:
+        planes = _resized(image, width, height, config.resample)
     side, rows, columns = config.patch, height // config.patch, width // config.patch
     line = np.dtype((np.void, side))  # one row of a patch moves as one element: twice as fast as byte by byte
     lines = np.empty((rows, columns, 3, side), line)
@@ -115,10 +118,10 @@ def patchify(image: PIL.Image.Image, config: ImageConfig, size: tuple[int, int] 
     return Patches(pixels_PC, patch_positions(rows, columns, config.grid, config.positions), rows, columns)
 
 
-def _resized(image: PIL.Image.Image, width: int, height: int) -> list[np.ndarray]:
+def _resized(image: PIL.Image.Image, width: int, height: int, resample: str = "bilinear") -> list[np.ndarray]:
     """Red, green and blue of the resized image, each height x width; the pixels of upstream's PIL backend."""
     if image.size != (width, height):
-        image = image.resize((width, height), PIL.Image.Resampling.BILINEAR)
+        image = image.resize((width, height), PIL.Image.Resampling[resample.upper()])
     return [np.frombuffer(image.tobytes("raw", band), np.uint8).reshape(height, width) for band in "RGB"]
 
 

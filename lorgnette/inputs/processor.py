@@ -10,7 +10,9 @@ from typing import Any
 
 from lorgnette.errors import CheckpointError, SettingsError
 from lorgnette.files import write_json
-from lorgnette.inputs.config import ImageConfig, SpecialTokens
+from lorgnette.inputs.config import FILTERS, ImageConfig, SpecialTokens
+from lorgnette.inputs.generation_rules import GenerationRules, read_generation_rules
+from lorgnette.inputs.preprocessor import image_config, normalisation, read_image_settings, whole
 from lorgnette.inputs.render import Ending, Rendered, ending_of, pack, prompt_ending, render
 from lorgnette.inputs.template import IDEFICS2_TEMPLATE, Idefics2Template, JinjaTemplate, Template
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
@@ -18,6 +20,8 @@ from lorgnette.model.batch import Batch
 from lorgnette.sample import Sample
 from lorgnette.untrusted import quoted
 
+IMAGE_FILES = ("processor_config.json", "preprocessor_config.json")
+TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 OURS = "lorgnette.json"
 """Settings of inputs that upstream's files have no place for."""
 
@@ -34,6 +38,8 @@ class Processor:
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     """The vision encoder's normalisation; not used here, but upstream's files keep it with the processor."""
+    generation: GenerationRules = field(default_factory=GenerationRules)
+    """What the checkpoint asks of every answer."""
 
     def __call__(
         self,
@@ -117,27 +123,33 @@ class Processor:
         return self.tokenizer.id(self.special.image)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Processor:
+    def load(cls, folder: str | Path, base: str | Path | None = None) -> Processor:
         """Read a checkpoint folder with `processor_config.json` or the older `preprocessor_config.json`.
+
+        base: a folder that holds what `folder` does not: that of the model below an adapter.
 
         Raises: CheckpointError naming the file that is missing or cannot be understood.
         """
-        folder = Path(folder)
+        own, base = Path(folder), Path(base or folder)
+        folder = own if any((own / name).is_file() for name in IMAGE_FILES) else base
+        words = own if (own / "tokenizer.json").is_file() else base
         ours = _read_if_there(folder / OURS)
         values = _read_if_there(folder / "processor_config.json")
-        pictures = values.get("image_processor") or _read_if_there(folder / "preprocessor_config.json")
-        if not pictures:
-            raise CheckpointError(f"{folder}: holds neither processor_config.json nor preprocessor_config.json")
-        vision = _read_if_there(folder / "config.json").get("vision_config", {})
+        vision = _read_if_there(base / "config.json").get("vision_config", {})
         try:
+            pictures = read_image_settings(folder)
+            if not pictures:
+                raise CheckpointError(f"{folder}: holds neither processor_config.json nor preprocessor_config.json")
             special = SpecialTokens.parse(ours.get("special", {}), str(folder / OURS))
-            images = _image_config(pictures, vision, ours.get("images", {}), str(folder))
-            visual_tokens = int(values.get("image_seq_len", 64))
-            mean, std = (_floats(pictures.get(key, (0.5,) * 3)) for key in ("image_mean", "image_std"))
+            images = image_config(pictures, vision, ours.get("images", {}), str(folder))
+            visual_tokens = whole({"image_seq_len": 64} | values, "image_seq_len")
+            mean, std = normalisation(pictures)
         except (SettingsError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
             raise CheckpointError(f"{folder}: its image settings cannot be understood ({error})") from None
-        tokenizer = Tokenizer.load(folder, special)
-        return cls(tokenizer, images, visual_tokens, _read_template(folder, values, tokenizer), mean, std)
+        tokenizer, rules = Tokenizer.load(words, special), read_generation_rules(base)
+        templated = own if any((own / name).is_file() for name in TEMPLATE_FILES) else words
+        template = _read_template(templated, values, tokenizer)
+        return cls(tokenizer, images, visual_tokens, template, mean, std, rules)
 
     def save(self, folder: str | Path) -> None:
         """Write the files that `load` reads; transformers' AutoProcessor opens them as an Idefics2Processor.
@@ -156,7 +168,7 @@ class Processor:
             "do_resize": True,
             "image_mean": list(self.mean),
             "image_std": list(self.std),
-            "resample": 2,
+            "resample": FILTERS.index(self.images.resample),
             "rescale_factor": 1 / 255,
             "size": _upstream_size(self.images),
         }
@@ -174,28 +186,6 @@ def _upstream_size(images: ImageConfig) -> dict[str, int]:
     if images.policy == "square":
         return {"height": images.longest, "width": images.longest}
     return {"shortest_edge": images.shortest, "longest_edge": images.longest}
-
-
-def _image_config(
-    pictures: Mapping[str, Any], vision: Mapping[str, Any], ours: Mapping[str, Any], where: str
-) -> ImageConfig:
-    """Settings from upstream's files; what only lorgnette's own file says (`keep_aspect`, ...) is taken from there."""
-    size = pictures.get("size") or {}
-    patch = int(vision.get("patch_size", ours.get("patch", 14)))
-    side = int(vision.get("image_size", patch * ours.get("grid", 70)))
-    values = {**ours, "split": bool(pictures.get("do_image_splitting", False)), "patch": patch, "grid": side // patch}
-    if "shortest_edge" in size:
-        values |= {"policy": "native", "shortest": int(size["shortest_edge"]), "longest": int(size["longest_edge"])}
-    elif "height" in size and size["height"] == size.get("width"):
-        longest = int(size["height"])
-        values |= {"policy": "square", "longest": longest, "shortest": min(longest, ours.get("shortest", longest))}
-    else:
-        raise ValueError(f"size {size} has neither shortest_edge and longest_edge nor equal height and width")
-    return ImageConfig.parse(values, where)
-
-
-def _floats(values: Sequence[Any]) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
 
 
 def _read_template(folder: Path, values: Mapping[str, Any], tokenizer: Tokenizer) -> Template:

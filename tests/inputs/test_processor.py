@@ -84,7 +84,11 @@ def test_an_old_folder_may_give_the_template_and_the_visual_tokens_elsewhere(tmp
             {"size": {"shortest_edge": 28, "longest_edge": 990}},
             "exceeds the position table",
         ),
-        ("preprocessor_config.json", {"size": {"shortest_edge": 28, "longest_edge": 70}, "image_mean": 1}, "cannot be"),
+        (
+            "preprocessor_config.json",
+            {"size": {"shortest_edge": 28, "longest_edge": 70}, "image_mean": "grey"},
+            "cannot be",
+        ),
         ("processor_config.json", {"image_seq_len": "many"}, "cannot be understood"),
         ("processor_config.json", {"image_processor": 5}, "cannot be understood"),
         ("lorgnette.json", {"images": {"keep_aspekt": True}}, "did you mean 'keep_aspect'"),
