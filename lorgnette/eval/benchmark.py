@@ -83,6 +83,7 @@ class Benchmark:
     read: Callable[[Row], Question]
     """A row in the public columns to a question. Raises: Refused."""
     metric: str
+    """A name in `METRICS`, for every variant that `metrics` does not name."""
     licence: str
     chat: Mapping[Variant, Wording]
     base: Wording
@@ -92,6 +93,8 @@ class Benchmark:
     max_tokens: int = 16
     passes: Callable[[Rows], Sequence[Pass]] | None = None
     """For circular evaluation: what is asked; None for each row once."""
+    metrics: Mapping[Variant, str] = field(default_factory=dict)
+    """The metric of a variant, where its code scores otherwise than `metric`."""
     role: Role | None = None
     """Whose part it plays in the mean of the paper's ablations."""
 
@@ -107,7 +110,7 @@ class Benchmark:
         return Task(
             name=self.name,
             samples=samples,
-            metric=self.metric if self.splits[split].answers else "unscored",
+            metric=self.metric_of(asking.variant) if self.splits[split].answers else "unscored",
             split=split,
             splits=tuple(self.splits),
             licence=self.licence,
@@ -124,6 +127,10 @@ class Benchmark:
     def wording(self, form: Form, variant: Variant) -> Wording:
         """How questions are put."""
         return self.base if form == "base" else self.chat[variant]
+
+    def metric_of(self, variant: Variant) -> str:
+        """The name of the metric by which a variant's answers are scored."""
+        return self.metrics.get(variant, self.metric)
 
     def samples(self, asking: Asking, split: str, form: Form) -> BenchmarkSamples:
         """A split as Samples whose answers are to be learned. Raises: SettingsError, DataError."""
