@@ -177,7 +177,7 @@ def mistakes(result: Result, most: int = 3) -> dict[str, list[tuple[str, str, in
     wrong: dict[str, Counter[tuple[str, str]]] = {}
     for example in result.examples:
         if example.score < 1 and example.truth.answers:
-            pair = (example.truth.answers[0], normalise(example.answer)[:40] or "(nothing)")
+            pair = (example.truth.answers[0], normalise(example.judged)[:40] or "(nothing)")
             wrong.setdefault(example.kind, Counter())[pair] += 1
     ranked = {kind: counter.most_common(most) for kind, counter in sorted(wrong.items())}
     return {kind: [(truth, answer, times) for (truth, answer), times in pairs] for kind, pairs in ranked.items()}
@@ -190,12 +190,18 @@ def results_json(results: DemoResults) -> dict[str, Any]:
         **_plain(overall),
         "kinds": {line.kind: _plain(line) for line in kinds},
         "benchmarks": {line.kind: _plain(line) for line in benchmark_lines(results)},
+        "metrics": {name: _metric(asked.after) for name, asked in results.benchmarks.items()},
         "questions": results.after.count,
         "seconds": round(results.seconds, 1),
         "peak_gib": round(results.peak_gib, 2),
         "parameters": dict(results.parameters),
         "conditions": dict(results.conditions),
     }
+
+
+def _metric(result: Result) -> str:
+    """The metric behind a benchmark's numbers, and its version."""
+    return f"{result.settings['metric']} {result.settings['metric_version']}"
 
 
 def _plain(line: Line) -> dict[str, Any]:

@@ -64,6 +64,8 @@ class Asking:
     """Whether the option is said by the model, or is the one to which it gives the highest likelihood."""
     data: Mapping[str, str] = field(default_factory=dict)
     """Where benchmarks (`vqav2`) or splits of them (`vqav2/train`) are: a file, a folder, a URL or a hub id."""
+    max_tokens: int | None = None
+    """The longest answer; None for the benchmark's own limit, which leaves no room for a thought before the answer."""
     incomplete: bool = False
     """Accept data with another number of rows than the benchmark has."""
 
@@ -116,7 +118,7 @@ class Benchmark:
             licence=self.licence,
             prompt=wording.described(),
             answer_by=asking.choices,
-            max_tokens=self.max_tokens,
+            max_tokens=asking.max_tokens or self.max_tokens,
             stop=("\n",) if form == "base" else (),
             form=form,
             variant=asking.variant,
