@@ -190,18 +190,13 @@ def results_json(results: DemoResults) -> dict[str, Any]:
         **_plain(overall),
         "kinds": {line.kind: _plain(line) for line in kinds},
         "benchmarks": {line.kind: _plain(line) for line in benchmark_lines(results)},
-        "metrics": {name: _metric(asked.after) for name, asked in results.benchmarks.items()},
+        "metrics": {name: asked.after.measured_by for name, asked in results.benchmarks.items()},
         "questions": results.after.count,
         "seconds": round(results.seconds, 1),
         "peak_gib": round(results.peak_gib, 2),
         "parameters": dict(results.parameters),
         "conditions": dict(results.conditions),
     }
-
-
-def _metric(result: Result) -> str:
-    """The metric behind a benchmark's numbers, and its version."""
-    return f"{result.settings['metric']} {result.settings['metric_version']}"
 
 
 def _plain(line: Line) -> dict[str, Any]:

@@ -133,6 +133,11 @@ class Result:
         return bool(self.settings["metric"] != "unscored")
 
     @property
+    def measured_by(self) -> str:
+        """The metric and its version."""
+        return f"{self.settings['metric']} {self.settings.get('metric_version', 1)}"
+
+    @property
     def unclosed(self) -> tuple[str, ...]:
         """The names of the questions whose answers end within a thought."""
         return tuple(example.name for example in self.examples if example.unclosed)
