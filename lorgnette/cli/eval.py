@@ -42,6 +42,9 @@ def evaluate(
     data: Annotated[
         list[str] | None, typer.Option(help="Where a benchmark is, as NAME=PATH or NAME/SPLIT=PATH; a hub id will do.")
     ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest answer, if not the benchmark's own; models that think need more.")
+    ] = None,
     incomplete: Annotated[bool, typer.Option("--incomplete", help="Accept data that lack rows.")] = False,
     blind: Annotated[bool, typer.Option("--blind", help="Ask each question with another sample's picture.")] = False,
     limit: Annotated[int | None, typer.Option(help="Ask this many questions only, drawn by the seed.")] = None,
@@ -75,7 +78,13 @@ def evaluate(
         raise SettingsError("say which model to measure, as --model FOLDER")
     values = {"variant": variant, "form": form, "choose": choose, "choices": choices}
     asking = Asking(
-        **_checked(values), shots=shots, pool=pool, seed=seed, data=_places(data or []), incomplete=incomplete
+        **_checked(values),
+        shots=shots,
+        pool=pool,
+        seed=seed,
+        data=_places(data or []),
+        max_tokens=max_tokens,
+        incomplete=incomplete,
     )
     asked = {"concurrency": concurrency, "per_minute": per_minute, "timeout": timeout}
     server, judging = (

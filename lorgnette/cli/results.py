@@ -23,8 +23,8 @@ def rescore(
     from lorgnette.eval.results import folders_in
 
     places = folders_in(folder)
-    results = {name: score(place, metric) for name, place in places.items()}
     _say_what_is_old(places.values())
+    results = {name: score(place, metric) for name, place in places.items()}
     if as_json:
         print(json.dumps({name: result.summary() for name, result in results.items()}, ensure_ascii=False))
     else:
@@ -72,5 +72,6 @@ def _say_what_is_old(places: Iterable[Path]) -> None:
     from lorgnette.eval.results import ResultsFolder
 
     for place in places:
-        if sentence := ResultsFolder(place).lacks():
+        store = ResultsFolder(place)
+        for sentence in filter(None, (store.lacks(), store.outdated())):
             typer.echo(f"lorgnette: {sentence}", err=True)

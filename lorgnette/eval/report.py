@@ -90,6 +90,13 @@ def print_results(
             console.print(f"{name}: declined, {example.name}: {example.declined}", highlight=False, markup=False)
         if len(declined) > 5:
             console.print(f"{name}: {len(declined) - 5:,} more were declined; the summary names them")
+        if result.unclosed:
+            some = ", ".join(result.unclosed[:3]) + (", ..." if len(result.unclosed) > 3 else "")
+            counted = f"{len(result.unclosed):,} of {result.count:,} answers end within a thought and count as empty"
+            sentence = f"{name}: {counted} ({some}); give the model more tokens (--max-tokens)"
+            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        for note in result.notes:
+            console.print(f"{name}: {note}", highlight=False, markup=False, soft_wrap=True)
         if result.missing:
             console.print(f"{name}: {result.missing:,} questions are not answered yet; scores come with the last")
         if not result.scored:
