@@ -93,7 +93,7 @@ class Trainer:
         found = checkpoint.checkpoints(self._checkpoints)
         self._restore_from = found[-1] if found else None
         self.progress = (
-            checkpoint.read_progress(found[-1])
+            checkpoint.read_progress(found[-1], len(run.stages))
             if found
             else checkpoint.Progress(self.run.digest(), 0, 0, 0, seconds=0.0)
         )

@@ -27,6 +27,7 @@ from lorgnette.train.build import resolve
 from lorgnette.train.gradients import document_losses
 from lorgnette.train.parallel import World
 from lorgnette.train.reopen import model_at
+from lorgnette.untrusted import parse_json, quoted, read_json
 
 
 def keep_step(
@@ -65,19 +66,18 @@ def load_batches(file: Path) -> list[Batch]:
     """Raises: CheckpointError if the file is damaged."""
     try:
         with safe_open(file, framework="pt") as stored:
-            plain = json.loads(stored.metadata()["batches"])
+            plain = parse_json(stored.metadata()["batches"], str(file), CheckpointError)
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{file}: cannot be read as the batches of a step ({error})") from None
+        return [_batch(number, values, tensors) for number, values in enumerate(plain)]
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+        said = quoted(str(error))
+        raise CheckpointError(f"{file}: cannot be read as the batches of a step ({said})") from None
+
+
+def _batch(number: int, values: dict[str, Any], tensors: dict[str, Tensor]) -> Batch:
     spans = {"documents", "images"}
-    made: list[dict[str, Any]] = [
-        dict(
-            **{name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{number}.")},
-            **{name: Spans(tuple(value)) if name in spans else tuple(value) for name, value in values.items()},
-        )
-        for number, values in enumerate(plain)
-    ]
-    return [Batch(**values) for values in made]
+    held = {name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{number}.")}
+    return Batch(**held, **{name: Spans(tuple(v)) if name in spans else tuple(v) for name, v in values.items()})
 
 
 def replay(path: Path, console: Console) -> list[str]:
@@ -89,8 +89,11 @@ def replay(path: Path, console: Console) -> list[str]:
     settings = path.resolve().parent.parent / "run.yaml"
     if not (path / "replay.json").is_file() or not settings.is_file():
         raise CheckpointError(f"{path}: is not a kept step; give a folder replay/step-NNNNNN of a run")
-    facts = json.loads((path / "replay.json").read_text(encoding="utf-8"))
+    facts = read_json(path / "replay.json", CheckpointError)
     run = resolve(Run.load(settings))
+    numbers = [facts.get(name) for name in ("stage", "step", "seed")] if isinstance(facts, dict) else [None]
+    if any(type(number) is not int for number in numbers) or not 0 <= numbers[0] < len(run.stages):
+        raise CheckpointError(f"{path}: replay.json names no stage, step and seed of the run")
     stage = run.stages[facts["stage"]]
     model = model_at(path / "weights", run, stage)
     wrong = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
