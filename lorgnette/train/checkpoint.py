@@ -8,6 +8,7 @@ a kill at any moment, or a full disk, leaves the one before.
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 import warnings
 from concurrent.futures import Future
@@ -28,6 +29,8 @@ from lorgnette.train.metadata import CheckpointReader
 from lorgnette.train.parallel import World
 from lorgnette.untrusted import quoted, read_json
 
+UNFINISHED = re.compile(r"\.step-[0-9]{6,}\.tmp")
+"""The name of a checkpoint that is being written."""
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process is no mistake
 
 
@@ -112,6 +115,13 @@ class Keeper:
         if self._pending is None or not all(self.world.gather(self._pending.done())):
             return None
         return self.finish()
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the checkpoints that a killed process was writing. Only for whoever holds the run's lock."""
+    for path in folder.glob(".step-*.tmp"):
+        if UNFINISHED.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -25,8 +25,10 @@ from lorgnette.run import Run
 from lorgnette.train import checkpoint
 from lorgnette.train.build import resolve
 from lorgnette.train.gradients import document_losses
+from lorgnette.train.noise import Neftune
 from lorgnette.train.parallel import World
 from lorgnette.train.reopen import model_at
+from lorgnette.train.stages import drops
 from lorgnette.untrusted import parse_json, quoted, read_json
 
 
@@ -76,8 +78,9 @@ def load_batches(file: Path) -> list[Batch]:
 
 def _batch(number: int, values: dict[str, Any], tensors: dict[str, Tensor]) -> Batch:
     spans = {"documents", "images"}
-    held = {name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{number}.")}
-    return Batch(**held, **{name: Spans(tuple(v)) if name in spans else tuple(v) for name, v in values.items()})
+    made: dict[str, Any] = {name: Spans(tuple(v)) if name in spans else tuple(v) for name, v in values.items()}
+    made |= {name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{number}.")}
+    return Batch(**made)
 
 
 def replay(path: Path, console: Console) -> list[str]:
@@ -91,7 +94,7 @@ def replay(path: Path, console: Console) -> list[str]:
         raise CheckpointError(f"{path}: is not a kept step; give a folder replay/step-NNNNNN of a run")
     facts = read_json(path / "replay.json", CheckpointError)
     run = resolve(Run.load(settings))
-    numbers = [facts.get(name) for name in ("stage", "step", "seed")] if isinstance(facts, dict) else [None]
+    numbers: list[Any] = [facts.get(name) for name in ("stage", "step", "seed")] if isinstance(facts, dict) else [None]
     if any(type(number) is not int for number in numbers) or not 0 <= numbers[0] < len(run.stages):
         raise CheckpointError(f"{path}: replay.json names no stage, step and seed of the run")
     stage = run.stages[facts["stage"]]
@@ -101,10 +104,10 @@ def replay(path: Path, console: Console) -> list[str]:
     console.print(f"{len(wrong)} weights are not finite ({wrong[0]} first)" if wrong else "all weights are finite")
     broken = []
     model.train()
-    for file in sorted(path.glob("rank-*.safetensors")):
-        torch.manual_seed(facts["seed"])
-        for batch in load_batches(file):
-            broken += _compute(model, batch, console)
+    with Neftune(model, stage.neftune, dropout=drops(stage), seed=facts["seed"]):
+        for file in sorted(path.glob("rank-*.safetensors")):
+            for batch in load_batches(file):
+                broken += _compute(model, batch, console)
     return broken
 
 

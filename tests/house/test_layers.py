@@ -16,7 +16,8 @@ ACROSS = {("inputs", "lorgnette.model.batch"): "what inputs are packed into"}
 THIRD_PARTY = {
     "errors": set(),
     "untrusted": {"yaml"},
-    "files": set(),
+    "files": {"filelock"},
+    "leftovers": set(),
     "settings": {"pydantic", "yaml"},
     "sample": {"PIL"},
     "version": set(),

@@ -1,0 +1,63 @@
+"""A run's folder, claimed for one training at a time and for one run's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from lorgnette.errors import LorgnetteError, SettingsError
+from lorgnette.files import hold, write_text
+from lorgnette.run import CHANGEABLE, Run
+from lorgnette.train import checkpoint
+from lorgnette.train.log import read_log
+from lorgnette.train.parallel import World
+from lorgnette.untrusted import quoted
+
+
+class BusyError(LorgnetteError):
+    """Another process trains in the folder."""
+
+    alike = True
+
+
+def claim(folder: Path, run: Run, world: World) -> Callable[[], None]:
+    """Lock a folder for this run, check that it holds no other, and write the settings to `run.yaml`.
+
+    Every rank must ask; the first holds the lock for all. Returns what lets go of it.
+    Raises: BusyError if another process trains there; SettingsError if it holds a run of other settings; DiskError.
+    """
+    release, refused = _nothing, None
+    if world.is_main:
+        try:
+            release = hold(folder / ".lock", f"{folder}: another process trains in this folder; choose another one")
+            try:
+                _check(folder, run)
+                checkpoint.remove_unfinished(folder / "checkpoints")
+                write_text(folder / "run.yaml", run.to_yaml())
+            except BaseException:
+                release()
+                raise
+        except LorgnetteError as error:
+            refused = error
+    refusals = [error for error in world.gather(refused) if error is not None]
+    if refusals:
+        error = refusals[0]
+        raise BusyError(str(error)) if type(error) is LorgnetteError else error
+    return release
+
+
+def _nothing() -> None:
+    """A rank that holds no lock has none to let go of."""
+
+
+def _check(folder: Path, run: Run) -> None:
+    """Raises: SettingsError if the folder holds a run of other settings that has begun."""
+    settings = folder / "run.yaml"
+    if not settings.exists() or not (checkpoint.checkpoints(folder / "checkpoints") or read_log(folder / "log.jsonl")):
+        return
+    for key, (old, new) in Run.load(settings).diff(run).items():
+        if key.split(".")[0] not in CHANGEABLE:
+            raise SettingsError(
+                f"{folder} holds a run of other settings ({key} is {quoted(str(old))} there, {quoted(str(new))} here):"
+                f" choose another folder, or remove this one; only {', '.join(CHANGEABLE)} may change within a run"
+            )
