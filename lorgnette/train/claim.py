@@ -26,7 +26,8 @@ def claim(folder: Path, run: Run, world: World) -> Callable[[], None]:
     Every rank must ask; the first holds the lock for all. Returns what lets go of it.
     Raises: BusyError if another process trains there; SettingsError if it holds a run of other settings; DiskError.
     """
-    release, refused = _nothing, None
+    release: Callable[[], None] = _nothing
+    refused: LorgnetteError | None = None
     if world.is_main:
         try:
             release = hold(folder / ".lock", f"{folder}: another process trains in this folder; choose another one")
@@ -38,11 +39,10 @@ def claim(folder: Path, run: Run, world: World) -> Callable[[], None]:
                 release()
                 raise
         except LorgnetteError as error:
-            refused = error
-    refusals = [error for error in world.gather(refused) if error is not None]
-    if refusals:
-        error = refusals[0]
-        raise BusyError(str(error)) if type(error) is LorgnetteError else error
+            refused = BusyError(str(error)) if type(error) is LorgnetteError else error
+    for met in world.gather(refused):
+        if met is not None:
+            raise met
     return release
 
 

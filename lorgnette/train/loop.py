@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -90,7 +91,7 @@ class Trainer:
         torch.set_num_threads(run.threads or torch.get_num_threads())
         if self.world.device.type == "cpu":
             keep_freed_memory()
-        self._release = claim(folder, self.run, self.world)
+        self._release = weakref.finalize(self, claim(folder, self.run, self.world))
         self.model, self.processor = build(self.run)
         found = checkpoint.checkpoints(self._checkpoints)
         self._restore_from = found[-1] if found else None
