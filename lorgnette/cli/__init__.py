@@ -68,6 +68,7 @@ def train(
     replay: Annotated[bool, typer.Option("--replay", help="Compute a step again that a run kept.")] = False,
     hours: Annotated[float | None, typer.Option(help="Save and stop after this long, with status 75.", min=0)] = None,
     log: Annotated[list[str] | None, typer.Option(help="Send figures to tensorboard, wandb or trackio too.")] = None,
+    changed_data: Annotated[bool, typer.Option("--changed-data", help="Go on though a source has changed.")] = False,
 ) -> None:
     """Train a recipe's stages, and export the model to FOLDER/model. The same command goes on after a stop.
 
@@ -83,7 +84,7 @@ def train(
         verb.plan(verb.load_run(recipe, override or []))
     else:
         run = verb.load_run(recipe, override or [])
-        verb.train(run, folder or Path("runs") / run.name, hours, log or [])
+        verb.train(run, folder, hours, log or [], changed_data)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,11 @@ from lorgnette.run import CHANGEABLE, Run
 from lorgnette.train import checkpoint
 from lorgnette.train.log import read_log
 from lorgnette.train.parallel import World
+from lorgnette.train.unchanged import FILE
 from lorgnette.untrusted import quoted
+
+PLACE = re.compile(r"stages\.[0-9]+\.sources\.[0-9]+\.(path|prepared)")
+"""Settings that say where a source lies. They may change where its contents are compared; see `unchanged`."""
 
 
 class BusyError(LorgnetteError):
@@ -55,8 +60,9 @@ def _check(folder: Path, run: Run) -> None:
     settings = folder / "run.yaml"
     if not settings.exists() or not (checkpoint.checkpoints(folder / "checkpoints") or read_log(folder / "log.jsonl")):
         return
+    known = (folder / FILE).is_file()
     for key, (old, new) in Run.load(settings).diff(run).items():
-        if key.split(".")[0] not in CHANGEABLE:
+        if key.split(".")[0] not in CHANGEABLE and not (known and PLACE.fullmatch(key)):
             raise SettingsError(
                 f"{folder} holds a run of other settings ({key} is {quoted(str(old))} there, {quoted(str(new))} here):"
                 f" choose another folder, or remove this one; only {', '.join(CHANGEABLE)} may change within a run"

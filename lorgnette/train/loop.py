@@ -48,6 +48,7 @@ from lorgnette.train.signals import stop_on_signals
 from lorgnette.train.stages import check_parts, drops, pack_flops, prepare_parts
 from lorgnette.train.step import NotFiniteError, StepResult, train_step
 from lorgnette.train.trackers import Tracker, figures
+from lorgnette.train.unchanged import check_unchanged
 from lorgnette.train.validate import Validation, unseen_sources
 
 
@@ -68,7 +69,8 @@ class Trainer:
     """A run in progress: the model, where it stands, and where it writes.
 
     folder: created if missing. An unfinished run of the same settings, but for the `CHANGEABLE`, is gone on with.
-    limit_s: seconds after which to save and stop. Under torchrun every process makes a Trainer of the same folder.
+    limit_s: seconds after which to save and stop. changed_data: go on though a source is not what it was.
+    Under torchrun every process makes a Trainer of the same folder.
     Raises: SettingsError if the folder holds a run of other settings.
     """
 
@@ -81,12 +83,13 @@ class Trainer:
         limit_s: float | None = None,
         trackers: Sequence[Tracker] = (),
         callbacks: Sequence[Callback] = (),
+        changed_data: bool = False,
     ) -> None:
         self.world = parallel.start_world()
         self.run, self.folder = resolve(run), folder
         console = console or Console()
         self.display = Display(console if self.world.is_main else Console(quiet=True), self.world.device)
-        self.trackers, self.callbacks = trackers, callbacks
+        self.trackers, self.callbacks, self._changed_data = trackers, callbacks, changed_data
         self._end = None if limit_s is None else time.monotonic() + limit_s
         torch.set_num_threads(run.threads or torch.get_num_threads())
         if self.world.device.type == "cpu":
@@ -133,6 +136,7 @@ class Trainer:
         """Prepare the data of the stages to come, and find now what could not begin hours later."""
         check_parts(self.run.model, self.run.stages[self.progress.stage :])
         prepare_stages(self.run, self.processor, self.display.console if self.world.is_main else None)
+        check_unchanged(self.run, self.processor, self.folder, self.progress, self.world, accept=self._changed_data)
         for number in range(self.progress.stage, len(self.run.stages)):
             stage = self.run.stages[number]
             unseen_sources(self.run, stage)
