@@ -35,7 +35,10 @@ a step of the demo took 9 seconds so, and half a second with this; on a quiet ma
 def main() -> None:
     """Run the command line; a lorgnette error is one sentence on stderr and exit status 1 (75 if work was saved)."""
     from lorgnette.errors import LorgnetteError
+    from lorgnette.output import adapt_streams
+    from lorgnette.untrusted import quoted
 
+    adapt_streams()
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     try:
@@ -44,6 +47,12 @@ def main() -> None:
         if not error.alike or os.environ.get("RANK", "0") == "0":
             typer.secho(f"lorgnette: {error}", fg=typer.colors.RED, err=True)
         sys.exit(error.status)
+    except OSError as error:  # a file of the user's that cannot be used as it was meant, at whatever point
+        if error.filename is None or error.strerror is None:
+            raise
+        said = quoted(os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename))
+        typer.secho(f"lorgnette: {said}: {error.strerror}", fg=typer.colors.RED, err=True)
+        sys.exit(1)
 
 
 @app.command()
@@ -107,6 +116,7 @@ def generate(
     from lorgnette.hub.load import load
     from lorgnette.infer.generate import stream
     from lorgnette.infer.sampling import GenerationConfig
+    from lorgnette.output import print_json
     from lorgnette.sample import Image, Sample, Text, Turn
 
     values = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
@@ -120,7 +130,7 @@ def generate(
         print()
         return
     counts = {"prompt_tokens": answer.prompt_tokens, "tokens": len(answer.tokens)}
-    print(json.dumps({"text": answer.text, "finish": answer.finish, **counts}, ensure_ascii=False))
+    print_json({"text": answer.text, "finish": answer.finish, **counts})
 
 
 @app.command()

@@ -91,17 +91,17 @@ def evaluate(
 @evaluation.command(name="tasks")
 def list_tasks() -> None:
     """List the benchmarks: what is asked, how it is scored, and which splits there are."""
-    from rich.console import Console
     from rich.table import Table
 
     from lorgnette.eval.tasks import BENCHMARKS
+    from lorgnette.output import new_console
 
     table = Table("task", "what is asked", "metric", "splits (rows)", "licence")
     for benchmark in BENCHMARKS.values():
         sizes = {name: f"{split.size:,}" if split.size else "?" for name, split in benchmark.splits.items()}
         splits = ", ".join(f"{'*' * (name == benchmark.split)}{name} ({size})" for name, size in sizes.items())
         table.add_row(benchmark.name, benchmark.about, benchmark.metric, splits, benchmark.licence)
-    Console().print(table)
+    new_console().print(table)
 
 
 @evaluation.command()
@@ -198,10 +198,10 @@ def _run(
 
 def _show(results: dict[str, Result], as_json: bool) -> None:
     import dataclasses
-    import json
 
     from lorgnette.eval.report import means, print_results
     from lorgnette.eval.tasks import GROUPS
+    from lorgnette.output import print_json
 
     if missing := sum(result.missing for result in results.values()):
         sentence = (
@@ -214,4 +214,4 @@ def _show(results: dict[str, Result], as_json: bool) -> None:
         return
     summaries = {name: result.summary() for name, result in results.items()}
     found = {f"mean of {group}": dataclasses.asdict(mean) for group, mean in means(results, GROUPS).items()}
-    print(json.dumps({**summaries, **found}, ensure_ascii=False))
+    print_json({**summaries, **found})

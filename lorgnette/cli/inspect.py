@@ -105,7 +105,11 @@ def range_of(text: str, stage: StageConfig) -> tuple[int, int]:
 @contextmanager
 def _progress(console: Console) -> Iterator[Callable[[], None]]:
     """Counts samples while they are read and rendered; leaves nothing on the screen."""
-    columns = (TextColumn("reading samples"), MofNCompleteColumn(), TextColumn("{task.speed} a second"))
+    columns = (
+        TextColumn("reading samples", markup=False),
+        MofNCompleteColumn(),
+        TextColumn("{task.speed} a second", markup=False),
+    )
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
         task = progress.add_task("", total=None)
         yield lambda: progress.advance(task)

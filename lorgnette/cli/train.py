@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from lorgnette.errors import SettingsError
+from lorgnette.output import new_console, say
 from lorgnette.run import Run, find_recipe
 from lorgnette.untrusted import quoted
 
@@ -40,7 +39,7 @@ def train(run: Run, folder: Path | None, hours: float | None, log: Sequence[str]
 
     if folder is None and Path(run.name).name != run.name:
         raise SettingsError(f"name: {quoted(run.name)!r} is no folder's name; say where to write it by --folder")
-    folder, console = folder or Path("runs") / run.name, Console()
+    folder, console = folder or Path("runs") / run.name, new_console()
     limit = None if hours is None else hours * 3600
     trainer = Trainer(run, folder, console, limit_s=limit, changed_data=changed_data)
     if trainer.world.is_main:
@@ -50,7 +49,7 @@ def train(run: Run, folder: Path | None, hours: float | None, log: Sequence[str]
         if trainer.world.is_main:
             save(model, trainer.processor, folder / "model")
             said = f"Trained. Talk to it: lorgnette chat --model {shlex.quote(str(folder))}"
-            console.print(said, highlight=False, markup=False, soft_wrap=True)
+            say(console, said)
     finally:
         end_world()
 
@@ -59,7 +58,7 @@ def plan(run: Run) -> None:
     """Say what the run will cost, and check it with two steps."""
     from lorgnette.train.dryrun import dry_run
 
-    dry_run(run, Console())
+    dry_run(run, new_console())
 
 
 def plot(folder: Path) -> Path:
@@ -83,10 +82,10 @@ def replay(path: Path) -> None:
     """Compute a kept step again, and say which samples go wrong."""
     from lorgnette.train.replay import replay as compute
 
-    console = Console()
+    console = new_console()
     broken = compute(path, console)
     said = f"not finite: {', '.join(broken)}" if broken else "every sample's loss is finite"
-    console.print(said, highlight=False, markup=False)
+    say(console, said)
 
 
 def open_model(model: str) -> tuple[VLM, Processor]:

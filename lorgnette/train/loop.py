@@ -30,6 +30,7 @@ from lorgnette.model.account import Account
 from lorgnette.model.batch import Batch
 from lorgnette.model.memory import keep_freed_memory
 from lorgnette.model.vlm import VLM
+from lorgnette.output import new_console, say
 from lorgnette.run import Run, StageConfig
 from lorgnette.train import checkpoint, parallel
 from lorgnette.train.adapters import adapted_layers, base_tensors, merge_adapters, save_adapters
@@ -87,8 +88,8 @@ class Trainer:
     ) -> None:
         self.world = parallel.start_world()
         self.run, self.folder = resolve(run), folder
-        console = console or Console()
-        self.display = Display(console if self.world.is_main else Console(quiet=True), self.world.device)
+        console = (console or new_console()) if self.world.is_main else new_console(quiet=True)
+        self.display = Display(console, self.world.device)
         self.trackers, self.callbacks, self._changed_data = trackers, callbacks, changed_data
         self._end = None if limit_s is None else time.monotonic() + limit_s
         torch.set_num_threads(run.threads or torch.get_num_threads())
@@ -356,7 +357,7 @@ class StageRun:
             with self.trainer.display.despite_full_disk():
                 write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
         said = ", ".join(f"{key} {value:.3f}" for key, value in values.items())
-        self.trainer.display.console.print(f"step {step}: {name} {kind} {said}", highlight=False, soft_wrap=True)
+        say(self.trainer.display.console, f"step {step}: {name} {kind} {said}")
         for tracker in self.trainer.trackers:
             tracker.log(step, {f"{name}/{key}": value for key, value in values.items()})
 

@@ -21,6 +21,7 @@ from lorgnette.files import explain_disk, write_json
 from lorgnette.hub.checkpoint import save_tensors
 from lorgnette.model.batch import Batch, Spans
 from lorgnette.model.vlm import VLM
+from lorgnette.output import say
 from lorgnette.run import Run
 from lorgnette.train import checkpoint
 from lorgnette.train.build import resolve
@@ -100,8 +101,8 @@ def replay(path: Path, console: Console) -> list[str]:
     stage = run.stages[facts["stage"]]
     model = model_at(path / "weights", run, stage)
     wrong = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
-    console.print(f"stage {stage.name}, step {facts['step']}: ", end="", highlight=False)
-    console.print(f"{len(wrong)} weights are not finite ({wrong[0]} first)" if wrong else "all weights are finite")
+    found = f"{len(wrong)} weights are not finite ({wrong[0]} first)" if wrong else "all weights are finite"
+    say(console, f"stage {stage.name}, step {facts['step']}: {found}")
     broken = []
     model.train()
     with Neftune(model, stage.neftune, dropout=drops(stage), seed=facts["seed"]):
@@ -124,11 +125,11 @@ def _compute(model: VLM, batch: Batch, console: Console) -> list[str]:
     sums, counts = (values.tolist() for values in document_losses(batch, losses))
     broken = []
     for name, loss, count in zip(batch.names, sums, counts, strict=True):
-        console.print(f"  {name}: loss {loss / max(1, count):.4f} over {count} learned tokens", highlight=False)
+        say(console, f"  {name}: loss {loss / max(1, count):.4f} over {count} learned tokens")
         if not math.isfinite(loss):
             broken.append(name)
     if first:
-        console.print(f"  not finite first in {first[0]}", highlight=False)
+        say(console, f"  not finite first in {first[0]}")
     return broken
 
 

@@ -18,6 +18,7 @@ THIRD_PARTY = {
     "untrusted": {"yaml"},
     "files": {"filelock"},
     "leftovers": set(),
+    "output": {"rich"},
     "settings": {"pydantic", "yaml"},
     "sample": {"PIL"},
     "version": set(),
