@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +34,14 @@ a step of the demo took 9 seconds so, and half a second with this; on a quiet ma
 """
 
 
+class Terminated(BaseException):
+    """SIGTERM has come: what is open is closed on the way out, as on Ctrl-C."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
+
+
 def main() -> None:
     """Run the command line; a lorgnette error is one sentence on stderr and exit status 1 (75 if work was saved)."""
     from lorgnette.errors import LorgnetteError
@@ -41,8 +51,13 @@ def main() -> None:
     adapt_streams()
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    with contextlib.suppress(ValueError):  # in another thread than the main one signals are not ours
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
+    except Terminated:
+        typer.secho("lorgnette: terminated; the same command goes on where it was", fg=typer.colors.RED, err=True)
+        sys.exit(128 + signal.SIGTERM)
     except LorgnetteError as error:
         if not error.alike or os.environ.get("RANK", "0") == "0":
             typer.secho(f"lorgnette: {error}", fg=typer.colors.RED, err=True)
