@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import json
 import os
@@ -80,7 +79,7 @@ def root_of(config: PreparedConfig) -> Path | None:
     if is_url(config.path) or config.path.startswith("builtin:"):
         return None
     folder = Path(os.path.abspath(config.path))
-    while folder != folder.parent and (glob.has_magic(str(folder)) or not folder.is_dir()):
+    while folder != folder.parent and not folder.is_dir():  # what a glob's pattern stands for is no folder
         folder = folder.parent
     return folder
 
