@@ -1,6 +1,7 @@
 import errno
 import os
 import platform
+import random
 import signal
 import stat
 import subprocess
@@ -238,3 +239,31 @@ def test_without_a_home_the_cache_is_a_folder_of_ones_own(tmp_path, monkeypatch,
         user_cache()
     monkeypatch.setenv("XDG_CACHE_HOME", "/absolute")
     assert user_cache() == Path("/absolute/lorgnette")
+
+
+REPLACES = """
+import pathlib, sys
+from lorgnette.files import new_folder
+target, number = pathlib.Path(sys.argv[1]), 0
+print("begins", flush=True)
+while True:
+    number += 1
+    with new_folder(target) as beside:
+        for name in "abc":
+            (beside / name).write_text(str(number))
+"""
+
+
+def test_a_folder_is_whole_whenever_its_writer_is_killed_and_nothing_is_left(tmp_path, capfd):
+    draw, target = random.Random(0), tmp_path / "out"
+    for _ in range(12):
+        with subprocess.Popen([sys.executable, "-c", REPLACES, str(target)], stdout=-1) as writer:
+            assert writer.stdout.readline() == b"begins\n"
+            time.sleep(draw.uniform(0.02, 0.1))
+            writer.kill()
+        if target.exists():  # one of those that were written, and all of it
+            assert len({(target / name).read_text() for name in "abc"}) == 1
+    with new_folder(target) as beside:
+        (beside / "last").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in target.iterdir()] == ["last"]
