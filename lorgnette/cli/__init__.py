@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,18 +36,40 @@ a step of the demo took 9 seconds so, and half a second with this; on a quiet ma
 """
 
 
+class Terminated(BaseException):
+    """SIGTERM has come: what is open is closed on the way out, as on Ctrl-C."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
+
+
 def main() -> None:
     """Run the command line; a lorgnette error is one sentence on stderr and exit status 1 (75 if work was saved)."""
     from lorgnette.errors import LorgnetteError
+    from lorgnette.output import adapt_streams
+    from lorgnette.untrusted import quoted
 
+    adapt_streams()
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    with contextlib.suppress(ValueError):  # in another thread than the main one signals are not ours
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
+    except Terminated:
+        typer.secho("lorgnette: terminated; the same command goes on where it was", fg=typer.colors.RED, err=True)
+        sys.exit(128 + signal.SIGTERM)
     except LorgnetteError as error:
         if not error.alike or os.environ.get("RANK", "0") == "0":
             typer.secho(f"lorgnette: {error}", fg=typer.colors.RED, err=True)
         sys.exit(error.status)
+    except OSError as error:  # a file of the user's that cannot be used as it was meant, at whatever point
+        if error.filename is None or error.strerror is None:
+            raise
+        said = quoted(os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename))
+        typer.secho(f"lorgnette: {said}: {error.strerror}", fg=typer.colors.RED, err=True)
+        sys.exit(1)
 
 
 @app.command()
@@ -70,6 +94,7 @@ def train(
     replay: Annotated[bool, typer.Option("--replay", help="Compute a step again that a run kept.")] = False,
     hours: Annotated[float | None, typer.Option(help="Save and stop after this long, with status 75.", min=0)] = None,
     log: Annotated[list[str] | None, typer.Option(help="Send figures to tensorboard, wandb or trackio too.")] = None,
+    changed_data: Annotated[bool, typer.Option("--changed-data", help="Go on though a source has changed.")] = False,
 ) -> None:
     """Train a recipe's stages, and export the model to FOLDER/model. The same command goes on after a stop.
 
@@ -85,7 +110,7 @@ def train(
         verb.plan(verb.load_run(recipe, override or []))
     else:
         run = verb.load_run(recipe, override or [])
-        verb.train(run, folder or Path("runs") / run.name, hours, log or [])
+        verb.train(run, folder, hours, log or [], changed_data)
 
 
 @app.command()
@@ -110,6 +135,7 @@ def generate(
     from lorgnette.hub.load import load
     from lorgnette.infer.generate import stream
     from lorgnette.infer.sampling import GenerationConfig
+    from lorgnette.output import print_json
     from lorgnette.sample import Image, Sample, Text, Turn
 
     values = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
@@ -124,7 +150,7 @@ def generate(
         print()
         return
     counts = {"prompt_tokens": answer.prompt_tokens, "tokens": len(answer.tokens)}
-    print(json.dumps({"text": answer.text, "finish": answer.finish, **counts}, ensure_ascii=False))
+    print_json({"text": answer.text, "finish": answer.finish, **counts})
 
 
 @app.command()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lorgnette.cli.inspect import processor_of_run, processor_of_source
 from lorgnette.data.config import PreparedConfig
@@ -14,6 +15,7 @@ from lorgnette.data.inspect import source_config
 from lorgnette.data.prepare import Prepared, prepare
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.processor import Processor
+from lorgnette.output import say
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def prepare_all(console: Console, wanted: Wanted, *, ray: str | None, workers: i
 def show(console: Console, prepared: Prepared) -> None:
     """The counts of one source, which add up."""
     facts = prepared.facts
-    table = Table(title=prepared.config.title, title_justify="left", show_edge=False)
+    table = Table(title=Text(prepared.config.title), title_justify="left", show_edge=False)
     table.add_column("rows")
     table.add_column("", justify="right")
     table.add_row("read", f"{facts['rows']:,}", end_section=True)
@@ -73,4 +75,4 @@ def show(console: Console, prepared: Prepared) -> None:
     console.print(table)
     files = ["index.parquet", "ledger.jsonl"] + (["contamination.html"] if prepared.config.decontaminate else [])
     where = f"{prepared.folder}: {', '.join(files)}"
-    console.print(where, highlight=False, markup=False, soft_wrap=True)
+    say(console, where)

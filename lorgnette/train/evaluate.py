@@ -20,6 +20,7 @@ from lorgnette.hub.export import save
 from lorgnette.infer.answerer import ModelAnswerer
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.vlm import VLM
+from lorgnette.output import say
 from lorgnette.run import EvaluationConfig, Run, StageConfig
 from lorgnette.train.adapters import merge_adapters
 from lorgnette.train.log import read_log
@@ -71,7 +72,7 @@ class Evaluation:
         with self._alike():
             if self.config.keep_best and self.world.is_main and fmean(found.values()) > self._best_before(total_step):
                 save(copy.cpu(), self.processor, self.folder / "best")
-                console.print(f"step {total_step}: the best so far, kept in {self.folder / 'best'}", highlight=False)
+                say(console, f"step {total_step}: the best so far, kept in {self.folder / 'best'}")
         return found
 
     @contextmanager

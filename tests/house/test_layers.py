@@ -19,7 +19,9 @@ ACROSS = {
 THIRD_PARTY = {
     "errors": set(),
     "untrusted": {"yaml"},
-    "files": set(),
+    "files": {"filelock"},
+    "leftovers": set(),
+    "output": {"rich"},
     "settings": {"pydantic", "yaml"},
     "images": {"PIL", "numpy"},
     "sample": set(),

@@ -1,21 +1,25 @@
-"""FSDP2 on two processes: the losses of one process, whatever each rank's share holds, and checkpoints that move."""
+"""FSDP2 on several processes: the losses of one, whatever each rank's share holds, and checkpoints that move."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 
+from lorgnette.run import Run
 from lorgnette.train.log import read_log
 from lorgnette.train.loop import Interrupted, Trainer
 
 QUIET = Console(quiet=True)
 LORA = "{rank: 2, dropout: 0.0, targets: [query, key, value, output, gate, up, down, head]}"
+NOISE = ("stages.0.neftune=5", "stages.1.neftune=5")
 PROGRAM = """
 import sys, pathlib
 from rich.console import Console
@@ -32,13 +36,14 @@ end_world()
 """
 
 
-def train_on_two_ranks(*folders):
-    """Train the `settings.yaml` of each folder in turn, by torchrun on two gloo processes."""
+def train_on_ranks(ranks, *folders):
+    """Train the `settings.yaml` of each folder in turn, by torchrun on gloo processes."""
     program = folders[0].parent / "program.py"
     program.write_text(PROGRAM)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *folders], env=environment, capture_output=True, text=True, timeout=150)
+    arguments = [*command, program, *folders]
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
@@ -62,10 +67,11 @@ def mixed(tiny, squares, tmp_path_factory):
 
 
 def runs(mixed):
-    """By name: everything in full by either optimiser, and backbones adapted."""
+    """By name: everything in full by either optimiser, and backbones adapted, with noise."""
     adapted = [f"stages.{n}.{part}.mode=dora" for n in (0, 1) for part in ("vision", "language")]
     muon = mixed.override("stages.0.optimiser=muon", "stages.1.optimiser=muon")
-    return {"full": mixed, "muon": muon, "dora": mixed.override(*adapted, *(f"stages.{n}.lora={LORA}" for n in (0, 1)))}
+    dora = mixed.override(*adapted, *(f"stages.{n}.lora={LORA}" for n in (0, 1)))
+    return {"full": mixed, "muon": muon, "dora": dora.override(*NOISE)}
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +91,7 @@ def folders(mixed, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(Trainer, "_advance", stopping)
         Trainer(mixed, root / "begun" / "run", QUIET).train()
-    train_on_two_ranks(*(root / name for name in wanted))
+    train_on_ranks(2, *(root / name for name in wanted))
     return {name: root / name for name in wanted}
 
 
@@ -127,3 +133,23 @@ def test_a_checkpoint_goes_on_with_another_number_of_ranks(mixed, folders, alone
     again = Trainer(mixed, folders["begun"] / "run", QUIET).train()  # a checkpoint of two ranks, opened by one
     weights = torch.load(folders["begun"] / "weights.pt")
     assert all(torch.equal(weights[name], parameter) for name, parameter in again.named_parameters())
+
+
+def test_three_ranks_and_data_elsewhere_have_the_losses_of_one(mixed, alone, squares, tmp_path):
+    noisy = mixed.override(*NOISE, "evaluation.every=null")
+    Trainer(noisy, tmp_path / "here", QUIET).train()
+    one = [row["loss"] for row in read_log(tmp_path / "here" / "log.jsonl")]
+    quiet = [row["loss"] for row in read_log(alone["full"][1] / "log.jsonl")]
+    assert max(abs(ours - theirs) for ours, theirs in zip(one, quiet, strict=True)) > 1e-3, "the noise does something"
+    moved = shutil.copytree(squares, tmp_path / "elsewhere" / "squares")
+    rows = (moved / "rows.jsonl", tmp_path / "elsewhere" / "rows.jsonl")
+    old = Path(noisy.stages[0].sources[0].path)
+    rows[1].write_text(old.read_text().replace(str(squares), str(moved)))
+    elsewhere = Run.parse(json.loads(json.dumps(noisy.plain()).replace(str(old), str(rows[1]))))
+    assert elsewhere != noisy
+    Trainer(elsewhere, tmp_path / "one", QUIET).train()
+    assert [row["loss"] for row in read_log(tmp_path / "one" / "log.jsonl")] == one
+    (tmp_path / "three").mkdir()
+    (tmp_path / "three" / "settings.yaml").write_text(noisy.to_yaml())
+    train_on_ranks(3, tmp_path / "three")
+    assert [row["loss"] for row in read_log(tmp_path / "three" / "run" / "log.jsonl")] == pytest.approx(one, abs=1e-5)

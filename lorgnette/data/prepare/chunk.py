@@ -48,7 +48,11 @@ class Chunk:
         """As the bytes of a parquet file."""
         table = self.index.table()
         refused = json.dumps([list(asdict(one).values()) for one in self.refused], ensure_ascii=False)
-        facts = {**table.schema.metadata, b"rows": str(self.rows).encode(), b"refused": refused.encode()}
+        facts = {
+            **table.schema.metadata,
+            b"rows": str(self.rows).encode(),
+            b"refused": refused.encode("utf-8", "backslashreplace"),
+        }
         for name in ("url_W", "owner_W"):
             table = table.append_column(name, pa.array([getattr(self, name)]))
         sink = io.BytesIO()
@@ -59,7 +63,8 @@ class Chunk:
     def load(cls, path: Path) -> Chunk:
         """Read a file of what `dumps` gave. Raises: DataError naming it."""
         try:
-            table = pq.read_table(path)
+            with open(path, "rb") as file:
+                table = pq.read_table(file)
             facts = table.schema.metadata or {}
             refused = tuple(Entry(*values) for values in json.loads(facts[b"refused"]))
             words = (table.column(name)[0].values.to_numpy(zero_copy_only=False) for name in ("url_W", "owner_W"))
@@ -105,7 +110,7 @@ class ChunkWriter:
 
 def write_ledger(path: Path, entries: Iterable[Entry]) -> None:
     """One JSON object a line, beside and renamed."""
-    with new_file(path) as beside, beside.open("w", encoding="utf-8") as file:
+    with new_file(path) as beside, beside.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for entry in entries:
             file.write(json.dumps(asdict(entry), ensure_ascii=False) + "\n")
 

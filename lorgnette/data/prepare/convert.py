@@ -90,7 +90,8 @@ def _write_shard(
     taken, size, refused = 0, 0, list[Entry]()
     with (
         new_file(path) as beside,
-        pq.ParquetWriter(beside, schema, compression="zstd", use_dictionary=False, write_statistics=False) as writer,
+        beside.open("wb") as file,  # pyarrow takes paths as text, which not every name of a folder is
+        pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=False, write_statistics=False) as writer,
     ):
         while size < SHARD_BYTES:
             group, count = _take(items, refused)

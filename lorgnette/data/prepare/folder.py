@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -22,7 +21,7 @@ from lorgnette.data.config import PreparedConfig
 from lorgnette.data.sources.boundary import folder_of_source
 from lorgnette.data.sources.shards import is_url, list_files, list_shards, open_url
 from lorgnette.errors import DataError
-from lorgnette.files import explain_disk, user_cache
+from lorgnette.files import locked_file, user_cache
 from lorgnette.inputs.processor import Processor
 
 HIDDEN = ".lorgnette"
@@ -131,11 +130,7 @@ def _first_writable(places: list[Path]) -> Path:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Holds a folder for one process at a time; a killed one lets go. What it left half written is removed."""
-    with explain_disk(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("w")
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked_file(folder / "lock"):
         for left in folder.rglob(".*.tmp"):
             left.unlink(missing_ok=True)
         yield

@@ -218,8 +218,8 @@ def progress(console: Console | None, title: str, total: int | None) -> Iterator
     if console is None:
         yield lambda rows: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    rate = TextColumn("{task.fields[rate]}")
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    rate = TextColumn("{task.fields[rate]}", markup=False)
     with Progress(*columns, rate, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as shown:
         task = shown.add_task(title, total=total, rate="")
 

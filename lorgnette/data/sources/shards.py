@@ -217,6 +217,11 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def _is_text(path: str) -> bool:
+    """Whether a name is UTF-8, which pyarrow asks of paths."""
+    return not any("\udc80" <= char <= "\udcff" for char in path)
+
+
 def folder_of(path: str) -> str:
     """The folder of a file, or the URL above it."""
     return path.rpartition("/")[0] if is_url(path) else os.path.dirname(path)
@@ -303,7 +308,7 @@ class Shards:
             if is_url(path):
                 files, inner = open_url(path)
                 return pq.ParquetFile(files.open(inner, "rb"), pre_buffer=True)
-            return pq.ParquetFile(path)
+            return pq.ParquetFile(path if _is_text(path) else open(path, "rb"))
         except DataError:
             raise
         except FileNotFoundError:
