@@ -87,7 +87,7 @@ class ModelAnswerer:
     def _too_long(self, sample: Sample, text: str | None = None) -> str:
         """Why a prompt, or it and a candidate, has no place among the model's positions; empty if it has."""
         whole = blank(sample) if text is None else _answered(blank(sample), text)
-        tokens = len(self.latents.written(whole, add_generation_prompt=text is None).tokens_T)
+        tokens = len(self.latents.prompt_tokens(whole) if text is None else self.latents.written(whole).tokens_T)
         try:
             check_length(self.model.config.language, sample.name, tokens)
         except DataError as error:

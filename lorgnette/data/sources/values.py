@@ -17,7 +17,7 @@ from lorgnette.data.sources.download import DECODING, download
 from lorgnette.data.sources.shards import FOLDER, is_url, local_path, read_bytes
 from lorgnette.errors import DataError, ImageError
 from lorgnette.inputs.access import MOST_BYTES, SECONDS, AccessError, is_link, read_file
-from lorgnette.inputs.image import _open, _refusing
+from lorgnette.inputs.image_io import open_header, refusing
 from lorgnette.sample import Image, decode_base64
 from lorgnette.untrusted import quoted
 
@@ -156,8 +156,8 @@ def image_size(content: bytes, where: str, most_pixels: int = sys.maxsize) -> tu
     """
     try:
         # a WebP is decoded when it is opened
-        with _refusing(content, where), DECODING.hold(WEBP_BYTES if content[8:12] == b"WEBP" else 0):
-            return _open(content, most_pixels).size
+        with refusing(content, where), DECODING.hold(WEBP_BYTES if content[8:12] == b"WEBP" else 0):
+            return open_header(content, most_pixels).size
     except ImageError as error:
         raise Refused("unreadable image", str(error)) from None
 
