@@ -27,7 +27,7 @@ from lorgnette.inputs.processor import Processor
 
 HIDDEN = ".lorgnette"
 """The folder beside a source; no source reads what begins with a dot."""
-FORM = 1
+FORM = 2
 """Of all that is written here; another one is made anew."""
 NOT_READING = {"weight", "name", "path", "opt_out", "decontaminate", "prepared"}
 """Settings that change nothing in what is learned of a row."""
