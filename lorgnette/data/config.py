@@ -74,7 +74,7 @@ class RowsConfig(FilesConfig):
     """What sources of rows have in common: parquet, Arrow, JSON or JSONL, compressed or not, and images beside them."""
 
     image_folder: str | None = None
-    """Where relative paths of images start (LLaVA's `--image_folder`); None for the folder of the file with the rows."""
+    """Where relative paths of images start (LLaVA's `--image_folder`); None for the folder of the rows' file."""
 
 
 class InterleavedConfig(RowsConfig):

@@ -113,7 +113,8 @@ def _captioned(row: dict[str, Any], folder: str, config: PairsConfig, named: set
         try:
             source = image_of(row, config)
         except Refused as refused:
-            raise Refused(refused.reason, f"'file_name' names no image either: {refused.detail}") from None
+            reason = "images" if refused.reason == "images" else "no image"
+            raise Refused(reason, f"'file_name' names no image, and {refused.detail}") from None
     if isinstance(source, str):
         named.add(_join(folder, source))
     columns = _caption_columns(config)

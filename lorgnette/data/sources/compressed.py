@@ -60,7 +60,7 @@ def open_expanded(path: str) -> Iterator[io.BufferedReader]:
             inner, most = stream.read, None
         reader = io.BufferedReader(cast(io.RawIOBase, _Budgeted(inner, path, most)), 2**20)
         stack.callback(reader.close)
-        yield reader
+        yield cast(io.BufferedReader, reader)
 
 
 def read_expanded(path: str) -> bytes:

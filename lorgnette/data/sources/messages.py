@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lorgnette.data.record import Refused
 from lorgnette.errors import DataError
 from lorgnette.sample import Sample
 
@@ -60,4 +61,8 @@ class MessagesSource:
 
     def __getitem__(self, index: int) -> Sample:
         """Raises: DataError naming the row if it cannot be read any more."""
-        return self.prepared.record(int(self.numbers[index])).piece()
+        number = int(self.numbers[index])
+        try:
+            return self.prepared.record(number).piece()
+        except Refused as refused:
+            raise DataError(f"{self.prepared.index.name(number)}: {refused}") from None

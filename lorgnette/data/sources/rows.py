@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lorgnette.data.sources.compressed import COMPRESSIONS, expanded_name, open_expanded, read_expanded
+from lorgnette.data.sources.compressed import COMPRESSIONS, FAULTS, expanded_name, open_expanded, read_expanded
 from lorgnette.data.sources.refusal import Refusal
 from lorgnette.data.sources.shards import FOLDER, Shards, folder_of, list_files
 from lorgnette.data.sources.webdataset import samples_of
@@ -170,13 +170,16 @@ def open_arrow(path: str) -> Iterator[Iterator[pa.RecordBatch]]:
 def _checked(path: str, source: Any, is_file: bool) -> Iterator[pa.RecordBatch]:
     """Batches whose offsets were looked at: those of a damaged file lead out of its memory."""
     try:
-        reader = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
-        numbered = (reader.get_batch(number) for number in range(reader.num_record_batches))
-        for batch in numbered if is_file else reader:
+        for batch in _file_batches(source) if is_file else pa.ipc.open_stream(source):
             batch.validate(full=True)
             yield batch
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+    except (*FAULTS, KeyError) as error:
         raise DataError(f"{path}: cannot be read as Arrow ({quoted(' '.join(str(error).split()))})") from None
+
+
+def _file_batches(source: Any) -> Iterator[pa.RecordBatch]:
+    reader = pa.ipc.open_file(source)
+    return (reader.get_batch(number) for number in range(reader.num_record_batches))
 
 
 def _json(path: str) -> Iterator[Found]:
