@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +23,8 @@ MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*
 """How files of images begin."""
 SAMPLE = 16
 """Rows of a parquet or Arrow file whose values are looked at."""
+MOST_FILES = 8
+"""Parquet files of a source whose columns are looked at, where it is read in place."""
 REASON = "column not read"
 
 
@@ -121,7 +123,7 @@ def _said(column: str, count: int, kind: str) -> str:
     return f"{quoted(column, 60)!r} holds images in {many}, which kind {kind} does not look at: rename the column"
 
 
-def unread_in(paths: Iterable[str], read: Collection[str], kind: str) -> list[str]:
-    """Sentences about the columns of parquet files that hold images and are not read."""
-    columns = Counter(column for path in paths for column in unread_columns(path, read))
+def unread_in(paths: Sequence[str], read: Collection[str], kind: str) -> list[str]:
+    """Sentences about the columns of parquet files that hold images and are not read; files of a source are alike."""
+    columns = Counter(column for path in paths[:MOST_FILES] for column in unread_columns(path, read))
     return [_said(column, count, kind) for column, count in columns.most_common(8)]
