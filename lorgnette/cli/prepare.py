@@ -68,11 +68,18 @@ def show(console: Console, prepared: Prepared) -> None:
     table.add_column("", justify="right")
     table.add_row("read", f"{facts['rows']:,}", end_section=True)
     for reason, count in facts["reasons"].items():
-        table.add_row(f"refused: {reason}", f"{count:,}")
+        if count:
+            table.add_row(f"refused: {reason}", f"{count:,}")
     table.add_row("kept", f"{facts['kept']:,}", end_section=True)
+    for reason, count in facts["notes"].items():
+        table.add_row(f"in the ledger: {reason}", f"{count:,}")
+    if facts["notes"]:
+        table.add_section()
     for name in ("images", "tokens", "learned"):
         table.add_row({"learned": "learned tokens", "tokens": "tokens of text"}.get(name, name), f"{facts[name]:,}")
     console.print(table)
+    for sentence in facts["unread"]:
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     files = ["index.parquet", "ledger.jsonl"] + (["contamination.html"] if prepared.config.decontaminate else [])
     where = f"{prepared.folder}: {', '.join(files)}"
     say(console, where)

@@ -95,7 +95,11 @@ class FilesConfig(SourceSettings):
         return self.name or f"{kind} {self.path}"
 
 
-class InterleavedConfig(FilesConfig):
+class RowsConfig(FilesConfig):
+    """What sources of rows have in common: parquet, Arrow, JSON or JSONL, compressed or not, and images beside them."""
+
+
+class InterleavedConfig(RowsConfig):
     """Web documents as OBELICS has them: parquet with lists `images` and `texts`, one of the two at each place."""
 
     kind: Literal["interleaved"] = "interleaved"
@@ -125,8 +129,8 @@ class WebpagesConfig(InterleavedConfig):
     """Fetch images that neither lie beside the pages nor in the same archives, when the source is prepared."""
 
 
-class PairsConfig(FilesConfig):
-    """Images with captions: parquet, or a folder of images with `.txt` beside them or a table of them."""
+class PairsConfig(RowsConfig):
+    """Images with captions: parquet, WebDataset, or a folder of images with `.txt` beside them or a table of them."""
 
     kind: Literal["pairs"] = "pairs"
     captions: Literal["alt", "synthetic", "both"] = "both"
@@ -146,7 +150,7 @@ class DocumentsConfig(FilesConfig):
     """Refuse a page with fewer characters of text."""
 
 
-class InstructConfig(FilesConfig):
+class InstructConfig(RowsConfig):
     """Questions and answers as The Cauldron has them: parquet with `images` and `texts` of user and assistant."""
 
     kind: Literal["instruct"] = "instruct"
@@ -157,23 +161,28 @@ class InstructConfig(FilesConfig):
     """Join rows that show the same images into one, as far as they stand in one file."""
 
 
-class ChatConfig(FilesConfig):
-    """Conversations in JSON, JSONL or parquet: LLaVA and ShareGPT (`conversations`), TRL and OpenAI (`messages`)."""
+class ChatConfig(RowsConfig):
+    """Conversations in JSON, JSONL, parquet, Arrow or WebDataset tar, in any form of `sources.message_forms`."""
 
     kind: Literal["chat"] = "chat"
 
 
-class MessagesConfig(SourceSettings):
-    """Your own conversations without preparing: a JSONL file, or a folder of them, with `messages` in each row."""
+class MessagesConfig(ChatConfig):
+    """Conversations as kind `chat` reads them, each one whole sample: also for stages that count samples, not packs."""
 
-    kind: Literal["messages"] = "messages"
-    path: str
+    kind: Literal["messages"] = "messages"  # type: ignore[assignment]
+
+    @property
+    def title(self) -> str:
+        return self.name or self.path
 
 
 BuiltInConfig = CaptionsConfig | QuestionsConfig | ScenesConfig
 """Sources that make samples of the built-in drawings on demand, for each split."""
 
-PreparedConfig = InterleavedConfig | WebpagesConfig | PairsConfig | DocumentsConfig | InstructConfig | ChatConfig
+PreparedConfig = (
+    InterleavedConfig | WebpagesConfig | PairsConfig | DocumentsConfig | InstructConfig | ChatConfig | MessagesConfig
+)
 """Sources that are read from files and indexed first."""
 
 SourceConfig = Annotated[

@@ -213,6 +213,8 @@ class StageRun:
             world=self.world.size,
         )
         validation = Validation(self.run, stage, self.processor, self.world)
+        for sentence in validation.unread:
+            trainer.display.warn(sentence)
         evaluation = Evaluation(self.run, trainer.folder, trainer.processor, self.world)
         if self.finished < stage.steps:
             trainer.display.start(stage.name, stage.steps, self.finished, self.parts)

@@ -75,7 +75,8 @@ def pretrained(squares, tmp_path_factory):
 
     def weights(tiny):
         if not kept:
-            run = tiny.override(f"stages.0.sources.0.path={source}", "stages.0.samples_per_step=32")
+            where = f"stages.0.sources.0.path={source}", f"stages.0.sources.0.image_folder={squares}"
+            run = tiny.override(*where, "stages.0.samples_per_step=32")
             model, losses = learn(run, steps=150)
             assert losses[-1] < 0.3
             kept.update({name: parameter.detach().clone() for name, parameter in model.named_parameters()})

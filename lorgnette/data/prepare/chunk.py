@@ -15,6 +15,10 @@ import pyarrow.parquet as pq
 from lorgnette.data.index import ARRAYS, TYPES, Index
 from lorgnette.errors import DataError
 from lorgnette.files import new_file
+from lorgnette.untrusted import quoted
+
+LONGEST_DETAIL = 500
+"""Characters of what the ledger says about a row: a row may hold anything, and is not repeated there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,10 @@ class Entry:
     reason: str
     detail: str = ""
     rows: int = 1
-    """How many; 0 for a file whose rows cannot be counted."""
+    """How many; 0 for a file whose rows cannot be counted, and for what is said of rows that are kept."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", quoted(self.detail, LONGEST_DETAIL))
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +55,9 @@ class Chunk:
         """As the bytes of a parquet file."""
         table = self.index.table()
         refused = json.dumps([list(asdict(one).values()) for one in self.refused], ensure_ascii=False)
-        facts = {
-            **table.schema.metadata,
-            b"rows": str(self.rows).encode(),
-            b"refused": refused.encode("utf-8", "backslashreplace"),
-        }
+        # A lone surrogate, as file names have, is written as JSON's own escape of it.
+        escaped = refused.encode("utf-8", "backslashreplace")
+        facts = {**table.schema.metadata, b"rows": str(self.rows).encode(), b"refused": escaped}
         for name in ("url_W", "owner_W"):
             table = table.append_column(name, pa.array([getattr(self, name)]))
         sink = io.BytesIO()

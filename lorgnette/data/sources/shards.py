@@ -217,7 +217,7 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _is_text(path: str) -> bool:
+def _is_utf8(path: str) -> bool:
     """Whether a name is UTF-8, which pyarrow asks of paths."""
     return not any("\udc80" <= char <= "\udcff" for char in path)
 
@@ -255,6 +255,15 @@ class Shards:
         metadata = self._file(shard).metadata
         return tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
 
+    def schema(self, shard: int) -> pa.Schema:
+        """The types of a shard's columns. Raises: DataError naming the file if it is not parquet."""
+        return self._file(shard).schema_arrow
+
+    def leaves(self, shard: int) -> list[str]:
+        """The paths of a shard's columns and of what they hold (`images.list.element.path`). Raises: as `schema`."""
+        schema = self._file(shard).schema
+        return [schema.column(number).path for number in range(len(schema))]
+
     def read(self, shard: int, group: int, row: int) -> dict[str, Any]:
         """One row. Raises: DataError naming the file and place."""
         table = self._table(shard, group)
@@ -290,7 +299,10 @@ class Shards:
         return any(_any_starts(self._decode(file, shard, group, names), start) for group in groups)
 
     def _plain(self, table: pa.Table, shard: int, row: int) -> dict[str, Any]:
-        (values,) = table.slice(row, 1).to_pylist()
+        try:
+            (values,) = table.slice(row, 1).to_pylist(maps_as_pydicts="lossy")
+        except (ValueError, TypeError, OverflowError, KeyError, pa.ArrowException) as error:
+            raise DataError(f"{self.paths[shard]}, row {row} of a group: cannot be read ({_reason(error)})") from None
         return {**values, FOLDER: folder_of(self.paths[shard])}
 
     def _file(self, shard: int) -> pq.ParquetFile:
@@ -308,7 +320,7 @@ class Shards:
             if is_url(path):
                 files, inner = open_url(path)
                 return pq.ParquetFile(files.open(inner, "rb"), pre_buffer=True)
-            return pq.ParquetFile(path if _is_text(path) else open(path, "rb"))
+            return pq.ParquetFile(path if _is_utf8(path) else open(path, "rb"))
         except DataError:
             raise
         except FileNotFoundError:
@@ -351,10 +363,45 @@ def _any_starts(table: pa.Table, start: str) -> bool:
     left = [chunk for column in table.columns for chunk in column.chunks]
     while left:
         array = left.pop()
-        if pa.types.is_struct(array.type):
-            left += array.flatten()
-        elif pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
-            left.append(array.flatten())
-        elif pc.any(pc.starts_with(array, start, ignore_case=True)).as_py():
+        inner = _inner(array)
+        if inner is not None:
+            left += inner
+        elif _is_text(array.type) and pc.any(pc.starts_with(_as_large_string(array), start, ignore_case=True)).as_py():
             return True
     return False
+
+
+def _inner(array: pa.Array) -> list[pa.Array] | None:
+    """The arrays that an array of any nested, encoded or extension type is made of; None for plain values."""
+    types, kind = pa.types, array.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return [array.storage]
+    if types.is_struct(kind):
+        return list(array.flatten())
+    if types.is_dictionary(kind):
+        return [array.dictionary]
+    if types.is_run_end_encoded(kind):
+        return [array.values]
+    if types.is_map(kind):
+        return [array.keys, array.items]
+    if any(is_list(kind) for is_list in LIST_TYPES):
+        return [array.flatten()]
+    return None
+
+
+LIST_TYPES = (
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_fixed_size_list,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(is_text(kind) for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
+
+
+def _as_large_string(array: pa.Array) -> pa.Array:
+    """Views have no kernels of their own."""
+    return array if pa.types.is_large_string(array.type) else array.cast(pa.large_string())
