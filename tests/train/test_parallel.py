@@ -14,6 +14,8 @@ from rich.console import Console
 from lorgnette.train.log import read_log
 from lorgnette.train.loop import Interrupted, Trainer
 
+pytestmark = pytest.mark.kernels
+
 QUIET = Console(quiet=True)
 LORA = "{rank: 2, dropout: 0.0, targets: [query, key, value, output, gate, up, down, head]}"
 PROGRAM = """
@@ -38,7 +40,7 @@ def train_on_two_ranks(*folders):
     program.write_text(PROGRAM)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *folders], env=environment, capture_output=True, text=True, timeout=150)
+    done = subprocess.run([*command, *folders], env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
