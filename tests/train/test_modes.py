@@ -105,9 +105,9 @@ def learn(run, steps, weights=None):
 LEARNED = {"frozen": 0.15, "lora": 0.1, "dora": 0.1, "full": 0.05, "muon": 0.02}
 """Mode -> the loss below which the samples are known by heart, about three times the largest that was measured or more.
 
-Lowest of the last losses over five seeds and two sets of kernels (avx2; default, with MKL's compatible ones):
-frozen 0.022 to 0.050, lora 0.021 to 0.027, dora 0.021 to 0.027, full 0.001 to 0.006, muon 0.0006 to 0.0012. The first
-losses are 1.50 to 1.72. A single step may stand out: full had 0.09 six steps before 0.007.
+Lowest of the last losses over five seeds, two sets of kernels (avx2; default, with MKL's compatible ones) and 1 and 2
+threads: frozen 0.022 to 0.059, lora 0.021 to 0.027, dora 0.021 to 0.027, full 0.001 to 0.006, muon 0.0006 to 0.0015.
+The first losses are 1.50 to 1.72. A single step may stand out: full had 0.09 a few steps before 0.007.
 """
 
 

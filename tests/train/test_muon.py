@@ -13,7 +13,6 @@ from lorgnette.train.muon import Muon, _iterated, orthogonal
 from lorgnette.train.optim import build_optimiser
 from lorgnette.train.stages import prepare_parts
 
-
 pytestmark = pytest.mark.kernels
 
 
