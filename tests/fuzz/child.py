@@ -46,13 +46,13 @@ def reset_peak() -> None:
 
 def one_input(reader: str, seed: int, number: int) -> bytes:
     """The mutated input of a number: a function of the reader's name, the seed and the number alone."""
-    from tests.fuzz.readers import READERS
+    from tests.fuzz.readers import FAULTY, READERS
 
     digest = hashlib.sha256(f"{reader} {seed} {number}".encode()).digest()
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(100_000)  # what is nested several times over is still written down
     try:
-        return READERS[reader].mutate(Random(digest))
+        return (READERS | FAULTY)[reader].mutate(Random(digest))
     finally:
         sys.setrecursionlimit(limit)
 
@@ -66,9 +66,9 @@ def signature(error: BaseException) -> str:
 
 def read(reader: str, content: bytes, folder: Path) -> tuple[str, str]:
     """The outcome of one input, and what to know about it."""
-    from tests.fuzz.readers import READERS
+    from tests.fuzz.readers import FAULTY, READERS
 
-    one = READERS[reader]
+    one = (READERS | FAULTY)[reader]
     try:
         one.read(content, folder)
     except one.refusals:
@@ -81,13 +81,13 @@ def read(reader: str, content: bytes, folder: Path) -> tuple[str, str]:
 
 
 def batch(reader: str, seed: int, start: int, count: int) -> None:
-    from tests.fuzz.readers import READERS
+    from tests.fuzz.readers import FAULTY, READERS
 
     with tempfile.TemporaryDirectory(prefix="lorgnette-fuzz-") as root:
-        for number, content in enumerate(READERS[reader].seeds()):
+        for number, content in enumerate((READERS | FAULTY)[reader].seeds()):
             folder = Path(root) / f"seed-{number}"
             folder.mkdir()
-            READERS[reader].read(content, folder)  # a good input that fails is a fault of the registry
+            (READERS | FAULTY)[reader].read(content, folder)  # a good input that fails is a fault of the registry
         reset_peak()
         before = peak()
         say(ready=before)

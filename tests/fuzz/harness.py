@@ -65,6 +65,9 @@ class Tally:
 class Harness:
     """The process that reads, started once for all readers. A context manager."""
 
+    def __init__(self, most_seconds: float = MOST_SECONDS) -> None:
+        self.most_seconds = most_seconds
+
     def __enter__(self) -> Harness:
         environment = os.environ | {
             "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
@@ -100,11 +103,11 @@ class Harness:
         asked = {"reader": tally.reader, "seed": tally.seed, "start": start, "count": count - start}
         self._process.stdin.write(json.dumps(asked).encode() + b"\n")
         self._process.stdin.flush()
-        watch, killed, at = _Watch(), "", start - 1
+        watch, killed, at = _Watch(self.most_seconds), "", start - 1
         while True:
             for said in self._lines(0.05):
                 if "pid" in said:
-                    watch = _Watch(said["pid"])
+                    watch.pid = said["pid"]
                 elif "ready" in said:
                     watch.least = said["ready"]
                 elif "begun" in said:
@@ -148,8 +151,8 @@ class Harness:
 class _Watch:
     """Time and memory of the input that a process reads."""
 
-    def __init__(self, pid: int = 0) -> None:
-        self.pid, self.least, self._clock, self._used = pid, 0, 0.0, 0.0
+    def __init__(self, most_seconds: float) -> None:
+        self.most_seconds, self.pid, self.least, self._clock, self._used = most_seconds, 0, 0, 0.0, 0.0
 
     def begin(self) -> None:
         self._clock, self._used = time.monotonic(), self._cpu()
@@ -164,7 +167,7 @@ class _Watch:
         """`hang` or `over_memory`, after ending the process; nothing while all is well."""
         if not (self.pid and self._clock):
             return ""
-        hung = self._cpu() - self._used > MOST_SECONDS or self.seconds() > 6 * MOST_SECONDS
+        hung = self._cpu() - self._used > self.most_seconds or self.seconds() > 6 * MOST_SECONDS
         grown = self.least and self._resident() - self.least > MOST_BYTES
         if not (hung or grown):
             return ""

@@ -144,7 +144,7 @@ def _changed(rng: Random, value: Any, seeds: Sequence[Any]) -> Any:
         case 6 if isinstance(value, str):
             return mutate_text(rng, [value])
         case 6 if isinstance(value, int | float):
-            return rng.choice((str(value), -value, value * 10**6, value + 0.5))
+            return rng.choice((str(value), -value, value * 10**6, value % 7))
         case 7:
             other: Any = rng.choice(seeds)
             while isinstance(other, dict | list) and other and rng.random() < 0.7:

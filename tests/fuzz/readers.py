@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -158,6 +159,32 @@ def _page() -> str:
     from tests.data.sources.made import html
 
     return html("One", "<img src=a.png alt=x><table><tr><td>a<td>b</table><ul><li>c<pre> d </pre></ul>", paragraphs=3)
+
+
+def _mutated_page(rng: Random) -> bytes:
+    """A page with mutated text, bytes or addresses."""
+    page = _page()
+    if rng.random() < 0.4:
+        address = rng.choice((*ADDRESSES, mutate_text(rng, ADDRESSES)))
+        page = page.replace("a.png", address) if rng.random() < 0.7 else f"<base href='{address}'>{page}"
+    draw = rng.random()
+    if draw < 0.3:
+        return encoded(page)
+    return encoded(mutate_text(rng, [page])) if draw < 0.8 else mutate_bytes(rng, [encoded(page)])
+
+
+ADDRESSES = (
+    *(
+        "http://[",
+        "//[x",
+        "http://[::1",
+        "https://a.example:99999/a.png",
+        "data:image/png;base64,@@",
+        "data:,x",
+        "a.png",
+    ),
+    *("//", "http://", "file:///dev/null", "../a.png", "%2e%2e/a.png", "a.png?x#y", "http://a b/", "\\x\\y", "?", "#"),
+)
 
 
 @cache
@@ -409,13 +436,7 @@ READERS: dict[str, Reader] = {
     "messages rows": Reader(
         lambda: [encoded(json.dumps(_rows("messages")[0]))], partial(_jsonl, "messages"), _messages_source
     ),
-    "webpages": Reader(
-        lambda: [encoded(_page())],
-        lambda rng: (
-            encoded(mutate_text(rng, [_page()])) if rng.random() < 0.8 else mutate_bytes(rng, [_page().encode()])
-        ),
-        partial(_sift_file, "webpages", "a.html", NO_FETCH),
-    ),
+    "webpages": Reader(lambda: [encoded(_page())], _mutated_page, partial(_sift_file, "webpages", "a.html", NO_FETCH)),
     "warc": Reader(
         _archives, lambda rng: mutate_bytes(rng, _archives()), partial(_sift_file, "webpages", "a.warc", NO_FETCH)
     ),
@@ -429,6 +450,33 @@ READERS: dict[str, Reader] = {
     "answers": Reader(lambda: [b"200\nX: y\n" + json.dumps(ANSWER).encode()], _answer, _ask),
 }
 """Name -> reader."""
+
+
+def _hang(content: bytes, folder: Path) -> None:
+    while content:
+        pass
+
+
+def _die(content: bytes, folder: Path) -> None:
+    os.abort() if len(content) > 1 else None
+
+
+def _grow(content: bytes, folder: Path) -> None:
+    if len(content) > 1:
+        bytearray(b"x") * (700 * 2**20)
+
+
+def _stumble(content: bytes, folder: Path) -> None:
+    if len(content) > 1:
+        raise ValueError("not an error of lorgnette's")
+
+
+def _faulty(read: Callable[[bytes, Path], object]) -> Reader:
+    return Reader(lambda: [b""], lambda rng: bytes(2), read)
+
+
+FAULTY = {"hang": _faulty(_hang), "death": _faulty(_die), "over_memory": _faulty(_grow), "traceback": _faulty(_stumble)}
+"""Outcome -> a reader whose every input ends so, to try the harness itself."""
 
 
 def _interleaved(rows: list[Any]) -> bytes:
