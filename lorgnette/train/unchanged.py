@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lorgnette.data.config import MessagesConfig, SourceConfig
+from lorgnette.data.config import BuiltInConfig, SourceConfig
 from lorgnette.data.sources.shards import is_url, list_files
 from lorgnette.errors import DataError, LorgnetteError, SettingsError
 from lorgnette.files import write_json
@@ -20,7 +20,6 @@ from lorgnette.inputs.processor import Processor
 from lorgnette.run import Run
 from lorgnette.train.build import stage_processor
 from lorgnette.train.checkpoint import Progress
-from lorgnette.train.feed import PREPARED
 from lorgnette.train.parallel import World
 from lorgnette.untrusted import quoted, read_json
 
@@ -80,7 +79,7 @@ def _check(run: Run, processor: Processor, folder: Path, first: int, *, compare:
 def source_digest(config: SourceConfig, processor: Processor) -> str:
     """Sixteen hex digits that name what a source holds. Raises: DataError if it cannot be read."""
     digest = hashlib.sha256()
-    if isinstance(config, PREPARED):
+    if not isinstance(config, BuiltInConfig):
         from lorgnette.data.prepare import prepare
 
         prepared = prepare(config, processor)
@@ -89,8 +88,6 @@ def source_digest(config: SourceConfig, processor: Processor) -> str:
             digest.update(array.tobytes())
         converted = bool(prepared.facts.get("converted"))
         _add_files(digest, config.path, list_files(config.path, ("",)) if converted else prepared.index.shards)
-    elif isinstance(config, MessagesConfig):
-        _add_files(digest, config.path, list_files(config.path, (".jsonl",)))
     return digest.hexdigest()[:16]
 
 

@@ -17,7 +17,22 @@ from lorgnette.run import Run
 from lorgnette.train.log import read_log
 from lorgnette.train.loop import Interrupted, Trainer
 
+pytestmark = pytest.mark.kernels
+
 QUIET = Console(quiet=True)
+LOSS = 5e-5
+"""Largest difference between the losses of one and of two ranks; NORM of the gradient's norms, as a share.
+
+Over five seeds and two sets of kernels (avx2; default, with MKL's compatible ones) the largest were: full 2.9e-6, muon
+1.01e-5, dora 4.1e-7; of the norms 8.7e-6. A factor forgotten in a reduction makes differences of 1e-2 and more.
+"""
+NORM = 1e-3
+WEIGHT = {"full": 5e-4, "muon": 5e-3, "dora": 5e-4}
+"""Mode -> largest difference of a weight, beside a thousandth of it.
+
+Largest over the same runs: full 4.6e-5, muon 9.3e-4, dora 8e-6. Muon lengthens what is small in a gradient up to 485
+times, rounding too: matrices with a gradient near zero, as the queries of a vision layer here, differ the most.
+"""
 LORA = "{rank: 2, dropout: 0.0, targets: [query, key, value, output, gate, up, down, head]}"
 NOISE = ("stages.0.neftune=5", "stages.1.neftune=5")
 PROGRAM = """
@@ -111,8 +126,8 @@ def test_two_ranks_have_the_losses_of_one(folders, alone, mode):
     one = read_log(folder / "log.jsonl")
     two = read_log(folders[mode] / "run" / "log.jsonl")
     assert [row["data"] for row in two] == [row["data"] for row in one]
-    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], abs=1e-5)
-    assert [row["grad_norm"] for row in two] == pytest.approx([row["grad_norm"] for row in one], rel=1e-3)
+    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], abs=LOSS)
+    assert [row["grad_norm"] for row in two] == pytest.approx([row["grad_norm"] for row in one], rel=NORM)
     assert [row["images"] for row in two] == [row["images"] for row in one]
     asked = read_log(folders[mode] / "run" / "evaluation.jsonl")
     assert asked == read_log(folder / "evaluation.jsonl") and [row["total_step"] for row in asked] == [5, 11]
@@ -122,14 +137,14 @@ def test_two_ranks_have_the_losses_of_one(folders, alone, mode):
             gap = torch.linalg.vector_norm(weights[name] - parameter)
             assert gap < 1e-3 * torch.linalg.vector_norm(parameter) + 1e-4
             continue
-        torch.testing.assert_close(weights[name], parameter.detach(), atol=1e-4, rtol=1e-3, msg=name)
+        torch.testing.assert_close(weights[name], parameter.detach(), atol=WEIGHT[mode], rtol=1e-3, msg=name)
 
 
 def test_a_checkpoint_goes_on_with_another_number_of_ranks(mixed, folders, alone):
     one = read_log(alone["full"][1] / "log.jsonl")
     two = read_log(folders["begun"] / "run" / "log.jsonl")
     assert [row["total_step"] for row in two] == list(range(1, 12))
-    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], abs=1e-5)
+    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], abs=LOSS)
     again = Trainer(mixed, folders["begun"] / "run", QUIET).train()  # a checkpoint of two ranks, opened by one
     weights = torch.load(folders["begun"] / "weights.pt")
     assert all(torch.equal(weights[name], parameter) for name, parameter in again.named_parameters())
