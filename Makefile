@@ -17,8 +17,9 @@ help: ## print this list
 demo: $(VENV)/.installed ## build a small model that sees, and the report on it
 	$(BIN)/lorgnette demo
 
-test: lint ## lint, type-check and run every test
+test: lint ## lint, type-check and run every test, those of training with the kernels of an old processor too
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
+	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE $(BIN)/pytest -n $(WORKERS) -m kernels tests/train
 
 lint: $(VENV)/.installed-test ## ruff and mypy
 	$(BIN)/ruff check .

@@ -116,6 +116,7 @@ def measure(side: str, folder: Path, options: argparse.Namespace) -> None:
         "busy_threads": round(busy / seconds, 2),
         "questions": sum(result.count for result in found.values()),
         "scores": {name: round(result.accuracy, 2) for name, result in found.items()},
+        "metrics": {name: result.measured_by for name, result in found.items()},
         "answers": [example.answer for result in found.values() for example in result.examples],
     }
     print(json.dumps(figures))

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
+import functools
 import json
 import os
-import platform
 import shutil
-from collections.abc import Iterator
+import stat
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lorgnette import leftovers
 from lorgnette.errors import LorgnetteError
 
 AGAIN = " and run the same command again, it goes on where it was"
@@ -37,34 +43,39 @@ def explain_disk(path: str | Path) -> Iterator[None]:
         raise DiskError(f"{path}: cannot be written: {advice}") from error
 
 
-def _writer() -> str:
-    """Names this process among all that may write to a shared disk."""
-    return f"{platform.node()}.{os.getpid()}"
-
-
 @contextlib.contextmanager
 def new_file(path: str | Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to; rename it to `path` when the block ends well, remove it otherwise."""
+    """Give a path beside `path` to write to; rename it to `path` when the block ends well, remove it otherwise.
+
+    What killed writers left in that folder is removed first, once for each folder in a process. Raises: DiskError.
+    """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{_writer()}.tmp")
+    beside = leftovers.beside(path)
     try:
         with explain_disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            _clear_once(path.parent)
             yield beside
             os.replace(beside, path)
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """Give an empty folder beside `path` to fill; it takes the place of `path` when the block ends well."""
+    """Give an empty folder beside `path` to fill; it takes the place of `path` when the block ends well.
+
+    What killed writers of `path` left is removed first; if the folder itself is missing because one was killed between
+    two renames, it is put back. Raises: DiskError.
+    """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{_writer()}.tmp")
+    beside = leftovers.beside(path)
     try:
         with explain_disk(path):
-            shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir(parents=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _say(leftovers.clear(path.parent))
+            beside.mkdir()
             yield beside
             _replace_folder(beside, path)
     finally:
@@ -72,11 +83,101 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
 
 def _replace_folder(beside: Path, path: Path) -> None:
-    old = path.with_name(f".{path.name}.{_writer()}.old")
-    if path.exists():
+    """Put a folder in the place of another, in one step where the system can exchange two names."""
+    if os.path.lexists(path) and leftovers.exchange(beside, path):
+        leftovers.remove(beside)
+        return
+    old = leftovers.beside(path, "old")
+    if os.path.lexists(path):
         os.replace(path, old)
     os.replace(beside, path)
-    shutil.rmtree(old, ignore_errors=True)
+    leftovers.remove(old)
+
+
+_cleared: set[str] = set()
+
+
+def _clear_once(folder: Path) -> None:
+    """Remove what killed writers left in a folder, the first time that this process writes a file there."""
+    if (key := os.path.abspath(folder)) not in _cleared:
+        _cleared.add(key)
+        _say(leftovers.clear(folder))
+
+
+def _say(sentences: Iterable[str]) -> None:
+    for sentence in sentences:
+        print(f"lorgnette: {sentence}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def locked_file(path: str | Path) -> Iterator[None]:
+    """Hold a lock file for one process and thread at a time, others wait. The system lets go of it when one is killed.
+
+    Raises: DiskError.
+    """
+    import filelock
+
+    with explain_disk(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+_held: dict[str, list[Any]] = {}
+_holding = threading.Lock()
+
+
+def hold(path: str | Path, refusal: str) -> Callable[[], None]:
+    """Hold a lock file for this process until it ends or calls what is returned; another process is refused.
+
+    The system lets go of it when the process is killed: no lock that was left behind stops anybody. This process may
+    hold it several times over.
+    Raises: LorgnetteError with `refusal` if another process holds it; DiskError.
+    """
+    import filelock
+
+    key = os.path.realpath(path)
+    with _holding, explain_disk(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        if key not in _held:
+            lock = filelock.FileLock(path, timeout=0, thread_local=False)
+            try:
+                lock.acquire()
+            except filelock.Timeout:
+                raise LorgnetteError(refusal) from None
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+                    raise
+                _say([f"{path}: this disk knows no locks; see to it that no other process writes there"])
+            _held[key] = [lock, 0]
+        _held[key][1] += 1
+    return functools.partial(_let_go, key, iter((key,)))
+
+
+def _let_go(key: str, once: Iterator[str]) -> None:
+    """Give back one hold of a lock; does nothing the second time."""
+    with _holding:
+        if next(once, None) is None or key not in _held:
+            return
+        _held[key][1] -= 1
+        if not _held[key][1]:
+            _held.pop(key)[0].release()
+
+
+def strangers(folder: str | Path, ours: Iterable[str]) -> list[str]:
+    """Names in `folder` that match none of the patterns `ours`: a writer that replaces the folder did not write them.
+
+    A folder within counts as a stranger unless its pattern ends in a slash.
+    """
+    folder, patterns = Path(folder), tuple(ours)
+    if not folder.is_dir():
+        return []
+    entries = {f"{path.name}/" if path.is_dir() and not path.is_symlink() else path.name for path in folder.iterdir()}
+    return sorted(name for name in entries if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
 
 
 def share(path: str | Path) -> None:
@@ -93,9 +194,30 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON; non-finite numbers are refused (they are not JSON)."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, text.encode("utf-8", "backslashreplace").decode())  # bytes of names that are no text stay escapes
+
+
+@functools.cache
+def _cache_without_home() -> Path:
+    """A folder of this user's alone in the folder of temporary files. Raises: DiskError if somebody else has it."""
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = Path(tempfile.gettempdir()) / f"lorgnette-cache-{user}"
+    with explain_disk(folder):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != user or found.st_mode & 0o022:
+        raise DiskError(f"{folder}: belongs to somebody else; set XDG_CACHE_HOME to a folder of your own")
+    _say([f"there is no home directory; what can be made again is kept in {folder}, or set XDG_CACHE_HOME"])
+    return folder
 
 
 def user_cache() -> Path:
-    """Where a user's computer keeps what can be made again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorgnette"
+    """Where a user's computer keeps what can be made again. Raises: DiskError if there is no such place."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(given):  # the standard: a relative one is ignored
+        return Path(given) / "lorgnette"
+    try:
+        return Path.home() / ".cache" / "lorgnette"
+    except RuntimeError:  # no HOME, and a user whom the system does not know
+        return _cache_without_home()

@@ -6,6 +6,7 @@ the data is a pure function of (Run, step).
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +17,7 @@ from lorgnette.errors import SettingsError
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.model.config import VLMConfig
 from lorgnette.settings import OURS, Settings
+from lorgnette.untrusted import quoted
 
 Mode = Literal["frozen", "lora", "dora", "full"]
 PartName = Literal["vision", "connector", "language"]
@@ -195,7 +197,7 @@ class EvaluationConfig(Settings):
     """Their names, as `lorgnette eval --tasks` takes them."""
     questions: int = pydantic.Field(default=400, ge=1)
     """Questions of each; those about unseen drawings have their kinds in equal numbers."""
-    seed: int = 0
+    seed: int = pydantic.Field(default=0, ge=0, lt=2**48)
     batch_size: int = pydantic.Field(default=50, ge=1)
     max_tokens: int = pydantic.Field(default=12, ge=1)
     """Longest answer about a drawing."""
@@ -212,7 +214,8 @@ class Run(Settings):
     """Everything a run does. See `recipes/` for whole examples."""
 
     name: str
-    seed: int = 0
+    seed: int = pydantic.Field(default=0, ge=0, lt=2**48)
+    """Of everything that is drawn at random; with the numbers of stages, steps and samples."""
     threads: int | None = pydantic.Field(default=None, ge=1)
     """CPU threads to compute with; None for all cores."""
     packs_at_once: int = pydantic.Field(default=4, ge=1)
@@ -296,14 +299,21 @@ class Run(Settings):
 
 
 def find_recipe(name: str) -> Path:
-    """The path of a recipe given by path or by name (`micro` for `recipes/micro.yaml`)."""
-    if Path(name).exists():
+    """The path of a recipe given by path or by name (`micro` for `recipes/micro.yaml`).
+
+    A folder of that name hides no recipe. Raises: SettingsError with the names that there are.
+    """
+    if os.path.exists(name) and not os.path.isdir(name):
         return Path(name)
     package = Path(__file__).parent
     shipped = package / "recipes"  # an installed package carries them; a checkout has them beside it
     folder = shipped if shipped.is_dir() else package.parent / "recipes"
     found = folder / f"{name.removesuffix('.yaml').removeprefix('recipes/')}.yaml"
-    if found.exists():
+    if os.path.isfile(found):
         return found
-    names = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
-    raise SettingsError(f"{name}: no such recipe; give the path of a YAML file or one of: {', '.join(names)}")
+    names = ", ".join(sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")))
+    if os.path.isdir(name):
+        raise SettingsError(
+            f"{quoted(name)}: is a folder without run.yaml, so no run; give a YAML file or one of: {names}"
+        )
+    raise SettingsError(f"{quoted(name)}: no such recipe; give the path of a YAML file or one of: {names}")

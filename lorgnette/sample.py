@@ -7,36 +7,46 @@ are all an ordered tuple of segments. Image slots and turns exist only because a
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import PIL.Image
-
 from lorgnette.errors import DataError
+from lorgnette.images import ImageSource as ImageSource
+from lorgnette.images import decode_base64 as decode_base64
+from lorgnette.images import image_source
+from lorgnette.untrusted import quoted
 
-ImageSource = PIL.Image.Image | bytes | str | Path
-"""A decoded image, the bytes of an image file, or the path or URL of one."""
-
+IMAGE_KEYS = ("image", "url", "path", "base64", "image_url")
+"""Keys of a part that hold an image."""
 ROLES = ("system", "user", "assistant")
+OTHER_NAMES = {"developer": "system"}
+"""Roles of OpenAI's messages that are the same as one of ours."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Text:
     """A run of text. `learn` marks it as a training target."""
 
     text: str
     learn: bool = False
 
+    def __repr__(self) -> str:
+        return f"Text({quoted(repr(self.text))}{', learn=True' if self.learn else ''})"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Image:
-    """An image standing at this place of the sample."""
+    """An image standing at this place of the sample, from any form that `image_source` takes."""
 
     source: ImageSource
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", image_source(self.source))
+
+    def __repr__(self) -> str:
+        of = f"<{len(self.source):,} bytes>" if isinstance(self.source, bytes) else quoted(repr(self.source))
+        return f"Image({of})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +61,7 @@ class Turn:
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
-            raise DataError(f"role {self.role!r} is unknown; use one of {', '.join(ROLES)}")
+            raise DataError(f"role {quoted(self.role, 40)!r} is unknown; use one of {', '.join(ROLES)}")
 
 
 Segment = Text | Image | Turn
@@ -104,9 +114,12 @@ class Sample:
     ) -> Sample:
         """Read a conversation in the form that transformers, TRL and OpenAI clients use.
 
+        The role `developer` is a system's.
         Each message is `{"role": ..., "content": ...}`. Content is a string, or a list of parts: a string,
         `{"type": "text", "text": ...}`, `{"type": "image", "image" | "url" | "path" | "base64": ...}`, or
-        `{"type": "image_url", "image_url": {"url": ...}}` where the URL may be a `data:` URL.
+        `{"type": "image_url", "image_url": {"url": ...}}` where the URL may be a `data:` URL. OpenAI's `input_text`
+        and `input_image`, and parts without a type that hold one of these keys, are read alike. An image may have
+        any form that `image_source` takes.
 
         learn: the role whose text becomes a training target; None for nobody's.
         Raises: DataError naming the message and part that cannot be read.
@@ -116,12 +129,30 @@ class Sample:
         segments: list[Segment] = []
         for number, message in enumerate(messages):
             where = f"message {number}"
-            if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
-                raise DataError(f"{where}: expected {{'role': ..., 'content': ...}}, got {message!r:.120}")
-            role = str(message["role"])
+            if not isinstance(message, Mapping) or "role" not in message:
+                raise DataError(f"{where}: expected {{'role': ..., 'content': ...}}, got {quoted(message, 120)}")
+            role = _read_role(message, where)
             segments.append(Turn(role))
             segments.extend(_read_content(message["content"], role == learn, where))
         return cls(tuple(segments), dict(meta or {}))
+
+
+def _read_role(message: Mapping[str, Any], where: str) -> str:
+    """The role of a message that is a text or parts, and calls no tools."""
+    role = message["role"]
+    if not isinstance(role, str):
+        raise DataError(f"{where}: role is a {type(role).__name__}; use one of {', '.join(ROLES)}")
+    role = OTHER_NAMES.get(role, role)
+    calls = next((key for key in ("tool_calls", "function_call") if message.get(key)), None)
+    if calls is not None:
+        raise DataError(f"{where}: {calls} are not supported; write the call as text in `content`, or leave it out")
+    if role in ("tool", "function"):
+        raise DataError(f"{where}: results of tools (role {role!r}) are not supported; put them into a user's text")
+    if role not in ROLES:
+        raise DataError(f"{where}: role {quoted(role, 40)!r} is unknown; use one of {', '.join(ROLES)} (or developer)")
+    if message.get("content") is None:
+        raise DataError(f"{where}: the {role}'s message has no content; leave the message out, or give a text")
+    return role
 
 
 def _read_content(content: Any, learn: bool, where: str) -> Iterator[Segment]:
@@ -139,35 +170,29 @@ def _read_part(part: Any, learn: bool, where: str) -> Segment:
     if not isinstance(part, Mapping):
         raise DataError(f"{where}: a part is a string or a mapping with a `type`, not a {type(part).__name__}")
     kind = part.get("type")
-    if kind == "text":
+    if kind is None:  # as datasets and some clients write it: the key says what the part is
+        kind = "text" if part.get("text") is not None else "image"
+        if kind == "text" and any(part.get(key) is not None for key in IMAGE_KEYS):
+            raise DataError(f"{where}: holds text and an image; give each a part of its own")
+    if kind in ("text", "input_text", "output_text"):
         if not isinstance(part.get("text"), str):
             raise DataError(f"{where}: a text part needs `text`, a string")
         return Text(part["text"], learn)
     if kind == "image":
         given = [part[key] for key in ("image", "url", "path") if part.get(key) is not None]
+        given += [_linked(part[key]) for key in ("image_url",) if part.get(key) is not None]
         if part.get("base64") is not None:
             given.append(decode_base64(part["base64"], where))
         if len(given) != 1:
             raise DataError(f"{where}: an image part needs exactly one of `image`, `url`, `path`, `base64`")
-        return Image(_checked(given[0], where))
-    if kind == "image_url":
-        link = part.get("image_url")
-        link = link.get("url") if isinstance(link, Mapping) else link
-        return Image(_checked(link, where))
-    raise DataError(f"{where}: type {kind!r} is unknown; use 'text', 'image' or 'image_url'")
+        return Image(image_source(given[0], where))
+    if kind == "input_image" and part.get("image_url") is None and part.get("file_id") is not None:
+        raise DataError(f"{where}: a `file_id` names a file of another service; give the image itself")
+    if kind in ("image_url", "input_image"):
+        return Image(image_source(_linked(part.get("image_url")), where))
+    raise DataError(f"{where}: type {quoted(repr(kind))} is unknown; use 'text', 'image' or 'image_url'")
 
 
-def _checked(source: Any, where: str) -> ImageSource:
-    if isinstance(source, str) and source.startswith("data:"):
-        return decode_base64(source.partition(",")[2], where)
-    if isinstance(source, PIL.Image.Image | bytes | str | Path):
-        return source
-    raise DataError(f"{where}: an image is a PIL image, bytes, a path or a URL, not a {type(source).__name__}")
-
-
-def decode_base64(text: Any, where: str) -> bytes:
-    """The bytes behind a base64 string. Raises DataError naming `where`."""
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, TypeError, ValueError):
-        raise DataError(f"{where}: the image is not valid base64") from None
+def _linked(link: Any) -> Any:
+    """OpenAI's chat completions have `{"url": ...}` where its responses have the URL."""
+    return link.get("url") if isinstance(link, Mapping) and "url" in link else link

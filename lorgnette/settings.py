@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -18,9 +19,16 @@ import pydantic
 import yaml
 
 from lorgnette.errors import SettingsError
+from lorgnette.untrusted import QUOTED, parse_yaml, quoted, read_yaml
 
 OURS = "Value error, "
 """What pydantic puts before the message of a validator."""
+MOST_PROBLEMS = 8
+"""Wrong settings that one message names."""
+INTEGER_BITS = 64
+"""Bits of the largest whole numbers: what generators, tensors and files can hold."""
+_EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
+"""A number that YAML 1.1 reads as text, because it has no dot or no sign in its exponent."""
 
 
 class Settings(pydantic.BaseModel):
@@ -37,31 +45,40 @@ class Settings(pydantic.BaseModel):
         try:
             return cls.model_validate(values)
         except pydantic.ValidationError as error:
-            problems = [_explain(cls, problem) for problem in error.errors()]
-            raise SettingsError(f"{where}: " + "; ".join(problems)) from None
+            raise SettingsError(f"{where}: {_explain_all(cls, error)}") from None
 
     @classmethod
     def load(cls, path: str | Path, overrides: Iterable[str] = ()) -> Self:
-        """Read a YAML file and apply dotted overrides such as `stages.0.lr=1e-4`."""
-        path = Path(path)
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except FileNotFoundError:
-            raise SettingsError(f"{path}: no such file; give the path of a YAML file of settings") from None
-        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-            raise SettingsError(f"{path}: cannot be read as YAML: {error}") from None
+        """Read a YAML file and apply dotted overrides such as `stages.0.lr=1e-4`.
+
+        Raises: SettingsError naming the file, the key or the override.
+        """
+        values = read_yaml(path, SettingsError)
+        if values is None:
+            values = {}
         if not isinstance(values, dict):
             raise SettingsError(f"{path}: holds a {type(values).__name__}; expected `key: value` lines")
-        for override in overrides:
-            apply_override(values, override)
-        return cls.parse(values, where=str(path))
+        return cls._overridden(_checked(values, str(path)), overrides, str(path))
 
     def override(self, *overrides: str) -> Self:
         """A copy with dotted overrides applied: `run.override("stages.0.lr=1e-4")`."""
-        values = self.plain()
-        for text in overrides:
-            apply_override(values, text)
-        return type(self).parse(values, where="override")
+        return type(self)._overridden(self.plain(), overrides, "override")
+
+    @classmethod
+    def _overridden(cls, values: dict[str, Any], overrides: Iterable[str], where: str) -> Self:
+        """Parse `values` with overrides applied. A text setting takes an override as it is written: `name=1e5`."""
+        given = [apply_override(values, override) for override in overrides]
+        try:
+            return cls.model_validate(values)
+        except pydantic.ValidationError as error:
+            places = [_place(values, problem["loc"]) for problem in error.errors() if problem["type"] == "string_type"]
+            texts = {(id(here), key): text for here, key, text in given}
+            found = [(here, key) for here, key in places if (id(here), key) in texts]
+            for here, key in found:
+                here[key] = texts[id(here), key]
+            if not found:
+                raise SettingsError(f"{where}: {_explain_all(cls, error)}") from None
+        return cls.parse(values, where)
 
     def plain(self) -> dict[str, Any]:
         """The settings as nested dicts and lists of plain values."""
@@ -96,58 +113,124 @@ def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
     return flat or {prefix: values}
 
 
-def apply_override(values: dict[str, Any], override: str) -> None:
-    """Set one dotted key in nested plain values, in place. The value is read as YAML, with `1e-4` a number."""
+def apply_override(values: dict[str, Any], override: str) -> tuple[Any, Any, str]:
+    """Set one dotted key in nested plain values, in place. The value is read as YAML, with `1e-4` a number.
+
+    Returns the mapping or list that was changed, the key or index in it, and the value's text.
+    Raises: SettingsError naming the override.
+    """
+    where = f"override {quoted(override)!r}"
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise SettingsError(f"override {override!r}: write it as key=value, for example stages.0.lr=1e-4")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"override {override!r}: the value cannot be read: {error}") from None
-    if isinstance(value, str):  # YAML 1.1 reads 1e-4 (no dot) as a string
-        try:
-            value = float(value)
-        except ValueError:
-            pass
+        raise SettingsError(f"{where}: write it as key=value, for example stages.0.lr=1e-4")
+    value = _checked(parse_yaml(text, where, SettingsError), where)
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
+        value = float(value)
     *parents, last = key.split(".")
+    if not all((*parents, last)):
+        raise SettingsError(f"{where}: a part of its key is empty; write it as stages.0.lr=1e-4")
     here: Any = values
     for part in parents:
-        here = _descend(here, part, override, create=True)
+        here = _descend(here, part, where)
+    place: str | int = last
     if isinstance(here, list):
-        _descend(here, last, override, create=False)
-        here[int(last)] = value
-    elif isinstance(here, dict):
-        here[last] = value
-    else:
-        raise SettingsError(f"override {override!r}: there is nothing to set inside a {type(here).__name__}")
+        place = _index(here, last, where)
+    elif not isinstance(here, dict):
+        raise SettingsError(f"{where}: there is nothing to set inside a {type(here).__name__}")
+    here[place] = value
+    return here, place, text.strip()
 
 
-def _descend(here: Any, part: str, override: str, create: bool) -> Any:
+def _descend(here: Any, part: str, where: str) -> Any:
     if isinstance(here, list):
-        if not part.isdigit() or int(part) >= len(here):
-            raise SettingsError(f"override {override!r}: {part!r} is not an index below {len(here)}")
-        return here[int(part)]
+        return here[_index(here, part, where)]
     if isinstance(here, dict):
-        if create and here.get(part) is None:
+        if here.get(part) is None:
             here[part] = {}
         return here[part]
-    raise SettingsError(f"override {override!r}: {part!r} has no settings inside")
+    raise SettingsError(f"{where}: {quoted(part)!r} has no settings inside")
+
+
+def _index(here: list[Any], part: str, where: str) -> int:
+    """An index of a list. The number of digits is limited, and only those of ASCII count."""
+    if not (part.isascii() and part.isdecimal() and len(part) < 10) or int(part) >= len(here):
+        raise SettingsError(f"{where}: {quoted(part)!r} is not an index below {len(here)}")
+    return int(part)
+
+
+def _checked(value: Any, where: str, key: str = "") -> Any:
+    """A copy of a value read from YAML, without the shared parts that its aliases made.
+
+    Raises: SettingsError naming the key, for a key that is not text or a value of a type that no setting has.
+    """
+    at = f"{where}: {quoted(key)}" if key else where
+    if isinstance(value, dict):
+        for name in value:
+            if not isinstance(name, str):
+                raise SettingsError(f"{at}: the key {quoted(name)} is a {type(name).__name__}; keys are text")
+        return {name: _checked(inner, where, f"{key}.{name}" if key else name) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_checked(inner, where, f"{key}.{number}" if key else str(number)) for number, inner in enumerate(value)]
+    if isinstance(value, int) and value.bit_length() >= INTEGER_BITS:
+        raise SettingsError(f"{at}: the number has more than {INTEGER_BITS} bits")
+    if value is not None and not isinstance(value, str | int | float):
+        raise SettingsError(f"{at}: holds a {type(value).__name__}; no setting is one")
+    if isinstance(value, str) and any(char == "\0" or "\ud800" <= char <= "\udfff" for char in value):
+        raise SettingsError(f"{at}: {quoted(value)!r} holds a character that no text has")
+    return value
+
+
+def _place(values: Any, location: Iterable[Any]) -> tuple[Any, Any]:
+    """The innermost mapping or list that a location of pydantic's names, and the key in it.
+
+    A location also holds tags of unions, which are no keys of the values and are passed over.
+    """
+    here, key, inner = None, None, values
+    for part in location:
+        if (isinstance(inner, dict) and part in inner) or (isinstance(inner, list) and isinstance(part, int)):
+            here, key, inner = inner, part, inner[part]
+    return here, key
+
+
+def _explain_all(root: type[Settings], error: pydantic.ValidationError) -> str:
+    """The problems that pydantic found, as one sentence."""
+    problems = error.errors()
+    said = [_explain(root, problem) for problem in problems[:MOST_PROBLEMS]]
+    if len(problems) > MOST_PROBLEMS:
+        said.append(f"and {len(problems) - MOST_PROBLEMS} more")
+    return "; ".join(said)
 
 
 def _explain(root: type[Settings], problem: Any) -> str:
     """One pydantic problem as a phrase for people."""
     location = list(problem["loc"])
-    key = ".".join(str(part) for part in location)
+    key = quoted(".".join(str(part) for part in location))
     if problem["type"] == "value_error":  # a rule of ours, which says itself what it was given
-        return ": ".join(filter(None, [key, problem["msg"].removeprefix(OURS)]))
+        return ": ".join(filter(None, [key, _shortened(problem["msg"].removeprefix(OURS), problem["input"])]))
     if problem["type"] != "extra_forbidden":
-        given = "" if problem["type"] == "missing" else f" (given {problem['input']!r:.80})"
-        return f"{key}: {problem['msg']}{given}"
+        given = "" if problem["type"] == "missing" else f" (given {quoted(repr(problem['input']), 80)})"
+        return f"{key}: {_shortened(problem['msg'], problem['input'])}{given}"
     valid = _fields_at(root, location[:-1])
     near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}?" if near else f"valid names: {', '.join(sorted(valid))}"
     return f"{key}: no such setting; {hint}"
+
+
+def _shortened(message: str, given: Any) -> str:
+    """A message in which no text of the settings that it speaks of stands at full length."""
+    for text in _texts(given):
+        if len(text) > QUOTED // 4:
+            for form in (repr(text)[1:-1], text):
+                message = message.replace(form, quoted(text, QUOTED // 4))
+    return message
+
+
+def _texts(value: Any) -> Iterable[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
 
 
 def _fields_at(root: type[Settings], location: list[Any]) -> list[str]:

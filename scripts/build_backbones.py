@@ -27,7 +27,8 @@ from lorgnette.data.builtin.scene_source import SceneSource
 from lorgnette.data.sources import schemas
 from lorgnette.hub.backbones import write_language_backbone, write_vision_backbone
 from lorgnette.hub.build import VisionBackbone
-from lorgnette.hub.load import SHIPPED, load
+from lorgnette.hub.load import load
+from lorgnette.hub.source import SHIPPED
 from lorgnette.inputs.tokenizer import train_tokenizer
 from lorgnette.run import Run, find_recipe
 from lorgnette.sample import Text, Turn

@@ -88,3 +88,33 @@ def test_segments_are_checked():
         Sample(("text",))
     with pytest.raises(DataError, match="starts with a Turn"):
         Sample((Text("a"), Turn("user")))
+
+
+def test_a_developers_message_is_a_systems():
+    sample = Sample.from_messages([{"role": "developer", "content": "Be brief."}, {"role": "user", "content": []}])
+    assert sample.segments == (Turn("system"), Text("Be brief."), Turn("user"))
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ({"role": "tool", "content": "42", "tool_call_id": "1"}, r"message 0: results of tools \(role 'tool'\)"),
+        ({"role": "function", "content": "42", "name": "f"}, r"message 0: results of tools \(role 'function'\)"),
+        ({"role": "assistant", "content": None, "tool_calls": [{}]}, "message 0: tool_calls are not supported"),
+        ({"role": "assistant", "content": "Hm.", "tool_calls": [{}]}, "message 0: tool_calls are not supported"),
+        ({"role": "assistant", "function_call": {"name": "f"}}, "message 0: function_call are not supported"),
+        ({"role": "assistant", "content": None}, "message 0: the assistant's message has no content"),
+        ({"role": "user"}, "message 0: the user's message has no content"),
+        ({"role": ["user"], "content": "a"}, "message 0: role is a list"),
+        ({"role": "x" * 500, "content": "a"}, "message 0: role 'x{39}…' is unknown"),
+        ({"content": "a"}, "message 0: expected"),
+    ],
+)
+def test_messages_that_are_none_of_ours_are_refused_with_a_reason(message, reason):
+    with pytest.raises(DataError, match=reason):
+        Sample.from_messages([message])
+
+
+def test_empty_lists_of_tool_calls_are_none():
+    message = {"role": "assistant", "content": "Left.", "tool_calls": [], "function_call": None}
+    assert Sample.from_messages([message]).text == "Left."

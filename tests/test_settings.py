@@ -1,10 +1,13 @@
+import random
+
 import pytest
 import yaml
 
 from lorgnette.errors import SettingsError
 from lorgnette.model.config import VLMConfig
-from lorgnette.run import Run
+from lorgnette.run import Run, find_recipe
 from lorgnette.settings import apply_override, flatten
+from tests.house.source import ROOT
 
 PLAIN = {
     "name": "tiny",
@@ -92,3 +95,140 @@ def test_override_reads_yaml_values():
 def test_the_default_model_is_idefics2_8b():
     config = VLMConfig()
     assert (config.vocabulary, config.image_token, config.vision.patch_width) == (32003, 32001, 588)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=" + "9" * 5000,
+        "seed=" + "[" * 2000,
+        'seed={"a":' * 3000,
+        f"seed={2**64}",
+        "seed=-1",
+        "name=!!int abc",
+        "name=!!binary x",
+        "name=!!set {a}",
+        "stages.²=1",
+        "stages.٠.lr=1",
+        "stages.-1.lr=1",
+        "stages.999999999999.lr=1",
+        "stages." + "9" * 5000 + ".lr=1",
+        "stages..lr=1",
+        ".name=1",
+        "name.=1",
+        "images={1: 2}",
+        "images={null: 2}",
+        "name=[*a]",
+        "name=&a [*a]",
+        'name="\\0"',
+        'name="\\ud800"',
+        "seed=[" + "x" * 5000 + "]",
+        "x" * 5000 + "=1",
+        "stages.0.name=" + "/" * 5000,
+    ],
+    ids=lambda override: override[:20],
+)
+def test_an_override_that_means_nothing_is_one_short_sentence(override):
+    with pytest.raises(SettingsError) as caught:
+        tiny().override(override)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("text", ["1e5", "inf", "nan", "2024", "007", "true", "null", "2024-13-45", "1.50", "0x10"])
+def test_a_text_setting_takes_an_override_as_it_is_written(text):
+    assert tiny().override(f"name={text}").name == text
+    if text != "null":  # which is what the setting may be
+        assert tiny().override(f"tokenizer.path={text}").tokenizer.path == text
+    assert Run.parse(PLAIN).override("seed=1e3").seed == 1000
+
+
+def test_parts_of_a_file_that_share_an_alias_are_set_one_by_one(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "name: a\nstages:\n- {<<: &one {steps: 1, sources: &s [{kind: captions}]}, name: a}\n- &b {<<: *one, name: b}\n"
+    )
+    run = Run.load(path, ["stages.0.sources.0.weight=2"])
+    assert [stage.sources[0].weight for stage in run.stages] == [2, 1]
+
+
+@pytest.mark.parametrize("content", ["false", "0", "''", "[]"])
+def test_a_file_of_one_empty_value_is_no_recipe(tmp_path, content):
+    (tmp_path / "r.yaml").write_text(content)
+    with pytest.raises(SettingsError, match="expected `key: value` lines"):
+        Run.load(tmp_path / "r.yaml")
+
+
+def test_many_wrong_settings_are_counted(tmp_path):
+    (tmp_path / "r.yaml").write_text("".join(f"key{number}: 1\n" for number in range(1000)))
+    with pytest.raises(SettingsError, match=r"and 99. more") as caught:
+        Run.load(tmp_path / "r.yaml")
+    assert len(str(caught.value)) < 4000
+
+
+def test_a_folder_named_like_a_recipe_does_not_hide_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "micro").mkdir()
+    (tmp_path / "mine").mkdir()
+    assert find_recipe("micro").name == "micro.yaml"
+    with pytest.raises(SettingsError, match=r"mine: is a folder without run\.yaml"):
+        find_recipe("mine")
+    for name in ("x" * 300, "\0", "no\nsuch"):
+        with pytest.raises(SettingsError, match="no such recipe") as caught:
+            find_recipe(name)
+        assert "\n" not in str(caught.value)
+
+
+ODD = [
+    *("[" * 2000, "- " * 2000, "9" * 5000, "2024-13-45", "!!int abc", "!!float x", "!!binary x", "!!set {a}", "1:30"),
+    *("!!omap [a: 1]", "!!timestamp 2024-13-45", "!!python/object:os.system x", ".inf", ".nan", "1e999", "1e5", "inf"),
+    *("null", "x" * 5000, '"\\0"', '"\\ud800"', "&a [*a]", "{1: 2}", "{null: 3}", "{[1]: 2}", "[]", "{}", "0", "-1"),
+    *("18446744073709551616", "1_000", "0x10", "*x", "\t", "²", "٣", "?", "%", "@", "|", "a: b: c", "1.5", "/", ".."),
+    *("{kind: chat, path: 1}", "[{kind: captions}, *a]", "999999999999", "1e308", "\0", "\x1b[31m"),
+]
+"""Values and parts of keys that have broken readers of settings."""
+
+
+def mutated(random: random.Random, text: str) -> str:
+    lines = text.split("\n")
+    for _ in range(random.randint(1, 3)):
+        place = random.randrange(len(lines))
+        key, _, _ = lines[place].partition(":")
+        lines[place] = random.choice(
+            [
+                f"{key}: {random.choice(ODD)}",
+                lines[random.randrange(len(lines))],
+                lines[place].replace(random.choice("abeilnost"), random.choice(ODD), 1),
+                " " * random.randrange(9) + lines[place].strip(),
+            ]
+        )
+    return "\n".join(lines)
+
+
+def test_mutated_files_of_settings_are_read_or_refused_in_one_sentence(tmp_path):
+    drawn, path = random.Random(1), tmp_path / "mutated.yaml"
+    recipes = [file.read_text(encoding="utf-8") for file in sorted((ROOT / "recipes").rglob("*.yaml"))]
+    refused = 0
+    for _ in range(300):
+        path.write_text(mutated(drawn, drawn.choice(recipes)), encoding="utf-8")
+        try:
+            assert Run.load(path).digest()
+        except SettingsError as error:
+            refused += 1
+            assert str(error).startswith(str(path)) and len(str(error)) < 4000
+    assert 100 < refused < 300
+
+
+def test_mutated_overrides_are_obeyed_or_refused_in_one_sentence():
+    drawn, run = random.Random(2), Run.load(find_recipe("micro"))
+    keys = [key.split(".") for key in flatten(run.plain())]
+    refused = 0
+    for _ in range(300):
+        key = list(drawn.choice(keys))
+        if drawn.random() < 0.5:
+            key[drawn.randrange(len(key))] = drawn.choice([*ODD, "", "99", "stages"])
+        try:
+            assert run.override(f"{'.'.join(key)}={drawn.choice(ODD)}").digest()
+        except SettingsError as error:
+            refused += 1
+            assert "\n" not in str(error) and len(str(error)) < 4000
+    assert 100 < refused < 300

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +25,9 @@ app = typer.Typer(
 
 app.add_typer(data, name="data")
 app.add_typer(evaluation, name="eval")
-Model = Annotated[str, typer.Option("--model", help="Folder of a model (or of a run), or a hub id.")]
+Model = Annotated[
+    str, typer.Option("--model", help="Folder of a model (or of a run), or a hub id (owner/name, owner/name@revision).")
+]
 SPINS = "3000"
 """Rounds that a thread of a computation (libgomp's) spins before it sleeps, where it waits for the others.
 
@@ -32,18 +36,40 @@ a step of the demo took 9 seconds so, and half a second with this; on a quiet ma
 """
 
 
+class Terminated(BaseException):
+    """SIGTERM has come: what is open is closed on the way out, as on Ctrl-C."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
+
+
 def main() -> None:
     """Run the command line; a lorgnette error is one sentence on stderr and exit status 1 (75 if work was saved)."""
     from lorgnette.errors import LorgnetteError
+    from lorgnette.output import adapt_streams
+    from lorgnette.untrusted import quoted
 
+    adapt_streams()
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    with contextlib.suppress(ValueError):  # in another thread than the main one signals are not ours
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
+    except Terminated:
+        typer.secho("lorgnette: terminated; the same command goes on where it was", fg=typer.colors.RED, err=True)
+        sys.exit(128 + signal.SIGTERM)
     except LorgnetteError as error:
         if not error.alike or os.environ.get("RANK", "0") == "0":
             typer.secho(f"lorgnette: {error}", fg=typer.colors.RED, err=True)
         sys.exit(error.status)
+    except OSError as error:  # a file of the user's that cannot be used as it was meant, at whatever point
+        if error.filename is None or error.strerror is None:
+            raise
+        said = quoted(os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename))
+        typer.secho(f"lorgnette: {said}: {error.strerror}", fg=typer.colors.RED, err=True)
+        sys.exit(1)
 
 
 @app.command()
@@ -68,6 +94,7 @@ def train(
     replay: Annotated[bool, typer.Option("--replay", help="Compute a step again that a run kept.")] = False,
     hours: Annotated[float | None, typer.Option(help="Save and stop after this long, with status 75.", min=0)] = None,
     log: Annotated[list[str] | None, typer.Option(help="Send figures to tensorboard, wandb or trackio too.")] = None,
+    changed_data: Annotated[bool, typer.Option("--changed-data", help="Go on though a source has changed.")] = False,
 ) -> None:
     """Train a recipe's stages, and export the model to FOLDER/model. The same command goes on after a stop.
 
@@ -83,7 +110,7 @@ def train(
         verb.plan(verb.load_run(recipe, override or []))
     else:
         run = verb.load_run(recipe, override or [])
-        verb.train(run, folder or Path("runs") / run.name, hours, log or [])
+        verb.train(run, folder, hours, log or [], changed_data)
 
 
 @app.command()
@@ -94,9 +121,11 @@ def generate(
         list[Path] | None, typer.Option(help="An image to show before the prompt; as often as you like.")
     ] = None,
     split: Annotated[bool, typer.Option("--split", help="Show each image as four crops and the whole.")] = False,
-    max_tokens: Annotated[int, typer.Option(help="Most tokens in the answer.")] = 256,
-    temperature: Annotated[float, typer.Option(help="0 for the likeliest answer.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Draw among the likeliest tokens that reach this probability.")] = 1.0,
+    max_tokens: Annotated[int | None, typer.Option(help="Most tokens in the answer; 256 or the model's own.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 for the likeliest answer; 0 or the model's own.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Draw among the likeliest tokens that reach this probability.")
+    ] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw among this many likeliest tokens.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End the answer before this string.")] = None,
     seed: Annotated[int, typer.Option(help="Equal seeds, equal draws.")] = 0,
@@ -106,9 +135,11 @@ def generate(
     from lorgnette.hub.load import load
     from lorgnette.infer.generate import stream
     from lorgnette.infer.sampling import GenerationConfig
+    from lorgnette.output import print_json
     from lorgnette.sample import Image, Sample, Text, Turn
 
     values = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
+    values = {name: value for name, value in values.items() if value is not None}
     settings = GenerationConfig.parse({**values, "stop": stop or []}, where="generate")
     sample = Sample((Turn("user"), *(Image(path) for path in image or []), Text(prompt)), {"name": "the prompt"})
     for piece in stream(*load(model), [sample], settings, split=split or None):
@@ -119,22 +150,24 @@ def generate(
         print()
         return
     counts = {"prompt_tokens": answer.prompt_tokens, "tokens": len(answer.tokens)}
-    print(json.dumps({"text": answer.text, "finish": answer.finish, **counts}, ensure_ascii=False))
+    print_json({"text": answer.text, "finish": answer.finish, **counts})
 
 
 @app.command()
 def chat(
     model: Model,
     split: Annotated[bool, typer.Option("--split", help="Show each image as four crops and the whole.")] = False,
-    max_tokens: Annotated[int, typer.Option(help="Most tokens in an answer.")] = 256,
-    temperature: Annotated[float, typer.Option(help="0 for the likeliest answer.")] = 0.0,
+    max_tokens: Annotated[int | None, typer.Option(help="Most tokens in an answer; 256 or the model's own.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 for the likeliest answer; 0 or the model's own.")] = None,
 ) -> None:
     """Talk to a model in the terminal; `/image PATH` shows it an image, `/help` lists the commands."""
     from lorgnette.hub.load import load
     from lorgnette.infer.chat import HELP, Chat, converse
     from lorgnette.infer.sampling import GenerationConfig
 
-    settings = GenerationConfig.parse({"max_tokens": max_tokens, "temperature": temperature}, where="chat")
+    values = {"max_tokens": max_tokens, "temperature": temperature}
+    given = {name: value for name, value in values.items() if value is not None}
+    settings = GenerationConfig.parse(given, where="chat")
     session = Chat(*load(model), settings, split=split or None)
     print(HELP)
     converse(session, _lines_typed(), lambda text: print(text, end="", flush=True))

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from lorgnette.data.builtin.corpus import PARTS, Written, write_corpus
 from lorgnette.data.builtin.drawings import SPLITS
+from lorgnette.output import say
 
 
 def write(
@@ -20,12 +21,10 @@ def write(
     console.print(_table(written))
     total = sum(file.bytes for file in written) / 1e6
     kinds = sorted({PARTS[Path(file.file).stem].kind for file in written} - {"benchmark"})
-    console.print(f"Wrote {sum(file.rows for file in written):,} rows, {total:.1f} MB, to {folder}.", highlight=False)
+    say(console, f"Wrote {sum(file.rows for file in written):,} rows, {total:.1f} MB, to {folder}.")
     split = Path(written[0].file).parts[0]
     for kind in kinds:
-        console.print(
-            f"  {{kind: {kind}, path: {folder / split / kind}}}", highlight=False, markup=False, soft_wrap=True
-        )
+        say(console, f"  {{kind: {kind}, path: {folder / split / kind}}}")
 
 
 def list_parts(console: Console) -> None:

@@ -22,12 +22,11 @@ def inspect(
     tokenizer: Annotated[str | None, typer.Option(help="With --kind: folder of a tokenizer or a model.")] = None,
 ) -> None:
     """See what a step trains on: every document, token by token, its images as the model gets them."""
-    from rich.console import Console
-
     from lorgnette.cli.inspect import look_at_run, look_at_source, processor_of_run, processor_of_source
     from lorgnette.data.inspect import Speller, print_look, write_page
+    from lorgnette.output import new_console, say
 
-    console, most = Console(), samples or (64 if html else 4)
+    console, most = new_console(), samples or (64 if html else 4)
     if kind is None:
         run, processor = processor_of_run(recipe, override or [])
         look = look_at_run(console, processor, run, stage, steps, most)
@@ -37,7 +36,7 @@ def inspect(
     speller = Speller(processor.tokenizer, processor.image_token)
     print_look(console, look, speller, samples or 4)
     if html is not None:
-        console.print(f"Wrote {write_page(html, look, speller)}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"Wrote {write_page(html, look, speller)}")
 
 
 @data.command()
@@ -50,15 +49,14 @@ def plan(
     verify: Annotated[Path | None, typer.Option(help="Folder of a run: did it train on what is planned?")] = None,
 ) -> None:
     """List which samples each step trains on, with digests; or check what a run really trained on."""
-    from rich.console import Console
-
     from lorgnette.cli import plan as plans
     from lorgnette.cli.inspect import processor_of_run, range_of, stage_number
+    from lorgnette.output import new_console
     from lorgnette.train.feed import prepare_stages
 
-    console = Console()
+    console = new_console()
     run, processor = processor_of_run(recipe, override or [])
-    prepare_stages(run, processor, Console(stderr=True))
+    prepare_stages(run, processor, new_console(stderr=True))
     if verify is not None:
         plans.verify(console, run, processor, verify)
         return
@@ -78,14 +76,13 @@ def builtin(
     fresh: Annotated[bool, typer.Option(help="Make every row, those too that the package carries.")] = False,
 ) -> None:
     """Write the built-in corpus: drawings, scenes, pages, charts, tables and their texts, as parquet."""
-    from rich.console import Console
-
     from lorgnette.cli.builtin import list_parts, write
+    from lorgnette.output import new_console
 
     if folder is None:
-        list_parts(Console())
+        list_parts(new_console())
     else:
-        write(folder, scale, part or [], split or [], seed, fresh, Console())
+        write(folder, scale, part or [], split or [], seed, fresh, new_console())
 
 
 @data.command()
@@ -94,11 +91,10 @@ def fetch(
     folder: Annotated[Path, typer.Argument(help="Where a folder of that name is written.")] = Path("material"),
 ) -> None:
     """Fetch real material from its public package: the GIMP manual, PDF manuals, OpenMoji, Tux Paint stamps."""
-    from rich.console import Console
-
     from lorgnette.cli.fetch import fetch_material
+    from lorgnette.output import new_console
 
-    fetch_material(Console(), name, folder)
+    fetch_material(new_console(), name, folder)
 
 
 @data.command()
@@ -112,9 +108,8 @@ def prepare(
     fresh: Annotated[bool, typer.Option("--fresh", help="Do all again, as after a change in a filter.")] = False,
 ) -> None:
     """Read sources once: count tokens and pixels, hash images, refuse what cannot be used and say why. Resumable."""
-    from rich.console import Console
-
     from lorgnette.cli.prepare import Wanted, prepare_all
+    from lorgnette.output import new_console
 
     wanted = Wanted(recipe, tuple(override or ()), kind, tokenizer)
-    prepare_all(Console(), wanted, ray=ray, workers=workers, fresh=fresh)
+    prepare_all(new_console(), wanted, ray=ray, workers=workers, fresh=fresh)

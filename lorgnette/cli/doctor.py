@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +23,7 @@ def doctor(
     from lorgnette.data.builtin import questions_for_evaluation
     from lorgnette.hub.load import load
     from lorgnette.infer.doctor import examine
+    from lorgnette.output import print_json
 
     images: Sequence[ImageSource] = image or ()
     if not images:
@@ -31,7 +31,7 @@ def doctor(
     opened, processor = load(model)
     found = examine(opened.float(), processor, images, tolerance=tolerance)
     if as_json:
-        print(json.dumps(found.plain()))
+        print_json(found.plain())
     else:
         _print(found)
     if not found.passed:
@@ -39,19 +39,20 @@ def doctor(
 
 
 def _print(found: Diagnosis) -> None:
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from lorgnette.infer.doctor import PARTS
+    from lorgnette.output import new_console, say
 
-    console = Console()
-    table = Table("computed", "tokens per image", *PARTS)
-    for way, tokens in dict.fromkeys((one.way, one.crops) for one in found.findings):
-        largest = dict.fromkeys(PARTS, "")
+    console = new_console()
+    table = Table("computed", "images in", *PARTS)
+    for way, crops in dict.fromkeys((one.way, one.crops) for one in found.findings):
+        largest = dict.fromkeys(PARTS, Text())
         for one in found.findings:
-            if (one.way, one.crops) == (way, tokens):
-                largest[one.part] = f"{one.largest:.1e}" if one.passed else f"[bold red]{one.largest:.1e}"
-        table.add_row(way, str(tokens), *largest.values())
+            if (one.way, one.crops) == (way, crops):
+                largest[one.part] = Text(f"{one.largest:.1e}", style="" if one.passed else "bold red")
+        table.add_row(way, crops, *largest.values())
     console.print("Largest differences from the same prompts computed one by one:")
     console.print(table)
-    console.print(found.verdict(), highlight=False, markup=False, soft_wrap=True)
+    say(console, found.verdict())

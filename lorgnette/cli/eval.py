@@ -42,6 +42,9 @@ def evaluate(
     data: Annotated[
         list[str] | None, typer.Option(help="Where a benchmark is, as NAME=PATH or NAME/SPLIT=PATH; a hub id will do.")
     ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest answer, if not the benchmark's own; models that think need more.")
+    ] = None,
     incomplete: Annotated[bool, typer.Option("--incomplete", help="Accept data that lack rows.")] = False,
     blind: Annotated[bool, typer.Option("--blind", help="Ask each question with another sample's picture.")] = False,
     limit: Annotated[int | None, typer.Option(help="Ask this many questions only, drawn by the seed.")] = None,
@@ -75,7 +78,13 @@ def evaluate(
         raise SettingsError("say which model to measure, as --model FOLDER")
     values = {"variant": variant, "form": form, "choose": choose, "choices": choices}
     asking = Asking(
-        **_checked(values), shots=shots, pool=pool, seed=seed, data=_places(data or []), incomplete=incomplete
+        **_checked(values),
+        shots=shots,
+        pool=pool,
+        seed=seed,
+        data=_places(data or []),
+        max_tokens=max_tokens,
+        incomplete=incomplete,
     )
     asked = {"concurrency": concurrency, "per_minute": per_minute, "timeout": timeout}
     server, judging = (
@@ -91,17 +100,17 @@ def evaluate(
 @evaluation.command(name="tasks")
 def list_tasks() -> None:
     """List the benchmarks: what is asked, how it is scored, and which splits there are."""
-    from rich.console import Console
     from rich.table import Table
 
     from lorgnette.eval.tasks import BENCHMARKS
+    from lorgnette.output import new_console
 
     table = Table("task", "what is asked", "metric", "splits (rows)", "licence")
     for benchmark in BENCHMARKS.values():
         sizes = {name: f"{split.size:,}" if split.size else "?" for name, split in benchmark.splits.items()}
         splits = ", ".join(f"{'*' * (name == benchmark.split)}{name} ({size})" for name, size in sizes.items())
         table.add_row(benchmark.name, benchmark.about, benchmark.metric, splits, benchmark.licence)
-    Console().print(table)
+    new_console().print(table)
 
 
 @evaluation.command()
@@ -172,6 +181,7 @@ def _run(
     from lorgnette.eval.runner import evaluate as run_task
     from lorgnette.eval.shards import Rank
     from lorgnette.eval.tasks import names_in, task_named
+    from lorgnette.files import hold
 
     rank = Rank.of_torchrun()
     if rank.of > 1 and folder is None:
@@ -181,6 +191,9 @@ def _run(
     opened = {name: task_named(name, asking, seer) for name in names_in(tasks)}
     results = {}
     places = {name: ResultsFolder(folder / name.replace(":", "-"), rank) if folder else None for name in opened}
+    for path in [place.path for place in places.values() if place]:
+        lock = rank.file(path, ".examples").with_suffix(".lock")
+        hold(lock, f"{path}: another process evaluates into this folder; wait for it, or choose another one")
     bar = progress_bar()
     bar.disable = rank.number > 0
     with bar:
@@ -194,10 +207,10 @@ def _run(
 
 def _show(results: dict[str, Result], as_json: bool) -> None:
     import dataclasses
-    import json
 
     from lorgnette.eval.report import means, print_results
     from lorgnette.eval.tasks import GROUPS
+    from lorgnette.output import print_json
 
     if missing := sum(result.missing for result in results.values()):
         sentence = (
@@ -210,4 +223,4 @@ def _show(results: dict[str, Result], as_json: bool) -> None:
         return
     summaries = {name: result.summary() for name, result in results.items()}
     found = {f"mean of {group}": dataclasses.asdict(mean) for group, mean in means(results, GROUPS).items()}
-    print(json.dumps({**summaries, **found}, ensure_ascii=False))
+    print_json({**summaries, **found})

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorgnette.data.fetch import CITATION, MATERIALS, fetch
+from lorgnette.output import say
 
 
 def fetch_material(console: Console, name: str | None, folder: Path) -> None:
@@ -21,9 +22,9 @@ def fetch_material(console: Console, name: str | None, folder: Path) -> None:
     fetched = fetch(name, folder, console)
     target = folder / name
     if fetched is None:
-        console.print(f"{target} is there already; delete it to fetch it again", highlight=False, soft_wrap=True)
+        say(console, f"{target} is there already; delete it to fetch it again")
         return
     left_out = f", {len(fetched.left_out):,} left out ({CITATION} names them)" if fetched.left_out else ""
-    console.print(f"Wrote {target}: {fetched.kept:,} files{left_out}.", highlight=False, soft_wrap=True)
+    say(console, f"Wrote {target}: {fetched.kept:,} files{left_out}.")
     advice = f"Licence and how to cite: {target / CITATION}. As a source: kind: {MATERIALS[name].kind}, path: {target}"
-    console.print(advice, highlight=False, soft_wrap=True)
+    say(console, advice)

@@ -9,19 +9,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lorgnette.cli.train import load_run
 from lorgnette.data.inspect import Gatherer, Look, first_samples, rules, shares, source_config
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer
-from lorgnette.run import Run, StageConfig, find_recipe
+from lorgnette.run import Run, StageConfig
 from lorgnette.train.build import build_processor, resolve, stage_processor
 from lorgnette.train.feed import open_steps
 
 
 def processor_of_run(name: str, overrides: list[str]) -> tuple[Run, Processor]:
     """A recipe, or the settings in a run's folder, and the processor that it trains with."""
-    settings = Path(name) / "run.yaml"
-    run = resolve(Run.load(settings if settings.is_file() else find_recipe(name), overrides))
+    run = resolve(load_run(name, overrides))
     return run, build_processor(run)
 
 
@@ -105,7 +105,11 @@ def range_of(text: str, stage: StageConfig) -> tuple[int, int]:
 @contextmanager
 def _progress(console: Console) -> Iterator[Callable[[], None]]:
     """Counts samples while they are read and rendered; leaves nothing on the screen."""
-    columns = (TextColumn("reading samples"), MofNCompleteColumn(), TextColumn("{task.speed} a second"))
+    columns = (
+        TextColumn("reading samples", markup=False),
+        MofNCompleteColumn(),
+        TextColumn("{task.speed} a second", markup=False),
+    )
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
         task = progress.add_task("", total=None)
         yield lambda: progress.advance(task)

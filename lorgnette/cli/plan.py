@@ -11,6 +11,7 @@ from lorgnette.data.plan import SampleRef, joined
 from lorgnette.data.steps import PackedSteps, Steps
 from lorgnette.errors import DataError, LorgnetteError
 from lorgnette.inputs.processor import Processor
+from lorgnette.output import say
 from lorgnette.run import Run
 from lorgnette.train.build import stage_processor
 from lorgnette.train.feed import open_steps
@@ -84,4 +85,4 @@ def verify(console: Console, run: Run, processor: Processor, folder: Path) -> No
 
 
 def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(console, line)

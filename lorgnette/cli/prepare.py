@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lorgnette.cli.inspect import processor_of_run, processor_of_source
 from lorgnette.data.config import PreparedConfig
@@ -14,6 +15,7 @@ from lorgnette.data.inspect import source_config
 from lorgnette.data.prepare import Prepared, prepare
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.processor import Processor
+from lorgnette.output import say
 
 
 @dataclass(frozen=True)
@@ -61,16 +63,23 @@ def prepare_all(console: Console, wanted: Wanted, *, ray: str | None, workers: i
 def show(console: Console, prepared: Prepared) -> None:
     """The counts of one source, which add up."""
     facts = prepared.facts
-    table = Table(title=prepared.config.title, title_justify="left", show_edge=False)
+    table = Table(title=Text(prepared.config.title), title_justify="left", show_edge=False)
     table.add_column("rows")
     table.add_column("", justify="right")
     table.add_row("read", f"{facts['rows']:,}", end_section=True)
     for reason, count in facts["reasons"].items():
-        table.add_row(f"refused: {reason}", f"{count:,}")
+        if count:
+            table.add_row(f"refused: {reason}", f"{count:,}")
     table.add_row("kept", f"{facts['kept']:,}", end_section=True)
+    for reason, count in facts["notes"].items():
+        table.add_row(f"in the ledger: {reason}", f"{count:,}")
+    if facts["notes"]:
+        table.add_section()
     for name in ("images", "tokens", "learned"):
         table.add_row({"learned": "learned tokens", "tokens": "tokens of text"}.get(name, name), f"{facts[name]:,}")
     console.print(table)
+    for sentence in facts["unread"]:
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     files = ["index.parquet", "ledger.jsonl"] + (["contamination.html"] if prepared.config.decontaminate else [])
     where = f"{prepared.folder}: {', '.join(files)}"
-    console.print(where, highlight=False, markup=False, soft_wrap=True)
+    say(console, where)

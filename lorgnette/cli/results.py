@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -21,12 +20,13 @@ def rescore(
     from lorgnette.eval.report import print_results
     from lorgnette.eval.rescore import rescore as score
     from lorgnette.eval.results import folders_in
+    from lorgnette.output import print_json
 
     places = folders_in(folder)
-    results = {name: score(place, metric) for name, place in places.items()}
     _say_what_is_old(places.values())
+    results = {name: score(place, metric) for name, place in places.items()}
     if as_json:
-        print(json.dumps({name: result.summary() for name, result in results.items()}, ensure_ascii=False))
+        print_json({name: result.summary() for name, result in results.items()})
     else:
         print_results(results)
 
@@ -41,13 +41,14 @@ def compare(
     """Compare two evaluations of the same questions: differences with paired 95 % intervals, and what changed."""
     from lorgnette.eval.compare import compare_folders, pairs_in
     from lorgnette.eval.report import print_comparison
+    from lorgnette.output import print_json
 
     pairs = pairs_in(before, after)
     pages = {name: page and (page if len(pairs) == 1 else page.with_stem(f"{page.stem}-{name}")) for name in pairs}
     found = {name: compare_folders(*pair, pages[name], most) for name, pair in pairs.items()}
     _say_what_is_old(place for pair in pairs.values() for place in pair)
     if as_json:
-        print(json.dumps({name: comparison.plain() for name, comparison in found.items()}, ensure_ascii=False))
+        print_json({name: comparison.plain() for name, comparison in found.items()})
         return
     for name, comparison in found.items():
         print_comparison(name, comparison)
@@ -72,5 +73,6 @@ def _say_what_is_old(places: Iterable[Path]) -> None:
     from lorgnette.eval.results import ResultsFolder
 
     for place in places:
-        if sentence := ResultsFolder(place).lacks():
+        store = ResultsFolder(place)
+        for sentence in filter(None, (store.lacks(), store.outdated())):
             typer.echo(f"lorgnette: {sentence}", err=True)

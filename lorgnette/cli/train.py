@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from lorgnette.errors import SettingsError
+from lorgnette.output import new_console, say
 from lorgnette.run import Run, find_recipe
+from lorgnette.untrusted import quoted
 
 if TYPE_CHECKING:
     from lorgnette.inputs.processor import Processor
@@ -25,25 +27,29 @@ STYLE = (
 def load_run(recipe: str, overrides: Sequence[str]) -> Run:
     """A recipe by name or path, or the settings in a run's folder."""
     settings = Path(recipe) / "run.yaml"
-    return Run.load(settings if settings.is_file() else find_recipe(recipe), overrides)
+    return Run.load(settings if os.path.isfile(settings) else find_recipe(recipe), overrides)
 
 
-def train(run: Run, folder: Path, hours: float | None, log: Sequence[str]) -> None:
-    """Train all stages, and write the model to FOLDER/model."""
+def train(run: Run, folder: Path | None, hours: float | None, log: Sequence[str], changed_data: bool = False) -> None:
+    """Train all stages, and write the model to FOLDER/model; runs/NAME where no folder is given."""
     from lorgnette.hub.export import save
     from lorgnette.train.loop import Trainer
     from lorgnette.train.parallel import end_world
     from lorgnette.train.trackers import open_trackers
 
-    console = Console()
-    trainer = Trainer(run, folder, console, limit_s=None if hours is None else hours * 3600)
+    if folder is None and Path(run.name).name != run.name:
+        raise SettingsError(f"name: {quoted(run.name)!r} is no folder's name; say where to write it by --folder")
+    folder, console = folder or Path("runs") / run.name, new_console()
+    limit = None if hours is None else hours * 3600
+    trainer = Trainer(run, folder, console, limit_s=limit, changed_data=changed_data)
     if trainer.world.is_main:
         trainer.trackers = open_trackers(log, trainer.run, folder)
     try:
         model = trainer.train()
         if trainer.world.is_main:
             save(model, trainer.processor, folder / "model")
-            console.print(f"Trained. Talk to it: lorgnette chat --model {folder}", highlight=False)
+            said = f"Trained. Talk to it: lorgnette chat --model {shlex.quote(str(folder))}"
+            say(console, said)
     finally:
         end_world()
 
@@ -52,7 +58,7 @@ def plan(run: Run) -> None:
     """Say what the run will cost, and check it with two steps."""
     from lorgnette.train.dryrun import dry_run
 
-    dry_run(run, Console())
+    dry_run(run, new_console())
 
 
 def plot(folder: Path) -> Path:
@@ -76,14 +82,15 @@ def replay(path: Path) -> None:
     """Compute a kept step again, and say which samples go wrong."""
     from lorgnette.train.replay import replay as compute
 
-    console = Console()
+    console = new_console()
     broken = compute(path, console)
-    console.print(f"not finite: {', '.join(broken)}" if broken else "every sample's loss is finite", highlight=False)
+    said = f"not finite: {', '.join(broken)}" if broken else "every sample's loss is finite"
+    say(console, said)
 
 
 def open_model(model: str) -> tuple[VLM, Processor]:
     """A model as `lorgnette.hub.load.load` opens it, or as the last checkpoint of an unfinished run has it."""
-    if (Path(model) / "run.yaml").is_file() and not (Path(model) / "model").is_dir():
+    if os.path.isfile(Path(model) / "run.yaml") and not os.path.isdir(Path(model) / "model"):
         from lorgnette.train.reopen import open_unfinished
 
         return open_unfinished(Path(model))

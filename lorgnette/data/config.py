@@ -63,6 +63,31 @@ class FilesConfig(SourceSettings):
     """Dotted names of your functions from a Record to None, or to the reason why it is refused."""
     prepared: str | None = None
     """Folder for what is prepared; None for one beside the source, or in your cache where it cannot be written."""
+    image_folder: str | None = None
+    """Folder that relative paths of images start from (LLaVA's `--image_folder`), before the folder of the file that
+    names them. Only files below the source's own folder, and below this one, are read, symbolic links resolved."""
+    allow_outside: bool = False
+    """Read whatever file a row or page names, by an absolute path, `..` or a symbolic link: only if you trust it."""
+    allow_hosts: tuple[str, ...] = ()
+    """Hosts (`name` or `name:port`) whose links are fetched although their addresses are not public."""
+    allow_schemes: tuple[str, ...] = ()
+    """Schemes that rows may name beside http and https (`s3`, `hf`), opened by fsspec with your credentials."""
+    allow_proxy: bool = False
+    """Fetch links through the proxy that your environment names; it resolves them, so addresses are not checked."""
+
+    @pydantic.field_validator("allow_hosts")
+    @classmethod
+    def _hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [host for host in hosts if not host or any(sign in host for sign in "/@ *")]:
+            raise ValueError(f"{wrong[0]!r} is no host; write a name or an address, as `images.example.org`")
+        return tuple(host.lower().rstrip(".") for host in hosts)
+
+    @pydantic.field_validator("allow_schemes")
+    @classmethod
+    def _schemes(cls, schemes: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [scheme for scheme in schemes if not scheme.isalnum() or scheme.lower() in ("http", "https")]:
+            raise ValueError(f"{wrong[0]!r} is no scheme for fsspec; write its name alone, as `s3`")
+        return tuple(scheme.lower() for scheme in schemes)
 
     @property
     def title(self) -> str:
@@ -70,7 +95,11 @@ class FilesConfig(SourceSettings):
         return self.name or f"{kind} {self.path}"
 
 
-class InterleavedConfig(FilesConfig):
+class RowsConfig(FilesConfig):
+    """What sources of rows have in common: parquet, Arrow, JSON or JSONL, compressed or not, and images beside them."""
+
+
+class InterleavedConfig(RowsConfig):
     """Web documents as OBELICS has them: parquet with lists `images` and `texts`, one of the two at each place."""
 
     kind: Literal["interleaved"] = "interleaved"
@@ -100,8 +129,8 @@ class WebpagesConfig(InterleavedConfig):
     """Fetch images that neither lie beside the pages nor in the same archives, when the source is prepared."""
 
 
-class PairsConfig(FilesConfig):
-    """Images with captions: parquet, or a folder of images with `.txt` beside them or a table of them."""
+class PairsConfig(RowsConfig):
+    """Images with captions: parquet, WebDataset, or a folder of images with `.txt` beside them or a table of them."""
 
     kind: Literal["pairs"] = "pairs"
     captions: Literal["alt", "synthetic", "both"] = "both"
@@ -121,7 +150,7 @@ class DocumentsConfig(FilesConfig):
     """Refuse a page with fewer characters of text."""
 
 
-class InstructConfig(FilesConfig):
+class InstructConfig(RowsConfig):
     """Questions and answers as The Cauldron has them: parquet with `images` and `texts` of user and assistant."""
 
     kind: Literal["instruct"] = "instruct"
@@ -132,23 +161,28 @@ class InstructConfig(FilesConfig):
     """Join rows that show the same images into one, as far as they stand in one file."""
 
 
-class ChatConfig(FilesConfig):
-    """Conversations in JSON, JSONL or parquet: LLaVA and ShareGPT (`conversations`), TRL and OpenAI (`messages`)."""
+class ChatConfig(RowsConfig):
+    """Conversations in JSON, JSONL, parquet, Arrow or WebDataset tar, in any form of `sources.message_forms`."""
 
     kind: Literal["chat"] = "chat"
 
 
-class MessagesConfig(SourceSettings):
-    """Your own conversations without preparing: a JSONL file, or a folder of them, with `messages` in each row."""
+class MessagesConfig(ChatConfig):
+    """Conversations as kind `chat` reads them, each one whole sample: also for stages that count samples, not packs."""
 
-    kind: Literal["messages"] = "messages"
-    path: str
+    kind: Literal["messages"] = "messages"  # type: ignore[assignment]
+
+    @property
+    def title(self) -> str:
+        return self.name or self.path
 
 
 BuiltInConfig = CaptionsConfig | QuestionsConfig | ScenesConfig
 """Sources that make samples of the built-in drawings on demand, for each split."""
 
-PreparedConfig = InterleavedConfig | WebpagesConfig | PairsConfig | DocumentsConfig | InstructConfig | ChatConfig
+PreparedConfig = (
+    InterleavedConfig | WebpagesConfig | PairsConfig | DocumentsConfig | InstructConfig | ChatConfig | MessagesConfig
+)
 """Sources that are read from files and indexed first."""
 
 SourceConfig = Annotated[

@@ -5,7 +5,6 @@ Nothing of it is part of lorgnette. Each folder says where its files come from, 
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import subprocess
@@ -19,8 +18,10 @@ import PIL.Image
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lorgnette.errors import DataError
+from lorgnette.errors import DataError, ImageError
 from lorgnette.files import explain_disk, new_folder, write_text
+from lorgnette.inputs.image_io import open_rgba
+from lorgnette.output import new_console
 
 SVG_SIDE = 384
 """Longest side of a rendered drawing, in pixels."""
@@ -67,7 +68,7 @@ def fetch(name: str, folder: Path, console: Console | None = None) -> Fetched | 
     """
     if name not in MATERIALS:
         raise DataError(f"{name}: no such material; known are {', '.join(MATERIALS)}")
-    material, target, console = MATERIALS[name], folder / name, console or Console(quiet=True)
+    material, target, console = MATERIALS[name], folder / name, console or new_console(quiet=True)
     if (target / CITATION).is_file():
         return None
     working = folder / WORKING / name
@@ -112,7 +113,7 @@ def _run(command: list[str], folder: Path, advice: str, title: str, console: Con
     """Run a client in a folder, showing how much it has written."""
     if shutil.which(command[0]) is None:
         raise DataError(f"{' '.join(command)}: {command[0]} is not installed; {advice}")
-    columns = TextColumn(title), DownloadColumn(), TimeElapsedColumn()
+    columns = TextColumn(title, markup=False), DownloadColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=None)
         client = subprocess.Popen(
@@ -139,7 +140,7 @@ def _unpack(material: Material, package: Path, working: Path) -> Path:
     with new_folder(unpacked) as beside:
         if material.client == "apt":
             advice = "it needs dpkg-deb, as Debian and Ubuntu have it"
-            _run(["dpkg-deb", "-x", str(package.resolve()), "."], beside, advice, "unpacking", Console(quiet=True))
+            _run(["dpkg-deb", "-x", str(package.resolve()), "."], beside, advice, "unpacking", new_console(quiet=True))
         else:
             with tarfile.open(package) as archive:
                 archive.extractall(beside, filter="data")
@@ -147,7 +148,7 @@ def _unpack(material: Material, package: Path, working: Path) -> Path:
 
 
 def _shown(reasons: Iterator[str | None], title: str, console: Console) -> Iterator[str | None]:
-    columns = TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = TextColumn(title, markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as progress:
         yield from progress.track(reasons)
 
@@ -216,6 +217,8 @@ def _captioned(drawing: Path, name: str, caption: str, folder: Path) -> str | No
     target = folder / "images" / name
     try:
         picture = _on_white(drawing)
+    except ImageError:
+        return f"unreadable drawing: {name}"
     except DataError:
         raise
     except Exception:  # SVG files break a renderer in many ways
@@ -238,8 +241,7 @@ def _on_white(drawing: Path) -> PIL.Image.Image:
                 "drawings in SVG need `pip install 'lorgnette[build-data]'` and the cairo library"
             ) from None
         content = cairosvg.svg2png(content, output_width=SVG_SIDE)
-    with PIL.Image.open(io.BytesIO(content)) as opened:
-        picture = opened.convert("RGBA")
+    picture = open_rgba(content, str(drawing))
     if drawing.suffix == ".svg":
         picture.thumbnail((SVG_SIDE, SVG_SIDE))
     white = PIL.Image.new("RGBA", picture.size, "white")

@@ -110,14 +110,15 @@ class Index:
 
     def save(self, path: str | Path) -> None:
         """Write as a parquet file, beside and renamed."""
-        with new_file(path) as beside:
-            pq.write_table(self.table(), beside, compression="zstd")
+        with new_file(path) as beside, beside.open("wb") as file:
+            pq.write_table(self.table(), file, compression="zstd")
 
     @classmethod
     def load(cls, path: str | Path) -> Index:
         """Read what `save` wrote. Raises: DataError naming the file if it is not an index."""
         try:
-            return cls.from_table(pq.read_table(path))
+            with open(path, "rb") as file:
+                return cls.from_table(pq.read_table(file))
         except (OSError, pa.ArrowException, KeyError, IndexError, AttributeError, ValueError) as error:
             raise DataError(f"{path}: is not an index ({error}); run `lorgnette data prepare` again") from None
 

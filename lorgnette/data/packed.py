@@ -292,7 +292,7 @@ class PackedPlan:
         try:
             found = json.loads(Path(path).read_text(encoding="utf-8"))
             counts = [int(count) for count in found["packs"]] if found["plan"] == self.key else []
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return
         if len(counts) > len(self._ends) and min(counts) > 0:
             self._ends[:] = accumulate(counts)

@@ -32,6 +32,8 @@ class Record:
     head: tuple[Segment, ...] = ()
     shuffle: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
+    doubts: tuple[tuple[str, str], ...] = ()
+    """Reason and detail of what is odd about the row though it is kept: said in the ledger, and counted."""
 
     def piece(self, start: int = 0, end: int | None = None, order: Sequence[int] | None = None) -> Sample:
         """Units `start` to `end` (not included) as a sample, in the given order of themselves (0 is `start`)."""

@@ -17,6 +17,7 @@ from lorgnette.data.check import check
 from lorgnette.data.packed import PackedPlan, Showing
 from lorgnette.data.plan import Plan, SampleRef
 from lorgnette.data.sources import Source
+from lorgnette.data.sources.messages import MessagesSource
 from lorgnette.data.wordings import reworded
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.files import DiskError
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from lorgnette.data.prepare import Prepared
 
 
+MOST_REPLACEMENTS = 64
+"""Samples that are tried in place of one that cannot be used."""
 COUNT_EVERY = 64
 """Steps between two times that counts are saved."""
 
@@ -90,12 +93,38 @@ class Steps:
         """
         return split_evenly(sorted(drawn, key=lambda one: one.shape), self.micro_batches)
 
+    def checked(self, ref: SampleRef) -> Drawn:
+        """As `read`. Raises: a LorgnetteError naming the sample, too if it cannot be learned as it was meant."""
+        return learnable(self.read(ref), self.processor, self.vocabulary, self.most_tokens)
+
     def part(self, step: int, part: int) -> list[Batch]:
-        """Read, render, check and pack a part of a step. Raises: the LorgnetteError that a sample met, naming it."""
-        limits = self.processor, self.vocabulary, self.most_tokens
-        drawn = [learnable(self.read(ref), *limits) for ref in self.refs(step, part)]
+        """Read, render, check and pack a part of a step; a row of a file that cannot be used any more is replaced.
+
+        Raises: the LorgnetteError that a sample met, naming it, if it is not of a file or nothing can stand for it.
+        """
+        replaced = list[str]()
+        drawn = [self._checked_or_replaced(ref, replaced) for ref in self.refs(step, part)]
         laid = self.lay_out(drawn)
-        return [batch_of(batch, [one.ref for one in batch], self.processor) for batch in laid]
+        first, *others = [batch_of(batch, [one.ref for one in batch], self.processor) for batch in laid]
+        return [replace(first, replaced=tuple(replaced)), *others]
+
+    def _checked_or_replaced(self, ref: SampleRef, replaced: list[str]) -> Drawn:
+        """A sample, or the next of its source that can be used, counted as the one that was planned."""
+        try:
+            return self.checked(ref)
+        except DataError as error:
+            source = self.sources[ref.source]
+            if not isinstance(source, MessagesSource):
+                raise
+            for number in range(1, min(source.size, MOST_REPLACEMENTS)):
+                other = ref._replace(record=(ref.record + number) % source.size)
+                try:
+                    drawn = self.checked(other)
+                except DataError:
+                    continue  # its own turn comes, and says what is wrong with it
+                replaced.append(f"{error}; {drawn.sample.name} stands in its place")
+                return replace(drawn, ref=ref)
+            raise
 
     def batches(self, step: int) -> list[Batch]:
         """All batches of one step, on this rank."""

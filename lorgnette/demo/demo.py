@@ -36,6 +36,7 @@ from lorgnette.eval.task import Task
 from lorgnette.hub.export import save
 from lorgnette.infer.answerer import ModelAnswerer
 from lorgnette.model.vlm import VLM
+from lorgnette.output import new_console, say
 from lorgnette.run import Run, find_recipe
 from lorgnette.train.evaluate import task_of
 from lorgnette.train.log import read_log
@@ -55,7 +56,7 @@ def run_demo(
     folder: Path, recipe: str = "demo", overrides: Sequence[str] = (), console: Console | None = None
 ) -> DemoResults:
     """Build, measure and report; return what was found. `folder` receives everything, the model under `model/`."""
-    console = console or Console()
+    console = console or new_console()
     started = time.perf_counter()
     run = Run.load(find_recipe(recipe), overrides)
     trainer = Trainer(run, folder, console)
@@ -89,8 +90,9 @@ def run_demo(
     report = write_report(folder, results)
     print_table(console, results)
     print_examples(console, results.examples)
-    console.print(f"Report, with the pictures: {report}", highlight=False, soft_wrap=True)
-    console.print(f"Talk to the model: [bold]{results.chat}[/bold]", highlight=False, soft_wrap=True)
+    say(console, f"Report, with the pictures: {report}")
+    say(console, "Talk to the model: ", end="")
+    say(console, results.chat, style="bold")
     return results
 
 
@@ -130,7 +132,7 @@ def measure(name: str, tasks: Mapping[str, Task], trainer: Trainer, console: Con
                 progress=shown_in(bar, f"measuring {name}: {task_name}"),
             )
     result = found["drawings"]
-    console.print(f"{name}: {result.accuracy:.1f} % of {result.count} questions on unseen drawings", highlight=False)
+    say(console, f"{name}: {result.accuracy:.1f} % of {result.count} questions on unseen drawings")
     return found
 
 
@@ -143,15 +145,10 @@ def _announce(console: Console, trainer: Trainer) -> None:
     sizes = ", ".join(
         f"{part} {size / 1e6:.2f} M" for part, size in part_sizes(trainer.model).items() if size >= 10_000
     )
-    console.print(
-        f"[bold]A vision-language model from drawings[/bold] ({sizes} parameters),"
-        f" on {torch.get_num_threads()} CPU threads,"
-        f" into {trainer.folder}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(console, "A vision-language model from drawings", style="bold", end="")
+    say(console, f" ({sizes} parameters), on {torch.get_num_threads()} CPU threads, into {trainer.folder}")
     if trainer.progress.total_step:
-        console.print(f"Going on after step {trainer.progress.total_step} of {trainer.run.steps}.", highlight=False)
+        say(console, f"Going on after step {trainer.progress.total_step} of {trainer.run.steps}.")
 
 
 def peak_gib(workers: int) -> float:

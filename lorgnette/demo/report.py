@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from lorgnette.demo.curve import curve_svg
 from lorgnette.demo.results import (
@@ -29,6 +29,7 @@ from lorgnette.demo.results import (
 from lorgnette.eval.page import data_uri, render_page
 from lorgnette.eval.pictures import thumbnail
 from lorgnette.files import write_json, write_text
+from lorgnette.output import say
 
 COLOURS = {"learned": "green", "a little": "yellow", "not learned": "red"}
 
@@ -79,7 +80,7 @@ def print_table(console: Console, results: DemoResults) -> None:
     if results.benchmarks:
         console.print(_table("The built-in benchmarks, in percent of their own metrics", benchmark_lines(results)))
     for sentence in verdicts(results):
-        console.print(escape(sentence), highlight=False)
+        say(console, sentence)
 
 
 def _table(title: str, found: Sequence[Line]) -> Table:
@@ -93,11 +94,11 @@ def _table(title: str, found: Sequence[Line]) -> Table:
     return table
 
 
-def _cells(line: Line) -> list[str]:
-    scores = [escape(str(score)) for score in (line.before, line.after, line.blind)]
-    gain = escape(f"{line.gain.value:+.1f} [{line.gain.low:+.1f}, {line.gain.high:+.1f}]")
-    name = f"{escape(line.kind)} ({line.after.count:,})"
-    return [name, *scores, gain, f"[{COLOURS[line.verdict]}]{line.verdict}[/]"]
+def _cells(line: Line) -> list[Text]:
+    scores = [Text(str(score)) for score in (line.before, line.after, line.blind)]
+    gain = Text(f"{line.gain.value:+.1f} [{line.gain.low:+.1f}, {line.gain.high:+.1f}]")
+    name = Text(f"{line.kind} ({line.after.count:,})")
+    return [name, *scores, gain, Text(line.verdict, style=COLOURS[line.verdict])]
 
 
 def print_examples(console: Console, examples: Sequence[DemoExample]) -> None:
@@ -106,9 +107,9 @@ def print_examples(console: Console, examples: Sequence[DemoExample]) -> None:
     for heading in ("", "kind", "question", "answer", "truth"):
         table.add_column(heading)
     for example in examples:
-        mark = "[green]right[/]" if example.correct else "[red]wrong[/]"
+        mark = Text("right", style="green") if example.correct else Text("wrong", style="red")
         shown = (example.kind, example.question, example.answer or "(nothing)", example.truth)
-        table.add_row(mark, *map(escape, shown))
+        table.add_row(mark, *map(Text, shown))
     console.print(table)
 
 

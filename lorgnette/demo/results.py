@@ -177,7 +177,7 @@ def mistakes(result: Result, most: int = 3) -> dict[str, list[tuple[str, str, in
     wrong: dict[str, Counter[tuple[str, str]]] = {}
     for example in result.examples:
         if example.score < 1 and example.truth.answers:
-            pair = (example.truth.answers[0], normalise(example.answer)[:40] or "(nothing)")
+            pair = (example.truth.answers[0], normalise(example.judged)[:40] or "(nothing)")
             wrong.setdefault(example.kind, Counter())[pair] += 1
     ranked = {kind: counter.most_common(most) for kind, counter in sorted(wrong.items())}
     return {kind: [(truth, answer, times) for (truth, answer), times in pairs] for kind, pairs in ranked.items()}
@@ -190,6 +190,7 @@ def results_json(results: DemoResults) -> dict[str, Any]:
         **_plain(overall),
         "kinds": {line.kind: _plain(line) for line in kinds},
         "benchmarks": {line.kind: _plain(line) for line in benchmark_lines(results)},
+        "metrics": {name: asked.after.measured_by for name, asked in results.benchmarks.items()},
         "questions": results.after.count,
         "seconds": round(results.seconds, 1),
         "peak_gib": round(results.peak_gib, 2),

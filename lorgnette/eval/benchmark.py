@@ -64,6 +64,8 @@ class Asking:
     """Whether the option is said by the model, or is the one to which it gives the highest likelihood."""
     data: Mapping[str, str] = field(default_factory=dict)
     """Where benchmarks (`vqav2`) or splits of them (`vqav2/train`) are: a file, a folder, a URL or a hub id."""
+    max_tokens: int | None = None
+    """The longest answer; None for the benchmark's own limit, which leaves no room for a thought before the answer."""
     incomplete: bool = False
     """Accept data with another number of rows than the benchmark has."""
 
@@ -83,6 +85,7 @@ class Benchmark:
     read: Callable[[Row], Question]
     """A row in the public columns to a question. Raises: Refused."""
     metric: str
+    """A name in `METRICS`, for every variant that `metrics` does not name."""
     licence: str
     chat: Mapping[Variant, Wording]
     base: Wording
@@ -92,6 +95,8 @@ class Benchmark:
     max_tokens: int = 16
     passes: Callable[[Rows], Sequence[Pass]] | None = None
     """For circular evaluation: what is asked; None for each row once."""
+    metrics: Mapping[Variant, str] = field(default_factory=dict)
+    """The metric of a variant, where its code scores otherwise than `metric`."""
     role: Role | None = None
     """Whose part it plays in the mean of the paper's ablations."""
 
@@ -107,13 +112,13 @@ class Benchmark:
         return Task(
             name=self.name,
             samples=samples,
-            metric=self.metric if self.splits[split].answers else "unscored",
+            metric=self.metric_of(asking.variant) if self.splits[split].answers else "unscored",
             split=split,
             splits=tuple(self.splits),
             licence=self.licence,
             prompt=wording.described(),
             answer_by=asking.choices,
-            max_tokens=self.max_tokens,
+            max_tokens=asking.max_tokens or self.max_tokens,
             stop=("\n",) if form == "base" else (),
             form=form,
             variant=asking.variant,
@@ -124,6 +129,10 @@ class Benchmark:
     def wording(self, form: Form, variant: Variant) -> Wording:
         """How questions are put."""
         return self.base if form == "base" else self.chat[variant]
+
+    def metric_of(self, variant: Variant) -> str:
+        """The name of the metric by which a variant's answers are scored."""
+        return self.metrics.get(variant, self.metric)
 
     def samples(self, asking: Asking, split: str, form: Form) -> BenchmarkSamples:
         """A split as Samples whose answers are to be learned. Raises: SettingsError, DataError."""

@@ -22,6 +22,7 @@ SAME = {
     "version": "evaluate again where it is older",
     "split": "compare two runs of one split",
     "metric": "rescore one of them",
+    "metric_version": "rescore the older one",
 }
 """Settings without which scores are not about the same thing, and what to do."""
 SHOWN = 3

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lorgnette.eval.answerer import Answerer, identity_of
 from lorgnette.eval.metrics.mathvista import extract
+from lorgnette.eval.reasoning import cut_thought
 from lorgnette.eval.results import Example, Result, ResultsFolder
 from lorgnette.eval.results import judge as score
 from lorgnette.sample import Sample, Text, Turn
@@ -31,8 +32,9 @@ AT_ONCE = 64
 
 
 def doubtful(examples: Sequence[Example]) -> list[Example]:
-    """Those in whose answers the rules find nothing, and that no judge has read."""
-    return [one for one in examples if one.extracted is None and extract(one.answer, one.truth) is None]
+    """Those in whose answers the rules find nothing, and that no judge has read. An unclosed thought is no answer."""
+    unread = [one for one in examples if one.extracted is None and not one.unclosed]
+    return [one for one in unread if extract(one.judged, one.truth) is None]
 
 
 def extracted(examples: Sequence[Example], judge: Answerer, wanted: Sequence[Example] | None = None) -> list[Example]:
@@ -43,8 +45,11 @@ def extracted(examples: Sequence[Example], judge: Answerer, wanted: Sequence[Exa
     wanted = doubtful(examples) if wanted is None else wanted
     asked = [Sample((Turn("user"), Text(_request(one))), {"name": one.name}) for one in wanted]
     said = judge.generate(asked, max_tokens=MOST_TOKENS) if asked else []
+    cuts = [cut_thought(text) for text in said]
     read = {
-        one.index: text.strip() for one, text in zip(wanted, said, strict=True) if not getattr(text, "declined", "")
+        one.index: cut.answer.strip()
+        for one, text, cut in zip(wanted, said, cuts, strict=True)
+        if not getattr(text, "declined", "") and not cut.unclosed
     }
     name = identity_of(judge)
     return [
@@ -53,7 +58,7 @@ def extracted(examples: Sequence[Example], judge: Answerer, wanted: Sequence[Exa
 
 
 def _request(example: Example) -> str:
-    return ASK.format(question=example.question.replace("[image]", "").strip(), answer=example.answer.strip())
+    return ASK.format(question=example.question.replace("[image]", "").strip(), answer=example.judged.strip())
 
 
 def judged(result: Result, judge: Answerer, folder: str | Path | None = None) -> Result:

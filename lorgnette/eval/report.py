@@ -14,6 +14,7 @@ from rich.text import Text
 from lorgnette.eval.bootstrap import Estimate
 from lorgnette.eval.compare import Comparison
 from lorgnette.eval.results import Result
+from lorgnette.output import new_console, say
 
 
 def mean_score(results: Sequence[Result]) -> Estimate:
@@ -51,7 +52,13 @@ class Rate(ProgressColumn):
 
 def progress_bar(console: Console | None = None) -> Progress:
     """A line per task: how many questions were asked, how fast, and the time left."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, console=console, transient=True)
 
 
@@ -68,7 +75,7 @@ def print_results(
 
     Below it, what could not be asked, what was declined, and what nobody but a server can score.
     """
-    console = console or Console()
+    console = console or new_console()
     table = Table("task", "kind", "score", "95 %", "questions")
     for name, result in results.items():
         if not result.scored or result.missing:
@@ -82,23 +89,29 @@ def print_results(
     console.print(table)
     for name, result in results.items():
         for refusal in result.refused[:5]:
-            console.print(f"{name}: not asked, {refusal.name}: {refusal.reason}", highlight=False, markup=False)
+            say(console, f"{name}: not asked, {refusal.name}: {refusal.reason}")
         if len(result.refused) > 5:
-            console.print(f"{name}: {len(result.refused) - 5:,} more were not asked; the summary names them")
+            say(console, f"{name}: {len(result.refused) - 5:,} more were not asked; the summary names them")
         declined = [example for example in result.examples if example.declined]
         for example in declined[:5]:
-            console.print(f"{name}: declined, {example.name}: {example.declined}", highlight=False, markup=False)
+            say(console, f"{name}: declined, {example.name}: {example.declined}")
         if len(declined) > 5:
-            console.print(f"{name}: {len(declined) - 5:,} more were declined; the summary names them")
+            say(console, f"{name}: {len(declined) - 5:,} more were declined; the summary names them")
+        if result.unclosed:
+            some = ", ".join(result.unclosed[:3]) + (", ..." if len(result.unclosed) > 3 else "")
+            counted = f"{len(result.unclosed):,} of {result.count:,} answers end within a thought and count as empty"
+            say(console, f"{name}: {counted} ({some}); give the model more tokens (--max-tokens)")
+        for note in result.notes:
+            say(console, f"{name}: {note}")
         if result.missing:
-            console.print(f"{name}: {result.missing:,} questions are not answered yet; scores come with the last")
+            say(console, f"{name}: {result.missing:,} questions are not answered yet; scores come with the last")
         if not result.scored:
-            console.print(f"{name}: the answers of split {result.settings['split']} are secret; its server scores them")
+            say(console, f"{name}: the answers of split {result.settings['split']} are secret; its server scores them")
 
 
 def print_comparison(name: str, found: Comparison, console: Console | None = None) -> None:
     """A table of scores before and after, the settings that differ, and what the difference means."""
-    console = console or Console()
+    console = console or new_console()
     table = Table(name, "before", "after", "difference", "95 %", "questions")
     rows = [(kind, found.before.kinds[kind], found.after.kinds[kind], found.kinds[kind]) for kind in found.kinds]
     for kind, before, after, difference in [*rows, ("all", found.before.overall, found.after.overall, found.overall)]:
@@ -106,8 +119,8 @@ def print_comparison(name: str, found: Comparison, console: Console | None = Non
         table.add_row(kind, *scores, f"{difference.low:+.1f} to {difference.high:+.1f}", f"{difference.count:,}")
     console.print(table)
     for setting, (old, new) in found.differing().items():
-        console.print(f"{setting}: {old} -> {new}", highlight=False, markup=False, soft_wrap=True)
-    console.print(found.sentence(), highlight=False, soft_wrap=True)
+        say(console, f"{setting}: {old} -> {new}")
+    say(console, found.sentence())
 
 
 def _cells(scores: Estimate) -> tuple[str, str, str]:

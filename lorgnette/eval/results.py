@@ -26,9 +26,11 @@ from typing import Any
 
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.bootstrap import Estimate, estimate
-from lorgnette.eval.metrics import Truth, metric_named
+from lorgnette.eval.metrics import METRICS, Truth, metric_named
+from lorgnette.eval.reasoning import cut_thought
 from lorgnette.eval.shards import Rank, Row, append, damaged, join, mend, rows, write_rows
 from lorgnette.files import explain_disk, new_file, write_json
+from lorgnette.untrusted import read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Example:
     by: str = ""
     """Who answered, where a server says so: what stands behind a model's name may change."""
     declined: str = ""
-    """Why it was not answered, where a server declined this prompt. It is scored as an empty answer."""
+    """Why it was not answered: a server declined this prompt, or the model failed on it. Scored as an empty answer."""
     rendered: str = ""
     """The very text that the model read, special tokens spelled out; a run of 64 image tokens reads `<image>×64`."""
     id: str = ""
@@ -64,8 +66,13 @@ class Example:
 
     @property
     def judged(self) -> str:
-        """What is scored."""
-        return self.answer if self.extracted is None else self.extracted
+        """What is scored: the answer without the thought before it, or what a judge read out of it."""
+        return cut_thought(self.answer if self.extracted is None else self.extracted).answer
+
+    @property
+    def unclosed(self) -> bool:
+        """Whether the answer ends within a thought, so that an empty one is scored."""
+        return self.extracted is None and cut_thought(self.answer).unclosed
 
     @classmethod
     def from_row(cls, row: Row) -> Example:
@@ -125,12 +132,30 @@ class Result:
         """False where the answers are secret."""
         return bool(self.settings["metric"] != "unscored")
 
+    @property
+    def measured_by(self) -> str:
+        """The metric and its version."""
+        return f"{self.settings['metric']} {self.settings.get('metric_version', 1)}"
+
+    @property
+    def unclosed(self) -> tuple[str, ...]:
+        """The names of the questions whose answers end within a thought."""
+        return tuple(example.name for example in self.examples if example.unclosed)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the score must know, in sentences."""
+        alone = metric_named(self.settings["metric"]).of_one if self.count == 1 else ""
+        return (alone,) if alone else ()
+
     def summary(self) -> dict[str, Any]:
         """Settings and scores as one JSON object. Where nothing is scored there are counts only."""
         refused = {refusal.name: refusal.reason for refusal in self.refused}
         declined = {example.name: example.declined for example in self.examples if example.declined}
         found: dict[str, Any] = {"scored": self.scored, "missing": self.missing, "refused": refused}
         found |= {"declined": declined} if declined else {}
+        found |= {"unclosed_thoughts": len(self.unclosed)} if self.unclosed else {}
+        found |= {"notes": list(self.notes)} if self.notes else {}
         for key, names in (
             ("answered_by", [e.by for e in self.examples]),
             ("judged_by", [e.extracted_by for e in self.examples]),
@@ -143,8 +168,12 @@ class Result:
 
 
 def judge(settings: dict[str, Any], examples: Iterable[Example], refused: Iterable[Refusal] = ()) -> Result:
-    """Score examples by the metric that the settings name. No model and no sample is needed."""
+    """Score examples by the metric that the settings name. No model and no sample is needed.
+
+    The result's settings name the metric's version, `metric_version`.
+    """
     metric = metric_named(settings["metric"])
+    settings = {**settings, "metric_version": metric.version}
     rows = sorted(examples, key=lambda example: example.index)
     counts = metric.counts([row.judged for row in rows], [row.truth for row in rows])
     if rows:
@@ -221,10 +250,12 @@ class ResultsFolder:
         """Raises: DataError if there are none."""
         path = self.path / "settings.json"
         try:
-            settings = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read ({error}); give a folder that an evaluation wrote") from None
-        return dict(settings)
+            settings = read_json(path)
+        except DataError as error:
+            raise DataError(f"{error}; give a folder that an evaluation wrote") from None
+        if not isinstance(settings, dict):
+            raise DataError(f"{path}: is no JSON object; give a folder that an evaluation wrote")
+        return settings
 
     def examples(self) -> list[Example]:
         """Every whole row, once. Raises: DataError for a damaged row before the last."""
@@ -256,6 +287,18 @@ class ResultsFolder:
             f"{self.path}: an older lorgnette wrote it, and did not store which code and weights gave the answers, the"
             " text as the model read it, or how many questions were chosen"
         )
+
+    def outdated(self) -> str:
+        """In which way the stored scores are not those that today's metric gives, as a sentence; empty if they are."""
+        path = self.path / "summary.json"
+        if not path.is_file():
+            return ""
+        summary = read_json(path)
+        name, version = summary.get("metric"), summary.get("metric_version", 1)
+        if name not in METRICS or version == METRICS[name].version:
+            return ""
+        now = METRICS[name].version
+        return f"{self.path}: its stored scores are of version {version} of {name}; today's is {now}, and scores differ"
 
     def picture(self, digest: str) -> Path:
         """Where the small copy of an image is."""

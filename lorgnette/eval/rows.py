@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import bisect
+import contextlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from fnmatch import fnmatch
 from itertools import accumulate
 from typing import Any
@@ -14,7 +17,18 @@ from lorgnette.data.record import Refused
 from lorgnette.data.sources.shards import Shards, is_url, list_shards
 from lorgnette.data.sources.values import missing
 from lorgnette.errors import DataError
+from lorgnette.untrusted import MAX_DEPTH, parse_json, quoted
 
+MOST_WHOLE = 2**53
+"""Whole numbers beyond it are not exact in a column of floats."""
+LONGEST_WRITTEN = 2**20
+"""Characters of a list written as text."""
+_LIST_WRITTEN = re.compile(r"\s*(?:array\()?\[.*\]\)?\s*(?:,\s*dtype=\w+\))?\s*$", re.DOTALL)
+_BRACKETED = re.compile(r"""\[[^,'"\d]+\]""")
+"""A text in brackets that is no list: `[illegible]`."""
+_QUOTES_WRITTEN = re.compile(r"""\s*(?:array\()?\[\s*['"].*\]""", re.DOTALL)
+"""A list of quoted texts: within a list, only such a text is taken for one."""
+_SIDE_BY_SIDE = re.compile(r"""((?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"))\s+(?=['"])""")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[^:]+)?")
 BUILT_IN = "builtin:"
 
@@ -92,7 +106,8 @@ def text_of(row: Mapping[str, Any], *columns: str) -> str:
 
 
 def answers_of(row: Mapping[str, Any], *columns: str) -> tuple[str, ...]:
-    """References in the first of these columns that the row has: a text, a list of texts or of {answer: text}.
+    """References in the first of these columns that the row has: texts or numbers, one or a list of them, or of
+    mappings with a key `answer`; a list may be written as text, as Python, JSON or numpy write it.
 
     A row in which they are null has none. Raises: Refused if no such column is there, or it holds something else.
     """
@@ -100,11 +115,64 @@ def answers_of(row: Mapping[str, Any], *columns: str) -> tuple[str, ...]:
     if column is None:
         raise missing(row, columns[0])
     value = row[column]
-    if value is None:
-        return ()
-    if isinstance(value, str | int | float):
-        return (str(value),)
-    if not isinstance(value, Sequence) or isinstance(value, bytes):
-        raise Refused("wrong type", f"{column!r} is a {type(value).__name__}, not a list of answers")
-    texts = [one.get("answer") if isinstance(one, Mapping) else one for one in value]
-    return tuple(str(text) for text in texts if text is not None)
+    if isinstance(value, str) and _LIST_WRITTEN.match(value) and not _BRACKETED.fullmatch(value.strip()):
+        value = list_written(value, column)
+    return tuple(_references(value, column))
+
+
+def text_written(value: Any) -> str:
+    """A value as the text of an answer: a whole number has no decimal point, whatever type the column has."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < MOST_WHOLE:
+        return str(int(value))
+    return str(value)
+
+
+def list_written(text: Any, column: str) -> list[Any]:
+    """A list, or one written as text, as MMMU keeps its options and VLMEvalKit its references. Raises: Refused."""
+    if isinstance(text, list):
+        return text
+    value = _read_written(str(text).strip()) if len(str(text)) <= LONGEST_WRITTEN else None
+    if not isinstance(value, list):
+        raise Refused("wrong type", f"{column!r} is not a list: {quoted(str(text), 60)!r}")
+    return value
+
+
+def _references(value: Any, column: str) -> Iterator[str]:
+    """Every reference in a value of a column."""
+    if hasattr(value, "tolist"):  # arrays and numbers of numpy
+        value = value.tolist()
+    if value is None or value != value:  # null, or the not-a-number that pandas writes for it
+        return
+    if isinstance(value, str):
+        inner = _read_written(value.strip()) if _QUOTES_WRITTEN.match(value) else None
+        if isinstance(inner, list):
+            yield from _references(inner, column)
+        else:
+            yield value
+    elif isinstance(value, bool | int | float | Decimal):
+        yield text_written(value)
+    elif isinstance(value, Mapping):
+        key = next((key for key in ("answer", "answers", "text") if key in value), None)
+        if key is None:
+            raise Refused("wrong type", f"{column!r} holds a mapping without a key 'answer'")
+        yield from _references(value[key], column)
+    elif isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        for one in value:
+            yield from _references(one, column)
+    else:
+        raise Refused("wrong type", f"{column!r} holds a {type(value).__name__}, not answers or a list of them")
+
+
+def _read_written(text: str) -> Any:
+    """The value of a list as JSON, Python or numpy write it; None if it is none of these."""
+    text = text.removeprefix("array(").rstrip(")") if text.startswith("array(") else text
+    text = re.sub(r",\s*dtype=\w+\s*$", "", text)
+    with contextlib.suppress(DataError):
+        return parse_json(text, "a list")
+    if text.count("[") + text.count("(") + text.count("{") > MAX_DEPTH:
+        return None
+    try:
+        # numpy writes no commas, and Python would join the texts that then stand side by side
+        return ast.literal_eval(_SIDE_BY_SIDE.sub(r"\1, ", text))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None

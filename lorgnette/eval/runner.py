@@ -12,7 +12,8 @@ from typing import Any
 
 from lorgnette.data.record import Refused
 from lorgnette.errors import DataError, ImageError
-from lorgnette.eval.answerer import Answerer, facts_of, identity_of, weights_of, written_by
+from lorgnette.eval.answerer import Answerer, facts_of, identity_of, weights_of
+from lorgnette.eval.attempts import Attempts
 from lorgnette.eval.blind import blinded
 from lorgnette.eval.pictures import check_image, image_digest, thumbnail
 from lorgnette.eval.results import Example, Refusal, Result, ResultsFolder, judge
@@ -42,7 +43,7 @@ def evaluate(
     of all that is there, and `missing` says how many are not: the process that finds none missing stores the scores.
     progress: called with (done, total) of this process's share, before the first batch and after each.
     Neither `batch_size`, nor an interruption, nor the number of ranks changes a score. A row that cannot be read is not
-    asked: the result names it.
+    asked: the result names it. A question on which the answerer fails is scored as an empty answer, and named too.
     Raises: DataError for a task whose size is not as declared, SettingsError if `folder` holds other results.
     """
     size = len(task.samples)
@@ -55,17 +56,20 @@ def evaluate(
     source, done = _Source(task, chosen, blind, seed), {example.index for example in examples}
     share = store.rank.share(chosen) if store else chosen
     waiting = [index for index in share if index not in done]
+    attempts, unseen = Attempts(task, answerer, bool(examples)), list[Sample]()
     for start in range(0, len(waiting), batch_size):
         if progress:
             progress(len(share) - len(waiting) + start, len(share))
         asked = source.read(waiting[start : start + batch_size])
         prompts = [prompt for _, prompt in asked]
         shown = task.shots.before(prompts) if task.shots else prompts
-        answers, written = ask(task, answerer, shown), written_by(answerer, shown)
-        batch = [_example(*each) for each in zip(asked, shown, answers, written, strict=True)]
-        if store and batch:
-            store.append(batch, _new_pictures(store, prompts))
-        examples += batch
+        batch = [_example(*each) for each in zip(asked, shown, *attempts.answer(shown), strict=True)]
+        unseen += prompts
+        settled = attempts.settle(batch) if start + batch_size < len(waiting) else attempts.end(batch)
+        if store and settled:
+            store.append(settled, _new_pictures(store, unseen))
+            unseen.clear()
+        examples += settled
     if progress:
         progress(len(share), len(share))
     if store is None:
@@ -83,26 +87,6 @@ def _sitting(store: ResultsFolder, answerer: Answerer, batch_size: int) -> dict[
     where = {"python": platform.python_version(), "torch": importlib.metadata.version("torch")}
     rank = {"rank": store.rank.number, "ranks": store.rank.of}
     return {"began": began, **code(), **where, **facts_of(answerer), "batch_size": batch_size, **rank}
-
-
-def ask(task: Task, answerer: Answerer, prompts: Sequence[Sample]) -> list[str]:
-    """The answer to each prompt, as the task wants it: generated, or the likeliest of the candidates.
-
-    A question whose `candidates` are none is open, and is answered by generation all the same.
-    """
-    if not prompts:
-        return []
-    if task.answer_by == "generation":
-        return answerer.generate(prompts, max_tokens=task.max_tokens, stop=task.stop)
-    lists = [prompt.meta.get("candidates", truth_of(prompt).options or None) for prompt in prompts]
-    for prompt, choices in zip(prompts, lists, strict=True):
-        if choices is None:
-            raise DataError(f"{prompt.name}: no options to choose from; put `options` in its meta")
-    scores = answerer.score(prompts, lists)
-    best = [choices[row.index(max(row))] if choices else None for row, choices in zip(scores, lists, strict=True)]
-    open_ended = [prompt for prompt, choice in zip(prompts, best, strict=True) if choice is None]
-    said = iter(answerer.generate(open_ended, max_tokens=task.max_tokens, stop=task.stop) if open_ended else ())
-    return [next(said) if choice is None else str(choice) for choice in best]
 
 
 def settings_of(task: Task, answerer: Answerer, **conditions: Any) -> dict[str, Any]:

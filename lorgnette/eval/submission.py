@@ -70,7 +70,7 @@ def _some(names: Sequence[str]) -> str:
 
 def _said(example: Example) -> str:
     """The answer on one line."""
-    return " ".join(example.answer.split())
+    return " ".join(example.judged.split())
 
 
 def _records(key: str) -> Callable[[Sequence[Example]], Any]:
@@ -86,7 +86,7 @@ def _records(key: str) -> Callable[[Sequence[Example]], Any]:
 def _mmmu(examples: Sequence[Example]) -> dict[str, str]:
     def named(example: Example) -> str:
         options = example.truth.options
-        return parse_choice(example.answer, options) or "" if options else _said(example)
+        return parse_choice(example.judged, options) or "" if options else _said(example)
 
     return {example.id: named(example) for example in examples}
 

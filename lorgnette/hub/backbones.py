@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lorgnette.files import new_folder, write_json, write_text
+from lorgnette.files import write_json, write_text
 from lorgnette.hub.checkpoint import write_tensors
+from lorgnette.hub.export import checkpoint_folder
 from lorgnette.hub.rules import decoder_rules, vision_rules
 from lorgnette.hub.translate import write_decoder, write_vision
 from lorgnette.inputs.processor import Processor
@@ -34,7 +35,7 @@ def write_vision_backbone(
         "vision_use_head": False,
         "dtype": str(dtype).removeprefix("torch."),
     }
-    with new_folder(folder) as beside:
+    with checkpoint_folder(folder, marked=False) as beside:
         write_json(beside / "config.json", settings | write_vision(vision))
         write_json(beside / "preprocessor_config.json", pictures)
         write_tensors(beside, vision_rules(vision, "vision_model."), _weights(model, dtype))
@@ -56,7 +57,7 @@ def write_language_backbone(
         "pad_token_id": tokenizer.pad,
         "dtype": str(dtype).removeprefix("torch."),
     }
-    with new_folder(folder) as beside:
+    with checkpoint_folder(folder, marked=False) as beside:
         write_json(beside / "config.json", write_decoder(language) | settings)
         write_tensors(beside, decoder_rules(language, "model."), weights)
         tokenizer.save(beside)

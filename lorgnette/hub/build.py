@@ -11,16 +11,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorgnette.errors import CheckpointError
-from lorgnette.hub.checkpoint import BUFFERS, Weights, import_tensors
-from lorgnette.hub.load import assign, empty_model, find_folder, first_extra_row, untie_if_different
-from lorgnette.hub.rules import decoder_rules, vision_rules
+from lorgnette.hub import keys
+from lorgnette.hub.checkpoint import BUFFERS, Weights, check_tensors, import_tensors
+from lorgnette.hub.keys import check_keys, check_section
+from lorgnette.hub.load import assign, check_layers, empty_model, first_extra_row, untie_if_different
+from lorgnette.hub.rules import Rule, decoder_rules, vision_rules
+from lorgnette.hub.source import find_folder
 from lorgnette.hub.translate import read_decoder, read_vision
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
+from lorgnette.inputs.generation_rules import GenerationRules, read_generation_rules
+from lorgnette.inputs.preprocessor import normalisation, read_image_settings
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.template import Idefics2Template
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.config import ConnectorConfig, LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
 from lorgnette.model.initialise import initialise
+from lorgnette.model.language import Decoder
+from lorgnette.model.vision import VisionEncoder
 from lorgnette.model.vlm import VLM
 
 SHORTEST = 27
@@ -39,19 +46,37 @@ class VisionBackbone:
     weights: Weights
 
     @classmethod
-    def open(cls, source: str | Path) -> VisionBackbone:
-        """source: a folder, or `owner/name` on the hub. Raises: CheckpointError if it is not a SigLIP."""
-        folder = find_folder(source)
-        file, pictures = folder / "config.json", folder / "preprocessor_config.json"
+    def open(cls, source: str | Path, revision: str | None = None) -> VisionBackbone:
+        """source: a folder, or `owner/name` on the hub, `@revision` after it or given. Nothing is allocated yet.
+
+        Raises: CheckpointError if it is not a SigLIP, or its settings and the headers of its weights disagree.
+        """
+        folder = find_folder(source, revision)
+        file = folder / "config.json"
         values = read_json(file)
         kind = values.get("model_type")
         inner = values if kind == "siglip_vision_model" else values.get("vision_config") if kind == "siglip" else None
         if not isinstance(inner, dict):
             raise CheckpointError(f"{file}: model_type is {kind!r:.60}; as vision encoder lorgnette reads a siglip")
-        said = read_json(pictures) if pictures.is_file() else {}
-        normal = {ours: said[key] for ours, key in (("mean", "image_mean"), ("std", "image_std")) if key in said}
-        config = VisionConfig.parse(read_vision(inner, str(file)).plain() | normal, str(pictures))
-        return cls(config, Weights(folder, NOT_VISION))
+        check_keys(folder, keys.VISION if inner is values else keys.SIGLIP)
+        check_section(keys.VISION, inner, str(file))
+        config = read_vision(inner, str(file))
+        try:
+            mean, std = normalisation(read_image_settings(folder), config.channels)
+        except ValueError as error:
+            raise CheckpointError(f"{folder}: its image settings cannot be understood ({error})") from None
+        config = VisionConfig.parse(config.plain() | {"mean": mean, "std": std}, str(folder))
+        weights = Weights(folder, NOT_VISION)
+        check_layers(weights, config.layers)
+        weights.strip_prefix(rule.theirs for prefix in ("", "vision_model.") for rule in vision_rules(config, prefix))
+        opened = cls(config, weights)
+        check_tensors(weights, opened.rules(), shapes_of(config), 0)
+        return opened
+
+    def rules(self) -> dict[str, Rule]:
+        """By the stored names: how the tensors become ours."""
+        prefix = "vision_model." if any(name.startswith("vision_model.") for name in self.weights.names) else ""
+        return {rule.theirs: rule for rule in vision_rules(self.config, prefix)}
 
     def give_to(self, model: VLM, dtype: torch.dtype | None = None) -> None:
         """Replace the model's vision weights. The position table is interpolated to the model's own grid.
@@ -61,11 +86,10 @@ class VisionBackbone:
         """
         wanted = model.config.vision
         _agree(wanted, VisionConfig.parse(self.config.plain() | {"grid": wanted.grid}), self.weights.folder)
-        prefix = "vision_model." if any(name.startswith("vision_model.") for name in self.weights.names) else ""
         shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
         table = "vision.position_embedding.weight"
         shapes[table] = torch.Size((self.config.grid**2, wanted.width))
-        tensors = import_tensors(self.weights, vision_rules(wanted, prefix), shapes)
+        tensors = import_tensors(self.weights, self.rules().values(), shapes)
         tensors[table] = resize_positions(tensors[table], self.config.grid, wanted.grid)
         assign(model, tensors, dtype=dtype)
 
@@ -78,12 +102,21 @@ class LanguageBackbone:
     weights: Weights
 
     @classmethod
-    def open(cls, source: str | Path) -> LanguageBackbone:
-        """source: a folder, or `owner/name` on the hub. Raises: CheckpointError if its family is not known here."""
-        folder = find_folder(source)
+    def open(cls, source: str | Path, revision: str | None = None) -> LanguageBackbone:
+        """source: a folder, or `owner/name` on the hub, `@revision` after it or given. Nothing is allocated yet.
+
+        Raises: CheckpointError if its family is not known here, or its settings and its weights' headers disagree.
+        """
+        folder = find_folder(source, revision)
+        check_keys(folder, keys.TEXT)
         config, weights = read_decoder(read_json(folder / "config.json"), str(folder / "config.json")), Weights(folder)
+        check_layers(weights, config.layers)
+        weights.strip_prefix(rule.theirs for prefix in ("", "model.") for rule in decoder_rules(config, prefix))
         tied = config.tied_embeddings and untie_if_different(weights, f"{_prefix(weights)}embed_tokens.weight")
-        return cls(LanguageConfig.parse(config.plain() | {"tied_embeddings": tied}), weights)
+        config = LanguageConfig.parse(config.plain() | {"tied_embeddings": tied})
+        rules = {rule.theirs: rule for rule in decoder_rules(config, _prefix(weights))}
+        check_tensors(weights, rules, shapes_of(config), config.vocabulary)
+        return cls(config, weights)
 
     def give_to(self, model: VLM, dtype: torch.dtype | None = None) -> None:
         """Replace the model's decoder weights. Rows that the model has beyond the stored ones are the mean of those.
@@ -125,8 +158,10 @@ def build(
     fresh = nn.Module()  # the connector under its own name in the model, which its draws depend on
     fresh.connector = model.connector.to_empty(device="cpu")
     initialise(fresh.to(dtype), seed)
-    template, connector = Idefics2Template(tokenizer.special), config.connector
-    return model.eval(), Processor(tokenizer, images, connector, template, config.vision.mean, config.vision.std)
+    template, vision_config = Idefics2Template(tokenizer.special), config.vision
+    rules = GenerationRules(end_tokens=read_generation_rules(words.weights.folder).end_tokens)
+    normalisation = vision_config.mean, vision_config.std
+    return model.eval(), Processor(tokenizer, images, config.connector, template, *normalisation, rules)
 
 
 def joined_config(
@@ -143,6 +178,15 @@ def joined_config(
         extra_vocabulary=rows - table,
         image_token=tokenizer.id(tokenizer.special.image),
     )
+
+
+def shapes_of(config: VisionConfig | LanguageConfig) -> dict[str, torch.Size]:
+    """The shape of each tensor of a backbone, under its name in the whole model."""
+    with torch.device("meta"):
+        name, part = (
+            ("vision", VisionEncoder(config)) if isinstance(config, VisionConfig) else ("language", Decoder(config, 0))
+        )
+    return {f"{name}.{inner}": tensor.shape for inner, tensor in part.named_parameters(remove_duplicate=False)}
 
 
 def resize_positions(table: Tensor, side: int, new_side: int) -> Tensor:

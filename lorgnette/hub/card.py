@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections import Counter
 
 from lorgnette.model.vlm import VLM
@@ -50,10 +52,30 @@ processor = AutoProcessor.from_pretrained("{name}")
 """
 
 
+SEAL = re.compile(rb"\n<!-- lorgnette ([0-9a-f]{16}) -->\n\Z")
+"""The last line of a card: a hash of what stands before it, so that a card that somebody changed is known."""
+MADE_BEFORE = re.compile(
+    rb"---\nlibrary_name: transformers\n.*\n- lorgnette\n.*AutoProcessor\.from_pretrained.*```\n\Z", re.S
+)
+"""A card of a version that wrote no such line."""
+
+
+def is_own_card(content: bytes) -> bool:
+    """Whether README.md is as `model_card` wrote it."""
+    seal = SEAL.search(content)
+    if seal is None:
+        return MADE_BEFORE.match(content) is not None
+    return _hash(content[: seal.start()]) == seal[1].decode()
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def model_card(model: VLM, name: str) -> str:
     """README.md of an exported folder."""
     config, count = model.config, Counter({part: sum(p.numel() for p in ps) for part, ps in model.parts().items()})
-    return CARD.format(
+    card = CARD.format(
         name=name,
         vision=config.vision,
         connector=config.connector,
@@ -62,3 +84,4 @@ def model_card(model: VLM, name: str) -> str:
         extra=config.extra_vocabulary,
         count=count,
     )
+    return f"{card}\n<!-- lorgnette {_hash(card.encode())} -->\n"

@@ -84,9 +84,31 @@ def certify(folder: str | Path) -> Certificate:
         theirs_by_part, their_tokens = _their_parts(theirs, their_processor, shown)
     if not torch.equal(tokens, their_tokens):
         raise CheckpointError(f"{folder}: transformers writes the same conversations as other tokens")
+    check_ids(folder, processor, their_processor.tokenizer)
     parts = {name: Difference.between(ours, theirs_by_part[name]) for name, ours in ours_by_part.items()}
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
     return Certificate(parts, tuple(picture.size for picture in pictures), len(tokens), versions, not_obeyed)
+
+
+MIXED_TEXT = (
+    "User: 12 34 56.78 % of $1,000\tÀ côté d'une église, naïve, e\u0301, ﬁn…",
+    "日本語のテキスト 한국어 العربية हिन्दी Ελληνικά русский",
+    "🎈👩‍👩‍👧 \u2003 \u00a0no-break\r\n\n\n  two   spaces  ",
+    " leading, trailing ",
+    "it's we'll I'M DON'T antidisestablishmentarianism " + "x" * 200 + " 0" * 20,
+    "def f(x):\n    return {'a': [x**2, <b>]}  # //--==>>",
+    "<image> </s> <s> <|im_end|> <end_of_utterance>",
+)
+"""Texts that different pipelines of a tokenizer cut differently."""
+
+
+def check_ids(folder: str | Path, processor: Processor, theirs: Any) -> None:
+    """Raises: CheckpointError if transformers' tokenizer of the folder gives other ids than ours for any mixed text."""
+    for text in (*MIXED_TEXT, "\n".join(MIXED_TEXT)):
+        given = theirs(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        if given != processor.tokenizer.encode(text):
+            name = type(theirs).__name__
+            raise CheckpointError(f"{folder}: transformers ({name}) reads {text[:40]!r} as other tokens than lorgnette")
 
 
 UPSTREAM_RULES = {"keep_aspect": False, "positions": "parity", "resize": "exact"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -16,13 +17,20 @@ from torch import Tensor
 from lorgnette.errors import CheckpointError
 from lorgnette.files import share, write_json
 from lorgnette.hub.rules import Rule
+from lorgnette.hub.source import INDEX, WEIGHTS, shard_names
 from lorgnette.inputs.tokenizer import read_json
+from lorgnette.untrusted import quoted
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 BUFFERS = re.compile(r"\.position_ids$|\.rotary_emb\.inv_freq$")
 """Tensors of old checkpoints that follow from the settings."""
 SHARD_BYTES = 5_000_000_000
 """Weights above this size are written in several files."""
+
+
+WRAPPERS = re.compile(r"^base_model\.model\.|(?:^|(?<=\.))(?:_orig_mod|module)\.")
+"""What torch.compile, data parallelism and PEFT put into the names of a model's tensors."""
+TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""Types that are read, as safetensors names them."""
 
 
 class Weights:
@@ -33,17 +41,40 @@ class Weights:
 
         Raises: CheckpointError if weights are missing or truncated, or the index and the shards disagree.
         """
-        self.folder = folder
+        self.folder, self.ignored = folder, ignored
         self.files: dict[str, Any] = {}
-        self.home: dict[str, str] = {}
+        self.home: dict[str, tuple[str, str]] = {}
+        """By name: the file that holds a tensor, and its name there."""
         index = folder / INDEX
         shards = _shards(index) if index.is_file() and not (folder / WEIGHTS).is_file() else {WEIGHTS: None}
+        stored: dict[str, tuple[str, str]] = {}
         for shard, promised in shards.items():
-            self.files[shard] = _open(folder / shard)
+            self.files[shard] = open_weights(folder / shard)
             names = set(self.files[shard].keys())
             if promised is not None and promised - names:
                 raise CheckpointError(f"{folder / shard}: lacks {some(promised - names)}, which {INDEX} says it holds")
-            self.home |= {name: shard for name in names if not ignored.search(name)}
+            stored |= {name: (shard, name) for name in names}
+        self._place({WRAPPERS.sub("", name): home for name, home in stored.items()}, len(stored))
+
+    def _place(self, home: dict[str, tuple[str, str]], count: int) -> None:
+        """Take over names. Raises: CheckpointError if two tensors would share one."""
+        if len(home) < count:
+            raise CheckpointError(
+                f"{self.folder}: holds some tensors twice, once as a wrapped model's (_orig_mod., module.); keep one of"
+                " each"
+            )
+        self.home = {name: place for name, place in home.items() if not self.ignored.search(name)}
+
+    def strip_prefix(self, wanted: Iterable[str]) -> None:
+        """Leave out a prefix that all names share, as of a model within another, where more of `wanted` are met so."""
+        wanted, best = set(wanted), ""
+        met, prefix = len(wanted & self.names), _shared_prefix(self.names)
+        while prefix:
+            found = len(wanted & {name.removeprefix(prefix) for name in self.names})
+            met, best = (found, prefix) if found > met else (met, best)
+            prefix = prefix[: prefix.rfind(".", 0, -1) + 1]
+        if best:
+            self._place({name.removeprefix(best): place for name, place in self.home.items()}, len(self.home))
 
     @property
     def names(self) -> set[str]:
@@ -53,28 +84,63 @@ class Weights:
         """Count a tensor as not there."""
         del self.home[name]
 
+    def rename(self, name: str, to: str) -> None:
+        """Count a tensor as another."""
+        self.home[to] = self.home.pop(name)
+
     @property
     def bytes(self) -> int:
         """Size of the weights on disk."""
         return sum((self.folder / shard).stat().st_size for shard in self.files)
 
+    def _slice(self, name: str) -> Any:
+        shard, stored = self.home[name]
+        return self.files[shard].get_slice(stored)
+
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self.files[self.home[name]].get_slice(name).get_shape())
+        return tuple(self._slice(name).get_shape())
 
     def dtype(self, name: str) -> str:
         """The stored type, as safetensors names it: F32, BF16, F16."""
-        return str(self.files[self.home[name]].get_slice(name).get_dtype())
+        return str(self._slice(name).get_dtype())
+
+    @property
+    def dtypes(self) -> set[torch.dtype]:
+        """Types of the tensors. Raises: CheckpointError for anything but floating-point numbers, naming the tensor."""
+        return {self.checked_dtype(name) for name in self.home}
+
+    def checked_dtype(self, name: str) -> torch.dtype:
+        """The type of a tensor. Raises: CheckpointError if it is none of those that are read."""
+        stored = self.dtype(name)
+        if stored not in TYPES:
+            raise CheckpointError(
+                f"{self.folder / self.home[name][0]}: {quoted(name, 80)} is of type {stored}, as in quantised"
+                " checkpoints; lorgnette reads float64, float32, bfloat16 and float16: load the checkpoint that this"
+                " one was made from"
+            )
+        return TYPES[stored]
 
     def tensor(self, name: str) -> Tensor:
-        """Raises: CheckpointError for anything but floating-point numbers: a quantised checkpoint, for one."""
-        tensor: Tensor = self.files[self.home[name]].get_tensor(name)
-        if tensor.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-            file = self.folder / self.home[name]
-            raise CheckpointError(f"{file}: {name} is {tensor.dtype}; lorgnette reads float32, bfloat16 and float16")
-        return tensor
+        """A tensor; float64 comes as float32, which is what the model computes in.
+
+        Raises: CheckpointError for anything but floating-point numbers: a quantised checkpoint, for one.
+        """
+        dtype = self.checked_dtype(name)
+        shard, stored = self.home[name]
+        tensor: Tensor = self.files[shard].get_tensor(stored)
+        return tensor.float() if dtype == torch.float64 else tensor
 
 
-def _open(file: Path) -> Any:
+def _shared_prefix(names: set[str]) -> str:
+    """What all names begin with, up to a dot."""
+    first, last = min(names, default=""), max(names, default="")
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+    shared = first[:same]
+    return shared[: shared.rfind(".") + 1]
+
+
+def open_weights(file: Path) -> Any:
+    """A safetensors file, of which headers are read. Raises: CheckpointError if it is none, or is not there."""
     if not file.is_file():
         pickles = sorted(path.name for path in file.parent.glob("*.bin"))
         hint = f"; {pickles[0]} is a pickle, save it as safetensors with transformers first" if pickles else ""
@@ -82,19 +148,15 @@ def _open(file: Path) -> Any:
     try:
         return safetensors.safe_open(file, "pt")
     except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file}: truncated, or not a safetensors file ({error}); fetch it again") from None
+        said = quoted(str(error))
+        raise CheckpointError(f"{file}: truncated, or not a safetensors file ({said}); fetch it again") from None
 
 
 def _shards(index: Path) -> dict[str, set[str]]:
     """The files of a sharded checkpoint and the names that the index promises in each."""
-    places = read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not places:
-        raise CheckpointError(f"{index}: has no weight_map from tensors to files")
-    shards: dict[str, set[str]] = {}
-    for name, shard in places.items():
-        if not isinstance(shard, str) or Path(shard).name != shard:
-            raise CheckpointError(f"{index}: places {name} in {shard!r}, which is not a file of this folder")
-        shards.setdefault(shard, set()).add(name)
+    shards: dict[str, set[str]] = {shard: set() for shard in shard_names(index)}
+    for name, shard in read_json(index)["weight_map"].items():
+        shards[shard].add(name)
     return shards
 
 
@@ -107,8 +169,28 @@ def import_tensors(
     Raises: CheckpointError naming every tensor that is missing, unknown, or of another shape.
     """
     wanted = {rule.theirs: rule for rule in rules}
+    check_tensors(weights, wanted, shapes, vocabulary)
+    ours: dict[str, Tensor] = {}
+    for name, rule in wanted.items():
+        ours |= rule.to_ours(_grown(weights.tensor(name), rule.their_shape(shapes)[0]), shapes)
+    return ours
+
+
+def check_tensors(
+    weights: Weights, wanted: Mapping[str, Rule], shapes: Mapping[str, torch.Size], vocabulary: int
+) -> None:
+    """Hold the headers of the weights to the settings, before anything is allocated. Arguments: see `import_tensors`.
+
+    Raises: CheckpointError naming every tensor that is missing, unknown, of another shape or of no type that is read.
+    """
     stored = {name: _stored_shape(rule, shapes, vocabulary) for name, rule in wanted.items()}
     missing, unknown = wanted.keys() - weights.names, weights.names - wanted.keys()
+    adapters = sorted(name for name in unknown if ".lora_" in name or ".base_layer." in name)
+    if adapters:
+        raise CheckpointError(
+            f"{weights.folder}: the weights hold adapters beside what they adapt ({quoted(adapters[0], 80)}); merge"
+            " them with PEFT's merge_and_unload and save again"
+        )
     misshaped = [
         f"{name} is {list(weights.shape(name))} instead of {list(stored[name])}"
         for name in wanted.keys() - missing
@@ -121,10 +203,8 @@ def import_tensors(
     ]
     if problems:
         raise CheckpointError(f"{weights.folder}: the checkpoint {'; '.join(problems)}")
-    ours: dict[str, Tensor] = {}
-    for name, rule in wanted.items():
-        ours |= rule.to_ours(_grown(weights.tensor(name), rule.their_shape(shapes)[0]), shapes)
-    return ours
+    for name in wanted:
+        weights.checked_dtype(name)
 
 
 def _stored_shape(rule: Rule, shapes: Mapping[str, torch.Size], vocabulary: int) -> tuple[int, ...]:
@@ -180,6 +260,6 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
 
 def some(names: Iterable[str], shown: int = 5) -> str:
     """A few of many names, in order, and how many more there are."""
-    ordered = sorted(names)
+    ordered = [quoted(name, 120) for name in sorted(names)]
     more = f" and {len(ordered) - shown} more" if len(ordered) > shown else ""
     return ", ".join(ordered[:shown]) + more

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorgnette.errors import CheckpointError
-from lorgnette.hub.checkpoint import Weights
-from lorgnette.hub.load import find_folder, read_config
+from lorgnette.hub.load import open_checkpoint
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import read_json
 from lorgnette.model.account import Account
@@ -54,9 +53,9 @@ class Description:
 
 def describe(source: str | Path) -> Description:
     """Describe a checkpoint folder, or one on the hub. Raises: CheckpointError as `load`, but weights are not read."""
-    folder = find_folder(source)
-    processor, weights = Processor.load(folder), Weights(folder)
-    config, _ = read_config(folder, processor)
+    opened = open_checkpoint(source)
+    processor, weights, config = opened.processor, opened.weights, opened.config
+    folder = weights.folder
     account, images = Account(config), processor.images
     dtypes = sorted({weights.dtype(name) for name in weights.names})
     sides = {images.longest} if images.policy == "square" else {images.shortest, images.longest}

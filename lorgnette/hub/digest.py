@@ -11,7 +11,7 @@ from typing import Any
 
 from lorgnette.errors import CheckpointError
 from lorgnette.files import DiskError, user_cache, write_json
-from lorgnette.hub.load import find_folder
+from lorgnette.hub.source import find_folder
 
 PATTERNS = ("*.safetensors", "*.json", "*.jinja")
 """Files that may decide an answer: weights, settings, tokenizer, template."""

@@ -9,14 +9,32 @@ from pathlib import Path
 import torch
 
 from lorgnette.errors import CheckpointError
-from lorgnette.files import new_folder, write_json, write_text
-from lorgnette.hub.card import model_card
+from lorgnette.files import new_folder, strangers, write_json, write_text
+from lorgnette.hub.card import is_own_card, model_card
 from lorgnette.hub.checkpoint import SHARD_BYTES, some, write_tensors
 from lorgnette.hub.load import OURS, check_processor, load
 from lorgnette.hub.rules import idefics2_rules
 from lorgnette.hub.translate import Json, write_idefics2
 from lorgnette.inputs.processor import Processor
+from lorgnette.inputs.tokenizer import read_json
 from lorgnette.model.vlm import VLM
+
+WRITTEN = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "lorgnette.json",
+    "chat_template.jinja",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "README.md",
+    "parity.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-?????-of-?????.safetensors",
+)
+"""Names of the files that writing a checkpoint makes; it replaces them and nothing else."""
 
 
 def export(
@@ -24,14 +42,14 @@ def export(
 ) -> Path:
     """Write a folder that `AutoModelForImageTextToText` and `AutoProcessor` open, with a model card.
 
-    It is written beside and renamed, so a kill leaves no half of it; a checkpoint that was there is replaced.
+    It is written beside and renamed, so a kill leaves no half of it; an earlier export that was there is replaced.
     verify: compare with transformers' own classes on the written files, and keep the differences as parity.json.
     shard_bytes: weights above this size are written in several files.
-    Raises: CheckpointError if transformers cannot represent a setting, if the folder holds something else, or if
-    verification finds a difference; DiskError if it cannot be written.
+    Raises: CheckpointError if transformers cannot represent a setting, if the folder holds anything that no export
+    wrote, or if verification finds a difference; DiskError if it cannot be written.
     """
     write_idefics2(model.config)  # refuse first
-    with _checkpoint_folder(folder) as beside:
+    with checkpoint_folder(folder) as beside:
         _write(model, processor, beside, shard_bytes)
         write_text(beside / "README.md", model_card(model, Path(folder).resolve().name))
         if verify:
@@ -44,21 +62,43 @@ def export(
 
 def save(model: VLM, processor: Processor, folder: str | Path, *, shard_bytes: int = SHARD_BYTES) -> Path:
     """Write any model as a folder that `load` opens: as `export`, but settings unknown to transformers are kept too."""
-    with _checkpoint_folder(folder) as beside:
+    with checkpoint_folder(folder) as beside:
         _write(model, processor, beside, shard_bytes)
     return Path(folder)
 
 
 @contextlib.contextmanager
-def _checkpoint_folder(folder: str | Path) -> Iterator[Path]:
-    """A new folder to fill, refused where it would replace something that is not a checkpoint."""
+def checkpoint_folder(folder: str | Path, *, marked: bool = True) -> Iterator[Path]:
+    """Give an empty folder to fill, which takes the place of `folder` in one step: the old files or the new ones.
+
+    What an earlier export wrote is replaced as a whole, so that no shard of it stays behind. Nothing else ever is.
+    marked: an earlier config.json holds the group `lorgnette`; those of single backbones do not.
+    Raises: CheckpointError, before anything is written and again before the exchange, naming what we did not write.
+    """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise CheckpointError(f"{folder}: is a file; give a new folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder}: holds something that is not a checkpoint; give a new folder")
+    _check_replaceable(folder, marked)
     with new_folder(folder.resolve()) as beside:
         yield beside
+        _check_replaceable(folder, marked)
+
+
+def _check_replaceable(folder: Path, marked: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder}: is a file; give a new folder")
+    others = strangers(folder, WRITTEN)
+    if others:
+        raise CheckpointError(
+            f"{folder}: holds {some(others)}, which no export wrote; give a new folder, or move it away"
+        )
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    file, card = folder / "config.json", folder / "README.md"
+    if not file.is_file():
+        raise CheckpointError(f"{folder}: holds something that is not a checkpoint; give a new folder")
+    if marked and OURS not in read_json(file):
+        raise CheckpointError(f"{folder}: holds a checkpoint that lorgnette did not write; give a new folder")
+    if card.is_file() and not is_own_card(card.read_bytes()):
+        raise CheckpointError(f"{card}: is not as an export wrote it; give a new folder, or move it away")
 
 
 def _write(model: VLM, processor: Processor, folder: Path, shard_bytes: int) -> None:
@@ -84,15 +124,24 @@ def config_json(model: VLM, processor: Processor) -> Json:
 
 
 def generation_json(processor: Processor) -> Json:
-    """`generation_config.json`: an answer ends with the utterance or the sequence, and holds no image slots."""
-    tokenizer, special = processor.tokenizer, processor.special
+    """`generation_config.json`: an answer ends with the utterance or the sequence, and holds no image slots.
+
+    What the checkpoint that was opened said of generation is kept: its rules, and its end tokens besides.
+    """
+    tokenizer, special, rules = processor.tokenizer, processor.special, processor.generation
     ends = [tokenizer.id(special.end_of_utterance), *([tokenizer.eos] if tokenizer.eos is not None else [])]
-    return {
+    slots = [[tokenizer.id(special.around_image)], [tokenizer.id(special.image)]]
+    kept = {key: value for key, value in rules.stored.items() if value is not None and key not in ORIGIN_KEYS}
+    return kept | {
         "bos_token_id": tokenizer.bos,
-        "eos_token_id": ends,
+        "eos_token_id": list(dict.fromkeys([*ends, *rules.end_tokens])),
         "pad_token_id": tokenizer.pad if tokenizer.pad is not None else ends[-1],
-        "bad_words_ids": [[tokenizer.id(special.around_image)], [tokenizer.id(special.image)]],
+        "bad_words_ids": slots + [list(word) for word in rules.bad_words if list(word) not in slots],
     }
+
+
+ORIGIN_KEYS = ("transformers_version", "_from_model_config", "_commit_hash")
+"""Keys of generation_config.json that are not true of the file that is written."""
 
 
 def _check_written(model: VLM, folder: Path) -> None:

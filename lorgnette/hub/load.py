@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from lorgnette.errors import CheckpointError
-from lorgnette.hub.checkpoint import Weights, import_tensors
+from lorgnette.hub.adapter import open_adapter
+from lorgnette.hub.checkpoint import Weights, check_tensors, import_tensors
+from lorgnette.hub.keys import check_keys
 from lorgnette.hub.rules import idefics2_rules
+from lorgnette.hub.source import find_folder
 from lorgnette.hub.translate import Json, read_idefics2
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.config import VLMConfig
 from lorgnette.model.vlm import VLM
+from lorgnette.untrusted import quoted
 
 log = logging.getLogger("lorgnette")
 
@@ -25,79 +29,84 @@ OURS = "lorgnette"
 """The key of config.json with what transformers has no key for; also our own `model_type`."""
 MOST_EXTRA_ROWS = 1024
 """A special token this far or further from the end of the vocabulary is one of the pre-trained table's own."""
-SHIPPED = Path(__file__).with_name("shipped")
-"""The backbones that the package carries (`scripts/build_backbones.py` makes them)."""
-BUILT_IN = "builtin:"
-"""How the name of one of them starts."""
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def load(
-    source: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    source: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | str | None = None,
+    revision: str | None = None,
 ) -> tuple[VLM, Processor]:
     """Open an Idefics2 checkpoint of transformers, or one of lorgnette, as a model ready to answer and its processor.
 
-    source: a folder, or `owner/name` of a repository on the hub (fetched once, then from its cache).
-    dtype: of the weights; None keeps each as it is stored.
+    source: a folder, or `owner/name` of a repository on the hub (fetched once, then from its cache); a folder of PEFT's
+    adapters is merged into the model that it names.
+    dtype: of the weights, as torch's or by name (`bfloat16`); None keeps what is stored, and makes one type of several.
+    revision: branch, tag or commit on the hub; `owner/name@revision` says the same.
     Raises: CheckpointError naming the file and the tensors or settings that are missing, unknown or contradictory.
     """
-    folder = find_folder(source)
-    processor, weights = Processor.load(folder), Weights(folder)
-    config, stored_rows = read_config(folder, processor)
-    if config.language.tied_embeddings and not untie_if_different(weights, "model.text_model.embed_tokens.weight"):
-        config = config.override("language.tied_embeddings=false")
-    if config.vocabulary > stored_rows:
+    place, wanted = device_named(device), dtype_named(dtype)
+    opened = open_checkpoint(source, revision)
+    if opened.config.vocabulary > opened.stored_rows:
         log.warning(
             "%s: the tokenizer has %d tokens but the embedding only %d rows; the others were added as their mean, and"
             " want training",
-            folder,
-            processor.tokenizer.vocabulary,
-            stored_rows,
+            opened.weights.folder,
+            opened.processor.tokenizer.vocabulary,
+            opened.stored_rows,
         )
-    model = empty_model(config, weights)
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    assign(model, import_tensors(weights, idefics2_rules(config), shapes, stored_rows), device, dtype)
-    return model.eval(), processor
+    model, weights = opened.model, opened.weights
+    tensors = import_tensors(weights, idefics2_rules(model.config), opened.shapes, opened.stored_rows)
+    assign(model, tensors, place, wanted or one_dtype(weights))
+    return model.eval(), opened.processor
 
 
-def find_folder(source: str | Path) -> Path:
-    """The folder of a checkpoint, fetched from the hub if `source` is no folder but reads `owner/name`.
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder of which settings and headers are read, and agree; no weight is."""
 
-    `builtin:vision` and `builtin:language` are the two backbones that the package carries.
-    A training run keeps its model in `model/`: the run's own folder will do.
-    """
-    folder = Path(source).expanduser()
-    if str(source).startswith(BUILT_IN):
-        folder = SHIPPED / str(source).removeprefix(BUILT_IN)
-        if not (folder / "config.json").is_file():
-            raise CheckpointError(f"{source}: there is no such backbone; there are builtin:vision and builtin:language")
-    if (folder / "run.yaml").is_file():
-        folder = folder / "model"
-        if not folder.is_dir():
-            raise CheckpointError(
-                f"{folder.parent}: the run has no model yet; the command that began it goes on with it, and"
-                " `lorgnette export` writes what it has learned so far"
-            )
-    if folder.is_dir():
-        if (folder / "progress.json").is_file():
-            raise CheckpointError(
-                f"{folder}: is what a run goes on from; give the run's own folder, or, while it is not finished, what"
-                " `lorgnette export` made of it"
-            )
-        if not (folder / "config.json").is_file():
-            raise CheckpointError(f"{folder}: holds no config.json, so it is not the folder of a checkpoint")
-        return folder
-    if folder.exists():
-        raise CheckpointError(f"{folder}: is a file; give the folder of a checkpoint")
-    if not HUB_ID.fullmatch(str(source)):
-        raise CheckpointError(f"{source}: no such folder; give that of a checkpoint, or owner/name of one on the hub")
-    import huggingface_hub
+    processor: Processor
+    weights: Weights
+    model: VLM
+    """Without memory, on the meta device."""
+    stored_rows: int
+    """Rows of the stored vocabulary tables."""
+    tokenizer_folder: Path
 
-    wanted = ["*.json", "*.safetensors", "*.jinja"]
-    try:
-        return Path(huggingface_hub.snapshot_download(str(source), allow_patterns=wanted))
-    except Exception as error:  # a network fails in more ways than one can list
-        raise CheckpointError(f"{source}: no such folder here, and the hub did not give it ({_line(error)})") from error
+    @property
+    def config(self) -> VLMConfig:
+        return self.model.config
+
+    @property
+    def shapes(self) -> dict[str, torch.Size]:
+        """The shape of each parameter of the model."""
+        return {name: parameter.shape for name, parameter in self.model.named_parameters()}
+
+
+def open_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoint:
+    """Read a checkpoint's settings and the headers of its weights. Arguments and errors: see `load`."""
+    folder = words = find_folder(source, revision)
+    adapter = open_adapter(folder)
+    if adapter is None:
+        processor = Processor.load(folder)
+    else:
+        folder = adapter.base_folder()
+        processor = Processor.load(adapter.folder, folder)
+        words = words if (words / "tokenizer.json").is_file() else folder
+    config, stored_rows = read_config(folder, processor)
+    weights = Weights(folder)
+    check_layers(weights, config.vision.layers + config.connector.layer_count + config.language.layers)
+    untied = VLMConfig.parse(config.plain() | {"language": config.language.plain() | {"tied_embeddings": False}})
+    weights.strip_prefix(rule.theirs for rule in idefics2_rules(untied))
+    if adapter is not None:
+        weights = adapter.merged(weights)
+    table = "model.text_model.embed_tokens.weight"
+    if config.language.tied_embeddings and not untie_if_different(weights, table):
+        config = config.override("language.tied_embeddings=false")
+    opened = Checkpoint(processor, weights, empty_model(config, weights), stored_rows, words)
+    check_tensors(weights, {rule.theirs: rule for rule in idefics2_rules(config)}, opened.shapes, stored_rows)
+    return opened
 
 
 def read_config(folder: Path, processor: Processor) -> tuple[VLMConfig, int]:
@@ -107,6 +116,7 @@ def read_config(folder: Path, processor: Processor) -> tuple[VLMConfig, int]:
     tokenizer needs and the checkpoint lacks are counted in.
     Raises: CheckpointError or SettingsError naming config.json and the setting.
     """
+    check_keys(folder)
     file = folder / "config.json"
     values = read_json(file)
     kind = values.get("model_type")
@@ -118,6 +128,11 @@ def read_config(folder: Path, processor: Processor) -> tuple[VLMConfig, int]:
     else:
         raise CheckpointError(f"{file}: model_type is {kind!r:.60}; lorgnette opens idefics2 and its own")
     rows = max(stored_rows, processor.tokenizer.vocabulary)
+    if rows > 2 * stored_rows + MOST_EXTRA_ROWS:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has ids up to {rows - 1:,}, but the embedding only {stored_rows:,} rows; they are"
+            " not a pair"
+        )
     config = VLMConfig.parse(config.plain() | {"extra_vocabulary": rows - config.language.vocabulary}, str(file))
     check_processor(config, processor, str(folder))
     return config, stored_rows
@@ -125,8 +140,6 @@ def read_config(folder: Path, processor: Processor) -> tuple[VLMConfig, int]:
 
 def _read_upstream(values: Json, processor: Processor, file: Path) -> tuple[VLMConfig, int]:
     """As `read_config`, of transformers' form: what it has no key for stands with the processor, or under our key."""
-    if values.get("quantization_config"):
-        raise CheckpointError(f"{file}: the weights are quantised; load the checkpoint they were made from")
     config, ours = read_idefics2(values, str(file)), _group(values, file)
     stored_rows = config.language.vocabulary
     plain = config.plain() | {"isolate_documents": ours.get("isolate_documents", True)}
@@ -144,10 +157,6 @@ def first_extra_row(vocabulary: int, tokenizer: Tokenizer) -> int:
 
 def empty_model(config: VLMConfig, *stored: Weights) -> VLM:
     """The model without memory (on the meta device). Settings that the stored weights cannot have are refused first."""
-    layers = config.vision.layers + config.connector.layer_count + config.language.layers
-    tensors = sum(len(weights.names) for weights in stored)
-    if layers > tensors:
-        raise CheckpointError(f"{stored[0].folder}: config.json says {layers} layers, but there are {tensors} tensors")
     try:
         with torch.device("meta"):
             return VLM(config)
@@ -157,9 +166,22 @@ def empty_model(config: VLMConfig, *stored: Weights) -> VLM:
         ) from None
 
 
+def check_layers(weights: Weights, layers: int) -> None:
+    """Raises: CheckpointError if there are more layers than tensors: nothing is made for each layer before this."""
+    if layers > len(weights.names):
+        raise CheckpointError(
+            f"{weights.folder}: config.json says {layers} layers, but there are {len(weights.names)} tensors"
+        )
+
+
 def untie_if_different(weights: Weights, table: str, head: str = "lm_head.weight") -> bool:
-    """Whether the output table is the embedding. One that is stored beside it, and equal, counts as not there."""
-    if head not in weights.names or table not in weights.names:
+    """Whether the output table is the embedding. One that is stored beside it, and equal, counts as not there.
+
+    Of tensors that share memory safetensors keeps one, which may be the output table: it is the embedding then.
+    """
+    if head in weights.names and table not in weights.names:
+        weights.rename(head, table)
+    if head not in weights.names:
         return True
     if weights.shape(head) != weights.shape(table) or not torch.equal(weights.tensor(head), weights.tensor(table)):
         return False
@@ -174,6 +196,46 @@ def assign(
     for name, tensor in tensors.items():
         module, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(module), leaf, nn.Parameter(tensor.to(device, dtype)))
+
+
+def dtype_named(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """A type of weights by its name in torch. Raises: CheckpointError for one that no model computes in."""
+    named = DTYPES.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
+    if dtype in (None, "auto"):
+        return None
+    if named not in (torch.float32, torch.bfloat16, torch.float16):
+        raise CheckpointError(f"dtype {quoted(str(dtype), 60)}: lorgnette computes in float32, bfloat16 or float16")
+    return named
+
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float": torch.float32}
+DTYPES |= {"half": torch.float16, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def device_named(device: torch.device | str) -> torch.device:
+    """A device of this computer. Raises: CheckpointError if there is no such one."""
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        raise CheckpointError(
+            f"device {quoted(str(device), 60)}: PyTorch cannot use it here ({quoted(_line(error))}); use device='cpu'"
+        ) from None
+    return place
+
+
+def one_dtype(weights: Weights) -> torch.dtype | None:
+    """The type for all weights where several are stored: what config.json says, else the widest. None for one type."""
+    stored = weights.dtypes
+    if len(stored) < 2:
+        return None
+    values = read_json(weights.folder / "config.json")
+    said = values.get("dtype") or values.get("torch_dtype")
+    named = DTYPES.get(said.removeprefix("torch.")) if isinstance(said, str) else None
+    widest = torch.bfloat16 if stored == {torch.bfloat16} else torch.float32  # no half type holds the other's numbers
+    chosen = named or widest
+    log.info("%s: weights are stored in several types; all are read as %s", weights.folder, chosen)
+    return chosen
 
 
 def _line(error: Exception) -> str:

@@ -6,12 +6,14 @@ A row of a table is one setting under our name and under transformers' name, wit
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lorgnette.errors import CheckpointError
 from lorgnette.model.config import LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.untrusted import quoted
 
 Json = dict[str, Any]
 
@@ -43,6 +45,8 @@ VISION = (
     Row("norm_eps", "layer_norm_eps", 1e-6),
 )
 VISION_DEFAULTS = {"idefics2": {"image_size": 224, "patch_size": 32}, "siglip": {"image_size": 224, "patch_size": 16}}
+MOST_CHANNELS = 64
+"""Channels of an image beyond which a config is refused: a value is kept for each."""
 ACTIVATIONS = {"gelu_tanh": "gelu_pytorch_tanh", "gelu": "gelu", "quick_gelu": "quick_gelu"}
 
 PERCEIVER = (
@@ -90,6 +94,8 @@ def read_vision(values: Json, where: str, family: str = "siglip") -> VisionConfi
     values = VISION_DEFAULTS[family] | values
     ours = _read(VISION, values, where)
     ours["patch"] = _size(values, "patch_size", where)
+    if ours["channels"] > MOST_CHANNELS:
+        raise CheckpointError(f"{where}: num_channels is {ours['channels']}; images have 3")
     ours |= {"mean": (0.5,) * ours["channels"], "std": (0.5,) * ours["channels"]}
     ours["grid"] = _size(values, "image_size", where, least=ours["patch"]) // ours["patch"]
     theirs = values.get("hidden_act", "gelu_pytorch_tanh")
@@ -135,7 +141,7 @@ def read_idefics2(values: Json, where: str) -> VLMConfig:
     connector = _read(PERCEIVER, perceiver, here)
     matches = perceiver.get("hidden_size", PERCEIVER_WIDTH) == language.width
     # transformers takes the decoder's epsilon where the perceiver's width is silent and not the decoder's
-    connector["norm_eps"] = perceiver.get("rms_norm_eps", PERCEIVER_EPS) if matches else language.norm_eps
+    connector["norm_eps"] = decimal(perceiver.get("rms_norm_eps", PERCEIVER_EPS)) if matches else language.norm_eps
     connector["projection_width"] = language.mlp_width
     return VLMConfig(
         vision=read_vision(vision, f"{where}: vision_config", "idefics2"),
@@ -209,11 +215,23 @@ def write_decoder(language: LanguageConfig) -> Json:
 
 def _read(rows: tuple[Row, ...], values: Mapping[str, Any], where: str) -> Json:
     return {
-        row.ours: values.get(row.theirs, row.default)
+        row.ours: decimal(values.get(row.theirs, row.default))
         if row.theirs.endswith("_eps")
         else _size(values, row.theirs, where, row.default)
         for row in rows
     }
+
+
+def decimal(value: Any) -> Any:
+    """A number as its author wrote it, where a file holds what float32 made of it: 1e-05 for 9.999999747378752e-06."""
+    if not isinstance(value, float):
+        return value
+    short = float(f"{value:.7g}")
+    packed = (struct.unpack("f", struct.pack("f", one))[0] for one in (short, value) if abs(one) < MOST_FLOAT32)
+    return short if len({*packed}) == 1 and struct.unpack("f", struct.pack("f", value))[0] == value else value
+
+
+MOST_FLOAT32 = 3e38
 
 
 def _write(rows: tuple[Row, ...], config: VisionConfig | PerceiverConfig | LanguageConfig) -> Json:
@@ -239,7 +257,8 @@ def _group(values: Json, key: str, where: str) -> Json:
 
 def _refuse(fixed: tuple[Fixed, ...], values: Mapping[str, Any], where: str) -> None:
     for row in fixed:
-        value = values.get(row.theirs, row.default)
+        value = values.get(row.theirs)
+        value = row.default if value is None else value
         if value != row.value:
             raise CheckpointError(f"{where}: {row.theirs} is {value!r:.60}; lorgnette knows {row.value!r} only")
 
@@ -254,19 +273,42 @@ def _read_rope(values: Json, where: str) -> tuple[Any, Json | None]:
     given = values.get("rope_scaling") or values.get("rope_parameters") or {}
     if not isinstance(given, dict):
         raise CheckpointError(f"{where}: rope_parameters is a {type(given).__name__}; expected a group of settings")
-    rope = dict(given)
-    theta = rope.pop("rope_theta", values.get("rope_theta", 10000.0))
+    rope = {key: value for key, value in _one_rope(given, where).items() if value is not None and key not in UNREAD}
+    theta = rope.pop("rope_theta", values.get("rope_theta") or 10000.0)
     old_name = rope.pop("type", "default")
     kind = rope.setdefault("rope_type", old_name)
-    if (rope.get("partial_rotary_factor") or values.get("partial_rotary_factor") or 1) != 1:
+    if (rope.pop("partial_rotary_factor", None) or values.get("partial_rotary_factor") or 1) != 1:
         raise CheckpointError(
             f"{where}: partial_rotary_factor is not 1; lorgnette's rotary embedding turns whole heads"
         )
     if kind == "default":
+        if len(rope) > 1:
+            extra = quoted(", ".join(sorted(rope.keys() - {"rope_type"})), 80)
+            raise CheckpointError(
+                f"{where}: rope_parameters has {extra}, but no rope_type that obeys it; add or remove it"
+            )
         return theta, None
     if kind in ("llama3", "yarn", "longrope"):
-        rope.setdefault("original_max_position_embeddings", values["max_position_embeddings"])
+        outside = values.get("original_max_position_embeddings")
+        original = rope.get("original_max_position_embeddings", values["max_position_embeddings"])
+        rope["original_max_position_embeddings"] = original if outside is None else outside
+    if kind == "yarn" and "factor" not in rope:
+        rope["factor"] = values["max_position_embeddings"] / _size(rope, "original_max_position_embeddings", where)
     return theta, rope
+
+
+UNREAD = frozenset({"attn_factor", "finetuned"})
+"""Keys of rope_scaling that published files have and no class of transformers reads."""
+
+
+def _one_rope(given: Json, where: str) -> Json:
+    """The group that all layers share, where newer files give one for each kind of layer."""
+    groups = [value for value in given.values() if isinstance(value, dict)]
+    if not groups:
+        return given
+    if len(groups) < len(given) or any(group != groups[0] for group in groups):
+        raise CheckpointError(f"{where}: rope_parameters differ between kinds of layers; lorgnette has one for all")
+    return groups[0]
 
 
 def _read_window(values: Json, family: str, layers: int, where: str) -> int | None:

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from lorgnette.infer.generate import end_tokens, evaluating, generate
+from lorgnette.errors import DataError
+from lorgnette.infer.generate import check_length, end_tokens, evaluating, generate
 from lorgnette.infer.latents import KEEP_BYTES, Latents, without_images
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.inputs.processor import Processor
@@ -34,6 +35,17 @@ def facts_of_device(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Where a model runs and in which numbers, for the record."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {"device": f"{device} ({name})", "dtype": str(dtype).removeprefix("torch.")}
+
+
+class Unasked(str):
+    """The empty answer to a prompt that the model cannot be asked, with the reason in `declined`."""
+
+    declined: str
+
+    def __new__(cls, reason: str) -> Unasked:
+        answer = super().__new__(cls, "")
+        answer.declined = reason
+        return answer
 
 
 class ModelAnswerer:
@@ -63,11 +75,23 @@ class ModelAnswerer:
     def generate(self, samples: Sequence[Sample], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """The answer to each prompt: at most `max_tokens` tokens, ending before the first stop string."""
         settings = GenerationConfig.parse(self.settings.plain() | {"max_tokens": max_tokens, "stop": tuple(stop)})
-        return [
+        too_long = {number: reason for number, sample in enumerate(samples) if (reason := self._too_long(sample))}
+        asked = [sample for number, sample in enumerate(samples) if number not in too_long]
+        answers = (
             answer.text
-            for prompts in _chunks(samples, self.batch_size)
+            for prompts in _chunks(asked, self.batch_size)
             for answer in generate(self.model, self.processor, prompts, settings, latents=self.latents)
-        ]
+        )
+        return [Unasked(too_long[number]) if number in too_long else next(answers) for number in range(len(samples))]
+
+    def _too_long(self, sample: Sample, text: str | None = None) -> str:
+        """Why a prompt, or it and a candidate, has no place among the model's positions; empty if it has."""
+        asked = self.latents.prompt(sample) if text is None else self.latents.text_of(_answered(sample, text))
+        try:
+            check_length(self.model.config.language, sample.name, len(asked.tokens_T))
+        except DataError as error:
+            return str(error)
+        return ""
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -77,8 +101,7 @@ class ModelAnswerer:
 
     def written(self, samples: Sequence[Sample]) -> list[str]:
         """The very text that the model reads for each prompt, up to where its answer begins; see `Processor.spell`."""
-        rendered = (self.latents.text_of(sample, add_generation_prompt=True) for sample in samples)
-        return [self.processor.spell(one.tokens_T.tolist()) for one in rendered]
+        return [self.processor.spell(self.latents.prompt(sample).tokens_T.tolist()) for sample in samples]
 
     @torch.no_grad()
     def look(self, images: Sequence[ImageSource]) -> Any:
@@ -97,12 +120,16 @@ class ModelAnswerer:
     def score(self, samples: Sequence[Sample], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
         """The log-likelihood of each prompt's candidates, in nats, summed over their tokens; an end is not counted.
 
-        What a prompt's candidates share, images first of all, is computed once.
+        What a prompt's candidates share, images first of all, is computed once. All candidates of a prompt are as
+        unlikely as can be where one of them exceeds the model's positions with it.
         """
-        asked = [(sample, texts) for sample, texts in zip(samples, candidates, strict=True) if texts]
+        pairs = list(zip(samples, candidates, strict=True))
+        fits = [bool(texts) and not any(self._too_long(sample, text) for text in texts) for sample, texts in pairs]
+        asked = [pair for pair, fit in zip(pairs, fits, strict=True) if fit]
         with evaluating(self.model):
             scores = iter([row for chunk in _chunks(asked, self.batch_size) for row in self._score(chunk)])
-        return [next(scores) if texts else [] for texts in candidates]
+        rows = zip(candidates, fits, strict=True)
+        return [next(scores) if fit else [float("-inf")] * len(texts) for texts, fit in rows]
 
     def _score(self, pairs: Sequence[tuple[Sample, Sequence[str]]]) -> list[list[float]]:
         written = [[self.latents.text_of(_answered(sample, text)) for text in texts] for sample, texts in pairs]

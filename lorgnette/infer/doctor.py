@@ -20,7 +20,7 @@ from torch import Tensor
 from lorgnette.errors import DataError
 from lorgnette.infer.generate import evaluating
 from lorgnette.infer.latents import Latents, without_images
-from lorgnette.inputs.image import open_image
+from lorgnette.inputs.image_io import open_image
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.batch import Batch, Spans
 from lorgnette.model.cache import Cache

@@ -14,12 +14,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lorgnette.errors import DataError
 from lorgnette.infer.latents import Latents
-from lorgnette.infer.sampling import GenerationConfig, Sampler
+from lorgnette.infer.logits import LogitRules
+from lorgnette.infer.sampling import GenerationConfig, Sampler, with_rules
 from lorgnette.infer.text import TextStream
 from lorgnette.inputs.processor import Processor
+from lorgnette.inputs.render import prompt_ending
 from lorgnette.model.batch import Batch
 from lorgnette.model.cache import Cache
+from lorgnette.model.config import LanguageConfig
 from lorgnette.model.ops.allocator import keep_freed_memory
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Sample
@@ -38,7 +42,7 @@ class Generation:
     tokens: tuple[int, ...]
     """Every token chosen, the one that ended the answer included."""
     finish: Finish
-    """Why it ended: the model said so, a stop string appeared, or `max_tokens` were reached."""
+    """Why it ended: the model said so, a stop string appeared, or it was as long as it may be."""
     prompt_tokens: int
     """Tokens of the prompt, visual tokens included."""
 
@@ -57,7 +61,7 @@ class Piece:
 def generate(
     model: VLM,
     processor: Processor,
-    samples: Sequence[Sample],
+    samples: Sequence[Sample] | Sample,
     settings: GenerationConfig | None = None,
     *,
     split: bool | None = None,
@@ -65,11 +69,15 @@ def generate(
 ) -> list[Generation]:
     """Answer conversations, or go on with documents: one answer per sample, in order.
 
-    settings: greedy decoding of at most 256 tokens by default. split: images in five crops or one, over the processor's
-    own setting. latents: visual tokens of images seen before, which are not encoded again; its own `split` counts.
+    samples: a list, or one alone. A conversation that ends with a text of the assistant's is continued: the answer goes
+    on from that text and does not repeat it.
+    settings: what is not given is as the checkpoint's generation_config.json says, and where that says nothing greedy
+    decoding of at most 256 tokens. split: images in five crops or one, over the processor's own setting.
+    latents: visual tokens of images seen before, which are not encoded again; its own `split` counts.
     What stands beside a sample in the batch does not change its answer.
-    Raises: ImageError or DataError naming the sample that cannot be read.
+    Raises: ImageError or DataError naming the sample that cannot be read, or has no room among the model's positions.
     """
+    samples = listed(samples)
     pieces = stream(model, processor, samples, settings, split=split, latents=latents)
     answers = {piece.sample: piece.generation for piece in pieces if piece.generation is not None}
     return [answers[number] for number in range(len(samples))]
@@ -79,20 +87,21 @@ def generate(
 def stream(
     model: VLM,
     processor: Processor,
-    samples: Sequence[Sample],
+    samples: Sequence[Sample] | Sample,
     settings: GenerationConfig | None = None,
     *,
     split: bool | None = None,
     latents: Latents | None = None,
 ) -> Iterator[Piece]:
     """As `generate`, but yields text as soon as it is certain: whole characters, none of which begin a stop string."""
+    samples = listed(samples)
     if samples:
         with evaluating(model):
             if latents is None:
-                batch, visual_VD = processor(samples, add_generation_prompt=True, split=split).to(model.device), None
+                batch, visual_VD = processor.prompts(samples, split=split).to(model.device), None
             else:
                 batch, visual_VD = latents.prompts(samples)
-            yield from _stream(model, processor, samples, settings or GenerationConfig(), batch, visual_VD)
+            yield from _stream(model, processor, samples, with_rules(settings, processor.generation), batch, visual_VD)
 
 
 def _stream(
@@ -104,12 +113,16 @@ def _stream(
     visual_VD: Tensor | None,
 ) -> Iterator[Piece]:
     prompts = [prompt.tolist() for prompt in batch.tokens_T.split(list(batch.documents.lengths))]
+    most = [
+        longest_answer(model.config.language, processor, settings, sample.name, len(prompt))
+        for prompt, sample in zip(prompts, samples, strict=True)
+    ]
     answers = [
-        _Answer(processor, settings, number, len(prompt), sample.is_chat)
+        _Answer(processor, settings, number, len(prompt), opens_turn(sample), most[number])
         for number, (prompt, sample) in enumerate(zip(prompts, samples, strict=True))
     ]
-    sampler = Sampler(settings, prompts, banned=slot_tokens(processor))
-    cache = Cache(model.config, reserve=min(settings.max_tokens, RESERVE))
+    sampler = Sampler(settings, prompts, slot_tokens(processor), rules_on_logits(processor), most)
+    cache = Cache(model.config, reserve=min(max(most), RESERVE))
     logits_BK = model(batch, want="last", cache=cache, visual_VD=visual_VD).logits
     no_images = logits_BK.new_empty(0, model.config.language.width)
     live = list(range(len(samples)))
@@ -140,16 +153,63 @@ def evaluating(model: VLM) -> Iterator[None]:
         model.train(training)
 
 
+def listed(samples: Sequence[Sample] | Sample) -> Sequence[Sample]:
+    """The samples as a list; one alone is a list of one. Raises: DataError for what is no sample."""
+    listed = [samples] if isinstance(samples, Sample) else samples
+    for sample in listed:
+        if not isinstance(sample, Sample):
+            raise DataError(f"a {type(sample).__name__} is no Sample; Sample.from_messages makes one of messages")
+    return listed
+
+
+def check_length(language: LanguageConfig, name: str, tokens: int) -> None:
+    """Raises: DataError if a prompt of so many tokens is longer than the positions that the decoder was made for."""
+    if tokens > language.context_length:
+        raise DataError(
+            f"{name}: {tokens:,} tokens with the images' exceed the {language.context_length:,} positions of the model;"
+            " shorten the text, or show fewer images or crops"
+        )
+
+
+def longest_answer(
+    language: LanguageConfig, processor: Processor, settings: GenerationConfig, name: str, prompt_tokens: int
+) -> int:
+    """How many tokens an answer may have: as the settings say, and no more than the decoder has positions.
+
+    Raises: DataError if the prompt leaves no room.
+    """
+    check_length(language, name, prompt_tokens)
+    most, whole = settings.max_tokens, processor.generation.max_length
+    if whole is not None and "max_tokens" not in settings.model_fields_set:
+        most = whole - prompt_tokens
+        if most < 1:
+            raise DataError(
+                f"{name}: {prompt_tokens:,} tokens reach the max_length of {whole:,} in the checkpoint's"
+                " generation_config.json; give max_tokens"
+            )
+    return min(most, language.context_length - prompt_tokens + 1)
+
+
 def end_tokens(processor: Processor) -> frozenset[int]:
-    """Ids that end an answer: the end of the utterance and of the sequence."""
+    """Ids that end an answer: the end of the utterance and of the sequence, and those that the checkpoint names."""
     tokenizer = processor.tokenizer
-    ends = (tokenizer.id(processor.special.end_of_utterance), tokenizer.eos)
+    ends = (tokenizer.id(processor.special.end_of_utterance), tokenizer.eos, *processor.generation.end_tokens)
     return frozenset(token for token in ends if token is not None)
+
+
+def rules_on_logits(processor: Processor) -> LogitRules:
+    """What the checkpoint asks of the tokens of an answer."""
+    return LogitRules(processor.generation, end_tokens(processor))
 
 
 def slot_tokens(processor: Processor) -> list[int]:
     """Ids that only an image may bring about; an answer never holds them."""
     return [processor.tokenizer.id(token) for token in (processor.special.around_image, processor.special.image)]
+
+
+def opens_turn(sample: Sample) -> bool:
+    """Whether the answer begins a turn, and does not go on with a document or a text of the assistant's."""
+    return sample.is_chat and prompt_ending(sample) == "generation_prompt"
 
 
 def decoder_of(processor: Processor, chat: bool) -> Callable[[list[int]], str]:
@@ -162,10 +222,16 @@ class _Answer:
     """One answer in the making: its text so far, and when it ends."""
 
     def __init__(
-        self, processor: Processor, settings: GenerationConfig, sample: int, prompt_tokens: int, chat: bool
+        self,
+        processor: Processor,
+        settings: GenerationConfig,
+        sample: int,
+        prompt_tokens: int,
+        chat: bool,
+        most: int,
     ) -> None:
         self.sample, self.prompt_tokens = sample, prompt_tokens
-        self.ends, self.most = end_tokens(processor), settings.max_tokens
+        self.ends, self.most = end_tokens(processor), most
         self.text = TextStream(decoder_of(processor, chat), settings.stop)
         self.tokens: list[int] = []
         self.generation: Generation | None = None

@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lorgnette.errors import ImageError
 from lorgnette.inputs.image import image_grids, image_patches
+from lorgnette.inputs.image_io import decoded_bytes, local_path
 from lorgnette.inputs.processor import Processor
-from lorgnette.inputs.render import Rendered
+from lorgnette.inputs.render import Ending, Rendered, prompt_ending
 from lorgnette.model.batch import Batch
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Image, ImageSource, Sample
@@ -52,16 +54,19 @@ class Latents:
         Raises: ImageError naming the sample and image, DataError.
         """
         visual_VD = self.of(samples)
-        rendered = [self.text_of(sample, add_generation_prompt=True) for sample in samples]
-        return self.processor.pack(rendered).to(self.model.device), visual_VD
+        return self.processor.pack([self.prompt(one) for one in samples]).to(self.model.device), visual_VD
 
-    def text_of(self, sample: Sample, *, add_generation_prompt: bool = False) -> Rendered:
+    def prompt(self, sample: Sample) -> Rendered:
+        """The tokens from which a sample is answered, as `Processor.prompts` packs them, without its patches."""
+        return self.text_of(sample, prompt_ending(sample))
+
+    def text_of(self, sample: Sample, ending: Ending = "whole") -> Rendered:
         """The tokens of a sample as `Processor.render` writes them, without its patches.
 
         Raises: ImageError for an image that was not seen before and whose size cannot be read.
         """
         slots = [self._slots_of(image.source, name) for image, name in _named(sample)]
-        return self.processor.render_text(sample, slots, add_generation_prompt=add_generation_prompt)
+        return self.processor.render_text(sample, slots, ending)
 
     def _slots_of(self, source: ImageSource, name: str) -> tuple[int, ...]:
         """Visual tokens of each crop of an image, from its size alone."""
@@ -134,7 +139,10 @@ def _key(source: ImageSource) -> str:
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
     if isinstance(source, str | Path):
-        path = Path(source)
-        content = path.read_bytes() if path.is_file() else f"at {source}".encode()
+        try:
+            path = local_path(source)
+            content = path.read_bytes() if path.is_file() else f"at {source}".encode()
+        except (ImageError, OSError):  # too long for a path, or unreadable: whoever opens it says so
+            content = f"at {source}".encode()
         return hashlib.sha256(content).hexdigest()
-    return hashlib.sha256(f"{source.mode} {source.size} ".encode() + source.tobytes()).hexdigest()
+    return hashlib.sha256(decoded_bytes(source)).hexdigest()

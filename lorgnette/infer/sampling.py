@@ -10,6 +10,9 @@ import pydantic
 import torch
 from torch import Tensor
 
+from lorgnette.errors import DataError
+from lorgnette.infer.logits import LogitRules
+from lorgnette.inputs.generation_rules import GenerationRules
 from lorgnette.settings import Settings
 
 
@@ -29,12 +32,30 @@ class GenerationConfig(Settings):
     seed: int = 0
     """Equal seeds, equal draws. What stands beside a prompt in its batch does not matter."""
 
+    @pydantic.field_validator("stop", mode="before")
+    @classmethod
+    def _one_stop(cls, stop: object) -> object:
+        """A string alone is one stop string, not one for each of its letters."""
+        return (stop,) if isinstance(stop, str) else stop
+
     @pydantic.field_validator("stop")
     @classmethod
     def _stops_say_something(cls, stop: tuple[str, ...]) -> tuple[str, ...]:
         if "" in stop:
             raise ValueError("a stop string is empty; every answer would end before it began")
         return stop
+
+
+def with_rules(settings: GenerationConfig | None, rules: GenerationRules) -> GenerationConfig:
+    """The settings, with the checkpoint's own where the caller gave none; its stop strings are always stop strings.
+
+    The caller gave what he wrote out: `GenerationConfig(max_tokens=5)` says nothing of the temperature.
+    """
+    settings = settings or GenerationConfig()
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    drawn = {} if "temperature" in given else rules.sampling  # greedy where the caller says so
+    values = {"max_tokens": rules.max_new_tokens} if rules.max_new_tokens is not None else {}
+    return GenerationConfig(**(values | drawn | given | {"stop": (*settings.stop, *rules.stop)}))
 
 
 class Sampler:
@@ -45,11 +66,22 @@ class Sampler:
     """
 
     def __init__(
-        self, settings: GenerationConfig, prompts: Sequence[Sequence[int]], banned: Sequence[int] = ()
+        self,
+        settings: GenerationConfig,
+        prompts: Sequence[Sequence[int]],
+        banned: Sequence[int] = (),
+        rules: LogitRules | None = None,
+        most: Sequence[int] | None = None,
     ) -> None:
-        """prompts: the token ids of each document. banned: ids that are never chosen."""
+        """prompts: the token ids of each document. banned: ids that are never chosen.
+
+        rules: of the checkpoint. most: how many tokens each answer may have.
+        """
         self.settings = settings
         self.banned = list(banned)
+        self.rules = rules if rules is not None and rules.rules.change_logits else None
+        self.tokens, self.begun = [list(prompt) for prompt in prompts], [len(prompt) for prompt in prompts]
+        self.most: list[int | None] = list(most) if most is not None else [None] * len(prompts)
         copies: Counter[tuple[int, ...]] = Counter()
         self.generators = []
         for prompt in prompts:
@@ -58,15 +90,35 @@ class Sampler:
             copies[key] += 1
 
     def choose(self, logits_BK: Tensor, documents: Sequence[int]) -> list[int]:
-        """One token for each row of `logits_BK`; row b belongs to `documents[b]`."""
-        logits_BK = logits_BK.float()
-        if self.banned:
-            logits_BK = logits_BK.clone()
-            logits_BK[:, self.banned] = float("-inf")
+        """One token for each row of `logits_BK`; row b belongs to `documents[b]`.
+
+        Raises: DataError if the model computed no numbers.
+        """
+        logits_BK = self._allowed(logits_BK, documents)
         if self.settings.temperature == 0:
-            return logits_BK.argmax(dim=-1).tolist()
-        uniform_B = torch.cat([torch.rand(1, generator=self.generators[d], dtype=torch.float64) for d in documents])
-        return draw(logits_BK, uniform_B.to(logits_BK.device), self.settings).tolist()
+            chosen: list[int] = logits_BK.argmax(dim=-1).tolist()
+        else:
+            uniform_B = torch.cat([torch.rand(1, generator=self.generators[d], dtype=torch.float64) for d in documents])
+            chosen = draw(logits_BK, uniform_B.to(logits_BK.device), self.settings).tolist()
+        for document, token in zip(documents, chosen, strict=True):
+            self.tokens[document].append(token)
+        return chosen
+
+    def _allowed(self, logits_BK: Tensor, documents: Sequence[int]) -> Tensor:
+        """The logits in float32, as the rules leave them."""
+        logits_BK = logits_BK.to(torch.float32, copy=True)
+        if logits_BK.isnan().any():
+            raise DataError(
+                "the model computes NaN (not a number) instead of scores: its weights hold NaN or infinity, or their"
+                " type overflows; load a sound checkpoint, or this one as float32"
+            )
+        if self.banned:
+            logits_BK[:, self.banned] = float("-inf")
+        if self.rules is not None:
+            for row, document in enumerate(documents):
+                tokens = self.tokens[document]
+                self.rules.apply(logits_BK[row], tokens, len(tokens) - self.begun[document], self.most[document])
+        return logits_BK
 
 
 def draw(logits_BK: Tensor, uniform_B: Tensor, settings: GenerationConfig) -> Tensor:

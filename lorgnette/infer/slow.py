@@ -6,8 +6,17 @@ import dataclasses
 
 import torch
 
-from lorgnette.infer.generate import Generation, decoder_of, end_tokens, evaluating, slot_tokens
-from lorgnette.infer.sampling import GenerationConfig, Sampler
+from lorgnette.infer.generate import (
+    Generation,
+    decoder_of,
+    end_tokens,
+    evaluating,
+    longest_answer,
+    opens_turn,
+    rules_on_logits,
+    slot_tokens,
+)
+from lorgnette.infer.sampling import GenerationConfig, Sampler, with_rules
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.batch import IGNORED, Batch, Spans
 from lorgnette.model.vlm import VLM
@@ -19,11 +28,12 @@ def generate_slow(
     model: VLM, processor: Processor, sample: Sample, settings: GenerationConfig, *, split: bool | None = None
 ) -> Generation:
     """As `generate` for one sample: no cache, no batch, no stream, images encoded anew for every token."""
-    batch = processor([sample], add_generation_prompt=True, split=split).to(model.device)
-    prompt = batch.tokens_T.tolist()
-    sampler, ends = Sampler(settings, [prompt], banned=slot_tokens(processor)), end_tokens(processor)
-    decode, tokens = decoder_of(processor, sample.is_chat), list[int]()
-    while len(tokens) < settings.max_tokens:
+    batch = processor.prompts([sample], split=split).to(model.device)
+    prompt, settings = batch.tokens_T.tolist(), with_rules(settings, processor.generation)
+    most = longest_answer(model.config.language, processor, settings, sample.name, len(prompt))
+    sampler = Sampler(settings, [prompt], slot_tokens(processor), rules_on_logits(processor), [most])
+    decode, tokens, ends = decoder_of(processor, opens_turn(sample)), list[int](), end_tokens(processor)
+    while len(tokens) < most:
         with evaluating(model):
             logits_BK = model(batch, want="last").logits
         (token,) = sampler.choose(logits_BK, [0])

@@ -8,6 +8,13 @@ import pydantic
 
 from lorgnette.settings import Settings
 
+FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+"""Resampling filters, each at Pillow's number for it."""
+MAX_PIXELS = 40_000_000
+"""Pixels of an image that is decoded, if no setting says otherwise: forty times what a model sees of it."""
+MOST_PIXELS = 178_956_970
+"""Pixels beyond which Pillow itself refuses an image."""
+
 
 class ImageConfig(Settings):
     """How an image becomes patches. Defaults are Idefics2's: its own aspect ratio, sides between 378 and 980 pixels."""
@@ -23,17 +30,21 @@ class ImageConfig(Settings):
     resize: Literal["exact", "fast"] = "exact"
     """`exact`: the pixels of upstream's PIL backend. `fast`: vector instructions, a few pixels a grey level off, and
     large JPEGs decoded at a smaller scale."""
+    resample: Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"] = "bilinear"
+    """The filter by which images are resized. `resize: fast` does bilinear only, and others as `exact` does."""
     keep_aspect: bool = False
     """Do not distort images thinner than shortest : longest (the published sizes do)."""
     split: bool = False
     """Four quadrants and the whole instead of the whole alone (§3.4). A call can say otherwise."""
     multiple: pydantic.PositiveInt = 1
     """Both sides are a multiple of so many patches. A processor sets it to what its connector needs."""
-    max_pixels: int = 178_956_970
-    """Images of more pixels than this are refused unopened."""
+    max_pixels: int = MAX_PIXELS
+    """Images of more pixels than this are refused before they are decoded. At most 178,956,970, Pillow's own limit."""
 
     @pydantic.model_validator(mode="after")
     def _sizes_fit(self) -> ImageConfig:
+        if not 1 <= self.max_pixels <= MOST_PIXELS:
+            raise ValueError(f"max_pixels {self.max_pixels} is not between 1 and {MOST_PIXELS}, where Pillow refuses")
         if self.shortest > self.longest:
             raise ValueError(f"shortest side {self.shortest} exceeds longest side {self.longest}")
         if self.longest < self.patch * self.multiple:

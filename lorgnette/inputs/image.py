@@ -1,41 +1,29 @@
-"""From any image to patches: opened safely, sized as Idefics2 does, split if asked, and cut with their positions.
+"""From any image to patches: opened by `image_io`, sized as Idefics2 does, split if asked, cut with their positions.
 
 Everything here is `uint8`: the vision encoder normalises, by a mean and standard deviation that belong to its weights.
 """
 
 from __future__ import annotations
 
-import http.client
-import io
 import math
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
-import PIL.ExifTags
 import PIL.Image
-import PIL.ImageOps
 import torch
 import torch.nn.functional as F
 
-from lorgnette.errors import ImageError
 from lorgnette.inputs.config import ImageConfig
+from lorgnette.inputs.image_io import decoding, image_size, open_header, refusing
+from lorgnette.inputs.image_io import glance as glance
+from lorgnette.inputs.image_io import image_bytes as image_bytes
+from lorgnette.inputs.image_io import open_image as open_image
+from lorgnette.inputs.pixels import upright_rgb, upright_size
 from lorgnette.sample import ImageSource
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
-
-MAX_DOWNLOAD = 64 * 2**20
-"""Bytes of a linked image beyond which it is refused."""
-DOWNLOAD_SECONDS = 30.0
-"""The whole of a download, not one read of it, must end within this time."""
-EXTERNAL_FORMATS = frozenset({"EPS"})
-"""Formats that Pillow opens by running another program on the file; never done for an image of unknown origin."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,117 +39,6 @@ class Patches:
 
     def __len__(self) -> int:
         return self.rows * self.columns
-
-
-def open_image(source: ImageSource, name: str = "image", max_pixels: int = 178_956_970) -> PIL.Image.Image:
-    """Decode an image to upright RGB, by upstream's rules: EXIF orientation, then Pillow's `convert`.
-
-    One rule differs. Pillow turns every 16-bit grey above 255 white, so nothing of the picture is left; we keep the
-    upper eight bits, as Pillow itself does for 16-bit colour.
-
-    source: a PIL image, the bytes of an image file, or its path or http(s) URL. Of an animation, the first frame.
-    name: how an error refers to the image; a path or URL is named as well.
-    Raises: ImageError if it is missing, truncated, not an image, or of more than `max_pixels` pixels.
-    """
-    with _refusing(source, name):
-        return _upright_rgb(_open(source, max_pixels))
-
-
-def image_bytes(source: ImageSource, name: str = "image") -> bytes:
-    """The file of an image, as it is, from its bytes, path or URL. Raises: ImageError if it cannot be had."""
-    with _refusing(source, name):
-        if isinstance(source, bytes):
-            return source
-        if isinstance(source, str) and source.startswith(("http://", "https://")):
-            return _download(source)
-        if isinstance(source, PIL.Image.Image):
-            raise ImageError("is decoded already; its file is not known any more")
-        return Path(source).read_bytes()
-
-
-def glance(
-    source: ImageSource, side: int, name: str = "image", max_pixels: int = 178_956_970
-) -> tuple[PIL.Image.Image, tuple[int, int]]:
-    """An image in upright grey, no finer than needed, and the upright width and height of the whole.
-
-    side: pixels that each side of the result has at least, if the image has them; a JPEG is not decoded much finer.
-    Raises: ImageError wherever `open_image` does: the whole file is read, so a truncated one is found.
-    """
-    with _refusing(source, name):
-        image = _open(source, max_pixels)
-        size = image.size if _orientation(image) < 5 else image.size[::-1]
-        if image is not source:
-            image.draft("L", (side, side))
-        if image.mode == "L":
-            image.load()
-            return PIL.ImageOps.exif_transpose(image), size
-        return _upright_rgb(image).convert("L"), size
-
-
-@contextmanager
-def _refusing(source: ImageSource, name: str) -> Iterator[None]:
-    """Turn whatever goes wrong inside into an ImageError that names the image."""
-    if isinstance(source, str | Path):
-        name = f"{name} ({source})"
-    try:
-        yield
-    except ImageError as error:
-        raise ImageError(f"{name}: {error}") from None
-    except PIL.UnidentifiedImageError:
-        raise ImageError(f"{name}: not an image of a known format") from None
-    except FileNotFoundError:
-        raise ImageError(f"{name}: no such file") from None
-    except Exception as error:  # Pillow's plugins raise anything at all on a damaged file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{name}: cannot be read as an image ({reason})") from None
-
-
-def _open(source: ImageSource, max_pixels: int) -> PIL.Image.Image:
-    """Read the header alone, and refuse what should not be decoded."""
-    if isinstance(source, PIL.Image.Image):
-        image = source
-    else:
-        if isinstance(source, str) and source.startswith(("http://", "https://")):
-            source = _download(source)
-        image = PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-    if image.format in EXTERNAL_FORMATS:
-        raise ImageError(f"{image.format} files are not accepted; convert it to PNG")
-    if image.width * image.height > max_pixels:
-        raise ImageError(f"{image.width} x {image.height} exceeds the limit of {max_pixels} pixels; scale it down")
-    return image
-
-
-def _upright_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    image.load()
-    if _orientation(image) != 1:
-        image = PIL.ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        grey = np.asarray(image.convert("I")) >> 8
-        image = PIL.Image.fromarray(grey.astype(np.uint8))
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _orientation(image: PIL.Image.Image) -> int:
-    """EXIF orientation: 1 is upright; from 5 on, width and height change places."""
-    return int(image.getexif().get(PIL.ExifTags.Base.Orientation, 1))
-
-
-def _download(url: str) -> bytes:
-    """The bytes behind a URL, within `DOWNLOAD_SECONDS` and `MAX_DOWNLOAD`."""
-    deadline = time.monotonic() + DOWNLOAD_SECONDS
-    content = bytearray()
-    request = urllib.request.Request(url, headers={"User-Agent": "lorgnette"})
-    try:
-        with urllib.request.urlopen(request, timeout=DOWNLOAD_SECONDS) as response:
-            while chunk := response.read1(65536):
-                content += chunk
-                if len(content) > MAX_DOWNLOAD:
-                    raise ImageError(f"the download exceeds {MAX_DOWNLOAD >> 20} MiB")
-                if time.monotonic() > deadline:
-                    raise ImageError(f"the download takes longer than {DOWNLOAD_SECONDS:.0f} seconds")
-    except (OSError, ValueError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
-        raise ImageError(f"cannot be downloaded ({error})") from None
-    return bytes(content)
 
 
 def target_size(width: int, height: int, config: ImageConfig) -> tuple[int, int]:
@@ -237,7 +114,10 @@ def patchify(image: PIL.Image.Image, config: ImageConfig, size: tuple[int, int] 
     size: width and height to resize to, if not `target_size`.
     """
     width, height = size or target_size(*image.size, config)
-    planes = (_resized_fast if config.resize == "fast" else _resized)(image, width, height)
+    if config.resize == "fast" and config.resample == "bilinear":
+        planes = _resized_fast(image, width, height)
+    else:
+        planes = _resized(image, width, height, config.resample)
     side, rows, columns = config.patch, height // config.patch, width // config.patch
     line = np.dtype((np.void, side))  # one row of a patch moves as one element: twice as fast as byte by byte
     lines = np.empty((rows, columns, 3, side), line)
@@ -248,10 +128,10 @@ def patchify(image: PIL.Image.Image, config: ImageConfig, size: tuple[int, int] 
     return Patches(pixels_PC, patch_positions(rows, columns, config.grid, config.positions), rows, columns)
 
 
-def _resized(image: PIL.Image.Image, width: int, height: int) -> list[np.ndarray]:
+def _resized(image: PIL.Image.Image, width: int, height: int, resample: str = "bilinear") -> list[np.ndarray]:
     """Red, green and blue of the resized image, each height x width; the pixels of upstream's PIL backend."""
     if image.size != (width, height):
-        image = image.resize((width, height), PIL.Image.Resampling.BILINEAR)
+        image = image.resize((width, height), PIL.Image.Resampling[resample.upper()])
     return [np.frombuffer(image.tobytes("raw", band), np.uint8).reshape(height, width) for band in "RGB"]
 
 
@@ -261,7 +141,7 @@ def _resized_fast(image: PIL.Image.Image, width: int, height: int) -> list[np.nd
         return _resized(image, width, height)
     image_1CHW = torch.utils.dlpack.from_dlpack(np.asarray(image)).permute(2, 0, 1)[None]
     resized = F.interpolate(image_1CHW, size=(height, width), mode="bilinear", antialias=True)
-    return list(resized[0].numpy())
+    return list(resized[0].contiguous().numpy())  # of one pixel it is a view of its channels
 
 
 @lru_cache(maxsize=4096)
@@ -302,16 +182,15 @@ def image_patches(
     enlarged: width and height to which it is enlarged (or shrunk) before it is sized; it is resized once all the same.
     Raises: ImageError, as `open_image`.
     """
-    with _refusing(source, name):
-        image = _open(source, config.max_pixels)
-        full = image.size if _orientation(image) < 5 else image.size[::-1]
+    with refusing(source, name), decoding(open_header(source, config.max_pixels)) as image:
+        full = upright_size(image)
         boxes = crop_boxes(*full, split)
         targets = crop_sizes(*(enlarged or full), split, config)
         if config.resize == "fast" and image is not source:
             _decode_smaller(image, boxes, targets)
-        image = _upright_rgb(image)
-    crops = [_crop(image, box) for box in crop_boxes(*image.size, split)]
-    return tuple(patchify(crop, config, target) for crop, target in zip(crops, targets, strict=True))
+        image = upright_rgb(image)
+        crops = [_crop(image, box) for box in crop_boxes(*image.size, split)]
+        return tuple(patchify(crop, config, target) for crop, target in zip(crops, targets, strict=True))
 
 
 def image_grids(
@@ -321,10 +200,7 @@ def image_grids(
 
     Raises: ImageError, as `open_image`.
     """
-    with _refusing(source, name):
-        image = _open(source, config.max_pixels)
-        full = image.size if _orientation(image) < 5 else image.size[::-1]
-    sizes = crop_sizes(*full, split, config)
+    sizes = crop_sizes(*image_size(source, name, config.max_pixels), split, config)
     return tuple((height // config.patch, width // config.patch) for width, height in sizes)
 
 

@@ -10,14 +10,28 @@ from typing import Any
 
 from lorgnette.errors import CheckpointError, SettingsError
 from lorgnette.files import write_json
-from lorgnette.inputs.config import ImageConfig, SpecialTokens
-from lorgnette.inputs.render import Rendered, pack, render, write_tokens, written_pieces
+from lorgnette.inputs.config import FILTERS, ImageConfig, SpecialTokens
+from lorgnette.inputs.generation_rules import GenerationRules, read_generation_rules
+from lorgnette.inputs.preprocessor import image_config, normalisation, read_image_settings, whole
+from lorgnette.inputs.render import (
+    Ending,
+    Rendered,
+    ending_of,
+    pack,
+    prompt_ending,
+    render,
+    write_tokens,
+    written_pieces,
+)
 from lorgnette.inputs.template import IDEFICS2_TEMPLATE, Idefics2Template, JinjaTemplate, Template
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.batch import Batch
 from lorgnette.model.config import ConnectorSettings, PerceiverConfig, parse_connector
 from lorgnette.sample import Sample
+from lorgnette.untrusted import quoted
 
+IMAGE_FILES = ("processor_config.json", "preprocessor_config.json")
+TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 OURS = "lorgnette.json"
 """Settings of inputs that upstream's files have no place for."""
 
@@ -34,6 +48,8 @@ class Processor:
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     """The vision encoder's normalisation; not used here, but upstream's files keep it with the processor."""
+    generation: GenerationRules = field(default_factory=GenerationRules)
+    """What the checkpoint asks of every answer."""
 
     def __post_init__(self) -> None:
         if self.images.multiple != self.connector.multiple:
@@ -41,41 +57,65 @@ class Processor:
             object.__setattr__(self, "images", images)  # frozen, but for this
 
     def __call__(
-        self, samples: Sequence[Sample], *, add_generation_prompt: bool = False, split: bool | None = None
+        self,
+        samples: Sequence[Sample],
+        *,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        split: bool | None = None,
     ) -> Batch:
         """Render samples and pack them end to end. Arguments and errors: see `render` and `pack`."""
-        rendered = (self.render(one, add_generation_prompt=add_generation_prompt, split=split) for one in samples)
-        return self.pack(list(rendered))
+        ending = ending_of(add_generation_prompt, continue_final_message)
+        return self.pack([self._render(one, ending, split) for one in samples])
+
+    def prompts(self, samples: Sequence[Sample], *, split: bool | None = None) -> Batch:
+        """Samples packed as prompts to be answered: a conversation whose last turn is a text of the assistant's ends
+        with that text, which the answer continues; another ends with the opening of the assistant's turn.
+        """
+        return self.pack([self._render(one, prompt_ending(one), split) for one in samples])
 
     def render(
         self,
         sample: Sample,
         *,
         add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
         split: bool | None = None,
         enlarged: Sequence[tuple[int, int]] | None = None,
     ) -> Rendered:
-        """One sample as tokens and patches; see `lorgnette.inputs.render.render`."""
+        """One sample as tokens and patches; see `lorgnette.inputs.render.render`.
+
+        add_generation_prompt: end with the opening of the assistant's turn, or a document without its end.
+        continue_final_message: end with the text of the last turn, without what closes it.
+        Raises: DataError for both, and as `render`.
+        """
+        return self._render(sample, ending_of(add_generation_prompt, continue_final_message), split, enlarged)
+
+    def _render(
+        self,
+        sample: Sample,
+        ending: Ending,
+        split: bool | None,
+        enlarged: Sequence[tuple[int, int]] | None = None,
+    ) -> Rendered:
         return render(
             sample,
             self.tokenizer,
             self.template,
             self.images,
             self.connector,
-            add_generation_prompt=add_generation_prompt,
+            ending=ending,
             split=split,
             enlarged=enlarged,
         )
 
-    def render_text(
-        self, sample: Sample, slots: Sequence[Sequence[int]], *, add_generation_prompt: bool = False
-    ) -> Rendered:
+    def render_text(self, sample: Sample, slots: Sequence[Sequence[int]], ending: Ending = "whole") -> Rendered:
         """One sample as tokens alone, for a model that is given its visual tokens.
 
         slots: for each image, the visual tokens of each of its crops.
         """
-        pieces = written_pieces(sample, self.template, add_generation_prompt)
-        tokens_T, learn_T = write_tokens(sample, pieces, self.tokenizer, slots, add_generation_prompt)
+        pieces = written_pieces(sample, self.template, ending)
+        tokens_T, learn_T = write_tokens(sample, pieces, self.tokenizer, slots, ending)
         return Rendered(tokens_T, learn_T, (), tuple(count for one in slots for count in one), sample.name)
 
     def pack(self, rendered: Sequence[Rendered]) -> Batch:
@@ -106,27 +146,34 @@ class Processor:
         return self.tokenizer.id(self.special.image)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Processor:
+    def load(cls, folder: str | Path, base: str | Path | None = None) -> Processor:
         """Read a checkpoint folder with `processor_config.json` or the older `preprocessor_config.json`.
+
+        base: a folder that holds what `folder` does not: that of the model below an adapter.
 
         Raises: CheckpointError naming the file that is missing or cannot be understood.
         """
-        folder = Path(folder)
+        own, base = Path(folder), Path(base or folder)
+        folder = own if any((own / name).is_file() for name in IMAGE_FILES) else base
+        words = own if (own / "tokenizer.json").is_file() else base
         ours = _read_if_there(folder / OURS)
         values = _read_if_there(folder / "processor_config.json")
-        pictures = values.get("image_processor") or _read_if_there(folder / "preprocessor_config.json")
-        if not pictures:
-            raise CheckpointError(f"{folder}: holds neither processor_config.json nor preprocessor_config.json")
-        vision = _read_if_there(folder / "config.json").get("vision_config", {})
+        vision = _read_if_there(base / "config.json").get("vision_config", {})
         try:
+            pictures = read_image_settings(folder)
+            if not pictures:
+                raise CheckpointError(f"{folder}: holds neither processor_config.json nor preprocessor_config.json")
             special = SpecialTokens.parse(ours.get("special", {}), str(folder / OURS))
-            images = _image_config(pictures, vision, ours.get("images", {}), str(folder))
-            connector = parse_connector(ours.get("connector") or {"latents": values.get("image_seq_len", 64)})
-            mean, std = (_floats(pictures.get(key, (0.5,) * 3)) for key in ("image_mean", "image_std"))
+            images = image_config(pictures, vision, ours.get("images", {}), str(folder))
+            latents = whole({"image_seq_len": 64} | values, "image_seq_len")
+            connector = parse_connector(ours.get("connector") or {"latents": latents})
+            mean, std = normalisation(pictures)
         except (SettingsError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
             raise CheckpointError(f"{folder}: its image settings cannot be understood ({error})") from None
-        tokenizer = Tokenizer.load(folder, special)
-        return cls(tokenizer, images, connector, _read_template(folder, values, tokenizer), mean, std)
+        tokenizer, rules = Tokenizer.load(words, special), read_generation_rules(base)
+        templated = own if any((own / name).is_file() for name in TEMPLATE_FILES) else words
+        template = _read_template(templated, values, tokenizer)
+        return cls(tokenizer, images, connector, template, mean, std, rules)
 
     def save(self, folder: str | Path) -> None:
         """Write the files that `load` reads; transformers' AutoProcessor opens them as an Idefics2Processor.
@@ -145,7 +192,7 @@ class Processor:
             "do_resize": True,
             "image_mean": list(self.mean),
             "image_std": list(self.std),
-            "resample": 2,
+            "resample": FILTERS.index(self.images.resample),
             "rescale_factor": 1 / 255,
             "size": _upstream_size(self.images),
         }
@@ -166,28 +213,6 @@ def _upstream_size(images: ImageConfig) -> dict[str, int]:
     return {"shortest_edge": images.shortest, "longest_edge": images.longest}
 
 
-def _image_config(
-    pictures: Mapping[str, Any], vision: Mapping[str, Any], ours: Mapping[str, Any], where: str
-) -> ImageConfig:
-    """Settings from upstream's files; what only lorgnette's own file says (`keep_aspect`, ...) is taken from there."""
-    size = pictures.get("size") or {}
-    patch = int(vision.get("patch_size", ours.get("patch", 14)))
-    side = int(vision.get("image_size", patch * ours.get("grid", 70)))
-    values = {**ours, "split": bool(pictures.get("do_image_splitting", False)), "patch": patch, "grid": side // patch}
-    if "shortest_edge" in size:
-        values |= {"policy": "native", "shortest": int(size["shortest_edge"]), "longest": int(size["longest_edge"])}
-    elif "height" in size and size["height"] == size.get("width"):
-        longest = int(size["height"])
-        values |= {"policy": "square", "longest": longest, "shortest": min(longest, ours.get("shortest", longest))}
-    else:
-        raise ValueError(f"size {size} has neither shortest_edge and longest_edge nor equal height and width")
-    return ImageConfig.parse(values, where)
-
-
-def _floats(values: Sequence[Any]) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
-
-
 def _read_template(folder: Path, values: Mapping[str, Any], tokenizer: Tokenizer) -> Template:
     """The folder's chat template, from wherever a version of upstream keeps it; Idefics2's own runs as code."""
     file = folder / "chat_template.jinja"
@@ -197,11 +222,27 @@ def _read_template(folder: Path, values: Mapping[str, Any], tokenizer: Tokenizer
         raise CheckpointError(f"{file}: is not text ({error})") from None
     source = source or _read_if_there(folder / "chat_template.json").get("chat_template")
     source = source or values.get("chat_template") or tokenizer.settings.get("chat_template") or IDEFICS2_TEMPLATE
-    if not isinstance(source, str):
-        raise CheckpointError(f"{folder}: holds several chat templates; keep one, as chat_template.jinja")
+    source = _default_template(source, folder)
     if source.strip() == IDEFICS2_TEMPLATE.strip():
         return Idefics2Template(tokenizer.special)
     return JinjaTemplate(source, tokenizer)
+
+
+def _default_template(source: Any, folder: Path) -> str:
+    """Of several named templates, in a list or a mapping, the one that is called `default`."""
+    if isinstance(source, str):
+        return source
+    named = source
+    if isinstance(source, list):
+        named = {one.get("name"): one.get("template") for one in source if isinstance(one, dict)}
+    if not isinstance(named, dict):
+        raise CheckpointError(f"{folder}: its chat template is a {type(source).__name__}; expected text")
+    if not isinstance(named.get("default"), str):
+        names = quoted(", ".join(map(str, named)))
+        raise CheckpointError(
+            f"{folder}: holds several chat templates ({names}), none called default; save one as chat_template.jinja"
+        )
+    return str(named["default"])
 
 
 def _read_if_there(file: Path) -> dict[str, Any]:

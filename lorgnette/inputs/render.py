@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,11 +12,35 @@ import torch
 from lorgnette.errors import DataError
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import Patches, image_patches
-from lorgnette.inputs.template import Piece, Special, Template
+from lorgnette.inputs.template import Piece, Special, Template, can_continue
 from lorgnette.inputs.tokenizer import Tokenizer
 from lorgnette.model.batch import IGNORED, Batch, Spans
 from lorgnette.model.config import ConnectorSettings
 from lorgnette.sample import Image, Sample, Text, Turn
+
+Ending = Literal["whole", "generation_prompt", "continue_final_message"]
+"""Where a rendered sample ends."""
+
+
+def ending_of(add_generation_prompt: bool, continue_final_message: bool) -> Ending:
+    """The ending that transformers' two arguments ask for. Raises: DataError for both."""
+    if add_generation_prompt and continue_final_message:
+        raise DataError("add_generation_prompt and continue_final_message exclude each other")
+    return (
+        "generation_prompt"
+        if add_generation_prompt
+        else "continue_final_message"
+        if continue_final_message
+        else "whole"
+    )
+
+
+def prompt_ending(sample: Sample) -> Ending:
+    """Where a sample ends that is to be answered: a last text of the assistant's is continued."""
+    roles = [segment.role for segment in sample.segments if isinstance(segment, Turn)]
+    if roles and roles[-1] == "assistant" and can_continue(sample):
+        return "continue_final_message"
+    return "generation_prompt"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,20 +67,23 @@ def render(
     config: ImageConfig,
     connector: ConnectorSettings,
     *,
-    add_generation_prompt: bool = False,
+    ending: Ending = "whole",
     split: bool | None = None,
     enlarged: Sequence[tuple[int, int]] | None = None,
 ) -> Rendered:
     """Write a sample as token ids with a slot of visual tokens for each image (five when split), and cut its images.
 
-    A conversation is written by the template; a document stands between the beginning and the end of sequence.
-    add_generation_prompt: end where the model should go on: after `Assistant:`, or for a document without its end.
+    A conversation is written by the template; a document stands between what the tokenizer puts before a text and the
+    end of sequence.
+    ending: where it ends. `generation_prompt`: after `Assistant:`, or for a document without its end, so that the model
+        goes on. `continue_final_message`: after the last text of a conversation's last turn, which the model goes on
+        with.
     split: overrides `config.split`, for the text and the images alike.
     enlarged: for each image, width and height to which it is enlarged before it is sized; see `image_patches`.
     Raises: ImageError naming the sample and image; DataError; CheckpointError for a template that fails.
     """
     split = config.split if split is None else split
-    pieces = written_pieces(sample, template, add_generation_prompt)
+    pieces = written_pieces(sample, template, ending)
     images = [piece for piece in pieces if isinstance(piece, Image)]
     sizes: Sequence[tuple[int, int] | None] = enlarged or [None] * len(images)
     if len(sizes) != len(images):
@@ -65,7 +93,7 @@ def render(
         for number, (image, size) in enumerate(zip(images, sizes, strict=True), 1)
     ]
     slots = [tuple(connector.visual_tokens(crop.rows, crop.columns) for crop in one) for one in crops]
-    tokens_T, learn_T = write_tokens(sample, pieces, tokenizer, slots, add_generation_prompt)
+    tokens_T, learn_T = write_tokens(sample, pieces, tokenizer, slots, ending)
     return Rendered(
         tokens_T,
         learn_T,
@@ -76,19 +104,17 @@ def render(
     )
 
 
-def written_pieces(sample: Sample, template: Template, add_generation_prompt: bool) -> list[Piece]:
+def written_pieces(sample: Sample, template: Template, ending: Ending) -> list[Piece]:
     """The texts, images and special tokens of a sample in their order: a conversation's by its template."""
     if sample.is_chat:
-        return list(template.pieces(sample, add_generation_prompt))
+        return list(template.pieces(sample, ending == "generation_prompt", ending == "continue_final_message"))
+    if ending == "continue_final_message":
+        raise DataError(f"{sample.name}: a document has no message to continue; use add_generation_prompt")
     return [segment for segment in sample.segments if not isinstance(segment, Turn)]
 
 
 def write_tokens(
-    sample: Sample,
-    pieces: Sequence[Piece],
-    tokenizer: Tokenizer,
-    slots: Sequence[Sequence[int]],
-    add_generation_prompt: bool,
+    sample: Sample, pieces: Sequence[Piece], tokenizer: Tokenizer, slots: Sequence[Sequence[int]], ending: Ending
 ) -> tuple[np.ndarray, np.ndarray]:
     """Token ids (int64) and loss mask (bool) of the pieces of a sample; see `render`.
 
@@ -99,11 +125,11 @@ def write_tokens(
         begun = bool(pieces) and isinstance(pieces[0], Special) and tokenizer.id(pieces[0].token) in tokenizer.prefix
         writer.ids(() if begun else tokenizer.prefix)  # some templates write the beginning of sequence themselves
         writer.write(pieces)
-        writer.ids(() if add_generation_prompt else tokenizer.suffix)
+        writer.ids(tokenizer.suffix if ending == "whole" else ())
     else:
-        writer.ids([tokenizer.bos] if tokenizer.bos is not None else tokenizer.prefix)
+        writer.ids(tokenizer.prefix)
         writer.write(pieces)
-        if tokenizer.eos is not None and not add_generation_prompt:
+        if tokenizer.eos is not None and ending == "whole":
             texts = [piece for piece in pieces if isinstance(piece, Text)]
             writer.ids([tokenizer.eos], learn=bool(texts) and texts[-1].learn)
     return np.array(writer.tokens, dtype=np.int64), np.array(writer.learn, dtype=bool)

@@ -11,14 +11,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from lorgnette.errors import CheckpointError, DataError
 from lorgnette.inputs.config import SpecialTokens
+from lorgnette.inputs.tokenizer_files import (
+    add_tokens,
+    exported_settings,
+    named_tokens,
+    read_json,
+    read_settings,
+    tokenizer_class,
+    with_class_tokens,
+)
+from lorgnette.untrusted import quoted
+
+__all__ = ["Encoded", "Tokenizer", "read_json", "train_tokenizer"]
 
 BASE_SPECIALS = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 """The first rows of a tokenizer that we train, by their names in `tokenizer_config.json`."""
-NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 class Encoded(NamedTuple):
@@ -36,12 +47,11 @@ class Tokenizer:
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, settings: Mapping[str, Any], special: SpecialTokens) -> None:
-        """settings: the contents of `tokenizer_config.json`."""
+        """settings: the contents of `tokenizer_config.json`. The backend is changed: it gets the tokens it lacks."""
         self.special = special
-        self.settings = dict(settings)
-        self._file = backend
-        protocol = [special.around_image, special.image, special.end_of_utterance]
-        _add_missing(backend, [*self.named_tokens.values(), *_extra_tokens(settings), *protocol])
+        self._file = _undisturbed(backend)
+        self.settings = with_class_tokens(settings, backend)
+        add_tokens(backend, self.settings, [special.around_image, special.image, special.end_of_utterance])
         added = backend.get_added_tokens_decoder()
         self._ids = {token.content: number for number, token in added.items() if token.special}
         self.bos, self.eos, self.pad = (self._named(key) for key in ("bos_token", "eos_token", "pad_token"))
@@ -57,7 +67,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path, special: SpecialTokens | None = None) -> Tokenizer:
-        """Read a folder with `tokenizer.json` (and `tokenizer_config.json` if there), or the file itself.
+        """Read a folder with `tokenizer.json` (and the files beside it that name tokens), or the file itself.
 
         Raises: CheckpointError if the file is missing or is not a tokenizer.
         """
@@ -65,23 +75,32 @@ class Tokenizer:
         file = path / "tokenizer.json" if path.is_dir() else path
         if not file.is_file():
             raise CheckpointError(f"{file}: no such file; a checkpoint needs its tokenizer.json")
-        config = file.with_name("tokenizer_config.json")
-        settings = read_json(config) if config.is_file() else {}
+        try:
+            settings = read_settings(file.parent)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{file.parent}: its special tokens cannot be understood ({error!r:.200})") from None
         try:
             backend = tokenizers.Tokenizer.from_file(str(file))
         except Exception as error:  # the Rust side raises bare Exceptions
-            raise CheckpointError(f"{file}: cannot be read as a tokenizer ({error})") from None
+            raise CheckpointError(f"{file}: cannot be read as a tokenizer ({quoted(str(error))})") from None
         try:
             return cls(backend, settings, special or SpecialTokens())
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"{config}: its special tokens cannot be understood ({error!r})") from None
+            raise CheckpointError(f"{file.parent}: its special tokens cannot be understood ({error!r:.200})") from None
 
     def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.json` and `tokenizer_config.json`, which transformers' AutoTokenizer opens."""
+        """Write `tokenizer.json` and `tokenizer_config.json`, with which transformers gives the same ids.
+
+        transformers 5 rebuilds most classes by their name and passes over the pipeline in tokenizer.json; so the class
+        is written as the one that keeps to the file, but for LlamaTokenizer, which is rebuilt here in the same way.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "tokenizer.json").write_text(self._file.to_str(pretty=True), encoding="utf-8")
-        settings = {"tokenizer_class": "PreTrainedTokenizerFast", **self.settings}
+        settings = exported_settings(self.settings)
+        kept = self.settings.get("tokenizer_class") if _is_rebuilt(self._file, self.settings) else None
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast"} | settings
+        settings["tokenizer_class"] = kept or "PreTrainedTokenizerFast"
         text = json.dumps(settings, indent=2, ensure_ascii=False)
         (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
 
@@ -121,11 +140,7 @@ class Tokenizer:
     @property
     def named_tokens(self) -> dict[str, str]:
         """The tokens that the settings call `bos_token`, `eos_token` and so on, as chat templates may use them."""
-        found = {}
-        for key in NAMED_TOKENS:
-            if self.settings.get(key) is not None:
-                found[key] = _content(self.settings[key])
-        return found
+        return named_tokens(self.settings)
 
     def _named(self, key: str) -> int | None:
         token = self.named_tokens.get(key)
@@ -147,34 +162,20 @@ class Tokenizer:
         return Tokenizer, (self._file, self.settings, self.special)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises: CheckpointError naming the file."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: holds a {type(values).__name__}; expected a JSON object")
-    return values
+def _undisturbed(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """Itself without what a file may store of one use: truncation, padding, and BPE's random dropout."""
+    backend.no_truncation()
+    backend.no_padding()
+    if isinstance(backend.model, models.BPE):
+        backend.model.dropout = None
+    return backend
 
 
-def _extra_tokens(settings: Mapping[str, Any]) -> list[str]:
-    """Special tokens that `tokenizer_config.json` lists without a name of their own."""
-    listed = settings.get("additional_special_tokens") or settings.get("extra_special_tokens") or []
-    listed = list(listed.values()) if isinstance(listed, Mapping) else listed
-    return [_content(token) for token in listed]
-
-
-def _content(token: Any) -> str:
-    """The text of a token, which files give as a string or as an object."""
-    return str(token["content"] if isinstance(token, Mapping) else token)
-
-
-def _add_missing(backend: tokenizers.Tokenizer, wanted: Sequence[str]) -> None:
-    """Make every wanted token a special one, as a new last row unless it has a row already."""
-    known = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
-    missing = [token for token in dict.fromkeys(wanted) if token not in known]
-    backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in missing])
+def _is_rebuilt(backend: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> bool:
+    """Whether the tokenizer is upstream's LlamaTokenizer, which follows its class and not its file."""
+    if tokenizer_class(settings) != "LlamaTokenizer" or not isinstance(backend.model, models.BPE):
+        return False
+    return "ByteLevel" not in repr(backend.pre_tokenizer)
 
 
 def _as_upstream(backend: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
@@ -183,15 +184,17 @@ def _as_upstream(backend: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> 
     Its LlamaTokenizer, the class of Mistral's and Idefics2's checkpoints, puts the space before a text by rules of its
     own and not by the normaliser in the file: a text that begins with a space gets no second one.
     """
-    name = str(settings.get("tokenizer_class")).removesuffix("Fast")
-    if name != "LlamaTokenizer" or '"ByteLevel"' in backend.to_str():
+    if not _is_rebuilt(backend, settings):
         return backend
-    scheme = "always" if settings.get("legacy") else "first"
+    spaced = settings.get("add_prefix_space") is not False
+    scheme = "never" if not spaced else "always" if settings.get("legacy") else "first"
     rebuilt = copy.deepcopy(backend)
+    rebuilt.model.unk_token, rebuilt.model.ignore_merges = None, False
+    rebuilt.model.fuse_unk = rebuilt.model.byte_fallback = True
     rebuilt.normalizer = None
-    rebuilt.pre_tokenizer = pre_tokenizers.Metaspace(
-        replacement="▁", prepend_scheme="never" if settings.get("add_prefix_space") is False else scheme, split=False
-    )
+    rebuilt.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme, split=False)
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    rebuilt.decoder = decoders.Sequence([*steps, decoders.Strip(content=" ", left=1)] if spaced else steps)
     return rebuilt
 
 

@@ -162,16 +162,22 @@ def parse_connector(values: Mapping[str, Any]) -> ConnectorSettings:
     return found
 
 
+RopeValue = bool | float | str | tuple[float, ...]
+
 ROPE_SCALINGS: dict[str, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
     "dynamic": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
     "yarn": ("factor", "original_max_position_embeddings"),
+    "longrope": ("original_max_position_embeddings",),
 }
 """Known ways to stretch rotary positions, and the numbers that each needs."""
-ROPE_OPTIONS = {"yarn": ("attention_factor", "beta_fast", "beta_slow")}
-"""Numbers that it may have besides."""
+ROPE_OPTIONS = {
+    "yarn": ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
+    "longrope": ("attention_factor", "factor", "short_factor", "long_factor"),
+}
+"""What it may have besides."""
 
 
 class LanguageConfig(Settings):
@@ -189,8 +195,8 @@ class LanguageConfig(Settings):
     head_width: pydantic.PositiveInt = 128
     mlp_width: pydantic.PositiveInt = 14336
     norm_eps: float = 1e-5
-    rope_theta: float = 10000.0
-    rope_scaling: dict[str, float | str] | None = None
+    rope_theta: pydantic.PositiveFloat = 10000.0
+    rope_scaling: dict[str, RopeValue] | None = None
     """As in transformers' `rope_parameters` (`rope_type`: linear, llama3, ...); None for plain rotary embeddings."""
     qk_norm: bool = False
     attention_bias: bool = False
@@ -220,7 +226,42 @@ class LanguageConfig(Settings):
         unknown = scaling.keys() - known.union(ROPE_OPTIONS.get(str(kind), ()))
         if unknown:
             raise ValueError(f"rope_type {kind!r} of lorgnette knows no {', '.join(sorted(unknown))}")
+        self._check_rope_numbers(scaling)
         return self
+
+    def _check_rope_numbers(self, scaling: dict[str, RopeValue]) -> None:
+        """Numbers by which the frequencies are divided, or whose logarithm is taken, must be above 0."""
+        for name, value in scaling.items():
+            lists = name in ("short_factor", "long_factor")
+            if lists and not (isinstance(value, tuple) and len(value) == self.head_width // 2):
+                raise ValueError(f"rope_scaling's {name} needs a number for each of the {self.head_width // 2} pairs")
+            if not lists and name not in ("rope_type", "truncate") and not isinstance(value, float | int):
+                raise ValueError(f"rope_scaling's {name} is {value!r:.60}; expected a number")
+            numbers = value if isinstance(value, tuple) else (value,)
+            positive = lists or name in ("factor", "original_max_position_embeddings", "beta_fast", "beta_slow")
+            if positive and any(float(number) <= 0 for number in numbers):
+                raise ValueError(f"rope_scaling's {name} must be above 0")
+        if scaling.get("rope_type") == "longrope" and "short_factor" not in scaling:
+            raise ValueError("rope_type 'longrope' needs short_factor in rope_scaling")
+        if scaling.get("rope_type") == "longrope" and scaling["original_max_position_embeddings"] == 1:
+            raise ValueError("rope_type 'longrope' needs an original_max_position_embeddings above 1")
+        if scaling.get("rope_type") == "yarn" and self.rope_theta == 1:
+            raise ValueError("rope_type 'yarn' needs a rope_theta other than 1")
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of the longest document that the decoder was made for.
+
+        `max_positions` is that of the model before its rotary positions were stretched, or after: files differ, so the
+        larger is taken. Where other frequencies would begin in the middle of a document, it ends before.
+        """
+        scaling = self.rope_scaling or {}
+        kind, factor = scaling.get("rope_type", "default"), float(scaling.get("factor", 1.0))  # type: ignore[arg-type]
+        original = int(scaling.get("original_max_position_embeddings", self.max_positions))  # type: ignore[arg-type]
+        if kind == "longrope":
+            return original
+        stretched = {"linear": self.max_positions * factor, "yarn": original * factor}.get(str(kind), 0.0)
+        return max(self.max_positions, int(stretched))
 
 
 class VLMConfig(Settings):

@@ -16,11 +16,12 @@ def rotation(config: LanguageConfig, positions_T: Tensor, longest: int, dtype: t
     """Cosine and sine of every token's rotation (T,1,N each, to be shared by all heads and layers), as `rotate` wants.
 
     longest: an upper bound on the positions, known to the host.
-    Raises: DataError where `dynamic` scaling would begin: it would turn new keys by other angles than cached ones.
+    Raises: DataError where `dynamic` scaling, or longrope's long factors, would begin: they would turn new keys by
+    other angles than cached ones.
     """
     kind = (config.rope_scaling or {}).get("rope_type", "default")
-    if kind == "dynamic" and longest > config.max_positions:
-        raise DataError(f"a document of {longest} tokens exceeds the {config.max_positions} positions of this model")
+    if kind in ("dynamic", "longrope") and longest > config.context_length:
+        raise DataError(f"a document of {longest} tokens exceeds the {config.context_length} positions of this model")
     pairs = torch.arange(0, config.head_width, 2, dtype=torch.float32, device=positions_T.device)
     plain = config.rope_theta ** -(pairs / config.head_width)
     frequencies, magnitude = SCALINGS[str(kind)](plain, config)
@@ -58,12 +59,38 @@ def _yarn(frequencies: Tensor, config: LanguageConfig) -> tuple[Tensor, float]:
     def pair_that_turns(times: float) -> float:
         return config.head_width * math.log(original / (times * 2 * math.pi)) / (2 * math.log(config.rope_theta))
 
-    first = max(math.floor(pair_that_turns(fast)), 0)
-    last = min(math.ceil(pair_that_turns(slow)), config.head_width - 1)
+    first, last = pair_that_turns(fast), pair_that_turns(slow)
+    if (config.rope_scaling or {}).get("truncate", True):
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, config.head_width - 1)
+    width = 0.001 if first == last else last - first
     ramp = torch.arange(len(frequencies), dtype=torch.float32, device=frequencies.device) - first
-    keep = 1 - (ramp / max(last - first, 0.001)).clamp(0, 1)
-    magnitude = _setting(config, "attention_factor", 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0)
-    return keep * frequencies + (1 - keep) * frequencies / factor, magnitude
+    keep = 1 - (ramp / width).clamp(0, 1)
+    return keep * frequencies + (1 - keep) * frequencies / factor, _yarn_magnitude(config, factor)
+
+
+def _yarn_magnitude(config: LanguageConfig, factor: float) -> float:
+    """What cosine and sine are multiplied by: given, or from the factor and its two weights (DeepSeek-V2)."""
+    given = (config.rope_scaling or {}).get("attention_factor")
+    if given is not None:
+        return float(given)  # type: ignore[arg-type]  # the settings have checked that it is a number
+    weight, shared = _setting(config, "mscale"), _setting(config, "mscale_all_dim")
+    if weight and shared:
+        return _magnitude(factor, weight) / _magnitude(factor, shared)
+    return _magnitude(factor, 1.0)
+
+
+def _magnitude(factor: float, weight: float) -> float:
+    return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
+
+
+def _longrope(frequencies: Tensor, config: LanguageConfig) -> tuple[Tensor, float]:
+    """LongRoPE (Ding et al. 2024) for documents of the original length: a factor for each pair."""
+    original = _setting(config, "original_max_position_embeddings")
+    factor = _setting(config, "factor", config.max_positions / original)
+    plain = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+    short = torch.tensor((config.rope_scaling or {})["short_factor"], device=frequencies.device)
+    return frequencies / short, _setting(config, "attention_factor", plain)
 
 
 SCALINGS: dict[str, Callable[[Tensor, LanguageConfig], tuple[Tensor, float]]] = {
@@ -71,9 +98,11 @@ SCALINGS: dict[str, Callable[[Tensor, LanguageConfig], tuple[Tensor, float]]] = 
     "linear": _linear,
     "llama3": _llama3,
     "yarn": _yarn,
+    "longrope": _longrope,
     "dynamic": _default,  # as the default as long as no document is longer than `max_positions`
 }
 
 
 def _setting(config: LanguageConfig, name: str, default: float = 0.0) -> float:
-    return float((config.rope_scaling or {}).get(name, default))  # the settings have checked what must be there
+    value = (config.rope_scaling or {}).get(name, default)
+    return float(value)  # type: ignore[arg-type]  # the settings have checked what must be there, and be a number

@@ -7,8 +7,10 @@ from typing import Any
 
 from lorgnette.errors import SettingsError
 from lorgnette.hub.build import GRID, SHORTEST, LanguageBackbone, VisionBackbone, joined_config
-from lorgnette.hub.load import find_folder, load, read_config
+from lorgnette.hub.load import load, open_checkpoint
+from lorgnette.hub.source import find_folder
 from lorgnette.inputs.config import ImageConfig
+from lorgnette.inputs.generation_rules import GenerationRules, read_generation_rules
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.template import Idefics2Template
 from lorgnette.inputs.tokenizer import Tokenizer, train_tokenizer
@@ -67,7 +69,17 @@ def build_processor(run: Run) -> Processor:
         template=Idefics2Template(run.special),
         mean=run.model.vision.mean,
         std=run.model.vision.std,
+        generation=_generation(run),
     )
+
+
+def _generation(run: Run) -> GenerationRules:
+    """What the model that a run starts from says of generation; of a decoder that is joined, its end tokens alone."""
+    if run.init.model:
+        return open_checkpoint(run.init.model).processor.generation
+    if run.init.language:
+        return GenerationRules(end_tokens=read_generation_rules(find_folder(run.init.language)).end_tokens)
+    return GenerationRules()
 
 
 def stage_processor(processor: Processor, run: Run, stage: StageConfig) -> Processor:
@@ -99,10 +111,9 @@ def _load_whole(run: Run) -> VLM:
 
 
 def _of_model(run: Run) -> dict[str, Any]:
-    folder = find_folder(str(run.init.model))
-    processor = Processor.load(folder)
-    config, _ = read_config(folder, processor)
-    return {"model": config, "images": processor.images, **_tokenizer_at(run, str(folder), processor)}
+    opened = open_checkpoint(str(run.init.model))
+    processor, folder = opened.processor, str(opened.tokenizer_folder)
+    return {"model": opened.config, "images": processor.images, **_tokenizer_at(run, folder, processor)}
 
 
 def _of_backbones(run: Run) -> dict[str, Any]:

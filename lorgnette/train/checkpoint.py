@@ -8,7 +8,7 @@ a kill at any moment, or a full disk, leaves the one before.
 from __future__ import annotations
 
 import errno
-import json
+import re
 import shutil
 import warnings
 from concurrent.futures import Future
@@ -20,14 +20,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from lorgnette.errors import CheckpointError
 from lorgnette.files import DiskError, explain_disk, write_json
+from lorgnette.train.metadata import CheckpointReader
 from lorgnette.train.parallel import World
+from lorgnette.untrusted import quoted, read_json
 
+UNFINISHED = re.compile(r"\.step-[0-9]{6,}\.tmp")
+"""The name of a checkpoint that is being written."""
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process is no mistake
 
 
@@ -114,16 +117,37 @@ class Keeper:
         return self.finish()
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove the checkpoints that a killed process was writing. Only for whoever holds the run's lock."""
+    for path in folder.glob(".step-*.tmp"):
+        if UNFINISHED.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoints, oldest first."""
     return sorted(path for path in folder.glob("step-*") if (path / "progress.json").exists())
 
 
-def read_progress(path: Path) -> Progress:
+def read_progress(path: Path, stages: int | None = None) -> Progress:
+    """Where the run stood at a checkpoint.
+
+    stages: how many the run has. Raises: CheckpointError if progress.json is damaged, or of a stage that it has not.
+    """
+    file, advice = path / "progress.json", "remove this folder to go on"
     try:
-        return Progress(**json.loads((path / "progress.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: progress.json cannot be read ({error}); remove this folder to go on") from None
+        progress = Progress(**read_json(file, CheckpointError))
+    except TypeError as error:
+        raise CheckpointError(f"{path}: progress.json cannot be read ({quoted(str(error))}); {advice}") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {advice}") from None
+    counts = (progress.stage, progress.step, progress.total_step)
+    whole = all(type(count) is int and 0 <= count < 2**48 for count in counts) and progress.step <= progress.total_step
+    if not whole or not isinstance(progress.run, str) or type(progress.seconds) not in (int, float):
+        raise CheckpointError(f"{path}: progress.json cannot be read (its values are no counts); {advice}")
+    if stages is not None and progress.stage >= stages:
+        raise CheckpointError(f"{path}: was written in stage {progress.stage}, which the run has not; {advice}")
+    return progress
 
 
 def state_of(model: nn.Module, optimiser: torch.optim.Optimizer | None) -> dict[str, Tensor]:
@@ -148,14 +172,14 @@ def restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer | Non
         first = wrong[0].removeprefix("model.")
         raise CheckpointError(f"{path}: {len(wrong)} tensors do not fit the model, {first} first; was it another run?")
     try:
-        load(state, checkpoint_id=path, no_dist=not dist.is_initialized())
+        load(state, storage_reader=CheckpointReader(path), no_dist=not dist.is_initialized())
     except (Exception, CheckpointException) as error:  # a damaged file fails in more ways than one can list
         raise _damaged(path, error) from error
 
 
 def _stored_sizes(path: Path) -> dict[str, torch.Size]:
     try:
-        stored = FileSystemReader(path).read_metadata().state_dict_metadata
+        stored = CheckpointReader(path).read_metadata().state_dict_metadata
     except (Exception, CheckpointException) as error:
         raise _damaged(path, error) from error
     return {name: getattr(entry, "size", torch.Size()) for name, entry in stored.items()}
@@ -176,6 +200,8 @@ def _empty_moments(path: Path, sizes: dict[str, torch.Size], optimiser: torch.op
         for moment in moments[name]:
             key = f"optimiser.{name}.{moment}"
             same = sizes[key] == parameter.shape
+            if sizes[key].numel() > parameter.numel():
+                raise CheckpointError(f"{path}: {key} is larger than the weights that it belongs to")
             tensor = torch.zeros_like(parameter.detach()) if same else torch.zeros(sizes[key], device=parameter.device)
             state[key] = optimiser.state[parameter][moment] = tensor
     return state

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lorgnette.files import AGAIN, DiskError
+from lorgnette.output import say
 from lorgnette.train.log import Row
 from lorgnette.train.stages import TrainablePart
 
@@ -27,10 +28,10 @@ class Display:
     def __init__(self, console: Console, device: torch.device | None = None) -> None:
         self.console, self.device = console, device or torch.device("cpu")
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[said]}"),
+            TextColumn("{task.fields[said]}", markup=False),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
@@ -51,14 +52,15 @@ class Display:
     def start(self, stage: str, steps: int, done: int, parts: list[TrainablePart]) -> None:
         """Announce a stage: what trains, with counts, before its first step."""
         shown = ", ".join(f"{p.part} {p.mode} {p.trainable:,} of {p.parameters:,}" for p in parts)
-        self.console.print(f"[bold]{stage}[/bold]: {steps:,} steps; training {shown}", highlight=False, soft_wrap=True)
+        say(self.console, stage, style="bold", end="")
+        say(self.console, f": {steps:,} steps; training {shown}")
         self._steps, self._means = steps, {}
         self._peak = self._peak or peak_flops(self.device)
         self._task = self._bar.add_task(stage, total=steps, completed=done, said="")
 
     def warn(self, sentence: str) -> None:
         """Something that people should know, above the bar."""
-        self.console.print(f"[yellow]{sentence}[/yellow]", highlight=False, soft_wrap=True)
+        say(self.console, sentence, style="yellow")
 
     @contextmanager
     def despite_full_disk(self) -> Iterator[None]:
@@ -90,9 +92,7 @@ class Display:
         self._bar.update(self._task, completed=row.step, said=said)
         if not self.console.is_terminal and (row.step % max(1, self._steps // 10) == 0):
             left = (self._steps - row.step) * self._means["seconds"]
-            self.console.print(
-                f"{row.stage} {row.step}/{self._steps}  {said}  {left:.0f} s left", highlight=False, soft_wrap=True
-            )
+            say(self.console, f"{row.stage} {row.step}/{self._steps}  {said}  {left:.0f} s left")
 
     def said(self) -> str:
         """Loss, learned tokens and images a second, share of the device's peak, and memory."""

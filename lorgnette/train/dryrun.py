@@ -28,6 +28,7 @@ from lorgnette.model.account import Account, along
 from lorgnette.model.batch import IGNORED, Batch, Spans
 from lorgnette.model.ops.loss import logits_held
 from lorgnette.model.vlm import VLM
+from lorgnette.output import say
 from lorgnette.run import Run, StageConfig
 from lorgnette.train import parallel
 from lorgnette.train.activations import kept, kept_by_connector
@@ -78,7 +79,8 @@ def dry_run(run: Run, console: Console) -> None:
     """
     run = resolve(run)
     torch.set_num_threads(run.threads or torch.get_num_threads())
-    console.print(f"[bold]{run.name}[/bold]: {_start(run)}", highlight=False, soft_wrap=True)
+    say(console, run.name, style="bold", end="")
+    say(console, f": {_start(run)}")
     for number, stage in enumerate(run.stages):
         with torch.device("meta"):
             model = VLM(run.model)
@@ -89,14 +91,13 @@ def dry_run(run: Run, console: Console) -> None:
         packs = stage.pack.per_step if stage.pack else stage.micro_batches
         if (at_once := min(packs, packs_at_once(run, stage, parallel.start_world()))) > 1:
             more = (at_once - 1) * sum(one.activations for one in memory.values())
-            console.print(
+            say(
+                console,
                 f"Up to {at_once} packs are computed at once on the CPU (packs_at_once): their activations take up to"
                 f" {mib(more)} MiB more.",
-                highlight=False,
-                soft_wrap=True,
             )
         for sentence in doubts(stage, glance.steps) if glance.steps else ():
-            console.print(f"[yellow]{sentence}[/yellow]", highlight=False, soft_wrap=True)
+            say(console, sentence, style="yellow")
         if not number:
             _check(console, run, glance, sum(one.total for one in memory.values()))
 
@@ -212,18 +213,17 @@ def _print_stage(
     tokens = times * sum(batch.documents.total for batch in batches)
     learned = times * sum(batch.learned for batch in batches)
     images, packs = times * sum(len(batch.images) for batch in batches), times * len(batches)
-    console.print(
-        f"[bold]{stage.name}[/bold]: {stage.steps:,} steps of about {tokens:,.0f} tokens ({learned:,.0f} learned),"
+    say(console, stage.name, style="bold", end="")
+    say(
+        console,
+        f": {stage.steps:,} steps of about {tokens:,.0f} tokens ({learned:,.0f} learned),"
         f" {images:,.0f} images and {packs:,.0f} packs; {flops:.2e} FLOPs a step, {flops * stage.steps:.2e} in all",
-        highlight=False,
-        soft_wrap=True,
     )
     if glance.missing:
-        console.print(
+        say(
+            console,
             f"{glance.missing}: these are the figures of full packs, up to half of whose tokens show images of the"
             " largest size",
-            highlight=False,
-            soft_wrap=True,
         )
     table = Table(
         "part", "mode", title="parameters in millions; MiB of one process, float32", title_justify="left", box=SIMPLE
@@ -314,7 +314,7 @@ def _check(console: Console, run: Run, glance: Glance, estimated: int) -> None:
     stage, free = run.stages[0], free_memory()
     if glance.steps is None or estimated > free:
         reason = glance.missing or f"the estimate is {mib(estimated)} MiB, and {mib(free)} MiB of memory are free"
-        console.print(f"two real steps of {stage.name} are left out: {reason}", highlight=False, soft_wrap=True)
+        say(console, f"two real steps of {stage.name} are left out: {reason}")
         return
     model, _ = build(run)
     prepare_parts(model, stage, seed=run.seed)
@@ -322,11 +322,10 @@ def _check(console: Console, run: Run, glance: Glance, estimated: int) -> None:
     total = sum(one.total for one in estimates.values())
     parts = glance.steps.parts
     some = f" with {MOST_PARTS} of their {parts:,} packs" if parts > MOST_PARTS else ""
-    console.print(
+    say(
+        console,
         f"two steps of {stage.name}{some} took {seconds:.2f} s each and held {mib(peak)} MiB of tensors at their peak,"
         f" where the estimate is {mib(total)} MiB ({total / peak - 1:+.0%})",
-        highlight=False,
-        soft_wrap=True,
     )
 
 

@@ -9,6 +9,7 @@ from statistics import fmean
 
 from rich.console import Console
 
+from lorgnette.errors import DataError
 from lorgnette.eval.results import ResultsFolder
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.shards import Rank
@@ -20,6 +21,7 @@ from lorgnette.hub.export import save
 from lorgnette.infer.answerer import ModelAnswerer
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.vlm import VLM
+from lorgnette.output import say
 from lorgnette.run import EvaluationConfig, Run, StageConfig
 from lorgnette.train.adapters import merge_adapters
 from lorgnette.train.log import read_log
@@ -54,6 +56,8 @@ class Evaluation:
     def scores(self, model: VLM, stage: StageConfig, total_step: int, console: Console) -> dict[str, float]:
         """The score of each task in percent. Every rank must ask, and all get the same.
 
+        A task with a row that cannot be read is not scored; that is said on the console, and ends nothing.
+
         Raises: DiskError, on every rank alike, if an answer or the best model cannot be stored on one of them.
         """
         copy = unshard(model, stage)
@@ -64,28 +68,36 @@ class Evaluation:
         found = {}
         for name, task in self.tasks.items():
             store = ResultsFolder(place / name.replace(":", "-"), Rank(self.world.rank, self.world.size))
-            with self._alike():
-                limit, seed, size = self.config.questions, self.config.seed, self.config.batch_size
-                evaluate(task, answerer, limit=limit, seed=seed, batch_size=size, folder=store)
+            try:
+                with self._alike():
+                    limit, seed, size = self.config.questions, self.config.seed, self.config.batch_size
+                    evaluate(task, answerer, limit=limit, seed=seed, batch_size=size, folder=store)
+            except DataError as error:
+                if self.world.is_main:
+                    sentence = f"step {total_step}: {name} is not scored, and training goes on: {error}"
+                    console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+                continue
             found[name] = self.world.gather(store.result().accuracy)[0]
+        complete = self.config.keep_best and len(found) == len(self.tasks)
         with self._alike():
-            if self.config.keep_best and self.world.is_main and fmean(found.values()) > self._best_before(total_step):
+            if complete and self.world.is_main and fmean(found.values()) > self._best_before(total_step):
                 save(copy.cpu(), self.processor, self.folder / "best")
-                console.print(f"step {total_step}: the best so far, kept in {self.folder / 'best'}", highlight=False)
+                say(console, f"step {total_step}: the best so far, kept in {self.folder / 'best'}")
         return found
 
     @contextmanager
     def _alike(self) -> Iterator[None]:
-        """Wait for all ranks at the end; a disk error of one is raised on all, so that none waits for ever."""
-        problem = ""
+        """Wait for all ranks at the end; an error of one is raised on all, so that none waits for ever."""
+        problem: tuple[bool, str] | None = None
         try:
             yield
-        except DiskError as error:
-            problem = str(error)
-        for said in filter(None, self.world.gather(problem)):
-            raise DiskError(said)
+        except (DiskError, DataError) as error:
+            problem = isinstance(error, DiskError), str(error)
+        for of_disk, said in sorted(filter(None, self.world.gather(problem)), reverse=True):
+            raise (DiskError if of_disk else DataError)(said)
 
     def _best_before(self, total_step: int) -> float:
         """The best mean of evaluations before a step, as the log has them."""
         rows = read_log(self.folder / "evaluation.jsonl")
-        return max((fmean(r["scores"].values()) for r in rows if r["total_step"] < total_step), default=float("-inf"))
+        whole = [row for row in rows if row["total_step"] < total_step and len(row["scores"]) == len(self.tasks)]
+        return max((fmean(row["scores"].values()) for row in whole), default=float("-inf"))

@@ -8,15 +8,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lorgnette.data.config import AugmentConfig, PreparedConfig
+from lorgnette.data.config import AugmentConfig, MessagesConfig, PreparedConfig
 from lorgnette.data.packed import PackedPlan, Planned
 from lorgnette.data.plan import Plan
+from lorgnette.data.prepare import Prepared, prepare
+from lorgnette.data.prepare.chunk import read_ledger
 from lorgnette.data.sources import open_source
+from lorgnette.data.sources.messages import MessagesSource
+from lorgnette.data.sources.table import most_units
 from lorgnette.data.steps import PackedSteps, Steps
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.inputs.processor import Processor
 from lorgnette.run import Run, StageConfig
 from lorgnette.train.build import stage_processor
+from lorgnette.untrusted import quoted
 
 PREPARED = typing.get_args(PreparedConfig)
 
@@ -44,10 +49,10 @@ def open_steps(
     vocabulary = run.model.vocabulary
     if stage.pack is None:
         _refuse_what_packs_need(stage)
-        sources = tuple(open_source(config, "train", run.seed) for config in stage.sources)
+        most = run.model.language.max_positions
+        sources = tuple(open_source(config, "train", run.seed, processor, most) for config in stage.sources)
         sizes = tuple(source.size for source in sources)
         plan = Plan(sizes, tuple(config.weight for config in stage.sources), stage.samples_per_step, seed)
-        most = run.model.language.max_positions
         return Steps(plan, sources, processor, stage.micro_batches, vocabulary, rank, world, most)
     return _open_packed(stage, processor, seed, vocabulary, folder, rank, world)
 
@@ -64,6 +69,27 @@ def doubts(stage: StageConfig, steps: Steps | PackedSteps) -> Iterator[str]:
         )
     if isinstance(steps, PackedSteps):
         yield from (f"stage {stage.name!r}: {said}" for said in steps.plan.misfits())
+    prepared = [one for one in steps.sources if isinstance(one, Prepared)]
+    if isinstance(steps, Steps):
+        whole = [one for one in steps.sources if isinstance(one, MessagesSource)]
+        yield from (f"{one.prepared.config.title}: {one.too_long}" for one in whole if one.too_long)
+        prepared = [one.prepared for one in whole]
+    for one in prepared:
+        yield from left_out(one)
+
+
+def left_out(prepared: Prepared) -> Iterator[str]:
+    """Sentences about rows of a source that are not trained on, and columns of images that are not read."""
+    facts, title = prepared.facts, prepared.config.title
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in facts.get("reasons", {}).items() if count)
+    if reasons:
+        first = next(one for one in read_ledger(prepared.folder / "ledger.jsonl") if one.rows)
+        yield (
+            f"{title}: {facts['refused']:,} of {facts['rows']:,} rows are not trained on ({reasons});"
+            f" {first.file}, {first.place}: {first.reason}: {quoted(first.detail)}; all in"
+            f" {prepared.folder / 'ledger.jsonl'}"
+        )
+    yield from (f"{title}: {sentence}" for sentence in facts.get("unread", ()))
 
 
 def prepare_stages(run: Run, processor: Processor, console: Console | None = None) -> None:
@@ -72,10 +98,8 @@ def prepare_stages(run: Run, processor: Processor, console: Console | None = Non
     console: where progress is shown. Raises: as `lorgnette.data.prepare.prepare`.
     """
     for stage in run.stages:
-        for config in stage.sources if stage.pack is not None else ():
-            if isinstance(config, PREPARED):
-                from lorgnette.data.prepare import prepare
-
+        for config in stage.sources:
+            if isinstance(config, PREPARED) and (stage.pack is not None or isinstance(config, MessagesConfig)):
                 prepare(config, processor, console=console)
 
 
@@ -88,9 +112,6 @@ def _open_packed(
     rank: int,
     world: int,
 ) -> PackedSteps:
-    from lorgnette.data.prepare import prepare
-    from lorgnette.data.sources.table import most_units
-
     assert stage.pack is not None
     made = [config.kind for config in stage.sources if not isinstance(config, PREPARED)]
     if made:
@@ -123,7 +144,11 @@ def _open_packed(
 
 def _refuse_what_packs_need(stage: StageConfig) -> None:
     """Raises: SettingsError for settings that only a stage with `pack` obeys."""
-    prepared = [config.title for config in stage.sources if isinstance(config, PREPARED)]
+    prepared = [
+        config.title
+        for config in stage.sources
+        if isinstance(config, PREPARED) and not isinstance(config, MessagesConfig)
+    ]
     if prepared:
         raise SettingsError(
             f"stage {stage.name!r}: {', '.join(prepared)} is read from files, and trained on in packs: give the stage"

@@ -19,6 +19,7 @@ from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
 from lorgnette.train.lora import weights_kept
 from lorgnette.train.parallel import World, empty_batch, is_sharded
+from lorgnette.train.stages import drops
 
 T = TypeVar("T")
 UNEVEN = 1.15
@@ -60,9 +61,7 @@ def packs_at_once(run: Run, stage: StageConfig, world: World) -> int:
     More than one only in one process on a CPU, and where nothing is drawn while packs are computed: threads would draw
     from one generator in the order of their luck. NEFTune's noise has a generator for each pack.
     """
-    adapted = any(part.mode in ("lora", "dora") for part in (stage.vision, stage.language))
-    drawn = adapted and stage.lora.dropout > 0
-    if world.size > 1 or world.device.type != "cpu" or drawn or run.compile:
+    if world.size > 1 or world.device.type != "cpu" or drops(stage) or run.compile:
         return 1
     return min(run.packs_at_once, torch.get_num_threads())
 

@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lorgnette.errors import DataError
 from lorgnette.files import explain_disk, write_text
+from lorgnette.untrusted import parse_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +73,16 @@ class Log:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `log.jsonl`; a last line cut short by a kill is left out."""
+    """The rows of a `log.jsonl`; a last line cut short by a kill is left out, and all from the first that is no row."""
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = parse_json(line, str(path))
+        except DataError:
             break
+        if not isinstance(row, dict) or type(row.get("total_step")) is not int or not isinstance(row.get("stage"), str):
+            break
+        rows.append(row)
     return rows

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -18,9 +19,10 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from lorgnette.data.augment import hashed
 from lorgnette.data.loader import read_steps
 from lorgnette.data.plan import digest_of, joined
-from lorgnette.errors import LorgnetteError, SettingsError
+from lorgnette.errors import LorgnetteError
 from lorgnette.files import DiskError, write_text
 from lorgnette.hub.export import save
 from lorgnette.hub.load import assign
@@ -28,10 +30,12 @@ from lorgnette.model.account import Account
 from lorgnette.model.batch import Batch
 from lorgnette.model.ops.allocator import keep_freed_memory
 from lorgnette.model.vlm import VLM
-from lorgnette.run import CHANGEABLE, Run, StageConfig
+from lorgnette.output import new_console, say
+from lorgnette.run import Run, StageConfig
 from lorgnette.train import checkpoint, parallel
 from lorgnette.train.adapters import adapted_layers, base_tensors, merge_adapters, save_adapters
 from lorgnette.train.build import build, resolve, stage_processor
+from lorgnette.train.claim import claim
 from lorgnette.train.display import Display
 from lorgnette.train.evaluate import Evaluation
 from lorgnette.train.feed import doubts, open_steps, prepare_stages
@@ -42,9 +46,10 @@ from lorgnette.train.noise import Neftune
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
 from lorgnette.train.replay import keep_step
 from lorgnette.train.signals import stop_on_signals
-from lorgnette.train.stages import check_parts, pack_flops, prepare_parts
+from lorgnette.train.stages import check_parts, drops, pack_flops, prepare_parts
 from lorgnette.train.step import NotFiniteError, StepResult, train_step
 from lorgnette.train.trackers import Tracker, figures
+from lorgnette.train.unchanged import check_unchanged
 from lorgnette.train.validate import Validation, unseen_sources
 
 
@@ -65,7 +70,8 @@ class Trainer:
     """A run in progress: the model, where it stands, and where it writes.
 
     folder: created if missing. An unfinished run of the same settings, but for the `CHANGEABLE`, is gone on with.
-    limit_s: seconds after which to save and stop. Under torchrun every process makes a Trainer of the same folder.
+    limit_s: seconds after which to save and stop. changed_data: go on though a source is not what it was.
+    Under torchrun every process makes a Trainer of the same folder.
     Raises: SettingsError if the folder holds a run of other settings.
     """
 
@@ -78,22 +84,23 @@ class Trainer:
         limit_s: float | None = None,
         trackers: Sequence[Tracker] = (),
         callbacks: Sequence[Callback] = (),
+        changed_data: bool = False,
     ) -> None:
         self.world = parallel.start_world()
         self.run, self.folder = resolve(run), folder
-        console = console or Console()
-        self.display = Display(console if self.world.is_main else Console(quiet=True), self.world.device)
-        self.trackers, self.callbacks = trackers, callbacks
+        console = (console or new_console()) if self.world.is_main else new_console(quiet=True)
+        self.display = Display(console, self.world.device)
+        self.trackers, self.callbacks, self._changed_data = trackers, callbacks, changed_data
         self._end = None if limit_s is None else time.monotonic() + limit_s
         torch.set_num_threads(run.threads or torch.get_num_threads())
         if self.world.device.type == "cpu":
             keep_freed_memory()
-        self._claim_folder()
+        self._release = weakref.finalize(self, claim(folder, self.run, self.world))
         self.model, self.processor = build(self.run)
         found = checkpoint.checkpoints(self._checkpoints)
         self._restore_from = found[-1] if found else None
         self.progress = (
-            checkpoint.read_progress(found[-1])
+            checkpoint.read_progress(found[-1], len(run.stages))
             if found
             else checkpoint.Progress(self.run.digest(), 0, 0, 0, seconds=0.0)
         )
@@ -104,19 +111,6 @@ class Trainer:
     def _checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
-    def _claim_folder(self) -> None:
-        settings, log = self.folder / "run.yaml", self.folder / "log.jsonl"
-        if settings.exists() and (checkpoint.checkpoints(self._checkpoints) or read_log(log)):
-            for key, (old, new) in Run.load(settings).diff(self.run).items():
-                if key.split(".")[0] not in CHANGEABLE:
-                    raise SettingsError(
-                        f"{self.folder} holds a run of other settings ({key} is {old} there, {new} here): choose"
-                        f" another folder, or remove this one; only {', '.join(CHANGEABLE)} may change within a run"
-                    )
-        self.world.barrier()
-        if self.world.is_main:
-            write_text(settings, self.run.to_yaml())
-
     def train(self) -> VLM:
         """Train all stages to their end. Returns the model, adapters merged.
 
@@ -124,6 +118,7 @@ class Trainer:
         stop; any LorgnetteError that a sample or a step met.
         """
         with ExitStack() as stack:
+            stack.callback(self._release)
             log = Log(self.folder / "log.jsonl", self.progress.total_step) if self.world.is_main else None
             if log:
                 stack.callback(log.close)
@@ -142,6 +137,7 @@ class Trainer:
         """Prepare the data of the stages to come, and find now what could not begin hours later."""
         check_parts(self.run.model, self.run.stages[self.progress.stage :])
         prepare_stages(self.run, self.processor, self.display.console if self.world.is_main else None)
+        check_unchanged(self.run, self.processor, self.folder, self.progress, self.world, accept=self._changed_data)
         for number in range(self.progress.stage, len(self.run.stages)):
             stage = self.run.stages[number]
             unseen_sources(self.run, stage)
@@ -197,6 +193,7 @@ class StageRun:
             trainer._restore_from = None
         self.processor = stage_processor(trainer.processor, self.run, self.stage)
         self._flops = partial(pack_flops, Account(self.run.model), self.stage)
+        self.noise = Neftune(model, self.stage.neftune, dropout=drops(self.stage))
         self.guard = Guard(self.run.spikes, self.stage.warmup)
         self.guard.replay(row for row in read_log(trainer.folder / "log.jsonl") if row["stage"] == self.stage.name)
         self._rewinds: Counter[int] = Counter()
@@ -216,12 +213,14 @@ class StageRun:
             world=self.world.size,
         )
         validation = Validation(self.run, stage, self.processor, self.world)
+        for sentence in validation.unread:
+            trainer.display.warn(sentence)
         evaluation = Evaluation(self.run, trainer.folder, trainer.processor, self.world)
         if self.finished < stage.steps:
             trainer.display.start(stage.name, stage.steps, self.finished, self.parts)
             self._save_to_rewind()
         self.model.train()
-        with Neftune(self.model, stage.neftune):
+        with self.noise:
             before = time.perf_counter()
             for step, batches in enumerate(
                 read_steps(steps, self.finished, stage.steps, self.run.loader), self.finished
@@ -246,8 +245,7 @@ class StageRun:
 
     def _step(self, step: int, batches: list[Batch]) -> StepResult:
         """One update, or none where the guard says so. Raises: NotFiniteError, DivergedError."""
-        seed = hash((self.run.seed, self.number, step)) + self.world.rank
-        torch.manual_seed(seed)  # dropout and noise too are functions of the step
+        self.noise.seed = seed = int(hashed(self.run.seed, self.number, step)[0] >> 1)
         set_lr(self.optimiser, schedule(self.stage, step))
         self._found, self._spike = None, ""
         before = self.trainer.progress
@@ -361,7 +359,7 @@ class StageRun:
             with self.trainer.display.despite_full_disk():
                 write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
         said = ", ".join(f"{key} {value:.3f}" for key, value in values.items())
-        self.trainer.display.console.print(f"step {step}: {name} {kind} {said}", highlight=False, soft_wrap=True)
+        say(self.trainer.display.console, f"step {step}: {name} {kind} {said}")
         for tracker in self.trainer.trackers:
             tracker.log(step, {f"{name}/{key}": value for key, value in values.items()})
 

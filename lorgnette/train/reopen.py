@@ -35,6 +35,7 @@ def open_unfinished(folder: Path) -> tuple[VLM, Processor]:
     found = checkpoint.checkpoints(folder / "checkpoints")
     if not found:
         raise CheckpointError(f"{folder}: the run has no checkpoint yet; the command that began it goes on with it")
-    model = model_at(found[-1], run, run.stages[checkpoint.read_progress(found[-1]).stage])
+    progress = checkpoint.read_progress(found[-1], len(run.stages))
+    model = model_at(found[-1], run, run.stages[progress.stage])
     merge_adapters(model)
     return model.eval(), build_processor(run)

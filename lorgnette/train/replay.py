@@ -21,12 +21,16 @@ from lorgnette.files import explain_disk, write_json
 from lorgnette.hub.checkpoint import save_tensors
 from lorgnette.model.batch import Batch, Spans
 from lorgnette.model.vlm import VLM
+from lorgnette.output import say
 from lorgnette.run import Run
 from lorgnette.train import checkpoint
 from lorgnette.train.build import resolve
 from lorgnette.train.gradients import document_losses
+from lorgnette.train.noise import Neftune
 from lorgnette.train.parallel import World
 from lorgnette.train.reopen import model_at
+from lorgnette.train.stages import drops
+from lorgnette.untrusted import parse_json, quoted, read_json
 
 
 def keep_step(
@@ -65,18 +69,18 @@ def load_batches(file: Path) -> list[Batch]:
     """Raises: CheckpointError if the file is damaged."""
     try:
         with safe_open(file, framework="pt") as stored:
-            plain = json.loads(stored.metadata()["batches"])
+            plain = parse_json(stored.metadata()["batches"], str(file), CheckpointError)
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{file}: cannot be read as the batches of a step ({error})") from None
-    made: list[dict[str, Any]] = [
-        dict(
-            **{name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{number}.")},
-            **{name: _read(name, value) for name, value in values.items()},
-        )
-        for number, values in enumerate(plain)
-    ]
-    return [Batch(**values) for values in made]
+        return [_batch(number, values, tensors) for number, values in enumerate(plain)]
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+        said = quoted(str(error))
+        raise CheckpointError(f"{file}: cannot be read as the batches of a step ({said})") from None
+
+
+def _batch(number: int, values: dict[str, Any], tensors: dict[str, Tensor]) -> Batch:
+    made: dict[str, Any] = {name: _read(name, value) for name, value in values.items()}
+    made |= {name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{number}.")}
+    return Batch(**made)
 
 
 def _read(name: str, value: list[Any]) -> Any:
@@ -95,19 +99,22 @@ def replay(path: Path, console: Console) -> list[str]:
     settings = path.resolve().parent.parent / "run.yaml"
     if not (path / "replay.json").is_file() or not settings.is_file():
         raise CheckpointError(f"{path}: is not a kept step; give a folder replay/step-NNNNNN of a run")
-    facts = json.loads((path / "replay.json").read_text(encoding="utf-8"))
+    facts = read_json(path / "replay.json", CheckpointError)
     run = resolve(Run.load(settings))
+    numbers: list[Any] = [facts.get(name) for name in ("stage", "step", "seed")] if isinstance(facts, dict) else [None]
+    if any(type(number) is not int for number in numbers) or not 0 <= numbers[0] < len(run.stages):
+        raise CheckpointError(f"{path}: replay.json names no stage, step and seed of the run")
     stage = run.stages[facts["stage"]]
     model = model_at(path / "weights", run, stage)
     wrong = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
-    console.print(f"stage {stage.name}, step {facts['step']}: ", end="", highlight=False)
-    console.print(f"{len(wrong)} weights are not finite ({wrong[0]} first)" if wrong else "all weights are finite")
+    found = f"{len(wrong)} weights are not finite ({wrong[0]} first)" if wrong else "all weights are finite"
+    say(console, f"stage {stage.name}, step {facts['step']}: {found}")
     broken = []
     model.train()
-    for file in sorted(path.glob("rank-*.safetensors")):
-        torch.manual_seed(facts["seed"])
-        for batch in load_batches(file):
-            broken += _compute(model, batch, console)
+    with Neftune(model, stage.neftune, dropout=drops(stage), seed=facts["seed"]):
+        for file in sorted(path.glob("rank-*.safetensors")):
+            for batch in load_batches(file):
+                broken += _compute(model, batch, console)
     return broken
 
 
@@ -124,11 +131,11 @@ def _compute(model: VLM, batch: Batch, console: Console) -> list[str]:
     sums, counts = (values.tolist() for values in document_losses(batch, losses))
     broken = []
     for name, loss, count in zip(batch.names, sums, counts, strict=True):
-        console.print(f"  {name}: loss {loss / max(1, count):.4f} over {count} learned tokens", highlight=False)
+        say(console, f"  {name}: loss {loss / max(1, count):.4f} over {count} learned tokens")
         if not math.isfinite(loss):
             broken.append(name)
     if first:
-        console.print(f"  not finite first in {first[0]}", highlight=False)
+        say(console, f"  not finite first in {first[0]}")
     return broken
 
 

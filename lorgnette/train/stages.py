@@ -51,6 +51,11 @@ def named_parts(model: VLM) -> Iterator[tuple[str, str, nn.Parameter]]:
         yield part_by_id[id(parameter)], name, parameter
 
 
+def drops(stage: StageConfig) -> bool:
+    """Whether layers draw at random while they compute: adapters with dropout."""
+    return stage.lora.dropout > 0 and any(part.mode in ("lora", "dora") for part in (stage.vision, stage.language))
+
+
 def prepare_parts(model: VLM, stage: StageConfig, seed: int) -> list[TrainablePart]:
     """Freeze, unfreeze and adapt each part as the stage says. Returns the counts, for people to see before step 1.
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import torch
 
-from lorgnette.data.config import BuiltInConfig, MessagesConfig, SourceConfig
+from lorgnette.data.config import BuiltInConfig, SourceConfig
+from lorgnette.data.prepare import Prepared, prepare
 from lorgnette.data.sources import open_source
-from lorgnette.errors import SettingsError
+from lorgnette.errors import DataError, SettingsError
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.batch import Batch
 from lorgnette.model.vlm import VLM
@@ -26,10 +28,13 @@ class Validation:
     def __init__(self, run: Run, stage: StageConfig, processor: Processor, world: World) -> None:
         self.world, self.every = world, run.validation.every
         self._packs: dict[str, list[Batch]] = {}
+        self.unread: list[str] = []
+        """Sentences about samples that could not be read, and are not validated on."""
         most = run.validation.samples
         for config in unseen_sources(run, stage):
-            samples = list(_samples(config, run.seed, most, processor))[world.rank :: world.size]
-            packs = [processor(samples[first : first + TOGETHER]) for first in range(0, len(samples), TOGETHER)]
+            samples = list(_readable(_samples(config, run.seed, most, processor), processor, self.unread))
+            share = samples[world.rank :: world.size]
+            packs = [processor(share[first : first + TOGETHER]) for first in range(0, len(share), TOGETHER)]
             self._packs[_title(config)] = packs
 
     def due(self, step: int, steps: int) -> bool:
@@ -84,14 +89,28 @@ def _title(config: SourceConfig) -> str:
     return str(getattr(config, "title", None) or getattr(config, "path", None) or config.kind)
 
 
-def _samples(config: SourceConfig, seed: int, most: int, processor: Processor) -> Iterator[Sample]:
-    """The first samples of a source made on demand; of a prepared one, samples spread over all of it."""
-    if isinstance(config, BuiltInConfig | MessagesConfig):
-        source = open_source(config, "validation", seed)
-        yield from (source[index] for index in range(min(most, source.size or most)))
-        return
-    from lorgnette.data.prepare import prepare
+def _readable(samples: Iterable[Callable[[], Sample]], processor: Processor, unread: list[str]) -> Iterator[Sample]:
+    """The samples that can be read and rendered; says in `unread` what was wrong with the others."""
+    for read in samples:
+        try:
+            sample = read()
+            processor.render(sample)
+        except DataError as error:
+            unread.append(f"not validated on: {error}")
+            continue
+        yield sample
 
+
+def _samples(config: SourceConfig, seed: int, most: int, processor: Processor) -> Iterator[Callable[[], Sample]]:
+    """Readers of the first samples of a source made on demand; of a prepared one, of samples spread over all of it."""
+    if isinstance(config, BuiltInConfig):
+        source = open_source(config, "validation", seed)
+        yield from (partial(source.__getitem__, index) for index in range(min(most, source.size or most)))
+        return
     prepared = prepare(config, processor)
     count = min(most, len(prepared))
-    yield from (prepared.record(number * len(prepared) // count).piece() for number in range(count))
+    yield from (partial(_whole, prepared, number * len(prepared) // count) for number in range(count))
+
+
+def _whole(prepared: Prepared, number: int) -> Sample:
+    return prepared.record(number).piece()

@@ -1,66 +1,121 @@
-"""Conversations from files: rows found, images placed, faults named."""
-
-from __future__ import annotations
+"""Sources of conversations that are read sample by sample: by the reader of kind `chat`, and never short of one."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from lorgnette.data.config import MessagesConfig
+from lorgnette.data.config import ChatConfig, MessagesConfig
+from lorgnette.data.plan import Plan
+from lorgnette.data.prepare import prepare
 from lorgnette.data.sources import open_source
 from lorgnette.data.sources.messages import MessagesSource
+from lorgnette.data.steps import Steps
 from lorgnette.errors import DataError
-from lorgnette.sample import Image, Text
+from lorgnette.inputs.config import ImageConfig
+from lorgnette.inputs.processor import Processor
+from lorgnette.inputs.tokenizer import train_tokenizer
+from lorgnette.model.config import PerceiverConfig
+from tests.data.sources.made import parquet, picture
 
-ASK = {"role": "user", "content": [{"type": "image", "path": "a.png"}, {"type": "text", "text": "what?"}]}
+ASK = {"role": "user", "content": "what?"}
 REPLY = {"role": "assistant", "content": "this"}
+ENDLESS = {"role": "assistant", "content": "what this " * 100}
+
+
+@pytest.fixture(scope="module")
+def processor() -> Processor:
+    tokenizer = train_tokenizer(["what? this and that"] * 9, vocabulary=300)
+    return Processor(tokenizer, ImageConfig(shortest=28, longest=56, grid=4), PerceiverConfig(latents=4))
 
 
 def write(path: Path, *rows: object) -> Path:
-    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows) + "\n")
     return path
 
 
-def test_rows_of_a_folder_are_read_in_order_and_blank_lines_are_nothing(tmp_path):
-    write(tmp_path / "b.jsonl", {"messages": [REPLY]}, "", {"messages": [ASK, REPLY]})
-    write(tmp_path / "a.jsonl", {"messages": [ASK]})
-    source = MessagesSource(tmp_path)
-    assert source.size == 3
-    assert [source[i].name.removeprefix(str(tmp_path)) for i in range(3)] == [
-        "/a.jsonl, row 1",
-        "/b.jsonl, row 1",
-        "/b.jsonl, row 3",
+def opened(path: Path, processor: Processor, most_tokens: int | None = None) -> MessagesSource:
+    source = open_source(MessagesConfig(path=str(path)), processor=processor, most_tokens=most_tokens)
+    assert isinstance(source, MessagesSource)
+    return source
+
+
+def test_rows_of_a_folder_are_read_in_order_and_blank_lines_are_nothing(tmp_path, processor):
+    write(tmp_path / "b.jsonl", {"messages": [ASK, REPLY]}, "", {"messages": [ASK, REPLY, ASK, REPLY]})
+    write(tmp_path / "a.jsonl", {"messages": [{**ASK, "content": "and?"}, REPLY]})
+    source = opened(tmp_path, processor)
+    assert source.size == 3 and not source.too_long
+    assert [source[number].text for number in range(3)] == ["and?this", "what?this", "what?thiswhat?this"]
+    assert source[2].name == f"{tmp_path / 'b.jsonl'}, row 3"
+    assert source[2].meta["source"] == str(tmp_path)
+
+
+def test_both_kinds_read_the_same_samples_from_the_same_rows(tmp_path, processor):
+    (tmp_path / "x.png").write_bytes(picture())
+    bare = {"role": "user", "content": [{"type": "image"}, "which?", {"type": "image"}]}
+    rows = [
+        {"messages": [bare, REPLY], "images": ["x.png", {"bytes": None, "path": "x.png"}]},
+        {"conversations": [{"from": "human", "value": "<image>?"}, {"from": "gpt", "value": "Y"}], "image": "x.png"},
+        {"prompt": "Why?", "completion": "So.", "images": []},
     ]
-    assert source[0].images == (Image(tmp_path / "a.png"),)
-    assert source[2].segments[-1] == Text("this", learn=True)
-
-
-def test_images_in_a_column_of_their_own_take_the_bare_parts(tmp_path):
-    bare = {"role": "user", "content": [{"type": "image"}, "and", {"type": "image"}]}
-    path = write(tmp_path / "a.jsonl", {"messages": [bare], "images": ["x.png", "y.png"]})
-    assert MessagesSource(path)[0].images == (Image(tmp_path / "x.png"), Image(tmp_path / "y.png"))
+    path = write(tmp_path / "a.jsonl", *rows)
+    chat = prepare(ChatConfig(path=str(path)), processor)
+    source = opened(path, processor)
+    assert [source[number].segments for number in range(3)] == [chat.record(n).piece().segments for n in range(3)]
+    assert [len(source[number].images) for number in range(3)] == [2, 1, 0]
 
 
 @pytest.mark.parametrize(
-    ("row", "expected"),
+    ("row", "reason"),
     [
-        ("{", "row 2: expected a JSON object"),
-        ("[1]", "row 2: expected a JSON object"),
-        ({"text": "x"}, "row 2: expected a JSON object"),
-        ({"messages": [{"role": "user"}]}, "row 2: message 0"),
-        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "row 2: message 0, part 0"),
-        ({"messages": [REPLY], "images": ["x.png"]}, "1 of 1 images have no"),
-        ({"messages": 3}, "row 2"),
+        ("{", "not JSON"),
+        ([1], "wrong type"),
+        ({"text": "x"}, "no column"),
+        ({"messages": [{"role": "user"}]}, "no column"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}, REPLY]}, "images"),
+        ({"messages": [REPLY], "images": ["x.png"]}, "no image"),
+        ({"messages": 3}, "wrong type"),
+        ("[" * 5000, "not JSON"),
+        ('{"messages": ' + "9" * 5000 + "}", "not JSON"),
     ],
 )
-def test_a_bad_row_is_named(tmp_path, row, expected):
-    source = MessagesSource(write(tmp_path / "a.jsonl", {"messages": [REPLY]}, row))
-    assert source[0].text == "this"
-    with pytest.raises(DataError, match=expected):
-        source[1]
+def test_a_bad_row_is_named_and_left_out(row, reason, tmp_path, processor):
+    path = write(tmp_path / "a.jsonl", {"messages": [ASK, REPLY]}, row)
+    source = opened(path, processor)
+    assert source.size == 1
+    (line,) = (source.prepared.folder / "ledger.jsonl").read_text().splitlines()
+    entry = json.loads(line)
+    assert (entry["file"], entry["place"], entry["reason"]) == (str(path), "row 2", reason)
+    assert source.prepared.facts["reasons"] == {reason: 1}
 
 
-def test_a_source_opens_from_its_settings(tmp_path):
+def test_rows_that_are_too_long_are_left_out_and_said(tmp_path, processor):
+    path = write(tmp_path / "a.jsonl", {"messages": [ASK, ENDLESS]}, {"messages": [ASK, REPLY]})
+    source = opened(path, processor, most_tokens=64)
+    assert source.size == 1 and source[0].text == "what?this"
+    assert "1 of 2 conversations have more tokens than the model's 64 positions" in source.too_long
+    with pytest.raises(DataError, match="2 of 2 conversations have more tokens"):
+        opened(path, processor, most_tokens=2)
+
+
+def test_an_image_that_is_lost_after_preparing_is_replaced_by_the_next_row(tmp_path, processor):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.png").write_bytes(picture(seed=ord(name)))
+    rows = [{"image": {"bytes": None, "path": f"{name}.png"}, "messages": [ASK, REPLY]} for name in ("a", "b")]
+    source = opened(parquet(tmp_path / "rows.parquet", rows), processor)
+    steps = Steps(Plan((2,), (1.0,), 2, seed=0), (source,), processor)
+    (before,) = steps.batches(0)
+    (tmp_path / "a.png").unlink()
+    (after,) = steps.batches(0)
+    assert set(after.refs) == set(before.refs) and len(after.documents) == 2
+    (sentence,) = after.replaced
+    assert "row 0" in sentence and "a.png" in sentence and "row 1 stands in its place" in sentence
+    (tmp_path / "b.png").unlink()
+    with pytest.raises(DataError, match=r"[ab]\.png"):
+        steps.batches(0)
+
+
+def test_a_source_of_files_needs_a_processor(tmp_path):
     path = write(tmp_path / "a.jsonl", {"messages": [ASK, REPLY]})
-    assert open_source(MessagesConfig(path=str(path)))[0].text == "what?this"
+    with pytest.raises(DataError, match="needs a processor"):
+        open_source(MessagesConfig(path=str(path)))

@@ -65,7 +65,7 @@ def test_digest_is_of_content(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(file.getvalue())
     assert image_digest(tmp_path / "a.png") == image_digest(file.getvalue()) == image_digest(str(tmp_path / "a.png"))
     assert image_digest(picture) == image_digest(picture.copy()) != image_digest(picture.resize((2, 3)))
-    with pytest.raises(ImageError, match="check the path"):
+    with pytest.raises(ImageError, match="no such file"):
         image_digest(tmp_path / "missing.png")
 
 

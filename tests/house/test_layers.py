@@ -13,15 +13,19 @@ DECISION = ROOT / "docs/decisions/0001-the-house.md"
 ACROSS = {
     ("inputs", "lorgnette.model.batch"): "what inputs are packed into",
     ("inputs", "lorgnette.model.config"): "a connector says how many visual tokens an image becomes",
+    ("sample", "lorgnette.images"): "the forms of an image that a sample may hold",
 }
 """Imports within a layer, each with its reason."""
 
 THIRD_PARTY = {
     "errors": set(),
     "untrusted": {"yaml"},
-    "files": set(),
+    "files": {"filelock"},
+    "leftovers": set(),
+    "output": {"rich"},
     "settings": {"pydantic", "yaml"},
-    "sample": {"PIL"},
+    "images": {"PIL", "numpy"},
+    "sample": set(),
     "version": set(),
     "model": {"numpy", "pydantic", "torch"},
     "inputs": {"PIL", "jinja2", "numpy", "pydantic", "tokenizers", "torch"},

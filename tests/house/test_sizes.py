@@ -9,6 +9,7 @@ from tests.house.source import Function, modules
 FUNCTION_LINES, FILE_LINES, PARAMETERS = 60, 400, 8
 
 EXCEPTIONS = {
+    "lorgnette/cli/__init__.py:train": "every option of a command is a parameter",
     "lorgnette/cli/__init__.py:generate": "every option of a command is a parameter",
     "lorgnette/cli/eval.py:evaluate": "every option of a command is a parameter",
 }

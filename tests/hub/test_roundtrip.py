@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ import transformers
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+import lorgnette.hub.export
 import lorgnette.hub.load
 from lorgnette.cli import app
 from lorgnette.errors import CheckpointError
@@ -186,22 +189,92 @@ def test_what_transformers_saves_again_is_still_ours(tmp_path: Path) -> None:
     assert processor([SAMPLES[2]]).tokens_T.tolist() == tiny_processor()([SAMPLES[2]]).tokens_T.tolist()
 
 
-def test_export_replaces_a_checkpoint_and_nothing_else(tmp_path: Path) -> None:
+def test_export_replaces_an_earlier_export_and_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    export(tiny_model(seed=1), tiny_processor(), folder)
-    (folder / "note.txt").write_text("of the first")
+    export(tiny_model(seed=1), tiny_processor(), folder, shard_bytes=50_000)
+    assert len(list(folder.glob("*.safetensors"))) > 2
     model, processor = load(folder)
     export(model, processor, folder)  # over the very files that are mapped
-    assert not (folder / "note.txt").exists()
+    assert [file.name for file in folder.glob("*.safetensors*")] == ["model.safetensors"], "no shard stays behind"
     assert_bit_equal(folder, export(tiny_model(seed=1), tiny_processor(), tmp_path / "other"))
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "letter.txt").write_text("dear")
-    with pytest.raises(CheckpointError, match="holds something that is not a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"holds letter\.txt, which no export wrote"):
         export(model, processor, tmp_path / "home")
     with pytest.raises(CheckpointError, match="is a file"):
         export(model, processor, tmp_path / "home" / "letter.txt")
     assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "model", "other"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+STRANGERS = {
+    ".git": ".git/",
+    ".gitattributes": ".gitattributes",
+    "notes.txt": "notes.txt",
+    "checkpoint-500": "checkpoint-500/",
+    "pytorch_model.bin": "pytorch_model.bin",
+    "consolidated.safetensors": "consolidated.safetensors",
+}
+
+
+@pytest.mark.parametrize("write", [export, save], ids=["export", "save"])
+@pytest.mark.parametrize("name", STRANGERS)
+def test_what_no_export_wrote_is_named_and_kept(tmp_path: Path, name: str, write: Any) -> None:
+    folder = export(tiny_model(), tiny_processor(), tmp_path / "clone")
+    if "." in name[1:] or name == ".gitattributes":
+        (folder / name).write_text("mine")
+    else:
+        (folder / name).mkdir()
+        (folder / name / "HEAD").write_text("mine")
+    before = contents(folder)
+    with pytest.raises(CheckpointError, match=f"holds {re.escape(STRANGERS[name])}, which no export wrote"):
+        write(tiny_model(seed=2), tiny_processor(), folder)
+    assert contents(folder) == before
+
+
+def test_a_card_that_somebody_changed_is_kept(tmp_path: Path) -> None:
+    folder = export(tiny_model(), tiny_processor(), tmp_path / "model")
+    card = folder / "README.md"
+    text = card.read_text()
+    card.write_text(text.replace("# model", "# My model, with a word of its history"))
+    with pytest.raises(CheckpointError, match=r"README\.md: is not as an export wrote it"):
+        export(tiny_model(), tiny_processor(), folder)
+    card.write_text(text[: text.index("\n<!-- lorgnette")])  # a card of an earlier version
+    export(tiny_model(), tiny_processor(), folder)
+    assert card.read_text() == text
+
+
+def test_a_checkpoint_of_somebody_else_is_not_replaced(copied: Path) -> None:
+    before = contents(copied)
+    with pytest.raises(CheckpointError, match="holds a checkpoint that lorgnette did not write"):
+        export(tiny_model(), tiny_processor(), copied)
+    assert contents(copied) == before
+
+
+def test_a_file_that_appears_while_an_export_is_written_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = export(tiny_model(), tiny_processor(), tmp_path / "model")
+    write = lorgnette.hub.export.write_tensors
+
+    def slow(*args: Any, **kwargs: Any) -> None:
+        write(*args, **kwargs)
+        (folder / "thesis.tex").write_text("mine")
+
+    monkeypatch.setattr("lorgnette.hub.export.write_tensors", slow)
+    with pytest.raises(CheckpointError, match=r"holds thesis\.tex"):
+        export(tiny_model(seed=2), tiny_processor(), folder)
+    assert (folder / "thesis.tex").read_text() == "mine"
+    assert_bit_equal(folder, export_elsewhere(tmp_path / "other", monkeypatch, write))
+
+
+def export_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch, write: Any) -> Path:
+    monkeypatch.setattr("lorgnette.hub.export.write_tensors", write)
+    return export(tiny_model(), tiny_processor(), folder)
 
 
 def test_a_model_and_a_processor_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -6,11 +6,14 @@ import json
 from typing import Any
 
 import pytest
+import torch
 import transformers
 from transformers.models.idefics2.configuration_idefics2 import Idefics2VisionConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from lorgnette.errors import CheckpointError, LorgnetteError
 from lorgnette.hub.translate import (
+    decimal,
     read_decoder,
     read_idefics2,
     read_vision,
@@ -19,6 +22,7 @@ from lorgnette.hub.translate import (
     write_vision,
 )
 from lorgnette.model.config import LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.model.rope import rotation
 from tests.hub.tiny import tiny_config
 
 FAMILIES = {
@@ -252,3 +256,87 @@ def test_every_setting_comes_back(family: str, rest: dict) -> None:
     read = read_idefics2(json.loads(json.dumps(write_idefics2(config))), "config.json").plain()
     read["vision"] |= {"mean": [0.1], "std": [0.2]}  # those stand in the processor's files
     assert VLMConfig.parse(read).diff(config) == {}
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+ROPES: dict[str, dict[str, Any]] = {
+    "yarn": YARN,
+    "attn_factor": YARN | {"attn_factor": 0.8782488562869419},
+    "attention_factor null": YARN | {"attention_factor": None, "beta_fast": None, "beta_slow": None},
+    "attention_factor": YARN | {"attention_factor": 0.7, "mscale": 2.0, "mscale_all_dim": 0.5},
+    "mscale": YARN | {"mscale": 1.3, "mscale_all_dim": 0.6},
+    "mscale alone": YARN | {"mscale": 1.3},
+    "mscale 0": YARN | {"mscale": 0.0, "mscale_all_dim": 1.0},
+    "not truncated": YARN | {"truncate": False},
+    "truncated": YARN | {"truncate": True, "beta_fast": 20, "beta_slow": 2},
+    "factor null": YARN | {"factor": None},
+    "a small factor": YARN | {"factor": 0.5},
+    "by its old name": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "finetuned": True},
+    "without original": {"rope_type": "yarn", "factor": 2.0},
+    "longrope": {"rope_type": "longrope", "short_factor": [1.0, 1.5, 2.0, 3.0], "long_factor": [4.0] * 4}
+    | {"original_max_position_embeddings": 64},
+    "longrope, factor": {"rope_type": "longrope", "short_factor": [1.0, 1.5, 2.0, 3.0], "long_factor": [4.0] * 4}
+    | {"original_max_position_embeddings": 64, "factor": 8.0},
+    "longrope, attention": {"rope_type": "longrope", "short_factor": [1, 1, 2, 2], "long_factor": [4.0] * 4}
+    | {"original_max_position_embeddings": 64, "attention_factor": 1.25},
+    "llama3 with nulls": LLAMA3 | {"original_max_position_embeddings": 64, "attention_factor": None},
+    "linear": {"rope_type": "linear", "factor": 2.0, "attn_factor": 3.0},
+    "dynamic": {"rope_type": "dynamic", "factor": 2.0, "finetuned": False},
+}
+
+
+@pytest.mark.parametrize("rope", ROPES.values(), ids=ROPES)
+@pytest.mark.parametrize("key", ["rope_parameters", "rope_scaling"])
+@pytest.mark.parametrize("outside", [None, 48])
+def test_frequencies_are_those_of_transformers(rope: dict[str, Any], key: str, outside: int | None) -> None:
+    values = {"model_type": "llama", "hidden_size": 32, "num_attention_heads": 4, "max_position_embeddings": 256}
+    values |= {key: rope, "rope_theta": 5000.0} | (
+        {} if outside is None else {"original_max_position_embeddings": outside}
+    )
+    ours = read_decoder(json.loads(json.dumps(values)), "config.json")
+    assert read_decoder(write_decoder(ours), "config.json") == ours
+    theirs = transformers.LlamaConfig(**json.loads(json.dumps(values)))
+    turn = LlamaRotaryEmbedding(theirs)
+    positions = torch.arange(40)
+    their_cos, their_sin = turn(torch.zeros(1), positions[None])
+    cos, sin = rotation(ours, positions, 40, torch.float32)
+    torch.testing.assert_close(cos[:, 0], their_cos[0], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(sin[:, 0, 4:], their_sin[0, :, 4:], atol=1e-6, rtol=1e-6)
+
+
+ROPES_REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "keys of no type": ({"factor": 2.0}, "rope_parameters has factor, but no rope_type that obeys it"),
+    "kinds of layers": (
+        {"full_attention": {"rope_theta": 1e4}, "sliding_attention": {"rope_theta": 1e5}},
+        "rope_parameters differ between kinds of layers",
+    ),
+    "a factor of 0": (YARN | {"factor": 0}, "rope_scaling's factor must be above 0"),
+    "too few factors": (
+        {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0] * 4},
+        "short_factor needs a number for each of the 4 pairs",
+    ),
+    "another type": ({"rope_type": "mrope", "mrope_section": [2, 2]}, "rope_type 'mrope' is unknown"),
+    "a key of another type": ({"rope_type": "linear", "factor": 2.0, "beta_fast": 3}, "knows no beta_fast"),
+}
+
+
+@pytest.mark.parametrize(("rope", "message"), ROPES_REFUSED.values(), ids=ROPES_REFUSED)
+def test_rotary_settings_that_are_not_obeyed_are_named(rope: dict[str, Any], message: str) -> None:
+    values = {"model_type": "llama", "hidden_size": 32, "num_attention_heads": 4, "rope_parameters": rope}
+    with pytest.raises(LorgnetteError, match=message):
+        read_decoder(values, "config.json")
+
+
+def test_one_group_for_all_kinds_of_layers_is_read() -> None:
+    group = {"rope_type": "linear", "factor": 2.0, "rope_theta": 77.0}
+    values = {"model_type": "qwen3", "rope_parameters": {"full_attention": group, "sliding_attention": dict(group)}}
+    found = read_decoder(values, "config.json")
+    assert (found.rope_theta, found.rope_scaling) == (77.0, {"rope_type": "linear", "factor": 2.0})
+
+
+@pytest.mark.parametrize("value", [1e-5, 1e-6, 1e-12, 0.1, 0.02])
+def test_a_number_that_float32_made_longer_is_the_number(value: float) -> None:
+    longer = torch.tensor(value, dtype=torch.float32).item()
+    assert decimal(longer) == decimal(value) == value
+    found = read_decoder({"model_type": "llama", "rms_norm_eps": longer}, "config.json")
+    assert found == read_decoder({"model_type": "llama", "rms_norm_eps": value}, "config.json")

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from lorgnette.errors import ImageError, SettingsError
-from lorgnette.infer.generate import Generation, Piece, decoder_of, generate, stream
+from lorgnette.infer.generate import Generation, Piece, decoder_of, end_tokens, generate, slot_tokens, stream
+from lorgnette.infer.latents import Latents
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.infer.slow import generate_slow
 from lorgnette.inputs.processor import Processor
@@ -246,3 +247,22 @@ WRONG = {
 def test_wrong_settings_are_refused(values: dict, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         GenerationConfig.parse(values)
+
+
+@pytest.mark.parametrize("latents", [False, True])
+def test_a_last_text_of_the_assistants_is_continued(model: VLM, processor: Processor, latents: bool) -> None:
+    """The answer goes on from the text, and does not repeat it or lose its first space."""
+    sample = Sample((*question("what is it?").segments, Turn("assistant"), Text("a cat")))
+    settings = GenerationConfig(max_tokens=12)
+    kept = Latents(model, processor) if latents else None
+    (answer,) = generate(model, processor, [sample], settings, latents=kept)
+    assert answer == generate_slow(model, processor, sample, settings)
+    prompt = processor([sample], continue_final_message=True)
+    assert answer.prompt_tokens == len(prompt.tokens_T)
+    logits = model(prompt.to(model.device), want="last").logits
+    assert logits is not None
+    best = logits[0].clone()
+    best[slot_tokens(processor)] = -torch.inf
+    assert answer.tokens[0] == int(best.argmax())
+    ends = end_tokens(processor)
+    assert answer.text == processor.tokenizer.decode([token for token in answer.tokens if token not in ends])

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,8 +17,9 @@ from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import image_patches
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.template import IDEFICS2_TEMPLATE, JinjaTemplate
-from lorgnette.sample import Sample
+from lorgnette.sample import Image, Sample
 from tests.inputs.conftest import noise, old_checkpoint
+from tests.inputs.shapes import PART_SHAPES, STRING_SHAPES
 
 FORMATS = [
     "PNG",
@@ -132,6 +134,73 @@ def test_ill_formed_conversations_are_refused(processor, conversation):
     with contextlib.suppress(LorgnetteError):
         batch = processor([Sample.from_messages(conversation)])
         assert batch.documents.total == len(batch.tokens_T)
+
+
+FRAGMENTS = [
+    "{{ ",
+    " }}",
+    "{% ",
+    " %}",
+    "m.content",
+    "messages",
+    "|trim",
+    "|upper",
+    "|join('<image>')",
+    "|replace('a', m.content)",
+    ".split('a')[0]",
+    "[1:]",
+    " ~ ",
+    " + ",
+    " * 9",
+    " * 10**9",
+    "{% for x in range(99999) %}",
+    "{% endfor %}",
+    "{% if ",
+    "{% endif %}",
+    "{% set ns = namespace(a=m.content) %}",
+    "{% generation %}",
+    "{% endgeneration %}",
+    "'%s'|format(m.content)",
+    "{% macro f(a) %}",
+    "{% endmacro %}",
+    "|tojson",
+    "<image>",
+    "</s>",
+    "|list",
+    ".__class__",
+    "[m.content]",
+    "{{ m.content|upper }}",
+    "{{ message.content|trim|replace('a', '<image>') }}",
+    "{{ bos_token ~ messages|length }}",
+    "\ue0009\ue001",
+]
+
+
+def mutated(source: str, draw: random.Random) -> str:
+    """The template with a few pieces put in, taken out or moved."""
+    for _ in range(draw.choice([1, 1, 2, 4])):
+        at, length = draw.randrange(len(source) + 1), draw.randint(0, 20)
+        kind = draw.random()
+        piece = draw.choice(FRAGMENTS) if kind < 0.6 else source[at : at + length] if kind < 0.8 else ""
+        to = draw.randrange(len(source) + 1)
+        source = source[:to] + piece + source[to + (length if kind >= 0.8 else 0) :]
+    return source
+
+
+@pytest.mark.filterwarnings("ignore")  # of Python's compiler, about what a template came to be
+def test_mutated_chat_templates(tokenizer):
+    """Each writes the contents and the images that there are, or is refused; a typed special token stays text."""
+    draw, written = random.Random(5), 0
+    question = [{"type": "image", "image": noise(9, 9)}, {"type": "text", "text": " <image>a</s> b "}]
+    sample = Sample.from_messages([{"role": "user", "content": question}, {"role": "assistant", "content": "c a"}])
+    sources = [*STRING_SHAPES.values(), *PART_SHAPES.values(), IDEFICS2_TEMPLATE]
+    for _ in range(300):
+        template = JinjaTemplate(mutated(draw.choice(sources), draw), tokenizer)
+        with contextlib.suppress(CheckpointError):
+            pieces = template.pieces(sample, add_generation_prompt=draw.random() < 0.5)
+            written += 1
+            assert [piece for piece in pieces if isinstance(piece, Image)] == list(sample.images)
+    assert 20 < written < 290
 
 
 FIELDS = ["size", "do_image_splitting", "image_mean", "image_std", "image_seq_len", "image_processor", "chat_template"]

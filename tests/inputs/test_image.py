@@ -18,7 +18,7 @@ from transformers.models.idefics2 import image_processing_pil_idefics2 as upstre
 from transformers.models.idefics2.configuration_idefics2 import Idefics2VisionConfig
 from transformers.models.idefics2.modeling_idefics2 import Idefics2VisionEmbeddings
 
-import lorgnette.inputs.image
+import lorgnette.inputs.image_io
 from lorgnette.errors import ImageError
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import (
@@ -33,6 +33,7 @@ from lorgnette.inputs.image import (
     target_size,
 )
 from tests.inputs.conftest import noise
+from tests.inputs.image_files import saved
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.5, 0.25, 0.5)
 EDGES = [(1, 1), (1, 500), (500, 1), (2, 2), (3, 2), (13, 14), (15, 14), (377, 378), (378, 378), (379, 377), (980, 980)]
@@ -195,20 +196,9 @@ def test_fast_decode_of_a_large_photo_is_close(orientation):
 # Opening
 
 
-def saved(image: PIL.Image.Image, form: str, **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
-
-
 def with_mode(mode: str) -> bytes:
     form = {"CMYK": "JPEG", "F": "TIFF", "I": "TIFF", "YCbCr": "JPEG"}.get(mode, "PNG")
     return saved(noise(20, 12).convert(mode), form)
-
-
-def palette_with_transparency() -> bytes:
-    image = noise(20, 12).quantize(16)
-    return saved(image, "PNG", transparency=bytes(range(16)))
 
 
 def damaged(content: bytes) -> dict[str, bytes]:
@@ -229,7 +219,6 @@ def animation() -> bytes:
 
 FILES = {mode: with_mode(mode) for mode in ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "F"]}
 FILES |= {
-    "palette with transparency": palette_with_transparency(),
     "animation": animation(),
     "animated gif": saved(noise(20, 12), "GIF", save_all=True, append_images=[noise(20, 12, 1)]),
     "one pixel": saved(noise(1, 1), "PNG"),
@@ -239,9 +228,9 @@ FILES |= {
 }
 
 
-@pytest.mark.filterwarnings("ignore:Palette images with Transparency")
 @pytest.mark.parametrize("kind", FILES)
-def test_files_open_as_upstream_opens_them(kind, tmp_path):
+def test_opaque_files_open_as_upstream_opens_them(kind, tmp_path):
+    """Of transparent ones `load_image` shows what lies hidden; upstream's processor is the oracle in test_pixels."""
     path = tmp_path / "picture"
     path.write_bytes(FILES[kind])
     expected = np.asarray(load_image(str(path)))
@@ -261,13 +250,6 @@ def test_exif_orientation_is_applied(orientation):
     image = open_image(content)
     assert image.size == ((20, 12) if orientation < 5 else (12, 20))
     assert np.array_equal(np.asarray(image), np.asarray(expected))
-
-
-@pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_sixteen_bit_greys_keep_their_upper_bits(form):
-    levels = np.array([[0, 255, 256, 32768, 65535]], dtype=np.uint16)
-    image = open_image(saved(PIL.Image.fromarray(levels), form))
-    assert np.asarray(image)[0, :, 0].tolist() == [0, 0, 1, 128, 255]
 
 
 def test_an_open_image_is_not_changed():
@@ -301,17 +283,12 @@ def test_a_missing_file_is_refused_by_name(tmp_path):
 def test_decompression_bombs_are_refused_before_they_are_decoded():
     bomb = saved(PIL.Image.new("1", (20000, 20000)), "PNG")
     assert len(bomb) < 2**20
-    with pytest.raises(ImageError, match="photo: cannot be read"):
+    with pytest.raises(ImageError, match="photo: exceeds the limit"):
         open_image(bomb, "photo")
     with pytest.raises(ImageError, match="photo: 20 x 12 exceeds the limit of 200 pixels"):
         open_image(FILES["RGB"], "photo", max_pixels=200)
     with pytest.raises(ImageError, match="exceeds the limit"):
         image_patches(noise(20, 12), ImageConfig(max_pixels=200), split=False)
-
-
-def test_no_program_is_run_on_an_image():
-    with pytest.raises(ImageError, match="EPS files are not accepted"):
-        open_image(saved(noise(20, 12), "EPS"))
 
 
 # Downloading
@@ -363,12 +340,18 @@ def test_a_url_is_opened(server):
     ],
 )
 def test_a_url_that_gives_no_image_is_refused_by_name(server, path, reason, monkeypatch):
-    monkeypatch.setattr(lorgnette.inputs.image, "MAX_DOWNLOAD", 2**20)
-    monkeypatch.setattr(lorgnette.inputs.image, "DOWNLOAD_SECONDS", 1.0)
+    monkeypatch.setattr(lorgnette.inputs.image_io, "MAX_DOWNLOAD", 2**20)
+    monkeypatch.setattr(lorgnette.inputs.image_io, "DOWNLOAD_SECONDS", 1.0)
     with pytest.raises(ImageError, match=rf"^image \({server}{path}\): .*{reason}"):
         open_image(server + path)
 
 
-def test_a_url_of_another_kind_is_a_path():
+def test_a_file_url_is_a_path(tmp_path):
+    path = tmp_path / "a picture.png"
+    path.write_bytes(FILES["RGB"])
+    for url in (path.as_uri(), path.as_uri().replace("file:///", "FILE://localhost/")):
+        assert open_image(url).size == (20, 12)
     with pytest.raises(ImageError, match="no such file"):
-        open_image("file:///etc/hostname")
+        open_image((tmp_path / "gone.png").as_uri())
+    with pytest.raises(ImageError, match="another machine"):
+        open_image("file://elsewhere/a.png")

@@ -84,7 +84,11 @@ def test_an_old_folder_may_give_the_template_and_the_visual_tokens_elsewhere(tmp
             {"size": {"shortest_edge": 28, "longest_edge": 990}},
             "exceeds the position table",
         ),
-        ("preprocessor_config.json", {"size": {"shortest_edge": 28, "longest_edge": 70}, "image_mean": 1}, "cannot be"),
+        (
+            "preprocessor_config.json",
+            {"size": {"shortest_edge": 28, "longest_edge": 70}, "image_mean": "grey"},
+            "cannot be",
+        ),
         ("processor_config.json", {"image_seq_len": "many"}, "cannot be understood"),
         ("processor_config.json", {"image_processor": 5}, "cannot be understood"),
         ("lorgnette.json", {"images": {"keep_aspekt": True}}, "did you mean 'keep_aspect'"),
@@ -92,7 +96,7 @@ def test_an_old_folder_may_give_the_template_and_the_visual_tokens_elsewhere(tmp
         ("lorgnette.json", {"special": {"image": 3}}, "cannot be understood"),
         ("config.json", {"vision_config": 3}, "cannot be understood"),
         ("config.json", {"vision_config": {"patch_size": 0}}, "cannot be understood"),
-        ("chat_template.json", {"chat_template": [1]}, "holds several chat templates"),
+        ("chat_template.json", {"chat_template": [1]}, r"holds several chat templates \(\), none called default"),
     ],
 )
 def test_a_damaged_folder_is_refused(file, content, reason, tmp_path):
@@ -105,3 +109,33 @@ def test_a_damaged_folder_is_refused(file, content, reason, tmp_path):
     with pytest.raises(CheckpointError, match=reason) as error:
         Processor.load(folder)
     assert str(tmp_path) in str(error.value)
+
+
+NAMED = {"tool_use": "{{ tools }}", "default": "{{ messages[0].content }}</s>"}
+
+
+@pytest.mark.parametrize("templates", [NAMED, [{"name": name, "template": text} for name, text in NAMED.items()]])
+@pytest.mark.parametrize("file", ["processor_config.json", "tokenizer_config.json", "chat_template.json"])
+def test_of_several_templates_the_default_is_used(file, templates, tmp_path):
+    folder = old_checkpoint(tmp_path)
+    (folder / "chat_template.jinja").unlink()
+    values = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+    (folder / file).write_text(json.dumps(values | {"chat_template": templates}))
+    processor = Processor.load(folder)
+    assert processor.template.source == NAMED["default"]
+    processor.save(folder / "saved")
+    assert Processor.load(folder / "saved").template.source == NAMED["default"]
+
+
+def test_one_template_of_a_name_is_not_guessed(tmp_path):
+    folder = old_checkpoint(tmp_path, chat_template=[{"name": "rag", "template": "{{ documents }}"}])
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(CheckpointError, match=r"several chat templates \(rag\), none called default"):
+        Processor.load(folder)
+
+
+def test_other_templates_beside_the_first_change_nothing(tmp_path):
+    folder = old_checkpoint(tmp_path)
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools }}")
+    assert Processor.load(folder).template == Idefics2Template()

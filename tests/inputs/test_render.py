@@ -7,9 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer as Backend
 
 from lorgnette.errors import DataError, ImageError
 from lorgnette.inputs.render import Rendered
+from lorgnette.inputs.template import IDEFICS2_TEMPLATE, JinjaTemplate
+from lorgnette.inputs.tokenizer import Tokenizer
 from lorgnette.model.batch import IGNORED
 from lorgnette.sample import Image, Sample, Text, Turn
 from tests.inputs.conftest import noise
@@ -126,6 +129,55 @@ def test_a_batch_without_images_or_without_samples(processor):
 def test_a_generation_prompt_opens_the_answer(processor):
     rendered = processor.render(Sample((Turn("user"), Text("Hi."))), add_generation_prompt=True)
     assert processor.tokenizer.decode(rendered.tokens_T).endswith("\nAssistant:")
+
+
+ANSWERED = Sample((Turn("user"), Text("How many?"), Turn("assistant"), Text("There are")), {"name": "row 4"})
+
+
+def test_a_last_text_is_continued(processor):
+    """It ends with the text, without the end of the utterance; upstream's template and ours as code agree."""
+    as_jinja = dataclasses.replace(processor, template=JinjaTemplate(IDEFICS2_TEMPLATE, processor.tokenizer))
+    prompts = [one.render(ANSWERED, continue_final_message=True) for one in (processor, as_jinja)]
+    assert prompts[0].tokens_T.tolist() == prompts[1].tokens_T.tolist()
+    assert processor.spell(prompts[0].tokens_T.tolist()) == (
+        "<s>User: How many?<end_of_utterance>\nAssistant: There are"
+    )
+    whole = processor.render(ANSWERED).tokens_T.tolist()
+    assert prompts[0].tokens_T.tolist() == whole[: len(prompts[0].tokens_T)]
+    batch = processor([ANSWERED], continue_final_message=True)
+    assert batch.tokens_T.tolist() == prompts[0].tokens_T.tolist()
+
+
+def test_a_prompt_continues_the_assistant_and_answers_the_user(processor):
+    asked = Sample(ANSWERED.segments[:2])
+    batch = processor.prompts([ANSWERED, asked])
+    separate = [
+        processor([ANSWERED], continue_final_message=True),
+        processor([asked], add_generation_prompt=True),
+    ]
+    assert batch.tokens_T.tolist() == torch.cat([one.tokens_T for one in separate]).tolist()
+    empty = Sample((*asked.segments, Turn("assistant")))
+    assert processor.spell(processor.prompts([empty]).tokens_T.tolist()).endswith("Assistant:")
+
+
+def test_what_cannot_be_continued_is_refused(processor):
+    picture = Sample((Turn("user"), Text("?"), Turn("assistant"), Image(noise(9, 9))), {"name": "row 5"})
+    with pytest.raises(DataError, match="exclude each other"):
+        processor.render(ANSWERED, add_generation_prompt=True, continue_final_message=True)
+    with pytest.raises(DataError, match="row 5: continue_final_message needs a last turn with a text"):
+        processor.render(picture, continue_final_message=True)
+    with pytest.raises(DataError, match="a document has no message to continue"):
+        processor.render(Sample((Text("A document"),)), continue_final_message=True)
+
+
+def test_a_document_begins_as_the_tokenizer_begins_a_text(processor, tmp_path):
+    """As upstream: the beginning of sequence that a tokenizer names but does not put is not put here either."""
+    backend = Backend.from_str(processor.tokenizer._file.to_str())
+    backend.post_processor = None
+    tokenizer = Tokenizer(backend, processor.tokenizer.settings, processor.tokenizer.special)
+    assert tokenizer.bos is not None
+    plain = dataclasses.replace(processor, tokenizer=tokenizer)
+    assert plain.render(caption()).tokens_T.tolist() == processor.render(caption()).tokens_T.tolist()[1:]
 
 
 def altered(rendered: Rendered, **changes: object) -> Rendered:

@@ -108,7 +108,7 @@ def test_an_unknown_special_token_is_refused(tokenizer):
         ("tokenizer.json", None, "no such file; a checkpoint needs its tokenizer.json"),
         ("tokenizer.json", "{}", "cannot be read as a tokenizer"),
         ("tokenizer.json", "no json", "cannot be read as a tokenizer"),
-        ("tokenizer_config.json", "no json", "cannot be read as JSON"),
+        ("tokenizer_config.json", "no json", "is not JSON"),
         ("tokenizer_config.json", "[1]", "holds a list; expected a JSON object"),
     ],
 )

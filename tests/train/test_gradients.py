@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import pytest
@@ -13,7 +14,7 @@ from lorgnette.train.feed import open_steps
 from lorgnette.train.gradients import add_gradients, packs_at_once, threads_for
 from lorgnette.train.log import read_log
 from lorgnette.train.loop import Trainer
-from lorgnette.train.noise import Neftune
+from lorgnette.train.noise import Neftune, document_seeds
 from lorgnette.train.parallel import World
 from lorgnette.train.stages import prepare_parts
 from tests.train.test_run import QUIET
@@ -93,6 +94,51 @@ def test_noise_differs_between_packs_and_follows_the_seed(tiny):
     assert not torch.equal(embedded(one, 1), embedded(one, 2))
     least = min(one.documents.total, other.documents.total)
     assert not torch.equal(embedded(one, 1)[:least], embedded(other, 1)[:least])
+
+
+def test_noise_is_that_of_each_document_whatever_pack_it_stands_in_and_what_it_is_called(tiny):
+    model, processor = build(tiny)
+    model.train()
+
+    def noise_of(run):
+        found = {}
+        for batch in open_steps(run, 0, processor).batches(0):
+            zeros = torch.zeros(batch.documents.total, dtype=torch.int64)
+            batch = dataclasses.replace(batch, names=(str(run.digest()),) * len(batch.documents), refs=())
+            with Neftune(model, 5.0, seed=3) as noise:
+                noise._remember(model, (batch,))
+                drawn = model.language.embedding(zeros) - model.language.embedding.table[0]
+            for tokens, one in zip(*(t.split(batch.documents.lengths) for t in (batch.tokens_T, drawn)), strict=True):
+                found.setdefault(tuple(tokens.tolist()), []).append(one)
+        return {key: sorted(one.sum().item() for one in ones) for key, ones in found.items()}
+
+    whole, cut = noise_of(tiny), noise_of(tiny.override("stages.0.micro_batches=3"))
+    assert whole == cut
+    [batch] = open_steps(tiny, 0, processor).batches(0)
+    patches_PC = batch.patches_PC.clone()
+    patches_PC[0, 0] ^= 1  # of the first document's image, as that is the first image
+    other = dataclasses.replace(batch, patches_PC=patches_PC)
+    same = [a == b for a, b in zip(document_seeds(batch, 3), document_seeds(other, 3), strict=True)]
+    shown = int((batch.visual_V[0] >= batch.document_starts).sum()) - 1
+    assert [number for number, equal in enumerate(same) if not equal] == [shown], "that document's alone changed"
+
+
+def test_dropout_is_that_of_each_pack_in_whatever_order_packs_are_computed(tiny):
+    lora = "stages.0.lora={rank: 2, dropout: 0.5}"
+    run = tiny.override("stages.0.language.mode=lora", lora, "stages.0.micro_batches=4")
+    model, processor = build(run)
+    prepare_parts(model, run.stages[0], seed=0)
+    with torch.no_grad():  # adapters begin as the identity, of which dropout takes nothing away
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.1)
+    model.train()
+    batches = open_steps(run, 0, processor).batches(0)
+    with Neftune(model, 0.0, dropout=True, seed=7) as noise, torch.no_grad():
+        losses = [float(model(batch, want="loss").loss_sum) for batch in batches]
+        assert [float(model(batch, want="loss").loss_sum) for batch in reversed(batches)] == losses[::-1]
+        noise.seed = 8
+        assert float(model(batches[0], want="loss").loss_sum) != losses[0]
 
 
 def test_what_goes_wrong_in_one_pack_is_told_and_none_is_left_computing(tiny, monkeypatch):

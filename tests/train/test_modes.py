@@ -16,6 +16,8 @@ from lorgnette.train.optim import build_optimiser
 from lorgnette.train.stages import PARTS, named_parts, prepare_parts
 from lorgnette.train.step import train_step
 
+pytestmark = pytest.mark.kernels
+
 ADAPTERS = ("lora_A", "lora_B", "lora_magnitude_vector", "lora_down", "lora_up", "lora_lengths")
 BACKBONES = ("frozen", "lora", "dora", "full")
 
@@ -75,9 +77,10 @@ def pretrained(squares, tmp_path_factory):
 
     def weights(tiny):
         if not kept:
-            run = tiny.override(f"stages.0.sources.0.path={source}", "stages.0.samples_per_step=32")
+            where = f"stages.0.sources.0.path={source}", f"stages.0.sources.0.image_folder={squares}"
+            run = tiny.override(*where, "stages.0.samples_per_step=32")
             model, losses = learn(run, steps=150)
-            assert losses[-1] < 0.3
+            assert min(losses[-10:]) < 0.3  # measured: 0.028 to 0.065 over five seeds and two sets of kernels
             kept.update({name: parameter.detach().clone() for name, parameter in model.named_parameters()})
         return kept
 
@@ -100,15 +103,27 @@ def learn(run, steps, weights=None):
     return model, [train_step(model, batches, optimiser, stage.clip).loss for _ in range(steps)]
 
 
-@pytest.mark.parametrize("mode", [*BACKBONES, "muon"])
+LEARNED = {"frozen": 0.15, "lora": 0.1, "dora": 0.1, "full": 0.05, "muon": 0.02}
+"""Mode -> the loss below which the samples are known by heart, about three times the largest that was measured or more.
+
+Lowest of the last losses over five seeds, two sets of kernels (avx2; default, with MKL's compatible ones) and 1 and 2
+threads: frozen 0.022 to 0.059, lora 0.021 to 0.027, dora 0.021 to 0.027, full 0.001 to 0.006, muon 0.0006 to 0.0015.
+The first losses are 1.50 to 1.72. A single step may stand out: full had 0.09 a few steps before 0.007.
+"""
+
+
+@pytest.mark.parametrize("mode", LEARNED)
 def test_it_learns_thirty_two_samples_by_heart(tiny, pretrained, mode):
-    optimiser, mode = ("muon", "full") if mode == "muon" else ("adamw", mode)
+    optimiser, trained = ("muon", "full") if mode == "muon" else ("adamw", mode)
     run = tiny.override(
-        *(f"stages.0.{part}.mode={mode}" for part in ("vision", "language")), f"stages.0.optimiser={optimiser}",
+        *(f"stages.0.{part}.mode={trained}" for part in ("vision", "language")), f"stages.0.optimiser={optimiser}",
         "stages.0.lr=0.01", "stages.0.samples_per_step=32", "stages.0.lora={rank: 8, alpha: 16, dropout: 0.0}",
+        # A step of Muon is as long as its rate says, however small the gradient: at a constant 0.02, matrices of
+        # width 16 leave the minimum again and again (0.16 after 0.002), with torch.optim.Muon as with ours.
+        "stages.0.muon_lr=0.003",
     )  # fmt: skip
     _, losses = learn(run, 80, pretrained(tiny))
-    assert losses[-1] < 0.05 and losses[0] > 1, f"{losses[0]:.3f} to {losses[-1]:.3f}"
+    assert min(losses[-10:]) < LEARNED[mode] and losses[0] > 1, f"{losses[0]:.3f} to {losses[-10:]}"
 
 
 def test_a_head_tied_to_the_embedding_is_not_adapted(tiny):

@@ -1,21 +1,40 @@
-"""FSDP2 on two processes: the losses of one process, whatever each rank's share holds, and checkpoints that move."""
+"""FSDP2 on several processes: the losses of one, whatever each rank's share holds, and checkpoints that move."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 
+from lorgnette.run import Run
 from lorgnette.train.log import read_log
 from lorgnette.train.loop import Interrupted, Trainer
 
+pytestmark = pytest.mark.kernels
+
 QUIET = Console(quiet=True)
+LOSS = 5e-5
+"""Largest difference between the losses of one and of two ranks; NORM of the gradient's norms, as a share.
+
+Over five seeds and two sets of kernels (avx2; default, with MKL's compatible ones) the largest were: full 2.9e-6, muon
+1.01e-5, dora 4.1e-7; of the norms 8.7e-6. A factor forgotten in a reduction makes differences of 1e-2 and more.
+"""
+NORM = 1e-3
+WEIGHT = {"full": 5e-4, "muon": 5e-3, "dora": 5e-4}
+"""Mode -> largest difference of a weight, beside a thousandth of it.
+
+Largest over the same runs: full 4.6e-5, muon 9.3e-4, dora 8e-6. Muon lengthens what is small in a gradient up to 485
+times, rounding too: matrices with a gradient near zero, as the queries of a vision layer here, differ the most.
+"""
 LORA = "{rank: 2, dropout: 0.0, targets: [query, key, value, output, gate, up, down, head]}"
+NOISE = ("stages.0.neftune=5", "stages.1.neftune=5")
 PROGRAM = """
 import sys, pathlib
 from rich.console import Console
@@ -32,13 +51,14 @@ end_world()
 """
 
 
-def train_on_two_ranks(*folders):
-    """Train the `settings.yaml` of each folder in turn, by torchrun on two gloo processes."""
+def train_on_ranks(ranks, *folders):
+    """Train the `settings.yaml` of each folder in turn, by torchrun on gloo processes."""
     program = folders[0].parent / "program.py"
     program.write_text(PROGRAM)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *folders], env=environment, capture_output=True, text=True, timeout=150)
+    arguments = [*command, program, *folders]
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
@@ -62,10 +82,11 @@ def mixed(tiny, squares, tmp_path_factory):
 
 
 def runs(mixed):
-    """By name: everything in full by either optimiser, and backbones adapted."""
+    """By name: everything in full by either optimiser, and backbones adapted, with noise."""
     adapted = [f"stages.{n}.{part}.mode=dora" for n in (0, 1) for part in ("vision", "language")]
     muon = mixed.override("stages.0.optimiser=muon", "stages.1.optimiser=muon")
-    return {"full": mixed, "muon": muon, "dora": mixed.override(*adapted, *(f"stages.{n}.lora={LORA}" for n in (0, 1)))}
+    dora = mixed.override(*adapted, *(f"stages.{n}.lora={LORA}" for n in (0, 1)))
+    return {"full": mixed, "muon": muon, "dora": dora.override(*NOISE)}
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +106,7 @@ def folders(mixed, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(Trainer, "_advance", stopping)
         Trainer(mixed, root / "begun" / "run", QUIET).train()
-    train_on_two_ranks(*(root / name for name in wanted))
+    train_on_ranks(2, *(root / name for name in wanted))
     return {name: root / name for name in wanted}
 
 
@@ -105,8 +126,8 @@ def test_two_ranks_have_the_losses_of_one(folders, alone, mode):
     one = read_log(folder / "log.jsonl")
     two = read_log(folders[mode] / "run" / "log.jsonl")
     assert [row["data"] for row in two] == [row["data"] for row in one]
-    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], abs=1e-5)
-    assert [row["grad_norm"] for row in two] == pytest.approx([row["grad_norm"] for row in one], rel=1e-3)
+    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], abs=LOSS)
+    assert [row["grad_norm"] for row in two] == pytest.approx([row["grad_norm"] for row in one], rel=NORM)
     assert [row["images"] for row in two] == [row["images"] for row in one]
     asked = read_log(folders[mode] / "run" / "evaluation.jsonl")
     assert asked == read_log(folder / "evaluation.jsonl") and [row["total_step"] for row in asked] == [5, 11]
@@ -116,14 +137,34 @@ def test_two_ranks_have_the_losses_of_one(folders, alone, mode):
             gap = torch.linalg.vector_norm(weights[name] - parameter)
             assert gap < 1e-3 * torch.linalg.vector_norm(parameter) + 1e-4
             continue
-        torch.testing.assert_close(weights[name], parameter.detach(), atol=1e-4, rtol=1e-3, msg=name)
+        torch.testing.assert_close(weights[name], parameter.detach(), atol=WEIGHT[mode], rtol=1e-3, msg=name)
 
 
 def test_a_checkpoint_goes_on_with_another_number_of_ranks(mixed, folders, alone):
     one = read_log(alone["full"][1] / "log.jsonl")
     two = read_log(folders["begun"] / "run" / "log.jsonl")
     assert [row["total_step"] for row in two] == list(range(1, 12))
-    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], abs=1e-5)
+    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], abs=LOSS)
     again = Trainer(mixed, folders["begun"] / "run", QUIET).train()  # a checkpoint of two ranks, opened by one
     weights = torch.load(folders["begun"] / "weights.pt")
     assert all(torch.equal(weights[name], parameter) for name, parameter in again.named_parameters())
+
+
+def test_three_ranks_and_data_elsewhere_have_the_losses_of_one(mixed, alone, squares, tmp_path):
+    noisy = mixed.override(*NOISE, "evaluation.every=null")
+    Trainer(noisy, tmp_path / "here", QUIET).train()
+    one = [row["loss"] for row in read_log(tmp_path / "here" / "log.jsonl")]
+    quiet = [row["loss"] for row in read_log(alone["full"][1] / "log.jsonl")]
+    assert max(abs(ours - theirs) for ours, theirs in zip(one, quiet, strict=True)) > 1e-3, "the noise does something"
+    moved = shutil.copytree(squares, tmp_path / "elsewhere" / "squares")
+    rows = (moved / "rows.jsonl", tmp_path / "elsewhere" / "rows.jsonl")
+    old = Path(noisy.stages[0].sources[0].path)
+    rows[1].write_text(old.read_text().replace(str(squares), str(moved)))
+    elsewhere = Run.parse(json.loads(json.dumps(noisy.plain()).replace(str(old), str(rows[1]))))
+    assert elsewhere != noisy
+    Trainer(elsewhere, tmp_path / "one", QUIET).train()
+    assert [row["loss"] for row in read_log(tmp_path / "one" / "log.jsonl")] == one
+    (tmp_path / "three").mkdir()
+    (tmp_path / "three" / "settings.yaml").write_text(noisy.to_yaml())
+    train_on_ranks(3, tmp_path / "three")
+    assert [row["loss"] for row in read_log(tmp_path / "three" / "run" / "log.jsonl")] == pytest.approx(one, abs=1e-5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -13,6 +12,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from lorgnette.errors import DataError
+from lorgnette.inputs.image_io import open_rgba
 
 SPLITS = ("train", "validation", "test")
 FILE = Path(__file__).with_name("drawings.parquet")
@@ -117,7 +117,7 @@ def fit(width: int, height: int, widest: int, highest: int) -> tuple[int, int]:
 
 
 def _decode(row: Drawing) -> PIL.Image.Image:
-    return PIL.Image.open(io.BytesIO(row.image)).convert("RGBA")
+    return open_rgba(row.image, "a built-in drawing")
 
 
 def _read(file: Path, split: str) -> tuple[Drawing, ...]:

@@ -7,10 +7,11 @@ import io
 import math
 from dataclasses import dataclass
 
-import PIL.ExifTags
 import PIL.Image
 
+from lorgnette.errors import ImageError
 from lorgnette.inputs.image import Patches
+from lorgnette.inputs.image_io import image_size
 from lorgnette.sample import ImageSource
 
 MOST_SIDE = 392
@@ -79,16 +80,8 @@ def data_uri(image: PIL.Image.Image, lossless: bool) -> str:
 def original_size(source: ImageSource) -> Size | None:
     """Width and height of an image, upright and before it is sized, from its header; None where that cannot be read."""
     if isinstance(source, str) and "://" in source:
-        return None
+        return None  # nothing is fetched for a number
     try:
-        image = _opened(source)
-        turned = int(image.getexif().get(PIL.ExifTags.Base.Orientation, 1)) >= 5
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError):
+        return image_size(source)
+    except ImageError:
         return None
-    return image.size[::-1] if turned else image.size
-
-
-def _opened(source: ImageSource) -> PIL.Image.Image:
-    if isinstance(source, PIL.Image.Image):
-        return source
-    return PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)

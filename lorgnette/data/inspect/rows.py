@@ -8,6 +8,7 @@ from lorgnette.data.config import PreparedConfig, SourceConfig
 from lorgnette.data.record import Record
 from lorgnette.data.sources import open_source
 from lorgnette.data.sources.refusal import Refusal
+from lorgnette.data.sources.rows import origin_of
 from lorgnette.data.sources.shards import Shards, list_shards
 from lorgnette.data.sources.table import KINDS, Row, converter
 from lorgnette.errors import DataError, LorgnetteError
@@ -62,7 +63,8 @@ def _rows(config: PreparedConfig) -> Iterator[tuple[str, Row | Refusal]]:
     """Rows as they are read, with how messages call them; where files must be converted, in the converter's order."""
     if convert := converter(config):
         for number, row in enumerate(convert(config)):
-            name = f"{row.file}, {row.place}" if isinstance(row, Refusal) else f"{config.path}, row {number}"
+            origin = (row.file, row.place) if isinstance(row, Refusal) else origin_of(row)
+            name = ", ".join(origin) if origin else f"{config.path}, row {number}"
             yield name.removesuffix(", "), row
         return
     kind = KINDS[config.kind]

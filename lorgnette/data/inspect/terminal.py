@@ -11,6 +11,7 @@ from rich.text import Text
 from lorgnette.data.inspect.look import Document, Look, Pack
 from lorgnette.data.inspect.pictures import Picture
 from lorgnette.data.inspect.text import Chip, Speller, runs, visible
+from lorgnette.output import say
 
 COLOURS = ("blue", "yellow", "green", "magenta", "bright_blue", "red", "cyan", "bright_black")
 MOST_PACKS = 24
@@ -36,7 +37,7 @@ def print_look(console: Console, look: Look, speller: Speller, most: int) -> Non
     for pack, place in chosen:
         _print_document(console, look, pack, place, speller)
     if left := total.documents - len(chosen):
-        console.print(f"{left:,} of {total.documents:,} documents are counted and not shown.", style="dim")
+        say(console, f"{left:,} of {total.documents:,} documents are counted and not shown.", style="dim")
 
 
 def _sources(look: Look) -> Table:
@@ -86,11 +87,11 @@ def _print_faults(console: Console, look: Look) -> None:
     reasons = [f"{one.name}: {one.fault}" for one in look.faults] + list(look.refused)
     if not reasons:
         return
-    console.print(f"{len(reasons):,} samples cannot be trained on:", style="bold red")
+    say(console, f"{len(reasons):,} samples cannot be trained on:", style="bold red")
     for reason in reasons[:10]:
         console.print(Text(f"  {visible(reason)}"))
     if len(reasons) > 10:
-        console.print(f"  and {len(reasons) - 10:,} more", style="dim")
+        say(console, f"  and {len(reasons) - 10:,} more", style="dim")
 
 
 def _print_document(console: Console, look: Look, pack: Pack, place: int, speller: Speller) -> None:

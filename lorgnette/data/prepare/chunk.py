@@ -15,6 +15,10 @@ import pyarrow.parquet as pq
 from lorgnette.data.index import ARRAYS, TYPES, Index
 from lorgnette.errors import DataError
 from lorgnette.files import new_file
+from lorgnette.untrusted import quoted
+
+LONGEST_DETAIL = 500
+"""Characters of what the ledger says about a row: a row may hold anything, and is not repeated there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,10 @@ class Entry:
     reason: str
     detail: str = ""
     rows: int = 1
-    """How many; 0 for a file whose rows cannot be counted."""
+    """How many; 0 for a file whose rows cannot be counted, and for what is said of rows that are kept."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", quoted(self.detail, LONGEST_DETAIL))
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +55,9 @@ class Chunk:
         """As the bytes of a parquet file."""
         table = self.index.table()
         refused = json.dumps([list(asdict(one).values()) for one in self.refused], ensure_ascii=False)
-        facts = {**table.schema.metadata, b"rows": str(self.rows).encode(), b"refused": refused.encode()}
+        # A lone surrogate, as file names have, is written as JSON's own escape of it.
+        escaped = refused.encode("utf-8", "backslashreplace")
+        facts = {**table.schema.metadata, b"rows": str(self.rows).encode(), b"refused": escaped}
         for name in ("url_W", "owner_W"):
             table = table.append_column(name, pa.array([getattr(self, name)]))
         sink = io.BytesIO()
@@ -59,7 +68,8 @@ class Chunk:
     def load(cls, path: Path) -> Chunk:
         """Read a file of what `dumps` gave. Raises: DataError naming it."""
         try:
-            table = pq.read_table(path)
+            with open(path, "rb") as file:
+                table = pq.read_table(file)
             facts = table.schema.metadata or {}
             refused = tuple(Entry(*values) for values in json.loads(facts[b"refused"]))
             words = (table.column(name)[0].values.to_numpy(zero_copy_only=False) for name in ("url_W", "owner_W"))
@@ -105,7 +115,7 @@ class ChunkWriter:
 
 def write_ledger(path: Path, entries: Iterable[Entry]) -> None:
     """One JSON object a line, beside and renamed."""
-    with new_file(path) as beside, beside.open("w", encoding="utf-8") as file:
+    with new_file(path) as beside, beside.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for entry in entries:
             file.write(json.dumps(asdict(entry), ensure_ascii=False) + "\n")
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -19,7 +18,8 @@ from lorgnette.data.prepare.look import SIDE, look_at, thumbnail
 from lorgnette.data.prepare.near import near_pairs
 from lorgnette.errors import DataError, ImageError
 from lorgnette.files import new_file, user_cache
-from lorgnette.inputs.image import glance
+from lorgnette.inputs.config import MAX_PIXELS
+from lorgnette.inputs.image_io import glance
 
 MOST_BITS = 7
 """Bits in which two perceptual hashes may differ for their pictures to be compared."""
@@ -80,6 +80,8 @@ def hash_benchmark(name: str, pictures: Pictures) -> Benchmark:
     return Benchmark(name, tuple(table["label"][place] for place in good), sha_K, look_K, bad)
 
 
+HASHING = 2
+"""Raised when the pixels that are hashed change, as when transparent images came to lie on white."""
 _HASHES = pa.schema([("label", pa.string()), ("readable", pa.bool_()), ("sha", pa.uint64()), ("look", pa.uint64())])
 
 
@@ -87,7 +89,7 @@ def _hashed(pictures: Iterable[tuple[str, bytes]]) -> dict[str, list[Any]]:
     table: dict[str, list[Any]] = {name: [] for name in _HASHES.names}
     for label, content in pictures:
         try:
-            look = look_at(content, label, PIL.Image.MAX_IMAGE_PIXELS or 2**28)
+            look = look_at(content, label, MAX_PIXELS)
             values: tuple[Any, ...] = (label, True, look.sha, look.look)
         except ImageError:
             values = (label, False, 0, 0)
@@ -101,7 +103,7 @@ def _kept_at(name: str) -> Path | None:
         files = files_of_benchmark(name)
     except DataError:  # a benchmark that is known by name alone
         return None
-    return user_cache() / "benchmarks" / f"{digest([name, *(one.key for one in stamps(files))])}.parquet"
+    return user_cache() / "benchmarks" / f"{digest([name, HASHING, *(one.key for one in stamps(files))])}.parquet"
 
 
 def find_matches(index: Index, benchmarks: Sequence[Benchmark], read: ReadPicture, pictures: Pictures) -> list[Match]:

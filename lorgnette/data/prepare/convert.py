@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from lorgnette.data.config import PreparedConfig
 from lorgnette.data.prepare.chunk import Entry, read_ledger, write_ledger
 from lorgnette.data.sources.refusal import Refusal
+from lorgnette.data.sources.rows import ORIGIN, origin_of
 from lorgnette.data.sources.table import KINDS, Convert
 from lorgnette.files import new_file, write_json
 
@@ -22,6 +23,8 @@ SHARD_BYTES = 256 * 2**20
 """A shard is closed when it holds more than this."""
 GROUP_ROWS, GROUP_BYTES = 64, 32 * 2**20
 """A row group is what a reader decodes to look at one row."""
+
+ORIGIN_TYPE = pa.struct([("file", pa.string()), ("place", pa.string())])
 
 Item = dict[str, Any] | Refusal
 
@@ -80,7 +83,7 @@ def convert_source(
 def _schema(config: PreparedConfig) -> pa.Schema:
     schema = KINDS[config.kind].schema
     assert schema is not None, f"kind {config.kind} converts rows of unknown types"
-    return schema(config)
+    return schema(config).append(pa.field(ORIGIN, ORIGIN_TYPE))
 
 
 def _write_shard(
@@ -90,7 +93,8 @@ def _write_shard(
     taken, size, refused = 0, 0, list[Entry]()
     with (
         new_file(path) as beside,
-        pq.ParquetWriter(beside, schema, compression="zstd", use_dictionary=False, write_statistics=False) as writer,
+        beside.open("wb") as file,  # pyarrow takes paths as text, which not every name of a folder is
+        pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=False, write_statistics=False) as writer,
     ):
         while size < SHARD_BYTES:
             group, count = _take(items, refused)
@@ -141,5 +145,6 @@ def _table(rows: list[dict[str, Any]], schema: pa.Schema, refused: list[Entry], 
             try:
                 tables.append(pa.Table.from_pylist([row], schema=schema))
             except (pa.ArrowException, ValueError, TypeError) as error:
-                refused.append(Entry(path, "", "cannot be written", " ".join(str(error).split())))
+                file, place = origin_of(row) or (path, "")
+                refused.append(Entry(file, place, "cannot be written", " ".join(str(error).split())))
         return pa.concat_tables(tables)

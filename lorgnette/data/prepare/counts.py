@@ -203,9 +203,8 @@ class _Writer:
             self.left[owner] = self.left.get(owner, 0) + (len(piece.text) if isinstance(piece, Text) else 0)
         opening = parts[0][1] if parts else None
         begun = is_chat and isinstance(opening, Special) and tokenizer.id(opening.token) in tokenizer.prefix
-        begin = tokenizer.prefix if is_chat or tokenizer.bos is None else (tokenizer.bos,)
         end = tokenizer.suffix if is_chat else () if tokenizer.eos is None else (tokenizer.eos,)
-        for token in () if begun else begin:
+        for token in () if begun else tokenizer.prefix:
             self._border(token, NOBODY)
         self._write(parts)
         for token in end:

@@ -9,8 +9,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import glob
 import hashlib
 import json
 import os
@@ -20,14 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from lorgnette.data.config import PreparedConfig
+from lorgnette.data.sources.boundary import folder_of_source
 from lorgnette.data.sources.shards import is_url, list_files, list_shards, open_url
 from lorgnette.errors import DataError
-from lorgnette.files import explain_disk, user_cache
+from lorgnette.files import locked_file, user_cache
 from lorgnette.inputs.processor import Processor
 
 HIDDEN = ".lorgnette"
 """The folder beside a source; no source reads what begins with a dot."""
-FORM = 1
+FORM = 2
 """Of all that is written here; another one is made anew."""
 NOT_READING = {"weight", "name", "path", "opt_out", "decontaminate", "prepared"}
 """Settings that change nothing in what is learned of a row."""
@@ -78,12 +77,8 @@ def _stamp(path: str, root: Path | None) -> Stamp:
 
 def root_of(config: PreparedConfig) -> Path | None:
     """The folder that a source lies in; None for a URL, and for what comes with the package."""
-    if is_url(config.path) or config.path.startswith("builtin:"):
-        return None
-    folder = Path(os.path.abspath(config.path))
-    while folder != folder.parent and (glob.has_magic(str(folder)) or not folder.is_dir()):
-        folder = folder.parent
-    return folder
+    folder = folder_of_source(config.path)
+    return None if folder is None else Path(folder)
 
 
 def shards_of(config: PreparedConfig) -> tuple[tuple[str, ...], list[Stamp]]:
@@ -135,11 +130,7 @@ def _first_writable(places: list[Path]) -> Path:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Holds a folder for one process at a time; a killed one lets go. What it left half written is removed."""
-    with explain_disk(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("w")
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked_file(folder / "lock"):
         for left in folder.rglob(".*.tmp"):
             left.unlink(missing_ok=True)
         yield

@@ -30,10 +30,11 @@ from lorgnette.data.prepare.prepared import (
 )
 from lorgnette.data.prepare.runner import run
 from lorgnette.data.prepare.scan import Scanner, Task
-from lorgnette.data.prepare.select import Scanned, join, reasons, select
-from lorgnette.data.sources.links import holds_links
+from lorgnette.data.prepare.select import Scanned, join, notes, reasons, select, unread
 from lorgnette.data.sources.shards import Shards
-from lorgnette.data.sources.table import KINDS, converter
+from lorgnette.data.sources.table import KINDS, converter, known_before_scan
+from lorgnette.data.sources.unread import REASON as UNREAD
+from lorgnette.data.sources.unread import unread_in
 from lorgnette.errors import DataError
 from lorgnette.files import new_file, write_json
 from lorgnette.inputs.processor import Processor
@@ -101,8 +102,7 @@ class _Job:
     def run(self) -> None:
         config, folder = self.config, self.home / lists_folder(self.config)
         lists, files = lists_digest(config), files_digest(config)
-        early = config.kind != "instruct" or holds_links(config.path, ("images",))
-        convert = self._converter(files) if early else None
+        convert = self._converter(files) if known_before_scan(config) else None
         scanner = Scanner(config, self.processor)
         made = None if convert is None else self._convert(files)
         scanned, shards = self._scan(scanner, made)
@@ -124,6 +124,8 @@ class _Job:
             "kept": len(index),
             "refused": refused,
             "reasons": reasons(entries),
+            "notes": notes(entries),
+            "unread": unread(entries),
             "images": int(index.images_E.sum()),
             "tokens": int(index.head_tokens_E.sum() + index.tokens_U.sum()),
             "learned": int(index.learned_U.sum()),
@@ -171,6 +173,9 @@ class _Job:
                 refused.append(Entry(path, "", "unreadable file", str(error), rows=0))
                 continue
             tasks += [(task, number, chunks / f"{shard.key}-{task.first}.parquet") for task in found]
+        if made is None:
+            sentences = unread_in(paths, scanner.columns, self.config.kind)
+            refused += [Entry(self.config.path, "", UNREAD, sentence, rows=0) for sentence in sentences]
         self._run(scanner, tasks)
         for old in chunks.glob("*.parquet"):
             if old not in {place for *_, place in tasks}:
@@ -218,8 +223,8 @@ def progress(console: Console | None, title: str, total: int | None) -> Iterator
     if console is None:
         yield lambda rows: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    rate = TextColumn("{task.fields[rate]}")
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    rate = TextColumn("{task.fields[rate]}", markup=False)
     with Progress(*columns, rate, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as shown:
         task = shown.add_task(title, total=total, rate="")
 

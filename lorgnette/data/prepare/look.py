@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import PIL.Image
 
-from lorgnette.inputs.image import glance, image_bytes
+from lorgnette.inputs.image_io import glance, image_bytes
 from lorgnette.sample import ImageSource
 
 SIDE = 32

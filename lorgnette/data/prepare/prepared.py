@@ -13,6 +13,7 @@ from lorgnette.data.config import PreparedConfig
 from lorgnette.data.index import Index
 from lorgnette.data.prepare.folder import digest, files_of, find_home, shards_of, stamps
 from lorgnette.data.record import Record
+from lorgnette.data.sources.rows import ORIGIN, origin_of
 from lorgnette.data.sources.shards import Shards
 from lorgnette.data.sources.table import KINDS
 from lorgnette.errors import DataError
@@ -42,11 +43,13 @@ class Prepared:
         """Read a record. Raises: Refused or another DataError, naming the row, if it is not what was prepared."""
         index, kind = self.index, KINDS[self.config.kind]
         shard, group, row = (int(array[number]) for array in (index.shard_E, index.group_E, index.row_E))
-        return kind.read(self._shards.read(shard, group, row), self.config, index.name(number))
+        values = self._shards.read(shard, group, row)
+        origin = origin_of(values)
+        return kind.read(values, self.config, ", ".join(origin) if origin else index.name(number))
 
     @cached_property
     def _shards(self) -> Shards:
-        return Shards(self.index.shards, KINDS[self.config.kind].columns(self.config))
+        return Shards(self.index.shards, (*KINDS[self.config.kind].columns(self.config), ORIGIN))
 
     @cached_property
     def facts(self) -> dict[str, Any]:

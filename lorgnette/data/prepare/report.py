@@ -14,7 +14,7 @@ import PIL.Image
 from lorgnette.data.prepare.benchmarks import Pictures
 from lorgnette.errors import ImageError
 from lorgnette.files import write_json, write_text
-from lorgnette.inputs.image import open_image
+from lorgnette.inputs.image_io import open_image
 
 MOST_SHOWN = 200
 """Pairs in the page; the JSON has all."""

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-import pyarrow as pa
 
 from lorgnette.data.config import PreparedConfig
 from lorgnette.data.prepare.chunk import Chunk, ChunkWriter, Entry
 from lorgnette.data.prepare.counts import Counter
 from lorgnette.data.prepare.look import look_at, short_sha
 from lorgnette.data.record import Record, Refused
+from lorgnette.data.sources.refusal import is_fault
+from lorgnette.data.sources.rows import ORIGIN, origin_of, plain_rows
 from lorgnette.data.sources.shards import FOLDER, Shards, folder_of
 from lorgnette.data.sources.table import KINDS
 from lorgnette.errors import CheckpointError, DataError, ImageError, SettingsError
+from lorgnette.inputs.access import is_link
 from lorgnette.inputs.processor import Processor
+from lorgnette.untrusted import parse_json, quoted
 
 ADDRESSES = ("url", "metadata")
 """Columns that name where a row's images are from, read for lists of those who opted out: LAION's, and OBELICS's."""
@@ -49,7 +50,7 @@ class Scanner:
         """Raises: SettingsError for a filter that cannot be imported."""
         self.filters = [(name, load_filter(name)) for name in self.config.filters]
         self.count = Counter(self.processor)
-        self.columns = (*KINDS[self.config.kind].columns(self.config), *ADDRESSES)
+        self.columns = (*KINDS[self.config.kind].columns(self.config), *ADDRESSES, ORIGIN)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Scanner, (self.config, self.processor)
@@ -70,18 +71,28 @@ class Scanner:
     def _row(self, writer: ChunkWriter, place: tuple[str, int, int], row: Mapping[str, Any] | ValueError) -> None:
         """One row, kept or refused. Only what is wrong with the row refuses it; anything else is raised."""
         path, group, number = place
+        origin = None if isinstance(row, ValueError) else origin_of(row)
+        file, where = origin or (path, f"group {group}, row {number}")
         try:
             if isinstance(row, ValueError):
                 raise Refused("unreadable row", str(row))
-            values = self._values(row, f"{path}, group {group}, row {number}")
+            record = KINDS[self.config.kind].read(row, self.config, f"{file}, {where}")
+            values = self._values(row, record)
         except Refused as refused:
-            writer.refuse(Entry(path, f"group {group}, row {number}", refused.reason, refused.detail))
+            writer.refuse(Entry(file, where, refused.reason, refused.detail))
             return
+        except BaseException as error:
+            if isinstance(error, Exception) or not is_fault(error):
+                raise
+            # an extension in Rust has given up on this row, and on no other
+            writer.refuse(Entry(file, where, "unreadable row", quoted(" ".join(str(error).split()))))
+            return
+        for reason, detail in record.doubts:
+            writer.refuse(Entry(file, where, reason, detail, rows=0))
         writer.keep(shard_E=0, group_E=group, row_E=number, **values)
 
-    def _values(self, row: Mapping[str, Any], name: str) -> dict[str, Any]:
+    def _values(self, row: Mapping[str, Any], record: Record) -> dict[str, Any]:
         """What the index holds of a row. Raises: Refused."""
-        record = KINDS[self.config.kind].read(row, self.config, name)
         if not record.units:
             raise Refused("empty", "the row holds nothing to train on")
         self._filter(record)
@@ -107,6 +118,8 @@ class Scanner:
         }
 
     def _image(self, source: Any, number: int) -> Any:
+        if isinstance(source, str) and is_link(source):  # it would be fetched again whenever the row is trained on
+            raise Refused("not fetched", f"image {number} is a link in a form that is not looked for: {quoted(source)}")
         try:
             return look_at(source, f"image {number}", self.processor.images.max_pixels)
         except ImageError as error:
@@ -142,13 +155,8 @@ def _rows(shards: Shards, group: int) -> Iterator[dict[str, Any] | ValueError]:
     """The rows of a row group, each as plain values or as the reason why it has none."""
     folder = folder_of(shards.paths[0])
     for batch in shards.batches(0, group):
-        for number in range(batch.num_rows):
-            try:
-                (row,) = batch.slice(number, 1).to_pylist()
-            except (ValueError, pa.ArrowException) as error:  # text that is not UTF-8, dates out of range
-                yield ValueError(str(error))
-            else:
-                yield {**row, FOLDER: folder}
+        for row in plain_rows(batch):
+            yield row if isinstance(row, ValueError) else {**row, FOLDER: folder}
 
 
 def hash_url(url: str) -> int:
@@ -176,8 +184,8 @@ def _links(row: Mapping[str, Any]) -> Iterator[Any]:
     if not isinstance(metadata, str):
         return
     try:
-        listed = json.loads(metadata)  # OBELICS: a list with {"src": ..., "document_url": ...} for each place
-    except (ValueError, RecursionError):
+        listed = parse_json(metadata, "metadata")  # OBELICS: {"src": ..., "document_url": ...} for each place
+    except DataError:
         return
     for one in listed if isinstance(listed, Iterable) and not isinstance(listed, str | Mapping) else [listed]:
         if isinstance(one, Mapping):

@@ -18,6 +18,7 @@ from lorgnette.data.prepare.lists import opted_out
 from lorgnette.data.prepare.report import write_report
 from lorgnette.data.sources.shards import Shards
 from lorgnette.data.sources.table import KINDS
+from lorgnette.data.sources.unread import REASON as UNREAD
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,3 +92,14 @@ def reasons(entries: Sequence[Entry]) -> dict[str, int]:
     for one in entries:
         counts[one.reason] += one.rows
     return dict(counts.most_common())
+
+
+def notes(entries: Sequence[Entry]) -> dict[str, int]:
+    """What the ledger says beside refused rows, by reason: lines about parts, files, and rows that are kept."""
+    counts = Counter(one.reason for one in entries if one.rows == 0 and one.reason != UNREAD)
+    return dict(counts.most_common())
+
+
+def unread(entries: Sequence[Entry]) -> list[str]:
+    """Sentences about columns of images that are not read."""
+    return list(dict.fromkeys(one.detail for one in entries if one.reason == UNREAD))

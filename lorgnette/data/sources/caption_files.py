@@ -1,4 +1,4 @@
-"""Pairs that are no parquet yet: images with a `.txt` beside each, or with a table of captions, in a folder."""
+"""Pairs that are no parquet yet: images with a `.txt` beside each or a table of captions, WebDataset, Arrow files."""
 
 from __future__ import annotations
 
@@ -8,18 +8,27 @@ from typing import Any
 
 from lorgnette.data.config import PairsConfig
 from lorgnette.data.record import Refused
+from lorgnette.data.sources.columns import IMAGE_COLUMNS, is_absent
+from lorgnette.data.sources.compressed import expanded_name
 from lorgnette.data.sources.download import in_order
 from lorgnette.data.sources.links import holds_links
-from lorgnette.data.sources.pairs import read_captions
+from lorgnette.data.sources.pairs import image_of, read_captions
 from lorgnette.data.sources.refusal import Refusal
-from lorgnette.data.sources.rows import rows_of
+from lorgnette.data.sources.rows import ORIGIN, suffixes
 from lorgnette.data.sources.shards import FOLDER, folder_of, list_files, read_bytes
-from lorgnette.data.sources.values import read_image, stored
+from lorgnette.data.sources.unread import Watch
+from lorgnette.data.sources.values import read_image, seen, stored
 from lorgnette.errors import DataError
+from lorgnette.inputs.access import MOST_BYTES
+from lorgnette.untrusted import quoted
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 TABLES = (".jsonl", ".csv", ".tsv", ".json", ".parquet")
 """Forms of a table; in a folder it is called `metadata`, as the hub's image folders have it."""
+WHOLE = (".tar", ".tgz", ".arrow")
+"""Forms of rows that hold their images themselves."""
+CAPTIONS = ("text", "txt")
+"""Columns of captions where none of the settings' has one: those of the hub's image folders, and of WebDataset."""
 
 
 def must_convert(config: PairsConfig) -> bool:
@@ -27,17 +36,17 @@ def must_convert(config: PairsConfig) -> bool:
 
     Where it holds some parquet, that alone is the data.
     """
-    return not _shards(config) or holds_links(config.path, (config.image_column,))
+    return not _shards(config) or holds_links(config.path, (config.image_column, *IMAGE_COLUMNS))
 
 
 def _shards(config: PairsConfig) -> list[str]:
     """Parquet files that are no table in a folder of images."""
-    found = list_files(config.path, (*IMAGES, *TABLES))
+    found = list_files(config.path, (*IMAGES, *suffixes((*TABLES, *WHOLE))))
     return [path for path in found if path.lower().endswith(".parquet") and not _is_table(path)]
 
 
 def _is_table(path: str) -> bool:
-    stem, _, suffix = os.path.basename(path).lower().rpartition(".")
+    stem, _, suffix = expanded_name(os.path.basename(path)).rpartition(".")
     return stem == "metadata" and f".{suffix}" in TABLES
 
 
@@ -48,21 +57,42 @@ def convert(config: PairsConfig) -> Iterator[dict[str, Any] | Refusal]:
     captions in the columns of the settings. An image that no table names takes the text beside it, as the kind of
     caption that is asked for. What has an image or a caption alone is refused.
     """
-    if shards := _shards(config):
-        for shard in shards:
-            yield from _of_table(shard, config, set())
+    watch = Watch(config, ("file_name", config.image_column, *IMAGE_COLUMNS, *_caption_columns(config), *CAPTIONS))
+    found = list_files(config.path, (*IMAGES, *suffixes((*TABLES, *WHOLE)), ".txt"))
+    alone = len(found) == 1 and not found[0].lower().endswith((*IMAGES, ".txt"))
+    whole = _shards(config) or (found if alone else [path for path in found if _is_whole(path)])
+    if whole:
+        for path in whole:
+            yield from _of_table(path, config, set(), watch)
+        yield from watch.refusals()
         return
-    found = list_files(config.path, (*IMAGES, *TABLES, ".txt"))
-    tables = found if len(found) == 1 else [path for path in found if _is_table(path)]
-    if len(tables) == 1 and tables[0].lower().endswith((*IMAGES, ".txt")):
-        tables = []
+    tables = [path for path in found if _is_table(path)]
     named: set[str] = set()
     for table in tables:
-        yield from _of_table(table, config, named)
-    yield from _beside([path for path in found if path not in named and path not in tables], config)
+        yield from _of_table(table, config, named, watch)
+    yield from _beside(
+        [path for path in found if path not in named and path.lower().endswith((*IMAGES, ".txt"))], config
+    )
+    yield from watch.refusals()
 
 
-def _of_table(table: str, config: PairsConfig, named: set[str]) -> Iterator[dict[str, Any] | Refusal]:
+def _is_whole(path: str) -> bool:
+    """Whether a file in a folder is rows that need no table: parquet, WebDataset, or Arrow but for caches of it."""
+    stem = os.path.basename(path)
+    is_rows = expanded_name(path).endswith((".parquet", ".tar", ".arrow")) and not _is_table(path)
+    return is_rows and not stem.startswith("cache-")
+
+
+def _caption_columns(config: PairsConfig) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((config.alt_column, config.synthetic_column)))
+
+
+def _asked(config: PairsConfig) -> str:
+    """The column of the kind of caption that is asked for."""
+    return config.synthetic_column if config.captions == "synthetic" else config.alt_column
+
+
+def _of_table(table: str, config: PairsConfig, named: set[str], watch: Watch) -> Iterator[dict[str, Any] | Refusal]:
     """The rows of a table; the images that it names are added to `named`."""
     folder = folder_of(table)
 
@@ -71,34 +101,40 @@ def _of_table(table: str, config: PairsConfig, named: set[str]) -> Iterator[dict
         if isinstance(row, Refusal):
             return row
         try:
-            return _captioned(row, folder, config, named)
+            return {**_captioned(row, folder, config, named), ORIGIN: {"file": table, "place": place}}
         except Refused as refused:
             return Refusal(table, place, refused.reason, refused.detail)
 
-    return in_order(read, rows_of(table))
+    return in_order(read, watch.file(table))
 
 
 def _captioned(row: dict[str, Any], folder: str, config: PairsConfig, named: set[str]) -> dict[str, Any]:
-    source = next((row[key] for key in ("file_name", config.image_column) if row.get(key)), None)
+    source = row.get("file_name")
+    if is_absent(source):
+        try:
+            source = image_of(row, config)
+        except Refused as refused:
+            reason = "images" if refused.reason == "images" else "no image"
+            raise Refused(reason, f"'file_name' names no image, and {refused.detail}") from None
     if isinstance(source, str):
         named.add(_join(folder, source))
-    if source is None:
-        raise Refused("no image", f"neither 'file_name' nor {config.image_column!r} names an image")
-    columns = dict.fromkeys((config.alt_column, config.synthetic_column))
+    columns = _caption_columns(config)
     captions = {column: read_captions(row.get(column), column) for column in columns}
     if not any(captions.values()):
-        there = ", ".join(key for key in row if key != FOLDER)
+        captions[_asked(config)] = [one for column in CAPTIONS for one in read_captions(row.get(column), column)][:1]
+    if not any(captions.values()):
+        there = quoted(", ".join(str(key) for key in row if key != FOLDER))
         names = " or ".join(map(repr, columns))
         raise Refused("no caption", f"no text in {names}; the row has {there}: set alt_column")
-    where = repr(source) if isinstance(source, str) else repr(config.image_column)
+    where = quoted(repr(source)) if isinstance(source, str) else repr(config.image_column)
     return {config.image_column: stored(read_image(source, {FOLDER: folder}, where), where), **captions}
 
 
 def _beside(found: list[str], config: PairsConfig) -> Iterator[dict[str, Any] | Refusal]:
     """Images with the text of the file of the same name beside them."""
     texts = {path[:-4]: path for path in found if path.lower().endswith(".txt")}
-    column = config.synthetic_column if config.captions == "synthetic" else config.alt_column
-    columns: dict[str, Any] = dict.fromkeys((config.alt_column, config.synthetic_column))
+    column = _asked(config)
+    columns: dict[str, Any] = dict.fromkeys(_caption_columns(config))
     for path in found:
         if not path.lower().endswith(IMAGES):
             continue
@@ -107,10 +143,11 @@ def _beside(found: list[str], config: PairsConfig) -> Iterator[dict[str, Any] | 
             yield Refusal(path, "", "no caption", "no table names this image, and no .txt file lies beside it")
             continue
         try:
-            captions = read_captions(read_bytes(text).decode("utf-8-sig"), text)
+            captions = read_captions(read_bytes(text, MOST_BYTES).decode("utf-8-sig"), text)
             if not captions:
                 raise Refused("no caption", f"{text} is blank")
-            yield {config.image_column: {"bytes": read_bytes(path), "path": None}, **columns, column: captions}
+            image = {config.image_column: {"bytes": seen(read_bytes(path, MOST_BYTES), path), "path": None}}
+            yield {**image, **columns, column: captions, ORIGIN: {"file": path, "place": ""}}
         except UnicodeDecodeError as error:
             yield Refusal(path, "", "no caption", f"{text} is not UTF-8 ({error})")
         except Refused as refused:

@@ -1,58 +1,67 @@
-"""Conversations in JSON, JSONL or parquet: LLaVA and ShareGPT (`conversations`), TRL and OpenAI (`messages`)."""
+"""Conversations in rows of any form and file: LLaVA, ShareGPT, OpenAI, TRL, transformers, Alpaca, WebDataset."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
 from lorgnette.data.config import ChatConfig
 from lorgnette.data.record import Record, Refused
+from lorgnette.data.sources import message_forms
+from lorgnette.data.sources.columns import IMAGE_COLUMNS, images_in
 from lorgnette.data.sources.download import in_order
 from lorgnette.data.sources.links import holds_links
+from lorgnette.data.sources.message_forms import Message, Part, Place, messages_of
 from lorgnette.data.sources.refusal import Refusal
-from lorgnette.data.sources.rows import rows_of
-from lorgnette.data.sources.shards import FOLDER, folder_of, list_files
-from lorgnette.data.sources.values import missing, read_image, read_list, stored
+from lorgnette.data.sources.rows import ORIGIN, WITH_ARCHIVES, is_parquet, placed, row_files
+from lorgnette.data.sources.shards import Shards
+from lorgnette.data.sources.unread import Watch
+from lorgnette.data.sources.values import read_image, stored
 from lorgnette.errors import DataError
-from lorgnette.sample import Image, Sample, Segment, Text, Turn
+from lorgnette.sample import Image, Segment, Text, Turn
 
-COLUMNS = ("images", "image", "messages", "conversations", "system")
-SUFFIXES = (".parquet", ".json", ".jsonl")
+COLUMNS = (*IMAGE_COLUMNS, *message_forms.COLUMNS)
+
+PART_COLUMNS = ("conversations", "conversation", "prompt", "completion", "chosen")
+"""Columns beside `messages` whose messages may hold images within them."""
 
 PLACEHOLDER = "<image>"
 """What stands for an image in the text of LLaVA and ShareGPT rows. In a row without images it is text."""
-SPEAKERS = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "assistant": "assistant",
-    "model": "assistant",
-    "system": "system",
-}
-"""`from` of ShareGPT -> role."""
 
 
 def read(row: Mapping[str, Any], config: ChatConfig, name: str) -> Record:
     """A conversation in its order; only what the assistant says is learned.
 
     A unit is an exchange: what the user says (with the system's words before) and the answer. Images at the beginning
-    of the first question are the head, so that every piece of a long conversation shows them. A last question without
-    answer teaches nothing and is left off.
+    of the first question are the head, so that every piece of a long conversation shows them. A blank answer, or one
+    that the row does not want learned, is context of the next exchange. A last question without answer teaches nothing
+    and is left off.
 
     Raises: Refused for a row without messages or answers, of unknown roles, or where images and their places differ.
     """
-    segments = conversation(row)
-    exchanges = _exchanges(segments)
-    if not any(one.learn and one.text.strip() for unit in exchanges for one in unit if isinstance(one, Text)):
+    messages, absent = conversation(row)
+    exchanges = _exchanges(_segments(messages))
+    if not exchanges:
         raise Refused("no answer", "the assistant says nothing in this conversation")
     head: tuple[Segment, ...] = ()
-    if Turn("system") not in segments and exchanges[0][0] == Turn("user"):
+    if all(one.role != "system" for one in messages) and exchanges[0][0] == Turn("user"):
         turn, *others = exchanges[0]
         head = tuple(takewhile(lambda segment: isinstance(segment, Image), others))
         exchanges[0] = (turn, *others[len(head) :])
-    return Record(tuple(exchanges), head, meta={"name": name, "source": config.title})
+    doubts = tuple(_doubts(messages, absent))
+    return Record(tuple(exchanges), head, meta={"name": name, "source": config.title}, doubts=doubts)
+
+
+def _segments(messages: Iterable[Message]) -> Iterator[Segment]:
+    for message in messages:
+        yield Turn(message.role)
+        for part in message.parts:
+            if isinstance(part, Image):
+                yield part
+            elif isinstance(part, str):
+                yield Text(part, message.learn)
 
 
 def _exchanges(segments: Iterable[Segment]) -> list[tuple[Segment, ...]]:
@@ -61,151 +70,135 @@ def _exchanges(segments: Iterable[Segment]) -> list[tuple[Segment, ...]]:
     waiting: list[Segment] = []
     answered = False
     for segment in segments:
-        if isinstance(segment, Turn):
-            if answered and segment.role != "assistant":
-                exchanges.append(tuple(waiting))
-                waiting = []
-            answered = segment.role == "assistant"
+        if isinstance(segment, Turn) and answered and segment.role != "assistant":
+            exchanges.append(tuple(waiting))
+            waiting, answered = [], False
+        answered = answered or (isinstance(segment, Text) and segment.learn)
         waiting.append(segment)
     return [*exchanges, tuple(waiting)] if answered else exchanges
 
 
-def conversation(row: Mapping[str, Any]) -> tuple[Segment, ...]:
-    """The segments of a row in any of the forms. Raises: Refused."""
-    key = "messages" if row.get("messages") is not None else "conversations"
-    if row.get(key) is None:
-        raise missing(row, "messages")
-    messages = [_message(one, number, row) for number, one in enumerate(read_list(row, key))]
-    if isinstance(row.get("system"), str) and row["system"].strip():
-        messages.insert(0, {"role": "system", "content": [row["system"]]})
-    if not messages:
-        raise Refused("no text", f"{key!r} is empty")
-    try:
-        return Sample.from_messages(_placed(messages, _images(row))).segments
-    except Refused:
-        raise
-    except DataError as error:
-        raise Refused("layout", str(error)) from None
+def _doubts(messages: Sequence[Message], absent: int) -> Iterator[tuple[str, str]]:
+    """What is odd about a row that is kept."""
+    if absent:
+        yield "empty image", f"{absent} of the row's images are null or empty"
+    has_image = any(isinstance(part, Image) for message in messages for part in message.parts)
+    if not has_image and any(_places_in(message) for message in messages):
+        yield f"{PLACEHOLDER} and no image", f"the row has no image, and {PLACEHOLDER} in its text is learned as text"
 
 
-def _images(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The images of a column of their own, as parts of a message."""
-    given: Any = next((row[key] for key in ("images", "image") if row.get(key) is not None), [])
-    if isinstance(given, str | bytes | Mapping):
-        given = [given]
-    values = read_list({"images": given}, "images")
-    return [_shown(read_image(value, row, f"image {place}")) for place, value in enumerate(values)]
+def conversation(row: Mapping[str, Any]) -> tuple[list[Message], int]:
+    """The messages of a row with its images in their places, and how many of its images are null or empty.
+
+    Raises: Refused.
+    """
+    messages = messages_of(row)
+    values, absent = images_in(row)
+    images = [read_image(value, row, f"image {number}") for number, value in enumerate(values)]
+    return _placed(messages, images, absent), absent
 
 
-def _shown(image: Image) -> dict[str, Any]:
-    return {"type": "image", "image": image.source}
-
-
-def _message(message: Any, number: int, row: Mapping[str, Any]) -> dict[str, Any]:
-    """One message as a role and a list of parts, whichever form it has."""
-    where = f"message {number}"
-    if not isinstance(message, Mapping):
-        raise Refused("wrong type", f"{where} is a {type(message).__name__}, not a mapping")
-    speaker = message.get("role") if message.get("role") is not None else message.get("from")
-    content = message.get("content") if message.get("content") is not None else message.get("value")
-    if speaker not in SPEAKERS:
-        raise Refused("role", f"{where} is by {speaker!r:.40}; known are {', '.join(SPEAKERS)}")
-    parts = [content] if isinstance(content, str) else read_list({"content": content}, "content")
-    return {
-        "role": SPEAKERS[speaker],
-        "content": [_part(part, f"{where}, part {n}", row) for n, part in enumerate(parts)],
-    }
-
-
-def _part(part: Any, where: str, row: Mapping[str, Any]) -> Any:
-    """A part without its empty keys (parquet has all keys in all parts), and an image found from the row's folder."""
-    if not isinstance(part, Mapping):
-        return part
-    part = {key: value for key, value in part.items() if value is not None}
-    if part.get("type") not in ("image", "image_url") or "base64" in part:
-        return part
-    source = next((part[key] for key in ("image", "image_url", "url", "path") if _given(part.get(key))), None)
-    return {"type": "image"} if source is None else _shown(read_image(source, row, where))
-
-
-def _given(source: Any) -> bool:
-    """An image struct whose fields are all null is what parquet has in place of none."""
-    return any(value is not None for value in source.values()) if isinstance(source, Mapping) else source is not None
-
-
-def _placed(messages: list[dict[str, Any]], images: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _placed(messages: list[Message], images: list[Image], absent: int) -> list[Message]:
     """Messages with the images of a column of their own in their places.
 
-    These are the bare `{"type": "image"}` parts; without any, the placeholders in the user's text; without any, the
-    beginning of the user's first message.
+    These are the parts that stand for an image; without any, the placeholders in the user's text; without any, the
+    beginning of the user's first message. absent: images of the column that are null or empty.
     """
-    if not images:
-        return messages
-    bare = sum(part == {"type": "image"} for message in messages for part in message["content"])
-    if not bare:
+    places = sum(part is Place.IMAGE for message in messages for part in message.parts)
+    if not places and (images or absent):
         messages = [_with_places(message) for message in messages]
-        bare = sum(part == {"type": "image"} for message in messages for part in message["content"])
-    if not bare:
-        first = next((message for message in messages if message["role"] == "user"), None)
-        if first is None:
-            raise Refused("images", f"{len(images)} images and no message of a user to show them in")
-        return [{**one, "content": [*images, *one["content"]]} if one is first else one for one in messages]
-    if bare != len(images):
-        raise Refused("images", f"{len(images)} images for {bare} places in the messages")
+        places = sum(part is Place.IMAGE for message in messages for part in message.parts)
+    if not places:
+        return _in_front(messages, images) if images else messages
+    if places != len(images) and absent:
+        raise Refused("no image", f"{absent} of the row's images are null or empty, and the text has {places} places")
+    if places != len(images):
+        raise Refused("images", f"{len(images)} images for {places} places in the messages")
     left = iter(images)
     return [
-        {**one, "content": [next(left) if part == {"type": "image"} else part for part in one["content"]]}
-        for one in messages
+        replace(one, parts=tuple(next(left) if part is Place.IMAGE else part for part in one.parts)) for one in messages
     ]
 
 
-def _with_places(message: dict[str, Any]) -> dict[str, Any]:
+def _in_front(messages: list[Message], images: list[Image]) -> list[Message]:
+    first = next((message for message in messages if message.role == "user"), None)
+    if first is None:
+        raise Refused("images", f"{len(images)} images and no message of a user to show them in")
+    return [replace(one, parts=(*images, *one.parts)) if one is first else one for one in messages]
+
+
+def _places_in(message: Message) -> bool:
+    return message.role == "user" and any(isinstance(part, str) and PLACEHOLDER in part for part in message.parts)
+
+
+def _with_places(message: Message) -> Message:
     """A user's message with a part for each placeholder in its text; the text around it is kept as it is."""
-    if message["role"] != "user":
+    if not _places_in(message):
         return message
-    parts: list[Any] = []
-    for part in message["content"]:
-        text = part.get("text") if isinstance(part, Mapping) else part
-        if not isinstance(text, str):
+    parts: list[Part] = []
+    for part in message.parts:
+        if not isinstance(part, str):
             parts.append(part)
             continue
-        before, *others = text.split(PLACEHOLDER)
+        before, *others = part.split(PLACEHOLDER)
         parts += [before] if before else []
         for after in others:
-            parts += [{"type": "image"}, after] if after else [{"type": "image"}]
-    return {**message, "content": parts}
+            parts += [Place.IMAGE, after] if after else [Place.IMAGE]
+    return replace(message, parts=tuple(parts))
 
 
 def must_convert(config: ChatConfig) -> bool:
-    """Whether some file is not parquet, and must be made so to be read in any order, or images are links."""
-    parquet = all(path.lower().endswith(".parquet") for path in list_files(config.path, SUFFIXES))
-    return not parquet or holds_links(config.path, ("images", "image", "messages"))
+    """Whether some file is not parquet, and must be made so to be read in any order, or images are or may be links."""
+    files = row_files(config.path, WITH_ARCHIVES)
+    if not all(map(is_parquet, files)):
+        return True
+    return holds_links(config.path, (*IMAGE_COLUMNS, "messages", "conversations")) or any(
+        _may_link(path) for path in files
+    )
+
+
+def _may_link(path: str) -> bool:
+    """Whether messages are JSON text, or parts in other columns name images: both may hold links."""
+    try:
+        leaves = Shards((path,)).leaves(0)
+    except DataError:
+        return False  # a damaged file; whoever reads it says so
+    return any(
+        leaf in message_forms.LISTS
+        or (leaf.partition(".")[0] in PART_COLUMNS and leaf.rpartition(".")[2] in message_forms.SOURCES)
+        for leaf in leaves
+    )
 
 
 def convert(config: ChatConfig) -> Iterator[dict[str, Any] | Refusal]:
     """Every conversation as `images` (their bytes as they are) and `messages` whose image parts stand for them."""
-    rows = ((path, place, row) for path in list_files(config.path, SUFFIXES) for place, row in rows_of(path))
-    return in_order(lambda item: _converted(*item), rows)
+    watch = Watch(config, COLUMNS)
 
+    def converted(item: tuple[str, str, dict[str, Any] | Refusal]) -> dict[str, Any] | Refusal:
+        path, place, row = item
+        if isinstance(row, Refusal):
+            return row
+        try:
+            return {**_stored(placed(row, path)), ORIGIN: {"file": path, "place": place}}
+        except Refused as refused:
+            return Refusal(path, place, refused.reason, refused.detail)
 
-def _converted(path: str, place: str, row: dict[str, Any] | Refusal) -> dict[str, Any] | Refusal:
-    if isinstance(row, Refusal):
-        return row
-    try:
-        return _stored({**row, FOLDER: folder_of(path)})
-    except Refused as refused:
-        return Refusal(path, place, refused.reason, refused.detail)
+    yield from in_order(converted, watch.rows(row_files(config.path, WITH_ARCHIVES)))
+    yield from watch.refusals()
 
 
 def _stored(row: Mapping[str, Any]) -> dict[str, Any]:
-    images: list[dict[str, Any]] = []
-    messages: list[dict[str, Any]] = []
-    for segment in conversation(row):
-        if isinstance(segment, Turn):
-            messages.append({"role": segment.role, "content": []})
-        elif isinstance(segment, Image):
-            images.append(stored(segment, f"image {len(images)}"))
-            messages[-1]["content"].append({"type": "image", "text": None})
-        else:
-            messages[-1]["content"].append({"type": "text", "text": segment.text})
-    return {"images": images, "messages": messages}
+    messages, absent = conversation(row)
+    images: list[dict[str, Any] | None] = []
+    said: list[dict[str, Any]] = []
+    for message in messages:
+        content = []
+        for part in message.parts:
+            if isinstance(part, Image):
+                images.append(stored(part, f"image {len(images)}"))
+            content.append(
+                {"type": "image", "text": None} if isinstance(part, Image) else {"type": "text", "text": part}
+            )
+        weight = 0 if message.role == "assistant" and not message.learn else None
+        said.append({"role": message.role, "content": content, "weight": weight})
+    return {"images": [*images, *[None] * absent], "messages": said}

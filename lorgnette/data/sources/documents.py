@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import io
 import math
@@ -16,6 +17,7 @@ from lorgnette.data.config import DocumentsConfig
 from lorgnette.data.record import Record, Refused
 from lorgnette.data.sources.layout import Box, read_page
 from lorgnette.data.sources.links import holds_links
+from lorgnette.data.sources.pdf_page import draw_page, field_boxes
 from lorgnette.data.sources.refusal import Refusal
 from lorgnette.data.sources.rows import rows_of
 from lorgnette.data.sources.shards import is_url, list_files, read_bytes
@@ -27,8 +29,13 @@ if TYPE_CHECKING:
     import pypdfium2
 
 SUFFIXES = (".pdf", ".parquet")
-MOST_PIXELS = 25_000_000
-"""A page that would have more at the settings' dpi (a poster) is rendered smaller."""
+LOST = "unreadable page"
+MOST_LOST = 20
+"""Pages in a row that cannot be loaded, behind which no others are tried: files may say that they have millions."""
+MOST_PAGES = 20_000
+"""Pages of a file that are read."""
+MOST_CHARACTERS = 200_000
+"""Characters of a page; a page of a dense encyclopedia has 20,000."""
 MOST_UNKNOWN = 0.1
 """Share of characters that no code is known for, beyond which a page's text cannot be what is seen on it."""
 UPRIGHT = math.radians(8)
@@ -87,11 +94,34 @@ def convert(config: DocumentsConfig) -> Iterator[dict[str, Any] | Refusal]:
             yield Refusal(path, "", refused.reason, refused.detail)
             continue
         with document:
-            for number in range(len(document)):
-                try:
-                    yield _page(document, number, path, config)
-                except Refused as refused:
-                    yield Refusal(path, f"page {number + 1}", refused.reason, refused.detail)
+            yield from _pages(document, path, config)
+
+
+def _pages(document: pypdfium2.PdfDocument, path: str, config: DocumentsConfig) -> Iterator[dict[str, Any] | Refusal]:
+    """The pages of a file, each read or refused. Those that it cannot have in truth are one Refusal together."""
+    count, lost = len(document), 0
+    for number in range(count):
+        if lost == MOST_LOST or number == MOST_PAGES:
+            reason = f"the {lost} before cannot be loaded" if lost else f"a file is read up to page {MOST_PAGES:,}"
+            yield Refusal(path, f"pages {number + 1} to {count}", "unreadable pages", reason)
+            return
+        try:
+            page = _load(document, number)
+            lost = 0
+            with contextlib.closing(page):
+                yield _page(page, number, path, config)
+        except Refused as refused:
+            lost += refused.reason == LOST
+            yield Refusal(path, f"page {number + 1}", refused.reason, refused.detail)
+
+
+def _load(document: pypdfium2.PdfDocument, number: int) -> pypdfium2.PdfPage:
+    import pypdfium2
+
+    try:
+        return document[number]
+    except pypdfium2.PdfiumError as error:
+        raise Refused(LOST, str(error)) from None
 
 
 def _again(path: str, place: str, row: dict[str, Any] | Refusal) -> dict[str, Any] | Refusal:
@@ -128,34 +158,29 @@ def _open(path: str) -> pypdfium2.PdfDocument:
         raise Refused(reason, str(error)) from None
     except (DataError, OSError) as error:
         raise Refused("unreadable file", str(error)) from None
+    with contextlib.suppress(pypdfium2.PdfiumError):
+        document.init_forms()  # before any page is loaded, or filled fields are not drawn
     if not len(document):
         document.close()
         raise Refused("unreadable file", "the file has no pages")
     return document
 
 
-def _page(document: pypdfium2.PdfDocument, number: int, path: str, config: DocumentsConfig) -> dict[str, Any]:
+def _page(page: pypdfium2.PdfPage, number: int, path: str, config: DocumentsConfig) -> dict[str, Any]:
     import pypdfium2
 
     try:
-        page = document[number]
         text = page_text(page)
         _long_enough(text, config)
         image = _picture(page, config)
     except pypdfium2.PdfiumError as error:
-        raise Refused("unreadable page", str(error)) from None
+        raise Refused("damaged page", str(error)) from None
     return {"image": image, "text": text, "name": path, "page": number + 1}
 
 
 def _picture(page: pypdfium2.PdfPage, config: DocumentsConfig) -> bytes:
     """The page at the settings' dpi as PNG; without colour where it has none."""
-    width, height = page.get_size()
-    scale = min(config.dpi / 72, math.sqrt(MOST_PIXELS / max(width * height, 1)))
-    if not (width > 0 and height > 0 and min(width, height) * scale >= 1):
-        raise Refused("unreadable page", f"the page is {width:g} x {height:g} points")
-    bitmap = page.render(scale=scale, grayscale=config.grey)
-    image = bitmap.to_pil().copy()
-    bitmap.close()
+    image = draw_page(page, config.dpi, config.grey)
     if image.mode != "L":
         pixels = np.asarray(image)
         if (pixels == pixels[..., :1]).all():
@@ -166,7 +191,7 @@ def _picture(page: pypdfium2.PdfPage, config: DocumentsConfig) -> bytes:
 
 
 def page_text(page: pypdfium2.PdfPage) -> str:
-    """The text layer of a page in reading order; "" if it has none.
+    """The text layer of a page in reading order, with what is filled into its forms; "" if it has none.
 
     Lines that stand upright come first, then those turned by a quarter, and then those that lean. Text outside of the
     visible part of the page is left out. Raises: Refused if codes are missing for too many characters.
@@ -175,6 +200,8 @@ def page_text(page: pypdfium2.PdfPage) -> str:
     for turn, box in _characters(page):
         groups.setdefault(turn, []).append(box)
     upright = (page.get_rotation() // 90) % 4
+    for box in field_boxes(page):
+        groups.setdefault(upright, []).append(box)
     order = sorted(groups, key=lambda turn: (turn < 0, (turn - upright) % 4))
     parts = [read_page(groups[turn]) if turn >= 0 else "".join(box.text for box in groups[turn]) for turn in order]
     text = "\n\n".join(
@@ -194,8 +221,10 @@ def _characters(page: pypdfium2.PdfPage) -> Iterator[tuple[int, Box]]:
     their height. The letters of a ligature stand in one box. What is outside of the page that is seen is left out.
     """
     layer, seen = page.get_textpage(), page.get_bbox()
+    if (count := layer.count_chars()) > MOST_CHARACTERS:
+        raise Refused("large page", f"{count:,} characters")
     last: tuple[tuple[float, float], int, Box] | None = None
-    for number in range(layer.count_chars()):
+    for number in range(count):
         glyph = _glyph(layer, number, seen)
         if glyph is None:
             continue

@@ -7,16 +7,18 @@ name, and the ledger counts it.
 
 from __future__ import annotations
 
-import http.client
+import contextvars
 import time
-import urllib.error
-import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from lorgnette.data.record import Refused
+from lorgnette.data.sources.boundary import boundary
+from lorgnette.inputs.access import AccessError, ByteBudget
+from lorgnette.inputs.downloader import fetch
+from lorgnette.untrusted import quoted
 
 SECONDS = 30.0
 """For a link, with all tries."""
@@ -24,57 +26,33 @@ MOST_BYTES = 64 * 2**20
 TRIES = 3
 PAUSE = 0.5
 """Seconds before the second try; twice as long before each one behind it."""
-BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Answers after which the same question may be answered."""
 THREADS = 32
 """Links that are waited for at the same time."""
+
+FETCHING = ByteBudget(256 * 2**20)
+"""Bytes of large images that are being fetched."""
+DECODING = ByteBudget(1024 * 2**20)
+"""Bytes of images that are being decoded."""
+MOST_READY = 256 * 2**20
+"""Bytes of results that wait for their turn, beyond which nothing new is begun."""
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def is_link(path: str) -> bool:
-    return path.lower().startswith(("http://", "https://"))
-
-
 def download(link: str) -> bytes:
     """The bytes behind an http(s) link. Raises: Refused ("not fetched") saying why there are none."""
-    end = time.monotonic() + SECONDS
+    access, end = boundary().access, time.monotonic() + SECONDS
     for number in range(TRIES):
         try:
-            return _download(link, end)
-        except urllib.error.HTTPError as error:
-            reason = f"the server answers {error.code} {error.reason}"
-            if error.code not in BUSY:
-                break
-        except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
-        except (ValueError, UnicodeError) as error:  # no link at all
+            return fetch(link, access, end - time.monotonic(), MOST_BYTES, FETCHING)
+        except AccessError as error:
             reason = str(error)
-            break
-        pause = PAUSE * 2**number
-        if number + 1 == TRIES or time.monotonic() + pause >= end:
-            break
+            pause = PAUSE * 2**number
+            if not error.passing or number + 1 == TRIES or time.monotonic() + pause >= end:
+                break
         time.sleep(pause)
-    raise Refused("not fetched", f"{link} ({reason})")
-
-
-def _download(link: str, end: float) -> bytes:
-    request = urllib.request.Request(link, headers={"User-Agent": "lorgnette"})
-    content = bytearray()
-    with urllib.request.urlopen(request, timeout=max(0.1, end - time.monotonic())) as response:
-        expected = response.headers.get("Content-Length") or ""
-        if expected.isascii() and expected.isdigit() and int(expected) > MOST_BYTES:
-            raise Refused("not fetched", f"{link} (more than {MOST_BYTES >> 20} MiB)")
-        while chunk := response.read1(65536):
-            content += chunk
-            if len(content) > MOST_BYTES:
-                raise Refused("not fetched", f"{link} (more than {MOST_BYTES >> 20} MiB)")
-            if time.monotonic() > end:
-                raise Refused("not fetched", f"{link} (takes longer than {SECONDS:.0f} seconds)")
-    if expected.isascii() and expected.isdigit() and len(content) < int(expected):
-        raise http.client.IncompleteRead(bytes(content), int(expected) - len(content))
-    return bytes(content)
+    raise Refused("not fetched", f"{quoted(link)} ({reason})")
 
 
 def in_order(work: Callable[[Item], Made], items: Iterable[Item], threads: int = THREADS) -> Iterator[Made]:
@@ -83,14 +61,32 @@ def in_order(work: Callable[[Item], Made], items: Iterable[Item], threads: int =
     An error comes where its item stands, and ends it.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
-        waiting: deque[Future[Made]] = deque()
+        waiting: deque[Future[tuple[Made, int]]] = deque()
         try:
             for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) >= 2 * threads:
-                    yield waiting.popleft().result()
+                waiting.append(pool.submit(contextvars.copy_context().run, _weighed, work, item))
+                while len(waiting) >= 2 * threads or (waiting and _ready(waiting) > MOST_READY):
+                    yield waiting.popleft().result()[0]
             while waiting:
-                yield waiting.popleft().result()
+                yield waiting.popleft().result()[0]
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _weighed(work: Callable[[Item], Made], item: Item) -> tuple[Made, int]:
+    made = work(item)
+    return made, bytes_in(made)
+
+
+def _ready(waiting: Iterable[Future[tuple[Made, int]]]) -> int:
+    return sum(one.result()[1] for one in waiting if one.done() and one.exception() is None)
+
+
+def bytes_in(value: object) -> int:
+    """Bytes of the images and texts in a row, nearly."""
+    if isinstance(value, bytes | str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(bytes_in, value.values()))
+    return sum(map(bytes_in, value)) if isinstance(value, list | tuple) else 8

@@ -9,55 +9,72 @@ from typing import Any
 
 from lorgnette.data.config import InstructConfig
 from lorgnette.data.record import Record, Refused
+from lorgnette.data.sources.columns import IMAGE_COLUMNS, images_in, is_blank, list_in
 from lorgnette.data.sources.download import in_order
 from lorgnette.data.sources.links import holds_links
 from lorgnette.data.sources.refusal import Refusal
-from lorgnette.data.sources.shards import Shards, list_shards
-from lorgnette.data.sources.values import read_image, read_list, stored
-from lorgnette.errors import DataError
-from lorgnette.sample import Image, Segment, Text, Turn
+from lorgnette.data.sources.rows import ORIGIN, is_parquet, parquet_or_others, placed, rows_of
+from lorgnette.data.sources.unread import Watch
+from lorgnette.data.sources.values import read_image, stored
+from lorgnette.sample import Image, Text, Turn
 
-COLUMNS = ("images", "texts")
+COLUMNS = (*IMAGE_COLUMNS, "texts")
 
 
 def read(row: Mapping[str, Any], config: InstructConfig, name: str) -> Record:
     """A conversation of questions and answers about all images of the row; only the answers are learned.
 
     Each question with its answer is a unit, and the images are the head: every piece shows them. Rows without images
-    are conversations in text. `most_turns` is applied where pieces are cut (`sources.table.most_units`).
+    are conversations in text. A blank answer teaches nothing, and its question is left out. `most_turns` is applied
+    where pieces are cut (`sources.table.most_units`).
 
-    Raises: Refused if an image cannot be had, or a question or answer is missing.
+    Raises: Refused if an image cannot be had, a question is missing, or all answers are.
     """
-    images = tuple(_images(row))
-    texts = read_list(row, "texts")
-    if not texts:
-        raise Refused("no text", "'texts' holds no question")
-    units = tuple(_unit(one, number, bool(images)) for number, one in enumerate(texts))
-    tags = sorted({str(one["source"]) for one in texts if one.get("source")})
+    images, absent = _images(row)
+    texts, blank = _texts(row, bool(images))
+    if absent and not images and any("<image>" in one["user"] for one in texts):
+        raise Refused("no image", "the row's images are null or empty, and its text has a place for one")
+    units = tuple(
+        (Turn("user"), Text(one["user"]), Turn("assistant"), Text(one["assistant"], learn=True)) for one in texts
+    )
+    tags = sorted({one["source"] for one in texts if one["source"]})
     meta = {"name": name, "source": config.title, **({"tags": tags} if tags else {})}
-    return Record(units, images, shuffle=config.shuffle_turns, meta=meta)
+    doubts = [("empty image", f"{absent} of the row's images are null or empty")] if absent else []
+    doubts += [("blank answer", f"{blank} of the row's questions have none, and are left out")] if blank else []
+    return Record(units, tuple(images), shuffle=config.shuffle_turns, meta=meta, doubts=tuple(doubts))
 
 
-def _images(row: Mapping[str, Any]) -> Iterator[Image]:
-    for place, value in enumerate(read_list(row, "images", needed=False)):
-        yield read_image(value, row, f"image {place}")
+def _images(row: Mapping[str, Any]) -> tuple[list[Image], int]:
+    """The images of a row, and how many of its values stand for none. Raises: Refused."""
+    values, absent = images_in(row)
+    return [read_image(value, row, f"image {place}") for place, value in enumerate(values)], absent
 
 
-def _sources(row: Mapping[str, Any]) -> list[Any]:
-    return [image.source for image in _images(row)]
+def _texts(row: Mapping[str, Any], has_images: bool) -> tuple[list[dict[str, Any]], int]:
+    """Questions with their answers, and how many have no answer and are left out. Raises: Refused."""
+    values = list_in(row, "texts")
+    if not values:
+        raise Refused("no text", "'texts' holds no question")
+    texts = [text for number, one in enumerate(values) if (text := _text(one, number, has_images)) is not None]
+    if not texts:
+        raise Refused("no answer", "no text has an `assistant` that is not blank")
+    return texts, len(values) - len(texts)
 
 
-def _unit(one: Any, number: int, has_images: bool) -> tuple[Segment, ...]:
+def _text(one: Any, number: int, has_images: bool) -> dict[str, Any] | None:
+    """A question with its answer; None if the answer is blank."""
     if not isinstance(one, Mapping):
         raise Refused("wrong type", f"text {number} is a {type(one).__name__}, not {{user, assistant}}")
-    user, assistant = (one.get(role) for role in ("user", "assistant"))
-    if not isinstance(assistant, str) or not assistant.strip():
-        raise Refused("no answer", f"text {number} has no `assistant`, or a blank one")
+    user, assistant, source = (one.get(role) for role in ("user", "assistant", "source"))
+    if assistant is not None and not isinstance(assistant, str):
+        raise Refused("wrong type", f"the answer of text {number} is a {type(assistant).__name__}, not a string")
+    if assistant is None or is_blank(assistant):
+        return None
     if user is None and has_images:
         user = ""
-    if not isinstance(user, str) or not (user.strip() or has_images):
+    if not isinstance(user, str) or not (has_images or not is_blank(user)):
         raise Refused("no question", f"text {number} has no `user`, or a blank one and no image")
-    return Turn("user"), Text(user), Turn("assistant"), Text(assistant, learn=True)
+    return {"user": user, "assistant": assistant, "source": source[:200] if isinstance(source, str) else None}
 
 
 def must_convert(config: InstructConfig) -> bool:
@@ -66,22 +83,24 @@ def must_convert(config: InstructConfig) -> bool:
     To find out, the files are read once, until the first such pair. Where rows are known to be merged, as in The
     Cauldron, `merge: false` saves that.
     """
-    if holds_links(config.path, ("images",)):
+    if must_fetch(config):
         return True
-    shards = Shards(list_shards(config.path), COLUMNS)
-    return config.merge and any(_repeats(shards, shard) for shard in range(len(shards.paths)))
+    return config.merge and any(_repeats(path, config) for path in parquet_or_others(config.path))
 
 
-def _repeats(shards: Shards, shard: int) -> bool:
+def must_fetch(config: InstructConfig) -> bool:
+    """Whether images are links, or rows are in other files than parquet."""
+    parquet = all(map(is_parquet, parquet_or_others(config.path)))
+    return not parquet or holds_links(config.path, IMAGE_COLUMNS)
+
+
+def _repeats(path: str, config: InstructConfig) -> bool:
     seen = set()
-    try:
-        for _, row in _places(shards, shard):
-            key = _key(row)
-            if key is not None and key in seen:
-                return True
-            seen.add(key)
-    except DataError:
-        return False  # a damaged file; whoever reads it says so
+    for _, row in rows_of(path, COLUMNS):
+        key = None if isinstance(row, Refusal) else _key(placed(row, path))
+        if key is not None and key in seen:
+            return True
+        seen.add(key)
     return False
 
 
@@ -92,67 +111,61 @@ def convert(config: InstructConfig) -> Iterator[dict[str, Any] | Refusal]:
     question that is repeated with its answer stands once. Each file is read twice, so that only its texts and hashes
     are in memory. A row that was merged into another is no row of its own, and said in a Refusal with `parts`.
     """
-    shards = Shards(list_shards(config.path), COLUMNS)
-    for shard, path in enumerate(shards.paths):
-        try:
-            yield from in_order(lambda item: _converted(*item), _merging(shards, shard, config.merge))
-        except DataError as error:
-            yield Refusal(path, "", "unreadable file", str(error))
+    watch = Watch(config, COLUMNS)
+    for path in parquet_or_others(config.path):
+        yield from in_order(lambda item: _converted(*item), _merging(watch, path, config))
+    yield from watch.refusals()
 
 
-def _converted(path: str, number: int, row: dict[str, Any] | Refusal, later: list[Any]) -> dict[str, Any] | Refusal:
+def _converted(path: str, place: str, row: dict[str, Any] | Refusal, later: list[Any]) -> dict[str, Any] | Refusal:
     if isinstance(row, Refusal):
         return row
     try:
-        return _merged(row, later)
+        return {**_merged(row, later), ORIGIN: {"file": path, "place": place}}
     except Refused as refused:
-        return Refusal(path, f"row {number}", refused.reason, refused.detail)
+        return Refusal(path, place, refused.reason, refused.detail)
 
 
-def _merging(shards: Shards, shard: int, merge: bool) -> Iterator[tuple[str, int, dict[str, Any] | Refusal, list[Any]]]:
-    """Each row of a shard with the texts of later rows that show the same."""
-    path = shards.paths[shard]
+Merging = tuple[str, str, dict[str, Any] | Refusal, list[Any]]
+
+
+def _merging(watch: Watch, path: str, config: InstructConfig) -> Iterator[Merging]:
+    """Each row of a file with the texts of later rows that show the same."""
     later: dict[bytes, list[Any]] = defaultdict(list)
-    first: dict[bytes, int] = {}
-    for number, row in _places(shards, shard) if merge else ():
-        key = _key(row)
-        if key is not None and first.setdefault(key, number) != number:
-            later[key] += row["texts"]
-    for number, row in _places(shards, shard):
-        key = _key(row) if merge else None
-        if key is not None and first[key] != number:
-            yield path, number, Refusal(path, f"row {number}", "merged", f"into row {first[key]}", 1), []
+    first: dict[bytes, str] = {}
+    for place, row in rows_of(path, COLUMNS) if config.merge else ():
+        key = None if isinstance(row, Refusal) else _key(placed(row, path))
+        if key is not None and not isinstance(row, Refusal) and first.setdefault(key, place) != place:
+            later[key] += _texts(row, has_images=True)[0]
+    for place, row in watch.file(path):
+        if isinstance(row, Refusal):
+            yield path, place, row, []
+            continue
+        row = placed(row, path)
+        key = _key(row) if config.merge else None
+        if key is not None and first.get(key, place) != place:
+            yield path, place, Refusal(path, place, "merged", f"into {first[key]}", 1), []
         else:
-            yield path, number, row, later.get(key, []) if key is not None else []
-
-
-def _places(shards: Shards, shard: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a shard with their numbers in it."""
-    groups = range(len(shards.groups(shard)))
-    return enumerate((row for group in groups for row in shards.rows(shard, group)), 1)
+            yield path, place, row, later.get(key, []) if key is not None else []
 
 
 def _key(row: Mapping[str, Any]) -> bytes | None:
     """What equal image sets have in common; None for a row without images, or one that cannot be read."""
     try:
-        images = [one if isinstance(one, str) else stored(Image(one), "")["bytes"] for one in _sources(row)]
-        _texts(row)
+        sources = [image.source for image in _images(row)[0]]
+        images = [one if isinstance(one, str) else stored(Image(one), "")["bytes"] for one in sources]
+        _texts(row, has_images=True)
     except Refused:
         return None  # such a row is not merged; reading it says what is wrong
-    parts = [hashlib.sha256(one.encode() if isinstance(one, str) else one).digest() for one in images]
+    coded = (one.encode("utf-8", "surrogatepass") if isinstance(one, str) else one for one in images)
+    parts = [hashlib.sha256(one).digest() for one in coded]
     return hashlib.sha256(b"".join(parts)).digest() if parts else None
 
 
-def _texts(row: Mapping[str, Any]) -> list[dict[str, str | None]]:
-    texts = read_list(row, "texts")
-    for number, one in enumerate(texts):
-        _unit(one, number, has_images=True)
-    return [{key: one.get(key) for key in ("user", "assistant", "source")} for one in texts]
-
-
 def _merged(row: Mapping[str, Any], later: list[Any]) -> dict[str, Any]:
-    images = [stored(image, f"image {place}") for place, image in enumerate(_images(row))]
+    found, absent = _images(row)
+    images = [stored(image, f"image {place}") for place, image in enumerate(found)]
     texts: dict[tuple[Any, Any], dict[str, Any]] = {}
-    for one in [*_texts(row), *later]:
-        texts.setdefault((one.get("user"), one.get("assistant")), one)
-    return {"images": images, "texts": list(texts.values())}
+    for one in [*_texts(row, has_images=bool(found))[0], *later]:
+        texts.setdefault((one["user"], one["assistant"]), one)
+    return {"images": [*images, *[None] * absent], "texts": list(texts.values())}

@@ -9,12 +9,13 @@ from typing import Any
 
 from lorgnette.data.config import InterleavedConfig
 from lorgnette.data.record import Record, Refused
+from lorgnette.data.sources.columns import as_list, is_absent, is_blank, list_in
 from lorgnette.data.sources.download import in_order
 from lorgnette.data.sources.links import holds_links
 from lorgnette.data.sources.refusal import Refusal
-from lorgnette.data.sources.rows import rows_of
-from lorgnette.data.sources.shards import list_shards
-from lorgnette.data.sources.values import cut_text, read_image, read_list, stored
+from lorgnette.data.sources.rows import ORIGIN, is_parquet, parquet_or_others, placed
+from lorgnette.data.sources.unread import Watch
+from lorgnette.data.sources.values import cut_text, read_image, stored
 from lorgnette.sample import Image, Segment, Text
 
 COLUMNS = ("images", "texts")
@@ -50,15 +51,18 @@ def read(row: Mapping[str, Any], config: InterleavedConfig, name: str, alt_text:
 
 
 def must_convert(config: InterleavedConfig) -> bool:
-    """Whether images are links."""
-    return holds_links(config.path, ("images",))
+    """Whether rows are in other files than parquet, or images are links."""
+    parquet = all(map(is_parquet, parquet_or_others(config.path)))
+    return not parquet or holds_links(config.path, ("images",))
 
 
 def convert(config: InterleavedConfig) -> Iterator[dict[str, Any] | Refusal]:
     """Every document with the bytes of its images. A link that leads nowhere leaves its place empty, and is said."""
-    rows = ((path, place, row) for path in list_shards(config.path) for place, row in rows_of(path))
+    watch = Watch(config, COLUMNS)
+    rows = watch.rows(parquet_or_others(config.path))
     for results in in_order(lambda item: list(_fetched(*item)), rows):
         yield from results
+    yield from watch.refusals()
 
 
 def _fetched(path: str, place: str, row: dict[str, Any] | Refusal) -> Iterator[dict[str, Any] | Refusal]:
@@ -67,11 +71,13 @@ def _fetched(path: str, place: str, row: dict[str, Any] | Refusal) -> Iterator[d
         return
     lost: list[Refused] = []
     images: list[Any] = []
+    row = placed(row, path)
     try:
-        texts = read_list(row, "texts")
-        for number, image in enumerate(read_list(row, "images")):
+        texts = [None if is_absent(text) else text for text in list_in(row, "texts")]
+        for number, image in enumerate(list_in(row, "images")):
+            where = f"image {number}"
             try:
-                images.append(image and stored(read_image(image, row, f"image {number}"), f"image {number}"))
+                images.append(None if is_absent(image) else stored(read_image(image, row, where), where))
             except Refused as refused:
                 images.append(None)
                 lost.append(refused)
@@ -80,16 +86,17 @@ def _fetched(path: str, place: str, row: dict[str, Any] | Refusal) -> Iterator[d
     except Refused as refused:
         yield Refusal(path, place, refused.reason, refused.detail)
         return
-    yield {"images": images, "texts": texts}
+    yield {"images": images, "texts": texts, ORIGIN: {"file": path, "place": place}}
     for one in lost:
         yield Refusal(path, place, one.reason, one.detail, 1)
 
 
 def _alts(row: Mapping[str, Any]) -> list[str]:
     """The alt text of each image of the row; "" for none."""
-    images, alts = read_list(row, "images"), read_list(row, "alts", needed=False)
+    images, alts = list_in(row, "images"), as_list(row.get("alts")) or []
     alts += [None] * (len(images) - len(alts))
-    return [alt if isinstance(alt, str) else "" for image, alt in zip(images, alts, strict=False) if image is not None]
+    shown = (alt for image, alt in zip(images, alts, strict=False) if not is_absent(image))
+    return [alt if isinstance(alt, str) else "" for alt in shown]
 
 
 def _with_alts(segments: list[Image | Text], alts: list[str]) -> Iterator[Image | Text]:
@@ -119,7 +126,8 @@ def _says_more(alt: str, beside: list[str]) -> bool:
 
 
 def _segments(row: Mapping[str, Any]) -> Iterator[Image | Text]:
-    images, texts = read_list(row, "images"), read_list(row, "texts")
+    images = [None if is_absent(one) else one for one in list_in(row, "images")]
+    texts = [None if is_absent(one) else one for one in list_in(row, "texts")]
     if len(images) != len(texts):
         raise Refused("layout", f"{len(images)} images and {len(texts)} texts; the lists must be of equal length")
     before: Image | Text | None = None
@@ -131,7 +139,7 @@ def _segments(row: Mapping[str, Any]) -> Iterator[Image | Text]:
         if image is not None:
             before = read_image(image, row, f"image {place}")
             yield before
-        elif text and text.strip():
+        elif text is not None and not is_blank(text.replace(END_OF_DOCUMENT, "")):
             text = text.replace(END_OF_DOCUMENT, "\n\n")
             if isinstance(before, Text) and not (before.text[-1].isspace() or text[0].isspace()):
                 text = "\n\n" + text  # neighbouring texts are paragraphs, and would be joined without a space

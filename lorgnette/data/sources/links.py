@@ -26,6 +26,6 @@ def holds_links(path: str, columns: Collection[str]) -> bool:
 
     def wanted(leaf: str) -> bool:
         column = next((one for one in columns if leaf == one or leaf.startswith(f"{one}.")), None)
-        return column is not None and (column != "messages" or leaf.rpartition(".")[2] in NAMES)
+        return column is not None and (column not in ("messages", "conversations") or leaf.rpartition(".")[2] in NAMES)
 
     return any(found(shard) for shard in range(len(shards.paths)))

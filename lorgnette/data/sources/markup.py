@@ -149,7 +149,41 @@ def _is_unseen(node: LexborNode) -> bool:
     return node.tag in UNSEEN
 
 
-def _is_furniture(node: LexborNode, root_size: int) -> bool:
+@dataclass(slots=True)
+class _About:
+    """What is known of an element and of all below it."""
+
+    inside_article: bool
+    size: int = 0
+    """Characters of the texts below it."""
+    headed: bool = False
+    """Whether it is or holds a heading of the page, or its content."""
+    parted: bool = False
+    """Whether it holds blocks or images."""
+
+
+def _survey(root: LexborNode) -> dict[int, _About]:
+    """What is known of each element below `root`, by identity: found in one walk, however deep elements are nested."""
+    found: dict[int, _About] = {}
+    stack = [_About(_inside_article(root))]
+    for node, entering in _walk(root, lambda node: False):
+        if node.is_text_node:
+            stack[-1].size += len((node.text_content or "").strip())
+        elif node.is_element_node and entering:
+            inside = stack[-1].inside_article
+            found[node.mem_id] = _About(inside)
+            stack.append(_About(inside or node.tag in ("article", "main")))
+        elif node.is_element_node:
+            below, about, tag = stack.pop(), found[node.mem_id], node.tag
+            about.size, about.parted = below.size, below.parted
+            about.headed = below.headed or tag in ("main", "article", "h1")
+            stack[-1].size += 0 if tag in UNSEEN else about.size
+            stack[-1].headed |= about.headed
+            stack[-1].parted |= about.parted or tag in BLOCKS or tag == "img"
+    return found
+
+
+def _is_furniture(node: LexborNode, root_size: int, survey: dict[int, _About]) -> bool:
     """Whether an element is not part of what the page has to say."""
     tag, about = node.tag, node.attributes
     if tag in UNSEEN or "hidden" in about or about.get("aria-hidden") == "true":
@@ -158,9 +192,10 @@ def _is_furniture(node: LexborNode, root_size: int) -> bool:
         return True
     if tag in ("main", "article", "body") or not (tag in ("aside", "header") or _words(about) & FURNITURE):
         return False
-    if tag in ("aside", "header") and _inside_article(node):
+    known = survey[node.mem_id]
+    if tag in ("aside", "header") and known.inside_article:
         return False
-    return node.css_first("main, article, h1") is None and _size(node) < 0.5 * root_size
+    return not known.headed and known.size < 0.5 * root_size
 
 
 def _words(about: dict[str, str | None]) -> set[str]:
@@ -180,7 +215,8 @@ def _inside_article(node: LexborNode) -> bool:
 class _Builder:
     """Takes elements and texts in order, and makes blocks of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, survey: dict[int, _About]) -> None:
+        self.survey = survey
         self.blocks: list[Block] = []
         self.block = Block()
         self.links = self.raw = self.without_script = 0
@@ -218,7 +254,7 @@ class _Builder:
         elif tag == "li":
             self._item()
         elif tag == "tr":
-            self.row |= _plain_cells(node)
+            self.row |= _plain_cells(node, self.survey)
         elif tag == "br":
             self.block.parts.append("\n" if self.raw else BREAK)
         elif tag == "img" and (picture := _picture(node)):
@@ -245,8 +281,9 @@ class _Builder:
 
 
 def _blocks(root: LexborNode) -> list[Block]:
-    builder, size = _Builder(), _size(root)
-    for node, entering in _walk(root, lambda node: _is_furniture(node, size)):
+    survey, size = _survey(root), _size(root)
+    builder = _Builder(survey)
+    for node, entering in _walk(root, lambda node: _is_furniture(node, size, survey)):
         if node.is_text_node:
             builder.text(node.text_content or "")
         elif node.is_element_node:
@@ -260,12 +297,10 @@ def _start(node: LexborNode) -> int:
     return int(start) if start.isascii() and start.isdigit() and len(start) < 7 else 1
 
 
-def _plain_cells(row: LexborNode) -> set[int]:
+def _plain_cells(row: LexborNode, survey: dict[int, _About]) -> set[int]:
     """The cells of a table's row if they hold text alone: such a row is one block."""
     cells = [child for child in row.iter() if child.tag in ("td", "th")]
-    plain = len(cells) > 1 and not any(
-        below.tag in BLOCKS or below.tag == "img" for cell in cells for below in cell.css("*") if below != cell
-    )
+    plain = len(cells) > 1 and not any(survey[cell.mem_id].parted for cell in cells)
     return {cell.mem_id for cell in cells} if plain else set()
 
 

@@ -1,88 +1,76 @@
-"""Conversations in JSONL files: one row, one conversation, images by path beside the file (or as base64 or URL)."""
+"""Conversations for stages that count samples: prepared as kind `chat` is, and each given whole by its number."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from lorgnette.data.augment import image_costs
+from lorgnette.data.record import Refused
 from lorgnette.errors import DataError
-from lorgnette.sample import Image, Sample, Segment
+from lorgnette.sample import Sample
+
+if TYPE_CHECKING:
+    from lorgnette.data.prepare import Prepared
+    from lorgnette.inputs.processor import Processor
 
 
+@dataclass(frozen=True)
 class MessagesSource:
-    """Rows of `{"messages": [...]}` (TRL, OpenAI, transformers forms) from a file, or every `*.jsonl` of a folder.
+    """The rows of a prepared source that fit in a sequence, in their order.
 
-    TRL's split form is read too: `images` in a column of their own, and `{"type": "image"}` parts that point at them in
-    order.
+    processor: says how many visual tokens each image becomes.
+    most_tokens: the longest sequence, visual tokens included; None for any length.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        if not self.path.exists():
-            raise DataError(f"{path}: no such file or folder; give a JSONL file of conversations, or a folder of them")
-        files = [self.path] if self.path.is_file() else sorted(self.path.glob("*.jsonl"))
-        if not files:
-            raise DataError(f"{path}: the folder holds no .jsonl file; put rows of {{'messages': [...]}} in one")
-        self._rows = [(file, number, offset) for file in files for number, offset in _row_offsets(file)]
-        if not self._rows:
-            raise DataError(f"{path}: holds no rows; write one JSON object with `messages` on each line")
+    prepared: Prepared
+    processor: Processor
+    most_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises: DataError if no row fits."""
+        if not self.size:
+            raise DataError(f"{self.prepared.config.title}: {self.too_long}")
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """The records that fit (int64)."""
+        index = self.prepared.index
+        if self.most_tokens is None:
+            return np.arange(len(index))
+        units = np.concatenate([[0], np.cumsum(index.tokens_U, dtype=np.int64)])
+        starts = index.unit_starts
+        images, connector = self.processor.images, self.processor.connector
+        split_I = np.full(len(index.width_I), images.split)
+        sizes = index.width_I.astype(np.int64), index.height_I.astype(np.int64)
+        tokens_I, _ = image_costs(*sizes, split_I, images, connector)
+        owner_I = np.repeat(np.arange(len(index)), index.images_E)
+        visual_E = np.bincount(owner_I, tokens_I, len(index)).astype(np.int64)
+        tokens_E = index.head_tokens_E + units[starts[1:]] - units[starts[:-1]] + visual_E
+        return np.flatnonzero(tokens_E <= self.most_tokens)
 
     @property
     def size(self) -> int:
-        return len(self._rows)
+        return len(self.numbers)
+
+    @property
+    def too_long(self) -> str:
+        """A sentence about the rows that do not fit; empty if all do."""
+        longer = len(self.prepared.index) - self.size
+        if not longer:
+            return ""
+        return (
+            f"{longer:,} of {len(self.prepared.index):,} conversations have more tokens than the model's"
+            f" {self.most_tokens:,} positions and are left out; kind chat in a stage with `pack` cuts them in pieces"
+        )
 
     def __getitem__(self, index: int) -> Sample:
-        file, number, offset = self._rows[index]
-        name = f"{file}, row {number}"
-        with open(file, "rb") as lines:
-            lines.seek(offset)
-            line = lines.readline()
+        """Raises: DataError naming the row if it cannot be read any more."""
+        number = int(self.numbers[index])
         try:
-            row = json.loads(line)
-            messages = _place_images(row["messages"], row.get("images") or [])
-            sample = Sample.from_messages(messages, meta={"name": name, "source": str(self.path)})
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{name}: expected a JSON object with `messages`: {error}") from None
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from None
-        return Sample(tuple(_beside(segment, file.parent) for segment in sample.segments), sample.meta)
-
-
-def _row_offsets(file: Path) -> list[tuple[int, int]]:
-    """Number and byte offset of each row that is not blank."""
-    offsets, offset = [], 0
-    with open(file, "rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                offsets.append((number, offset))
-            offset += len(line)
-    return offsets
-
-
-def _place_images(messages: list[dict[str, Any]], images: list[Any]) -> list[dict[str, Any]]:
-    """Put the images of a column of their own into the bare `{"type": "image"}` parts, in order."""
-    if not images:
-        return messages
-    left = list(images)
-    placed = []
-    for message in messages:
-        content = message["content"]
-        if isinstance(content, list):
-            content = [
-                {**part, "image": left.pop(0)}
-                if left and isinstance(part, dict) and part == {"type": "image"}
-                else part
-                for part in content
-            ]
-        placed.append({**message, "content": content})
-    if left:
-        raise DataError(f"{len(left)} of {len(images)} images have no {{'type': 'image'}} part to stand in")
-    return placed
-
-
-def _beside(segment: Segment, folder: Path) -> Segment:
-    """An image given by relative path is looked for beside the file that names it."""
-    if isinstance(segment, Image) and isinstance(segment.source, str) and "://" not in segment.source:
-        return Image(folder / segment.source)
-    return segment
+            return self.prepared.record(number).piece()
+        except Refused as refused:
+            raise DataError(f"{self.prepared.index.name(number)}: {refused}") from None

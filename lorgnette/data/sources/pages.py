@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
-import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, Literal
 from urllib.parse import unquote, urljoin, urlsplit
 
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.download import download, is_link
-from lorgnette.data.sources.refusal import Refusal
+from lorgnette.data.sources.download import download
+from lorgnette.data.sources.page_limits import beyond_limits
+from lorgnette.data.sources.refusal import Refusal, is_fault
 from lorgnette.data.sources.repeats import key_of
 from lorgnette.data.sources.shards import folder_of, is_url, list_files, open_url, read_bytes
+from lorgnette.data.sources.values import find_file
 from lorgnette.errors import DataError
+from lorgnette.inputs.access import MOST_BYTES, is_link, read_file
 from lorgnette.sample import decode_base64
+from lorgnette.untrusted import quoted
 
 HTML = (".html", ".htm", ".xhtml")
 WARC = (".warc", ".warc.gz", ".warc.zst", ".warc.lz4")
-MOST_TAGS = 100_000
-"""A page with more than this is no page to read; tags within tags without end take a parser's time without end."""
+MOST_ADDRESS = 8_000
+"""Characters of an address: an archive may call megabytes one."""
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 
 
@@ -38,7 +41,12 @@ class Page:
     @property
     def site(self) -> str:
         """What pages with the same furniture have in common: the host, or the folder."""
-        return urlsplit(self.address).netloc.lower() if is_link(self.address) else folder_of(self.address)
+        if not is_link(self.address):
+            return folder_of(self.address)
+        try:
+            return urlsplit(self.address).netloc.lower()
+        except ValueError:  # an archive may say anything
+            return self.address
 
 
 @dataclass
@@ -66,7 +74,7 @@ class Pages:
                 yield from self._archive(number, file, images)
                 continue
             try:
-                yield _bounded(Page(file, "", file, read_bytes(file)))
+                yield _bounded(Page(file, "", file, read_bytes(file, MOST_BYTES)))
             except DataError as error:
                 yield Refusal(file, "", "unreadable file", str(error))
 
@@ -74,9 +82,9 @@ class Pages:
         count = 0
         try:
             with _open(file) as stream:
-                for count, record in enumerate(_records(stream), 1):
+                for count, record in enumerate(_all_records(stream), 1):
                     kind, status = _kind(record)
-                    address, place = record.headers.get("WARC-Target-URI") or "", f"record {count}"
+                    address, place = (record.headers.get("WARC-Target-URI") or "")[:MOST_ADDRESS], f"record {count}"
                     if status is None:
                         yield Refusal(file, place, "unreadable page", f"{address}: the record is cut off")
                     elif kind.startswith("image/") and images and status == 200:
@@ -84,8 +92,10 @@ class Pages:
                     elif kind in HTML_TYPES:
                         page = _archived_page(file, place, address, record)
                         yield _bounded(page) if isinstance(page, Page) else page
-        except Exception as error:  # fastwarc and file systems raise errors of many kinds on damaged archives
-            reason = " ".join(str(error).split()) or type(error).__name__
+        except BaseException as error:  # fastwarc and file systems raise errors of many kinds on damaged archives
+            if not is_fault(error):
+                raise
+            reason = quoted(" ".join(str(error).split()) or type(error).__name__)
             yield Refusal(file, f"behind record {count}", "unreadable file", reason)
             return
         if not count:
@@ -109,25 +119,32 @@ class Pages:
 
     def _beside(self, page: Page, link: str) -> bytes:
         """The file that a relative link of a file means; `/a.png` is looked for below the source's own folder."""
-        path = unquote(urlsplit(link).path)
-        root = self.path if not is_url(self.path) and os.path.isdir(self.path) else folder_of(page.file)
-        if is_url(page.file):
-            root, path = folder_of(page.file), posixpath.normpath(path.lstrip("/"))
-        else:
-            root = root if path.startswith("/") else folder_of(page.file)
-            path = os.path.normpath(path.lstrip("/"))
         try:
-            return read_bytes(f"{root}/{path}" if is_url(root) else os.path.join(root, path))
-        except (DataError, ValueError) as error:
-            raise Refused("no image", str(error)) from None
+            path = unquote(urlsplit(link).path)
+            folder = folder_of(page.file)
+            if path.startswith("/"):
+                path = path.lstrip("/")
+                folder = self.path if not is_url(self.path) and os.path.isdir(self.path) else folder
+            found = find_file(path or os.curdir, folder)
+            return found if isinstance(found, bytes) else read_file(found, MOST_BYTES)
+        except (DataError, ValueError, OSError) as error:
+            raise Refused("no image", quoted(str(error))) from None
 
     def _from_archive(self, number: int, place: int, address: str) -> bytes:
         try:
             with _open(self._files[number]) as stream:
                 stream.seek(place)
-                return bytes(next(iter(_records(stream))).reader.read())
-        except Exception as error:  # as above
-            raise Refused("no image", f"{address} cannot be read from {self._files[number]} ({error})") from None
+                content = _unpacked(next(iter(_records(stream))))
+        except BaseException as error:  # as above
+            if not is_fault(error):
+                raise
+            reason = f"{quoted(address)} cannot be read from {self._files[number]} ({quoted(str(error))})"
+            raise Refused("no image", reason) from None
+        if content is None:
+            raise Refused(
+                "no image", f"{quoted(address)} has more than {MOST_BYTES >> 20} MiB in {self._files[number]}"
+            )
+        return content
 
 
 def resolve(page: Page, link: str, base: str) -> str:
@@ -135,11 +152,11 @@ def resolve(page: Page, link: str, base: str) -> str:
 
     Pages that were saved with a `<base>` of the web start from there.
     """
-    start = urljoin(page.address, base) if is_link(page.address) else base
     try:
+        start = urljoin(page.address, base) if is_link(page.address) else base
         return urljoin(start, link) if is_link(start) else link
     except ValueError as error:
-        raise Refused("no image", f"{link:.100} is no link ({error})") from None
+        raise Refused("no image", f"{quoted(link, 100)} is no link ({error})") from None
 
 
 def _inline(link: str) -> bytes:
@@ -160,21 +177,54 @@ def _open(file: str) -> IO[bytes]:
     return stream
 
 
-def _records(stream: IO[bytes]) -> Iterator[Any]:
-    """What servers answered, decoded as HTTP says."""
+def _all_records(stream: IO[bytes]) -> Iterator[Any]:
+    """What servers answered, decoded as HTTP says; also what stands behind an answer that unpacks without end.
+
+    fastwarc loses its way behind such an answer, so the next one is looked for without unpacking anything.
+    """
+    records, last = _records(stream), None
+    while True:
+        try:
+            record = next(records, None)
+        except BaseException as error:
+            if last is None or not is_fault(error):
+                raise
+            stream.seek(last)
+            packed, last = _records(stream, "none"), None
+            next(packed)
+            if (record := next(packed, None)) is not None:
+                stream.seek(record.stream_pos)
+                records = _records(stream)
+                continue
+        if record is None:
+            return
+        last = record.stream_pos
+        yield record
+
+
+def _records(stream: IO[bytes], decode: Literal["all", "none"] = "all") -> Iterator[Any]:
+    """What servers answered. decode: "all" for bodies as HTTP says that they are packed, "none" for bytes as sent."""
     try:
         from fastwarc.warc import ArchiveIterator, WarcRecordType
     except ImportError:
         raise DataError("reading WARC needs `pip install 'lorgnette[data]'`") from None
     kinds = WarcRecordType.response | WarcRecordType.resource
-    return iter(ArchiveIterator(stream, record_types=kinds, parse_http=True, auto_decode="all"))
+    return iter(ArchiveIterator(stream, record_types=kinds, parse_http=True, auto_decode=decode))
+
+
+def _unpacked(record: Any) -> bytes | None:
+    """The body of a record as HTTP says that it is packed; None if more than `MOST_BYTES` come out of it."""
+    content = bytearray()
+    while chunk := record.reader.read(min(2**20, MOST_BYTES + 1 - len(content))):
+        content += chunk
+        if len(content) > MOST_BYTES:
+            return None
+    return bytes(content)
 
 
 def _bounded(page: Page) -> Page | Refusal:
-    tags = page.content.count("<") if isinstance(page.content, str) else page.content.count(b"<")
-    if tags <= MOST_TAGS:
-        return page
-    return Refusal(page.file, page.place, "large page", f"{page.address}: {tags:,} tags")
+    reason = beyond_limits(page.content)
+    return Refusal(page.file, page.place, "large page", f"{page.address}: {reason}") if reason else page
 
 
 def _kind(record: Any) -> tuple[str, int | None]:
@@ -194,7 +244,14 @@ def _archived_page(file: str, place: str, address: str, record: Any) -> Page | R
     status = _kind(record)[1]
     if status != 200:
         return Refusal(file, place, "not a page", f"{address}: the server answered {status}")
-    content = record.reader.read()
+    try:
+        content = _unpacked(record)
+    except BaseException as error:  # packed in another way than its headers say
+        if not is_fault(error):
+            raise
+        return Refusal(file, place, "unreadable page", f"{address}: {quoted(str(error))}")
+    if content is None:
+        return Refusal(file, place, "large page", f"{address}: more than {MOST_BYTES >> 20} MiB once it is unpacked")
     if not content.strip():
         return Refusal(file, place, "empty", f"{address}: nothing was archived")
     try:

@@ -8,6 +8,7 @@ from typing import Any
 
 from lorgnette.data.config import PairsConfig
 from lorgnette.data.record import Record, Refused
+from lorgnette.data.sources.columns import IMAGE_COLUMNS, images_in, is_absent
 from lorgnette.data.sources.values import cut_text, missing, read_image
 from lorgnette.sample import Text
 
@@ -21,9 +22,7 @@ def read(row: Mapping[str, Any], config: PairsConfig, name: str) -> Record:
 
     Raises: Refused if the row has no image, or no caption of an accepted kind.
     """
-    if row.get(config.image_column) is None:
-        raise missing(row, config.image_column, "; set image_column")
-    image = read_image(row[config.image_column], row, f"{config.image_column!r}")
+    image = read_image(image_of(row, config), row, f"{config.image_column!r}")
     columns = {"alt": config.alt_column, "synthetic": config.synthetic_column}
     accepted = columns.values() if config.captions == "both" else (columns[config.captions],)
     kinds = [captions for column in accepted if (captions := read_captions(row.get(column), column))]
@@ -34,17 +33,30 @@ def read(row: Mapping[str, Any], config: PairsConfig, name: str) -> Record:
     return Record(units, head=(image,), meta={"name": name, "source": config.title})
 
 
+def image_of(row: Mapping[str, Any], config: PairsConfig) -> Any:
+    """The one image of a row, as it stands there. Raises: Refused if there is none, or more than one."""
+    columns = tuple(dict.fromkeys((config.image_column, *IMAGE_COLUMNS)))
+    images, absent = images_in(row, columns)
+    if len(images) == 1:
+        return images[0]
+    if images:
+        raise Refused("images", f"the row has {len(images)} images, and its caption is of one")
+    if absent:
+        raise Refused("no image", f"{config.image_column!r} is null or empty")
+    raise missing(row, config.image_column, "; set image_column")
+
+
 def read_captions(value: Any, column: str) -> list[str]:
     """The captions of a column that are not blank, trimmed."""
-    if value is None or isinstance(value, str):
+    if is_absent(value) or isinstance(value, str):
         value = [value]
     if not isinstance(value, Iterable) or isinstance(value, bytes | Mapping):
         raise Refused("wrong type", f"{column!r} is a {type(value).__name__}, not a caption or a list of captions")
     captions = list(value)
     for one in captions:
-        if one is not None and not isinstance(one, str):
+        if not is_absent(one) and not isinstance(one, str):
             raise Refused("wrong type", f"{column!r} holds a {type(one).__name__}, not a caption")
-    return [one.strip() for one in captions if one and one.strip()]
+    return [one.strip() for one in captions if not is_absent(one)]
 
 
 def _lot(items: list[Any]) -> Any:

@@ -36,13 +36,14 @@ CHAT = pa.schema(
                     [
                         ("role", pa.string()),
                         ("content", pa.list_(pa.struct([("type", pa.string()), ("text", pa.string())]))),
+                        ("weight", pa.int8()),
                     ]
                 )
             ),
         ),
     ]
 )
-"""A conversation whose parts of type `image` stand for the images, in order."""
+"""A conversation whose parts of type `image` stand for the images, in order. An answer of weight 0 is not learned."""
 
 
 def pairs(config: PairsConfig) -> pa.Schema:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lorgnette.errors import DataError
+from lorgnette.inputs.access import is_below, read_file, within
+from lorgnette.untrusted import quoted
+
+log = logging.getLogger("lorgnette")
 
 FOLDER = "__folder__"
 """The key under which a row says in which folder (or below which URL) its shard lies: relative paths start there."""
@@ -54,12 +60,79 @@ def _list_local(path: str, suffixes: Sequence[str]) -> list[str]:
     if os.path.isfile(path):
         return [path]
     if os.path.isdir(path):
-        names = (os.path.join(folder, name) for folder, _, names in os.walk(path, followlinks=True) for name in names)
-        return sorted(name for name in names if _wanted(os.path.relpath(name, path), suffixes))
-    found = [name for name in glob.glob(path, recursive=True) if os.path.isfile(name)]
+        passed_over: list[str] = []
+        found = sorted(name for name in _walk(path, passed_over) if _wanted(os.path.relpath(name, path), suffixes))
+        if passed_over:
+            advice = "links that lead nowhere or outside of the folder; name what they lead to, or a glob, to read it"
+            log.warning("%s: %d passed over, %s first: %s", path, len(passed_over), quoted(passed_over[0]), advice)
+        return found
+    found = [name for name in _matches(path) if os.path.isfile(name)]
     if not found:
         raise DataError(f"{path}: no such file or folder, and no file matches it as a glob")
     return sorted(found)
+
+
+def _walk(top: str, passed_over: list[str]) -> Iterator[str]:
+    """The regular files below a folder; each real folder once, however many links lead to it.
+
+    Links are followed within the folder (and to the files of the hub's cache); others are added to `passed_over`.
+    Pipes and devices are none of the source's files.
+    """
+    roots = (os.path.realpath(top), *map(os.path.realpath, hub_blobs(top)))
+    seen = {roots[0]}
+    for folder, folders, names in os.walk(top, followlinks=True):
+        kept = []
+        for name in sorted(folders):
+            inner = os.path.join(folder, name)
+            real = os.path.realpath(inner)
+            if not any(is_below(real, root) for root in roots):
+                passed_over.append(inner)
+            elif real not in seen:
+                seen.add(real)
+                kept.append(name)
+        folders[:] = kept
+        for name in names:
+            file = os.path.join(folder, name)
+            if os.path.islink(file):
+                real = os.path.realpath(file)
+                if not os.path.exists(real) or not any(is_below(real, root) for root in roots):
+                    passed_over.append(file)
+                    continue
+            if os.path.isfile(file):
+                yield file
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """What a glob matches, as `glob.glob` has it, but `**` enters each real folder once."""
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        yield from glob.iglob(pattern)
+        return
+    place = parts.index("**")
+    head = os.sep.join([*parts[:place], ""])
+    for top in glob.iglob(head) if head else [""]:
+        for name in _walk(top or os.curdir, []):
+            below = os.path.relpath(name, top or os.curdir)
+            if _fits(below.split(os.sep), parts[place:]):
+                yield os.path.join(top, below)
+
+
+def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
+    """Whether the parts of a path match those of a glob. Names that begin with a dot are only matched by a dot."""
+    if not parts or not names:
+        return not (parts or names)
+    name, part, last = names[0], parts[0], len(parts) == 1
+    if name.startswith(".") and not part.startswith("."):
+        return False
+    if part == "**":
+        return (not last and _fits(names, parts[1:])) or (len(names) == 1 and last) or _fits(names[1:], parts)
+    return fnmatch.fnmatchcase(name, part) and _fits(names[1:], parts[1:])
+
+
+def hub_blobs(folder: str) -> list[str]:
+    """Where the hub's cache keeps files, for a folder of links to them (`snapshots/<revision>`); nothing for others."""
+    head, snapshots, _ = os.path.abspath(folder).partition(f"{os.sep}snapshots{os.sep}")
+    return [os.path.join(head, "blobs")] if snapshots and os.path.isdir(os.path.join(head, "blobs")) else []
 
 
 def _list_url(path: str, suffixes: Sequence[str]) -> list[str]:
@@ -99,23 +172,54 @@ def open_url(path: str) -> tuple[Any, str]:
     return files, inner
 
 
-def read_bytes(path: str) -> bytes:
-    """The whole of a file or of what a URL leads to. Raises: DataError naming it."""
+def local_path(url: str) -> str | None:
+    """The path that a `file://` URL means, or a path itself; None for other URLs."""
+    scheme, sign, path = url.partition("://")
+    if not sign:
+        return url
+    return path if scheme.lower() in ("file", "local") and "::" not in url else None
+
+
+def read_bytes(path: str, most_bytes: int | None = None, seconds: float | None = None) -> bytes:
+    """The whole of a regular file or of what a URL leads to. Raises: DataError naming it.
+
+    most_bytes, seconds: refuse what is larger, or takes longer; None for no limit.
+    """
     try:
-        if is_url(path):
-            files, inner = open_url(path)
-            return bytes(files.cat_file(inner))
-        return Path(path).read_bytes()
+        if not is_url(path):
+            return read_file(path, most_bytes)
+        if seconds is None:
+            return _read_url(path, most_bytes)
+        return within(seconds, _read_url, path, most_bytes)
     except DataError:
         raise
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except TimeoutError:
+        raise DataError(f"{path}: takes longer than {seconds:.3g} seconds") from None
     except Exception as error:  # every fsspec implementation raises errors of its own
         raise DataError(f"{path}: cannot be read ({_reason(error)})") from None
 
 
+def _read_url(url: str, most_bytes: int | None) -> bytes:
+    files, inner = open_url(url)
+    if most_bytes is None:
+        return bytes(files.cat_file(inner))
+    if int(files.info(inner).get("size") or 0) <= most_bytes:
+        with files.open(inner, "rb") as stream:
+            content = bytes(stream.read(most_bytes + 1))
+        if len(content) <= most_bytes:
+            return content
+    raise DataError(f"{url}: has more than {most_bytes >> 20} MiB")
+
+
 def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _is_utf8(path: str) -> bool:
+    """Whether a name is UTF-8, which pyarrow asks of paths."""
+    return not any("\udc80" <= char <= "\udcff" for char in path)
 
 
 def folder_of(path: str) -> str:
@@ -150,6 +254,15 @@ class Shards:
         """Rows in each row group of a shard. Raises: DataError naming the file if it is not parquet."""
         metadata = self._file(shard).metadata
         return tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+
+    def schema(self, shard: int) -> pa.Schema:
+        """The types of a shard's columns. Raises: DataError naming the file if it is not parquet."""
+        return self._file(shard).schema_arrow
+
+    def leaves(self, shard: int) -> list[str]:
+        """The paths of a shard's columns and of what they hold (`images.list.element.path`). Raises: as `schema`."""
+        schema = self._file(shard).schema
+        return [schema.column(number).path for number in range(len(schema))]
 
     def read(self, shard: int, group: int, row: int) -> dict[str, Any]:
         """One row. Raises: DataError naming the file and place."""
@@ -186,7 +299,10 @@ class Shards:
         return any(_any_starts(self._decode(file, shard, group, names), start) for group in groups)
 
     def _plain(self, table: pa.Table, shard: int, row: int) -> dict[str, Any]:
-        (values,) = table.slice(row, 1).to_pylist()
+        try:
+            (values,) = table.slice(row, 1).to_pylist(maps_as_pydicts="lossy")
+        except (ValueError, TypeError, OverflowError, KeyError, pa.ArrowException) as error:
+            raise DataError(f"{self.paths[shard]}, row {row} of a group: cannot be read ({_reason(error)})") from None
         return {**values, FOLDER: folder_of(self.paths[shard])}
 
     def _file(self, shard: int) -> pq.ParquetFile:
@@ -204,7 +320,7 @@ class Shards:
             if is_url(path):
                 files, inner = open_url(path)
                 return pq.ParquetFile(files.open(inner, "rb"), pre_buffer=True)
-            return pq.ParquetFile(path)
+            return pq.ParquetFile(path if _is_utf8(path) else open(path, "rb"))
         except DataError:
             raise
         except FileNotFoundError:
@@ -247,10 +363,45 @@ def _any_starts(table: pa.Table, start: str) -> bool:
     left = [chunk for column in table.columns for chunk in column.chunks]
     while left:
         array = left.pop()
-        if pa.types.is_struct(array.type):
-            left += array.flatten()
-        elif pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
-            left.append(array.flatten())
-        elif pc.any(pc.starts_with(array, start, ignore_case=True)).as_py():
+        inner = _inner(array)
+        if inner is not None:
+            left += inner
+        elif _is_text(array.type) and pc.any(pc.starts_with(_as_large_string(array), start, ignore_case=True)).as_py():
             return True
     return False
+
+
+def _inner(array: pa.Array) -> list[pa.Array] | None:
+    """The arrays that an array of any nested, encoded or extension type is made of; None for plain values."""
+    types, kind = pa.types, array.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return [array.storage]
+    if types.is_struct(kind):
+        return list(array.flatten())
+    if types.is_dictionary(kind):
+        return [array.dictionary]
+    if types.is_run_end_encoded(kind):
+        return [array.values]
+    if types.is_map(kind):
+        return [array.keys, array.items]
+    if any(is_list(kind) for is_list in LIST_TYPES):
+        return [array.flatten()]
+    return None
+
+
+LIST_TYPES = (
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_fixed_size_list,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(is_text(kind) for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
+
+
+def _as_large_string(array: pa.Array) -> pa.Array:
+    """Views have no kernels of their own."""
+    return array if pa.types.is_large_string(array.type) else array.cast(pa.large_string())

@@ -11,7 +11,9 @@ import pyarrow as pa
 
 from lorgnette.data.config import PreparedConfig
 from lorgnette.data.record import Record
-from lorgnette.data.sources import schemas
+from lorgnette.data.sources import message_forms, schemas
+from lorgnette.data.sources.boundary import converting_within, reading_within
+from lorgnette.data.sources.columns import IMAGE_COLUMNS
 from lorgnette.data.sources.refusal import Refusal
 
 Row = Mapping[str, Any]
@@ -33,6 +35,11 @@ class Kind:
     schema: Callable[[Any], pa.Schema]
     """Types of the rows that `convert` gives, by the settings of the source."""
 
+    def __post_init__(self) -> None:
+        """What rows may name is bound to the settings of their source here, for every kind alike."""
+        object.__setattr__(self, "read", reading_within(self.read))
+        object.__setattr__(self, "convert", converting_within(self.convert))
+
 
 def _late(module: str, name: str) -> Callable[..., Any]:
     """A function of a sibling module, imported when it is called: PDF and HTML packages only load where needed."""
@@ -52,7 +59,15 @@ def _typed(schema: pa.Schema) -> Callable[[Any], pa.Schema]:
 
 
 def _pair_columns(config: Any) -> tuple[str, ...]:
-    return (config.image_column, config.alt_column, config.synthetic_column)
+    return (config.image_column, *IMAGE_COLUMNS, config.alt_column, config.synthetic_column)
+
+
+CHAT = Kind(
+    _late("chat", "read"),
+    _fixed(*IMAGE_COLUMNS, *message_forms.COLUMNS),
+    _late("chat", "convert"),
+    _typed(schemas.CHAT),
+)
 
 
 KINDS: dict[str, Kind] = {
@@ -76,14 +91,13 @@ KINDS: dict[str, Kind] = {
         _typed(schemas.DOCUMENTS),
     ),
     "instruct": Kind(
-        _late("instruct", "read"), _fixed("images", "texts"), _late("instruct", "convert"), _typed(schemas.INSTRUCT)
+        _late("instruct", "read"),
+        _fixed(*IMAGE_COLUMNS, "texts"),
+        _late("instruct", "convert"),
+        _typed(schemas.INSTRUCT),
     ),
-    "chat": Kind(
-        _late("chat", "read"),
-        _fixed("images", "image", "messages", "conversations", "system"),
-        _late("chat", "convert"),
-        _typed(schemas.CHAT),
-    ),
+    "chat": CHAT,
+    "messages": CHAT,
 }
 """Kind -> how it is read."""
 
@@ -98,8 +112,16 @@ def converter(config: PreparedConfig) -> Convert | None:
     kind = KINDS[config.kind]
     if config.kind == "webpages":
         return kind.convert
-    module = {"pairs": "caption_files"}.get(config.kind, config.kind)
+    module = {"pairs": "caption_files", "messages": "chat"}.get(config.kind, config.kind)
     return kind.convert if _late(module, "must_convert")(config) else None
+
+
+def known_before_scan(config: PreparedConfig) -> bool:
+    """Whether `converter` can tell before the rows are read: only of instructions to be merged it cannot.
+
+    Raises: DataError if the path holds no file of the kind.
+    """
+    return config.kind != "instruct" or bool(_late("instruct", "must_fetch")(config))
 
 
 def most_units(config: PreparedConfig) -> int | None:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.download import download, is_link
-from lorgnette.data.sources.shards import FOLDER, is_url, read_bytes
-from lorgnette.errors import DataError
+from lorgnette.data.sources.boundary import Boundary, boundary
+from lorgnette.data.sources.download import DECODING, download
+from lorgnette.data.sources.shards import FOLDER, is_url, local_path, read_bytes
+from lorgnette.errors import DataError, ImageError
+from lorgnette.inputs.access import MOST_BYTES, SECONDS, AccessError, is_link, read_file
+from lorgnette.inputs.image_io import open_header, refusing
 from lorgnette.sample import Image, decode_base64
+from lorgnette.untrusted import quoted
 
+WEBP_BYTES = 256 * 2**20
+"""Bytes that the opening of a WebP may take."""
 LONGEST_TEXT = 2000
 """Characters of a unit: a longer text becomes several units, so that a document can be cut within it."""
 
@@ -77,8 +86,9 @@ class Linked(bytes):
 def read_image(value: Any, row: Mapping[str, Any], where: str) -> Image:
     """An image given as bytes, a dict of `bytes` and `path`, a URL or a path from the row's folder.
 
-    An http(s) link stays one, for `stored` to fetch; behind any other URL the bytes are read now.
-    Raises: Refused if there is none, or no such file.
+    Rows are made by others: what they name is looked for within the source's `boundary`, and nowhere else. An http(s)
+    link stays one, for `stored` to fetch; behind any other URL the bytes are read now.
+    Raises: Refused if there is none, no such file, or one that the row may not name.
     """
     link = None
     if isinstance(value, Mapping):
@@ -104,40 +114,79 @@ def _linked(path: str, folder: str, where: str) -> Image:
             raise Refused("no image", str(error)) from None
     if is_link(path):
         return Image(path)
-    if is_url(path):
-        return Image(_remote_bytes(path, where))
-    if is_url(folder):
-        if os.path.isabs(path):
-            raise Refused("no image", f"{where} is {path}, a path of the machine on which the file was written")
-        return Image(_remote_bytes(f"{folder}/{path}", where))
     try:
-        local = Path(folder) / path
-        there = local.is_file()
-    except (OSError, ValueError) as error:  # a null character, or a name longer than file systems take
-        raise Refused("no image", f"{where} is no path ({error})") from None
-    if not there:
-        raise Refused("no image", f"{where} is {local}, which does not exist")
-    return Image(local)
-
-
-def _remote_bytes(url: str, where: str) -> bytes:
-    try:
-        return read_bytes(url)
+        found = find_file(path, folder)
     except DataError as error:
         raise Refused("no image", f"{where} is {error}") from None
+    return Image(found)
+
+
+def find_file(path: str, folder: str) -> Path | bytes:
+    """The file that data names, as a path, or as its bytes where it lies behind a URL.
+
+    folder: folder or URL that a relative path starts from, after `image_folder` of the source's settings.
+    Raises: DataError if there is none within the source's `boundary`.
+    """
+    line = boundary()
+    if is_url(path):
+        line.access.check_scheme(path)
+        if (local := local_path(path)) is None:
+            return read_bytes(path, MOST_BYTES, SECONDS)
+        path = local
+    if line.image_folder and not os.path.isabs(path):
+        with contextlib.suppress(AccessError):
+            return _file_in(path, line.image_folder, line)
+    return _file_in(path, folder, line)
+
+
+def _file_in(path: str, folder: str, line: Boundary) -> Path | bytes:
+    local = local_path(folder)
+    if local is None:
+        if os.path.isabs(path):
+            raise AccessError(f"{quoted(path)}, a path of the machine on which the file was written")
+        return read_bytes(line.below_url(folder, path), MOST_BYTES, SECONDS)
+    access = line.access
+    return (access if access.roots else replace(access, roots=(local,))).path(path, local)
+
+
+def image_size(content: bytes, where: str, most_pixels: int = sys.maxsize) -> tuple[int, int]:
+    """Width and height of an image as its header has them; no pixel is decoded.
+
+    Raises: Refused ("unreadable image") for what is no image, or one of too many pixels.
+    """
+    try:
+        # a WebP is decoded when it is opened
+        with refusing(content, where), DECODING.hold(WEBP_BYTES if content[8:12] == b"WEBP" else 0):
+            return open_header(content, most_pixels).size
+    except ImageError as error:
+        raise Refused("unreadable image", str(error)) from None
+
+
+def seen(content: bytes, where: str) -> bytes:
+    """The content itself, once its header was seen to be an image's. Raises: Refused for anything else."""
+    image_size(content, where)
+    return content
+
+
+def fetched(image: Image, where: str) -> Image:
+    """An image with its file at hand: behind a link, its bytes, fetched now.
+
+    Raises: Refused if the link cannot be fetched, or leads to something else than an image.
+    """
+    return Image(seen(download(image.source), where)) if isinstance(image.source, str) else image
 
 
 def stored(image: Image, where: str) -> dict[str, Any]:
     """An image as converters write it: the bytes of its file, as they are. Links are fetched here, once.
 
-    Raises: Refused if the file cannot be read, or the link not be fetched.
+    Raises: Refused if the file cannot be read or is no image, or the link cannot be fetched.
     """
     source = image.source
     if isinstance(source, str):
-        return {"bytes": download(source), "path": source}
+        return {"bytes": seen(download(source), where), "path": source}
     if isinstance(source, bytes):
-        return {"bytes": bytes(source), "path": source.link if isinstance(source, Linked) else None}
+        return {"bytes": seen(bytes(source), where), "path": source.link if isinstance(source, Linked) else None}
     try:
-        return {"bytes": Path(str(source)).read_bytes(), "path": None}
-    except OSError as error:
+        return {"bytes": seen(read_file(str(source), MOST_BYTES), where), "path": None}
+    except (OSError, AccessError) as error:
         raise Refused("no image", f"{where} cannot be read ({error})") from None

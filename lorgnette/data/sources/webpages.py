@@ -14,12 +14,14 @@ from typing import Any
 from lorgnette.data.config import WebpagesConfig
 from lorgnette.data.record import Record, Refused
 from lorgnette.data.sources import interleaved
-from lorgnette.data.sources.download import in_order
+from lorgnette.data.sources.download import DECODING, in_order
 from lorgnette.data.sources.markup import Block, Part, Picture, read_markup
 from lorgnette.data.sources.pages import Page, Pages, resolve
 from lorgnette.data.sources.refusal import Refusal
 from lorgnette.data.sources.repeats import Counter, key_of
+from lorgnette.data.sources.values import image_size
 from lorgnette.errors import ImageError
+from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import open_image
 
 LONG = 60
@@ -28,6 +30,10 @@ SHORT_REPEATS = 0.1
 """Share of a site's pages that a shorter text (a heading, a term) must exceed to be furniture."""
 LARGEST_SIDE = 20_000
 """Pixels; what is larger is no picture."""
+DECODED_BYTES = 8
+"""Bytes of a pixel while its image is decoded and made RGB."""
+MOST_HELD = 128 * 2**20
+"""Bytes of a page's images; those behind them are left out."""
 NAMED = 3
 """Parts left out that a ledger's line names; it counts the others."""
 
@@ -151,7 +157,7 @@ def _leave_out_repeats(draft: _Draft, census: Counter, config: WebpagesConfig) -
 def _row(draft: _Draft, pages: Pages, config: WebpagesConfig) -> Iterator[dict[str, Any] | Refusal]:
     shown: set[bytes] = set()
     content: list[tuple[Part, bytes | None]] = []
-    last = ""
+    last, held = "", 0
     for block in draft.blocks:
         before = len(content)
         if content:
@@ -161,7 +167,11 @@ def _row(draft: _Draft, pages: Pages, config: WebpagesConfig) -> Iterator[dict[s
                 content.append((part, None))
                 continue
             try:
-                content.append((part, _looked_at(draft, part, pages, config, shown)))
+                if held > MOST_HELD:
+                    raise Refused("large page", "")
+                image = _looked_at(draft, part, pages, config, shown)
+                held += len(image)
+                content.append((part, image))
             except Refused as refused:
                 detail = part.link[:80] if part.link in refused.detail else f"{part.link[:80]} ({refused.detail})"
                 draft.left_out[refused.reason].append(detail if refused.reason != "not fetched" else refused.detail)
@@ -186,15 +196,17 @@ def _looked_at(draft: _Draft, picture: Picture, pages: Pages, config: WebpagesCo
     digest = hashlib.sha256(content).digest()
     if digest in shown:
         raise Refused("duplicate image", "")
-    try:
-        width, height = open_image(content).size
-    except ImageError as error:
-        raise Refused("unreadable image", str(error)) from None
+    width, height = image_size(content, "image", ImageConfig().max_pixels)
     short, long = sorted((width, height))
     if short < config.smallest_side:
         raise Refused("small image", f"{width} x {height}")
     if long > config.most_aspect * short or long > LARGEST_SIDE:
         raise Refused("long image", f"{width} x {height}")
+    try:
+        with DECODING.hold(DECODED_BYTES * width * height):
+            open_image(content)
+    except ImageError as error:
+        raise Refused("unreadable image", str(error)) from None
     shown.add(digest)
     return content
 

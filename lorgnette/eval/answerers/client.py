@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import functools
 import http.client
 import json
 import logging
@@ -20,6 +21,7 @@ from typing import Any
 import pydantic
 
 from lorgnette.errors import LorgnetteError, SettingsError
+from lorgnette.inputs.access import within
 from lorgnette.settings import Settings
 
 log = logging.getLogger("lorgnette")
@@ -126,12 +128,14 @@ class Client:
         sent = {"Content-Type": "application/json", "User-Agent": "lorgnette"}
         sent |= {"Authorization": f"Bearer {key}"} if key else {}
         message = urllib.request.Request(self.url, json.dumps(request).encode(), sent)
+        end = time.monotonic() + seconds
         try:
-            with _OPENER.open(message, timeout=seconds) as response:
-                status, headers, content = 200, response.headers, _read(response, seconds)
+            # `timeout` counts anew for each byte of the headers; `within` counts all of them
+            with within(seconds, functools.partial(_OPENER.open, message, timeout=seconds)) as response:
+                status, headers, content = 200, response.headers, _read(response, end, seconds)
         except urllib.error.HTTPError as error:
             with error:
-                status, headers, content = error.code, error.headers, _read(error, seconds)
+                status, headers, content = error.code, error.headers, _read(error, end, seconds)
         except TimeoutError:
             raise _Trouble(f"no answer within {seconds:.3g} seconds") from None
         except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError
@@ -214,9 +218,9 @@ def _private(url: str) -> bool:
     return parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1")
 
 
-def _read(response: Any, seconds: float) -> bytes:
-    """The body, within so many seconds in all. Raises: _Trouble."""
-    deadline, content = time.monotonic() + seconds, bytearray()
+def _read(response: Any, deadline: float, seconds: float) -> bytes:
+    """The body, before a time that was so many seconds away when it was asked for. Raises: _Trouble."""
+    content = bytearray()
     try:
         while chunk := response.read1(65536) if hasattr(response, "read1") else response.read(65536):
             content += chunk

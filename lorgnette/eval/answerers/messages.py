@@ -7,18 +7,15 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import PIL.ExifTags
 import PIL.Image
 
 from lorgnette.eval.pictures import image_digest
-from lorgnette.inputs.image import image_bytes, open_image
+from lorgnette.inputs.image_io import image_bytes, open_image, plain_format
 from lorgnette.inputs.template import turns
 from lorgnette.sample import Image, ImageSource, Sample, Text, Turn
 
 MEDIA = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 """Formats that servers open."""
-PLAIN_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
-"""Pixels of eight bits in no unusual order: everybody makes the same picture of them."""
 
 
 def conversation(sample: Sample) -> list[tuple[str, list[Text | Image]]]:
@@ -74,26 +71,18 @@ def messages_written(sample: Sample) -> str:
 def image_url(source: ImageSource, name: str = "image") -> str:
     """An image for a server: a link stays a link, all else becomes a `data:` URL.
 
-    The file is sent as it is if it is an upright PNG, JPEG or WebP of eight bits; any other one is sent as the PNG of
-    the pixels that our own models see. Raises: ImageError naming it.
+    The file is sent as it is if it is an upright and opaque PNG, JPEG or WebP of eight bits, of which everybody makes
+    the same picture; any other one is sent as the PNG of the pixels that our own models see.
+
+    Raises: ImageError naming it.
     """
     if isinstance(source, str) and source.startswith(("http://", "https://")):
         return source
     content = source if isinstance(source, PIL.Image.Image) else image_bytes(source, name)
-    media = _media(content) if isinstance(content, bytes) else ""
-    if not media:
+    media = MEDIA.get(plain_format(content)) if isinstance(content, bytes) else None
+    if media is None:
         file = io.BytesIO()
         open_image(content, name).save(file, "PNG")
         media, content = MEDIA["PNG"], file.getvalue()
     assert isinstance(content, bytes)
     return f"data:{media};base64,{base64.b64encode(content).decode()}"
-
-
-def _media(content: bytes) -> str:
-    """The media type of a file that can be sent as it is; empty for any other."""
-    try:
-        with PIL.Image.open(io.BytesIO(content)) as image:
-            upright = image.getexif().get(PIL.ExifTags.Base.Orientation, 1) == 1
-            return MEDIA.get(str(image.format), "") if upright and image.mode in PLAIN_MODES else ""
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError):
-        return ""  # `open_image` says what is wrong

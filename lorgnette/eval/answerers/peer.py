@@ -20,9 +20,9 @@ from lorgnette.errors import CheckpointError, SettingsError
 from lorgnette.eval.answerer import until_stop, with_crops
 from lorgnette.eval.answerers.messages import conversation
 from lorgnette.hub.digest import checkpoint_digest
-from lorgnette.hub.load import find_folder
+from lorgnette.hub.source import HUB_ID, find_folder
 from lorgnette.infer.answerer import facts_of_device, own_device
-from lorgnette.inputs.image import open_image
+from lorgnette.inputs.image_io import open_image
 from lorgnette.sample import Image, ImageSource, Sample, Text
 
 log = logging.getLogger("lorgnette")
@@ -49,12 +49,16 @@ def open_peer(source: str, *, split: bool | None = None, batch_size: int = 16) -
             f"to measure a model of transformers, install it (pip install transformers): {error}"
         ) from error
     local = Path(source).expanduser().is_dir()
-    place = str(find_folder(source)) if local else source
+    named = HUB_ID.fullmatch(source)
+    place, revision = (named["name"], named["revision"]) if named and not local else (source, None)
+    place = str(find_folder(source)) if local else place
     device = own_device()
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     try:
-        model: Any = transformers.AutoModelForImageTextToText.from_pretrained(place, dtype=dtype)
-        processor = transformers.AutoProcessor.from_pretrained(place)
+        model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
+            place, dtype=dtype, **({"revision": revision} if revision else {})
+        )
+        processor = transformers.AutoProcessor.from_pretrained(place, **({"revision": revision} if revision else {}))
     except Exception as error:  # whatever transformers raises, it is why the model does not open
         said = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{place}: transformers does not open it: {type(error).__name__}: {said}") from error

@@ -123,6 +123,9 @@ def _read(reply: dict[str, Any], stop: Sequence[str]) -> Answer:
     elif not message:
         declined = "its reply holds no message"
     text = "" if declined else until_stop(text, stop)
+    thought = _text(message.get("reasoning_content") or message.get("reasoning"))
+    if not text and thought and choice.get("finish_reason") == "length":
+        text = f"<think>{thought}"  # a server that keeps thoughts apart: this one was cut off before any answer
     return Answer(text, by=by, declined=declined)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 
 def edit_distance(first: Sequence[Hashable], second: Sequence[Hashable]) -> int:
@@ -31,14 +31,29 @@ def edit_distance(first: Sequence[Hashable], second: Sequence[Hashable]) -> int:
 def anls(answer: str, references: Sequence[str], threshold: float = 0.5) -> float:
     """Normalised Levenshtein similarity to the nearest reference (Biten et al. 2019); 0 if below `threshold`.
 
-    Case and runs of white space do not count. Lengths are those of the compared texts.
+    As in the code of the benchmark's server, which lmms-eval uses too: case and runs of white space do not count in the
+    distance, but surplus white space counts in the length that it is divided by. A similarity equal to the threshold
+    stays, where the paper's formula makes it 0.
     """
-    answer = " ".join(answer.lower().split())
-    similarity = 0.0
-    for reference in (" ".join(reference.lower().split()) for reference in references):
-        longest = max(len(answer), len(reference), 1)
-        similarity = max(similarity, 1 - edit_distance(answer, reference) / longest)
-    return similarity if similarity >= threshold else 0.0
+    return _similarity(answer, references, threshold, lambda text: len(text.upper()))
+
+
+def anls_normalised(answer: str, references: Sequence[str], threshold: float = 0.5) -> float:
+    """ANLS divided by the length of the texts that are compared, without surplus white space, as in VLMEvalKit."""
+    return _similarity(answer, references, threshold, lambda text: len(_plain(text)))
+
+
+def _similarity(answer: str, references: Sequence[str], threshold: float, length: Callable[[str], int]) -> float:
+    best = 0.0
+    for reference in references:
+        longest = max(length(answer), length(reference))
+        distance = edit_distance(_plain(answer), _plain(reference))
+        best = max(best, 1 - distance / longest if longest else 1.0)
+    return best if best >= threshold else 0.0
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())
 
 
 def character_errors(answer: str, references: Sequence[str]) -> tuple[int, int]:

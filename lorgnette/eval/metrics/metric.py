@@ -45,6 +45,10 @@ class Metric:
     ratio: Callable[[Floats], Floats] = mean
     """Sums of counts, shape (..., counts), to scores, shape (...)."""
     higher_is_better: bool = True
+    version: int = 1
+    """Raised when answers get other scores than before; stored beside the scores."""
+    of_one: str = ""
+    """Why the score of a single example says nothing, where it does not."""
 
     def counts(self, answers: Sequence[str], truths: Sequence[Truth]) -> Floats:
         """Counts of each example, shape (examples, counts)."""
@@ -61,6 +65,8 @@ class Metric:
         return float(self.ratio(self.counts(answers, truths).sum(axis=0))) if answers else 0.0
 
 
-def per_example(score: Callable[[str, Truth], float]) -> Metric:
+def per_example(score: Callable[[str, Truth], float], version: int = 1) -> Metric:
     """The metric that is the mean of a score of each example."""
-    return Metric(lambda answers, truths: [(score(a, t), 1.0) for a, t in zip(answers, truths, strict=True)])
+    return Metric(
+        lambda answers, truths: [(score(a, t), 1.0) for a, t in zip(answers, truths, strict=True)], version=version
+    )

@@ -1,7 +1,9 @@
 """VQA accuracy: an answer is right to the degree that people gave it too, after the official normalisation.
 
-The quirks are kept, because published numbers contain them: words are compared after a punctuation rule that depends on
-the whole answer, periods go unless a digit follows, and reference answers are treated less than the model's.
+`vqa_accuracy` is the official code since its correction of 2021 (GT-Vision-Lab/VQA, a013f00), `vqa_accuracy_normalised`
+the rule of lmms-eval and VLMEvalKit, `textvqa_accuracy` that of TextVQA. The quirks of normalisation are kept, because
+published numbers contain them: a punctuation rule that depends on the whole text, and periods that go unless a digit
+follows.
 """
 
 from __future__ import annotations
@@ -61,23 +63,36 @@ def normalise_words(text: str) -> str:
 def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
     """VQAv2 accuracy (Goyal et al. 2017): the mean over references of min(1, equal other references / 3).
 
-    As in the official code the answer is fully normalised, and the references have their punctuation stripped only,
-    and that only if they are not all equal.
+    As in the official code, answer and references are normalised alike, but only where the references differ: where all
+    of them are the same text, the answer must be that text, capital letters and punctuation included.
     """
+    references = [_one_line(reference) for reference in references]
     if len(set(references)) > 1:
-        references = [strip_punctuation(reference) for reference in references]
-    answer = strip_punctuation(answer.replace("\n", " ").replace("\t", " ").strip())
-    return leave_one_out(normalise_words(answer), references)
+        return leave_one_out(_normalise_vqa(answer), [_normalise_vqa(reference) for reference in references])
+    return leave_one_out(_one_line(answer), references)
+
+
+def vqa_accuracy_normalised(answer: str, references: Sequence[str]) -> float:
+    """VQA accuracy with both sides always normalised, as lmms-eval and VLMEvalKit compute it."""
+    return leave_one_out(_normalise_vqa(answer), [_normalise_vqa(reference) for reference in references])
 
 
 def textvqa_accuracy(answer: str, references: Sequence[str]) -> float:
-    """TextVQA accuracy (Singh et al. 2019): as `vqa_accuracy`, but both sides are normalised alike, and a bit more."""
+    """TextVQA accuracy (Singh et al. 2019): both sides are always normalised, and a bit more."""
     return leave_one_out(_normalise_textvqa(answer), [_normalise_textvqa(reference) for reference in references])
 
 
 def _normalise_textvqa(text: str) -> str:
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's")
-    return normalise_words(strip_punctuation(text.strip().replace("\n", " ").replace("\t", " ").strip()))
+    return _normalise_vqa(text)
+
+
+def _normalise_vqa(text: str) -> str:
+    return normalise_words(strip_punctuation(_one_line(text)))
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ").replace("\t", " ").strip()
 
 
 def leave_one_out(answer: str, references: Sequence[str]) -> float:

@@ -52,7 +52,7 @@ def task_named(name: str, asking: Asking | None = None, seer: Seer | None = None
     if benchmark == "drawings":
         if asking.shots or split:
             raise SettingsError("task drawings is asked without shots, and has one split; try scene_vqa")
-        return drawings()
+        return drawings(max_tokens=asking.max_tokens) if asking.max_tokens else drawings()
     if benchmark not in BENCHMARKS:
         names = ", ".join(["drawings", *BENCHMARKS])
         raise SettingsError(f"no task is called {benchmark!r}; there are: {names}")

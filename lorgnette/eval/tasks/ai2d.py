@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lorgnette.data.sources.values import read_list
 from lorgnette.eval.benchmark import Benchmark, Split
 from lorgnette.eval.rows import text_of
-from lorgnette.eval.tasks.reading import image_of, letter_at
+from lorgnette.eval.tasks.reading import image_of, letter_numbered, options_of
 from lorgnette.eval.tasks.wordings import CHOICE, CHOICE_BASE
 from lorgnette.eval.wording import Question
 
 
 def read(row: Mapping[str, Any]) -> Question:
     """A row of lmms-lab's files: `answer` is the number of an option."""
-    options = tuple(map(str, read_list(row, "options")))
-    answer = letter_at(row.get("answer"), options)
+    options = options_of(row, "options")
+    answer = letter_numbered(row.get("answer"), options)
     return Question(text_of(row, "question"), (image_of(row),), (answer,), options=options)
 
 

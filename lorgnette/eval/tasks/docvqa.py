@@ -15,7 +15,7 @@ from lorgnette.eval.wording import Question
 def read(row: Mapping[str, Any]) -> Question:
     """A row of lmms-lab's or HuggingFaceM4's files. Its kinds may be several; they are counted as one."""
     answers, name = answers_of(row, "answers"), str(row.get("questionId", row.get("question_id", "")))
-    kinds = row.get("question_types") or []
+    kinds = answers_of(row, "question_types") if "question_types" in row else ()
     return Question(
         text_of(row, "question"),
         (image_of(row),),
@@ -39,6 +39,7 @@ DOCVQA = Benchmark(
     train="train",
     read=read,
     metric="anls",
+    metrics={"vlmevalkit": "anls_normalised"},
     licence="of the industry documents library that the pages are from; annotations for research",
     chat=SHORT_ANSWER,
     base=QUESTION_BASE,

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from lorgnette.data.sources.values import read_list
 from lorgnette.eval.benchmark import Benchmark, Split, Variant
-from lorgnette.eval.rows import text_of
-from lorgnette.eval.tasks.reading import image_of, kind_named, letter_at
+from lorgnette.eval.rows import text_of, text_written
+from lorgnette.eval.tasks.reading import image_of, kind_named, letters_of_text, options_of
 from lorgnette.eval.tasks.wordings import CHOICE_BASE
 from lorgnette.eval.wording import Question, Wording
 
@@ -41,13 +40,13 @@ WORDINGS: dict[Variant, Wording] = {
 
 def read(row: Mapping[str, Any]) -> Question:
     """A row of AI4Math's files. The picture is `decoded_image`; `image` is only its path."""
-    options = tuple(map(str, read_list(row, "choices", needed=False)))
+    options = options_of(row, "choices", needed=False)
     unit, form = row.get("unit"), str(row.get("answer_type") or "")
     if form == "float":
         form = f"float:{int(row.get('precision') or 2)}"
     answers: tuple[str, ...] = ()
     if row.get("answer") not in (None, ""):
-        answers = (letter_at(row["answer"], options),) if options else (str(row["answer"]),)
+        answers = letters_of_text(row["answer"], options) if options else (text_written(row["answer"]),)
     about = row.get("metadata") or {}
     return Question(
         text_of(row, "question") + (f" (Unit: {unit})" if unit else ""),

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorgnette.eval.benchmark import Benchmark, Split, Variant
-from lorgnette.eval.rows import text_of
-from lorgnette.eval.tasks.reading import image_of, letter_at, list_written
+from lorgnette.eval.rows import answers_of, text_of
+from lorgnette.eval.tasks.reading import image_of, letter_at, options_of
 from lorgnette.eval.tasks.wordings import CHOICE_BASE, LETTER_ABOVE, LETTER_TAUGHT
 from lorgnette.eval.wording import Question, Wording
 
@@ -37,14 +37,11 @@ WORDINGS: dict[Variant, Wording] = {
 
 def read(row: Mapping[str, Any]) -> Question:
     """A row: options and open answers are written as Python lists, images stand where the text marks them."""
-    options = tuple(map(str, list_written(row.get("options") or "[]", "options")))
+    options = options_of(row, "options", needed=False)
     answers: tuple[str, ...] = ()
     if row.get("answer") not in (None, "", "?"):
-        given = str(row["answer"])
-        if options:
-            answers = (letter_at(given, options),)
-        else:
-            answers = tuple(map(str, list_written(given, "answer"))) if given.startswith("[") else (given,)
+        given = answers_of(row, "answer")
+        answers = (letter_at(given[0], options),) if options and given else given
     named = _ID.fullmatch(str(row.get("id", "")))
     subject = named[1] if named else ""
     columns = [f"image_{number}" for number in range(1, 8)]
@@ -73,6 +70,7 @@ MMMU = Benchmark(
     train="dev",
     read=read,
     metric="mmmu_accuracy",
+    metrics={"lmms-eval": "mmmu_accuracy_lmms_eval", "vlmevalkit": "mmmu_accuracy_vlmevalkit"},
     licence="Apache-2.0",
     chat=WORDINGS,
     base=Wording("Question: {question} Answer:", choices=CHOICE_BASE.ask, instruction=CHOICE_BASE.instruction),

@@ -21,6 +21,7 @@ OKVQA = Benchmark(
     train="train",
     read=people_answered,
     metric="vqa_accuracy",
+    metrics={"lmms-eval": "textvqa_accuracy", "vlmevalkit": "vqa_accuracy_normalised"},
     licence="CC BY 4.0",
     chat={"paper": BRIEF, "lmms-eval": UNANSWERABLE, "vlmevalkit": PHRASE},
     base=QUESTION_BASE,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,10 +9,11 @@ from string import ascii_uppercase
 from typing import Any
 
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.values import read_image
-from lorgnette.eval.rows import answers_of, text_of
+from lorgnette.data.sources.values import read_image, read_list
+from lorgnette.eval.rows import answers_of, list_written, text_of, text_written
 from lorgnette.eval.wording import Question
 from lorgnette.sample import Image
+from lorgnette.untrusted import quoted
 
 
 def image_of(row: Mapping[str, Any], column: str = "image") -> Image:
@@ -32,35 +32,48 @@ def one_of(texts: Sequence[str], name: str) -> str:
     return texts[number % len(texts)] if texts else ""
 
 
-def list_written(text: Any, column: str) -> list[Any]:
-    """A list, or one written as Python writes it, as MMMU keeps its options. Raises: Refused."""
-    if isinstance(text, list):
-        return text
-    try:
-        value = ast.literal_eval(str(text))
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        value = None
-    if not isinstance(value, list):
-        raise Refused("wrong type", f"{column!r} is not a list: {str(text)[:60]!r}")
-    return value
+def options_of(row: Mapping[str, Any], column: str, needed: bool = True) -> tuple[str, ...]:
+    """The options in a column: a list, or one written as text. Raises: Refused."""
+    if isinstance(row.get(column), str):
+        return tuple(map(str, list_written(row[column] or "[]", column)))
+    return tuple(map(str, read_list(row, column, needed)))
 
 
-def letter_at(place: Any, options: Sequence[str]) -> str:
-    """The letter of an option given by number (from 0), by letter or by its own text. Raises: Refused."""
-    text = str(place).strip()
+def letter_at(answer: Any, options: Sequence[str]) -> str:
+    """The letter of an option given by letter or by its own text. Raises: Refused."""
+    text = str(answer).strip()
     letters = ascii_uppercase[: len(options)]
-    if text.isdecimal() and int(text) < len(letters):
-        return letters[int(text)]
-    if text and text in letters:
+    if len(text) == 1 and text in letters:
         return text
-    if list(options).count(text) == 1:
-        return ascii_uppercase[options.index(text)]
-    raise Refused("no answer", f"the answer {text!r} is none of the {len(options)} options")
+    return letters_of_text(answer, options)[0]
+
+
+def letters_of_text(answer: Any, options: Sequence[str]) -> tuple[str, ...]:
+    """The letters of the options whose text is the answer; failing that, the answer if it is itself a letter.
+
+    Raises: Refused if it is neither.
+    """
+    text = text_written(answer).strip()
+    found = tuple(letter for letter, option in zip(ascii_uppercase, options, strict=False) if option.strip() == text)
+    if not found and len(text) == 1 and text in ascii_uppercase[: len(options)]:
+        return (text,)
+    if not found:
+        raise Refused("no answer", f"the answer {quoted(text)!r} is none of the {len(options)} options")
+    return found
+
+
+def letter_numbered(number: Any, options: Sequence[str]) -> str:
+    """The letter of an option given by its number, from 0; a letter or an option's text will do. Raises: Refused."""
+    text = text_written(number).strip()
+    letters = ascii_uppercase[: len(options)]
+    if text.isascii() and text.isdecimal() and len(text) < 3 and int(text) < len(letters):
+        return letters[int(text)]
+    return letter_at(text, options)
 
 
 def kind_named(kind: Any) -> str:
     """A kind of question. Public ones such as `yes/no` are one kind: a slash would make it a part of `yes`."""
-    return str(kind or "").replace("/", " or ")
+    return "" if kind is None else str(kind).replace("/", " or ")
 
 
 def people_answered(row: Mapping[str, Any]) -> Question:
@@ -70,7 +83,7 @@ def people_answered(row: Mapping[str, Any]) -> Question:
         text_of(row, "question"),
         (image_of(row),),
         answers,
-        shown=str(row.get("multiple_choice_answer") or majority(answers)),
+        shown=text_written(row.get("multiple_choice_answer") or "") or majority(answers),
         id=str(row.get("question_id", "")),
         kind=kind_named(row.get("answer_type") or row.get("question_type")),
     )

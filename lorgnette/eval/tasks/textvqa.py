@@ -28,6 +28,7 @@ TEXTVQA = Benchmark(
     train="train",
     read=people_answered,
     metric="textvqa_accuracy",
+    metrics={"vlmevalkit": "vqa_accuracy_normalised"},
     licence="CC BY 4.0",
     chat={"paper": BRIEF, "lmms-eval": replace(PHRASE, change=capitalised), "vlmevalkit": PHRASE},
     base=QUESTION_BASE,

@@ -20,6 +20,7 @@ VQAV2 = Benchmark(
     train="train",
     read=people_answered,
     metric="vqa_accuracy",
+    metrics={"lmms-eval": "vqa_accuracy_normalised", "vlmevalkit": "vqa_accuracy_normalised"},
     licence="CC BY 4.0",
     chat=SHORT_ANSWER,
     base=QUESTION_BASE,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -53,3 +55,32 @@ def test_what_is_wrong_is_said(place, name):
     given = [str(place / one) if one in ("source", "sourse", "model") else one for one in arguments]
     with pytest.raises(LorgnetteError, match=reason):
         CliRunner().invoke(app, ["data", "prepare", *given], catch_exceptions=False)
+
+
+TALK = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "This."}]
+
+
+def odd_chat(folder, parquet):
+    """Two rows whose images are in a column that is not read, and whose text has a place for one."""
+    folder.mkdir()
+    if parquet:
+        held = {"bytes": b"\x89PNG", "path": "a.png"}
+        pq.write_table(pa.Table.from_pylist([{"messages": TALK, "imgs": [held]}] * 2), folder / "a.parquet")
+    else:
+        (folder / "a.jsonl").write_text("\n".join([json.dumps({"messages": TALK, "imgs": ["a.png"]})] * 2))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["chat", "messages"])
+@pytest.mark.parametrize("parquet", [True, False], ids=["in place", "converted"])
+def test_columns_of_images_that_are_not_read_and_places_without_image_are_said(place, parquet, kind):
+    source = odd_chat(place / "odd", parquet)
+    said = prepared("--kind", kind, source, "--tokenizer", place / "model")
+    assert "in the ledger: <image> and no image 2" in said and "kept 2" in said
+    assert f"'imgs' holds images in {1 if parquet else 2} row" in said and "rename the column" in said
+    entries = [json.loads(line) for line in next(source.rglob("ledger.jsonl")).read_text().splitlines()]
+    assert sorted(one["reason"] for one in entries) == ["<image> and no image"] * 2 + ["column not read"]
+    assert all(one["rows"] == 0 for one in entries)
+    if not parquet:
+        places = [(one["file"], one["place"]) for one in entries if one["reason"] != "column not read"]
+        assert places == [(str(source / "a.jsonl"), "row 1"), (str(source / "a.jsonl"), "row 2")]

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import pickle
+import signal
+import subprocess
 import sys
+import time
 import types
+from pathlib import Path
 
 import pytest
 
 from lorgnette.data.prepare.runner import _cause, _daft, run
+from lorgnette.data.prepare.scan import Task
 from lorgnette.errors import CheckpointError, DataError, SettingsError
 
 
@@ -47,3 +54,60 @@ def test_an_error_of_a_worker_is_found_behind_those_of_daft():
     except RuntimeError as error:
         assert isinstance(_cause(error), CheckpointError)
     assert isinstance(_cause(RuntimeError("a crash")), DataError)
+
+
+class Slow:
+    """Makes a chunk of the worker's number and group after a while."""
+
+    def __call__(self, task):
+        time.sleep(0.2)
+        return self
+
+    def dumps(self):
+        return pickle.dumps((os.getpid(), os.getpgrp(), os.environ.get("TMPDIR", "")))
+
+
+TASKS = [Task("a.parquet", first, (1,)) for first in range(200)]
+WATCHED = """
+import pickle
+from lorgnette.data.prepare.runner import run
+from tests.data.prepare.test_runner import TASKS, Slow
+for task, chunk in run(Slow(), TASKS, workers=2):
+    print(*pickle.loads(chunk), flush=True)
+"""
+
+
+def ended(group, seconds=20.0):
+    """Whether every process of a group has ended."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_workers_and_their_sockets_end_when_the_iterator_is_closed():
+    made = run(Slow(), TASKS, workers=2)  # type: ignore[arg-type]
+    _, chunk = next(made)
+    pid, group, place = pickle.loads(chunk)
+    assert pid != os.getpid() and group != os.getpgrp() and Path(place).is_dir()
+    made.close()
+    assert ended(group) and not Path(place).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_the_process_that_they_work_for(number):
+    with subprocess.Popen([sys.executable, "-c", WATCHED], stdout=-1, stderr=-1, text=True) as process:
+        _, group, place = process.stdout.readline().split()
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == -number and "Fatal" not in said
+    assert ended(int(group)) and not Path(place).exists()
+
+
+def test_one_worker_is_this_process():
+    [(task, chunk)] = run(Slow(), TASKS[:1])  # type: ignore[arg-type]
+    assert task == TASKS[0] and pickle.loads(chunk)[0] == os.getpid()

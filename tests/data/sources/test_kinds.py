@@ -209,8 +209,8 @@ CASES = {
     "cauldron": Case(
         "instruct",
         cauldron,
-        (("What?This.And?This.", 1), ("What?This.", 2), ("What?This.", 0)),
-        {"no answer": 1, "no text": 1, "no image": 1, "no question": 1},
+        (("What?This.And?This.", 1), ("What?This.", 2), ("What?This.", 0), ("What?This.", 0)),
+        {"no answer": 1, "no text": 1, "no question": 1},
     ),
     "cauldron to merge": Case(
         "instruct",
@@ -221,6 +221,13 @@ CASES = {
     ),
     "llava": Case(
         "chat",
+        llava,
+        (("\nWhat is it?A tile.", 1), ("Type <image> pleaseA tile.", 0), ("\nWhat is it?A tile.", 1)),
+        {"no image": 1, "role": 1, "no answer": 1, "images": 1, "wrong type": 1},
+        converted=True,
+    ),
+    "llava as messages": Case(
+        "messages",
         llava,
         (("\nWhat is it?A tile.", 1), ("Type <image> pleaseA tile.", 0), ("\nWhat is it?A tile.", 1)),
         {"no image": 1, "role": 1, "no answer": 1, "images": 1, "wrong type": 1},
@@ -300,7 +307,7 @@ def test_pieces_make_samples_that_teach_something_and_whose_images_open(name, tm
             piece = record.piece(number, number + 1)
             shown = [one for at, one in record.images if at in (-1, number)]
             assert list(piece.images) == shown
-        chat = case.kind in ("instruct", "chat")
+        chat = case.kind in ("instruct", "chat", "messages")
         assert whole.is_chat == chat
         if chat:
             _only_answers_are_learned(whole)

@@ -16,15 +16,18 @@ import pytest
 
 from lorgnette.data.record import Refused
 from lorgnette.data.sources import download as module
+from lorgnette.data.sources.boundary import Boundary, drawn
 from lorgnette.data.sources.download import download, in_order
 from lorgnette.data.sources.links import holds_links
 from lorgnette.data.sources.shards import list_files, read_bytes
 from lorgnette.data.sources.table import converter
 from lorgnette.errors import DataError
+from lorgnette.inputs.access import Access
 from tests.data.sources.made import html, lines, parquet, picture
 from tests.data.sources.sift import config, sift
 
 A, B = picture(seed=1), picture(seed=2)
+HERE = ["127.0.0.1"]
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -63,7 +66,8 @@ def server(monkeypatch) -> Iterator[str]:
         monkeypatch.setattr(module, name, value)
     running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=running.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{running.server_port}"
+    with drawn(Boundary(Access(hosts=frozenset(HERE)))):
+        yield f"http://127.0.0.1:{running.server_port}"
     running.shutdown()
     running.server_close()
 
@@ -79,7 +83,7 @@ def test_a_busy_server_is_asked_again(server):
     [
         ("gone.png", "404", 1),
         ("always-busy.png", "503", 3),
-        ("endless.png", "more than 0 MiB", 1),
+        ("endless.png", "exceeds 0 MiB", 1),
         ("cut.png", "", 3),
         ("slow.png", "", 1),
     ],
@@ -131,7 +135,7 @@ def rows_with_links(kind: str, folder: Path, server: str) -> Path:
 @pytest.mark.parametrize("kind", ["interleaved", "instruct", "pairs", "documents", "chat"])
 def test_links_in_parquet_are_fetched_when_the_source_is_prepared(server, kind, tmp_path):
     """An interleaved document goes on without a lost image, if the rules allow; other rows are about it."""
-    found = sift(config(kind, rows_with_links(kind, tmp_path, server)), tmp_path)
+    found = sift(config(kind, rows_with_links(kind, tmp_path, server), allow_hosts=HERE), tmp_path)
     assert found.converted
     sources = [image.source for record in found.records for _, image in record.images]
     assert sources == ([A, B] if kind == "instruct" else [A, B, A])
@@ -161,10 +165,10 @@ def test_links_are_found_in_a_damaged_folder(tmp_path):
 
 def test_tables_and_chats_fetch_too(server, tmp_path):
     table = lines(tmp_path / "pairs" / "metadata.jsonl", [{"file_name": f"{server}/a.png", "alt": "x"}])
-    assert sift(config("pairs", table.parent), tmp_path).records[0].images[0][1].source == A
+    assert sift(config("pairs", table.parent, allow_hosts=HERE), tmp_path).records[0].images[0][1].source == A
     talk = [{"from": "human", "value": "<image>?"}, {"from": "gpt", "value": "Yes."}]
     rows = [{"image": f"{server}/{name}.png", "conversations": talk} for name in ("a", "gone")]
-    found = sift(config("chat", lines(tmp_path / "talk.jsonl", rows)), tmp_path)
+    found = sift(config("chat", lines(tmp_path / "talk.jsonl", rows), allow_hosts=HERE), tmp_path)
     assert found.records[0].images[0][1].source == A and found.refused == Counter({"not fetched": 1})
 
 
@@ -173,11 +177,12 @@ def test_web_pages_fetch_what_is_not_beside_them_unless_told_not_to(server, tmp_
     shown = "".join(f"<img src={server}/{name}.png><p>{long} {name}</p>" for name in ("a", "gone"))
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "p.html").write_text(html("One", f"<base href={server}/x/>", shown))
-    found = sift(config("webpages", tmp_path / "site"), tmp_path)
+    found = sift(config("webpages", tmp_path / "site", allow_hosts=HERE), tmp_path)
     assert [image.source for _, image in found.records[0].images] == [A]
     assert found.left_out == Counter({"not fetched": 1})
     Server.asked.clear()
-    assert sift(config("webpages", tmp_path / "site", fetch=False), tmp_path).left_out == Counter({"not fetched": 2})
+    off = config("webpages", tmp_path / "site", fetch=False, allow_hosts=HERE)
+    assert sift(off, tmp_path).left_out == Counter({"not fetched": 2})
     assert not Server.asked
 
 

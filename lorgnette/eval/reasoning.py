@@ -1,0 +1,62 @@
+"""Answers of reasoning models: the thought before the answer is cut off before anything is scored.
+
+Nothing is cut from what is stored, so that scoring again sees the raw text, whoever answered.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+THOUGHT_MARKS = (
+    ("<think>", "</think>"),  # DeepSeek-R1, Qwen3, QwQ, GLM and most others
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),  # Sky-T1, OpenThinker
+    ("◁think▷", "◁/think▷"),  # Kimi-VL
+    ("[THINK]", "[/THINK]"),  # Magistral
+    ("<seed:think>", "</seed:think>"),  # Seed-OSS
+    ("<unused94>thought", "<unused95>"),  # MedGemma
+    ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),  # gpt-oss
+)
+"""What opens and closes a thought. A template may have written the first of them already."""
+_OPEN = re.compile("|".join(re.escape(opening) for opening, _ in THOUGHT_MARKS), re.IGNORECASE)
+_CLOSE = re.compile("|".join(re.escape(closing) for _, closing in THOUGHT_MARKS), re.IGNORECASE)
+_AROUND = (
+    ("<|begin_of_solution|>", "<|end_of_solution|>"),
+    ("<|begin_of_box|>", "<|end_of_box|>"),  # GLM-4.1V
+    ("<answer>", "</answer>"),  # DeepSeek-R1's prompt
+    ("", "<|return|>"),
+    ("", "<|end|>"),
+)
+"""What may stand around the answer behind a thought."""
+
+
+class Cut(NamedTuple):
+    """An answer without the thought before it."""
+
+    answer: str
+    unclosed: bool = False
+    """Whether the text ends within a thought, so that there is no answer."""
+
+
+def cut_thought(text: str) -> Cut:
+    """The answer behind the last closed thought, or the text as it is where there is no thought.
+
+    A thought that is opened and never closed reaches to the end: the answer is what stands before it, mostly nothing.
+    """
+    closings = list(_CLOSE.finditer(text))
+    answer = text[closings[-1].end() :] if closings else text
+    opening = _OPEN.search(answer)
+    if opening:
+        before = answer[: opening.start()].strip()
+        return Cut(before, unclosed=not before)
+    return Cut(_unwrapped(answer.strip())) if closings else Cut(text)
+
+
+def _unwrapped(answer: str) -> str:
+    for opening, closing in _AROUND:
+        if answer.lower().startswith(opening) and answer.lower().endswith(closing) and len(answer) > len(opening):
+            answer = answer[len(opening) : len(answer) - len(closing)].strip()
+    return answer

@@ -1,0 +1,238 @@
+"""Adapters of PEFT (LoRA, DoRA and their kin), merged into the weights that they were trained on as PEFT merges them.
+
+Nothing of PEFT is needed for it: a merged weight is a product of small matrices added to the stored one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lorgnette.errors import CheckpointError
+from lorgnette.hub.checkpoint import TYPES, Weights, open_weights, some
+from lorgnette.hub.keys import Section, check_section, keys, unless
+from lorgnette.hub.source import ADAPTER, ADAPTER_WEIGHTS, HUB_ID, find_folder
+from lorgnette.inputs.tokenizer import read_json
+from lorgnette.untrusted import quoted
+
+HERE = "hub/adapter.py"
+OTHER_MERGE = "merge it with PEFT's merge_and_unload, and load the result"
+SETTINGS = Section(
+    obeyed=keys("peft_type base_model_name_or_path revision r lora_alpha use_rslora rank_pattern alpha_pattern", HERE)
+    | keys("use_dora fan_in_fan_out init_lora_weights trainable_token_indices lora_bias", HERE),
+    irrelevant=keys("target_modules exclude_modules modules_to_save bias layers_to_transform layers_pattern", "the"
+                     " tensors of the file say what was trained")
+    | keys("lora_dropout inference_mode task_type auto_mapping peft_version megatron_core", "of training")
+    | keys("megatron_config eva_config lora_ga_config velora_config ensure_weight_tying", "of training")
+    | keys("runtime_config qalora_group_size", "of training"),
+    refused=unless(
+        OTHER_MERGE, alora_invocation_tokens=None, use_qalora=False, layer_replication=None, target_parameters=([],),
+        use_bdlora=(None, False), arrow_config=None, kasa_config=None, monteclora_config=None, loftq_config=({},),
+        corda_config=None,
+    ),
+)  # fmt: skip
+"""Keys of adapter_config.json."""
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
+"""Ways to begin an adapter that change the weights it stands on, so that it does not fit the published ones."""
+PREFIX = "base_model.model."
+DELTA = re.compile(
+    r"^(?P<module>.+)\.(?P<kind>lora_(?:A|B|embedding_A|embedding_B|magnitude_vector))(?P<leaf>\.weight|\.bias)?$"
+)
+TOKENS = re.compile(r"^(?P<module>.+?)(?:\.token_adapter)?\.trainable_tokens_delta$")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A folder of PEFT: its settings, and the tensors that it has for each module of the model below."""
+
+    folder: Path
+    settings: Mapping[str, Any]
+
+    def base_folder(self) -> Path:
+        """The folder of the model that the adapter was trained on: beside it, a path, or on the hub.
+
+        Raises: CheckpointError saying which model is wanted, and what to do.
+        """
+        name = self.settings.get("base_model_name_or_path")
+        if not isinstance(name, str) or not name:
+            raise CheckpointError(
+                f"{self.folder}: is an adapter that names no base model; merge it with PEFT, or name it"
+            )
+        places = [Path(name).expanduser(), self.folder / name]
+        revision = self.settings.get("revision")
+        try:
+            for place in places:
+                if place.is_dir() and place.resolve() != self.folder.resolve():
+                    return find_folder(place)
+            if HUB_ID.fullmatch(name):
+                return find_folder(name, revision if isinstance(revision, str) else None)
+            said = "there is no such folder here"
+        except CheckpointError as error:
+            said = str(error)
+        raise CheckpointError(
+            f"{self.folder}: is an adapter of {quoted(name)}, which it needs to be merged into ({quoted(said)}); fetch"
+            f" that model, and set base_model_name_or_path in {ADAPTER} to its folder"
+        )
+
+    def merged(self, base: Weights) -> MergedWeights:
+        """The base's weights with the adapter merged into them."""
+        return MergedWeights(base, self, self._tensors())
+
+    def _tensors(self) -> dict[str, Tensor]:
+        file = self.folder / ADAPTER_WEIGHTS
+        stored = open_weights(file)
+        tensors = {}
+        for name in stored.keys():  # noqa: SIM118 - it is no mapping
+            if str(stored.get_slice(name).get_dtype()) not in TYPES:
+                raise CheckpointError(f"{file}: {quoted(name, 80)} holds no floating-point numbers")
+            plain = re.sub(r"\b(base_layer|_orig_mod|modules_to_save|original_module)\.", "", name.removeprefix(PREFIX))
+            tensors[plain.replace(".default", "")] = stored.get_tensor(name)
+        return tensors
+
+    def scale(self, module: str, rank: int) -> float:
+        """What the product of a module's two matrices is multiplied by."""
+        alpha = self._by_pattern("alpha_pattern", module, self.settings.get("lora_alpha", 8))
+        wanted = self._by_pattern("rank_pattern", module, self.settings.get("r", 8))
+        if wanted != rank:
+            raise CheckpointError(f"{self.folder}: {module} is of rank {rank}, but {ADAPTER} says {quoted(wanted, 60)}")
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float):
+            raise CheckpointError(f"{self.folder / ADAPTER}: lora_alpha is {quoted(alpha, 60)}; expected a number")
+        return alpha / math.sqrt(rank) if self.settings.get("use_rslora") else alpha / rank
+
+    def _by_pattern(self, key: str, module: str, default: Any) -> Any:
+        """The value of the first pattern that a module's name ends with, as PEFT matches them."""
+        patterns = self.settings.get(key) or {}
+        if not isinstance(patterns, dict):
+            raise CheckpointError(f"{self.folder / ADAPTER}: {key} is a {type(patterns).__name__}; expected a group")
+        try:
+            found = (value for name, value in patterns.items() if re.match(rf"(.*\.)?({name})$", module))
+            return next(found, default)
+        except re.error as error:
+            raise CheckpointError(f"{self.folder / ADAPTER}: {key} holds no pattern ({error})") from None
+
+
+class MergedWeights(Weights):
+    """The tensors of a checkpoint, each with what an adapter changes in it."""
+
+    def __init__(self, base: Weights, adapter: Adapter, tensors: dict[str, Tensor]) -> None:
+        self.__dict__.update(base.__dict__)
+        self.home, self.adapter = dict(base.home), adapter
+        self.whole: dict[str, Tensor] = {}
+        self.parts: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            delta, tokens = DELTA.match(name), TOKENS.match(name)
+            if delta is not None:
+                kind = delta["kind"].replace("embedding_", "")
+                part = f"{kind}.bias" if delta["leaf"] == ".bias" else kind
+                self.parts.setdefault(delta["module"], {})[part] = tensor
+                self.parts[delta["module"]] |= {"embedding": tensor} if "embedding" in delta["kind"] else {}
+            elif tokens is not None:
+                self.parts.setdefault(tokens["module"], {})["tokens"] = tensor
+            else:
+                self.whole[name] = tensor
+        modules = {f"{module}.weight" for module in self.parts}
+        unknown = [name for name in (modules | self.whole.keys()) - self.names if name != "lm_head.weight"]
+        if unknown:
+            raise CheckpointError(
+                f"{adapter.folder}: is for {some(unknown)}, which the model {base.folder} has not; it is an adapter of"
+                " another model"
+            )
+        table = "model.text_model.embed_tokens.weight"
+        if "lm_head.weight" in (modules | self.whole.keys()) - self.names and table in self.home:
+            self.home["lm_head.weight"] = self.home[table]  # a head that was tied, and was trained by itself
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self.whole[name].shape) if name in self.whole else super().shape(name)
+
+    def tensor(self, name: str) -> Tensor:
+        module, _, leaf = name.rpartition(".")
+        stored = super().tensor(name)
+        if name in self.whole:
+            stored = self.whole[name].to(stored.dtype)
+        parts = self.parts.get(module, {})
+        if leaf == "bias" and "lora_B.bias" in parts:
+            scale = self.adapter.scale(module, len(parts["lora_A"]))
+            return (stored.float() + parts["lora_B.bias"].float() * scale).to(stored.dtype)
+        return self._merge(stored, module, parts) if leaf == "weight" and parts else stored
+
+    def _merge(self, stored: Tensor, module: str, parts: Mapping[str, Tensor]) -> Tensor:
+        """W + s B A, its rows at their trained magnitudes for DoRA; and rows of trained tokens."""
+        weight = stored.float().clone()
+        if "lora_A" in parts or "lora_B" in parts:
+            weight = self._with_delta(weight, module, parts)
+        if "tokens" in parts:
+            weight[self._token_rows(module, len(parts["tokens"]), len(weight))] = parts["tokens"].float()
+        return weight.to(stored.dtype)
+
+    def _with_delta(self, weight: Tensor, module: str, parts: Mapping[str, Tensor]) -> Tensor:
+        where = f"{self.adapter.folder / ADAPTER_WEIGHTS}: {quoted(module, 80)}"
+        if "lora_A" not in parts or "lora_B" not in parts:
+            raise CheckpointError(f"{where} has one of its two matrices only; save the adapter again")
+        a, b = parts["lora_A"].float().flatten(1), parts["lora_B"].float().flatten(1)
+        if b.shape[1] != len(a):
+            raise CheckpointError(f"{where} has matrices that do not fit, {list(b.shape)} by {list(a.shape)}")
+        delta = (b @ a) * self.adapter.scale(module, len(a))
+        is_table = "embedding" in parts
+        if is_table or (self.adapter.settings.get("fan_in_fan_out") and delta.shape != weight.shape):
+            delta = delta.T
+        if delta.numel() != weight.numel() or len(delta) != len(weight):
+            raise CheckpointError(f"{where} changes a weight of {list(delta.shape)}, but it is {list(weight.shape)}")
+        whole = weight + delta.reshape(weight.shape)
+        if "lora_magnitude_vector" not in parts:
+            return whole
+        dimension = 0 if is_table else 1  # of an embedding PEFT measures the columns
+        norm = torch.linalg.vector_norm(whole.flatten(1), dim=dimension)
+        magnitude = parts["lora_magnitude_vector"].float().flatten()
+        if magnitude.shape != norm.shape:
+            raise CheckpointError(f"{where} has {len(magnitude)} magnitudes for {len(norm)} rows")
+        share = magnitude / norm
+        return whole * (share[None] if is_table else share.view(-1, *[1] * (whole.ndim - 1)))
+
+    def _token_rows(self, module: str, count: int, rows: int) -> Tensor:
+        """The rows that were trained, as adapter_config.json lists them."""
+        given = self.adapter.settings.get("trainable_token_indices")
+        if isinstance(given, dict):
+            given = next((ids for name, ids in given.items() if module.endswith(name)), None)
+        good = isinstance(given, list) and all(type(token) is int and 0 <= token < rows for token in given)
+        if not good or len(given) != count:  # type: ignore[arg-type]
+            raise CheckpointError(
+                f"{self.adapter.folder / ADAPTER}: trainable_token_indices do not name the {count} rows that were"
+                " trained"
+            )
+        return torch.tensor(given)
+
+
+def open_adapter(folder: Path) -> Adapter | None:
+    """The adapter that a folder holds; None for the folder of a model.
+
+    Raises: CheckpointError for a kind that is not merged here, or an adapter beside weights.
+    """
+    file = folder / ADAPTER
+    if not file.is_file():
+        if (folder / ADAPTER_WEIGHTS).is_file():
+            raise CheckpointError(
+                f"{folder}: holds {ADAPTER_WEIGHTS} but no {ADAPTER}, so it is not known what it is for"
+            )
+        return None
+    if (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{folder}: holds {ADAPTER} beside a model, and it is not known whether the adapter is in its weights; move"
+            " the adapter's files to a folder of their own, and load that to have it merged"
+        )
+    settings = read_json(file)
+    if settings.get("peft_type") != "LORA":
+        raise CheckpointError(f"{file}: peft_type is {quoted(settings.get('peft_type'), 60)}; {OTHER_MERGE}")
+    check_section(SETTINGS, settings, str(file))
+    begun = settings.get("init_lora_weights")
+    if isinstance(begun, str) and begun.lower().startswith(CHANGES_BASE):
+        raise CheckpointError(
+            f"{file}: init_lora_weights is {quoted(begun, 60)}, which changed the base; {OTHER_MERGE}"
+        )
+    return Adapter(folder, settings)

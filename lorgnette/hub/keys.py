@@ -1,0 +1,273 @@
+"""Every key of a checkpoint's settings files, and what becomes of it: obeyed, refused, said aloud, or without effect.
+
+The tables are held by a test to what transformers 4.40 to 5.23 write. A key that none knows is said once, by name.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lorgnette.errors import CheckpointError
+from lorgnette.inputs.tokenizer import read_json
+from lorgnette.untrusted import quoted
+
+log = logging.getLogger("lorgnette")
+
+
+@dataclass(frozen=True)
+class Unobeyed:
+    """A key that is not obeyed: values that change nothing, and what to do about the others."""
+
+    neutral: tuple[Any, ...]
+    advice: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """The keys of one file, or of one group in it. null counts as not there."""
+
+    obeyed: Mapping[str, str]
+    """By key: the module that obeys it, or refuses its value."""
+    irrelevant: Mapping[str, str] = field(default_factory=dict)
+    """By key: why it changes no answer."""
+    refused: Mapping[str, Unobeyed] = field(default_factory=dict)
+    said: Mapping[str, Unobeyed] = field(default_factory=dict)
+    """Keys that change answers in transformers alone, and are warned about."""
+
+    @property
+    def known(self) -> set[str]:
+        return {*self.obeyed, *self.irrelevant, *self.refused, *self.said}
+
+
+def keys(names: str, what: str) -> dict[str, str]:
+    """Several keys that are treated alike."""
+    return dict.fromkeys(names.split(), what)
+
+
+def unless(advice: str, **neutral: Any) -> dict[str, Unobeyed]:
+    """Keys with the one value that each may have, or a tuple of several."""
+    return {key: Unobeyed(value if isinstance(value, tuple) else (value,), advice) for key, value in neutral.items()}
+
+
+TRANSLATE, LOAD, TOKENIZER = "hub/translate.py", "hub/load.py", "inputs/tokenizer.py"
+PICTURES, RULES = "inputs/preprocessor.py", "inputs/generation_rules.py"
+RUNNING = "how transformers runs the model, not what it computes"
+TRAINING = "used in training from scratch only"
+ORIGIN = "where the file comes from"
+
+COMMON = {
+    **keys("_name_or_path _commit_hash transformers_version architectures finetuning_task", ORIGIN),
+    **keys("use_cache torchscript use_bfloat16 tf_legacy_loss chunk_size_feed_forward return_dict", RUNNING),
+    **keys("output_attentions output_hidden_states attn_implementation _attn_implementation", RUNNING),
+    **keys("_attn_implementation_internal _attn_implementation_autoset _experts_implementation", RUNNING),
+    **keys("initializer_range initializer_factor attention_dropout", TRAINING),
+    **keys("id2label label2id problem_type task_specific_params", "of classification heads, which are not read"),
+    **keys("pad_token_id bos_token_id sep_token_id decoder_start_token_id prefix", "nothing is padded, and the"
+            " tokenizer's own files say which tokens these are"),
+    **keys("tokenizer_class cross_attention_hidden_size tie_encoder_decoder is_decoder", "of other models"),
+}  # fmt: skip
+"""Keys of any config.json of transformers without an effect here."""
+OTHER_MODEL = "the model is of another kind; lorgnette has no such layers"
+NOT_OURS = {
+    **unless(OTHER_MODEL, is_encoder_decoder=False, add_cross_attention=False),
+    **unless("attention heads are missing; save the model whole", pruned_heads={}),
+    **unless(
+        "the weights are quantised; load the checkpoint they were made from", quantization_config={}, quantization={}
+    ),
+}
+IN_CONFIG = unless(
+    "it is obeyed in generation_config.json only; move it there",
+    max_length=20, min_length=0, do_sample=False, temperature=1.0, top_k=50, top_p=1.0, repetition_penalty=1.0,
+    no_repeat_ngram_size=0, bad_words_ids=None, forced_bos_token_id=None, forced_eos_token_id=None,
+    suppress_tokens=None, begin_suppress_tokens=None, max_new_tokens=None, min_new_tokens=None, stop_strings=None,
+)  # fmt: skip
+"""Keys of generation that old versions wrote into config.json, with the defaults that they wrote."""
+CODE = unless("code that comes with a checkpoint is never run; the files are read as model_type says", auto_map={})
+NO_BEAMS = "lorgnette draws one answer token by token; leave it out, or ask transformers"
+UNSUPPORTED = unless(
+    NO_BEAMS,
+    num_beams=1, num_beam_groups=1, diversity_penalty=0.0, num_return_sequences=1, constraints=None,
+    force_words_ids=None, penalty_alpha=(None, 0), dola_layers=None, guidance_scale=1.0, typical_p=1.0, min_p=(0,),
+    top_h=None, epsilon_cutoff=0.0, eta_cutoff=0.0, sequence_bias=None, exponential_decay_length_penalty=None,
+    remove_invalid_values=False, token_healing=False, watermarking_config=None, max_time=None,
+    encoder_repetition_penalty=1.0, encoder_no_repeat_ngram_size=0, forced_decoder_ids=None,
+)  # fmt: skip
+DECODING = {
+    **keys("length_penalty early_stopping", "of beam search"),
+    **keys("is_assistant num_assistant_tokens num_assistant_tokens_schedule assistant_confidence_threshold", RUNNING),
+    **keys("assistant_early_exit assistant_lookbehind target_lookbehind assistant_ensemble_weight", RUNNING),
+    **keys("speculation_type prompt_lookup_num_tokens max_matching_ngram_size use_mtp", RUNNING),
+    **keys("output_scores output_logits return_dict_in_generate low_memory renormalize_logits", RUNNING),
+    **keys("prefill_chunk_size cache_implementation cache_config max_cache_len", RUNNING),
+    **keys("compile_config disable_compile continuous_batching_config return_legacy_cache", RUNNING),
+    "_from_model_config": ORIGIN,
+    **keys("transformers_version _commit_hash", ORIGIN),
+}
+OLD_CONFIG = IN_CONFIG | UNSUPPORTED
+SIZES = keys("hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act model_type", TRANSLATE)
+
+WHOLE = Section(
+    obeyed=keys("model_type image_token_id tie_word_embeddings text_config vision_config perceiver_config", TRANSLATE)
+    | {"eos_token_id": RULES, **keys("dtype torch_dtype lorgnette", LOAD)},
+    irrelevant=COMMON | DECODING | {"is_composition": ORIGIN},
+    refused=NOT_OURS,
+    said=CODE | OLD_CONFIG,
+)
+TEXT = Section(
+    obeyed=SIZES
+    | keys("vocab_size num_key_value_heads head_dim rms_norm_eps max_position_embeddings sliding_window", TRANSLATE)
+    | keys("rope_theta rope_scaling rope_parameters original_max_position_embeddings", TRANSLATE)
+    | keys("partial_rotary_factor tie_word_embeddings attention_bias mlp_bias", TRANSLATE)
+    | keys("use_sliding_window max_window_layers layer_types", TRANSLATE)
+    | {"eos_token_id": RULES, **keys("dtype torch_dtype lorgnette", LOAD)},
+    irrelevant=COMMON
+    | DECODING
+    | {"pretraining_tp": "the same product in several parts", "attention_probs_dropout_prob": TRAINING},
+    refused=NOT_OURS,
+    said=CODE | OLD_CONFIG,
+)
+VISION = Section(
+    obeyed=SIZES | keys("num_channels image_size patch_size layer_norm_eps", TRANSLATE),
+    irrelevant=COMMON
+    | DECODING
+    | keys("dtype torch_dtype", "the whole's type counts")
+    | keys("vision_use_head projection_dim projection_size", "of the head that pools an image to one vector")
+    | keys("tie_word_embeddings eos_token_id", "the encoder has no words")
+    | keys("base_config_key lorgnette", ORIGIN),
+    refused=NOT_OURS,
+    said=CODE | OLD_CONFIG,
+)
+SIGLIP = Section(
+    obeyed=keys("model_type vision_config", "hub/build.py"),
+    irrelevant=COMMON
+    | DECODING
+    | keys("text_config text_config_dict vision_config_dict projection_dim", "its text model is not used")
+    | keys("dtype torch_dtype", "a join says its own type")
+    | keys("tie_word_embeddings eos_token_id", "the encoder has no words"),
+    refused=NOT_OURS,
+    said=CODE | OLD_CONFIG,
+)
+PERCEIVER = Section(
+    obeyed=keys("resampler_n_latents resampler_depth resampler_n_heads resampler_head_dim", TRANSLATE)
+    | keys("num_key_value_heads hidden_act hidden_size rms_norm_eps", TRANSLATE),
+    irrelevant=COMMON
+    | DECODING
+    | keys("model_type base_config_key", ORIGIN)
+    | keys("dtype torch_dtype", "the whole's type counts")
+    | keys("tie_word_embeddings eos_token_id", "the connector has no words"),
+    refused=NOT_OURS,
+    said=CODE | OLD_CONFIG,
+)
+GENERATION = Section(
+    obeyed=keys("eos_token_id bad_words_ids suppress_tokens begin_suppress_tokens forced_bos_token_id", RULES)
+    | keys("forced_eos_token_id repetition_penalty no_repeat_ngram_size min_length min_new_tokens", RULES)
+    | keys("stop_strings do_sample temperature top_k top_p max_new_tokens max_length", RULES),
+    irrelevant=DECODING
+    | keys("pad_token_id bos_token_id decoder_start_token_id", "nothing is padded, and prompts come from the template")
+    | keys("use_cache output_attentions output_hidden_states", RUNNING),
+    said=UNSUPPORTED,
+)
+PROCESSOR = Section(
+    obeyed=keys("image_seq_len chat_template image_processor", "inputs/processor.py"),
+    irrelevant=keys("processor_class transformers_version", ORIGIN)
+    | keys("tokenizer image_token_id", "the tokenizer's own files say it"),
+    said=CODE,
+)
+IMAGES = Section(
+    obeyed=keys("image_processor_type do_resize size resample do_rescale rescale_factor do_normalize", PICTURES)
+    | keys("image_mean image_std do_image_splitting", PICTURES),
+    irrelevant=keys("processor_class feature_extractor_type transformers_version", ORIGIN)
+    | {"do_convert_rgb": "every image is made RGB; without, upstream fails on others"}
+    | {"do_pad": "nothing is padded; without, upstream takes one size only"}
+    | keys("_valid_processor_keys valid_processor_keys return_tensors data_format input_data_format device", RUNNING)
+    | keys("disable_grouping backend use_fast", RUNNING)
+    | keys("crop_size do_center_crop default_to_square pad_size size_divisor return_row_col_info", "Idefics2's class"
+            " does not read it")
+    | keys("max_image_size image_seq_length image_seq_len video_sampling", "of Idefics3's class"),
+    said=CODE,
+)  # fmt: skip
+WORDS = Section(
+    obeyed=keys("bos_token eos_token unk_token pad_token sep_token cls_token mask_token", TOKENIZER)
+    | keys("additional_special_tokens extra_special_tokens tokenizer_class add_prefix_space legacy", TOKENIZER)
+    | keys("chat_template", "inputs/processor.py")
+    | keys("image_token image_boundary_token", TOKENIZER),
+    irrelevant=keys("model_max_length max_len padding_side truncation_side", "nothing is padded or cut")
+    | keys("max_length pad_to_multiple_of pad_token_type_id stride truncation_strategy padding", "nothing is padded or"
+            " cut")
+    | keys("processor_class name_or_path tokenizer_file vocab_file merges_file special_tokens_map_file", ORIGIN)
+    | keys("_commit_hash transformers_version is_local backend tokenizer_type spm_file full_tokenizer_file", ORIGIN)
+    | keys("add_bos_token add_eos_token split_special_tokens add_special_tokens", "tokenizer.json says what surrounds a"
+            " text")
+    | keys("errors use_default_system_prompt sp_model_kwargs spaces_between_special_tokens from_slow", "of the slow"
+            " classes")
+    | keys("added_tokens_decoder vocab_size model_input_names model_specific_special_tokens", "tokenizer.json says it")
+    | keys("clean_up_tokenization_spaces", "decoded text keeps its spaces as the tokenizer gives them")
+    | keys("do_lower_case use_fast trim_offsets response_schema local_files_only", "tokenizer.json says it"),
+    said=CODE,
+)  # fmt: skip
+SPECIAL = Section(
+    obeyed=keys("bos_token eos_token unk_token pad_token sep_token cls_token mask_token", TOKENIZER)
+    | keys("additional_special_tokens extra_special_tokens image_token image_boundary_token", TOKENIZER)
+)
+TOKENIZER_JSON = Section(
+    obeyed=keys("added_tokens normalizer pre_tokenizer post_processor decoder model", TOKENIZER),
+    irrelevant={"version": ORIGIN, **keys("truncation padding", "no text is cut or padded")},
+)
+
+FILES: dict[str, Section] = {
+    "generation_config.json": GENERATION,
+    "processor_config.json": PROCESSOR,
+    "preprocessor_config.json": IMAGES,
+    "tokenizer_config.json": WORDS,
+    "special_tokens_map.json": SPECIAL,
+}
+"""Files whose keys are those of one section."""
+GROUPS = {"text_config": TEXT, "vision_config": VISION, "perceiver_config": PERCEIVER}
+
+
+def check_keys(folder: Path, model: Section | None = None) -> None:
+    """Hold every settings file of a folder to the tables. Keys without a place in them are said once.
+
+    model: the section of config.json, if it is that of a single backbone.
+    Raises: CheckpointError naming the file, the key and what to do.
+    """
+    config = _values(folder / "config.json")
+    for name, group in GROUPS.items():
+        inner = config.get(name)
+        if isinstance(inner, dict) and model is None:
+            check_section(group, inner, f"{folder / 'config.json'}: {name}")
+    if config.get("model_type") != "lorgnette" and config:
+        check_section(model or WHOLE, config, str(folder / "config.json"))
+    for name, section in FILES.items():
+        check_section(section, _values(folder / name), str(folder / name))
+    nested = _values(folder / "processor_config.json").get("image_processor")
+    if isinstance(nested, dict):
+        check_section(IMAGES, nested, f"{folder / 'processor_config.json'}: image_processor")
+
+
+def check_section(section: Section, values: Mapping[str, Any], where: str) -> None:
+    """Hold one group of settings to its section. Raises: CheckpointError for a key that is refused."""
+    for key, value in values.items():
+        if value is None or key in section.obeyed or key in section.irrelevant:
+            continue
+        if key in section.refused and value not in section.refused[key].neutral:
+            raise CheckpointError(f"{where}: {key} is {quoted(value, 60)}: {section.refused[key].advice}")
+        if key in section.said and value not in section.said[key].neutral:
+            warn_once(f"{where}: {key} is {quoted(value, 60)}, which is not obeyed: {section.said[key].advice}")
+        if key not in section.known:
+            warn_once(f"{where}: {quoted(key, 60)} is a key that lorgnette does not know; it is not obeyed")
+
+
+@functools.lru_cache(maxsize=4096)
+def warn_once(text: str) -> None:
+    """Log a warning, the first time that it is given."""
+    log.warning("%s", text)
+
+
+def _values(file: Path) -> dict[str, Any]:
+    return read_json(file) if file.is_file() else {}

@@ -1,0 +1,134 @@
+"""Checkpoint folders by name: a path, a run, a backbone that the package carries, or a repository on the hub."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from lorgnette.errors import CheckpointError
+from lorgnette.inputs.tokenizer import read_json
+from lorgnette.untrusted import quoted
+
+SHIPPED = Path(__file__).with_name("shipped")
+"""The backbones that the package carries (`scripts/build_backbones.py` makes them)."""
+BUILT_IN = "builtin:"
+"""How the name of one of them starts."""
+HUB_ID = re.compile(r"(?P<name>[\w-][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w.-][\w./-]*))?")
+"""`owner/name` of a repository, and after an `@` its branch, tag or commit."""
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+SETTINGS = (
+    "config.json",
+    "generation_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "lorgnette.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    INDEX,
+    ADAPTER,
+)
+"""Files that are fetched first. The index says which weights follow."""
+
+
+def find_folder(source: str | Path, revision: str | None = None) -> Path:
+    """The folder of a checkpoint, fetched from the hub if `source` is no folder but reads `owner/name`.
+
+    source: `owner/name@revision` names a branch, tag or commit, as `revision` does. `builtin:vision` and
+    `builtin:language` are the two backbones that the package carries. A training run keeps its model in `model/`: the
+    run's own folder will do.
+    Raises: CheckpointError saying what is there instead, or why the hub did not give it.
+    """
+    folder = Path(source).expanduser()
+    if str(source).startswith(BUILT_IN):
+        folder = SHIPPED / str(source).removeprefix(BUILT_IN)
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(f"{source}: there is no such backbone; there are builtin:vision and builtin:language")
+    folder = _of_run(folder)
+    if os.path.isdir(folder):  # unlike Path.is_dir, false for a name that no file can have
+        if revision is not None:
+            raise CheckpointError(f"{folder}: is a folder, which has no revision {quoted(revision, 60)}")
+        return _checked(folder)
+    if os.path.exists(folder):
+        raise CheckpointError(f"{folder}: is a file; give the folder of a checkpoint")
+    named = HUB_ID.fullmatch(str(source))
+    if named is None:
+        raise CheckpointError(
+            f"{quoted(str(source))}: no such folder; give that of a checkpoint, or owner/name of one on the hub"
+        )
+    if revision is not None and named["revision"] not in (None, revision):
+        raise CheckpointError(f"{source}: names another revision than {quoted(revision, 60)}; give one of them")
+    return fetch_checkpoint(named["name"], revision or named["revision"])
+
+
+def _of_run(folder: Path) -> Path:
+    """The model's folder of a run; any other folder itself."""
+    if not os.path.isfile(folder / "run.yaml"):
+        return folder
+    if not (folder / "model").is_dir():
+        raise CheckpointError(
+            f"{folder}: the run has no model yet; the command that began it goes on with it, and"
+            " `lorgnette export` writes what it has learned so far"
+        )
+    return folder / "model"
+
+
+def _checked(folder: Path) -> Path:
+    if (folder / "progress.json").is_file():
+        raise CheckpointError(
+            f"{folder}: is what a run goes on from; give the run's own folder, or, while it is not finished, what"
+            " `lorgnette export` made of it"
+        )
+    if not (folder / "config.json").is_file() and not (folder / ADAPTER).is_file():
+        raise CheckpointError(f"{folder}: holds no config.json, so it is not the folder of a checkpoint")
+    return folder
+
+
+def fetch_checkpoint(name: str, revision: str | None = None) -> Path:
+    """The folder of a repository on the hub: settings and tokenizer first, then the weights that its index names.
+
+    No other file is fetched: no pickle, no copy of the weights in another format, no state of an optimiser.
+    Raises: CheckpointError if the hub, or the cache without a network, does not give it.
+    """
+    folder = _snapshot(name, revision, SETTINGS)
+    weights = shard_names(folder / INDEX) if (folder / INDEX).is_file() else [WEIGHTS]
+    if (folder / ADAPTER).is_file() and not (folder / "config.json").is_file():
+        weights = [ADAPTER_WEIGHTS]
+    folder = _snapshot(name, revision, weights)
+    return _checked(folder)
+
+
+def _snapshot(name: str, revision: str | None, files: list[str] | tuple[str, ...]) -> Path:
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(files)))
+    except Exception as error:  # a network fails in more ways than one can list
+        place = name if revision is None else f"{name}@{revision}"
+        said = quoted(next(iter(str(error).splitlines()), type(error).__name__))
+        raise CheckpointError(
+            f"{place}: no such folder here, and the hub did not give it ({said}); check the name, or without a network"
+            " give a folder"
+        ) from error
+
+
+def shard_names(index: Path) -> list[str]:
+    """The files of a sharded checkpoint, by its index. Raises: CheckpointError for one that is not beside the index."""
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise CheckpointError(f"{index}: has no weight_map from tensors to files")
+    for tensor, shard in places.items():
+        if not isinstance(shard, str) or not SHARD.fullmatch(shard):
+            raise CheckpointError(
+                f"{index}: places {quoted(tensor, 80)} in {quoted(repr(shard), 80)}, which is not a file of this folder"
+            )
+    return sorted(set(places.values()))
+
+
+SHARD = re.compile(r"[\w-][\w.-]*")
+"""Names of shards: without a folder, and without what a pattern of the hub's client would read otherwise."""

@@ -1,0 +1,69 @@
+"""A run's folder, claimed for one training at a time and for one run's settings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from lorgnette.errors import LorgnetteError, SettingsError
+from lorgnette.files import hold, write_text
+from lorgnette.run import CHANGEABLE, Run
+from lorgnette.train import checkpoint
+from lorgnette.train.log import read_log
+from lorgnette.train.parallel import World
+from lorgnette.train.unchanged import FILE
+from lorgnette.untrusted import quoted
+
+PLACE = re.compile(r"stages\.[0-9]+\.sources\.[0-9]+\.(path|prepared)")
+"""Settings that say where a source lies. They may change where its contents are compared; see `unchanged`."""
+
+
+class BusyError(LorgnetteError):
+    """Another process trains in the folder."""
+
+    alike = True
+
+
+def claim(folder: Path, run: Run, world: World) -> Callable[[], None]:
+    """Lock a folder for this run, check that it holds no other, and write the settings to `run.yaml`.
+
+    Every rank must ask; the first holds the lock for all. Returns what lets go of it.
+    Raises: BusyError if another process trains there; SettingsError if it holds a run of other settings; DiskError.
+    """
+    release: Callable[[], None] = _nothing
+    refused: LorgnetteError | None = None
+    if world.is_main:
+        try:
+            release = hold(folder / ".lock", f"{folder}: another process trains in this folder; choose another one")
+            try:
+                _check(folder, run)
+                checkpoint.remove_unfinished(folder / "checkpoints")
+                write_text(folder / "run.yaml", run.to_yaml())
+            except BaseException:
+                release()
+                raise
+        except LorgnetteError as error:
+            refused = BusyError(str(error)) if type(error) is LorgnetteError else error
+    for met in world.gather(refused):
+        if met is not None:
+            raise met
+    return release
+
+
+def _nothing() -> None:
+    """A rank that holds no lock has none to let go of."""
+
+
+def _check(folder: Path, run: Run) -> None:
+    """Raises: SettingsError if the folder holds a run of other settings that has begun."""
+    settings = folder / "run.yaml"
+    if not settings.exists() or not (checkpoint.checkpoints(folder / "checkpoints") or read_log(folder / "log.jsonl")):
+        return
+    known = (folder / FILE).is_file()
+    for key, (old, new) in Run.load(settings).diff(run).items():
+        if key.split(".")[0] not in CHANGEABLE and not (known and PLACE.fullmatch(key)):
+            raise SettingsError(
+                f"{folder} holds a run of other settings ({key} is {quoted(str(old))} there, {quoted(str(new))} here):"
+                f" choose another folder, or remove this one; only {', '.join(CHANGEABLE)} may change within a run"
+            )

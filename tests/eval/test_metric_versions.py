@@ -1,0 +1,92 @@
+"""Scores know by which version of which metric they were made."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from lorgnette.cli import app
+from lorgnette.errors import DataError
+from lorgnette.eval.compare import compare
+from lorgnette.eval.metrics import METRICS, Truth
+from lorgnette.eval.report import print_results
+from lorgnette.eval.results import Example, Result, ResultsFolder, judge
+from lorgnette.eval.runner import evaluate
+from lorgnette.eval.task import Task
+from lorgnette.eval.tasks import BENCHMARKS
+from lorgnette.sample import Sample, Text
+from tests.eval.test_runner import Constant
+
+ROWS = Path(__file__).parents[2] / "benchmarks" / "results"
+SAMPLES = [Sample((Text(f"{n}?"),), {"name": f"q{n}", "answers": ["the cat"] * 10}) for n in range(3)]
+TASK = Task("cats", SAMPLES, metric="vqa_accuracy")
+
+
+def older(folder: Path) -> None:
+    """Make a folder's scores those of the version before, as an older lorgnette stored them."""
+    summary = json.loads((folder / "summary.json").read_text())
+    del summary["metric_version"]
+    summary["overall"]["value"] = 0.0
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
+def command(*arguments: object) -> str:
+    done = CliRunner().invoke(app, ["eval", *map(str, arguments)])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_a_summary_names_the_version_and_settings_do_not(tmp_path: Path) -> None:
+    result = evaluate(TASK, Constant("the cat"), folder=tmp_path)
+    assert result.measured_by == "vqa_accuracy 2"
+    assert json.loads((tmp_path / "summary.json").read_text())["metric_version"] == 2
+    assert "metric_version" not in ResultsFolder(tmp_path).settings(), "an evaluation goes on under any version"
+    assert ResultsFolder(tmp_path).outdated() == ""
+
+
+def test_rescoring_and_comparing_say_that_scores_are_of_another_version(tmp_path: Path) -> None:
+    for side in ("a", "b"):
+        evaluate(TASK, Constant("the cat"), folder=tmp_path / side)
+    older(tmp_path / "a")
+    said = "its stored scores are of version 1 of vqa_accuracy; today's is 2"
+    assert said in ResultsFolder(tmp_path / "a").outdated()
+    compared = command("compare", tmp_path / "a", tmp_path / "b")
+    assert said in compared
+    assert "from 100.0 to 100.0" in compared, "both sides are measured by today's version"
+    assert said in command("rescore", tmp_path / "a")
+    assert ResultsFolder(tmp_path / "a").outdated() == ""
+    assert said not in command("rescore", tmp_path / "a")
+
+
+def test_results_of_two_versions_are_not_compared() -> None:
+    now = judge({"task": "t", "metric": "anls"}, [Example(0, "q", "", "?", "a", Truth(("a",)), ())])
+    before = Result({**now.settings, "metric_version": 1}, now.overall, now.kinds, now.examples)
+    with pytest.raises(DataError, match=r"differ in their metric_version \(1 and 2\) .* rescore the older one"):
+        compare(before, now)
+
+
+def test_rows_of_benchmarks_name_their_metric_and_what_supersedes_it() -> None:
+    demo = json.loads((ROWS / "demo.json").read_text())
+    rows = [demo, *map(json.loads, (ROWS / "evaluate.jsonl").read_text().splitlines())]
+    assert demo["metrics"].keys() == demo["benchmarks"].keys()
+    for row in rows:
+        for task, metric in row["metrics"].items():
+            name = BENCHMARKS[task].metric
+            assert metric == f"{name} {METRICS[name].version}" or task in row["superseded"]
+
+
+def test_cider_of_one_image_says_why_it_is_zero() -> None:
+    captions = Truth(("a red car",))
+    one = judge({"task": "coco", "metric": "cider_d"}, [Example(0, "q", "", "?", "a red car", captions, ())])
+    assert one.accuracy == 0
+    assert "CIDEr of one image is 0 whatever the answer" in one.summary()["notes"][0]
+    console = Console(file=io.StringIO(), width=200)
+    print_results({"coco": one}, console)
+    assert "coco: CIDEr of one image is 0" in console.file.getvalue()  # type: ignore[attr-defined]
+    two = judge(one.settings, [*one.examples, Example(1, "p", "", "?", "a dog", Truth(("a dog",)), ())])
+    assert "notes" not in two.summary()
