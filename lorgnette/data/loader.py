@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import cycle
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
@@ -27,8 +27,8 @@ import torch
 
 from lorgnette.data.config import LoaderConfig
 from lorgnette.data.steps import PackedSteps, Steps
+from lorgnette.data.training_batch import TrainingBatch
 from lorgnette.errors import LorgnetteError
-from lorgnette.model.batch import Batch
 
 __all__ = ["PackedSteps", "Steps", "read_steps"]
 
@@ -40,13 +40,15 @@ class LoaderError(LorgnetteError):
     """The worker processes cannot do their work."""
 
 
-def read_steps(steps: Steps | PackedSteps, first: int, last: int, config: LoaderConfig) -> Iterator[list[Batch]]:
+def read_steps(
+    steps: Steps | PackedSteps, first: int, last: int, config: LoaderConfig
+) -> Iterator[list[TrainingBatch]]:
     """The batches of steps `first` to `last` (not included), in order, made ready ahead by workers.
 
     Raises: the LorgnetteError that a sample met; LoaderError if workers are killed again and again.
     """
     items = range(first * steps.parts, last * steps.parts)
-    batches: list[Batch] = []
+    batches: list[TrainingBatch] = []
     for item, made in zip(items, _made(steps, items, config), strict=True):
         batches += made
         if (item + 1) % steps.parts == 0:
@@ -54,7 +56,7 @@ def read_steps(steps: Steps | PackedSteps, first: int, last: int, config: Loader
             batches = []
 
 
-def _made(steps: Steps | PackedSteps, items: range, config: LoaderConfig) -> Iterator[list[Batch]]:
+def _made(steps: Steps | PackedSteps, items: range, config: LoaderConfig) -> Iterator[list[TrainingBatch]]:
     """Each item made, in order. Item n is part `n % steps.parts` of step `n // steps.parts`."""
     count = min(config.workers, len(items))
     workers = [_Worker(steps, items[first::count], 1 + config.prefetch) for first in range(count)]
@@ -92,7 +94,7 @@ class _Worker:
             for item in items:
                 self._pipe.send(item)
 
-    def next(self) -> list[Batch]:
+    def next(self) -> list[TrainingBatch]:
         """What it made of the next item. Raises: what it met there; LoaderError if it was killed there twice."""
         while (made := self._made.get()) is None:
             if self._lost == self._items[0]:
@@ -159,16 +161,16 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
-def _sent(batches: list[Batch]) -> list[Batch]:
+def _sent(batches: list[TrainingBatch]) -> list[TrainingBatch]:
     """Batches as arrays, which travel by value: tensors would be files of shared memory, and those run out."""
     return [_mapped(batch, torch.Tensor, torch.Tensor.numpy) for batch in batches]
 
 
-def _received(batches: list[Batch]) -> list[Batch]:
+def _received(batches: list[TrainingBatch]) -> list[TrainingBatch]:
     return [_mapped(batch, np.ndarray, torch.from_numpy) for batch in batches]
 
 
-def _mapped(batch: Batch, kind: type, change: Callable[[Any], Any]) -> Batch:
+def _mapped(batch: TrainingBatch, kind: type, change: Callable[[Any], Any]) -> TrainingBatch:
     """The batch with every value of a kind changed."""
     values = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    return Batch(**{name: change(value) if isinstance(value, kind) else value for name, value in values.items()})
+    return replace(batch, **{name: change(value) for name, value in values.items() if isinstance(value, kind)})

@@ -18,12 +18,12 @@ from lorgnette.data.packed import PackedPlan, Showing
 from lorgnette.data.plan import Plan, SampleRef
 from lorgnette.data.sources import Source
 from lorgnette.data.sources.messages import MessagesSource
+from lorgnette.data.training_batch import TrainingBatch
 from lorgnette.data.wordings import reworded
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.files import DiskError
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.render import Rendered
-from lorgnette.model.batch import Batch
 from lorgnette.sample import Sample
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Steps:
         """As `read`. Raises: a LorgnetteError naming the sample, too if it cannot be learned as it was meant."""
         return learnable(self.read(ref), self.processor, self.vocabulary, self.most_tokens)
 
-    def part(self, step: int, part: int) -> list[Batch]:
+    def part(self, step: int, part: int) -> list[TrainingBatch]:
         """Read, render, check and pack a part of a step; a row of a file that cannot be used any more is replaced.
 
         Raises: the LorgnetteError that a sample met, naming it, if it is not of a file or nothing can stand for it.
@@ -126,7 +126,7 @@ class Steps:
                 return replace(drawn, ref=ref)
             raise
 
-    def batches(self, step: int) -> list[Batch]:
+    def batches(self, step: int) -> list[TrainingBatch]:
         """All batches of one step, on this rank."""
         return [batch for part in range(self.parts) for batch in self.part(step, part)]
 
@@ -191,7 +191,7 @@ class PackedSteps:
         """The samples of a pack as the one batch that they are, equal shapes side by side."""
         return [sorted(drawn, key=lambda one: one.shape)]
 
-    def part(self, step: int, part: int) -> list[Batch]:
+    def part(self, step: int, part: int) -> list[TrainingBatch]:
         """Read, render, check and pack one pack of a step; what cannot be used is replaced by the plan's rule.
 
         Raises: DataError if no sample of the pack can be used, nor any in its place.
@@ -204,7 +204,7 @@ class PackedSteps:
         [batch] = [batch_of(one, refs, self.processor) for one in self.lay_out(drawn)]
         return [replace(batch, replaced=tuple(replaced))]
 
-    def batches(self, step: int) -> list[Batch]:
+    def batches(self, step: int) -> list[TrainingBatch]:
         """All batches of one step, on this rank."""
         return [batch for part in range(self.parts) for batch in self.part(step, part)]
 
@@ -254,9 +254,11 @@ def learnable(drawn: Drawn, processor: Processor, vocabulary: int | None, most_t
     return drawn
 
 
-def batch_of(drawn: Sequence[Drawn], refs: Sequence[SampleRef], processor: Processor) -> Batch:
+def batch_of(drawn: Sequence[Drawn], refs: Sequence[SampleRef], processor: Processor) -> TrainingBatch:
     """Samples end to end. refs: those that the batch is made for."""
-    return replace(processor.pack([one.rendered for one in drawn]), refs=tuple(map(str, refs)))
+    rendered = [one.rendered for one in drawn]
+    names, sources = tuple(one.name for one in rendered), tuple(one.source for one in rendered)
+    return TrainingBatch.of(processor.pack(rendered), names=names, sources=sources, refs=tuple(map(str, refs)))
 
 
 def split_evenly(items: list[Drawn], parts: int) -> list[list[Drawn]]:

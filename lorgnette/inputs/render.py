@@ -227,8 +227,6 @@ def pack(rendered: Sequence[Rendered], *, image_token: int, patch_width: int) ->
         patch_positions_P=torch.from_numpy(_joined([image.positions_P for image in images])),
         grids=tuple((image.rows, image.columns) for image in images),
         visual_V=torch.from_numpy(np.flatnonzero(tokens_T == image_token)),
-        names=tuple(one.name for one in rendered),
-        sources=tuple(one.source for one in rendered),
     )
 
 

@@ -9,6 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -87,14 +88,6 @@ class Batch:
     """Rows and columns of patches of each image, on the host: connectors and position tables need both."""
     visual_V: Tensor
     """Where in `tokens_T` the visual tokens stand, image by image (int64)."""
-    names: tuple[str, ...] = ()
-    """The name of the sample behind each document, for messages."""
-    refs: tuple[str, ...] = ()
-    """What the plan of training calls the samples that the batch was made for: proof of what was trained on."""
-    replaced: tuple[str, ...] = ()
-    """A sentence for each of them that could not be used: why, and what stands in its place."""
-    sources: tuple[str, ...] = ()
-    """What the sample behind each document was read from, for losses by source; empty where nothing says so."""
 
     @cached_property
     def images(self) -> Spans:
@@ -115,7 +108,7 @@ class Batch:
     def device(self) -> torch.device:
         return self.tokens_T.device
 
-    def to(self, device: torch.device | str) -> Batch:
+    def to(self, device: torch.device | str) -> Self:
         """The same batch with its tensors on `device`."""
         moved = {
             field.name: getattr(self, field.name).to(device, non_blocking=True)

@@ -23,6 +23,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from lorgnette.data.config import FilesConfig
 from lorgnette.data.sources.shards import is_url
 from lorgnette.data.steps import PackedSteps, Steps
+from lorgnette.data.training_batch import TrainingBatch
 from lorgnette.errors import CheckpointError
 from lorgnette.model.account import Account, along
 from lorgnette.model.batch import IGNORED, Batch, Spans
@@ -63,7 +64,7 @@ class Memory:
 class Glance:
     """What is known of a stage's first step: some of its packs, and how many times as many it has."""
 
-    batches: list[Batch]
+    batches: list[TrainingBatch]
     times: float = 1.0
     steps: Steps | PackedSteps | None = None
     """Where the packs come from; None where they are made up."""
@@ -117,7 +118,7 @@ def _glance(run: Run, number: int) -> Glance:
     return Glance(_packs(steps, 0), steps.parts / min(steps.parts, MOST_PARTS), steps)
 
 
-def _packs(steps: Steps | PackedSteps, step: int) -> list[Batch]:
+def _packs(steps: Steps | PackedSteps, step: int) -> list[TrainingBatch]:
     """The first packs of a step."""
     return [batch for part in range(min(steps.parts, MOST_PARTS)) for batch in steps.part(step, part)]
 
@@ -126,7 +127,7 @@ def _is_here(path: str) -> bool:
     return is_url(path) or path.startswith("builtin:") or Path(path).exists() or bool(glob(path, recursive=True))
 
 
-def _full_pack(run: Run, stage: StageConfig) -> Batch:
+def _full_pack(run: Run, stage: StageConfig) -> TrainingBatch:
     """A pack for its lengths alone: one document, up to half of it images of the largest size, and all text learned."""
     assert stage.pack is not None
     images, tokens = run.stage_images(stage), stage.pack.tokens
@@ -136,7 +137,9 @@ def _full_pack(run: Run, stage: StageConfig) -> Batch:
     targets_T = torch.zeros(tokens, dtype=torch.int64)
     targets_T[: count * slot] = IGNORED
     nothing = torch.empty(0, dtype=torch.int64)
-    return Batch(nothing, targets_T, nothing, Spans((tokens,)), nothing, nothing, ((side, side),) * count, nothing)
+    return TrainingBatch(
+        nothing, targets_T, nothing, Spans((tokens,)), nothing, nothing, ((side, side),) * count, nothing
+    )
 
 
 def _start(run: Run) -> str:
@@ -153,7 +156,7 @@ def _start(run: Run) -> str:
     )
 
 
-def estimate(run: Run, stage: StageConfig, model: VLM, batches: list[Batch]) -> dict[str, Memory]:
+def estimate(run: Run, stage: StageConfig, model: VLM, batches: list[TrainingBatch]) -> dict[str, Memory]:
     """Memory of each part while it trains, from sizes alone, for one process in float32.
 
     Activations are those of the largest pack: what each layer keeps for its backward pass, or its input alone where the

@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from lorgnette.data.training_batch import TrainingBatch
 from lorgnette.model.account import Account
 from lorgnette.model.batch import IGNORED, Batch
 from lorgnette.model.vlm import VLM
@@ -34,16 +35,16 @@ class Losses:
     sources: dict[str, tuple[float, int]] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
 
-    def add(self, batch: Batch, losses: Tensor) -> None:
+    def add(self, batch: TrainingBatch, losses: Tensor) -> None:
         """The loss of each learned token of a pack."""
         sums, counts = (values.tolist() for values in document_losses(batch, losses))
         self.total += math.fsum(sums)
         for place, (loss, count) in enumerate(zip(sums, counts, strict=True)):
-            source = batch.sources[place] if batch.sources else ""
+            source = batch.source_of(place)
             before = self.sources.get(source, (0.0, 0))
             self.sources[source] = before[0] + loss, before[1] + count
             if not math.isfinite(loss):
-                self.broken.append(batch.names[place] if batch.names else f"document {place}")
+                self.broken.append(batch.name_of(place))
 
 
 def document_losses(batch: Batch, losses: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,12 +69,12 @@ def packs_at_once(run: Run, stage: StageConfig, world: World) -> int:
 
 def add_gradients(
     model: VLM,
-    batches: Sequence[Batch],
+    batches: Sequence[TrainingBatch],
     packs: int,
     learned: int,
     world: World,
     at_once: int = 1,
-    cost: Callable[[Batch], float] | None = None,
+    cost: Callable[[TrainingBatch], float] | None = None,
 ) -> Losses:
     """Add up the gradients of this rank's packs, and of empty ones up to the number of the longest rank.
 
@@ -108,11 +109,13 @@ def threads_for(costs: Sequence[float], most: int) -> int:
     return 1
 
 
-def _together(model: VLM, batches: Sequence[Batch], costs: Sequence[float], learned: int, at_once: int) -> Losses:
+def _together(
+    model: VLM, batches: Sequence[TrainingBatch], costs: Sequence[float], learned: int, at_once: int
+) -> Losses:
     """Small packs keep several threads of one computation waiting for each other more than these wait for anything."""
     losses = Losses()
 
-    def compute(batch: Batch) -> tuple[tuple[Tensor | None, ...], Tensor]:
+    def compute(batch: TrainingBatch) -> tuple[tuple[Tensor | None, ...], Tensor]:
         output = model(batch, want="loss")
         assert output.losses is not None and output.loss_sum is not None
         return torch.autograd.grad(output.loss_sum / learned, trained, allow_unused=True), output.losses
@@ -133,7 +136,10 @@ def _together(model: VLM, batches: Sequence[Batch], costs: Sequence[float], lear
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, compute: Callable[[Batch], T], batches: Sequence[Batch], costs: Sequence[float]
+    pool: ThreadPoolExecutor,
+    compute: Callable[[TrainingBatch], T],
+    batches: Sequence[TrainingBatch],
+    costs: Sequence[float],
 ) -> Iterator[T]:
     """What comes of each batch, though the costly ones begin. None is still being computed when this has ended."""
     begun = {

@@ -22,12 +22,12 @@ from rich.console import Console
 from lorgnette.data.augment import hashed
 from lorgnette.data.loader import read_steps
 from lorgnette.data.plan import digest_of, joined
+from lorgnette.data.training_batch import TrainingBatch
 from lorgnette.errors import LorgnetteError
 from lorgnette.files import DiskError, write_text
 from lorgnette.hub.export import save
 from lorgnette.hub.load import assign
 from lorgnette.model.account import Account
-from lorgnette.model.batch import Batch
 from lorgnette.model.ops.allocator import keep_freed_memory
 from lorgnette.model.vlm import VLM
 from lorgnette.output import new_console, say
@@ -243,7 +243,7 @@ class StageRun:
                 before = time.perf_counter()
                 self._save_if_due(last=step + 1 == stage.steps)
 
-    def _step(self, step: int, batches: list[Batch]) -> StepResult:
+    def _step(self, step: int, batches: list[TrainingBatch]) -> StepResult:
         """One update, or none where the guard says so. Raises: NotFiniteError, DivergedError."""
         self.noise.seed = seed = int(hashed(self.run.seed, self.number, step)[0] >> 1)
         set_lr(self.optimiser, schedule(self.stage, step))
@@ -313,7 +313,7 @@ class StageRun:
         if not at.step:
             self.optimiser.state.clear()
 
-    def _row(self, step: int, batches: list[Batch], result: StepResult, waited: float) -> Row:
+    def _row(self, step: int, batches: list[TrainingBatch], result: StepResult, waited: float) -> Row:
         gathered = self.world.gather(
             (
                 digest_of(ref for batch in batches for ref in batch.refs),

@@ -21,8 +21,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from lorgnette.data.training_batch import TrainingBatch
 from lorgnette.model import connectors, language, vision
-from lorgnette.model.batch import Batch, Spans
+from lorgnette.model.batch import Spans
 from lorgnette.model.layers import Stack
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
@@ -176,8 +177,8 @@ def unshard(model: VLM, stage: StageConfig) -> VLM:
     return plain
 
 
-def empty_batch(model: VLM) -> Batch:
+def empty_batch(model: VLM) -> TrainingBatch:
     """A pack of nothing: what a rank computes whose share of a step has fewer packs than another's."""
     nothing = torch.empty(0, dtype=torch.int64)
     patches_PC = torch.empty(0, model.config.vision.patch_width, dtype=torch.uint8)
-    return Batch(nothing, nothing, nothing, Spans(()), patches_PC, nothing, (), nothing)
+    return TrainingBatch(nothing, nothing, nothing, Spans(()), patches_PC, nothing, (), nothing)

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
+from lorgnette.data.training_batch import TrainingBatch
 from lorgnette.errors import CheckpointError
 from lorgnette.files import explain_disk, write_json
 from lorgnette.hub.checkpoint import save_tensors
-from lorgnette.model.batch import Batch, Spans
+from lorgnette.model.batch import Spans
 from lorgnette.model.vlm import VLM
 from lorgnette.output import say
 from lorgnette.run import Run
@@ -34,7 +35,7 @@ from lorgnette.untrusted import parse_json, quoted, read_json
 
 
 def keep_step(
-    folder: Path, progress: checkpoint.Progress, batches: Sequence[Batch], model: VLM, seed: int, world: World
+    folder: Path, progress: checkpoint.Progress, batches: Sequence[TrainingBatch], model: VLM, seed: int, world: World
 ) -> Path:
     """Write what a step computed with to `folder/step-NNNNNN`. Every rank must ask. Returns that folder.
 
@@ -54,7 +55,7 @@ def keep_step(
     return path
 
 
-def save_batches(file: Path, batches: Sequence[Batch]) -> None:
+def save_batches(file: Path, batches: Sequence[TrainingBatch]) -> None:
     tensors: dict[str, Tensor] = {}
     plain: list[dict[str, Any]] = []
     for number, batch in enumerate(batches):
@@ -65,7 +66,7 @@ def save_batches(file: Path, batches: Sequence[Batch]) -> None:
     save_tensors(tensors, file, {"batches": json.dumps(plain)})
 
 
-def load_batches(file: Path) -> list[Batch]:
+def load_batches(file: Path) -> list[TrainingBatch]:
     """Raises: CheckpointError if the file is damaged."""
     try:
         with safe_open(file, framework="pt") as stored:
@@ -77,10 +78,10 @@ def load_batches(file: Path) -> list[Batch]:
         raise CheckpointError(f"{file}: cannot be read as the batches of a step ({said})") from None
 
 
-def _batch(number: int, values: dict[str, Any], tensors: dict[str, Tensor]) -> Batch:
+def _batch(number: int, values: dict[str, Any], tensors: dict[str, Tensor]) -> TrainingBatch:
     made: dict[str, Any] = {name: _read(name, value) for name, value in values.items()}
     made |= {name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{number}.")}
-    return Batch(**made)
+    return TrainingBatch(**made)
 
 
 def _read(name: str, value: list[Any]) -> Any:
@@ -118,7 +119,7 @@ def replay(path: Path, console: Console) -> list[str]:
     return broken
 
 
-def _compute(model: VLM, batch: Batch, console: Console) -> list[str]:
+def _compute(model: VLM, batch: TrainingBatch, console: Console) -> list[str]:
     """One pack forward; prints each document's loss and the first layer that gave something not finite."""
     first: list[str] = []
     handles = [module.register_forward_hook(_watch(name, first)) for name, module in model.named_modules() if name]
@@ -130,7 +131,8 @@ def _compute(model: VLM, batch: Batch, console: Console) -> list[str]:
             handle.remove()
     sums, counts = (values.tolist() for values in document_losses(batch, losses))
     broken = []
-    for name, loss, count in zip(batch.names, sums, counts, strict=True):
+    for place, (loss, count) in enumerate(zip(sums, counts, strict=True)):
+        name = batch.name_of(place)
         say(console, f"  {name}: loss {loss / max(1, count):.4f} over {count} learned tokens")
         if not math.isfinite(loss):
             broken.append(name)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from lorgnette.data.training_batch import TrainingBatch
 from lorgnette.errors import LorgnetteError
-from lorgnette.model.batch import Batch
 from lorgnette.model.vlm import VLM
 from lorgnette.train.gradients import Losses, add_gradients
 from lorgnette.train.parallel import World, whole
@@ -51,13 +51,13 @@ class _Tally:
 
 def train_step(
     model: VLM,
-    batches: Sequence[Batch],
+    batches: Sequence[TrainingBatch],
     optimiser: torch.optim.Optimizer,
     clip: float,
     world: World | None = None,
     accept: Callable[[StepResult], bool] = lambda result: True,
     at_once: int = 1,
-    cost: Callable[[Batch], float] | None = None,
+    cost: Callable[[TrainingBatch], float] | None = None,
 ) -> StepResult:
     """Update the model once. The update is the same however the samples are cut in packs and shared among ranks.
 
@@ -98,14 +98,14 @@ def train_step(
     return result
 
 
-def _tally(batches: Sequence[Batch]) -> _Tally:
+def _tally(batches: Sequence[TrainingBatch]) -> _Tally:
     return _Tally(
         packs=len(batches),
         tokens=sum(batch.documents.total for batch in batches),
         learned=sum(batch.learned for batch in batches),
         images=sum(len(batch.images) for batch in batches),
         samples=sum(len(batch.documents) for batch in batches),
-        names=[name for batch in batches for name in batch.names],
+        names=[batch.name_of(place) for batch in batches for place in range(len(batch.documents))],
     )
 
 

@@ -92,7 +92,6 @@ def test_packed_equals_separate(processor):
     assert torch.equal(
         batch.visual_V, torch.cat([one.visual_V + start for one, start in zip(alone, starts, strict=False)])
     )
-    assert batch.names == ("row 3", "row 3", "unnamed sample", "unnamed sample")
 
 
 def test_targets_are_the_next_learned_tokens(processor):

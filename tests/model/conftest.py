@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lorgnette.data.training_batch import TrainingBatch
 from lorgnette.model.batch import Batch, Spans
 from lorgnette.model.config import LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
 from lorgnette.model.vlm import VLM
@@ -70,7 +71,7 @@ def make_batch(
     targets_T[targets_T == config.image_token] = -100
     shapes = [shape for document in documents for shape in document]
     nothing = torch.empty(0, dtype=torch.int64)
-    return Batch(
+    return TrainingBatch(
         tokens_T=tokens_T,
         targets_T=targets_T,
         positions_T=torch.cat([torch.arange(length) for length in lengths]),
