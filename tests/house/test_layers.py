@@ -44,7 +44,7 @@ THIRD_PARTY = {
         "torch",
     },
     "hub": {"PIL", "huggingface_hub", "safetensors", "torch"},
-    "infer": {"pydantic", "torch"},
+    "infer": {"numpy", "pydantic", "torch"},
     "eval": {"PIL", "jinja2", "numpy", "pydantic", "rich"},
     "run": {"pydantic"},
     "train": {"peft", "rich", "safetensors", "torch"},
