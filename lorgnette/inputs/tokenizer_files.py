@@ -10,6 +10,7 @@ import tokenizers
 from tokenizers import AddedToken
 
 from lorgnette.errors import CheckpointError
+from lorgnette.untrusted import quoted
 from lorgnette.untrusted import read_json as read_untrusted
 
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -66,6 +67,24 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 def _read_if_there(file: Path) -> dict[str, Any]:
     return read_json(file) if file.is_file() else {}
+
+
+def read_backend(file: Path) -> tokenizers.Tokenizer:
+    """The tokenizer of a `tokenizer.json`. Raises: CheckpointError if it is none."""
+    try:
+        return tokenizers.Tokenizer.from_file(str(file))
+    except BaseException as error:  # the Rust side raises bare Exceptions, and panics that are none
+        raise failure_of_tokenizers(error, f"{file}: cannot be read as a tokenizer") from None
+
+
+def failure_of_tokenizers(error: BaseException, what: str) -> BaseException:
+    """The error to raise for one of the tokenizers library, whose panics no `except Exception` sees.
+
+    what: the start of the message. An interruption stays what it is.
+    """
+    if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+        return CheckpointError(f"{what} ({quoted(' '.join(str(error).split()))})")
+    return error
 
 
 def named_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
