@@ -34,7 +34,7 @@ PLACES: dict[str, tuple[str, str, keys.Section]] = {
 OTHER: dict[str, Any] = {
     "model_type": "other", "image_token_id": 5, "text_config": 3, "vision_config": 3,
     "perceiver_config": 3, "eos_token_id": None, "hidden_act": "relu", "layer_norm_eps": 0.1, "rms_norm_eps": 0.1,
-    "vocab_size": 310, "max_position_embeddings": 8, "sliding_window": 2, 
+    "vocab_size": 310, "max_position_embeddings": 8, "sliding_window": 2,
     "rope_scaling": {"type": "linear", "factor": 3.0}, "rope_parameters": {"rope_type": "default", "rope_theta": 70.0},
     "partial_rotary_factor": 0.5, "attention_bias": True, "mlp_bias": True, "image_size": 56, "patch_size": 7,
     "bad_words_ids": None, "suppress_tokens": None, "begin_suppress_tokens": None, "forced_eos_token_id": 77,

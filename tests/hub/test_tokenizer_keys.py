@@ -1,4 +1,4 @@
-"""Keys of tokenizer.json: obeyed, said by name, or refused; a panic of the tokenizers library is an error like others."""
+"""Keys of tokenizer.json are obeyed, said by name, or refused; a panic of the library is an error like others."""
 
 from __future__ import annotations
 
@@ -77,6 +77,8 @@ def test_a_panic_in_use_is_a_sentence(copied: Path) -> None:
 
 class PanicException(BaseException):
     """As pyo3's, which cannot be imported."""
+
+    __module__ = "pyo3_runtime"
 
 
 @pytest.mark.parametrize("file", ["tokenizer.model", "vocab.json"])
