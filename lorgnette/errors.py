@@ -26,3 +26,11 @@ class ImageError(DataError):
 
 class CheckpointError(LorgnetteError):
     """A checkpoint folder is incomplete, mis-shaped, or of an unknown family."""
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether an error says that input is bad, rather than that the program is to end.
+
+    Extensions in Rust report their own failures, of any input, by a PanicException, which is no Exception.
+    """
+    return isinstance(error, Exception) or type(error).__module__.startswith("pyo3")

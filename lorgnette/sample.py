@@ -172,8 +172,8 @@ def _read_part(part: Any, learn: bool, where: str) -> Segment:
     kind = part.get("type")
     if kind is None:  # as datasets and some clients write it: the key says what the part is
         kind = "text" if part.get("text") is not None else "image"
-        if kind == "text" and any(part.get(key) is not None for key in IMAGE_KEYS):
-            raise DataError(f"{where}: holds text and an image; give each a part of its own")
+    if part.get("text") and any(part.get(key) is not None for key in IMAGE_KEYS):
+        raise DataError(f"{where}: holds text and an image; give each a part of its own")
     if kind in ("text", "input_text", "output_text"):
         if not isinstance(part.get("text"), str):
             raise DataError(f"{where}: a text part needs `text`, a string")

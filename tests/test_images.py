@@ -139,6 +139,9 @@ def test_a_path_stays_a_path(path):
         ({"type": "v" * 1_000_000}, "is unknown"),
         ({}, "exactly one of"),
         ({"text": "a", "image": "b.png"}, "holds text and an image"),
+        ({"type": "text", "text": "a", "image": "b.png"}, "holds text and an image"),
+        ({"type": "image", "text": "a", "image": "b.png"}, "holds text and an image"),
+        ({"type": "image_url", "text": "a", "image_url": {"url": "b.png"}}, "holds text and an image"),
     ],
 )
 def test_what_cannot_be_read_is_named_shortly(part, reason):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,12 @@ HERE = "hub/adapter.py"
 OTHER_MERGE = "merge it with PEFT's merge_and_unload, and load the result"
 SETTINGS = Section(
     obeyed=keys("peft_type base_model_name_or_path revision r lora_alpha use_rslora rank_pattern alpha_pattern", HERE)
-    | keys("use_dora fan_in_fan_out init_lora_weights trainable_token_indices lora_bias", HERE),
+    | keys("use_dora fan_in_fan_out init_lora_weights trainable_token_indices lora_bias", HERE)
+    | keys("ensure_weight_tying", HERE),
     irrelevant=keys("target_modules exclude_modules modules_to_save bias layers_to_transform layers_pattern", "the"
                      " tensors of the file say what was trained")
     | keys("lora_dropout inference_mode task_type auto_mapping peft_version megatron_core", "of training")
-    | keys("megatron_config eva_config lora_ga_config velora_config ensure_weight_tying", "of training")
+    | keys("megatron_config eva_config lora_ga_config velora_config", "of training")
     | keys("runtime_config qalora_group_size", "of training"),
     refused=unless(
         OTHER_MERGE, alora_invocation_tokens=None, use_qalora=False, layer_replication=None, target_parameters=([],),
@@ -42,6 +43,7 @@ SETTINGS = Section(
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 """Ways to begin an adapter that change the weights it stands on, so that it does not fit the published ones."""
 PREFIX = "base_model.model."
+TABLE = "model.text_model.embed_tokens.weight"
 DELTA = re.compile(
     r"^(?P<module>.+)\.(?P<kind>lora_(?:A|B|embedding_A|embedding_B|magnitude_vector))(?P<leaf>\.weight|\.bias)?$"
 )
@@ -70,9 +72,9 @@ class Adapter:
         try:
             for place in places:
                 if place.is_dir() and place.resolve() != self.folder.resolve():
-                    return find_folder(place)
+                    return _whole_model(find_folder(place))
             if HUB_ID.fullmatch(name):
-                return find_folder(name, revision if isinstance(revision, str) else None)
+                return _whole_model(find_folder(name, revision if isinstance(revision, str) else None))
             said = "there is no such folder here"
         except CheckpointError as error:
             said = str(error)
@@ -118,6 +120,13 @@ class Adapter:
             raise CheckpointError(f"{self.folder / ADAPTER}: {key} holds no pattern ({error})") from None
 
 
+def _whole_model(folder: Path) -> Path:
+    """The folder of a base. Raises: CheckpointError if it holds an adapter itself."""
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} is an adapter too: merge that one first, with PEFT's merge_and_unload")
+    return folder
+
+
 class MergedWeights(Weights):
     """The tensors of a checkpoint, each with what an adapter changes in it."""
 
@@ -144,9 +153,25 @@ class MergedWeights(Weights):
                 f"{adapter.folder}: is for {some(unknown)}, which the model {base.folder} has not; it is an adapter of"
                 " another model"
             )
-        table = "model.text_model.embed_tokens.weight"
-        if "lm_head.weight" in (modules | self.whole.keys()) - self.names and table in self.home:
-            self.home["lm_head.weight"] = self.home[table]  # a head that was tied, and was trained by itself
+        without_bias = [f"{module}.bias" for module, parts in self.parts.items() if "lora_B.bias" in parts]
+        if not self.names.issuperset(without_bias):
+            raise CheckpointError(
+                f"{adapter.folder}: trained a bias (lora_bias) for {some(set(without_bias) - self.names)}, where the"
+                " model has none; train it without lora_bias"
+            )
+        if "lm_head.weight" not in self.names and TABLE in self.home and self._unties(modules | self.whole.keys()):
+            self.home["lm_head.weight"] = self.home[TABLE]
+
+    def _unties(self, changed: Set[str]) -> bool:
+        """Whether a head that was tied is another than the embedding from now on.
+
+        PEFT trains one of the two alone unless it is asked for `ensure_weight_tying`; trained tokens are of both.
+        """
+        if "lm_head.weight" in changed:
+            return True
+        module = TABLE.removesuffix(".weight")
+        tokens_only = TABLE not in self.whole and self.parts.get(module, {}).keys() == {"tokens"}
+        return TABLE in changed and not tokens_only and not self.adapter.settings.get("ensure_weight_tying")
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self.whole[name].shape) if name in self.whole else super().shape(name)

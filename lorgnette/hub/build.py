@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lorgnette.errors import CheckpointError
 from lorgnette.hub import keys
 from lorgnette.hub.checkpoint import BUFFERS, Weights, check_tensors, import_tensors
-from lorgnette.hub.keys import check_keys, check_section
+from lorgnette.hub.keys import check_keys, check_section, check_tokenizer
 from lorgnette.hub.load import assign, check_layers, empty_model, first_extra_row, untie_if_different
 from lorgnette.hub.rules import Rule, decoder_rules, vision_rules
 from lorgnette.hub.source import find_folder
@@ -109,6 +109,7 @@ class LanguageBackbone:
         """
         folder = find_folder(source, revision)
         check_keys(folder, keys.TEXT)
+        check_tokenizer(folder)
         config, weights = read_decoder(read_json(folder / "config.json"), str(folder / "config.json")), Weights(folder)
         check_layers(weights, config.layers)
         weights.strip_prefix(rule.theirs for prefix in ("", "model.") for rule in decoder_rules(config, prefix))

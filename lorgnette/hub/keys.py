@@ -6,14 +6,17 @@ The tables are held by a test to what transformers 4.40 to 5.23 write. A key tha
 from __future__ import annotations
 
 import functools
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import tokenizers
+
 from lorgnette.errors import CheckpointError
-from lorgnette.inputs.tokenizer import read_json
+from lorgnette.inputs.tokenizer_files import failure_of_tokenizers, read_json
 from lorgnette.untrusted import quoted
 
 log = logging.getLogger("lorgnette")
@@ -218,6 +221,17 @@ TOKENIZER_JSON = Section(
     obeyed=keys("added_tokens normalizer pre_tokenizer post_processor decoder model", TOKENIZER),
     irrelevant={"version": ORIGIN, **keys("truncation padding", "no text is cut or padded")},
 )
+COMPONENTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+"""Parts of tokenizer.json that the tokenizers library reads whole, passing over keys that it does not know."""
+SUBWORDS = Section(
+    obeyed=keys("type vocab merges unk_token unk_id continuing_subword_prefix end_of_word_suffix fuse_unk", TOKENIZER)
+    | keys("byte_fallback ignore_merges max_input_chars_per_word", TOKENIZER),
+    irrelevant={"cache_capacity": RUNNING},
+    said=unless("equal texts get equal ids here", dropout=(None, 0)),
+)
+"""Keys of the group `model` of tokenizer.json."""
+ADDED = Section(keys("id content single_word lstrip rstrip normalized special", TOKENIZER))
+"""Keys of each of its `added_tokens`."""
 
 FILES: dict[str, Section] = {
     "generation_config.json": GENERATION,
@@ -248,6 +262,39 @@ def check_keys(folder: Path, model: Section | None = None) -> None:
     nested = _values(folder / "processor_config.json").get("image_processor")
     if isinstance(nested, dict):
         check_section(IMAGES, nested, f"{folder / 'processor_config.json'}: image_processor")
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Hold tokenizer.json to the tables, and its components to what the tokenizers library keeps of them.
+
+    Raises: CheckpointError if the library cannot read them.
+    """
+    file = folder / "tokenizer.json"
+    values = _values(file)
+    check_section(TOKENIZER_JSON, values, str(file))
+    if isinstance(values.get("model"), dict):
+        check_section(SUBWORDS, values["model"], f"{file}: model")
+    for token in values.get("added_tokens") or []:
+        check_section(ADDED, token if isinstance(token, dict) else {}, f"{file}: added_tokens")
+    given = {name: values.get(name) for name in COMPONENTS}
+    empty = {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}
+    try:
+        kept = json.loads(tokenizers.Tokenizer.from_str(json.dumps(empty | given)).to_str())
+    except BaseException as error:
+        raise failure_of_tokenizers(error, f"{file}: cannot be read as a tokenizer") from None
+    for name, value in given.items():
+        for key in _lost(value, kept[name]):
+            warn_once(f"{file}: {name}: {quoted(key, 60)} is a key that tokenizers does not know; it is not obeyed")
+
+
+def _lost(given: Any, kept: Any) -> list[str]:
+    """Keys of a value that are not in the other."""
+    if isinstance(given, dict) and isinstance(kept, dict):
+        lost = [key for key in given if key not in kept and given[key] is not None]
+        return lost + [one for key in given.keys() & kept.keys() for one in _lost(given[key], kept[key])]
+    if isinstance(given, list) and isinstance(kept, list):
+        return [one for pair in zip(given, kept, strict=False) for one in _lost(*pair)]
+    return []
 
 
 def check_section(section: Section, values: Mapping[str, Any], where: str) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lorgnette.errors import CheckpointError
 from lorgnette.hub.adapter import open_adapter
 from lorgnette.hub.checkpoint import Weights, check_tensors, import_tensors
-from lorgnette.hub.keys import check_keys
+from lorgnette.hub.keys import check_keys, check_tokenizer
 from lorgnette.hub.rules import idefics2_rules
 from lorgnette.hub.source import find_folder
 from lorgnette.hub.translate import Json, read_idefics2
@@ -94,6 +94,7 @@ def open_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoi
         folder = adapter.base_folder()
         processor = Processor.load(adapter.folder, folder)
         words = words if (words / "tokenizer.json").is_file() else folder
+    check_tokenizer(words)
     config, stored_rows = read_config(folder, processor)
     weights = Weights(folder)
     check_layers(weights, config.vision.layers + config.connector.layer_count + config.language.layers)

@@ -313,6 +313,9 @@ def _one_rope(given: Json, where: str) -> Json:
 
 def _read_window(values: Json, family: str, layers: int, where: str) -> int | None:
     """The sliding window that all layers share, or None. Windows on some layers only are refused."""
+    kinds = values.get("layer_types")
+    if kinds is not None:
+        _check_layer_types(kinds, family, layers, where)
     if family == "llama" or values.get("sliding_window") is None:
         return None
     window = _size(values, "sliding_window", where)
@@ -321,9 +324,26 @@ def _read_window(values: Json, family: str, layers: int, where: str) -> int | No
     first = layers
     if values.get("use_sliding_window"):
         first = min(_size(values, "max_window_layers", where, default=28, least=0), layers)
-    kinds = values.get("layer_types")
-    known = kinds.count("full_attention") + kinds.count("sliding_attention") if isinstance(kinds, list) else layers
-    sliding = kinds.count("sliding_attention") if isinstance(kinds, list) else layers - first
-    if known == layers and sliding in (0, layers):
-        return window if sliding else None
-    raise CheckpointError(f"{where}: lorgnette's decoder has a sliding window on all layers or on none")
+    if kinds is None and first not in (0, layers):
+        raise CheckpointError(f"{where}: {ONE_WINDOW}")
+    slides = first < layers if kinds is None else kinds[0] == "sliding_attention"
+    return window if slides else None
+
+
+ONE_WINDOW = "lorgnette's decoder has a sliding window on all layers or on none"
+
+
+def _check_layer_types(kinds: Any, family: str, layers: int, where: str) -> None:
+    """Raises: CheckpointError for kinds of layers that this decoder does not have, or not one for each layer."""
+    if not isinstance(kinds, list) or len(kinds) != layers:
+        raise CheckpointError(
+            f"{where}: layer_types is {quoted(kinds, 80)}; expected a kind for each of {layers} layers"
+        )
+    known = ("full_attention",) if family == "llama" else ("full_attention", "sliding_attention")
+    if any(kind not in known for kind in kinds):
+        raise CheckpointError(
+            f"{where}: layer_types holds {quoted(next(kind for kind in kinds if kind not in known), 60)};"
+            f" {family}'s layers are {' or '.join(known)} here"
+        )
+    if len(set(kinds)) > 1:
+        raise CheckpointError(f"{where}: {ONE_WINDOW}")

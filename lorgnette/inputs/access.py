@@ -186,9 +186,10 @@ def read_file(path: str | Path, most_bytes: int | None = None) -> bytes:
     Raises: AccessError for another kind of file, or one of more than `most_bytes`; OSError if it cannot be read.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # before a file is made of it, which a folder cannot be
+        os.close(descriptor)
+        raise AccessError(f"{quoted(str(path))} is not a regular file")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise AccessError(f"{quoted(str(path))} is not a regular file")
         content = file.read() if most_bytes is None else file.read(most_bytes + 1)
     if most_bytes is not None and len(content) > most_bytes:
         raise AccessError(f"{quoted(str(path))} has more than {most_bytes >> 20} MiB")

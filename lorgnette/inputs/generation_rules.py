@@ -107,7 +107,10 @@ def _rules(values: Mapping[str, Any], ends: Ids, file: Path) -> GenerationRules:
     if values.get("stop_strings") is not None:
         strings = values["stop_strings"]
         given["stop"] = [string for string in ([strings] if isinstance(strings, str) else strings) if string]
-    if values.get("do_sample") is True:
+    sampled = values.get("do_sample")
+    if sampled is not None and not isinstance(sampled, bool):
+        raise ValueError(f"do_sample is {quoted(sampled, 60)}; expected true or false")
+    if sampled:
         temperature = values.get("temperature")
         top_k = TOP_K if values.get("top_k") is None else values["top_k"]
         given |= {"temperature": 1.0 if temperature is None else temperature, "top_k": top_k or None}

@@ -18,13 +18,14 @@ from lorgnette.inputs.config import SpecialTokens
 from lorgnette.inputs.tokenizer_files import (
     add_tokens,
     exported_settings,
+    failure_of_tokenizers,
     named_tokens,
+    read_backend,
     read_json,
     read_settings,
     tokenizer_class,
     with_class_tokens,
 )
-from lorgnette.untrusted import quoted
 
 __all__ = ["Encoded", "Tokenizer", "read_json", "train_tokenizer"]
 
@@ -74,15 +75,12 @@ class Tokenizer:
         path = Path(path)
         file = path / "tokenizer.json" if path.is_dir() else path
         if not file.is_file():
-            raise CheckpointError(f"{file}: no such file; a checkpoint needs its tokenizer.json")
+            raise CheckpointError(f"{file}: no such file; a checkpoint needs its tokenizer.json{_older_files(file)}")
         try:
             settings = read_settings(file.parent)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{file.parent}: its special tokens cannot be understood ({error!r:.200})") from None
-        try:
-            backend = tokenizers.Tokenizer.from_file(str(file))
-        except Exception as error:  # the Rust side raises bare Exceptions
-            raise CheckpointError(f"{file}: cannot be read as a tokenizer ({quoted(str(error))})") from None
+        backend = read_backend(file)
         try:
             return cls(backend, settings, special or SpecialTokens())
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -120,11 +118,16 @@ class Tokenizer:
             encoding = (self._first if first else self._later).encode(text, add_special_tokens=False)
         except TypeError:
             raise DataError(f"text {text!r:.60} holds half of a surrogate pair, which is no character") from None
+        except BaseException as error:
+            raise failure_of_tokenizers(error, f"tokenizer.json fails on the text {text!r:.60}") from None
         return Encoded(tuple(encoding.ids), tuple(encoding.offsets))
 
     def decode(self, ids: Sequence[int], *, keep_special: bool = False) -> str:
         """The text behind ids, without special tokens unless `keep_special`."""
-        return self._first.decode(list(ids), skip_special_tokens=not keep_special)
+        try:
+            return self._first.decode(list(ids), skip_special_tokens=not keep_special)
+        except BaseException as error:
+            raise failure_of_tokenizers(error, f"tokenizer.json cannot decode the ids {list(ids)!r:.60}") from None
 
     def id(self, token: str) -> int:
         """The id of a special token. Raises: DataError if the tokenizer has no such special token."""
@@ -160,6 +163,13 @@ class Tokenizer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Tokenizer, (self._file, self.settings, self.special)
+
+
+def _older_files(missing: Path) -> str:
+    """Advice for a folder that holds its tokenizer in an older form."""
+    found = [name for name in ("tokenizer.model", "spiece.model", "vocab.json") if (missing.parent / name).is_file()]
+    advice = "AutoTokenizer.from_pretrained(folder).save_pretrained(folder) makes it"
+    return f", and there is {found[0]} only; in transformers {advice}" if found else ""
 
 
 def _undisturbed(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:

@@ -9,7 +9,8 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken
 
-from lorgnette.errors import CheckpointError
+from lorgnette.errors import CheckpointError, is_fault
+from lorgnette.untrusted import quoted
 from lorgnette.untrusted import read_json as read_untrusted
 
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -20,6 +21,9 @@ CLASS_TOKENS: dict[str, dict[str, str]] = {
     "Qwen2Tokenizer": dict.fromkeys(("unk_token", "eos_token", "pad_token"), "<|endoftext|>"),
 }
 """Special tokens that a class of transformers names where the files say nothing (a null says that there is none)."""
+
+CLASS_OF_MODEL = {"idefics2": "LlamaTokenizer", "qwen2": "Qwen2Tokenizer", "qwen3": "Qwen2Tokenizer"}
+"""By model_type: the class that transformers takes where no file names one."""
 
 NOT_EXPORTED = ("added_tokens_decoder", "auto_map", "name_or_path", "special_tokens_map_file", "split_special_tokens")
 """Settings that a saved tokenizer does without: tokenizer.json holds every added token, no code of a repository is
@@ -42,6 +46,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
     Raises: CheckpointError naming the file that cannot be understood.
     """
     settings = _read_if_there(folder / "tokenizer_config.json")
+    if settings.get("tokenizer_class") is None:
+        settings |= _class_of_model(folder)
     if not settings.get("extra_special_tokens") and "additional_special_tokens" in settings:
         settings["extra_special_tokens"] = settings.pop("additional_special_tokens")
     if "added_tokens_decoder" in settings:
@@ -64,8 +70,33 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
+def _class_of_model(folder: Path) -> dict[str, Any]:
+    """The class of a tokenizer whose own file names none, by the config.json beside it."""
+    model = _read_if_there(folder / "config.json")
+    named = model.get("tokenizer_class") or CLASS_OF_MODEL.get(str(model.get("model_type")))
+    return {} if named is None else {"tokenizer_class": named}
+
+
 def _read_if_there(file: Path) -> dict[str, Any]:
     return read_json(file) if file.is_file() else {}
+
+
+def read_backend(file: Path) -> tokenizers.Tokenizer:
+    """The tokenizer of a `tokenizer.json`. Raises: CheckpointError if it is none."""
+    try:
+        return tokenizers.Tokenizer.from_file(str(file))
+    except BaseException as error:  # the Rust side raises bare Exceptions, and panics that are none
+        raise failure_of_tokenizers(error, f"{file}: cannot be read as a tokenizer") from None
+
+
+def failure_of_tokenizers(error: BaseException, what: str) -> BaseException:
+    """The error to raise for one of the tokenizers library, whose panics no `except Exception` sees.
+
+    what: the start of the message. An interruption stays what it is.
+    """
+    if is_fault(error):
+        return CheckpointError(f"{what} ({quoted(' '.join(str(error).split()))})")
+    return error
 
 
 def named_tokens(settings: Mapping[str, Any]) -> dict[str, str]:

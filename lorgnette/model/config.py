@@ -24,7 +24,7 @@ class VisionConfig(Settings):
     """Side of the square table of positions, in patches (980 / 14)."""
     channels: pydantic.PositiveInt = 3
     activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu_tanh"
-    norm_eps: float = 1e-6
+    norm_eps: float = pydantic.Field(default=1e-6, ge=0)
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     """Subtracted from each channel (as a fraction of 255), before dividing by `std`."""
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -122,7 +122,7 @@ class PerceiverConfig(ConnectorSettings):
     head_width: pydantic.PositiveInt = 96
     kv_heads: pydantic.PositiveInt = 4
     mlp_ratio: pydantic.PositiveInt = 4
-    norm_eps: float = 1e-6
+    norm_eps: float = pydantic.Field(default=1e-6, ge=0)
 
     @pydantic.model_validator(mode="after")
     def _heads_divide(self) -> PerceiverConfig:
@@ -194,7 +194,7 @@ class LanguageConfig(Settings):
     kv_heads: pydantic.PositiveInt = 8
     head_width: pydantic.PositiveInt = 128
     mlp_width: pydantic.PositiveInt = 14336
-    norm_eps: float = 1e-5
+    norm_eps: float = pydantic.Field(default=1e-5, ge=0)
     rope_theta: pydantic.PositiveFloat = 10000.0
     rope_scaling: dict[str, RopeValue] | None = None
     """As in transformers' `rope_parameters` (`rope_type`: linear, llama3, ...); None for plain rotary embeddings."""
@@ -245,6 +245,8 @@ class LanguageConfig(Settings):
             raise ValueError("rope_type 'longrope' needs short_factor in rope_scaling")
         if scaling.get("rope_type") == "longrope" and scaling["original_max_position_embeddings"] == 1:
             raise ValueError("rope_type 'longrope' needs an original_max_position_embeddings above 1")
+        if scaling.get("rope_type") == "llama3" and scaling["low_freq_factor"] >= scaling["high_freq_factor"]:  # type: ignore[operator]
+            raise ValueError("rope_type 'llama3' needs a high_freq_factor above its low_freq_factor")
         if scaling.get("rope_type") == "yarn" and self.rope_theta == 1:
             raise ValueError("rope_type 'yarn' needs a rope_theta other than 1")
 

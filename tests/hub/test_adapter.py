@@ -87,6 +87,56 @@ def test_an_adapter_of_a_tied_model(make_upstream, tmp_path: Path, settings: dic
     assert (model(batch).logits - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
+EMBED, HEAD = {"target_modules": ["embed_tokens"]}, {"target_modules": ["lm_head"]}
+TIED: dict[str, dict[str, Any]] = {
+    "embedding": EMBED,
+    "embedding by DoRA": EMBED | {"use_dora": True},
+    "head": HEAD,
+    "both": {"target_modules": ["embed_tokens", "lm_head"]},
+    "embedding, kept tied": EMBED | {"ensure_weight_tying": True},
+    "head, kept tied": HEAD | {"ensure_weight_tying": True},
+    "embedding saved whole": {"target_modules": QV, "modules_to_save": ["embed_tokens"]},
+    "embedding saved whole, kept tied": {
+        "target_modules": QV,
+        "modules_to_save": ["embed_tokens"],
+        "ensure_weight_tying": True,
+    },
+    "head saved whole": {"target_modules": QV, "modules_to_save": ["lm_head"]},
+    "rows": {"target_modules": QV, "trainable_token_indices": [5, 6]},
+    "rows of each": {"target_modules": QV, "trainable_token_indices": {"embed_tokens": [5, 6], "lm_head": [7]}},
+}
+
+
+@pytest.mark.parametrize("settings", TIED.values(), ids=TIED)
+def test_a_tied_model_computes_what_was_trained(make_upstream, tmp_path: Path, settings: dict[str, Any]) -> None:
+    """Held to the adapter at work: PEFT's own merge changes the two tables together where they were trained apart."""
+    base = make_upstream(tmp_path / "base", tiny_config(tied_embeddings=True))
+    write_adapter(base, tmp_path / "adapter", **settings)
+    model, processor = load(tmp_path / "adapter")
+    below = transformers.Idefics2ForConditionalGeneration.from_pretrained(base)
+    at_work = peft.PeftModel.from_pretrained(below, tmp_path / "adapter").eval()
+    batch = processor([SAMPLES[1]])
+    with torch.no_grad():
+        theirs = at_work(input_ids=batch.tokens_T[None]).logits[0]
+    assert (model(batch).logits - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+def test_a_bias_where_the_model_has_none_is_refused(upstream: Path, tmp_path: Path) -> None:
+    """Reading on would leave out what was trained; PEFT refuses to merge it too."""
+    model = transformers.Idefics2ForConditionalGeneration.from_pretrained(upstream)
+    settings = peft.LoraConfig(r=4, target_modules=["gate_proj"], lora_bias=True)
+    peft.get_peft_model(model, settings).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(CheckpointError, match=r"trained a bias \(lora_bias\) for .*gate_proj.bias"):
+        load(tmp_path / "adapter")
+
+
+def test_an_adapter_of_an_adapter_is_told_to_merge(upstream: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        write_adapter(upstream, tmp_path / name, target_modules=QV)
+    with pytest.raises(CheckpointError, match="first is an adapter too: merge that one first"):
+        load(edited(tmp_path / "second", base_model_name_or_path=str(tmp_path / "first")))
+
+
 def edited(folder: Path, **values: Any) -> Path:
     file = folder / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | values))

@@ -286,6 +286,8 @@ BAD_RULES: dict[str, tuple[dict[str, Any], str]] = {
     "an empty word": ({"bad_words_ids": [[]]}, "bad_words_ids holds an empty sequence"),
     "a negative penalty": ({"repetition_penalty": -1}, "repetition_penalty"),
     "a probability above 1": ({"do_sample": True, "top_p": 3}, "top_p"),
+    "a switch that is a number": ({"do_sample": 1, "temperature": 2.0}, "do_sample is 1; expected true or false"),
+    "a switch that is text": ({"do_sample": "true"}, "do_sample is true; expected true or false"),
     "no number": ({"pad_token_id": float("nan")}, "generation_config.json: cannot be understood"),
 }
 

@@ -216,7 +216,21 @@ UNKNOWN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "layers of a third kind": (
         {"model_type": "qwen3", "num_hidden_layers": 1, "layer_types": ["chunked_attention"]},
+        "layer_types holds chunked_attention; qwen3's layers are full_attention or sliding_attention here",
+    ),
+    "layers of two kinds": (
+        {"model_type": "mistral", "num_hidden_layers": 2, "layer_types": ["full_attention", "sliding_attention"]},
         "a sliding window on all layers or on none",
+    ),
+    "windows of Llama": (
+        {"model_type": "llama", "num_hidden_layers": 1, "layer_types": ["sliding_attention"]},
+        "layer_types holds sliding_attention; llama's layers are full_attention here",
+    ),
+    "too few kinds": ({"model_type": "mistral", "layer_types": ["full_attention"]}, "expected a kind for each of 32"),
+    "an epsilon below 0": ({"model_type": "llama", "rms_norm_eps": -1.0}, "norm_eps: .*greater than or equal to 0"),
+    "frequencies in the wrong order": (
+        {"model_type": "llama", "rope_scaling": LLAMA3 | {"low_freq_factor": 4.0, "high_freq_factor": 4.0}},
+        "needs a high_freq_factor above its low_freq_factor",
     ),
     "rope that is text": ({"model_type": "llama", "rope_parameters": "fast"}, "rope_parameters is a str"),
     "a theta that is text": ({"model_type": "llama", "rope_theta": "fast"}, "rope_theta: .*valid number"),

@@ -106,6 +106,24 @@ def test_a_class_has_tokens_of_its_own_where_no_file_names_them(name, settings, 
     assert (ours.bos, ours.eos, ours.pad) == (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id)
 
 
+@pytest.mark.parametrize("settings", [None, {}, {"tokenizer_class": None}, {"bos_token": "<s>"}], ids=str)
+@pytest.mark.parametrize(
+    "model", [{"model_type": "idefics2"}, {"model_type": "x", "tokenizer_class": "LlamaTokenizer"}]
+)
+def test_a_class_that_no_tokenizer_file_names_is_the_models(model, settings, tmp_path):
+    mistral_like(tmp_path)
+    write(tmp_path, "config.json", model)
+    (tmp_path / "tokenizer_config.json").unlink(missing_ok=True)
+    if settings is not None:
+        write(tmp_path, "tokenizer_config.json", settings)
+    ours = Tokenizer.load(tmp_path)
+    if model["model_type"] != "x":
+        theirs = AutoTokenizer.from_pretrained(tmp_path)
+        assert (ours.bos, ours.eos, ours.pad) == (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id)
+        assert [*ours.prefix, *ours.encode(PAGE), *ours.suffix] == theirs(PAGE).input_ids
+    assert (ours.bos, ours.eos) == (1, 2)
+
+
 def with_stored_use(folder: Path) -> None:
     """What a fine-tuning script leaves in tokenizer.json: truncation to 8 tokens, and padding."""
     tokenizer = AutoTokenizer.from_pretrained(folder, pad_token="<pad>")

@@ -13,11 +13,10 @@ from lorgnette.data.prepare.chunk import Chunk, ChunkWriter, Entry
 from lorgnette.data.prepare.counts import Counter
 from lorgnette.data.prepare.look import look_at, short_sha
 from lorgnette.data.record import Record, Refused
-from lorgnette.data.sources.refusal import is_fault
 from lorgnette.data.sources.rows import ORIGIN, origin_of, plain_rows
 from lorgnette.data.sources.shards import FOLDER, Shards, folder_of
 from lorgnette.data.sources.table import KINDS
-from lorgnette.errors import CheckpointError, DataError, ImageError, SettingsError
+from lorgnette.errors import CheckpointError, DataError, ImageError, SettingsError, is_fault
 from lorgnette.inputs.access import is_link
 from lorgnette.inputs.processor import Processor
 from lorgnette.untrusted import parse_json, quoted

@@ -11,11 +11,11 @@ from urllib.parse import unquote, urljoin, urlsplit
 from lorgnette.data.record import Refused
 from lorgnette.data.sources.download import download
 from lorgnette.data.sources.page_limits import beyond_limits
-from lorgnette.data.sources.refusal import Refusal, is_fault
+from lorgnette.data.sources.refusal import Refusal
 from lorgnette.data.sources.repeats import key_of
 from lorgnette.data.sources.shards import folder_of, is_url, list_files, open_url, read_bytes
 from lorgnette.data.sources.values import find_file
-from lorgnette.errors import DataError
+from lorgnette.errors import DataError, is_fault
 from lorgnette.inputs.access import MOST_BYTES, is_link, read_file
 from lorgnette.sample import decode_base64
 from lorgnette.untrusted import quoted

@@ -17,11 +17,3 @@ class Refusal:
     parts: int = 0
     """0: there is no row. Otherwise so many images or paragraphs were left out of a row that is given as well: to be
     shown in the ledger, and not counted as a row."""
-
-
-def is_fault(error: BaseException) -> bool:
-    """Whether an error says that input is bad, rather than that the program is to end.
-
-    Extensions in Rust report their own failures, of any input, by a PanicException, which is no Exception.
-    """
-    return isinstance(error, Exception) or type(error).__module__.startswith("pyo3")

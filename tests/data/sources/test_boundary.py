@@ -15,9 +15,8 @@ import pytest
 from lorgnette.data.prepare.folder import files_of
 from lorgnette.data.sources import pages, webpages
 from lorgnette.data.sources.download import DECODING, THREADS, in_order
-from lorgnette.data.sources.refusal import is_fault
 from lorgnette.data.sources.shards import list_files, read_bytes
-from lorgnette.errors import DataError
+from lorgnette.errors import DataError, is_fault
 from tests.data.sources.made import html, lines, parquet, picture, record, warc
 from tests.data.sources.sift import Sifted, config, sift
 
