@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from lorgnette.data.config import PreparedConfig
 from lorgnette.data.prepare.chunk import Entry, read_ledger, write_ledger
+from lorgnette.data.sources.download import bytes_in
 from lorgnette.data.sources.refusal import Refusal
 from lorgnette.data.sources.rows import ORIGIN, origin_of
 from lorgnette.data.sources.table import KINDS, Convert
@@ -120,19 +121,10 @@ def _take(items: Iterator[Item], refused: list[Entry]) -> tuple[list[dict[str, A
             refused.append(Entry(item.file, item.place, item.reason, item.detail, lost))
         else:
             rows.append(item)
-            size += _size(item)
+            size += bytes_in(item)
         if count >= GROUP_ROWS or size >= GROUP_BYTES:
             break
     return rows, count
-
-
-def _size(value: Any) -> int:
-    """Bytes of the images and texts in a row, nearly."""
-    if isinstance(value, bytes | str):
-        return len(value)
-    if isinstance(value, dict):
-        return sum(map(_size, value.values()))
-    return sum(map(_size, value)) if isinstance(value, list | tuple) else 8
 
 
 def _table(rows: list[dict[str, Any]], schema: pa.Schema, refused: list[Entry], path: str) -> pa.Table:

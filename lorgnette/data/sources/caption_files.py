@@ -27,6 +27,8 @@ TABLES = (".jsonl", ".csv", ".tsv", ".json", ".parquet")
 """Forms of a table; in a folder it is called `metadata`, as the hub's image folders have it."""
 WHOLE = (".tar", ".tgz", ".arrow")
 """Forms of rows that hold their images themselves."""
+LONGEST_NAME = 4096
+"""Characters of a path."""
 CAPTIONS = ("text", "txt")
 """Columns of captions where none of the settings' has one: those of the hub's image folders, and of WebDataset."""
 
@@ -116,7 +118,7 @@ def _captioned(row: dict[str, Any], folder: str, config: PairsConfig, named: set
         except Refused as refused:
             reason = "images" if refused.reason == "images" else "no image"
             raise Refused(reason, f"'file_name' names no image, and {refused.detail}") from None
-    if isinstance(source, str):
+    if isinstance(source, str) and len(source) < LONGEST_NAME:  # a table may hold images as base64
         named.add(_join(folder, source))
     columns = _caption_columns(config)
     captions = {column: read_captions(row.get(column), column) for column in columns}
