@@ -78,16 +78,25 @@ def _members(path: str) -> Iterator[Member]:
                     if not member.isreg() or not stem or last not in (*IMAGES, *TEXTS, "json"):
                         continue
                     key = f"{folder}/{stem}" if folder else stem
-                    yield key, ending.lower(), member.size, partial(_content, archive, member)
+                    yield key, ending.lower(), member.size, partial(_content, path, archive, member)
         except DataError:
             raise
         except (tarfile.TarError, *FAULTS) as error:
-            raise DataError(f"{path}: cannot be read as a tar archive ({quoted(str(error))})") from None
+            raise _damaged(path, error) from None
 
 
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(member)
-    return file.read() if file is not None else b""
+def _content(path: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    try:
+        file = archive.extractfile(member)
+        return file.read() if file is not None else b""
+    except DataError:
+        raise
+    except (tarfile.TarError, *FAULTS) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: str, error: BaseException) -> DataError:
+    return DataError(f"{path}: cannot be read as a tar archive ({quoted(str(error))})")
 
 
 def _contents(members: Iterable[Member]) -> dict[str, bytes]:
