@@ -120,11 +120,18 @@ def _take(items: Iterator[Item], refused: list[Entry]) -> tuple[list[dict[str, A
             lost = 0 if item.parts else 1  # parts are left out of a row that comes as well
             refused.append(Entry(item.file, item.place, item.reason, item.detail, lost))
         else:
-            rows.append(item)
+            rows.append({**item, ORIGIN: _written(item.get(ORIGIN))})
             size += bytes_in(item)
         if count >= GROUP_ROWS or size >= GROUP_BYTES:
             break
     return rows, count
+
+
+def _written(origin: Any) -> Any:
+    """The file and place of a row, in which bytes of a name that are no text are escapes."""
+    if not isinstance(origin, dict):
+        return origin
+    return {key: str(value).encode("utf-8", "backslashreplace").decode() for key, value in origin.items()}
 
 
 def _table(rows: list[dict[str, Any]], schema: pa.Schema, refused: list[Entry], path: str) -> pa.Table:

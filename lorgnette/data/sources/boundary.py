@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import glob
 import os
 import posixpath
 from collections.abc import Callable, Iterator
@@ -98,7 +97,7 @@ def folder_of_source(path: str) -> str | None:
     if is_url(path) or path.startswith("builtin:"):
         return None
     folder = os.path.abspath(path)
-    while folder != os.path.dirname(folder) and (glob.has_magic(folder) or not os.path.isdir(folder)):
+    while folder != os.path.dirname(folder) and not os.path.isdir(folder):  # what a glob's pattern stands for is none
         folder = os.path.dirname(folder)
     return folder
 

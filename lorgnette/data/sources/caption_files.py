@@ -14,7 +14,7 @@ from lorgnette.data.sources.download import in_order
 from lorgnette.data.sources.links import holds_links
 from lorgnette.data.sources.pairs import image_of, read_captions
 from lorgnette.data.sources.refusal import Refusal
-from lorgnette.data.sources.rows import ORIGIN, suffixes
+from lorgnette.data.sources.rows import ORIGIN, row_files, suffixes
 from lorgnette.data.sources.shards import FOLDER, folder_of, list_files, read_bytes
 from lorgnette.data.sources.unread import Watch
 from lorgnette.data.sources.values import read_image, seen, stored
@@ -76,6 +76,17 @@ def convert(config: PairsConfig) -> Iterator[dict[str, Any] | Refusal]:
         [path for path in found if path not in named and path.lower().endswith((*IMAGES, ".txt"))], config
     )
     yield from watch.refusals()
+
+
+def not_read(config: PairsConfig) -> list[str]:
+    """Tables and archives of the path that `convert` passes over: all but parquet, or but those that need no table.
+
+    A table in a folder of images is read if it is called `metadata`.
+    """
+    found = [path for path in row_files(config.path, (*TABLES, *WHOLE)) if not path.lower().endswith(IMAGES)]
+    whole = _shards(config) or [path for path in found if _is_whole(path)]
+    read = whole or [path for path in found if _is_table(path)]
+    return [path for path in found if path not in read] if len(found) > 1 or not found[0] == config.path else []
 
 
 def _is_whole(path: str) -> bool:

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
+
 from lorgnette.data.record import Refused
 from lorgnette.data.sources.boundary import Boundary, boundary
 from lorgnette.data.sources.download import download
@@ -183,6 +185,7 @@ def stored(image: Image, where: str) -> dict[str, Any]:
     Raises: Refused if the file cannot be read or is no image, or the link cannot be fetched.
     """
     source = image.source
+    assert not isinstance(source, PIL.Image.Image), "rows hold files"
     if isinstance(source, str):
         return {"bytes": seen(download(source), where), "path": source}
     if isinstance(source, bytes):

@@ -70,7 +70,7 @@ def _members(path: str) -> Iterator[Member]:
             # Streamed, so that nothing is sought and a compressed archive is unpacked once.
             with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as archive:
                 while (member := archive.next()) is not None:
-                    archive.members.clear()  # tarfile would keep the headers of millions
+                    archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep the headers of millions
                     name = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
                     folder, _, name = name.rpartition("/")
                     stem, _, ending = name.partition(".")
