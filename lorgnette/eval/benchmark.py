@@ -17,6 +17,7 @@ from lorgnette.eval.rows import Rows, find_shards
 from lorgnette.eval.task import Task
 from lorgnette.eval.wording import Form, Question, Wording, worded
 from lorgnette.sample import Sample
+from lorgnette.untrusted import quoted
 
 Row = Mapping[str, Any]
 Variant = Literal["paper", "lmms-eval", "vlmevalkit"]
@@ -200,3 +201,11 @@ class BenchmarkSamples(Sequence[Sample]):
             return worded(question, self.wording, self.form, f"{self.benchmark.name}/{question.id or row}")
         except Refused as refused:
             raise Refused(refused.reason, f"row {row}: {refused.detail}") from None
+        except (
+            AttributeError,
+            LookupError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+        ) as error:  # a column of another type
+            raise Refused("wrong type", f"row {row}: {type(error).__name__}: {quoted(str(error))}") from None

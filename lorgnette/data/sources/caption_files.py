@@ -86,7 +86,7 @@ def not_read(config: PairsConfig) -> list[str]:
     found = [path for path in row_files(config.path, (*TABLES, *WHOLE)) if not path.lower().endswith(IMAGES)]
     whole = _shards(config) or [path for path in found if _is_whole(path)]
     read = whole or [path for path in found if _is_table(path)]
-    return [path for path in found if path not in read] if len(found) > 1 or not found[0] == config.path else []
+    return [path for path in found if path not in read] if len(found) > 1 or found[0] != config.path else []
 
 
 def _is_whole(path: str) -> bool:

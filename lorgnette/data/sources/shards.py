@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import io
 import logging
 import os
 from collections import OrderedDict
@@ -319,8 +320,11 @@ class Shards:
         try:
             if is_url(path):
                 files, inner = open_url(path)
-                return pq.ParquetFile(files.open(inner, "rb"), pre_buffer=True)
-            return pq.ParquetFile(path if _is_utf8(path) else open(path, "rb"))
+                file = pq.ParquetFile(files.open(inner, "rb"), pre_buffer=True)
+            else:
+                file = pq.ParquetFile(path if _is_utf8(path) else io.FileIO(path))
+            _ = file.schema_arrow.names  # which fails where they are no text
+            return file
         except DataError:
             raise
         except FileNotFoundError:
