@@ -207,5 +207,5 @@ class BenchmarkSamples(Sequence[Sample]):
             TypeError,
             ValueError,
             ArithmeticError,
-        ) as error:  # a column of another type
+        ) as error:
             raise Refused("wrong type", f"row {row}: {type(error).__name__}: {quoted(str(error))}") from None

@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lorgnette.data.sources.nested import any_starts
 from lorgnette.errors import DataError
 from lorgnette.inputs.access import is_below, read_file, within
 from lorgnette.untrusted import quoted
@@ -297,7 +297,7 @@ class Shards:
         leaves = [file.schema.column(number) for number in range(len(file.schema))]
         names = [leaf.path for leaf in leaves if leaf.logical_type.type == "STRING" and wanted(leaf.path)]
         groups = range(file.metadata.num_row_groups) if names else ()
-        return any(_any_starts(self._decode(file, shard, group, names), start) for group in groups)
+        return any(any_starts(self._decode(file, shard, group, names), start) for group in groups)
 
     def _plain(self, table: pa.Table, shard: int, row: int) -> dict[str, Any]:
         try:
@@ -360,52 +360,3 @@ class Shards:
             wanted, there = ", ".join(self.columns or ()), ", ".join(present)
             raise DataError(f"{path}: has none of the columns {wanted}; its columns are {there}")
         return list(columns)
-
-
-def _any_starts(table: pa.Table, start: str) -> bool:
-    """Whether a string in nested columns starts like this, in whatever case."""
-    left = [chunk for column in table.columns for chunk in column.chunks]
-    while left:
-        array = left.pop()
-        inner = _inner(array)
-        if inner is not None:
-            left += inner
-        elif _is_text(array.type) and pc.any(pc.starts_with(_as_large_string(array), start, ignore_case=True)).as_py():
-            return True
-    return False
-
-
-def _inner(array: pa.Array) -> list[pa.Array] | None:
-    """The arrays that an array of any nested, encoded or extension type is made of; None for plain values."""
-    types, kind = pa.types, array.type
-    if isinstance(kind, pa.BaseExtensionType):
-        return [array.storage]
-    if types.is_struct(kind):
-        return list(array.flatten())
-    if types.is_dictionary(kind):
-        return [array.dictionary]
-    if types.is_run_end_encoded(kind):
-        return [array.values]
-    if types.is_map(kind):
-        return [array.keys, array.items]
-    if any(is_list(kind) for is_list in LIST_TYPES):
-        return [array.flatten()]
-    return None
-
-
-LIST_TYPES = (
-    pa.types.is_list,
-    pa.types.is_large_list,
-    pa.types.is_fixed_size_list,
-    pa.types.is_list_view,
-    pa.types.is_large_list_view,
-)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return any(is_text(kind) for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
-
-
-def _as_large_string(array: pa.Array) -> pa.Array:
-    """Views have no kernels of their own."""
-    return array if pa.types.is_large_string(array.type) else array.cast(pa.large_string())

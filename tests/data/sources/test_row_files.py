@@ -19,9 +19,9 @@ import pytest
 
 from lorgnette.data.sources import compressed
 from lorgnette.data.sources.links import holds_links
+from lorgnette.data.sources.nested import any_starts
 from lorgnette.data.sources.refusal import Refusal
 from lorgnette.data.sources.rows import rows_of
-from lorgnette.data.sources.shards import _any_starts
 from lorgnette.errors import DataError
 from tests.data.sources.made import lines, parquet, picture
 from tests.data.sources.sift import config, sift
@@ -233,10 +233,10 @@ def _sifted(kind: str, path: Path) -> int:
 
 def test_links_are_found_in_runs_maps_and_extensions():
     ends, run = pa.array([2], pa.int32()), pa.array([LINK])
-    assert _any_starts(pa.table({"x": pa.RunEndEncodedArray.from_arrays(ends, run)}), "http")
-    assert _any_starts(pa.table({"x": pa.array([[("k", LINK)]], pa.map_(pa.string(), pa.string()))}), "HTTP")
-    assert _any_starts(pa.table({"x": pa.array([f"{LINK}"], pa.json_())}), "http")
-    assert not _any_starts(pa.table(ODD), "https")
+    assert any_starts(pa.table({"x": pa.RunEndEncodedArray.from_arrays(ends, run)}), "http")
+    assert any_starts(pa.table({"x": pa.array([[("k", LINK)]], pa.map_(pa.string(), pa.string()))}), "HTTP")
+    assert any_starts(pa.table({"x": pa.array([f"{LINK}"], pa.json_())}), "http")
+    assert not any_starts(pa.table(ODD), "https")
 
 
 def test_messages_whose_fields_are_maps_are_read(tmp_path):
