@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from lorgnette.data.record import Refused
+from lorgnette.data.sources.boundary import Boundary, boundary_of_benchmark, drawn
+from lorgnette.data.sources.shards import folder_of
+from lorgnette.data.sources.values import fetched
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.fewshot import POOL, Choose, FewShot, Seer
 from lorgnette.eval.rows import Rows, find_shards
 from lorgnette.eval.task import Task
 from lorgnette.eval.wording import Form, Question, Wording, worded
 from lorgnette.sample import Sample
+from lorgnette.untrusted import quoted
 
 Row = Mapping[str, Any]
 Variant = Literal["paper", "lmms-eval", "vlmevalkit"]
@@ -152,7 +157,8 @@ class Benchmark:
                 f"{self.name}: {root} holds {len(rows):,} rows of split {split}, not {about.size:,}; get all its files,"
                 " or say that it is incomplete (--incomplete)"
             )
-        return BenchmarkSamples(self, rows, self.wording(form, asking.variant), form)
+        place = root if os.path.exists(root) else folder_of(rows.shards.paths[0])
+        return BenchmarkSamples(self, rows, self.wording(form, asking.variant), form, boundary_of_benchmark(place))
 
     def _shots(self, asking: Asking, form: Form, wording: Wording, seer: Seer | None) -> FewShot | None:
         if form == "chat" and not asking.shots:
@@ -169,10 +175,13 @@ class Benchmark:
 
 
 class BenchmarkSamples(Sequence[Sample]):
-    """Rows of a benchmark as Samples, read when they are asked for. A row that cannot be used raises `Refused`."""
+    """Rows of a benchmark as Samples, read when they are asked for. A row that cannot be used raises `Refused`.
 
-    def __init__(self, benchmark: Benchmark, rows: Rows, wording: Wording, form: Form) -> None:
-        self.benchmark, self.rows, self.wording, self.form = benchmark, rows, wording, form
+    Rows are made by others: what they name is read or fetched within `line`, and images come as the bytes of files.
+    """
+
+    def __init__(self, benchmark: Benchmark, rows: Rows, wording: Wording, form: Form, line: Boundary) -> None:
+        self.benchmark, self.rows, self.wording, self.form, self.line = benchmark, rows, wording, form, line
         self.passes = benchmark.passes(rows) if benchmark.passes else None
         self.groups: Sequence[Hashable] | None = self.passes and [one.group for one in self.passes]
 
@@ -184,8 +193,19 @@ class BenchmarkSamples(Sequence[Sample]):
             raise IndexError(index)
         row, turns, _ = Pass(index, 0, index) if self.passes is None else self.passes[index]
         try:
-            question = self.benchmark.read(self.rows[row])
+            with drawn(self.line):
+                question = self.benchmark.read(self.rows[row])
+                images = tuple(fetched(one, f"image {number}") for number, one in enumerate(question.images))
+            question = replace(question, images=images)
             question = question.rotated(turns) if turns else question
             return worded(question, self.wording, self.form, f"{self.benchmark.name}/{question.id or row}")
         except Refused as refused:
             raise Refused(refused.reason, f"row {row}: {refused.detail}") from None
+        except (
+            AttributeError,
+            LookupError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+        ) as error:
+            raise Refused("wrong type", f"row {row}: {type(error).__name__}: {quoted(str(error))}") from None

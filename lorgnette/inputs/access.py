@@ -16,6 +16,7 @@ import socket
 import stat
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,10 @@ class AccessError(DataError):
         self.passing = passing
 
 
+class CheckedPath(type(Path())):  # type: ignore[misc]  # the class of the platform
+    """A real path that a policy has allowed. `read_file` refuses it once a symbolic link stands somewhere in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """A policy for paths and addresses. The defaults are those for data of somebody else."""
@@ -65,9 +70,15 @@ class Access:
     any_address: bool = False
     proxy: bool = False
     """Whether the proxy that the environment names is used. It resolves names itself, so they cannot be checked."""
+    has_settings: bool = True
+    """Whether the user has settings that allow more; an error names them then."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "roots", tuple(map(os.path.realpath, self.roots)))
+
+    def advised(self, reason: str, advice: str) -> AccessError:
+        """A refusal, with the setting that would allow it where there are settings."""
+        return AccessError(f"{reason}; {advice}" if self.has_settings else reason)
 
     def path(self, name: str, folder: str = "") -> Path:
         """The real path of a regular file that data names, from `folder` if it is relative.
@@ -89,24 +100,24 @@ class Access:
             raise AccessError(f"{quoted(os.path.join(folder, name))}, which does not exist")
         if not stat.S_ISREG(kind):
             raise AccessError(f"{quoted(name)} is not a regular file")
-        return Path(real)
+        return Path(real) if self is OWN_HAND else CheckedPath(real)
 
     def _check_inside(self, real: str, name: str) -> None:
         if any(is_below(real, folder) for folder in UNREAL):
             raise AccessError(f"{quoted(name)} is a file of the operating system")
         if not self.any_path and not any(is_below(real, root) for root in self.roots):
-            raise AccessError(
-                f"{quoted(name)} leads outside of the source's folder; set `image_folder` to the folder of the images, "
-                "or `allow_outside: true` if you trust the source"
+            raise self.advised(
+                f"{quoted(name)} leads outside of the source's folder",
+                "set `image_folder` to the folder of the images, or `allow_outside: true` if you trust the source",
             )
 
     def check_scheme(self, url: str) -> None:
         """Raises: AccessError unless each scheme of a URL (`simplecache::s3://...` has two) is allowed."""
         for part in (link.partition("://")[0].lower() for link in url.split("::")):
             if self is not OWN_HAND and part not in self.schemes:
-                raise AccessError(
-                    f"{quoted(url)}, and data may name http and https alone; list {quoted(part, 40)!r} in "
-                    "`allow_schemes` to open it with your credentials"
+                raise self.advised(
+                    f"{quoted(url)}, and data may name http and https alone",
+                    f"list {quoted(part, 40)!r} in `allow_schemes` to open it with your credentials",
                 )
 
     def addresses(self, host: str, port: int, deadline: float) -> list[Any]:
@@ -118,8 +129,8 @@ class Access:
         allowed = self.any_address or not self.hosts.isdisjoint({host.lower().rstrip("."), f"{host.lower()}:{port}"})
         for *_, place in found:
             if not allowed and not is_public(place[0]):
-                raise AccessError(
-                    f"{quoted(host)} is at {place[0]}, which is no public address; list the host in `allow_hosts`"
+                raise self.advised(
+                    f"{quoted(host)} is at {place[0]}, which is no public address", "list the host in `allow_hosts`"
                 )
         return found
 
@@ -128,11 +139,20 @@ OWN_HAND = Access(any_path=True, any_address=True, proxy=True)
 """The policy for what the user names: any path, any address."""
 
 
+_BUDGETS: weakref.WeakSet[ByteBudget] = weakref.WeakSet()
+
+
 class ByteBudget:
     """Bytes that threads may hold at the same time, all of them together."""
 
     def __init__(self, total: int) -> None:
-        self.total, self._held = total, 0
+        self.total = total
+        self.reset()
+        _BUDGETS.add(self)
+
+    def reset(self) -> None:
+        """Give all bytes back: for a forked process, in which the threads that had them do not exist."""
+        self._held = 0
         self._changed = threading.Condition()
 
     @contextlib.contextmanager
@@ -152,6 +172,15 @@ class ByteBudget:
             with self._changed:
                 self._held -= size
                 self._changed.notify_all()
+
+
+def _reset_budgets() -> None:
+    for budget in _BUDGETS:
+        budget.reset()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(after_in_child=_reset_budgets)
 
 
 def is_link(path: str) -> bool:
@@ -183,17 +212,28 @@ def is_public(address: str) -> bool:
 def read_file(path: str | Path, most_bytes: int | None = None) -> bytes:
     """The content of a regular file. A pipe or device is never waited for.
 
-    Raises: AccessError for another kind of file, or one of more than `most_bytes`; OSError if it cannot be read.
+    Raises: AccessError for another kind of file, one of more than `most_bytes`, or a `CheckedPath` that leads
+        elsewhere by now; OSError if it cannot be read.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # before a file is made of it, which a folder cannot be
+    try:
+        opened = os.fstat(descriptor)
+        if not stat.S_ISREG(opened.st_mode):
+            raise AccessError(f"{quoted(str(path))} is not a regular file")
+        if isinstance(path, CheckedPath) and not _is_still(path, opened):
+            raise AccessError(f"{quoted(str(path))} has become a link since it was looked at")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read() if most_bytes is None else file.read(most_bytes + 1)
+    finally:
         os.close(descriptor)
-        raise AccessError(f"{quoted(str(path))} is not a regular file")
-    with os.fdopen(descriptor, "rb") as file:
-        content = file.read() if most_bytes is None else file.read(most_bytes + 1)
     if most_bytes is not None and len(content) > most_bytes:
         raise AccessError(f"{quoted(str(path))} has more than {most_bytes >> 20} MiB")
     return content
+
+
+def _is_still(path: Path, opened: os.stat_result) -> bool:
+    """Whether a real path is one still, and leads to the file that was opened."""
+    return os.path.realpath(path) == str(path) and os.path.samestat(os.lstat(path), opened)
 
 
 def within(seconds: float, function: Callable[..., Found], *arguments: Any) -> Found:

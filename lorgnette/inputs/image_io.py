@@ -7,8 +7,6 @@ decoded, threads share a budget of memory, and whatever a decoder raises becomes
 from __future__ import annotations
 
 import io
-import os
-import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -21,7 +19,7 @@ import PIL.ImageFile
 
 from lorgnette.errors import ImageError
 from lorgnette.images import ImageSource, image_source
-from lorgnette.inputs.access import MOST_BYTES, OWN_HAND, SECONDS, AccessError, read_file
+from lorgnette.inputs.access import MOST_BYTES, OWN_HAND, SECONDS, AccessError, ByteBudget, read_file
 from lorgnette.inputs.config import MAX_PIXELS, MOST_PIXELS
 from lorgnette.inputs.downloader import fetch
 from lorgnette.inputs.image_header import check_amount, check_before_opening, declared_sizes, without_large_text
@@ -60,36 +58,7 @@ _REFUSED = (
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 
 
-class DecodeBudget:
-    """Bytes that threads may use for decoding at the same time; one that needs more than are free waits."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.reset()
-
-    def reset(self) -> None:
-        """Give all bytes back: for a forked process, in which the threads that had them do not exist."""
-        self._free = self.limit
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def take(self, wanted: int) -> Iterator[None]:
-        """Have `wanted` bytes within. One that wants more than there are in all has them alone."""
-        wanted = min(wanted, self.limit)
-        with self._changed:
-            self._changed.wait_for(lambda: self._free >= wanted)
-            self._free -= wanted
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._free += wanted
-                self._changed.notify_all()
-
-
-BUDGET = DecodeBudget(DECODE_MEMORY)
-if hasattr(os, "register_at_fork"):  # Windows has no forks
-    os.register_at_fork(after_in_child=BUDGET.reset)
+BUDGET = ByteBudget(DECODE_MEMORY)
 
 
 def open_image(source: ImageSource, name: str = "image", max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
@@ -173,7 +142,7 @@ def refusing(source: Any, name: str) -> Iterator[None]:
 @contextmanager
 def decoding(image: PIL.Image.Image) -> Iterator[PIL.Image.Image]:
     """Memory to decode an image that is open, shared fairly among threads."""
-    with BUDGET.take(image.width * image.height * BYTES_PER_PIXEL):
+    with BUDGET.hold(image.width * image.height * BYTES_PER_PIXEL):
         yield image
 
 
@@ -196,13 +165,19 @@ def open_header(source: ImageSource, max_pixels: int = MAX_PIXELS) -> PIL.Image.
         _check_size(*size, max_pixels)
     check_before_opening(content)
     try:
-        image = PIL.Image.open(io.BytesIO(content), formats=FORMATS)
+        with BUDGET.hold(_opening(content)):
+            image = PIL.Image.open(io.BytesIO(content), formats=FORMATS)
     except PIL.UnidentifiedImageError:
         raise ImageError(_unknown(content)) from None
     _check_size(*image.size, max_pixels)
     check_amount(image, content, max_pixels)
     _scale_key(image)
     return image
+
+
+def _opening(content: bytes) -> int:
+    """Bytes that opening a file takes beside its own: a WebP gets its canvas then."""
+    return sum(8 * width * height for width, height in declared_sizes(content)) if content[8:12] == b"WEBP" else 0
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -250,7 +225,9 @@ def _content(source: bytes | str | Path) -> bytes:
 
 def local_path(source: str | Path) -> Path:
     """The path of a file, also from a `file:` URL of this machine. Raises: ImageError for one of another machine."""
-    if not isinstance(source, str) or source[:5].lower() != "file:":
+    if isinstance(source, Path):
+        return source  # as it is: it may be one that was checked
+    if source[:5].lower() != "file:":
         return Path(source)
     url = urllib.parse.urlsplit(source)
     if url.netloc not in ("", "localhost"):

@@ -482,3 +482,8 @@ def _interleaved(rows: list[Any]) -> bytes:
         file = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(texts), file)
     return file.getvalue()
+
+
+from tests.fuzz.row_files import READERS_OF_ROWS  # noqa: E402  which needs what stands above
+
+READERS |= READERS_OF_ROWS

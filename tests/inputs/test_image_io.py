@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
-import threading
 import time
 import zlib
 
@@ -21,7 +21,7 @@ from lorgnette.eval.pictures import check_image, image_digest, thumbnail
 from lorgnette.infer.latents import _key
 from lorgnette.inputs.config import MAX_PIXELS, ImageConfig
 from lorgnette.inputs.image import image_patches
-from lorgnette.inputs.image_io import DECODED, FORMATS, DecodeBudget, glance, image_bytes, image_size, open_image
+from lorgnette.inputs.image_io import BUDGET, DECODED, FORMATS, glance, image_bytes, image_size, open_image
 from tests.inputs.conftest import noise
 from tests.inputs.image_files import chunk, icns, ico, iptc, jpeg_without_data, png, saved, webp
 
@@ -324,29 +324,17 @@ def test_servers_get_no_transparent_pixels():
 # The budget of memory
 
 
-def test_threads_share_a_budget():
-    budget, most, held, lock = DecodeBudget(100), 0, 0, threading.Lock()
+def test_decoding_gives_its_memory_back_whatever_happens():
+    held = BUDGET._held
+    for content in (saved(noise(20, 12), "WEBP"), saved(noise(20, 12), "PNG")[:-30]):
+        with contextlib.suppress(ImageError):
+            open_image(content)
+        assert BUDGET._held == held
 
-    def work() -> None:
-        nonlocal most, held
-        for _ in range(50):
-            with budget.take(40):
-                with lock:
-                    held += 1
-                    most = max(most, held)
-                time.sleep(0)
-                with lock:
-                    held -= 1
 
-    threads = [threading.Thread(target=work) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert 1 <= most <= 2
-    with budget.take(10**9):  # alone, where it is more than there is
-        pass
-    with pytest.raises(ImageError), budget.take(100):
-        raise ImageError("given back all the same")
-    with budget.take(100):
-        assert budget.limit == 100
+def test_a_process_that_was_forked_has_the_whole_budget():
+    with BUDGET.hold(BUDGET.total):
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if open_image(saved(noise(4, 4), "PNG")).size == (4, 4) else 1)
+        assert os.waitpid(child, 0)[1] == 0

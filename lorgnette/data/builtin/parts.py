@@ -29,7 +29,9 @@ PAIRS = pa.schema([("image", schemas.IMAGE), ("alt", pa.string()), ("caption", p
 INTERLEAVED = schemas.INTERLEAVED.append(ORIGIN)
 DOCUMENTS = schemas.DOCUMENTS.append(ORIGIN)
 INSTRUCT = schemas.INSTRUCT.append(ORIGIN)
-CHAT = schemas.CHAT.append(ORIGIN)
+MESSAGE = pa.struct([field for field in schemas.CHAT.field("messages").type.value_type if field.name != "weight"])
+"""A message of the built-in corpus, all of whose answers are learned."""
+CHAT = pa.schema([schemas.CHAT.field("images"), ("messages", pa.list_(MESSAGE)), ORIGIN])
 ANSWERS = pa.schema(
     [
         ("question_id", pa.int64()),

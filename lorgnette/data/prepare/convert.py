@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from lorgnette.data.config import PreparedConfig
 from lorgnette.data.prepare.chunk import Entry, read_ledger, write_ledger
+from lorgnette.data.sources.download import bytes_in
 from lorgnette.data.sources.refusal import Refusal
 from lorgnette.data.sources.rows import ORIGIN, origin_of
 from lorgnette.data.sources.table import KINDS, Convert
@@ -119,20 +120,18 @@ def _take(items: Iterator[Item], refused: list[Entry]) -> tuple[list[dict[str, A
             lost = 0 if item.parts else 1  # parts are left out of a row that comes as well
             refused.append(Entry(item.file, item.place, item.reason, item.detail, lost))
         else:
-            rows.append(item)
-            size += _size(item)
+            rows.append({**item, ORIGIN: _written(item.get(ORIGIN))})
+            size += bytes_in(item)
         if count >= GROUP_ROWS or size >= GROUP_BYTES:
             break
     return rows, count
 
 
-def _size(value: Any) -> int:
-    """Bytes of the images and texts in a row, nearly."""
-    if isinstance(value, bytes | str):
-        return len(value)
-    if isinstance(value, dict):
-        return sum(map(_size, value.values()))
-    return sum(map(_size, value)) if isinstance(value, list | tuple) else 8
+def _written(origin: Any) -> Any:
+    """The file and place of a row, in which bytes of a name that are no text are escapes."""
+    if not isinstance(origin, dict):
+        return origin
+    return {key: str(value).encode("utf-8", "backslashreplace").decode() for key, value in origin.items()}
 
 
 def _table(rows: list[dict[str, Any]], schema: pa.Schema, refused: list[Entry], path: str) -> pa.Table:

@@ -31,6 +31,7 @@ from lorgnette.data.prepare.prepared import (
 from lorgnette.data.prepare.runner import run
 from lorgnette.data.prepare.scan import Scanner, Task
 from lorgnette.data.prepare.select import Scanned, join, notes, reasons, select, unread
+from lorgnette.data.sources.passed_over import FILES, passed_over
 from lorgnette.data.sources.shards import Shards
 from lorgnette.data.sources.table import KINDS, converter, known_before_scan
 from lorgnette.data.sources.unread import REASON as UNREAD
@@ -176,6 +177,8 @@ class _Job:
         if made is None:
             sentences = unread_in(paths, scanner.columns, self.config.kind)
             refused += [Entry(self.config.path, "", UNREAD, sentence, rows=0) for sentence in sentences]
+        if sentence := passed_over(self.config):
+            refused.append(Entry(self.config.path, "", FILES, sentence, rows=0))
         self._run(scanner, tasks)
         for old in chunks.glob("*.parquet"):
             if old not in {place for *_, place in tasks}:

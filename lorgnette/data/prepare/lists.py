@@ -12,6 +12,7 @@ from lorgnette.data.prepare.look import short_sha
 from lorgnette.data.prepare.scan import hash_url
 from lorgnette.data.sources.shards import read_bytes
 from lorgnette.errors import DataError
+from lorgnette.inputs.access import is_link
 
 SHA = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -22,11 +23,11 @@ def read_list(path: str) -> tuple[np.ndarray, np.ndarray]:
     Raises: DataError naming the line that is neither.
     """
     urls, images = [], []
-    for number, line in enumerate(read_bytes(path).decode("utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(read_bytes(path).decode("utf-8-sig", errors="replace").splitlines(), 1):
         line = line.strip()
         if SHA.fullmatch(line):
             images.append(short_sha(bytes.fromhex(line)))
-        elif line.startswith(("http://", "https://")):
+        elif is_link(line):
             urls.append(hash_url(line))
         elif line and not line.startswith("#"):
             raise DataError(f"{path}, line {number}: {line!r:.80} is neither a URL nor a SHA-256 of 64 hex digits")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -159,8 +160,9 @@ def _rows(shards: Shards, group: int) -> Iterator[dict[str, Any] | ValueError]:
 
 
 def hash_url(url: str) -> int:
-    """A web address as a number: without its scheme, which sites change."""
-    bare = url.strip().removeprefix("https://").removeprefix("http://")
+    """A web address as a number: without its scheme, which sites change, and the host in small letters."""
+    host, slash, rest = re.sub(r"(?i)^https?://", "", url.strip()).partition("/")
+    bare = f"{host.lower()}{slash}{rest}"
     return short_sha(hashlib.sha256(bare.encode("utf-8", "surrogatepass")).digest())
 
 
@@ -169,7 +171,7 @@ def addresses(row: Mapping[str, Any], record: Record) -> Iterator[str]:
     sources = [image.source for _, image in record.images]
     found: list[Any] = [*sources, *_links(row)]
     for one in found:
-        if isinstance(one, str) and one.startswith(("http://", "https://")):
+        if isinstance(one, str) and is_link(one.strip()):
             yield one
 
 

@@ -16,6 +16,7 @@ from lorgnette.data.prepare.chunk import Chunk, Entry
 from lorgnette.data.prepare.contamination import as_report, find_matches, hash_benchmark
 from lorgnette.data.prepare.lists import opted_out
 from lorgnette.data.prepare.report import write_report
+from lorgnette.data.sources.passed_over import FILES
 from lorgnette.data.sources.shards import Shards
 from lorgnette.data.sources.table import KINDS
 from lorgnette.data.sources.unread import REASON as UNREAD
@@ -96,10 +97,10 @@ def reasons(entries: Sequence[Entry]) -> dict[str, int]:
 
 def notes(entries: Sequence[Entry]) -> dict[str, int]:
     """What the ledger says beside refused rows, by reason: lines about parts, files, and rows that are kept."""
-    counts = Counter(one.reason for one in entries if one.rows == 0 and one.reason != UNREAD)
+    counts = Counter(one.reason for one in entries if one.rows == 0 and one.reason not in (UNREAD, FILES))
     return dict(counts.most_common())
 
 
 def unread(entries: Sequence[Entry]) -> list[str]:
-    """Sentences about columns of images that are not read."""
-    return list(dict.fromkeys(one.detail for one in entries if one.reason == UNREAD))
+    """Sentences about columns of images, and files, that are not read."""
+    return list(dict.fromkeys(one.detail for one in entries if one.reason in (UNREAD, FILES)))

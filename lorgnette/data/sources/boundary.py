@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import glob
 import os
 import posixpath
 from collections.abc import Callable, Iterator
@@ -45,7 +44,8 @@ class Boundary:
         target = posixpath.normpath(posixpath.join(inner, path))
         sources = {inner, self.place.rpartition("://")[2].strip("/")} if scheme in self.place else {inner}
         if not self.access.any_path and not any(target.startswith(f"{one.rstrip('/')}/") for one in sources if one):
-            raise AccessError(f"{quoted(path)} leads outside of the source; set `allow_outside: true` if you trust it")
+            reason = f"{quoted(path)} leads outside of the source"
+            raise self.access.advised(reason, "set `allow_outside: true` if you trust it")
         return f"{folder.rstrip('/')}/{path}"
 
 
@@ -85,12 +85,19 @@ def boundary_of(config: FilesConfig) -> Boundary:
     return Boundary(access, config.path, config.image_folder or "")
 
 
+def boundary_of_benchmark(path: str) -> Boundary:
+    """The boundary of a benchmark's files: their own folder and public addresses, with no settings that allow more."""
+    root = folder_of_source(local_path(path) or path)
+    roots = () if root is None else (root, *hub_blobs(root))
+    return Boundary(Access(roots, has_settings=False), path)
+
+
 def folder_of_source(path: str) -> str | None:
     """The folder that a source lies in; None for a URL, and for what comes with the package."""
     if is_url(path) or path.startswith("builtin:"):
         return None
     folder = os.path.abspath(path)
-    while folder != os.path.dirname(folder) and (glob.has_magic(folder) or not os.path.isdir(folder)):
+    while folder != os.path.dirname(folder) and not os.path.isdir(folder):  # what a glob's pattern stands for is none
         folder = os.path.dirname(folder)
     return folder
 

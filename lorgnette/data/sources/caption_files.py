@@ -14,7 +14,7 @@ from lorgnette.data.sources.download import in_order
 from lorgnette.data.sources.links import holds_links
 from lorgnette.data.sources.pairs import image_of, read_captions
 from lorgnette.data.sources.refusal import Refusal
-from lorgnette.data.sources.rows import ORIGIN, suffixes
+from lorgnette.data.sources.rows import ORIGIN, row_files, suffixes
 from lorgnette.data.sources.shards import FOLDER, folder_of, list_files, read_bytes
 from lorgnette.data.sources.unread import Watch
 from lorgnette.data.sources.values import read_image, seen, stored
@@ -27,6 +27,8 @@ TABLES = (".jsonl", ".csv", ".tsv", ".json", ".parquet")
 """Forms of a table; in a folder it is called `metadata`, as the hub's image folders have it."""
 WHOLE = (".tar", ".tgz", ".arrow")
 """Forms of rows that hold their images themselves."""
+LONGEST_NAME = 4096
+"""Characters of a path."""
 CAPTIONS = ("text", "txt")
 """Columns of captions where none of the settings' has one: those of the hub's image folders, and of WebDataset."""
 
@@ -76,6 +78,17 @@ def convert(config: PairsConfig) -> Iterator[dict[str, Any] | Refusal]:
     yield from watch.refusals()
 
 
+def not_read(config: PairsConfig) -> list[str]:
+    """Tables and archives of the path that `convert` passes over: all but parquet, or but those that need no table.
+
+    A table in a folder of images is read if it is called `metadata`.
+    """
+    found = [path for path in row_files(config.path, (*TABLES, *WHOLE)) if not path.lower().endswith(IMAGES)]
+    whole = _shards(config) or [path for path in found if _is_whole(path)]
+    read = whole or [path for path in found if _is_table(path)]
+    return [path for path in found if path not in read] if len(found) > 1 or found[0] != config.path else []
+
+
 def _is_whole(path: str) -> bool:
     """Whether a file in a folder is rows that need no table: parquet, WebDataset, or Arrow but for caches of it."""
     stem = os.path.basename(path)
@@ -116,7 +129,7 @@ def _captioned(row: dict[str, Any], folder: str, config: PairsConfig, named: set
         except Refused as refused:
             reason = "images" if refused.reason == "images" else "no image"
             raise Refused(reason, f"'file_name' names no image, and {refused.detail}") from None
-    if isinstance(source, str):
+    if isinstance(source, str) and len(source) < LONGEST_NAME:  # a table may hold images as base64
         named.add(_join(folder, source))
     columns = _caption_columns(config)
     captions = {column: read_captions(row.get(column), column) for column in columns}

@@ -31,8 +31,6 @@ THREADS = 32
 
 FETCHING = ByteBudget(256 * 2**20)
 """Bytes of large images that are being fetched."""
-DECODING = ByteBudget(1024 * 2**20)
-"""Bytes of images that are being decoded."""
 MOST_READY = 256 * 2**20
 """Bytes of results that wait for their turn, beyond which nothing new is begun."""
 

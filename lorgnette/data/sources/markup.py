@@ -310,7 +310,7 @@ def _picture(node: LexborNode) -> Picture | None:
     links = [about.get(key) for key in ("data-src", "data-original", "data-lazy-src", "src")]
     link = next((link.strip() for link in links if link and link.strip()), "")
     widest = _widest(about.get("srcset") or about.get("data-srcset") or "")
-    if not link or (link.startswith("data:") and widest):
+    if not link or (link[:5].lower() == "data:" and widest):
         link = widest
     return Picture(link, SPACE.sub(" ", about.get("alt") or "").strip()) if link else None
 

@@ -205,6 +205,6 @@ def _image(part: Mapping[str, Any], key: str, row: Mapping[str, Any], where: str
 
 def _from_base64(text: str, where: str) -> Image:
     try:
-        return Image(decode_base64(text.partition(",")[2] if text.startswith("data:") else text, where))
+        return Image(decode_base64(text, where))
     except DataError as error:
         raise Refused("no image", quoted(str(error))) from None

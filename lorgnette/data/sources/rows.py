@@ -172,6 +172,7 @@ def _checked(path: str, source: Any, is_file: bool) -> Iterator[pa.RecordBatch]:
     try:
         for batch in _file_batches(source) if is_file else pa.ipc.open_stream(source):
             batch.validate(full=True)
+            _ = batch.schema.names  # which fails where they are no text
             yield batch
     except (*FAULTS, KeyError) as error:
         raise DataError(f"{path}: cannot be read as Arrow ({quoted(' '.join(str(error).split()))})") from None

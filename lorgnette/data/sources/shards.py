@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import io
 import logging
 import os
 from collections import OrderedDict
@@ -14,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lorgnette.data.sources.arrow_strings import any_starts
+from lorgnette.data.sources.nested import any_starts
 from lorgnette.errors import DataError
 from lorgnette.inputs.access import is_below, read_file, within
 from lorgnette.untrusted import quoted
@@ -319,8 +320,11 @@ class Shards:
         try:
             if is_url(path):
                 files, inner = open_url(path)
-                return pq.ParquetFile(files.open(inner, "rb"), pre_buffer=True)
-            return pq.ParquetFile(path if _is_utf8(path) else open(path, "rb"))
+                file = pq.ParquetFile(files.open(inner, "rb"), pre_buffer=True)
+            else:
+                file = pq.ParquetFile(path if _is_utf8(path) else io.FileIO(path))
+            _ = file.schema_arrow.names  # which fails where they are no text
+            return file
         except DataError:
             raise
         except FileNotFoundError:

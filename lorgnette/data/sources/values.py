@@ -11,18 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
+
 from lorgnette.data.record import Refused
 from lorgnette.data.sources.boundary import Boundary, boundary
-from lorgnette.data.sources.download import DECODING, download
+from lorgnette.data.sources.download import download
 from lorgnette.data.sources.shards import FOLDER, is_url, local_path, read_bytes
 from lorgnette.errors import DataError, ImageError
+from lorgnette.images import image_source
 from lorgnette.inputs.access import MOST_BYTES, SECONDS, AccessError, is_link, read_file
 from lorgnette.inputs.image_io import open_header, refusing
-from lorgnette.sample import Image, decode_base64
+from lorgnette.sample import Image
 from lorgnette.untrusted import quoted
 
-WEBP_BYTES = 256 * 2**20
-"""Bytes that the opening of a WebP may take."""
 LONGEST_TEXT = 2000
 """Characters of a unit: a longer text becomes several units, so that a document can be cut within it."""
 
@@ -95,23 +96,29 @@ def read_image(value: Any, row: Mapping[str, Any], where: str) -> Image:
         link = value.get("path") or value.get("url")
         value = value.get("bytes") or link
     if isinstance(value, bytes | bytearray | memoryview) and len(value):
-        if not (isinstance(link, str) and is_link(link)):
-            return Image(bytes(value))
-        linked = Linked(value)
-        linked.link = link
-        return Image(linked)
+        return Image(_beside_link(bytes(value), link))
     if not isinstance(value, str) or not value:
         given = "null or empty" if not value else f"a {type(value).__name__}"
         raise Refused("no image", f"{where} is {given}; expected bytes, a path or a URL")
-    return _linked(value, str(row.get(FOLDER) or ""), where)
+    found = _linked(value, str(row.get(FOLDER) or ""), where)
+    return Image(_beside_link(found.source, link)) if isinstance(found.source, bytes) else found
+
+
+def _beside_link(content: bytes, link: Any) -> bytes:
+    if not (isinstance(link, str) and is_link(link)):
+        return content
+    linked = Linked(content)
+    linked.link = link
+    return linked
 
 
 def _linked(path: str, folder: str, where: str) -> Image:
-    if path.startswith("data:"):
-        try:
-            return Image(decode_base64(path.partition(",")[2], where))
-        except DataError as error:
-            raise Refused("no image", str(error)) from None
+    try:
+        given = image_source(path, where)
+    except DataError as error:
+        raise Refused("no image", str(error)) from None
+    if isinstance(given, bytes):  # a data: URL, or base64
+        return Image(given)
     if is_link(path):
         return Image(path)
     try:
@@ -155,8 +162,7 @@ def image_size(content: bytes, where: str, most_pixels: int = sys.maxsize) -> tu
     Raises: Refused ("unreadable image") for what is no image, or one of too many pixels.
     """
     try:
-        # a WebP is decoded when it is opened
-        with refusing(content, where), DECODING.hold(WEBP_BYTES if content[8:12] == b"WEBP" else 0):
+        with refusing(content, where):
             return open_header(content, most_pixels).size
     except ImageError as error:
         raise Refused("unreadable image", str(error)) from None
@@ -169,11 +175,8 @@ def seen(content: bytes, where: str) -> bytes:
 
 
 def fetched(image: Image, where: str) -> Image:
-    """An image with its file at hand: behind a link, its bytes, fetched now.
-
-    Raises: Refused if the link cannot be fetched, or leads to something else than an image.
-    """
-    return Image(seen(download(image.source), where)) if isinstance(image.source, str) else image
+    """An image as the bytes of its file, read or fetched now. Raises: Refused, as `stored`."""
+    return Image(stored(image, where)["bytes"])
 
 
 def stored(image: Image, where: str) -> dict[str, Any]:
@@ -182,11 +185,12 @@ def stored(image: Image, where: str) -> dict[str, Any]:
     Raises: Refused if the file cannot be read or is no image, or the link cannot be fetched.
     """
     source = image.source
+    assert not isinstance(source, PIL.Image.Image), "rows hold files"
     if isinstance(source, str):
         return {"bytes": seen(download(source), where), "path": source}
     if isinstance(source, bytes):
         return {"bytes": seen(bytes(source), where), "path": source.link if isinstance(source, Linked) else None}
     try:
-        return {"bytes": seen(read_file(str(source), MOST_BYTES), where), "path": None}
+        return {"bytes": seen(read_file(source, MOST_BYTES), where), "path": None}
     except (OSError, AccessError) as error:
         raise Refused("no image", f"{where} cannot be read ({error})") from None

@@ -14,7 +14,7 @@ from typing import Any
 from lorgnette.data.config import WebpagesConfig
 from lorgnette.data.record import Record, Refused
 from lorgnette.data.sources import interleaved
-from lorgnette.data.sources.download import DECODING, in_order
+from lorgnette.data.sources.download import in_order
 from lorgnette.data.sources.markup import Block, Part, Picture, read_markup
 from lorgnette.data.sources.pages import Page, Pages, resolve
 from lorgnette.data.sources.refusal import Refusal
@@ -30,8 +30,6 @@ SHORT_REPEATS = 0.1
 """Share of a site's pages that a shorter text (a heading, a term) must exceed to be furniture."""
 LARGEST_SIDE = 20_000
 """Pixels; what is larger is no picture."""
-DECODED_BYTES = 8
-"""Bytes of a pixel while its image is decoded and made RGB."""
 MOST_HELD = 128 * 2**20
 """Bytes of a page's images; those behind them are left out."""
 NAMED = 3
@@ -203,8 +201,7 @@ def _looked_at(draft: _Draft, picture: Picture, pages: Pages, config: WebpagesCo
     if long > config.most_aspect * short or long > LARGEST_SIDE:
         raise Refused("long image", f"{width} x {height}")
     try:
-        with DECODING.hold(DECODED_BYTES * width * height):
-            open_image(content)
+        open_image(content)
     except ImageError as error:
         raise Refused("unreadable image", str(error)) from None
     shown.add(digest)

@@ -12,13 +12,11 @@ from string import ascii_uppercase
 from typing import Any
 
 from lorgnette.data.record import Refused
-from lorgnette.errors import DataError
 from lorgnette.eval.benchmark import Benchmark, Pass, Split, Variant
 from lorgnette.eval.rows import Rows, text_of
 from lorgnette.eval.tasks.reading import image_of, letter_at
 from lorgnette.eval.tasks.wordings import CHOICE, CHOICE_BASE, LETTER_DIRECTLY, LETTER_TAUGHT
 from lorgnette.eval.wording import Question, Wording
-from lorgnette.sample import Image, decode_base64
 
 TURN = 1_000_000
 """What the index of a pass adds to that of its question."""
@@ -45,7 +43,7 @@ def read(row: Mapping[str, Any]) -> Question:
     kind = kind or str(row.get("l2-category") or "")
     return Question(
         text_of(row, "question"),
-        (_image(row),),
+        (image_of(row),),
         (letter_at(row["answer"], options),) if known else (),
         options=options,
         id=index,
@@ -57,16 +55,6 @@ def read(row: Mapping[str, Any]) -> Question:
 
 def _is_there(value: Any) -> bool:
     return value is not None and value == value and str(value) not in ("", "nan")
-
-
-def _image(row: Mapping[str, Any]) -> Image:
-    value = row.get("image")
-    if isinstance(value, str) and len(value) > 1000:
-        try:
-            return Image(decode_base64(value, "'image'"))
-        except DataError as error:
-            raise Refused("no image", str(error)) from None
-    return image_of(row)
 
 
 def _group(index: Any) -> str | int:

@@ -214,3 +214,13 @@ def test_one_worker_or_two_and_any_size_of_task_give_the_same(tmp_path, processo
     two = prepare(one.config, processor, workers=2, fresh=True)
     assert equal(one, two)
     assert json.loads((two.folder / "prepared.json").read_text())["kept"] == 24
+
+
+@by_kind
+def test_files_beside_parquet_are_said_to_be_passed_over(kind, tmp_path, processor):
+    folder = SOURCES[kind](tmp_path)
+    folder = folder if folder.is_dir() else folder.parent
+    (folder / "z.jsonl").write_text("{}\n")
+    facts = prepare(source_config(kind, str(folder), []), processor, workers=1).facts
+    said = [sentence for sentence in facts["unread"] if "1 file is passed over" in sentence and "z.jsonl" in sentence]
+    assert bool(facts["kept"]) and len(said) == (kind in ("instruct", "pairs", "interleaved"))

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pydantic
 
 from lorgnette.data.config import PreparedConfig
+from lorgnette.data.prepare.chunk import Entry
+from lorgnette.data.prepare.convert import _table as as_table
 from lorgnette.data.record import Record, Refused
 from lorgnette.data.sources.refusal import Refusal
 from lorgnette.data.sources.shards import Shards, list_shards
@@ -52,7 +53,11 @@ def sift(settings: PreparedConfig, folder: Path) -> Sifted:
             else:
                 rows.append(row)
         paths = (str(folder / "converted.parquet"),)
-        pq.write_table(pa.Table.from_pylist(rows, schema=kind.schema(settings)), paths[0])
+        entries: list[Entry] = []
+        pq.write_table(as_table(rows, kind.schema(settings), entries, settings.path), paths[0])
+        for entry in entries:
+            sifted.refused[entry.reason] += 1
+            sifted.details.append(f"{entry.file}: {entry.place}: {entry.reason}: {entry.detail}")
     shards = Shards(paths, kind.columns(settings))
     for shard in range(len(paths)):
         for group in range(len(shards.groups(shard))):

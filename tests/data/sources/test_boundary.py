@@ -14,9 +14,10 @@ import pytest
 
 from lorgnette.data.prepare.folder import files_of
 from lorgnette.data.sources import pages, webpages
-from lorgnette.data.sources.download import DECODING, THREADS, in_order
+from lorgnette.data.sources.download import THREADS, in_order
 from lorgnette.data.sources.shards import list_files, read_bytes
 from lorgnette.errors import DataError, is_fault
+from lorgnette.inputs import image_io
 from tests.data.sources.made import html, lines, parquet, picture, record, warc
 from tests.data.sources.sift import Sifted, config, sift
 
@@ -278,14 +279,15 @@ def test_images_of_a_page_have_a_budget(source: Path, monkeypatch: pytest.Monkey
 
 def test_threads_that_decode_wait_for_each_other(source: Path, monkeypatch: pytest.MonkeyPatch):
     held: list[int] = []
-    monkeypatch.setattr(DECODING, "total", 160 * 160 * 8)
-    real = webpages.open_image
+    one = 160 * 160 * image_io.BYTES_PER_PIXEL
+    monkeypatch.setattr(image_io.BUDGET, "total", one)
+    real = image_io.upright_rgb
 
-    def watched(content: Any) -> Any:
-        held.append(DECODING._held)
-        return real(content)
+    def watched(image: Any) -> Any:
+        held.append(image_io.BUDGET._held)
+        return real(image)
 
-    monkeypatch.setattr(webpages, "open_image", watched)
+    monkeypatch.setattr(image_io, "upright_rgb", watched)
     (source / "deep").mkdir()
     for n in range(8):
         (source / "images" / f"{n}.png").write_bytes(picture(seed=20 + n))
@@ -293,7 +295,7 @@ def test_threads_that_decode_wait_for_each_other(source: Path, monkeypatch: pyte
             html(f"Page {n}", f"<img src=../images/{n}.png>", TEXT.replace("see", str(n)))
         )
     assert len(sift(config("webpages", source), source.parent).records) == 8
-    assert held and max(held) <= 160 * 160 * 8
+    assert held and set(held) == {one}
 
 
 def test_results_that_wait_are_bounded_by_their_bytes():

@@ -12,6 +12,7 @@ import pytest
 from lorgnette.data.record import Record, Refused
 from lorgnette.data.sources.chat import read
 from lorgnette.data.sources.shards import FOLDER
+from lorgnette.data.sources.table import KINDS
 from lorgnette.sample import Image, Text, Turn
 from tests.data.sources.made import picture
 from tests.data.sources.sift import config
@@ -233,5 +234,5 @@ def test_images_are_found_in_a_folder_of_their_own(tmp_path):
         "conversations": [{"from": "human", "value": "<image>q"}, {"from": "gpt", "value": "a"}],
     }
     settings = config("chat", "ann/x.json", image_folder=str(tmp_path / "images"))
-    record = read({**row, FOLDER: str(tmp_path / "ann")}, settings, "row")  # type: ignore[arg-type]
+    record = KINDS["chat"].read({**row, FOLDER: str(tmp_path / "ann")}, settings, "row")
     assert len(record.images) == 1 and any(isinstance(one, Text) and one.learn for one in record.units[0])

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lorgnette.data.sources import compressed
-from lorgnette.data.sources.arrow_strings import any_starts
 from lorgnette.data.sources.links import holds_links
+from lorgnette.data.sources.nested import any_starts
 from lorgnette.data.sources.refusal import Refusal
 from lorgnette.data.sources.rows import rows_of
 from lorgnette.errors import DataError

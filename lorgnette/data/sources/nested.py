@@ -1,4 +1,4 @@
-"""Search in the strings of Arrow tables, in columns of any nested, encoded, view or extension type."""
+"""Strings within nested, encoded and extension types of Arrow."""
 
 from __future__ import annotations
 
