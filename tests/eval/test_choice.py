@@ -112,7 +112,7 @@ COUNTS = ("1", "2", "3", "4")
         ("Not A. B.", PETS, "B"),
         ("", ("", "x"), None),
         ("?", ("?!", "x"), None),
-        ("I think it is the red one", ("red", *"bcdefghijk"), "A"),
+        ("I think it is the red one", ("red", *(f"the {number}th" for number in range(9))), "A"),
         ("I think it is J", tuple(f"the {number}th" for number in range(10)), "J"),
         ("28 apples", tuple(f"{number} apples" for number in range(30)), None),
         ("5 apples", tuple(f"{number} apples" for number in range(30)), "F"),
