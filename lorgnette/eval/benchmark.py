@@ -13,6 +13,7 @@ from lorgnette.eval.rows import Rows, find_shards
 from lorgnette.eval.task import Task
 from lorgnette.eval.wording import Form, Question, Wording, worded
 from lorgnette.sample import Sample
+from lorgnette.untrusted import quoted
 
 Row = Mapping[str, Any]
 Variant = Literal["paper", "lmms-eval", "vlmevalkit"]
@@ -152,7 +153,7 @@ class Benchmark:
                 f"{self.name}: {root} holds {len(rows):,} rows of split {split}, not {about.size:,}; get all its files,"
                 " or say that it is incomplete (--incomplete)"
             )
-        return BenchmarkSamples(self, rows, self.wording(form, asking.variant), form)
+        return BenchmarkSamples(self, rows, self.wording(form, asking.variant), form, about.answers)
 
     def _shots(self, asking: Asking, form: Form, wording: Wording, seer: Seer | None) -> FewShot | None:
         if form == "chat" and not asking.shots:
@@ -171,8 +172,10 @@ class Benchmark:
 class BenchmarkSamples(Sequence[Sample]):
     """Rows of a benchmark as Samples, read when they are asked for. A row that cannot be used raises `Refused`."""
 
-    def __init__(self, benchmark: Benchmark, rows: Rows, wording: Wording, form: Form) -> None:
+    def __init__(self, benchmark: Benchmark, rows: Rows, wording: Wording, form: Form, answered: bool = False) -> None:
+        """answered: whether answers are public. A row without one is then refused: it could only be scored as wrong."""
         self.benchmark, self.rows, self.wording, self.form = benchmark, rows, wording, form
+        self.answered = answered
         self.passes = benchmark.passes(rows) if benchmark.passes else None
         self.groups: Sequence[Hashable] | None = self.passes and [one.group for one in self.passes]
 
@@ -184,8 +187,18 @@ class BenchmarkSamples(Sequence[Sample]):
             raise IndexError(index)
         row, turns, _ = Pass(index, 0, index) if self.passes is None else self.passes[index]
         try:
-            question = self.benchmark.read(self.rows[row])
+            question = self._read(self.rows[row])
             question = question.rotated(turns) if turns else question
             return worded(question, self.wording, self.form, f"{self.benchmark.name}/{question.id or row}")
         except Refused as refused:
             raise Refused(refused.reason, f"row {row}: {refused.detail}") from None
+
+    def _read(self, row: Row) -> Question:
+        """Raises: Refused, whatever the row holds."""
+        try:
+            question = self.benchmark.read(row)
+        except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+            raise Refused("wrong type", f"not as {self.benchmark.name} has it: {quoted(str(error))}") from None
+        if self.answered and not question.answers:
+            raise Refused("no answer", "no reference answer to score against")
+        return question
