@@ -5,6 +5,8 @@ A number stands between two comments, the first of which names its result:
     <!-- n:demo:kinds.colour.after:.0f -->72<!-- /n -->       from benchmarks/results/demo.json
     <!-- n:model_step?note=quiet:speedup:.1f -->4.1<!-- /n -->  from model_step.jsonl, the newest row with that note
 
+A number that its row calls `superseded` gets an asterisk, which <!-- superseded --><!-- /superseded --> explains.
+
 usage: python scripts/readme_numbers.py [RUN]
 RUN: the folder of a finished demo, such as runs/demo; its results.json is recorded in benchmarks/results first.
 """
@@ -23,21 +25,32 @@ RESULTS = ROOT / "benchmarks" / "results"
 SPAN = re.compile(
     r"(<!-- n:(?P<file>[\w.-]+)(?:\?(?P<where>[^: ]+))?:(?P<key>[\w.-]+):(?P<form>\S+) -->).*?(<!-- /n -->)"
 )
+NOTE = re.compile(r"(<!-- superseded -->).*?(<!-- /superseded -->)", re.DOTALL)
+MARK, MEANING = "\\*", " (\\* by an earlier version of the metric)"
 
 
 def fill(text: str, results: Path = RESULTS) -> str:
-    """The text with every span filled. Raises SystemExit naming a span whose result cannot be found."""
-    return SPAN.sub(lambda span: span[1] + _number(span, results) + span[6], text)
+    """The text with every span filled, and a note where a number is superseded.
+
+    Raises SystemExit naming a span whose result cannot be found, or that there is no place for the note.
+    """
+    text = SPAN.sub(lambda span: span[1] + _number(span, results) + span[6], text)
+    marked = any(span[0].endswith(f"{MARK}{span[6]}") for span in SPAN.finditer(text))
+    if marked and not NOTE.search(text):
+        raise SystemExit("a number is superseded; say where the note goes: <!-- superseded --><!-- /superseded -->")
+    return NOTE.sub(lambda note: note[1] + MEANING * marked + note[2], text)
 
 
 def _number(span: re.Match[str], results: Path) -> str:
     try:
-        value: Any = _row(span["file"], span["where"], results)
+        row = value = _row(span["file"], span["where"], results)
         for key in span["key"].split("."):
             value = value[key]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise SystemExit(f"{span[1]}: no such result in {results} ({error!r})") from None
-    return f"{value / 60:.1f}" if span["form"] == "minutes" else format(value, span["form"])
+    old = set(row.get("superseded", ())) & set(span["key"].split("."))
+    number = f"{value / 60:.1f}" if span["form"] == "minutes" else format(value, span["form"])
+    return number + MARK * bool(old)
 
 
 def _row(file: str, where: str | None, results: Path) -> Any:

@@ -158,7 +158,8 @@ class Benchmark:
                 " or say that it is incomplete (--incomplete)"
             )
         place = root if os.path.exists(root) else folder_of(rows.shards.paths[0])
-        return BenchmarkSamples(self, rows, self.wording(form, asking.variant), form, boundary_of_benchmark(place))
+        line, wording = boundary_of_benchmark(place), self.wording(form, asking.variant)
+        return BenchmarkSamples(self, rows, wording, form, line, about.answers)
 
     def _shots(self, asking: Asking, form: Form, wording: Wording, seer: Seer | None) -> FewShot | None:
         if form == "chat" and not asking.shots:
@@ -180,8 +181,12 @@ class BenchmarkSamples(Sequence[Sample]):
     Rows are made by others: what they name is read or fetched within `line`, and images come as the bytes of files.
     """
 
-    def __init__(self, benchmark: Benchmark, rows: Rows, wording: Wording, form: Form, line: Boundary) -> None:
+    def __init__(
+        self, benchmark: Benchmark, rows: Rows, wording: Wording, form: Form, line: Boundary, answered: bool = False
+    ) -> None:
+        """answered: whether answers are public. A row without one is then refused: it could only be scored as wrong."""
         self.benchmark, self.rows, self.wording, self.form, self.line = benchmark, rows, wording, form, line
+        self.answered = answered
         self.passes = benchmark.passes(rows) if benchmark.passes else None
         self.groups: Sequence[Hashable] | None = self.passes and [one.group for one in self.passes]
 
@@ -193,19 +198,20 @@ class BenchmarkSamples(Sequence[Sample]):
             raise IndexError(index)
         row, turns, _ = Pass(index, 0, index) if self.passes is None else self.passes[index]
         try:
-            with drawn(self.line):
-                question = self.benchmark.read(self.rows[row])
-                images = tuple(fetched(one, f"image {number}") for number, one in enumerate(question.images))
-            question = replace(question, images=images)
+            question = self._read(self.rows[row])
             question = question.rotated(turns) if turns else question
             return worded(question, self.wording, self.form, f"{self.benchmark.name}/{question.id or row}")
         except Refused as refused:
             raise Refused(refused.reason, f"row {row}: {refused.detail}") from None
-        except (
-            AttributeError,
-            LookupError,
-            TypeError,
-            ValueError,
-            ArithmeticError,
-        ) as error:
-            raise Refused("wrong type", f"row {row}: {type(error).__name__}: {quoted(str(error))}") from None
+
+    def _read(self, row: Row) -> Question:
+        """Raises: Refused, whatever the row holds."""
+        try:
+            with drawn(self.line):
+                question = self.benchmark.read(row)
+                images = tuple(fetched(one, f"image {number}") for number, one in enumerate(question.images))
+        except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+            raise Refused("wrong type", f"not as {self.benchmark.name} has it: {quoted(str(error))}") from None
+        if self.answered and not question.answers:
+            raise Refused("no answer", "no reference answer to score against")
+        return replace(question, images=images)

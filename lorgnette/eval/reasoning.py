@@ -19,18 +19,32 @@ THOUGHT_MARKS = (
     ("<seed:think>", "</seed:think>"),  # Seed-OSS
     ("<unused94>thought", "<unused95>"),  # MedGemma
     ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),  # gpt-oss
+    ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
 )
 """What opens and closes a thought. A template may have written the first of them already."""
-_OPEN = re.compile("|".join(re.escape(opening) for opening, _ in THOUGHT_MARKS), re.IGNORECASE)
-_CLOSE = re.compile("|".join(re.escape(closing) for _, closing in THOUGHT_MARKS), re.IGNORECASE)
+_TAG = re.compile(r"<(/?)([\w:]+)>")
+
+
+def _pattern(mark: str) -> str:
+    """A mark as models write it: a tag may have attributes, spaces before its end, and be escaped as HTML."""
+    tag = _TAG.fullmatch(mark)
+    if not tag or mark == "<unused95>":
+        return re.escape(mark)
+    return rf"(?:<|&lt;)\s?{tag[1]}\s?{re.escape(tag[2])}(?:\s[^<>&]{{0,200}})?(?:>|&gt;)"
+
+
+_OPEN = re.compile("|".join(_pattern(opening) for opening, _ in THOUGHT_MARKS), re.IGNORECASE)
+_CLOSE = re.compile("|".join(_pattern(closing) for _, closing in THOUGHT_MARKS), re.IGNORECASE)
 _AROUND = (
     ("<|begin_of_solution|>", "<|end_of_solution|>"),
     ("<|begin_of_box|>", "<|end_of_box|>"),  # GLM-4.1V
     ("<answer>", "</answer>"),  # DeepSeek-R1's prompt
+    ("<conclusion>", "</conclusion>"),  # LLaVA-CoT
+    ("<|start_response|>", "<|end_response|>"),  # Command A
     ("", "<|return|>"),
     ("", "<|end|>"),
 )
-"""What may stand around the answer behind a thought."""
+"""What may stand around the answer behind a thought, in small letters; what closes it may be cut off."""
 
 
 class Cut(NamedTuple):
@@ -57,6 +71,7 @@ def cut_thought(text: str) -> Cut:
 
 def _unwrapped(answer: str) -> str:
     for opening, closing in _AROUND:
-        if answer.lower().startswith(opening) and answer.lower().endswith(closing) and len(answer) > len(opening):
-            answer = answer[len(opening) : len(answer) - len(closing)].strip()
+        if answer.lower().startswith(opening):
+            end = len(answer) - len(closing) if answer.lower().endswith(closing) else len(answer)
+            answer = answer[len(opening) : end].strip()
     return answer

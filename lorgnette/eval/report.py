@@ -33,7 +33,7 @@ def mean_score(results: Sequence[Result]) -> Estimate:
 
 def means(results: Mapping[str, Result], groups: Mapping[str, Sequence[str]]) -> dict[str, Estimate]:
     """The mean of each group of which every benchmark was asked to its end, and scored."""
-    whole = {name: result for name, result in results.items() if result.scored and not result.missing}
+    whole = {name: result for name, result in results.items() if result.scored and result.count and not result.missing}
     asked = {name.partition(":")[0]: result for name, result in whole.items()}
     return {
         group: mean_score([asked[name] for name in names])
@@ -78,7 +78,7 @@ def print_results(
     console = console or new_console()
     table = Table("task", "kind", "score", "95 %", "questions")
     for name, result in results.items():
-        if not result.scored or result.missing:
+        if not result.scored or result.missing or not result.count:
             table.add_row(name, "all", "-", "-", f"{result.count:,}", end_section=True)
             continue
         for kind, scores in result.kinds.items():

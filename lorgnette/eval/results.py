@@ -30,7 +30,7 @@ from lorgnette.eval.metrics import METRICS, Truth, metric_named
 from lorgnette.eval.reasoning import cut_thought
 from lorgnette.eval.shards import Rank, Row, append, damaged, join, mend, rows, write_rows
 from lorgnette.files import explain_disk, new_file, write_json
-from lorgnette.untrusted import read_json
+from lorgnette.untrusted import quoted, read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +76,20 @@ class Example:
 
     @classmethod
     def from_row(cls, row: Row) -> Example:
+        """Raises: KeyError, TypeError or AttributeError for a row that no evaluation wrote."""
         truth: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in row["truth"].items()
         }
-        return cls(**{**row, "truth": Truth(**truth), "images": tuple(row["images"])})
+        found = cls(**{**row, "truth": Truth(**truth), "images": tuple(row["images"])})
+        texts: list[Any] = [getattr(found, field.name) for field in dataclasses.fields(cls) if field.type == "str"]
+        texts += [*found.images, *found.truth.answers, *found.truth.options, found.truth.form, found.truth.group]
+        texts += [found.extracted or ""]
+        many = found.truth.answers, found.truth.options
+        if not (isinstance(found.index, int) and all(isinstance(one, tuple) for one in many)):
+            raise TypeError("a number, or several texts")
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("a text")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +265,11 @@ class ResultsFolder:
             raise DataError(f"{error}; give a folder that an evaluation wrote") from None
         if not isinstance(settings, dict):
             raise DataError(f"{path}: is no JSON object; give a folder that an evaluation wrote")
+        for key, kind in {"metric": str, "questions": int}.items():
+            if not isinstance(settings.get(key, kind()), kind):
+                raise DataError(f"{path}: its {key} is {quoted(str(settings[key]))}; give a folder as it was written")
+        if "metric" not in settings:
+            raise DataError(f"{path}: names no metric; give a folder that an evaluation wrote")
         return settings
 
     def examples(self) -> list[Example]:
@@ -270,7 +285,12 @@ class ResultsFolder:
 
     def refused(self) -> list[Refusal]:
         """Rows that could not be asked, and were not answered since."""
-        found = {row["index"]: Refusal(**row) for _, row in rows(self.path, "refused")}
+        found: dict[int, Refusal] = {}
+        for where, row in rows(self.path, "refused"):
+            try:
+                found[row["index"]] = Refusal(**row)
+            except (KeyError, TypeError):
+                raise damaged(where) from None
         answered = {example.index for example in self.examples()} if found else set()
         return [refusal for index, refusal in found.items() if index not in answered]
 
@@ -293,7 +313,12 @@ class ResultsFolder:
         path = self.path / "summary.json"
         if not path.is_file():
             return ""
-        summary = read_json(path)
+        try:
+            summary = read_json(path)
+        except DataError as error:
+            return f"{error}; rescore makes it anew"
+        if not isinstance(summary, dict) or not isinstance(summary.get("metric"), str):
+            return f"{path}: names no metric; rescore makes it anew"
         name, version = summary.get("metric"), summary.get("metric_version", 1)
         if name not in METRICS or version == METRICS[name].version:
             return ""

@@ -82,6 +82,8 @@ def _rows(file: Path) -> Iterator[tuple[str, Row]]:
             if number < len(lines):
                 raise damaged(where) from None
             continue
+        if line and not isinstance(row, dict):
+            raise damaged(where)
         if row is not None:
             yield where, row
 

@@ -62,7 +62,12 @@ def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
     turn = TURNS.get(orientation(image))
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _eight_bits(image)
-    return image if turn is None else image.transpose(turn)
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    # whoever reads the orientation next, such as an image processor of transformers, would turn it once more
+    turned.info = {key: value for key, value in image.info.items() if key == "transparency"}
+    return turned
 
 
 def _straight_alpha(image: PIL.Image.Image) -> PIL.Image.Image:

@@ -378,6 +378,53 @@ def test_a_declined_prompt_is_named_and_the_run_goes_on(
     assert "t: declined, row 3: status 400: flagged" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("trouble", [failure(500, "CUDA error in this picture"), Reply(200, b"<html>")])
+def test_a_prompt_on_which_a_server_always_fails_is_named_while_it_answers_others(trouble: Reply) -> None:
+    failed = threading.Event()
+
+    def answer(request: dict) -> Any:
+        if text_of(request) == "bad":
+            failed.set()
+            return trouble
+        failed.wait(10)
+        time.sleep(0.05)
+        return "fine"
+
+    with serving(answer) as server:
+        answers = client(server, concurrency=2, attempts=6, backoff=0.05).generate(asked("bad", "good"), max_tokens=4)
+        assert answers == ["", "fine"]
+        assert re.search(r"attempt 6, while others were answered", answers[0].declined)
+        with pytest.raises(ServerError, match="attempt"):  # nobody else is answered
+            client(server, attempts=3).generate(asked("bad"), max_tokens=4)
+
+
+@pytest.mark.parametrize(
+    ("message", "text", "declined"),
+    [
+        ({"content": [{"type": "reasoning", "text": "A?"}, {"type": "text", "text": "B"}]}, "B", ""),
+        ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "A"}]}]}, "", "all as a thought"),
+        ({"content": None, "reasoning_content": "B, surely"}, "", "all as a thought"),
+        ({"content": None, "tool_calls": [{"type": "function"}]}, "", "calls a tool"),
+        ({"content": [{"type": "refusal", "refusal": "I cannot"}]}, "", "it refuses: I cannot"),
+        ({"content": {"answer": "B"}}, "", "its answer is no text"),
+        ({"content": None}, "", ""),
+    ],
+)
+def test_replies_that_hold_no_answer_say_why(server: Served, message: dict, text: str, declined: str) -> None:
+    server.script = [Reply(200, {"choices": [{"message": message, "finish_reason": "stop"}]})]
+    (answer,) = client(server).generate(asked("x"), max_tokens=4)
+    assert answer == text
+    assert declined in answer.declined
+    assert bool(declined) == bool(answer.declined)
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "utf-8-sig", "utf-16", "latin-1", "cp1252"])
+def test_replies_in_other_charsets(server: Served, charset: str) -> None:
+    content = json.dumps(completion("caf\u00e9"), ensure_ascii=False).encode(charset)
+    server.script = [Reply(200, content, {"Content-Type": f"application/json; charset={charset}"})]
+    assert client(server).generate(asked("x"), max_tokens=4) == ["caf\u00e9"]
+
+
 def test_a_server_that_declines_everything_is_an_error(server: Served) -> None:
     server.answer = lambda request: failure(400, "no images here")
     with pytest.raises(ServerError, match="declines all that it is asked: status 400: no images here"):

@@ -63,6 +63,51 @@ def test_rescoring_and_comparing_say_that_scores_are_of_another_version(tmp_path
     assert said not in command("rescore", tmp_path / "a")
 
 
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"metric": ["anls"]}', '{"metric": 5}', "{"])
+def test_a_summary_that_is_damaged_is_made_anew(tmp_path: Path, content: str) -> None:
+    evaluate(TASK, Constant("the cat"), folder=tmp_path)
+    (tmp_path / "summary.json").write_text(content)
+    assert "rescore makes it anew" in command("rescore", tmp_path)
+    assert ResultsFolder(tmp_path).outdated() == ""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({key: None} for key in ("answer", "kind", "name", "declined", "images", "truth", "index")),
+        *({key: 5} for key in ("answer", "extracted", "rendered", "images", "truth")),
+        *({"truth": {"answers": value}} for value in (None, "a b", [1], [["a"]], {"a": 1})),
+        {"index": "1"},
+        {"images": [["x"]]},
+        {"newer": 1},
+    ],
+)
+def test_rows_that_no_evaluation_wrote_are_named(tmp_path: Path, change: dict) -> None:
+    evaluate(TASK, Constant("the cat"), folder=tmp_path)
+    file = tmp_path / "examples.jsonl"
+    first, second, third = map(json.loads, file.read_text().splitlines())
+    file.write_text("\n".join(map(json.dumps, (first, second | change, third))) + "\n")
+    with pytest.raises(DataError, match=r"examples\.jsonl, line 2: damaged"):
+        ResultsFolder(tmp_path).result()
+
+
+@pytest.mark.parametrize(("file", "content"), [("examples", "5"), ("refused", '{"index": 1}'), ("sittings", "[]")])
+def test_other_rows_that_no_evaluation_wrote_are_named(tmp_path: Path, file: str, content: str) -> None:
+    evaluate(TASK, Constant("the cat"), folder=tmp_path)
+    (tmp_path / f"{file}.jsonl").write_text(f"{content}\n")
+    with pytest.raises(DataError, match=rf"{file}\.jsonl, line 1: damaged"):
+        ResultsFolder(tmp_path).result(), ResultsFolder(tmp_path).sittings()
+
+
+@pytest.mark.parametrize(("key", "value"), [("metric", 5), ("metric", None), ("questions", "x")])
+def test_settings_that_no_evaluation_wrote_are_named(tmp_path: Path, key: str, value: object) -> None:
+    evaluate(TASK, Constant("the cat"), folder=tmp_path)
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    (tmp_path / "settings.json").write_text(json.dumps(settings | {key: value}))
+    with pytest.raises(DataError, match=f"settings.json: its {key} is {value}"):
+        ResultsFolder(tmp_path).result()
+
+
 def test_results_of_two_versions_are_not_compared() -> None:
     now = judge({"task": "t", "metric": "anls"}, [Example(0, "q", "", "?", "a", Truth(("a",)), ())])
     before = Result({**now.settings, "metric_version": 1}, now.overall, now.kinds, now.examples)

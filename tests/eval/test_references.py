@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from lorgnette.data.record import Refused
-from lorgnette.eval.benchmark import Asking
+from lorgnette.eval.benchmark import Asking, BenchmarkSamples
 from lorgnette.eval.rows import answers_of
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.tasks import BENCHMARKS, task_named
-from tests.eval.fixtures import COLOURS, MAKERS, stored
+from tests.eval.fixtures import COLOURS, MAKERS, stored, write_rows
 from tests.eval.test_runner import Constant
 
 
@@ -130,3 +131,43 @@ def test_columns_of_odd_types_are_read(text: str, texts: str, pictures: str, tmp
     task = task_named("vqav2", Asking(data={"vqav2": str(tmp_path)}, incomplete=True))
     result = evaluate(task, Constant(COLOURS[0]))
     assert (result.count, result.refused, result.accuracy) == (4, (), 25)
+
+
+ODD_VALUES = (
+    *(None, float("nan"), float("inf"), -5.0, 1e6, 3, True),
+    *("", " ", "x", "[a", "['a']", b"x", [], [None], {}, {"a": 1}),
+)
+
+
+@pytest.mark.parametrize("name", sorted(BENCHMARKS))
+def test_whatever_a_column_holds_the_row_is_read_or_refused(name: str) -> None:
+    benchmark = replace(BENCHMARKS[name], passes=None)
+    rows = MAKERS[name](False)[:8]
+    for column in rows[0]:
+        for value in ODD_VALUES:
+            odd: Any = [row | {column: value} for row in rows]
+            samples = BenchmarkSamples(benchmark, odd, benchmark.base, "base", answered=True)
+            for index in range(len(odd)):
+                try:
+                    assert samples[index].meta["answers"], (column, value)
+                except Refused as refused:
+                    assert str(refused).partition(": ")[2].startswith(f"row {index}: ")
+
+
+@pytest.mark.parametrize("value", [None, [], [None]])
+def test_a_row_without_references_is_not_scored_as_wrong(value: Any, tmp_path: Path) -> None:
+    rows = MAKERS["okvqa"](False)[:3]
+    write_rows(tmp_path / "rows.parquet", [*rows[:2], rows[2] | {"answers": value}])
+    result = evaluate(task_named("okvqa", Asking(data={"okvqa": str(tmp_path)}, incomplete=True)), Constant("x"))
+    assert (result.count, len(result.refused)) == (2, 1)
+    assert "no reference answer" in result.refused[0].reason
+
+
+def test_decimal_places_are_counted_or_refused() -> None:
+    row = MAKERS["mathvista"](False)[0] | {"choices": None, "answer": "1.5", "answer_type": "float"}
+    read = BENCHMARKS["mathvista"].read
+    forms = [read(row | {"precision": value}).form for value in (None, float("nan"), 1.0, "2", 3)]
+    assert forms == ["float:2", "float:2", "float:1", "float:2", "float:3"]
+    for value in (-5, 1e6, float("inf"), "x"):
+        with pytest.raises(Refused, match="decimal places"):
+            read(row | {"precision": value})

@@ -136,6 +136,18 @@ def test_a_span_is_filled_from_its_row(tmp_path):
     assert numbers == "2.7 90 9.5"
 
 
+def test_a_superseded_number_says_so(tmp_path):
+    scores = {"benchmarks": {"a": {"after": 5}, "b": {"after": 6}}, "superseded": {"a": "a later version may raise it"}}
+    (tmp_path / "demo.json").write_text(json.dumps(scores), encoding="utf-8")
+    old, new = (f"<!-- n:demo:benchmarks.{name}.after:.0f -->9<!-- /n -->" for name in "ab")
+    note = "<!-- superseded -->(*)<!-- /superseded -->"
+    plain = re.sub(r"<!--.*?-->", "", fill(f"{old} {new}{note}", tmp_path))
+    assert plain == "5\\* 6 (\\* by an earlier version of the metric)"
+    assert re.sub(r"<!--.*?-->", "", fill(f"{new}{note}", tmp_path)) == "6"
+    with pytest.raises(SystemExit, match="where the note goes"):
+        fill(old, tmp_path)
+
+
 @pytest.mark.parametrize("key", ["demo:nothing:.1f", "nothing:after:.1f", "steps?note=c:speed:.1f"])
 def test_a_span_without_a_result_is_refused(tmp_path, key):
     (tmp_path / "demo.json").write_text("{}", encoding="utf-8")

@@ -218,6 +218,8 @@ def test_every_orientation_in_every_container(form, value):
     image = open_image(content)
     size = (40, 24) if value < 5 else (24, 40)
     assert image.size == image_size(content) == glance(content, 8)[1] == size
+    assert orientation(image) == 1, "whoever opens it again would turn it again"
+    assert open_image(image).size == size
     if form in ("PNG", "WEBP", "TIFF"):
         assert np.array_equal(np.asarray(image), np.asarray(open_image(oriented(value, "PNG"))))
     config = ImageConfig(shortest=14, longest=56, keep_aspect=True)

@@ -67,11 +67,15 @@ class Declined(Exception):
 
 
 class _Trouble(Exception):
-    """What another attempt may mend. wait: seconds that the server asks for."""
+    """What another attempt may mend.
 
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
+    wait: seconds that the server asks for. of_request: whether it may be due to this one request: a server that is
+    overloaded, away or slow is not.
+    """
+
+    def __init__(self, reason: str, wait: float = 0.0, of_request: bool = False) -> None:
         super().__init__(reason)
-        self.wait = wait
+        self.wait, self.of_request = wait, of_request
 
 
 class Client:
@@ -83,7 +87,7 @@ class Client:
         self.stopped = threading.Event()
         """Set to give up what waits for another attempt."""
         self._pace = _Pace(settings.per_minute)
-        self._reached = self._served = False
+        self._reached, self._served = False, 0
         self._variable = settings.key_variable or (DEFAULT_KEY if _private(url) else "")
         if not self._key() and settings.key_variable:
             raise SettingsError(f"the environment variable {settings.key_variable} holds no key; set it")
@@ -91,9 +95,10 @@ class Client:
     def post(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The reply to a request: an object with a list of `choices`.
 
-        Raises: Declined if the server refuses this request, ServerError if it cannot be reached or refuses all.
+        Raises: Declined if the server refuses this request, or fails on it again and again while it answers others;
+        ServerError if it cannot be reached or refuses all.
         """
-        tries = failures = 0
+        tries = failures = served = 0
         deadline = math.inf
         while not self._pace.wait(self.stopped):
             deadline = min(deadline, time.monotonic() + self.settings.patience)  # from the first turn on
@@ -104,6 +109,9 @@ class Client:
                 failures += not trouble.wait  # a server that asks to wait is well
                 wait = max(trouble.wait, self._backoff(failures))
                 most = self.settings.attempts if self._reached else min(FIRST_ATTEMPTS, self.settings.attempts)
+                served = self._served if tries == 1 else served
+                if failures >= most and trouble.of_request and self._served > served:  # it would end every evaluation
+                    raise Declined(f"{trouble} (attempt {tries}, while others were answered)") from None
                 if failures >= most or time.monotonic() + wait > deadline:
                     asked = f", and it asks to wait {trouble.wait:.0f} seconds" if trouble.wait else ""
                     raise ServerError(f"{self.url}: {trouble} (attempt {tries}{asked}); {_ADVICE}") from None
@@ -144,12 +152,12 @@ class Client:
                 reason = f"no answer within {seconds:.3g} seconds"
             raise _Trouble(_without(key, f"cannot be reached ({reason})")) from None
         self._reached = True
-        reply = _without(key, _parsed(content))
+        reply = _without(key, _parsed(content, headers.get_content_charset()))
         told = _without(key, {name.lower(): value for name, value in headers.items()})
         if status == 200 and isinstance(reply, dict):
             choices = reply.get("choices")
             if isinstance(choices, list) and all(isinstance(choice, dict) for choice in choices):
-                self._served = True
+                self._served += 1
                 return reply
             code = reply["error"].get("code") if isinstance(reply.get("error"), dict) else None
             status = code if isinstance(code, int) and 400 <= code < 600 else status
@@ -159,9 +167,10 @@ class Client:
         """What a reply without an answer means. told: its headers, their names in lower case."""
         said, option, code = _complaint(reply)
         if status == 200:
-            return _Trouble(f"its reply is not a chat completion: {said}")
+            return _Trouble(f"its reply is not a chat completion: {said}", of_request=True)
         if (status in (408, 409, 425, 429) or status >= 500) and code != "insufficient_quota":
-            return _Trouble(f"status {status}: {said}", _retry_after(told.get("retry-after", "")))
+            wait = _retry_after(told.get("retry-after", ""))
+            return _Trouble(f"status {status}: {said}", wait, of_request=status == 500 and not wait)
         if status in (401, 403) and not self._served:
             hint = (
                 self._variable or "--key-variable (no key goes to another machine over plain http unless you name one)"
@@ -233,9 +242,13 @@ def _read(response: Any, deadline: float, seconds: float) -> bytes:
     return bytes(content)
 
 
-def _parsed(content: bytes) -> Any:
-    """The JSON of a reply, or its text if it is none."""
-    text = content.decode("utf-8", "replace")
+def _parsed(content: bytes, charset: str | None = None) -> Any:
+    """The JSON of a reply, or its text if it is none. charset: what its header names, if it does."""
+    encoding = json.detect_encoding(content)  # UTF-8 with or without a mark before it, UTF-16 or UTF-32
+    try:
+        text = content.decode(charset if charset and encoding == "utf-8" else encoding, "replace")
+    except LookupError:  # no such charset
+        text = content.decode("utf-8", "replace")
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

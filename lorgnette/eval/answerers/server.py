@@ -14,6 +14,7 @@ from lorgnette.eval.answerer import Answer, until_stop
 from lorgnette.eval.answerers.client import Client, Declined, ServerError, ServerSettings
 from lorgnette.eval.answerers.messages import chat_messages, messages_written
 from lorgnette.sample import Sample
+from lorgnette.untrusted import quoted
 
 log = logging.getLogger("lorgnette")
 
@@ -114,24 +115,54 @@ def _read(reply: dict[str, Any], stop: Sequence[str]) -> Answer:
     choice: dict[str, Any] = next(iter(reply["choices"]), {})
     message = choice.get("message")
     message = message if isinstance(message, dict) else {}
-    text = _text(message.get("content"))
-    declined = ""
-    if choice.get("finish_reason") == "content_filter":
-        declined = "its content filter"
-    elif not text and message.get("refusal"):
-        declined = f"it refuses: {str(message['refusal'])[:300]}"
-    elif not message:
-        declined = "its reply holds no message"
-    text = "" if declined else until_stop(text, stop)
-    thought = _text(message.get("reasoning_content") or message.get("reasoning"))
-    if not text and thought and choice.get("finish_reason") == "length":
+    text, thought = _text(message.get("content")), _thought(message)
+    declined = _declined(choice, message, text)
+    if declined or text:
+        return Answer("" if declined else until_stop(text, stop), by=by, declined=declined)
+    if thought and choice.get("finish_reason") == "length":
         text = f"<think>{thought}"  # a server that keeps thoughts apart: this one was cut off before any answer
+    elif thought:
+        declined = "it says all as a thought (reasoning_content) and nothing behind it; see its reasoning parser"
     return Answer(text, by=by, declined=declined)
 
 
+def _declined(choice: dict[str, Any], message: dict[str, Any], text: str) -> str:
+    """Why a reply holds no answer; empty if it holds one, be it an empty text."""
+    content = message.get("content")
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    refusals = [message.get("refusal"), *(part.get("refusal") for part in parts)]
+    if choice.get("finish_reason") == "content_filter":
+        return "its content filter"
+    if not message:
+        return "its reply holds no message"
+    if text:
+        return ""
+    if any(refusals):
+        return f"it refuses: {quoted(str(next(filter(None, refusals))))}"
+    if message.get("tool_calls") or message.get("function_call"):
+        return "it calls a tool in place of an answer"
+    if content is not None and not isinstance(content, str | list):
+        return f"its answer is no text: {quoted(str(content))}"
+    return ""
+
+
+THOUGHTS = ("thinking", "reasoning", "reasoning_text", "redacted_thinking")
+"""Types of the parts of a message that hold no answer."""
+
+
 def _text(content: Any) -> str:
-    """The text of a message: a string, or a list of parts."""
+    """The text of a message: a string, or a list of parts, of which thoughts are none."""
     if isinstance(content, list):
-        parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+        told = [part for part in content if not (isinstance(part, dict) and part.get("type") in THOUGHTS)]
+        parts = [part.get("text") if isinstance(part, dict) else part for part in told]
         return "".join(part for part in parts if isinstance(part, str))
     return content if isinstance(content, str) else ""
+
+
+def _thought(message: dict[str, Any]) -> str:
+    """The text of a thought that a server keeps apart from the answer."""
+    apart = _text(message.get("reasoning_content") or message.get("reasoning"))
+    content = message.get("content")
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    parts = [part for part in parts if part.get("type") in THOUGHTS]
+    return apart or "".join(_text(part.get("thinking")) or _text(part.get("text")) for part in parts)

@@ -14,16 +14,18 @@ from lorgnette.eval.metrics.metric import Truth
 _UNSPACED = r"\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
 """Scripts that put no space between words, or write particles on a word: a letter beside them stands alone."""
 _WORD = rf"[^\W{_UNSPACED}]"
-_BEFORE = rf"(?<!{_WORD})(?<!['’])(?<!{_WORD}[-.&/])"
-_AFTER = rf"(?!{_WORD}|['’+#]|[-.&/]{_WORD})"
-"""Not part of a word, of `B-cells`, `e.g.`, `C++`, `R&B`."""
+_BEFORE = rf"(?<!{_WORD})(?<!{_WORD}[-.&/'’])"
+_AFTER = rf"(?!{_WORD}|[+#]|[-.&/'’]{_WORD})"
+"""Not part of a word, of `B-cells`, `e.g.`, `C++`, `R&B`, `A's`; within quotes, as in `'B'`, a letter is by itself."""
 
-_BARE = re.compile(r"(?:[^\w+#]|_)*([A-Za-z])(?:[^\w+#]|_)*")
+_BARE = re.compile(
+    r"(?:[^\w+#]|_)*(?:(?:the\s{1,3})?(?i:option|choice|letter)\s{1,3}[^\w\s]{0,4})?([A-Za-z])(?:[^\w+#]|_)*"
+)
 _ALONE = re.compile(rf"{_BEFORE}([A-Z]){_AFTER}")
 _ARTICLE = re.compile(
     r"\s+(?!(?:is|was|because|since|as|and|or|but|seems|would|looks|matches|fits|best|not|by)\b)\w\w|\s+[b-z]\b"
 )
-"""Behind an `A` that is an article: a word, unless one that goes on after a letter."""
+"""Behind an `A` that is an article, or an `I` that is the speaker: a word, unless one that goes on after a letter."""
 _PHRASE = (
     r"(?:(?:answer|ans|antwort|réponse|respuesta|resposta|risposta|ответ)"
     r"(?:\s{0,3}(?:is|was|would\s+be|should\s+be|must\s+be|ist|est|es|é|è))?"
@@ -41,14 +43,17 @@ _RIGHT = re.compile(
 _REST = re.compile(rf"{_LEAD}([^\n]+)", re.IGNORECASE)
 _LABEL = re.compile(rf"^[^\w\n]*([A-Za-z])(?:[)\]}}）】、]|[.:：．](?=\s|[{_UNSPACED}]|$))", re.MULTILINE)
 """A letter that opens a line as in a list of options: `B. a boy`, `(c) 5`."""
+_REASONED = re.compile(r"[^\w\n]*([A-Za-z])[^\w\n]{1,4}(?:because|since|as)\b", re.IGNORECASE)
+"""A letter that opens the answer, with its reason behind it: `B, because A and C are birds`."""
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _TAG = re.compile("<answer>", re.IGNORECASE)
 _MARKUP = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|rm|bf)\b\s*|[*`$]|(?<!\w)_{1,3}|_{1,3}(?!\w)")
 _DENIED = re.compile(
-    rf"\b(?:not|isn't|n't|never|neither|nor)\s{{1,3}}(?:option\s{{1,3}})?[(]?[A-Za-z]{_AFTER}"
-    rf"|{_BEFORE}[A-Z][)]?\s{{1,3}}(?:is|are|was|would\s+be)\s+(?:clearly\s+)?(?:wrong|incorrect|false|not)\b"
+    rf"\b(?i:not|isn't|n't|never|neither|nor)\s{{1,3}}(?:option\s{{1,3}})?[(]?[A-Za-z]{_AFTER}"
+    rf"|{_BEFORE}[A-Z][)]?(?:(?:,\s?|\s)(?:(?:and|or)\s)?[(]?[A-Z]{_AFTER}[)]?){{0,9}}"
+    r"\s{1,3}(?:is|are|was|were|would\s+be)\s+(?:(?:clearly|all|both)\s+)?(?:wrong|incorrect|false|not)\b"
 )
-"""`not B`, `C is wrong`."""
+"""`not B`, `C is wrong`, `A, C and D are wrong`."""
 
 
 def choose(answer: str, options: Sequence[str]) -> str | None:
@@ -59,6 +64,7 @@ def choose(answer: str, options: Sequence[str]) -> str | None:
     the answer as a label; the only letter that stands alone outside of the options' own texts; the only option whose
     text is in the answer (options that are part of another one found do not count).
     """
+    options = options[: len(ascii_uppercase)]
     answer = unicodedata.normalize("NFKC", answer)
     tags = [tag.end() for tag in _TAG.finditer(answer)]
     tagged = [answer[tags[-1] :].partition("</")[0]] if tags else []
@@ -70,13 +76,16 @@ def choose(answer: str, options: Sequence[str]) -> str | None:
 
 
 def _choose(answer: str, options: Sequence[str]) -> str | None:
-    letters, texts = ascii_uppercase[: len(options)], [normalise(option) for option in options]
+    letters, exact = ascii_uppercase[: len(options)], [option.strip() for option in options]
+    if len(answer.strip()) > 1 and exact.count(answer.strip()) == 1:  # `5'` is not `5"`, nor `$5` the same as `5`
+        return ascii_uppercase[exact.index(answer.strip())]
+    texts = [normalise(_MARKUP.sub("", option)) for option in options]
     answer = _MARKUP.sub("", answer).strip()
     bare = _BARE.fullmatch(answer)
     if bare and bare[1].upper() in letters:
         return bare[1].upper()
     given = normalise(answer)
-    if given in texts:
+    if given and given in texts:
         return ascii_uppercase[texts.index(given)] if texts.count(given) == 1 else None
     rests = [normalise(rest.strip(" \t\"'“”(){}[]")) for rest in _REST.findall(answer)]
     if rests and texts.count(rests[-1]) == 1 and len(rests[-1]) > 1:
@@ -103,16 +112,19 @@ def _labelled(answer: str, letters: str) -> str | None:
     for bare in (_BARE.fullmatch(lines[-1]), _BARE.fullmatch(lines[0])):
         if bare and bare[1].upper() in letters:
             return bare[1].upper()
+    reasoned = _REASONED.match(answer)
+    if reasoned and reasoned[1].upper() in letters:
+        return reasoned[1].upper()
     labels = {label.upper() for label in _LABEL.findall(answer)} & set(letters)
     first = _LABEL.match(answer)
     return first[1].upper() if first and labels == {first[1].upper()} else None
 
 
 def _is_article(text: str, place: int) -> bool:
-    """Whether the letter there is an `a` or `A` that belongs to the word behind it."""
+    """Whether the letter there belongs to the word behind it: the article `a` or `A`, or `I` of a speaker."""
     if text[place] == "a" and text[place + 1 : place + 2].isspace() and text[place + 1 :].strip()[:1].isalnum():
         return True
-    return text[place] == "A" and _ARTICLE.match(text, place + 1) is not None
+    return text[place] in "AI" and _ARTICLE.match(text, place + 1) is not None
 
 
 def _alone(text: str, letters: str) -> set[str]:
@@ -121,7 +133,7 @@ def _alone(text: str, letters: str) -> set[str]:
 
 def _without_texts(answer: str, options: Sequence[str]) -> str:
     """The answer without the options' own texts: the D of `vitamin D` names no option."""
-    for option in sorted({option.strip() for option in options}, key=len, reverse=True):
+    for option in sorted({_MARKUP.sub("", option).strip() for option in options}, key=len, reverse=True):
         if len(option) > 1 and _ALONE.search(option.upper()):
             answer = re.sub(_whole(option), " \ufffd ", answer, flags=re.IGNORECASE)
     return answer

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from lorgnette.data.record import Refused
 from lorgnette.eval.benchmark import Benchmark, Split, Variant
 from lorgnette.eval.rows import text_of, text_written
 from lorgnette.eval.tasks.reading import image_of, kind_named, letters_of_text, options_of
 from lorgnette.eval.tasks.wordings import CHOICE_BASE
 from lorgnette.eval.wording import Question, Wording
+from lorgnette.untrusted import quoted
 
 NOTES = {
     "integer": "Answer the question using a single integer number.",
@@ -20,6 +22,8 @@ NOTES = {
     "list": "Answer the question using a Python list.",
 }
 """lmms-eval's sentence for each kind of answer."""
+MOST_PLACES = 15
+"""Decimal places that a float has."""
 LETTER_NOTE = "Answer with the option's letter from the given choices directly."
 
 
@@ -43,11 +47,12 @@ def read(row: Mapping[str, Any]) -> Question:
     options = options_of(row, "choices", needed=False)
     unit, form = row.get("unit"), str(row.get("answer_type") or "")
     if form == "float":
-        form = f"float:{int(row.get('precision') or 2)}"
+        form = f"float:{_places(row.get('precision'))}"
     answers: tuple[str, ...] = ()
     if row.get("answer") not in (None, ""):
         answers = letters_of_text(row["answer"], options) if options else (text_written(row["answer"]),)
-    about = row.get("metadata") or {}
+    about = row.get("metadata")
+    about = about if isinstance(about, Mapping) else {}
     return Question(
         text_of(row, "question") + (f" (Unit: {unit})" if unit else ""),
         (image_of(row, "decoded_image"),),
@@ -59,6 +64,19 @@ def read(row: Mapping[str, Any]) -> Question:
         note=LETTER_NOTE if options else NOTES.get(form, ""),
         form="" if options else form,
     )
+
+
+def _places(precision: Any) -> int:
+    """Decimal places to which an answer is rounded. Raises: Refused."""
+    if precision is None or precision != precision:
+        return 2
+    try:
+        places = int(float(precision)) or 2
+    except (ValueError, TypeError, OverflowError):
+        places = -1
+    if not 0 < places <= MOST_PLACES:
+        raise Refused("wrong type", f"'precision' is {quoted(str(precision), 60)}, not a number of decimal places")
+    return places
 
 
 MATHVISTA = Benchmark(

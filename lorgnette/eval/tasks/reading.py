@@ -36,7 +36,10 @@ def options_of(row: Mapping[str, Any], column: str, needed: bool = True) -> tupl
     """The options in a column: a list, or one written as text. Raises: Refused."""
     if isinstance(row.get(column), str):
         return tuple(map(str, list_written(row[column] or "[]", column)))
-    return tuple(map(str, read_list(row, column, needed)))
+    options = read_list(row, column, needed)
+    if any(option is None for option in options):
+        raise Refused("no options", f"an option in {column!r} is null")
+    return tuple(map(text_written, options))
 
 
 def letter_at(answer: Any, options: Sequence[str]) -> str:
