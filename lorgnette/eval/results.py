@@ -29,7 +29,7 @@ from lorgnette.eval.bootstrap import Estimate, estimate
 from lorgnette.eval.metrics import METRICS, Truth, metric_named
 from lorgnette.eval.reasoning import cut_thought
 from lorgnette.eval.shards import Rank, Row, append, damaged, join, mend, rows, write_rows
-from lorgnette.files import explain_disk, new_file, write_json
+from lorgnette.files import check_replaceable, explain_disk, new_file, write_json
 from lorgnette.untrusted import read_json
 
 
@@ -203,11 +203,12 @@ class ResultsFolder:
         """Start the folder, or take it up again: the examples already answered under the same settings.
 
         sitting: what is worth knowing about this process; it is stored once it has something to append.
-        Raises: SettingsError if the folder holds results of other settings.
+        Raises: SettingsError if the folder holds results of other settings; DiskError if it holds something else.
         """
         if (self.path / "settings.json").exists():
             self._check(settings)
         else:
+            check_replaceable(self.path, (".*", "pictures/"))  # rows are added to files, which must be ours
             with explain_disk(self.path):
                 (self.path / "pictures").mkdir(parents=True, exist_ok=True)
             write_json(self.path / "settings.json", settings)
