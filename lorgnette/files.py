@@ -262,6 +262,14 @@ def _cache_without_home() -> Path:
     return folder
 
 
+def expand_user(path: str | Path) -> Path:
+    """A path with `~` replaced by the home directory; as it is, where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # no HOME, or a user whom the system does not know
+        return Path(path)
+
+
 def user_cache() -> Path:
     """Where a user's computer keeps what can be made again. Raises: DiskError if there is no such place."""
     given = os.environ.get("XDG_CACHE_HOME", "")

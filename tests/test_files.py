@@ -18,6 +18,7 @@ from lorgnette.errors import LorgnetteError
 from lorgnette.files import (
     PAGE_MARK,
     DiskError,
+    expand_user,
     hold,
     is_own_page,
     new_file,
@@ -323,3 +324,15 @@ def test_a_page_replaces_a_page_and_nothing_else(tmp_path):
     for other in (tmp_path, Path("/dev/null")):
         with pytest.raises(DiskError, match="is no file"):
             replace_text(other, page, is_own_page)
+
+
+def test_a_path_of_a_home_that_is_not_there_stays_as_it_is(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/one")
+    assert expand_user("~/a") == Path("/home/one/a")
+    assert expand_user("~nobody-of-that-name/a") == Path("~nobody-of-that-name/a")
+
+    def fail(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", fail)
+    assert expand_user("~/a") == Path("~/a")

@@ -68,7 +68,7 @@ def plot(folder: Path) -> Path:
     from lorgnette.files import replace_text
     from lorgnette.train.log import read_log
 
-    rows = read_log(folder / "log.jsonl")
+    rows = [row for row in read_log(folder / "log.jsonl") if {"seconds", "samples", "loss", "lr"} <= row.keys()]
     if not rows:
         raise SettingsError(f"{folder}: has no steps in a log.jsonl to draw; give the folder of a run")
     drawn = curve_svg(curve_from_log(rows))

@@ -30,7 +30,7 @@ from lorgnette.eval.metrics import METRICS, Truth, metric_named
 from lorgnette.eval.reasoning import cut_thought
 from lorgnette.eval.shards import Rank, Row, append, damaged, join, mend, rows, write_rows
 from lorgnette.files import check_replaceable, explain_disk, new_file, write_json
-from lorgnette.untrusted import read_json
+from lorgnette.untrusted import read_json, typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +76,8 @@ class Example:
 
     @classmethod
     def from_row(cls, row: Row) -> Example:
-        truth: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in row["truth"].items()
-        }
-        return cls(**{**row, "truth": Truth(**truth), "images": tuple(row["images"])})
+        """Raises: DataError if a value is not what it should be."""
+        return typed(cls, row, "an example")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +87,27 @@ class Refusal:
     index: int
     name: str
     reason: str
+
+
+@dataclass
+class _Settings:
+    """Settings of an evaluation that are read again; there are more, which are only compared."""
+
+    task: str
+    metric: str
+    questions: int = 0
+    metric_version: int = 1
+    split: str | None = None
+    size: int = 0
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a parsed value can be written as JSON again: JSON has no infinity."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _groups(kind: str) -> list[str]:
@@ -256,6 +275,9 @@ class ResultsFolder:
             raise DataError(f"{error}; give a folder that an evaluation wrote") from None
         if not isinstance(settings, dict):
             raise DataError(f"{path}: is no JSON object; give a folder that an evaluation wrote")
+        typed(_Settings, settings, str(path))
+        if not _is_finite(settings):
+            raise DataError(f"{path}: holds a number that is none; give a folder that an evaluation wrote")
         return settings
 
     def examples(self) -> list[Example]:
@@ -264,20 +286,22 @@ class ResultsFolder:
         for where, row in rows(self.path, "examples"):
             try:
                 example = Example.from_row(row)
-            except (KeyError, TypeError, AttributeError):
+            except DataError:
                 raise damaged(where) from None
             found.setdefault(example.index, example)
         return list(found.values())
 
     def refused(self) -> list[Refusal]:
         """Rows that could not be asked, and were not answered since."""
-        found = {row["index"]: Refusal(**row) for _, row in rows(self.path, "refused")}
+        every = [typed(Refusal, row, where) for where, row in rows(self.path, "refused")]
+        found = {refusal.index: refusal for refusal in every}
         answered = {example.index for example in self.examples()} if found else set()
         return [refusal for index, refusal in found.items() if index not in answered]
 
     def sittings(self) -> list[Row]:
         """What is known of each process that worked here, in the order in which they began."""
-        found = {json.dumps(row, sort_keys=True): row for _, row in rows(self.path, "sittings")}
+        every = [row for _, row in rows(self.path, "sittings") if _is_finite(row)]
+        found = {json.dumps(row, sort_keys=True): row for row in every}
         return sorted(found.values(), key=lambda row: str(row.get("began", "")))
 
     def lacks(self) -> str:
@@ -295,6 +319,8 @@ class ResultsFolder:
         if not path.is_file():
             return ""
         summary = read_json(path)
+        if not isinstance(summary, dict) or not isinstance(summary.get("metric"), str):
+            raise DataError(f"{path}: is no summary of an evaluation; `lorgnette eval rescore` writes it anew")
         name, version = summary.get("metric"), summary.get("metric_version", 1)
         if name not in METRICS or version == METRICS[name].version:
             return ""

@@ -66,7 +66,10 @@ def _is_submission(content: bytes) -> bool:
 
 def _lacking(store: ResultsFolder, settings: dict[str, Any], answered: set[int]) -> Iterator[str]:
     """What the server will miss, and why."""
-    official, there = BENCHMARKS[settings["task"]].splits[settings["split"]].size, settings["size"]
+    split, there = BENCHMARKS[settings["task"]].splits.get(settings.get("split") or ""), settings.get("size")
+    if split is None or there is None:
+        raise DataError(f"{store.path}: settings.json names no split and its size; evaluate again")
+    official = split.size
     if official not in (None, there):
         yield f"the data hold {there:,} of the split's {official:,} questions"
     refused = store.refused()

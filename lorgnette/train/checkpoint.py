@@ -198,6 +198,14 @@ def restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer | Non
         raise _damaged(path, error) from error
 
 
+def check_size(path: Path, model: nn.Module) -> None:
+    """Refuse a checkpoint that holds fewer weights than a model has. Raises: CheckpointError."""
+    stored = sum(size.numel() for name, size in _stored_sizes(path).items() if name.startswith("model."))
+    wanted = sum(parameter.numel() for parameter in model.parameters())
+    if stored < wanted:
+        raise CheckpointError(f"{path}: holds {stored:,} weights, and the model has {wanted:,}; was it another run?")
+
+
 def _stored_sizes(path: Path) -> dict[str, torch.Size]:
     try:
         stored = CheckpointReader(path).read_metadata().state_dict_metadata

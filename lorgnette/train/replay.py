@@ -114,7 +114,11 @@ def replay(path: Path, console: Console) -> list[str]:
     with Neftune(model, stage.neftune, dropout=drops(stage), seed=facts["seed"]):
         for file in sorted(path.glob("rank-*.safetensors")):
             for batch in load_batches(file):
-                broken += _compute(model, batch, console)
+                try:
+                    broken += _compute(model, batch, console)
+                except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
+                    said = quoted(next(iter(str(error).splitlines()), "") or type(error).__name__)
+                    raise CheckpointError(f"{file}: holds no batch that the run's model takes ({said})") from None
     return broken
 
 

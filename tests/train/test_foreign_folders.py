@@ -113,12 +113,12 @@ def test_a_fetch_refuses_a_folder_of_its_target_before_it_asks_anybody(tmp_path)
 def test_an_evaluation_begins_in_no_folder_of_somebody_else(tmp_path, name):
     (tmp_path / name).write_text("mine, without an end of line")
     with pytest.raises(DiskError, match=name):
-        ResultsFolder(tmp_path).begin({"task": "x"})
+        ResultsFolder(tmp_path).begin({"task": "x", "metric": "x"})
     assert contents(tmp_path) == {name: b"mine, without an end of line"}
     (tmp_path / name).unlink()
-    assert ResultsFolder(tmp_path).begin({"task": "x"}) == []
+    assert ResultsFolder(tmp_path).begin({"task": "x", "metric": "x"}) == []
     (tmp_path / "notes.txt").write_text("mine")  # beside results of ours it may lie
-    assert ResultsFolder(tmp_path).begin({"task": "x"}) == []
+    assert ResultsFolder(tmp_path).begin({"task": "x", "metric": "x"}) == []
 
 
 def test_the_corpus_replaces_files_of_its_own_columns_alone(tmp_path):
