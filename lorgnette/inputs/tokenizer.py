@@ -80,7 +80,7 @@ class Tokenizer:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{file.parent}: its special tokens cannot be understood ({error!r:.200})") from None
         try:
-            backend = tokenizers.Tokenizer.from_file(str(file))
+            backend = tokenizers.Tokenizer.from_buffer(file.read_bytes())  # takes a folder of any name
         except Exception as error:  # the Rust side raises bare Exceptions
             raise CheckpointError(f"{file}: cannot be read as a tokenizer ({quoted(str(error))})") from None
         try:

@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
 from lorgnette.errors import CheckpointError
 from lorgnette.files import explain_disk, write_json
-from lorgnette.hub.checkpoint import save_tensors
+from lorgnette.hub.checkpoint import open_safetensors, save_tensors
 from lorgnette.model.batch import Batch, Spans
 from lorgnette.model.vlm import VLM
 from lorgnette.output import say
@@ -68,7 +68,7 @@ def save_batches(file: Path, batches: Sequence[Batch]) -> None:
 def load_batches(file: Path) -> list[Batch]:
     """Raises: CheckpointError if the file is damaged."""
     try:
-        with safe_open(file, framework="pt") as stored:
+        with open_safetensors(file) as stored:
             plain = parse_json(stored.metadata()["batches"], str(file), CheckpointError)
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
         return [_batch(number, values, tensors) for number, values in enumerate(plain)]
