@@ -19,6 +19,7 @@ from typing import Any
 
 from lorgnette import leftovers
 from lorgnette.errors import LorgnetteError
+from lorgnette.untrusted import quoted
 
 AGAIN = " and run the same command again, it goes on where it was"
 """What is said of a full disk where it ends the command."""
@@ -54,7 +55,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
     try:
         with explain_disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _clear_once(path.parent)
+            clear_once(path.parent)
             yield beside
             os.replace(beside, path)
     finally:
@@ -63,20 +64,25 @@ def new_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_folder(path: str | Path) -> Iterator[Path]:
+def new_folder(path: str | Path, ours: Iterable[str]) -> Iterator[Path]:
     """Give an empty folder beside `path` to fill; it takes the place of `path` when the block ends well.
 
     What killed writers of `path` left is removed first; if the folder itself is missing because one was killed between
-    two renames, it is put back. Raises: DiskError.
+    two renames, it is put back.
+    ours: patterns of the names that this writer makes, as `strangers` takes them; the folder is replaced with all that
+    it holds, so anything else in it is refused, before anything is written and again before the exchange.
+    Raises: DiskError.
     """
-    path = Path(path)
+    path, ours = Path(path), tuple(ours)
     beside = leftovers.beside(path)
     try:
         with explain_disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             _say(leftovers.clear(path.parent))
+            check_replaceable(path, ours)
             beside.mkdir()
             yield beside
+            check_replaceable(path, ours)
             _replace_folder(beside, path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -97,7 +103,7 @@ def _replace_folder(beside: Path, path: Path) -> None:
 _cleared: set[str] = set()
 
 
-def _clear_once(folder: Path) -> None:
+def clear_once(folder: Path) -> None:
     """Remove what killed writers left in a folder, the first time that this process writes a file there."""
     if (key := os.path.abspath(folder)) not in _cleared:
         _cleared.add(key)
@@ -180,6 +186,50 @@ def strangers(folder: str | Path, ours: Iterable[str]) -> list[str]:
     return sorted(name for name in entries if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
 
 
+def check_replaceable(folder: str | Path, ours: Iterable[str]) -> None:
+    """Refuse a folder that a writer may not replace: a file, or one that holds names which match none of `ours`.
+
+    Raises: DiskError naming what is there.
+    """
+    folder = Path(folder)
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise DiskError(f"{folder}: is a file; give a new folder, or move it away")
+    if others := strangers(folder, ours):
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        said = f"{folder}: holds {quoted(others[0])}{more}, which lorgnette did not write"
+        raise DiskError(f"{said}; give a new folder, or move it away")
+
+
+def replace_text(path: str | Path, text: str, is_own: Callable[[bytes], bool]) -> None:
+    """Write text to a file that a user named, if it is not there yet or holds what lorgnette wrote.
+
+    is_own: whether a file's content is of the kind that is written. Raises: DiskError naming a file that is not.
+    """
+    check_own(path, is_own)
+    write_text(path, text)
+
+
+def check_own(path: str | Path, is_own: Callable[[bytes], bool]) -> None:
+    """Refuse a path that holds something, unless that is an empty file or `is_own` knows it. Raises: DiskError."""
+    with explain_disk(path):
+        if not os.path.exists(path):
+            return
+        if not os.path.isfile(path):
+            raise DiskError(f"{path}: is no file; give another name")
+        content = Path(path).read_bytes()
+    if content and not is_own(content):
+        raise DiskError(f"{path}: is a file that lorgnette did not write; give another name, or move it away")
+
+
+PAGE_MARK = b'<meta name="generator" content="lorgnette">'
+"""Tag in the head of every page that is written."""
+
+
+def is_own_page(content: bytes) -> bool:
+    """Whether an HTML file says near its beginning that lorgnette wrote it."""
+    return PAGE_MARK in content[:2_000]
+
+
 def share(path: str | Path) -> None:
     """Give a file the permissions that a new one has here, where a library made it for its owner alone."""
     mask = os.umask(0)
@@ -210,6 +260,14 @@ def _cache_without_home() -> Path:
         raise DiskError(f"{folder}: belongs to somebody else; set XDG_CACHE_HOME to a folder of your own")
     _say([f"there is no home directory; what can be made again is kept in {folder}, or set XDG_CACHE_HOME"])
     return folder
+
+
+def expand_user(path: str | Path) -> Path:
+    """A path with `~` replaced by the home directory; as it is, where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # no HOME, or a user whom the system does not know
+        return Path(path)
 
 
 def user_cache() -> Path:

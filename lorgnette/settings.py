@@ -36,6 +36,18 @@ class Settings(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, values: Any) -> Any:
+        """Refuse true and false where a number is expected: pydantic would read 1 and 0."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            inner = value if isinstance(value, list | tuple) else [value]
+            if name in cls.model_fields and any(isinstance(one, bool) for one in inner):
+                kinds = set(_types_in(cls.model_fields[name].annotation))
+                if bool not in kinds and kinds & {int, float}:
+                    raise ValueError(f"{name} is a number, not {str(value).lower()}")
+        return values
+
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "settings") -> Self:
         """Build from plain values (as read from YAML). `where` names their origin in errors.
@@ -244,6 +256,15 @@ def _fields_at(root: type[Settings], location: list[Any]) -> list[str]:
         ]
         classes = nexts or classes  # a union's tag stands in the location without being a field
     return sorted({name for cls in classes for name in cls.model_fields})
+
+
+def _types_in(annotation: Any) -> Iterable[Any]:
+    """Every type mentioned in a type annotation; of a literal, those of its values."""
+    arguments = typing.get_args(annotation)
+    if not arguments:
+        yield annotation if isinstance(annotation, type) else type(annotation)
+    for argument in arguments:
+        yield from _types_in(argument)
 
 
 def _classes_in(annotation: Any) -> list[type[Settings]]:

@@ -7,13 +7,18 @@ parsed here and nowhere else, so that no file can end a command with a traceback
 from __future__ import annotations
 
 import json
+import re
+import stat
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
+import pydantic
 import yaml
 
 from lorgnette.errors import DataError, LorgnetteError
 
+Value = TypeVar("Value")
 MAX_DEPTH = 100
 """Nested lists and mappings beyond which a text is refused: everything that walks values recursively stays safe."""
 MAX_BYTES = 256 * 2**20
@@ -58,6 +63,25 @@ def read_json(path: str | Path, error: type[LorgnetteError] = DataError) -> Any:
     return parse_json(_read(Path(path), error), str(path), error)
 
 
+def typed(kind: type[Value], value: Any, where: str, error: type[LorgnetteError] = DataError) -> Value:
+    """A parsed value as a dataclass, its fields of the types that are declared; other keys are left out.
+
+    Raises: `error` if a field lacks or is of another type.
+    """
+    try:
+        made: Value = _adapter(cast(Any, kind)).validate_python(value)
+        return made
+    except pydantic.ValidationError as problem:
+        first = problem.errors()[0]
+        said = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+        raise error(f"{where}: is damaged ({quoted(said)})") from None
+
+
+@cache
+def _adapter(kind: Any) -> Any:
+    return pydantic.TypeAdapter(kind)
+
+
 def parse_yaml(text: str, where: str, error: type[LorgnetteError] = DataError) -> Any:
     """The value of a YAML text of plain types: mappings, lists, strings, numbers, booleans, null. Dates stay strings.
 
@@ -88,18 +112,43 @@ def read_yaml(path: str | Path, error: type[LorgnetteError] = DataError) -> Any:
 
 
 class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
-    """SafeLoader without dates: `2024-13-45` is text, as is every other value that is not YAML's plain types."""
+    """SafeLoader whose mappings hold each key once, and without YAML 1.1's dates, octal and sexagesimal numbers.
+
+    `2024-13-45`, `010` and `1:30` are text, as they are in YAML 1.2.
+    """
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            seen = set[str]()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                    if (name := f"{key.tag} {key.value}") in seen:
+                        raise yaml.constructor.ConstructorError(
+                            None, None, f"the key {quoted(key.value, 80)!r} stands twice", key.start_mark
+                        )
+                    seen.add(name)
+        return super().construct_mapping(node, deep)
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)\Z"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"([-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))\Z"
+    ),
+}
 _PlainLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    first: [(tag, _NUMBERS.get(tag, pattern)) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
 
 def _read(path: Path, error: type[LorgnetteError]) -> bytes:
     try:
-        if path.stat().st_size > MAX_BYTES:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe or a device may have no end
+            raise error(f"{path}: cannot be read (it is no regular file)")
+        if found.st_size > MAX_BYTES:
             raise error(f"{path}: exceeds the limit of {MAX_BYTES:,} bytes")
         return path.read_bytes()
     except FileNotFoundError:

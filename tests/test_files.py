@@ -1,4 +1,5 @@
 import errno
+import functools
 import os
 import platform
 import random
@@ -14,7 +15,22 @@ import pytest
 
 from lorgnette import files, leftovers
 from lorgnette.errors import LorgnetteError
-from lorgnette.files import DiskError, hold, new_file, new_folder, user_cache, write_json, write_text
+from lorgnette.files import (
+    PAGE_MARK,
+    DiskError,
+    expand_user,
+    hold,
+    is_own_page,
+    new_file,
+    new_folder,
+    replace_text,
+    user_cache,
+    write_json,
+    write_text,
+)
+
+ANY = ("*", "*/")
+any_folder = functools.partial(new_folder, ours=ANY)
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -30,10 +46,10 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
 def test_a_folder_takes_the_place_of_the_old_one(tmp_path):
     target = tmp_path / "model"
     for text in ("one", "two"):
-        with new_folder(target) as beside:
+        with new_folder(target, ANY) as beside:
             (beside / text).write_text(text)
     assert [path.name for path in target.iterdir()] == ["two"]
-    with pytest.raises(RuntimeError), new_folder(target) as beside:
+    with pytest.raises(RuntimeError), any_folder(target) as beside:
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
@@ -76,13 +92,13 @@ target = pathlib.Path(sys.argv[1])
 
 KILL = "os.kill(os.getpid(), 9)"
 IN_FILE = f"with files.new_file(target) as beside:\n    beside.write_text('half')\n    {KILL}"
-IN_FOLDER = f"with files.new_folder(target) as beside:\n    (beside / 'half').write_text('')\n    {KILL}"
+IN_FOLDER = f"with files.new_folder(target, ['*']) as beside:\n    (beside / 'half').write_text('')\n    {KILL}"
 
 
 @pytest.mark.parametrize("name", ["out", "a.b.c", "[x]*?", "line\nbreak", "bad\udcff\udcfe", "x" * 250, "é" * 120])
 def test_what_a_killed_writer_left_is_removed_by_the_next_and_said(tmp_path, name, capfd):
     target = tmp_path / name
-    for program, write in ((IN_FILE, new_file), (IN_FOLDER, new_folder)):
+    for program, write in ((IN_FILE, new_file), (IN_FOLDER, any_folder)):
         assert len(killed_writer(target, program)) == 1
         files._cleared.clear()
         with write(target) as beside:
@@ -145,7 +161,7 @@ def test_a_folder_is_never_missing_for_long(tmp_path, exchanged, capfd):
         program = f"leftovers.exchange = lambda *_: False\n{renames}\n{program}"
     killed_writer(target, program)
     assert target.exists() == exchanged
-    with new_folder(tmp_path / "another"):
+    with new_folder(tmp_path / "another", ()):
         pass
     assert [path.name for path in target.iterdir()] == ["half" if exchanged else "old"]
     assert ("put back" in capfd.readouterr().err) != exchanged
@@ -161,13 +177,13 @@ def test_a_link_to_a_folder_is_replaced_and_what_it_leads_to_stays(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "kept").touch()
     (tmp_path / "link").symlink_to("real")
-    with new_folder(tmp_path / "link") as beside:
+    with new_folder(tmp_path / "link", ANY) as beside:
         (beside / "new").touch()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
     assert (tmp_path / "link" / "new").exists() and (tmp_path / "real" / "kept").exists()
 
 
-@pytest.mark.parametrize("write", [new_file, new_folder])
+@pytest.mark.parametrize("write", [new_file, any_folder])
 @pytest.mark.parametrize("length", [200, 245, 255, 256, 300, 5000])
 def test_a_name_that_the_disk_does_not_take_is_one_sentence(tmp_path, write, length):
     target = tmp_path / ("x" * length)
@@ -248,7 +264,7 @@ target, number = pathlib.Path(sys.argv[1]), 0
 print("begins", flush=True)
 while True:
     number += 1
-    with new_folder(target) as beside:
+    with new_folder(target, ['*']) as beside:
         for name in "abc":
             (beside / name).write_text(str(number))
 """
@@ -263,7 +279,60 @@ def test_a_folder_is_whole_whenever_its_writer_is_killed_and_nothing_is_left(tmp
             writer.kill()
         if target.exists():  # one of those that were written, and all of it
             assert len({(target / name).read_text() for name in "abc"}) == 1
-    with new_folder(target) as beside:
+    with new_folder(target, ANY) as beside:
         (beside / "last").touch()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert [path.name for path in target.iterdir()] == ["last"]
+
+
+@pytest.mark.parametrize("ours", [(), ("a", "b.*"), ("c/",)])
+def test_a_folder_with_what_no_writer_wrote_is_refused_and_stays(tmp_path, ours):
+    target = tmp_path / "out"
+    for name in ("notes.txt", "a.txt", "c", ".hidden"):
+        target.mkdir()
+        (target / name).write_text("mine")
+        with pytest.raises(DiskError, match=f"holds {name}, which lorgnette did not write"), new_folder(target, ours):
+            raise AssertionError("nothing is written")
+        assert (target / name).read_text() == "mine" and [path.name for path in tmp_path.iterdir()] == ["out"]
+        (target / name).unlink()
+        with pytest.raises(DiskError, match="notes"), new_folder(target, ours) as beside:
+            (beside / "new").touch()
+            (target / "notes").write_text("written meanwhile")
+        assert [path.name for path in target.iterdir()] == ["notes"]
+        (target / "notes").unlink()
+        target.rmdir()
+
+
+def test_a_file_is_no_folder_to_replace(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(DiskError, match="is a file"), new_folder(tmp_path / "out", ANY):
+        raise AssertionError("nothing is written")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_page_replaces_a_page_and_nothing_else(tmp_path):
+    target, page = tmp_path / "page.html", "<head>" + PAGE_MARK.decode()
+    for before in (None, "", page):
+        if before is not None:
+            target.write_text(before)
+        replace_text(target, page + "new", is_own_page)
+        assert target.read_text().endswith("new")
+    target.write_text("<html>mine")
+    with pytest.raises(DiskError, match="did not write"):
+        replace_text(target, page, is_own_page)
+    assert target.read_text() == "<html>mine"
+    for other in (tmp_path, Path("/dev/null")):
+        with pytest.raises(DiskError, match="is no file"):
+            replace_text(other, page, is_own_page)
+
+
+def test_a_path_of_a_home_that_is_not_there_stays_as_it_is(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/one")
+    assert expand_user("~/a") == Path("/home/one/a")
+    assert expand_user("~nobody-of-that-name/a") == Path("~nobody-of-that-name/a")
+
+    def fail(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", fail)
+    assert expand_user("~/a") == Path("~/a")

@@ -232,3 +232,19 @@ def test_mutated_overrides_are_obeyed_or_refused_in_one_sentence():
             refused += 1
             assert "\n" not in str(error) and len(str(error)) < 4000
     assert 100 < refused < 300
+
+
+@pytest.mark.parametrize("override", ["seed=true", "threads=false", "stages.0.lr=yes", "stages.0.betas=[true, 0.9]"])
+def test_true_and_false_are_no_numbers(override):
+    name = override.split("=")[0].rpartition(".")[2]
+    with pytest.raises(SettingsError, match=f"{name} is a number, not"):
+        tiny().override(override)
+    assert tiny().override("compile=true").compile is True
+
+
+def test_a_key_that_stands_twice_in_a_recipe_is_refused(tmp_path):
+    (tmp_path / "r.yaml").write_text(tiny().to_yaml() + "seed: 1\n")
+    with pytest.raises(SettingsError, match="the key 'seed' stands twice"):
+        Run.load(tmp_path / "r.yaml")
+    with pytest.raises(SettingsError, match="the key 'every' stands twice"):
+        tiny().override("checkpoints={every: 1, every: 2}")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from lorgnette import untrusted
 from lorgnette.errors import DataError, SettingsError
+from lorgnette.untrusted import parse_yaml, read_json, read_yaml, typed
 
 JSON_REFUSED = {
     "nested lists": "[" * 2000,
@@ -89,3 +93,38 @@ def test_quoted_text_is_short_and_on_one_line():
     assert untrusted.quoted("a\nb\x1b[31m") == "a\\nb\\x1b[31m"
     assert len(untrusted.quoted("x" * 10**6)) == 200
     assert untrusted.quoted("\ud800" * 300).encode() and len(untrusted.quoted("\x00" * 300)) <= 200
+
+
+@pytest.mark.parametrize("text", ["a: 1\na: 2", "{a: 1, b: {c: 1, c: 2}}", "- a: 1\n  a: 1", "'a': 1\na: 2"])
+def test_a_key_that_stands_twice_is_refused_by_name(text):
+    with pytest.raises(DataError, match=r"the key '[ac]' stands twice"):
+        parse_yaml(text, "here")
+
+
+def test_yaml_without_the_surprises_of_its_first_version():
+    values = parse_yaml("{a: 010, b: 1:30, c: 1:30.5, d: 0o17, e: 0x1f, f: -1_000, g: 1.5, h: 0, i: .inf}", "here")
+    assert values == {
+        "a": "010", "b": "1:30", "c": "1:30.5", "d": "0o17", "e": 31, "f": -1000, "g": 1.5, "h": 0, "i": float("inf"),
+    }  # fmt: skip
+    assert parse_yaml("a: &x {b: 1}\nc: {<<: *x, d: 2}", "here") == {"a": {"b": 1}, "c": {"b": 1, "d": 2}}
+
+
+@pytest.mark.parametrize("read", [read_json, read_yaml])
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(DataError, match="is no regular file"):
+            read(path)
+
+
+@dataclass
+class Typed:
+    name: str
+    counts: tuple[int, ...] = ()
+
+
+def test_a_parsed_value_becomes_a_dataclass_or_a_sentence():
+    assert typed(Typed, {"name": "a", "counts": [1, 2], "later": None}, "here") == Typed("a", (1, 2))
+    for value in (None, [], "a", {}, {"name": 1}, {"name": "a", "counts": 1}, {"name": "a", "counts": [None]}):
+        with pytest.raises(DataError, match="here: is damaged"):
+            typed(Typed, value, "here")

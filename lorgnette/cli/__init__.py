@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -65,6 +66,8 @@ def main() -> None:
             typer.secho(f"lorgnette: {error}", fg=typer.colors.RED, err=True)
         sys.exit(error.status)
     except OSError as error:  # a file of the user's that cannot be used as it was meant, at whatever point
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF):
+            error.filename = "standard output"  # files are written by doors that name them
         if error.filename is None or error.strerror is None:
             raise
         said = quoted(os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename))

@@ -56,7 +56,7 @@ def verify(console: Console, run: Run, processor: Processor, folder: Path) -> No
 
     Raises: OtherData naming the first step that differs; DataError if the folder has no log of such a run.
     """
-    rows = [row for row in read_log(folder / "log.jsonl") if "data" in row]
+    rows = [row for row in read_log(folder / "log.jsonl") if {"data", "step"} <= row.keys()]
     if not rows:
         raise DataError(f"{folder}: log.jsonl is missing, or says nothing about data; give the folder of a run")
     names = [stage.name for stage in run.stages]

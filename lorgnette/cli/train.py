@@ -65,16 +65,17 @@ def plot(folder: Path) -> Path:
     """Draw a run's loss, learning rate and speed to FOLDER/curves.svg. Raises: SettingsError if it has no log."""
     from lorgnette.demo.curve import curve_svg
     from lorgnette.demo.results import curve_from_log
-    from lorgnette.files import write_text
+    from lorgnette.files import replace_text
     from lorgnette.train.log import read_log
 
-    rows = read_log(folder / "log.jsonl")
+    rows = [row for row in read_log(folder / "log.jsonl") if {"seconds", "samples", "loss", "lr"} <= row.keys()]
     if not rows:
         raise SettingsError(f"{folder}: has no steps in a log.jsonl to draw; give the folder of a run")
     drawn = curve_svg(curve_from_log(rows))
     head, _, body = drawn.partition(">")
     path = folder / "curves.svg"
-    write_text(path, f'{head} xmlns="http://www.w3.org/2000/svg">{STYLE}{body}\n')
+    text = f'{head} xmlns="http://www.w3.org/2000/svg">{STYLE}{body}\n'
+    replace_text(path, text, lambda content: content.startswith(b"<svg") and STYLE.encode() in content)
     return path
 
 

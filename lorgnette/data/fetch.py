@@ -5,6 +5,7 @@ Nothing of it is part of lorgnette. Each folder says where its files come from, 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -18,8 +19,9 @@ import PIL.Image
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from lorgnette import leftovers
 from lorgnette.errors import DataError, ImageError
-from lorgnette.files import explain_disk, new_folder, write_text
+from lorgnette.files import check_replaceable, explain_disk, new_folder, write_text
 from lorgnette.inputs.image_io import open_rgba
 from lorgnette.output import new_console
 
@@ -64,18 +66,20 @@ class Fetched:
 def fetch(name: str, folder: Path, console: Console | None = None) -> Fetched | None:
     """Fetch a material into `folder`/`name`; None if it is there. The same command goes on after a stop.
 
-    Raises: DataError for an unknown name, a missing client, or a client that fails, saying what to do.
+    Raises: DataError for an unknown name, a missing client, or a client that fails, saying what to do; DiskError if the
+    folder is there and no fetch wrote it.
     """
     if name not in MATERIALS:
         raise DataError(f"{name}: no such material; known are {', '.join(MATERIALS)}")
     material, target, console = MATERIALS[name], folder / name, console or new_console(quiet=True)
     if (target / CITATION).is_file():
         return None
+    check_replaceable(target, ())  # what a fetch has made has a citation
     working = folder / WORKING / name
     package = _download(material, working, console)
     unpacked = _unpack(material, package, working)
     fetched = Fetched(target)
-    with new_folder(target) as beside:
+    with new_folder(target, ()) as beside:
         for reason in _shown(material.ready(unpacked, beside), f"making {name} ready", console):
             if reason is None:
                 fetched.kept += 1
@@ -85,8 +89,16 @@ def fetch(name: str, folder: Path, console: Console | None = None) -> Fetched | 
             raise DataError(f"{material.package}: holds no file that was looked for; its layout may have changed")
         _copy_licences(material, unpacked, beside)
         write_text(beside / CITATION, _citation(name, material, package.name, fetched))
-    shutil.rmtree(working, ignore_errors=True)
+    _remove_working(package, unpacked, working)
     return fetched
+
+
+def _remove_working(package: Path, unpacked: Path, working: Path) -> None:
+    """Remove a package and what was unpacked of it, and their folder if nothing else is in it."""
+    leftovers.remove(package)  # first: what is left without it is unpacked anew
+    leftovers.remove(unpacked)
+    with contextlib.suppress(OSError):
+        working.rmdir()
 
 
 def commands(material: Material) -> tuple[list[str], str, str]:
@@ -102,7 +114,7 @@ def _download(material: Material, working: Path, console: Console) -> Path:
     command, pattern, advice = commands(material)
     for found in working.glob(pattern):
         return found
-    with new_folder(working) as beside:
+    with new_folder(working, ("unpacked/",)) as beside:
         _run(command, beside, advice, f"fetching {material.package}", console)
         if not any(beside.glob(pattern)):
             raise DataError(f"{' '.join(command)}: wrote no {pattern} file; {advice}")
@@ -137,7 +149,7 @@ def _unpack(material: Material, package: Path, working: Path) -> Path:
     unpacked = working / "unpacked"
     if unpacked.is_dir():
         return unpacked
-    with new_folder(unpacked) as beside:
+    with new_folder(unpacked, ()) as beside:
         if material.client == "apt":
             advice = "it needs dpkg-deb, as Debian and Ubuntu have it"
             _run(["dpkg-deb", "-x", str(package.resolve()), "."], beside, advice, "unpacking", new_console(quiet=True))

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from lorgnette.errors import DataError
 from lorgnette.files import new_file
+from lorgnette.untrusted import parse_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +106,22 @@ class Index:
     @classmethod
     def from_table(cls, table: pa.Table) -> Index:
         """What `table` gave. Raises: KeyError, IndexError, ValueError or pa.ArrowException if it is another one."""
-        shards = tuple(json.loads((table.schema.metadata or {})[b"shards"]))
-        return cls(shards, **{name: table.column(name)[0].values.to_numpy(zero_copy_only=False) for name in ARRAYS})
+        shards = tuple(parse_json((table.schema.metadata or {})[b"shards"], "its shards"))
+        made = cls(shards, **{name: table.column(name)[0].values.to_numpy(zero_copy_only=False) for name in ARRAYS})
+        made._check()
+        return made
+
+    def _check(self) -> None:
+        """Raises: ValueError if arrays are not of the types that they should be, or a record's shard is not named."""
+        for name, array in self.arrays.items():
+            if array.dtype != TYPES.get(name, np.int32) or (
+                name not in TYPES and array.min(initial=0) < LEAST.get(name, 0)
+            ):
+                raise ValueError(f"{name} holds something else than counts")
+        if not all(isinstance(shard, str) for shard in self.shards):
+            raise ValueError("its shards are no names")
+        if self.shard_E.max(initial=-1) >= len(self.shards):
+            raise ValueError("a record is of a shard that is not named")
 
     def save(self, path: str | Path) -> None:
         """Write as a parquet file, beside and renamed."""
@@ -119,13 +134,15 @@ class Index:
         try:
             with open(path, "rb") as file:
                 return cls.from_table(pq.read_table(file))
-        except (OSError, pa.ArrowException, KeyError, IndexError, AttributeError, ValueError) as error:
+        except (OSError, pa.ArrowException, LookupError, AttributeError, TypeError, ValueError, DataError) as error:
             raise DataError(f"{path}: is not an index ({error}); run `lorgnette data prepare` again") from None
 
 
 ARRAYS = tuple(field.name for field in fields(Index) if field.name != "shards")
 TYPES = {"sha_I": np.uint64, "look_I": np.uint64, "url_W": np.uint64}
 """Types of arrays, where they are not int32; those of chunks included."""
+LEAST = {"unit_I": -1}
+"""Least values of arrays of int32, where that is not 0: an image before all units is of unit -1."""
 
 
 def _starts(counts: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ from lorgnette.errors import DataError
 from lorgnette.files import write_json
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.model.config import ConnectorSettings
+from lorgnette.untrusted import read_json
 
 Measure = Literal["samples", "tokens", "learned", "epochs"]
 
@@ -290,9 +291,9 @@ class PackedPlan:
     def load_counts(self, path: str | Path) -> None:
         """Read what `save_counts` wrote, if it is there, whole, and of this plan; without it all is counted again."""
         try:
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            found = read_json(path)
             counts = [int(count) for count in found["packs"]] if found["plan"] == self.key else []
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (DataError, ValueError, KeyError, TypeError, OverflowError):
             return
         if len(counts) > len(self._ends) and min(counts) > 0:
             self._ends[:] = accumulate(counts)

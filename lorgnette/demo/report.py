@@ -28,7 +28,7 @@ from lorgnette.demo.results import (
 )
 from lorgnette.eval.page import data_uri, render_page
 from lorgnette.eval.pictures import thumbnail
-from lorgnette.files import write_json, write_text
+from lorgnette.files import is_own_page, replace_text, write_json
 from lorgnette.output import say
 
 COLOURS = {"learned": "green", "a little": "yellow", "not learned": "red"}
@@ -41,7 +41,7 @@ def write_report(folder: str | Path, results: DemoResults) -> Path:
     requests. Raises: DiskError if the folder cannot be written.
     """
     path = Path(folder) / "report.html"
-    write_text(path, render(results))
+    replace_text(path, render(results), is_own_page)
     write_json(path.with_name("results.json"), results_json(results))
     return path
 

@@ -13,7 +13,7 @@ from lorgnette.eval.bootstrap import Estimate, paired_difference
 from lorgnette.eval.metrics import metric_named
 from lorgnette.eval.page import data_uri, render_page
 from lorgnette.eval.results import Example, Result, ResultsFolder, folders_in, in_kind
-from lorgnette.files import write_text
+from lorgnette.files import is_own_page, replace_text
 
 Pair = tuple[Example, Example]
 """One question as answered before and after."""
@@ -148,12 +148,13 @@ def compare_folders(
 ) -> Comparison:
     """Compare two results folders; write the page that shows it, with at most `most` examples of each direction.
 
-    Raises: DataError if a folder holds no results or they cannot be paired, DiskError if the page cannot be written.
+    Raises: DataError if a folder holds no results or they cannot be paired, DiskError if the page cannot be written, or
+    is a file of somebody else.
     """
     stores = ResultsFolder(before), ResultsFolder(after)
     found = compare(*(store.result() for store in stores))
     if page is not None:
-        write_text(page, render_comparison(found, stores, most))
+        replace_text(page, render_comparison(found, stores, most), is_own_page)
     return found
 
 

@@ -29,8 +29,8 @@ from lorgnette.eval.bootstrap import Estimate, estimate
 from lorgnette.eval.metrics import METRICS, Truth, metric_named
 from lorgnette.eval.reasoning import cut_thought
 from lorgnette.eval.shards import Rank, Row, append, damaged, join, mend, rows, write_rows
-from lorgnette.files import explain_disk, new_file, write_json
-from lorgnette.untrusted import quoted, read_json
+from lorgnette.files import check_replaceable, explain_disk, new_file, write_json
+from lorgnette.untrusted import read_json, typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +76,8 @@ class Example:
 
     @classmethod
     def from_row(cls, row: Row) -> Example:
-        """Raises: KeyError, TypeError or AttributeError for a row that no evaluation wrote."""
-        truth: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in row["truth"].items()
-        }
-        found = cls(**{**row, "truth": Truth(**truth), "images": tuple(row["images"])})
-        texts: list[Any] = [getattr(found, field.name) for field in dataclasses.fields(cls) if field.type == "str"]
-        texts += [*found.images, *found.truth.answers, *found.truth.options, found.truth.form, found.truth.group]
-        texts += [found.extracted or ""]
-        many = found.truth.answers, found.truth.options
-        if not (isinstance(found.index, int) and all(isinstance(one, tuple) for one in many)):
-            raise TypeError("a number, or several texts")
-        if not all(isinstance(text, str) for text in texts):
-            raise TypeError("a text")
-        return found
+        """Raises: DataError if a value is not what it should be."""
+        return typed(cls, row, "an example")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +87,27 @@ class Refusal:
     index: int
     name: str
     reason: str
+
+
+@dataclass
+class _Settings:
+    """Settings of an evaluation that are read again; there are more, which are only compared."""
+
+    task: str
+    metric: str
+    questions: int = 0
+    metric_version: int = 1
+    split: str | None = None
+    size: int = 0
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a parsed value can be written as JSON again: JSON has no infinity."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _groups(kind: str) -> list[str]:
@@ -213,11 +222,12 @@ class ResultsFolder:
         """Start the folder, or take it up again: the examples already answered under the same settings.
 
         sitting: what is worth knowing about this process; it is stored once it has something to append.
-        Raises: SettingsError if the folder holds results of other settings.
+        Raises: SettingsError if the folder holds results of other settings; DiskError if it holds something else.
         """
         if (self.path / "settings.json").exists():
             self._check(settings)
         else:
+            check_replaceable(self.path, (".*", "pictures/"))  # rows are added to files, which must be ours
             with explain_disk(self.path):
                 (self.path / "pictures").mkdir(parents=True, exist_ok=True)
             write_json(self.path / "settings.json", settings)
@@ -265,11 +275,11 @@ class ResultsFolder:
             raise DataError(f"{error}; give a folder that an evaluation wrote") from None
         if not isinstance(settings, dict):
             raise DataError(f"{path}: is no JSON object; give a folder that an evaluation wrote")
-        for key, kind in {"metric": str, "questions": int}.items():
-            if not isinstance(settings.get(key, kind()), kind):
-                raise DataError(f"{path}: its {key} is {quoted(str(settings[key]))}; give a folder as it was written")
+        typed(_Settings, settings, str(path))
         if "metric" not in settings:
             raise DataError(f"{path}: names no metric; give a folder that an evaluation wrote")
+        if not _is_finite(settings):
+            raise DataError(f"{path}: holds a number that is none; give a folder that an evaluation wrote")
         return settings
 
     def examples(self) -> list[Example]:
@@ -278,25 +288,22 @@ class ResultsFolder:
         for where, row in rows(self.path, "examples"):
             try:
                 example = Example.from_row(row)
-            except (KeyError, TypeError, AttributeError):
+            except DataError:
                 raise damaged(where) from None
             found.setdefault(example.index, example)
         return list(found.values())
 
     def refused(self) -> list[Refusal]:
         """Rows that could not be asked, and were not answered since."""
-        found: dict[int, Refusal] = {}
-        for where, row in rows(self.path, "refused"):
-            try:
-                found[row["index"]] = Refusal(**row)
-            except (KeyError, TypeError):
-                raise damaged(where) from None
+        every = [typed(Refusal, row, where) for where, row in rows(self.path, "refused")]
+        found = {refusal.index: refusal for refusal in every}
         answered = {example.index for example in self.examples()} if found else set()
         return [refusal for index, refusal in found.items() if index not in answered]
 
     def sittings(self) -> list[Row]:
         """What is known of each process that worked here, in the order in which they began."""
-        found = {json.dumps(row, sort_keys=True): row for _, row in rows(self.path, "sittings")}
+        every = [row for _, row in rows(self.path, "sittings") if _is_finite(row)]
+        found = {json.dumps(row, sort_keys=True): row for row in every}
         return sorted(found.values(), key=lambda row: str(row.get("began", "")))
 
     def lacks(self) -> str:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.files import explain_disk, write_text
+from lorgnette.untrusted import parse_json
 
 Item = TypeVar("Item")
 Row = dict[str, Any]
@@ -77,12 +78,12 @@ def _rows(file: Path) -> Iterator[tuple[str, Row]]:
     for number, line in enumerate(lines, start=1):
         where = f"{file}, line {number}"
         try:
-            row = json.loads(line) if line else None
-        except ValueError:  # not JSON, or cut within a character
+            row = parse_json(line, where) if line else None
+        except DataError:  # not JSON, or cut within a character
             if number < len(lines):
                 raise damaged(where) from None
             continue
-        if line and not isinstance(row, dict):
+        if row is not None and not isinstance(row, dict):
             raise damaged(where)
         if row is not None:
             yield where, row

@@ -16,7 +16,8 @@ from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.metrics.mmmu import parse_choice
 from lorgnette.eval.results import Example, ResultsFolder
 from lorgnette.eval.tasks import BENCHMARKS
-from lorgnette.files import write_text
+from lorgnette.files import replace_text
+from lorgnette.untrusted import parse_json
 
 SHOWN = 5
 """How many questions a message names."""
@@ -27,7 +28,8 @@ def write_submission(folder: str | Path, file: str | Path, *, incomplete: bool =
 
     incomplete: write it though questions lack an answer, which servers refuse or count as wrong.
     Returns: a sentence for each kind of question that lacks one. Raises: DataError with them, unless `incomplete`;
-    DataError for questions without an id or with the same one; SettingsError for a benchmark without such a server.
+    DataError for questions without an id or with the same one; SettingsError for a benchmark without such a server;
+    DiskError if the file holds something that is no submission.
     """
     store = ResultsFolder(folder)
     settings, examples = store.settings(), sorted(store.examples(), key=lambda example: example.index)
@@ -46,13 +48,28 @@ def write_submission(folder: str | Path, file: str | Path, *, incomplete: bool =
     twice = [id for id, count in Counter(ids).items() if count > 1]
     if twice:
         raise DataError(f"{store.path}: two questions have the id {twice[0]}; the server would take only one")
-    write_text(file, json.dumps(FORMATS[task](examples)))
+    replace_text(file, json.dumps(FORMATS[task](examples)), _is_submission)
     return lacking
+
+
+def _is_submission(content: bytes) -> bool:
+    """Whether a file holds what one of the `FORMATS` makes."""
+    try:
+        held = parse_json(content, "")
+    except DataError:
+        return False
+    if isinstance(held, dict):
+        return all(isinstance(answer, str) for answer in held.values())
+    keys = ({"question_id", "answer"}, {"questionId", "answer"})
+    return isinstance(held, list) and all(isinstance(one, dict) and set(one) in keys for one in held)
 
 
 def _lacking(store: ResultsFolder, settings: dict[str, Any], answered: set[int]) -> Iterator[str]:
     """What the server will miss, and why."""
-    official, there = BENCHMARKS[settings["task"]].splits[settings["split"]].size, settings["size"]
+    split, there = BENCHMARKS[settings["task"]].splits.get(settings.get("split") or ""), settings.get("size")
+    if split is None or there is None:
+        raise DataError(f"{store.path}: settings.json names no split and its size; evaluate again")
+    official = split.size
     if official not in (None, there):
         yield f"the data hold {there:,} of the split's {official:,} questions"
     refused = store.refused()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lorgnette.errors import CheckpointError
+from lorgnette.files import expand_user
 from lorgnette.hub.checkpoint import TYPES, Weights, open_weights, some
 from lorgnette.hub.keys import Section, check_section, keys, unless
 from lorgnette.hub.source import ADAPTER, ADAPTER_WEIGHTS, HUB_ID, find_folder
@@ -67,7 +68,7 @@ class Adapter:
             raise CheckpointError(
                 f"{self.folder}: is an adapter that names no base model; merge it with PEFT, or name it"
             )
-        places = [Path(name).expanduser(), self.folder / name]
+        places = [expand_user(name), self.folder / name]
         revision = self.settings.get("revision")
         try:
             for place in places:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -146,10 +147,22 @@ def open_weights(file: Path) -> Any:
         hint = f"; {pickles[0]} is a pickle, save it as safetensors with transformers first" if pickles else ""
         raise CheckpointError(f"{file}: no such file; a checkpoint needs its weights as safetensors{hint}")
     try:
-        return safetensors.safe_open(file, "pt")
+        return open_safetensors(file)
     except (safetensors.SafetensorError, OSError) as error:
         said = quoted(str(error))
         raise CheckpointError(f"{file}: truncated, or not a safetensors file ({said}); fetch it again") from None
+
+
+def open_safetensors(file: Path) -> Any:
+    """A safetensors file of any name: its library takes UTF-8 alone. Raises: SafetensorError, OSError."""
+    try:
+        os.fspath(file).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory(prefix="lorgnette-") as place:  # opened, it needs its name no more
+            link = Path(place) / "model.safetensors"
+            link.symlink_to(file.resolve())
+            return safetensors.safe_open(link, "pt")
+    return safetensors.safe_open(file, "pt")
 
 
 def _shards(index: Path) -> dict[str, set[str]]:

@@ -76,13 +76,14 @@ def checkpoint_folder(folder: str | Path, *, marked: bool = True) -> Iterator[Pa
     Raises: CheckpointError, before anything is written and again before the exchange, naming what we did not write.
     """
     folder = Path(folder)
-    _check_replaceable(folder, marked)
-    with new_folder(folder.resolve()) as beside:
+    check_checkpoint_folder(folder, marked)
+    with new_folder(folder.resolve(), WRITTEN) as beside:
         yield beside
-        _check_replaceable(folder, marked)
+        check_checkpoint_folder(folder, marked)
 
 
-def _check_replaceable(folder: Path, marked: bool) -> None:
+def check_checkpoint_folder(folder: Path, marked: bool = True) -> None:
+    """Refuse a folder that writing a checkpoint may not replace. Raises: CheckpointError naming what is there."""
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder}: is a file; give a new folder")
     others = strangers(folder, WRITTEN)

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from lorgnette.errors import CheckpointError
+from lorgnette.files import expand_user
 from lorgnette.inputs.tokenizer import read_json
 from lorgnette.untrusted import quoted
 
@@ -44,7 +45,7 @@ def find_folder(source: str | Path, revision: str | None = None) -> Path:
     run's own folder will do.
     Raises: CheckpointError saying what is there instead, or why the hub did not give it.
     """
-    folder = Path(source).expanduser()
+    folder = expand_user(source)
     if str(source).startswith(BUILT_IN):
         folder = SHIPPED / str(source).removeprefix(BUILT_IN)
         if not (folder / "config.json").is_file():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from lorgnette.errors import LorgnetteError
+from lorgnette.files import expand_user
 from lorgnette.infer.generate import Generation, stream
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.inputs.processor import Processor
@@ -37,7 +37,7 @@ class Chat:
 
     def show(self, path: str) -> None:
         """Put an image before the next question. Raises: LorgnetteError if there is no such file."""
-        file = Path(path.strip().strip("'\"")).expanduser()
+        file = expand_user(path.strip().strip("'\""))
         if not file.is_file():
             raise LorgnetteError(f"{file}: no such file")
         self.images.append(Image(file))

@@ -22,6 +22,8 @@ from lorgnette.train.lora import speed_up
 ADAPTER = "default"
 ADAPTED = ("vision", "language")
 """The parts that can be adapted: the others are new and train in full."""
+WRITTEN_ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
+"""Names of the files of an adapter; writing one replaces them and nothing else."""
 
 
 def add_adapters(part: nn.Module, config: LoraConfig, *, dora: bool, seed: int) -> None:
@@ -95,7 +97,7 @@ def _save_kind(model: VLM, config: LoraConfig, parts: list[str], folder: Path, *
         tensors |= {f"base_model.model.{targets[-1]}.{key}": tensor for key, tensor in head_tensors(head)}
     settings = _settings(config, targets, dora).to_dict()
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in settings.items()}
-    with new_folder(folder) as beside:
+    with new_folder(folder, WRITTEN_ADAPTER) as beside:
         save_tensors(tensors, beside / "adapter_model.safetensors", {"format": "pt"})
         write_json(beside / "adapter_config.json", plain | {"peft_type": "LORA", "inference_mode": True})
     return folder

@@ -7,9 +7,9 @@ a kill at any moment, or a full disk, leaves the one before.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
-import shutil
 import warnings
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
@@ -29,8 +29,12 @@ from lorgnette.train.metadata import CheckpointReader
 from lorgnette.train.parallel import World
 from lorgnette.untrusted import quoted, read_json
 
-UNFINISHED = re.compile(r"\.step-[0-9]{6,}\.tmp")
+FINISHED = re.compile(r"step-(?P<step>[0-9]{6,18})")
+"""The name of a checkpoint."""
+UNFINISHED = re.compile(r"\.step-[0-9]{6,18}\.tmp")
 """The name of a checkpoint that is being written."""
+WRITTEN = re.compile(r"progress\.json|\.metadata|__[0-9]+_[0-9]+\.distcp|\..*\.tmp", re.DOTALL)
+"""Names of the files of a checkpoint: these are removed with it, and nothing else."""
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process is no mistake
 
 
@@ -69,8 +73,8 @@ class Keeper:
         if self.world.is_main:
             try:
                 with explain_disk(self._path):
-                    shutil.rmtree(self._beside, ignore_errors=True)
-                    self._beside.mkdir(parents=True)
+                    remove_checkpoint(self._beside)
+                    self._beside.mkdir(parents=True, exist_ok=True)
                     write_json(self._beside / "progress.json", asdict(progress))
             except DiskError as error:
                 began = error
@@ -94,7 +98,7 @@ class Keeper:
             self._pending.result()
             if self.world.is_main:
                 with explain_disk(self._path):
-                    shutil.rmtree(self._path, ignore_errors=True)
+                    remove_checkpoint(self._path)
                     self._beside.rename(self._path)
         except DiskError as error:
             problem = error
@@ -104,9 +108,9 @@ class Keeper:
             self._pending = None
         if self.world.is_main:
             if problem is not None:
-                shutil.rmtree(self._beside, ignore_errors=True)
+                remove_checkpoint(self._beside)
             for old in checkpoints(self.folder)[: -self.keep]:
-                shutil.rmtree(old, ignore_errors=True)
+                remove_checkpoint(old)
         self.world.barrier()
         return problem
 
@@ -121,12 +125,29 @@ def remove_unfinished(folder: Path) -> None:
     """Remove the checkpoints that a killed process was writing. Only for whoever holds the run's lock."""
     for path in folder.glob(".step-*.tmp"):
         if UNFINISHED.fullmatch(path.name):
-            shutil.rmtree(path, ignore_errors=True)
+            remove_checkpoint(path)
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove the files of a checkpoint, and its folder if nothing else is in it. A link to one is removed alone.
+
+    `progress.json` goes first: what a kill leaves behind counts as no checkpoint.
+    """
+    if path.is_symlink():
+        path.unlink()
+        return
+    with contextlib.suppress(OSError):
+        (path / "progress.json").unlink(missing_ok=True)
+        for file in path.iterdir():
+            if WRITTEN.fullmatch(file.name) and not file.is_dir():
+                file.unlink()
+        path.rmdir()
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Finished checkpoints, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if (path / "progress.json").exists())
+    """Finished checkpoints, oldest first. A folder of another name, as a copy of one has, is none."""
+    found = [path for path in folder.glob("step-*") if FINISHED.fullmatch(path.name)]
+    return sorted((path for path in found if (path / "progress.json").exists()), key=lambda path: int(path.name[5:]))
 
 
 def read_progress(path: Path, stages: int | None = None) -> Progress:
@@ -175,6 +196,14 @@ def restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer | Non
         load(state, storage_reader=CheckpointReader(path), no_dist=not dist.is_initialized())
     except (Exception, CheckpointException) as error:  # a damaged file fails in more ways than one can list
         raise _damaged(path, error) from error
+
+
+def check_size(path: Path, model: nn.Module) -> None:
+    """Refuse a checkpoint that holds fewer weights than a model has. Raises: CheckpointError."""
+    stored = sum(size.numel() for name, size in _stored_sizes(path).items() if name.startswith("model."))
+    wanted = sum(parameter.numel() for parameter in model.parameters())
+    if stored < wanted:
+        raise CheckpointError(f"{path}: holds {stored:,} weights, and the model has {wanted:,}; was it another run?")
 
 
 def _stored_sizes(path: Path) -> dict[str, torch.Size]:

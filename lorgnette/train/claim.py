@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from lorgnette.errors import LorgnetteError, SettingsError
-from lorgnette.files import hold, write_text
+from lorgnette.files import check_own, check_replaceable, hold, write_text
+from lorgnette.hub.export import check_checkpoint_folder
 from lorgnette.run import CHANGEABLE, Run
 from lorgnette.train import checkpoint
+from lorgnette.train.adapters import WRITTEN_ADAPTER
 from lorgnette.train.log import read_log
 from lorgnette.train.parallel import World
 from lorgnette.train.unchanged import FILE
-from lorgnette.untrusted import quoted
+from lorgnette.untrusted import parse_yaml, quoted
 
 PLACE = re.compile(r"stages\.[0-9]+\.sources\.[0-9]+\.(path|prepared)")
 """Settings that say where a source lies. They may change where its contents are compared; see `unchanged`."""
@@ -29,7 +32,8 @@ def claim(folder: Path, run: Run, world: World) -> Callable[[], None]:
     """Lock a folder for this run, check that it holds no other, and write the settings to `run.yaml`.
 
     Every rank must ask; the first holds the lock for all. Returns what lets go of it.
-    Raises: BusyError if another process trains there; SettingsError if it holds a run of other settings; DiskError.
+    Raises: BusyError if another process trains there; SettingsError if it holds a run of other settings, or what no run
+    wrote under a run's names; CheckpointError and DiskError for what could not be written at the end.
     """
     release: Callable[[], None] = _nothing
     refused: LorgnetteError | None = None
@@ -37,6 +41,7 @@ def claim(folder: Path, run: Run, world: World) -> Callable[[], None]:
         try:
             release = hold(folder / ".lock", f"{folder}: another process trains in this folder; choose another one")
             try:
+                _check_foreign(folder, run)
                 _check(folder, run)
                 checkpoint.remove_unfinished(folder / "checkpoints")
                 write_text(folder / "run.yaml", run.to_yaml())
@@ -53,6 +58,42 @@ def claim(folder: Path, run: Run, world: World) -> Callable[[], None]:
 
 def _nothing() -> None:
     """A rank that holds no lock has none to let go of."""
+
+
+OURS = (
+    *("log.jsonl", "validation.jsonl", "evaluation.jsonl", "data.json", "packs-*.json", "report.html", "results.json"),
+    *("checkpoints", "adapters", "replay", "evaluation", "eval", "best", "model"),
+)
+"""Names that a run writes in its folder, besides `run.yaml`, which comes first."""
+
+
+def _check_foreign(folder: Path, run: Run) -> None:
+    """Raises: LorgnetteError naming what a run would write over, or could not write beside, and no run wrote."""
+    settings = folder / "run.yaml"
+    if not os.path.lexists(settings):
+        found = sorted(path.name for name in OURS for path in folder.glob(name))
+        if found:
+            raise SettingsError(
+                f"{folder}: holds {found[0]} but no run.yaml, so no run of ours wrote it; choose another folder"
+            )
+    else:
+        check_own(settings, _is_run)
+    check_checkpoint_folder(folder / "model")
+    check_checkpoint_folder(folder / "best")
+    for stage in run.stages:
+        adapters = folder / "adapters" / stage.name
+        check_checkpoint_folder(adapters / "base")
+        for kind in ("lora", "dora"):
+            check_replaceable(adapters / kind, WRITTEN_ADAPTER)
+
+
+def _is_run(content: bytes) -> bool:
+    """Whether a run.yaml has the names that one has, of this version or another."""
+    try:
+        values = parse_yaml(content.decode("utf-8-sig", "replace"), "")
+    except LorgnetteError:
+        return False
+    return isinstance(values, dict) and {"name", "seed", "stages"} <= values.keys()
 
 
 def _check(folder: Path, run: Run) -> None:

@@ -99,5 +99,7 @@ class Evaluation:
     def _best_before(self, total_step: int) -> float:
         """The best mean of evaluations before a step, as the log has them."""
         rows = read_log(self.folder / "evaluation.jsonl")
-        whole = [row for row in rows if row["total_step"] < total_step and len(row["scores"]) == len(self.tasks)]
+        whole = [
+            row for row in rows if row["total_step"] < total_step and len(row.get("scores", ())) == len(self.tasks)
+        ]
         return max((fmean(row["scores"].values()) for row in whole), default=float("-inf"))

@@ -72,9 +72,30 @@ class Log:
         self._file.close()
 
 
+NUMBERS = {"step", "loss", "lr", "grad_norm", "samples", "tokens", "learned", "images", "seconds", "waited", "flops"}
+TABLES = {"sources", "losses", "scores"}
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+    """Whether a row names a step and a stage, and what else it has of a row is of a row's types."""
+    if type(row.get("total_step")) is not int or not isinstance(row.get("stage"), str):
+        return False
+    if any(type(row[key]) not in (int, float) for key in NUMBERS & row.keys()) or type(row.get("step", 0)) is not int:
+        return False
+    tables = [row[key] for key in TABLES & row.keys()]
+    if any(
+        not isinstance(one, dict) or any(type(value) not in (int, float) for value in one.values()) for one in tables
+    ):
+        return False
+    replaced = row.get("replaced", [])
+    if not isinstance(replaced, list) or not all(isinstance(sentence, str) for sentence in replaced):
+        return False
+    return all(isinstance(row.get(key, ""), str) for key in ("data", "spike"))
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The rows of a `log.jsonl`; a last line cut short by a kill is left out, and all from the first that is no row."""
-    if not path.exists():
+    if not os.path.isfile(path):
         return []
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
@@ -82,7 +103,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             row = parse_json(line, str(path))
         except DataError:
             break
-        if not isinstance(row, dict) or type(row.get("total_step")) is not int or not isinstance(row.get("stage"), str):
+        if not isinstance(row, dict) or not _is_row(row):
             break
         rows.append(row)
     return rows

@@ -20,6 +20,7 @@ def model_at(path: Path, run: Run, stage: StageConfig) -> VLM:
     """The weights that a folder of shards holds, the stage's adapters in place. Raises: CheckpointError."""
     with torch.device("meta"):
         model = VLM(run.model)
+    checkpoint.check_size(path, model)  # before anything is allocated
     model.to_empty(device="cpu")
     prepare_parts(model, stage, seed=0)
     checkpoint.restore(path, model)

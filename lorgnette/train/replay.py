@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_saver import save as save_shards
@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 from lorgnette.data.training_batch import TrainingBatch
 from lorgnette.errors import CheckpointError
 from lorgnette.files import explain_disk, write_json
-from lorgnette.hub.checkpoint import save_tensors
+from lorgnette.hub.checkpoint import open_safetensors, save_tensors
 from lorgnette.model.batch import Spans
 from lorgnette.model.vlm import VLM
 from lorgnette.output import say
@@ -69,7 +69,7 @@ def save_batches(file: Path, batches: Sequence[TrainingBatch]) -> None:
 def load_batches(file: Path) -> list[TrainingBatch]:
     """Raises: CheckpointError if the file is damaged."""
     try:
-        with safe_open(file, framework="pt") as stored:
+        with open_safetensors(file) as stored:
             plain = parse_json(stored.metadata()["batches"], str(file), CheckpointError)
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
         return [_batch(number, values, tensors) for number, values in enumerate(plain)]
@@ -115,7 +115,11 @@ def replay(path: Path, console: Console) -> list[str]:
     with Neftune(model, stage.neftune, dropout=drops(stage), seed=facts["seed"]):
         for file in sorted(path.glob("rank-*.safetensors")):
             for batch in load_batches(file):
-                broken += _compute(model, batch, console)
+                try:
+                    broken += _compute(model, batch, console)
+                except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
+                    said = quoted(next(iter(str(error).splitlines()), "") or type(error).__name__)
+                    raise CheckpointError(f"{file}: holds no batch that the run's model takes ({said})") from None
     return broken
 
 

@@ -21,6 +21,7 @@ import yaml
 
 from lorgnette.errors import DataError, LorgnetteError
 from tests.fuzz.mutators import encoded, mutate_bytes, mutate_json, mutate_text, mutate_value, mutate_yaml
+from tests.fuzz.run_folders import PARTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -436,6 +437,7 @@ READERS: dict[str, Reader] = {
     ),
     "templates": Reader(lambda: [encoded(one) for one in TEMPLATES[:2]], _template, _render),
     "checkpoints": Reader(_checkpoint_seeds, _checkpoint_file, _load_checkpoint),
+    **{name: Reader(*parts) for name, parts in PARTS.items()},
     "answers": Reader(lambda: [b"200\nX: y\n" + json.dumps(ANSWER).encode()], _answer, _ask),
 }
 """Name -> reader."""

@@ -20,7 +20,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lorgnette.data.builtin.drawings import SPLITS
 from lorgnette.data.builtin.parts import PARTS, Part, Row
 from lorgnette.errors import DataError
-from lorgnette.files import new_file, user_cache
+from lorgnette.files import check_own, new_file, user_cache
 
 __all__ = ["PARTS", "Part", "facts", "manifest", "resolve", "write_corpus"]
 
@@ -88,6 +88,7 @@ def write_corpus(
             progress.update(task, description=f"{part.name}, {split}")
             path, carried = Path(folder) / part.file(split), COMMITTED / part.file(split)
             if as_carried and carried.is_file():
+                check_own(path, partial(_has_columns, columns=part.columns))
                 with new_file(path) as beside:
                     shutil.copyfile(carried, beside)
                 progress.advance(task, count)
@@ -140,7 +141,11 @@ def scaled(part: Part, split: str, scale: float) -> int:
 
 
 def write_rows(path: str | Path, rows: Iterable[Row], columns: pa.Schema) -> None:
-    """Rows as parquet: zstd, row groups of `ROW_GROUP`, and nothing that hangs on the time or the machine."""
+    """Rows as parquet: zstd, row groups of `ROW_GROUP`, and nothing that hangs on the time or the machine.
+
+    Raises: DiskError, if the file is there and holds other columns too.
+    """
+    check_own(path, partial(_has_columns, columns=columns))
     waiting = iter(rows)
     with (
         new_file(path) as beside,
@@ -150,6 +155,14 @@ def write_rows(path: str | Path, rows: Iterable[Row], columns: pa.Schema) -> Non
     ):
         while group := list(itertools.islice(waiting, ROW_GROUP)):
             writer.write_table(pa.Table.from_pylist(group, schema=columns), row_group_size=ROW_GROUP)
+
+
+def _has_columns(content: bytes, columns: pa.Schema) -> bool:
+    """Whether a file is parquet of just these columns."""
+    try:
+        return bool(pq.read_schema(pa.BufferReader(content)).remove_metadata().equals(columns.remove_metadata()))
+    except (pa.ArrowException, OSError):
+        return False
 
 
 def _shown(rows: Iterable[Row], count: Callable[[], None]) -> Iterator[Row]:

@@ -14,7 +14,7 @@ from lorgnette.data.inspect.charts import bar_chart, lengths, percentages, shape
 from lorgnette.data.inspect.look import Document, Look, Pack
 from lorgnette.data.inspect.pictures import MOST_SIDE, QUADRANTS, Picture, Size, data_uri
 from lorgnette.data.inspect.text import Chip, Speller, runs, visible
-from lorgnette.files import write_text
+from lorgnette.files import is_own_page, replace_text
 
 MOST_TOKENS = 4096
 """Tokens of one document that the page spells; the others are counted."""
@@ -65,8 +65,8 @@ class _Budget:
 
 
 def write_page(path: str | Path, look: Look, speller: Speller) -> Path:
-    """Write the page; return its path. Raises: DiskError if it cannot be written."""
-    write_text(path, render(look, speller))
+    """Write the page; return its path. Raises: DiskError if it cannot be written, or is a file of somebody else."""
+    replace_text(path, render(look, speller), is_own_page)
     return Path(path)
 
 

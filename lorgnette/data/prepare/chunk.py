@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from lorgnette.data.index import ARRAYS, TYPES, Index
 from lorgnette.errors import DataError
 from lorgnette.files import new_file
-from lorgnette.untrusted import quoted
+from lorgnette.untrusted import parse_json, quoted, typed
 
 LONGEST_DETAIL = 500
 """Characters of what the ledger says about a row: a row may hold anything, and is not repeated there."""
@@ -71,10 +71,10 @@ class Chunk:
             with open(path, "rb") as file:
                 table = pq.read_table(file)
             facts = table.schema.metadata or {}
-            refused = tuple(Entry(*values) for values in json.loads(facts[b"refused"]))
+            refused = tuple(Entry(*values) for values in parse_json(facts[b"refused"], str(path)))
             words = (table.column(name)[0].values.to_numpy(zero_copy_only=False) for name in ("url_W", "owner_W"))
             return cls(Index.from_table(table), refused, int(facts[b"rows"]), *words)
-        except (OSError, pa.ArrowException, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
+        except (OSError, pa.ArrowException, LookupError, AttributeError, TypeError, ValueError, DataError) as error:
             raise DataError(f"{path}: is damaged ({error}); remove it and prepare again") from None
 
 
@@ -121,7 +121,7 @@ def write_ledger(path: Path, entries: Iterable[Entry]) -> None:
 
 
 def read_ledger(path: str | Path) -> Iterator[Entry]:
-    """What `write_ledger` wrote."""
-    with Path(path).open(encoding="utf-8") as file:
+    """What `write_ledger` wrote. Raises: DataError if it is damaged."""
+    with Path(path).open(encoding="utf-8", errors="replace") as file:
         for line in file:
-            yield Entry(**json.loads(line))
+            yield typed(Entry, parse_json(line, str(path)), str(path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,9 @@ from lorgnette.data.sources.download import bytes_in
 from lorgnette.data.sources.refusal import Refusal
 from lorgnette.data.sources.rows import ORIGIN, origin_of
 from lorgnette.data.sources.table import KINDS, Convert
+from lorgnette.errors import DataError
 from lorgnette.files import new_file, write_json
+from lorgnette.untrusted import read_json, typed
 
 SHARD_BYTES = 256 * 2**20
 """A shard is closed when it holds more than this."""
@@ -28,6 +29,15 @@ GROUP_ROWS, GROUP_BYTES = 64, 32 * 2**20
 ORIGIN_TYPE = pa.struct([("file", pa.string()), ("place", pa.string())])
 
 Item = dict[str, Any] | Refusal
+
+
+@dataclass
+class _State:
+    """What state.json says."""
+
+    items: int
+    shards: list[str]
+    done: bool
 
 
 @dataclass
@@ -52,10 +62,12 @@ class Converted:
     def load(cls, folder: Path) -> Converted:
         """What a run before this one has made; nothing if there was none."""
         try:
-            state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            return cls(folder, state["items"], state["shards"], state["done"])
-        except (OSError, ValueError, KeyError, TypeError):
+            state = typed(_State, read_json(folder / "state.json"), str(folder))
+        except DataError:
             return cls(folder)
+        if state.items < 0 or state.shards != [f"{number:05d}.parquet" for number in range(len(state.shards))]:
+            return cls(folder)
+        return cls(folder, state.items, state.shards, state.done)
 
 
 def convert_source(

@@ -21,7 +21,7 @@ from lorgnette.data.config import PreparedConfig
 from lorgnette.data.sources.boundary import folder_of_source
 from lorgnette.data.sources.shards import is_url, list_files, list_shards, open_url
 from lorgnette.errors import DataError
-from lorgnette.files import locked_file, user_cache
+from lorgnette.files import clear_once, locked_file, user_cache
 from lorgnette.inputs.processor import Processor
 
 HIDDEN = ".lorgnette"
@@ -131,6 +131,6 @@ def _first_writable(places: list[Path]) -> Path:
 def locked(folder: Path) -> Iterator[None]:
     """Holds a folder for one process at a time; a killed one lets go. What it left half written is removed."""
     with locked_file(folder / "lock"):
-        for left in folder.rglob(".*.tmp"):
-            left.unlink(missing_ok=True)
+        for inner in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+            clear_once(inner)
         yield

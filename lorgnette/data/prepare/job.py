@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import shutil
+import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -87,10 +86,29 @@ def prepare(
     return open_prepared(config, processor)
 
 
+OUR_FOLDERS = re.compile(r"chunks|(converted|index)-[0-9a-f]{12}")
+OUR_FILES = re.compile(
+    r"[0-9a-f]{12}-[0-9]+\.parquet|[0-9]{5,}\.parquet(\.refused\.jsonl)?|index\.parquet|ledger\.jsonl|state\.json"
+    r"|prepared\.json|contamination\.(json|html)|\..*\.tmp",
+    re.DOTALL,
+)
+"""Names that preparing writes below a source's folder of its own: these are removed when it begins anew."""
+
+
 def _clear(home: Path) -> None:
+    """Remove what preparing wrote, and nothing that somebody else put there."""
     for path in home.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
+        if path.is_dir() and not path.is_symlink() and OUR_FOLDERS.fullmatch(path.name):
+            _remove_ours(path)
+
+
+def _remove_ours(folder: Path) -> None:
+    """Remove the files that preparing writes to a folder, and the folder if nothing else is in it."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if OUR_FILES.fullmatch(path.name) and not path.is_dir():
+                path.unlink()
+        folder.rmdir()
 
 
 @dataclass
@@ -141,7 +159,7 @@ class _Job:
         """What must be converted first, if anything. To find out may mean to read much: the answer is kept."""
         kept = self.home / f"convert-{files}.json"
         if kept.is_file():
-            return KINDS[self.config.kind].convert if json.loads(kept.read_text()) else None
+            return KINDS[self.config.kind].convert if kept.read_bytes().strip() == b"true" else None
         convert = converter(self.config)
         for old in self.home.glob("convert-*.json"):
             old.unlink()
@@ -154,8 +172,8 @@ class _Job:
         with progress(self.options.console, f"{self.config.title}: writing as parquet", None) as advance:
             made = convert_source(self.config, convert, folder, advance)
         for old in self.home.glob("converted-*"):
-            if old != folder:
-                shutil.rmtree(old, ignore_errors=True)
+            if old != folder and OUR_FOLDERS.fullmatch(old.name) and old.is_dir():
+                _remove_ours(old)
         return made
 
     def _scan(self, scanner: Scanner, made: Converted | None) -> tuple[Scanned, list[Stamp]]:
@@ -180,8 +198,9 @@ class _Job:
         if sentence := passed_over(self.config):
             refused.append(Entry(self.config.path, "", FILES, sentence, rows=0))
         self._run(scanner, tasks)
+        kept = {place for *_, place in tasks}
         for old in chunks.glob("*.parquet"):
-            if old not in {place for *_, place in tasks}:
+            if old not in kept and OUR_FILES.fullmatch(old.name):
                 old.unlink()
         return join(paths, [(number, Chunk.load(place)) for _, number, place in tasks], refused), shards
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,16 +11,38 @@ from typing import Any
 
 from lorgnette.data.config import PreparedConfig
 from lorgnette.data.index import Index
-from lorgnette.data.prepare.folder import digest, files_of, find_home, shards_of, stamps
+from lorgnette.data.prepare.folder import Stamp, digest, files_of, find_home, shards_of, stamps
 from lorgnette.data.record import Record
 from lorgnette.data.sources.rows import ORIGIN, origin_of
 from lorgnette.data.sources.shards import Shards
 from lorgnette.data.sources.table import KINDS
 from lorgnette.errors import DataError
 from lorgnette.inputs.processor import Processor
+from lorgnette.untrusted import read_json, typed
 
 FACTS = "prepared.json"
 """Written last: a folder that has it is complete."""
+CONVERTED = re.compile(r"\.\./converted-[0-9a-f]{12}/[0-9]{5,}\.parquet")
+"""How an index names a shard that was made of other files."""
+
+
+@dataclass
+class Facts:
+    """What prepared.json says."""
+
+    rows: int
+    kept: int
+    refused: int
+    reasons: dict[str, int]
+    notes: dict[str, int]
+    unread: list[str]
+    images: int
+    tokens: int
+    learned: int
+    converted: bool
+    files: str
+    lists: str
+    shards: list[Stamp]
 
 
 class NotPrepared(DataError):
@@ -70,12 +92,18 @@ def open_prepared(config: PreparedConfig, processor: Processor) -> Prepared:
         raise NotPrepared(f"{config.title}: is not prepared for this tokenizer; {advice}")
     if changed := changes(config, facts):
         raise NotPrepared(f"{config.title}: {changed} since it was prepared; {advice}")
-    index = Index.load(folder / "index.parquet")
+    try:
+        index = Index.load(folder / "index.parquet")
+    except DataError as error:
+        raise NotPrepared(f"{config.title}: {error}") from None
     if not len(index):
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in facts["reasons"].items())
         ledger = folder / "ledger.jsonl"
         raise DataError(f"{config.title}: none of {facts['rows']:,} rows can be trained on ({reasons}); see {ledger}")
     paths = [folder / shard for shard in index.shards] if facts["converted"] else shards_of(config)[0]
+    foreign = facts["converted"] and not all(CONVERTED.fullmatch(shard) for shard in index.shards)
+    if foreign or len(paths) != len(index.shards):
+        raise NotPrepared(f"{config.title}: its index names other files; {advice}")
     return Prepared(config, replace(index, shards=tuple(map(str, paths))), folder)
 
 
@@ -87,10 +115,11 @@ def lists_folder(config: PreparedConfig) -> str:
 def read_facts(folder: Path) -> dict[str, Any]:
     """What prepared.json says; nothing if it is not there or cannot be read, which is the same to us."""
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        facts = read_json(folder / FACTS)
+        known = vars(typed(Facts, facts, str(folder / FACTS)))
+        return {**facts, **known}
+    except DataError:
         return {}
-    return facts if isinstance(facts, dict) else {}
 
 
 def changes(config: PreparedConfig, facts: Mapping[str, Any]) -> str:
@@ -99,7 +128,7 @@ def changes(config: PreparedConfig, facts: Mapping[str, Any]) -> str:
         return "a list of those who opted out, or a benchmark, has changed"
     if facts["converted"]:
         return "" if facts["files"] == files_digest(config) else "its files have changed"
-    before = {one["name"]: (one["size"], one["changed"]) for one in facts["shards"]}
+    before = {one.name: (one.size, one.changed) for one in facts["shards"]}
     now = {one.name: (one.size, one.changed) for one in shards_of(config)[1]}
     differing = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
     if not differing:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import logging
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 
 import PIL.Image
@@ -19,6 +19,7 @@ from torch import Tensor
 from lorgnette.errors import CheckpointError, SettingsError
 from lorgnette.eval.answerer import until_stop, with_crops
 from lorgnette.eval.answerers.messages import conversation
+from lorgnette.files import expand_user
 from lorgnette.hub.digest import checkpoint_digest
 from lorgnette.hub.source import HUB_ID, find_folder
 from lorgnette.infer.answerer import facts_of_device, own_device
@@ -48,7 +49,7 @@ def open_peer(source: str, *, split: bool | None = None, batch_size: int = 16) -
         raise CheckpointError(
             f"to measure a model of transformers, install it (pip install transformers): {error}"
         ) from error
-    local = Path(source).expanduser().is_dir()
+    local = os.path.isdir(expand_user(source))
     named = HUB_ID.fullmatch(source)
     place, revision = (named["name"], named["revision"]) if named and not local else (source, None)
     place = str(find_folder(source)) if local else place
