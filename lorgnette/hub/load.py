@@ -218,7 +218,7 @@ def device_named(device: torch.device | str) -> torch.device:
     try:
         place = torch.device(device)
         torch.empty(0, device=place)
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise CheckpointError(
             f"device {quoted(str(device), 60)}: PyTorch cannot use it here ({quoted(_line(error))}); use device='cpu'"
         ) from None

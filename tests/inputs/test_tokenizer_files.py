@@ -218,7 +218,7 @@ def test_a_llama_tokenizer_is_rebuilt_on_both_sides(settings, flags, tmp_path):
 
 
 def test_what_would_change_another_programs_reading_is_not_saved(folder):
-    extra = {"auto_map": {"AutoTokenizer": ["a.B", None]}, "split_special_tokens": True, "name_or_path": "/home/me"}
+    extra = {"auto_map": {"AutoTokenizer": ["a.B", None]}, "split_special_tokens": True, "name_or_path": "owner/name"}
     write(folder, "tokenizer_config.json", ALL | extra)
     Tokenizer.load(folder).save(folder / "saved")
     assert not extra.keys() & read(folder / "saved", "tokenizer_config.json").keys()
