@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorgnette.data.record import Refused
-from lorgnette.errors import DataError, SettingsError
-from lorgnette.eval.pictures import image_digest
+from lorgnette.errors import DataError, ImageError, SettingsError
+from lorgnette.eval.pictures import check_image, image_digest
 from lorgnette.sample import Image, ImageSource, Sample, Segment, Text
 
 Choose = Literal["random", "rices", "text"]
@@ -129,7 +129,9 @@ class FewShot:
         if place not in self._read:
             try:
                 example: Sample | None = self.examples[place]
-            except Refused:
+                for image in example.images if example else ():
+                    check_image(image.source)
+            except (Refused, ImageError):
                 example = None
             self._read[place] = example if example and _teaches(example) else None
         return self._read[place]

@@ -6,6 +6,7 @@ import base64
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -98,3 +99,12 @@ def test_who_opted_out_is_found_however_an_address_is_written(tmp_path: Path):
     (tmp_path / "list").write_bytes("\ufeffHTTPS://Images.Example/A.png\n".encode())
     assert read_list(str(tmp_path / "list"))[0].tolist() == [hash_url("http://images.example/A.png")]
     assert hash_url("http://images.example/a.png") != hash_url("http://images.example/A.png")
+
+
+def test_a_picture_that_is_cut_off_is_no_example(folder: Path):
+    noise = PIL.Image.effect_noise((200, 200), 90)
+    noise.save(folder / "whole.png")
+    (folder / "cut.png").write_bytes((folder / "whole.png").read_bytes()[:9_000])
+    found = samples(folder, "cut.png", "whole.png", "a.png")
+    shots = FewShot(found, 1)
+    assert [shots._example(n) is None for n in range(3)] == [True, False, False]

@@ -229,7 +229,7 @@ def test_images_lie_beside_the_page_below_the_folder_or_in_the_page(tmp_path):
     (folder / "sub" / "p.html").write_text(html("One", *(f"<img src='{one}'><p>{LONG} {one[:9]}</p>" for one in links)))
     found = sifted(tmp_path, folder)
     assert [image.source for image in found.records[0].piece().images] == [picture(seed=n) for n in (0, 1, 2)]
-    assert found.left_out == Counter({"duplicate image": 1, "no image": 1})
+    assert found.left_out == Counter({"duplicate image": 1, "unreadable image": 1})
 
 
 def archive(folder: Path, *records: bytes, compress: bool = True, cut: int = 0) -> Path:
