@@ -9,7 +9,7 @@ from statistics import fmean
 
 from rich.console import Console
 
-from lorgnette.errors import DataError
+from lorgnette.errors import DataError, LorgnetteError
 from lorgnette.eval.results import ResultsFolder
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.shards import Rank
@@ -91,7 +91,7 @@ class Evaluation:
         problem: tuple[bool, str] | None = None
         try:
             yield
-        except (DiskError, DataError) as error:
+        except LorgnetteError as error:
             problem = isinstance(error, DiskError), str(error)
         for of_disk, said in sorted(filter(None, self.world.gather(problem)), reverse=True):
             raise (DiskError if of_disk else DataError)(said)

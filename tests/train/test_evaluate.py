@@ -108,6 +108,16 @@ def test_a_disk_that_takes_no_answers_or_no_best_model_ends_no_run(tiny, tmp_pat
     assert (tmp_path / "run" / "best" / "model.safetensors").is_file()
 
 
+def test_results_of_other_settings_in_its_folder_end_no_run(tiny, tmp_path):
+    """As an older lorgnette leaves them, which scored by another metric."""
+    stored = tmp_path / "evaluation" / "step-000004" / "drawings" / "settings.json"
+    stored.parent.mkdir(parents=True)
+    stored.write_text('{"metric": "vqa_accuracy", "task": "drawings"}')
+    console = Console(record=True, file=io.StringIO(), width=300)
+    Trainer(tiny.override(*EVALUATED), tmp_path, console).train()
+    assert "step 4: drawings is not scored, and training goes on" in " ".join(console.export_text().split())
+
+
 def test_an_evaluation_that_was_cut_off_goes_on_in_a_run_that_saves_more_often(tiny, tmp_path, monkeypatch):
     """Its answers are those of the same model."""
     run = tiny.override(*EVALUATED)
