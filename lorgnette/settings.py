@@ -12,15 +12,17 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 import pydantic
 import yaml
 
-from lorgnette.errors import SettingsError
+from lorgnette.errors import DataError, LorgnetteError, SettingsError
 from lorgnette.untrusted import QUOTED, parse_yaml, quoted, read_yaml
 
+Value = TypeVar("Value")
 OURS = "Value error, "
 """What pydantic puts before the message of a validator."""
 MOST_PROBLEMS = 8
@@ -109,6 +111,25 @@ class Settings(pydantic.BaseModel):
         ours, theirs = flatten(self.plain()), flatten(other.plain())
         keys = sorted(ours.keys() | theirs.keys())
         return {key: (ours.get(key), theirs.get(key)) for key in keys if ours.get(key) != theirs.get(key)}
+
+
+def typed(kind: type[Value], value: Any, where: str, error: type[LorgnetteError] = DataError) -> Value:
+    """A parsed value as a dataclass, its fields of the types that are declared; other keys are left out.
+
+    Raises: `error` if a field lacks or is of another type.
+    """
+    try:
+        made: Value = _adapter(cast(Any, kind)).validate_python(value)
+        return made
+    except pydantic.ValidationError as problem:
+        first = problem.errors()[0]
+        said = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+        raise error(f"{where}: is damaged ({quoted(said)})") from None
+
+
+@cache
+def _adapter(kind: Any) -> Any:
+    return pydantic.TypeAdapter(kind)
 
 
 def flatten(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -9,16 +9,13 @@ from __future__ import annotations
 import json
 import re
 import stat
-from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import pydantic
 import yaml
 
 from lorgnette.errors import DataError, LorgnetteError
 
-Value = TypeVar("Value")
 MAX_DEPTH = 100
 """Nested lists and mappings beyond which a text is refused: everything that walks values recursively stays safe."""
 MAX_BYTES = 256 * 2**20
@@ -61,25 +58,6 @@ def parse_json(text: str | bytes | bytearray, where: str, error: type[LorgnetteE
 def read_json(path: str | Path, error: type[LorgnetteError] = DataError) -> Any:
     """The value of a JSON file. Raises: `error` naming the file, as `parse_json`, or if it cannot be read."""
     return parse_json(_read(Path(path), error), str(path), error)
-
-
-def typed(kind: type[Value], value: Any, where: str, error: type[LorgnetteError] = DataError) -> Value:
-    """A parsed value as a dataclass, its fields of the types that are declared; other keys are left out.
-
-    Raises: `error` if a field lacks or is of another type.
-    """
-    try:
-        made: Value = _adapter(cast(Any, kind)).validate_python(value)
-        return made
-    except pydantic.ValidationError as problem:
-        first = problem.errors()[0]
-        said = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
-        raise error(f"{where}: is damaged ({quoted(said)})") from None
-
-
-@cache
-def _adapter(kind: Any) -> Any:
-    return pydantic.TypeAdapter(kind)
 
 
 def parse_yaml(text: str, where: str, error: type[LorgnetteError] = DataError) -> Any:

@@ -11,7 +11,8 @@ import pytest
 
 from lorgnette import untrusted
 from lorgnette.errors import DataError, SettingsError
-from lorgnette.untrusted import parse_yaml, read_json, read_yaml, typed
+from lorgnette.settings import typed
+from lorgnette.untrusted import parse_yaml, read_json, read_yaml
 
 JSON_REFUSED = {
     "nested lists": "[" * 2000,

@@ -30,7 +30,8 @@ from lorgnette.eval.metrics import METRICS, Truth, metric_named
 from lorgnette.eval.reasoning import cut_thought
 from lorgnette.eval.shards import Rank, Row, append, damaged, join, mend, rows, write_rows
 from lorgnette.files import check_replaceable, explain_disk, new_file, write_json
-from lorgnette.untrusted import read_json, typed
+from lorgnette.settings import typed
+from lorgnette.untrusted import read_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from lorgnette.data.index import ARRAYS, TYPES, Index
 from lorgnette.errors import DataError
 from lorgnette.files import new_file
-from lorgnette.untrusted import parse_json, quoted, typed
+from lorgnette.settings import typed
+from lorgnette.untrusted import parse_json, quoted
 
 LONGEST_DETAIL = 500
 """Characters of what the ledger says about a row: a row may hold anything, and is not repeated there."""

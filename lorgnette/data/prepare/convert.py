@@ -19,7 +19,8 @@ from lorgnette.data.sources.rows import ORIGIN, origin_of
 from lorgnette.data.sources.table import KINDS, Convert
 from lorgnette.errors import DataError
 from lorgnette.files import new_file, write_json
-from lorgnette.untrusted import read_json, typed
+from lorgnette.settings import typed
+from lorgnette.untrusted import read_json
 
 SHARD_BYTES = 256 * 2**20
 """A shard is closed when it holds more than this."""

@@ -18,7 +18,8 @@ from lorgnette.data.sources.shards import Shards
 from lorgnette.data.sources.table import KINDS
 from lorgnette.errors import DataError
 from lorgnette.inputs.processor import Processor
-from lorgnette.untrusted import read_json, typed
+from lorgnette.settings import typed
+from lorgnette.untrusted import read_json
 
 FACTS = "prepared.json"
 """Written last: a folder that has it is complete."""
