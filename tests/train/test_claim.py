@@ -50,7 +50,8 @@ def test_a_second_training_is_refused_and_a_killed_one_stops_nobody(tiny, tmp_pa
         assert (tmp_path / "run" / "log.jsonl").read_bytes() == before
         os.kill(main, signal.SIGKILL)  # torchrun ends the other ranks then
     left = tmp_path / "run" / "checkpoints" / ".step-000007.tmp"
-    (left / "half").mkdir(parents=True)
+    left.mkdir()
+    (left / "__0_0.distcp").touch()
     Trainer(tiny, tmp_path / "run", QUIET).train()
     assert not left.exists()
 
