@@ -21,9 +21,9 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from lorgnette.data.builtin.corpus import write_rows
-from lorgnette.data.builtin.parts import PARTS
+from corpus.parts import PARTS
 from lorgnette.data.builtin.scene_source import SceneSource
+from lorgnette.data.parquet import write_rows
 from lorgnette.data.sources import schemas
 from lorgnette.hub.backbones import write_language_backbone, write_vision_backbone
 from lorgnette.hub.build import VisionBackbone

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 data = typer.Typer(help="Prepare sources, see what will be trained on, prove what was.", no_args_is_help=True)
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""Settings of verbs whose arguments another command obeys now: they are refused with its name."""
 
 
 @data.command()
@@ -64,37 +66,26 @@ def plan(
     plans.list_steps(console, plans.steps_of(run, processor, number), *range_of(steps, run.stages[number]), names)
 
 
-@data.command()
-def builtin(
-    folder: Annotated[Path | None, typer.Argument(help="Where to write it; without one, the parts are listed.")] = None,
-    scale: Annotated[float, typer.Option(help="How many times the rows to train on; 1 is what the package has.")] = 1,
-    part: Annotated[
-        list[str] | None, typer.Option("--part", "-p", help="Only this part; give it again for more.")
-    ] = None,
-    split: Annotated[list[str] | None, typer.Option(help="Only this split: train, validation or test.")] = None,
-    seed: Annotated[int, typer.Option(help="Another seed makes other rows of the same drawings and texts.")] = 0,
-    fresh: Annotated[bool, typer.Option(help="Make every row, those too that the package carries.")] = False,
-) -> None:
-    """Write the built-in corpus: drawings, scenes, pages, charts, tables and their texts, as parquet."""
-    from lorgnette.cli.builtin import list_parts, write
+@data.command(context_settings=PASSED_ON)
+def builtin(context: typer.Context) -> None:
+    """List the parts of the built-in corpus: drawings, scenes, pages, charts, tables and their texts.
+
+    To make more of them, run `python -m corpus write` in a checkout of lorgnette.
+    """
+    from lorgnette.cli.builtin import list_parts, refuse
     from lorgnette.output import new_console
 
-    if folder is None:
-        list_parts(new_console())
-    else:
-        write(folder, scale, part or [], split or [], seed, fresh, new_console())
+    if context.args:
+        refuse("builtin", context.args)
+    list_parts(new_console())
 
 
-@data.command()
-def fetch(
-    name: Annotated[str | None, typer.Argument(help="What to fetch; without it, what there is.")] = None,
-    folder: Annotated[Path, typer.Argument(help="Where a folder of that name is written.")] = Path("material"),
-) -> None:
-    """Fetch real material from its public package: the GIMP manual, PDF manuals, OpenMoji, Tux Paint stamps."""
-    from lorgnette.cli.fetch import fetch_material
-    from lorgnette.output import new_console
+@data.command(hidden=True, context_settings=PASSED_ON)
+def fetch(context: typer.Context) -> None:
+    """Refused: run `python -m corpus fetch` in a checkout of lorgnette."""
+    from lorgnette.cli.builtin import refuse
 
-    fetch_material(new_console(), name, folder)
+    refuse("fetch", context.args)
 
 
 @data.command()

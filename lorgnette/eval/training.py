@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorgnette.data.builtin.corpus import write_rows
+from lorgnette.data.parquet import write_rows
 from lorgnette.data.record import Refused
 from lorgnette.data.sources.schemas import INSTRUCT
 from lorgnette.data.sources.values import stored

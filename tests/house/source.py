@@ -12,6 +12,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
+OURS = {"lorgnette", "corpus"}
+"""The packages of the repository: what is installed, and what makes the corpus that it carries."""
+
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -55,8 +58,8 @@ def _module(path: Path) -> Module:
 
 @cache
 def names() -> frozenset[str]:
-    """Every module of the package, as it is imported."""
-    return frozenset(module.name for module in modules("lorgnette"))
+    """Every module of our packages, as it is imported."""
+    return frozenset(module.name for module in modules(*sorted(OURS)))
 
 
 def imports(module: Module) -> Iterator[str]:
@@ -74,7 +77,7 @@ def imports(module: Module) -> Iterator[str]:
 
 def packages(module: Module) -> set[str]:
     """The packages from outside that a module imports."""
-    return {name.split(".")[0] for name in imports(module)} - sys.stdlib_module_names - {"lorgnette"}
+    return {name.split(".")[0] for name in imports(module)} - sys.stdlib_module_names - OURS
 
 
 @cache

@@ -56,7 +56,7 @@ def executes(module: Module) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("module", modules("lorgnette"), ids=lambda module: module.path)
+@pytest.mark.parametrize("module", modules("lorgnette", "corpus"), ids=lambda module: module.path)
 def test_nothing_that_is_read_is_executed(module):
     assert {name for name in executes(module) if (module.path, name) not in EXCEPTIONS} == set()
 

@@ -54,7 +54,6 @@ THIRD_PARTY = {
 """What each room may import from outside. transformers, timm and datasets are in no list: they are oracles of tests."""
 
 ONE_FILE = {
-    ("lorgnette/data/fetch.py", "cairosvg"): "drawings that are fetched are rendered once",
     ("lorgnette/eval/answerers/peer.py", "torch"): "what a model of transformers is made of",
     ("lorgnette/eval/answerers/peer.py", "transformers"): "whose models are measured beside ours, when asked for",
     ("lorgnette/eval/lmms.py", "lmms_eval"): "which imports that file, and no other does",
@@ -62,6 +61,10 @@ ONE_FILE = {
     ("lorgnette/hub/certificate.py", "transformers"): "what a certificate compares with, when one is asked for",
 }
 """A package that one file may import, and why."""
+
+
+CORPUS = {"PIL", "cairosvg", "numpy", "pyarrow", "rich", "typer", "yaml"}
+"""What the package `corpus`, which is not installed, may import from outside."""
 
 
 def layers() -> dict[str, int]:
@@ -116,3 +119,24 @@ def test_every_package_of_one_file_is_needed(path, package):
 def test_every_allowed_package_is_used(name):
     used = {package for module in MODULES if room(module.name) == name for package in packages(module)}
     assert THIRD_PARTY[name] <= used, "the list allows what the room does not import"
+
+
+def test_nothing_that_is_installed_imports_the_generator_of_the_corpus():
+    wrong = [module.path for module in modules("lorgnette") if any(_is_corpus(name) for name in imports(module))]
+    assert not wrong, "the package reads what `corpus` wrote; it never writes it"
+
+
+@pytest.mark.parametrize("module", modules("corpus"), ids=lambda module: module.path)
+def test_the_generator_of_the_corpus_imports_data_and_smaller_layers(module):
+    ours = {name for name in imports(module) if name.split(".")[0] == "lorgnette"}
+    wrong = {name for name in ours if room(name) != "data" and layers()[room(name)] >= layers()["data"]}
+    assert not wrong, f"{module.path} may not import {', '.join(sorted(wrong))}"
+    assert packages(module) <= CORPUS
+
+
+def test_the_generator_uses_every_package_that_it_is_allowed():
+    assert {package for module in modules("corpus") for package in packages(module)} == CORPUS
+
+
+def _is_corpus(name: str) -> bool:
+    return name.split(".")[0] == "corpus"

@@ -15,7 +15,7 @@ EXCEPTIONS = {
 }
 """`path` or `path:Class.function` -> why it is better as it is."""
 
-MODULES = modules("lorgnette", "scripts", "benchmarks")
+MODULES = modules("lorgnette", "corpus", "scripts", "benchmarks")
 
 
 def parameters(function: Function) -> int:

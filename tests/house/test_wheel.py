@@ -15,4 +15,4 @@ def test_the_wheel_holds_the_package_and_the_recipes(tmp_path):
     files = {path.relative_to(ROOT).as_posix() for path in tracked_files()}
     assert {path for path in files if path.startswith("lorgnette/")} <= held
     assert {f"lorgnette/{path}" for path in files if path.startswith("recipes/")} <= held
-    assert not {path for path in held if path.startswith(("tests/", "docs/", "runs/"))}
+    assert not {path for path in held if path.startswith(("corpus/", "tests/", "docs/", "runs/"))}

@@ -48,12 +48,16 @@ class Decks:
 @lru_cache(maxsize=8)
 def decks(split: str, seed: int) -> Decks:
     """The decks of a split, shuffled once per process and seed."""
-    table = drawings(split)
+    return shuffled_decks(drawings(split), seed)
+
+
+def shuffled_decks(table: Drawings, seed: int) -> Decks:
+    """The decks of these drawings."""
     everything = range(len(table))
     whole = [index for index in everything if table[index].whole]
     coloured = [index for index in whole if table[index].colour in COLOURS]
     categorised = [index for index in whole if table[index].category in CATEGORIES]
-    rng = random.Random(f"decks {seed} {split}")
+    rng = random.Random(f"decks {seed} {table.split}")
 
     def by_category(indices: Sequence[int]) -> dict[str, Deck]:
         return _sorted([(table[index].category, index) for index in _shuffled(indices, rng)], CATEGORIES)

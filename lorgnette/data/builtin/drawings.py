@@ -1,8 +1,8 @@
-"""The built-in public-domain drawings of one split, read from the parquet file beside this module."""
+"""The built-in public-domain drawings of one split, read from the part `drawings` of the built-in corpus."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -11,11 +11,11 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from lorgnette.data.builtin.shipped import SHIPPED_CORPUS
 from lorgnette.errors import DataError
 from lorgnette.inputs.image_io import open_rgba
 
 SPLITS = ("train", "validation", "test")
-FILE = Path(__file__).with_name("drawings.parquet")
 LARGE, SMALL = 112, 48
 """Longest sides, in pixels, of the two copies of a drawing that are kept in memory (112 px: about 40 KB each)."""
 
@@ -49,12 +49,15 @@ class Drawing:
 class Drawings(Sequence[Drawing]):
     """The drawings of one split, in the order of their ids. Pictures are decoded when first asked for, and kept."""
 
-    def __init__(self, split: str, file: Path = FILE) -> None:
-        """Raises: DataError if the split is unknown or the file cannot be read."""
+    def __init__(self, split: str, rows: Iterable[Drawing] | None = None) -> None:
+        """rows: the drawings, in any order; by default those of the package.
+
+        Raises: DataError if the split is unknown or the file cannot be read.
+        """
         if split not in SPLITS:
             raise DataError(f"split {split!r} is unknown; use one of {', '.join(SPLITS)}")
         self.split = split
-        self._rows = _read(file, split)
+        self._rows = sorted(_read(drawings_file(split)) if rows is None else rows, key=lambda row: row.id)
         self._kept: dict[tuple[int, int], PIL.Image.Image] = {}
 
     def __len__(self) -> int:
@@ -120,12 +123,19 @@ def _decode(row: Drawing) -> PIL.Image.Image:
     return open_rgba(row.image, "a built-in drawing")
 
 
-def _read(file: Path, split: str) -> tuple[Drawing, ...]:
+def drawings_file(split: str) -> Path:
+    """The parquet file of a split, which a source of the kind `pairs` reads too."""
+    return SHIPPED_CORPUS / split / "pairs" / "drawings.parquet"
+
+
+def _read(file: Path) -> list[Drawing]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(file, filters=[("split", "=", split)])
-    except (OSError, ValueError) as error:
+        table = pq.read_table(file).drop_columns(["caption", "origin"])
+    except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{file}: the built-in drawings cannot be read: {error}; reinstall lorgnette") from None
-    rows = table.drop_columns(["split"]).to_pylist()
-    return tuple(Drawing(**{**row, "keywords": tuple(row["keywords"])}) for row in rows)
+    return [
+        Drawing(title=row.pop("alt"), image=row.pop("image")["bytes"], keywords=tuple(row.pop("keywords")), **row)
+        for row in table.to_pylist()
+    ]

@@ -1,9 +1,6 @@
-"""Pictures of drawings as the corpus keeps them: on white, as WebP."""
+"""Pictures of single drawings, on white."""
 
 from __future__ import annotations
-
-import io
-from typing import Any
 
 import PIL.Image
 
@@ -11,14 +8,6 @@ from lorgnette.data.builtin.drawings import Drawings
 
 SIDE = 224
 """Longest side of a scene, in pixels."""
-QUALITY = 75
-
-
-def cell(image: PIL.Image.Image) -> dict[str, Any]:
-    """An RGB picture as a row holds it."""
-    file = io.BytesIO()
-    image.save(file, "WEBP", quality=QUALITY, method=6)
-    return {"bytes": file.getvalue(), "path": None}
 
 
 def on_white(table: Drawings, index: int) -> PIL.Image.Image:

@@ -1,9 +1,9 @@
-"""Instructions about drawings: what is it, category, colour, count, place, and what differs between two pictures."""
+"""Tasks about drawings: what is it, category, colour, count, place, and questions by name."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -11,16 +11,14 @@ from typing import Any
 import PIL.Image
 
 from lorgnette.data.builtin import named_questions
-from lorgnette.data.builtin.cast import Cast, Play, cast, noun, origin
-from lorgnette.data.builtin.differences import changed
+from lorgnette.data.builtin.cast import Cast, Play, cast, noun
 from lorgnette.data.builtin.drawings import drawings
 from lorgnette.data.builtin.labels import labelled
 from lorgnette.data.builtin.named_questions import Asked
-from lorgnette.data.builtin.pictures import SIDE, cell, on_white
+from lorgnette.data.builtin.pictures import on_white
 from lorgnette.data.builtin.sources import QuestionSource
-from lorgnette.data.builtin.wordings import OF_FORMS, asked
+from lorgnette.data.builtin.wordings import OF_FORMS
 
-Row = dict[str, Any]
 MOST_TURNS = 4
 
 
@@ -35,50 +33,6 @@ class Drawn:
     """To word the questions with: in the state that the row was left in."""
     brief: float = 0.5
     """How often an answer is but a word."""
-
-
-def make_category(split: str, count: int, seed: int) -> Iterator[Row]:
-    """What kind of thing a drawing shows, alone or among others."""
-    return _rows("category", split, count, seed)
-
-
-def make_colour(split: str, count: int, seed: int) -> Iterator[Row]:
-    """The colour of a drawing, alone or among others."""
-    return _rows("colour", split, count, seed)
-
-
-def make_count(split: str, count: int, seed: int) -> Iterator[Row]:
-    """How many drawings there are: of all, of a colour, of a thing."""
-    return _rows("count", split, count, seed)
-
-
-def make_place(split: str, count: int, seed: int) -> Iterator[Row]:
-    """Where things are: in the picture, and left, right, above or below of others."""
-    return _rows("place", split, count, seed)
-
-
-def make_what(split: str, count: int, seed: int) -> Iterator[Row]:
-    """What is drawn: of one drawing at its own shape, and of each thing of a scene."""
-    return _rows("what", split, count, seed)
-
-
-def make_difference(split: str, count: int, seed: int) -> Iterator[Row]:
-    """Two pictures, of which the second is the first with one change, or none."""
-    players = cast(split, seed, "difference")
-    for number in range(count):
-        rng = _rng("difference", split, seed, number)
-        before, after, one = changed(players, rng, number)
-        text = asked(rng, one.wording, one.filled, one.answer, "difference", 0)
-        things = [thing.drawing for play in (before, after) for thing in play.things]
-        yield {"images": [cell(before.draw()), cell(after.draw())], "texts": [text], "origin": origin(things)}
-
-
-def _rows(task: str, split: str, count: int, seed: int) -> Iterator[Row]:
-    """Rows of a task of `TASKS`."""
-    for number in range(count):
-        row = TASKS[task](split, seed, number, SIDE)
-        texts = [asked(row.rng, one.wording, one.filled, one.answer, task, row.brief) for one in row.asked]
-        yield {"images": [cell(row.picture)], "texts": texts, "origin": row.origin}
 
 
 def _category(split: str, seed: int, number: int, size: int) -> Drawn:

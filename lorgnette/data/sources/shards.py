@@ -48,7 +48,7 @@ def list_files(path: str, suffixes: Sequence[str]) -> tuple[str, ...]:
     Raises: DataError if nothing is found, or the place cannot be listed.
     """
     if path.startswith("builtin:"):
-        from lorgnette.data.builtin.corpus import resolve
+        from lorgnette.data.builtin.shipped import resolve
 
         path = resolve(path)
     found = _list_url(path, suffixes) if is_url(path) else _list_local(path, suffixes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lorgnette.data.builtin.corpus import PARTS
+from lorgnette.data.builtin.shipped import shipped_parts
 from lorgnette.eval.benchmark import Split
 
 LICENCE = "public domain (drawings) and Apache-2.0 (what lorgnette renders)"
@@ -10,8 +10,9 @@ LICENCE = "public domain (drawings) and Apache-2.0 (what lorgnette renders)"
 
 def built_in_splits(name: str) -> dict[str, Split]:
     """The splits of a part of the corpus that have rows."""
-    counts = {split: count for split, count in PARTS[name].counts.items() if count}
+    part = shipped_parts()[name]
     return {
-        split: Split(PARTS[name].file(split), count, data=f"builtin:{PARTS[name].file(split)}")
-        for split, count in counts.items()
+        split: Split(part.file(split), count, data=f"builtin:{part.file(split)}")
+        for split, count in part.rows.items()
+        if count
     }

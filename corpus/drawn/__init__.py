@@ -1,0 +1,1 @@
+"""Parts of the corpus whose pictures are drawings, and scenes composed of them."""

@@ -1,0 +1,58 @@
+"""Instructions about drawings: what is it, category, colour, count, place, and what differs between two pictures."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from corpus.cells import cell
+from corpus.drawn.differences import changed
+from corpus.parts import Row
+from lorgnette.data.builtin.cast import cast, origin
+from lorgnette.data.builtin.pictures import SIDE
+from lorgnette.data.builtin.scene_tasks import TASKS
+from lorgnette.data.builtin.wordings import asked
+
+
+def make_category(split: str, count: int, seed: int) -> Iterator[Row]:
+    """What kind of thing a drawing shows, alone or among others."""
+    return _rows("category", split, count, seed)
+
+
+def make_colour(split: str, count: int, seed: int) -> Iterator[Row]:
+    """The colour of a drawing, alone or among others."""
+    return _rows("colour", split, count, seed)
+
+
+def make_count(split: str, count: int, seed: int) -> Iterator[Row]:
+    """How many drawings there are: of all, of a colour, of a thing."""
+    return _rows("count", split, count, seed)
+
+
+def make_place(split: str, count: int, seed: int) -> Iterator[Row]:
+    """Where things are: in the picture, and left, right, above or below of others."""
+    return _rows("place", split, count, seed)
+
+
+def make_what(split: str, count: int, seed: int) -> Iterator[Row]:
+    """What is drawn: of one drawing at its own shape, and of each thing of a scene."""
+    return _rows("what", split, count, seed)
+
+
+def make_difference(split: str, count: int, seed: int) -> Iterator[Row]:
+    """Two pictures, of which the second is the first with one change, or none."""
+    players = cast(split, seed, "difference")
+    for number in range(count):
+        rng = random.Random(f"difference {seed} {split} {number}")
+        before, after, one = changed(players, rng, number)
+        text = asked(rng, one.wording, one.filled, one.answer, "difference", 0)
+        things = [thing.drawing for play in (before, after) for thing in play.things]
+        yield {"images": [cell(before.draw()), cell(after.draw())], "texts": [text], "origin": origin(things)}
+
+
+def _rows(task: str, split: str, count: int, seed: int) -> Iterator[Row]:
+    """Rows of a task of `TASKS`."""
+    for number in range(count):
+        row = TASKS[task](split, seed, number, SIDE)
+        texts = [asked(row.rng, one.wording, one.filled, one.answer, task, row.brief) for one in row.asked]
+        yield {"images": [cell(row.picture)], "texts": texts, "origin": row.origin}

@@ -1,0 +1,1 @@
+"""Parts of the corpus whose pictures are rendered text: pages, signs, receipts, charts, tables, diagrams."""

@@ -1,0 +1,42 @@
+"""Parquet files written to reproducible bytes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lorgnette.files import check_own, new_file
+
+ROW_GROUP = 64
+"""Rows of a row group: what a reader decodes to look at one row."""
+
+
+def write_rows(path: str | Path, rows: Iterable[dict[str, Any]], columns: pa.Schema) -> None:
+    """Write rows as parquet with zstd and row groups of `ROW_GROUP`. The bytes depend on the rows and on pyarrow alone.
+
+    A failure leaves no file. Raises: DiskError where nothing can be written, or a file is there with other columns.
+    """
+    check_own(path, partial(has_columns, columns=columns))
+    waiting = iter(rows)
+    with (
+        new_file(path) as beside,
+        pq.ParquetWriter(
+            beside, columns, compression="zstd", compression_level=9, use_dictionary=False, write_statistics=False
+        ) as writer,
+    ):
+        while group := list(itertools.islice(waiting, ROW_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema=columns), row_group_size=ROW_GROUP)
+
+
+def has_columns(content: bytes, columns: pa.Schema) -> bool:
+    """Whether a file is parquet of just these columns."""
+    try:
+        return bool(pq.read_schema(pa.BufferReader(content)).remove_metadata().equals(columns.remove_metadata()))
+    except (pa.ArrowException, OSError):
+        return False
