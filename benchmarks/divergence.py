@@ -65,6 +65,11 @@ def cell_run(mode: str, lr: float, seed: int, steps: int) -> Run:
     )
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of the cells that have been trained; none where there is no file yet."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
 def train_cell(run: Run, folder: Path) -> dict[str, Any]:
     """Train one cell. Returns what is told of it."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -123,13 +128,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--judge", action="store_true", help="write anew which cells rise, and train nothing")
     options = parser.parse_args(arguments)
     if options.judge:
-        rows = [row | {"rise": rise(row["losses"])} for row in read_log(options.results)]
+        rows = [row | {"rise": rise(row["losses"])} for row in read_rows(options.results)]
         print(*(f"{row['cell']} {row['rise'] or 'no rise'}" for row in rows), sep="\n")
         return write_text(options.results, "".join(json.dumps(row) + "\n" for row in rows))
     if options.draw:
-        return draw(read_log(options.results), ROOT / "docs" / "images" / "divergence-shipped.png")
+        return draw(read_rows(options.results), ROOT / "docs" / "images" / "divergence-shipped.png")
     torch.set_num_threads(options.threads)
-    done = {json.dumps(row["cell"]) for row in read_log(options.results)}
+    done = {json.dumps(row["cell"]) for row in read_rows(options.results)}
     for seed, lr, mode in product(options.seeds, options.lrs, MODES):
         cell = {"mode": mode, "lr": lr, "seed": seed, "steps": options.steps, "backbones": "shipped"}
         if json.dumps(cell) in done:

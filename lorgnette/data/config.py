@@ -168,7 +168,7 @@ class ChatConfig(RowsConfig):
 
 
 class MessagesConfig(ChatConfig):
-    """Conversations as kind `chat` reads them, each one whole sample: also for stages that count samples, not packs."""
+    """Conversations as kind `chat` reads them; where a stage counts samples, not packs, each is one whole sample."""
 
     kind: Literal["messages"] = "messages"  # type: ignore[assignment]
 

@@ -22,23 +22,32 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Strict
 
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.bootstrap import Estimate, estimate
 from lorgnette.eval.metrics import METRICS, Truth, metric_named
 from lorgnette.eval.reasoning import cut_thought
 from lorgnette.eval.shards import Rank, Row, append, damaged, join, mend, rows, write_rows
-from lorgnette.files import check_replaceable, explain_disk, new_file, write_json
+from lorgnette.files import DiskError, check_replaceable, explain_disk, new_file, write_json
 from lorgnette.settings import typed
 from lorgnette.untrusted import read_json
+
+ROWS_CONFIG = ConfigDict(extra="forbid")
+"""How rows are read: a key that no evaluation writes is damage, as a value of another type is."""
+Index = Annotated[int, Strict()]
+"""Questions are known by it: the text `1` or true would be another question, or stand for one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """One question, what was answered, and what should have been."""
 
-    index: int
+    __pydantic_config__ = ROWS_CONFIG
+
+    index: Index
     """Its place in the task."""
     name: str
     kind: str
@@ -77,7 +86,7 @@ class Example:
 
     @classmethod
     def from_row(cls, row: Row) -> Example:
-        """Raises: DataError if a value is not what it should be."""
+        """Raises: DataError if a value lacks, is not of its type, or is none that examples have."""
         return typed(cls, row, "an example")
 
 
@@ -85,7 +94,9 @@ class Example:
 class Refusal:
     """A row of a benchmark that could not be asked. It is not in the score, and the summary names it."""
 
-    index: int
+    __pydantic_config__ = ROWS_CONFIG
+
+    index: Index
     name: str
     reason: str
 
@@ -225,10 +236,9 @@ class ResultsFolder:
         sitting: what is worth knowing about this process; it is stored once it has something to append.
         Raises: SettingsError if the folder holds results of other settings; DiskError if it holds something else.
         """
-        if (self.path / "settings.json").exists():
+        if self._has_settings():
             self._check(settings)
         else:
-            check_replaceable(self.path, (".*", "pictures/"))  # rows are added to files, which must be ours
             with explain_disk(self.path):
                 (self.path / "pictures").mkdir(parents=True, exist_ok=True)
             write_json(self.path / "settings.json", settings)
@@ -236,6 +246,18 @@ class ResultsFolder:
             mend(self._own(kind))
         self._sitting = sitting
         return self.examples()
+
+    def _has_settings(self) -> bool:
+        """Whether the folder was begun, by this process or another. Raises: DiskError if it holds something else."""
+        file = self.path / "settings.json"
+        if file.exists():
+            return True
+        try:
+            check_replaceable(self.path, (".*", "pictures/"))  # rows are added to files, which must be ours
+        except DiskError:
+            if not file.exists():  # else another rank began it between the two looks
+                raise
+        return file.exists()
 
     def append(self, examples: Iterable[Example], pictures: dict[str, bytes]) -> None:
         """Add a batch of answers, and the pictures that they were shown."""

@@ -59,6 +59,10 @@ def upright_rgba(image: PIL.Image.Image) -> PIL.Image.Image:
 
 def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
     image.load()
+    if image.format == "ICNS" and image.palette is None and image.mode == "P":  # Pillow lost it
+        icon: Any = image
+        image = icon.icns.getimage(icon.best_size)
+        image.load()
     turn = TURNS.get(orientation(image))
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _eight_bits(image)

@@ -99,7 +99,8 @@ class Guard:
     def replay(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """See again the steps that a resumed stage has taken, from its log."""
         for row in rows:
-            self.see(row["step"] - 1, row["loss"], row["grad_norm"])
+            if {"step", "loss", "grad_norm"} <= row.keys():  # a log that was written to may lack some
+                self.see(row["step"] - 1, row["loss"], row["grad_norm"])
 
     def see(self, step: int, loss: float, grad_norm: float) -> Finding | None:
         """What is wrong with a step, counted from 0 in its stage; None for an ordinary one.

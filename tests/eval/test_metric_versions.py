@@ -77,7 +77,7 @@ def test_a_summary_that_is_damaged_is_made_anew(tmp_path: Path, content: str) ->
         *({key: None} for key in ("answer", "kind", "name", "declined", "images", "truth", "index")),
         *({key: 5} for key in ("answer", "extracted", "rendered", "images", "truth")),
         *({"truth": {"answers": value}} for value in (None, "a b", [1], [["a"]], {"a": 1})),
-        {"index": "1"},
+        *({"index": value} for value in ("1", True)),
         {"images": [["x"]]},
         {"newer": 1},
     ],
@@ -91,11 +91,20 @@ def test_rows_that_no_evaluation_wrote_are_named(tmp_path: Path, change: dict) -
         ResultsFolder(tmp_path).result()
 
 
-@pytest.mark.parametrize(("file", "content"), [("examples", "5"), ("refused", '{"index": 1}'), ("sittings", "[]")])
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("examples", "5"),
+        ("refused", '{"index": 1}'),
+        ("refused", '{"index": "1", "name": "q", "reason": "x"}'),
+        ("refused", '{"index": 1, "name": "q", "reason": "x", "newer": 1}'),
+        ("sittings", "[]"),
+    ],
+)
 def test_other_rows_that_no_evaluation_wrote_are_named(tmp_path: Path, file: str, content: str) -> None:
     evaluate(TASK, Constant("the cat"), folder=tmp_path)
     (tmp_path / f"{file}.jsonl").write_text(f"{content}\n")
-    with pytest.raises(DataError, match=rf"{file}\.jsonl, line 1: damaged"):
+    with pytest.raises(DataError, match=rf"{file}\.jsonl, line 1: (is )?damaged"):
         ResultsFolder(tmp_path).result(), ResultsFolder(tmp_path).sittings()
 
 
@@ -104,7 +113,7 @@ def test_settings_that_no_evaluation_wrote_are_named(tmp_path: Path, key: str, v
     evaluate(TASK, Constant("the cat"), folder=tmp_path)
     settings = json.loads((tmp_path / "settings.json").read_text())
     (tmp_path / "settings.json").write_text(json.dumps(settings | {key: value}))
-    with pytest.raises(DataError, match=f"settings.json: its {key} is {value}"):
+    with pytest.raises(DataError, match=rf"settings\.json: is damaged \({key}: "):
         ResultsFolder(tmp_path).result()
 
 

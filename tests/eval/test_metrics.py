@@ -378,7 +378,7 @@ def test_choices_that_look_like_letters_or_each_other() -> None:
     assert choose("A", ("B", "A")) == "A", "a letter is a letter, whatever the options are called"
     assert choose("dark red", ("red", "dark red")) == "B"
     assert choose("it is dark red there", ("red", "dark red")) == "B"
-    assert choose("red", ("red", "Red")) is None
+    assert [choose(answer, ("red", "Red")) for answer in ("red", "Red", "RED")] == ["A", "B", None], "as written, first"
     assert choose("so it is red", ("red", "red")) is None
     assert choice_accuracy("Red.", ["red"], ()) == 1
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lorgnette.data.record import Refused
+from lorgnette.data.sources.boundary import boundary_of_benchmark
 from lorgnette.eval.benchmark import Asking, BenchmarkSamples
 from lorgnette.eval.rows import answers_of
 from lorgnette.eval.runner import evaluate
@@ -140,13 +141,14 @@ ODD_VALUES = (
 
 
 @pytest.mark.parametrize("name", sorted(BENCHMARKS))
-def test_whatever_a_column_holds_the_row_is_read_or_refused(name: str) -> None:
+def test_whatever_a_column_holds_the_row_is_read_or_refused(name: str, tmp_path: Path) -> None:
+    line = boundary_of_benchmark(str(tmp_path))
     benchmark = replace(BENCHMARKS[name], passes=None)
     rows = MAKERS[name](False)[:8]
     for column in rows[0]:
         for value in ODD_VALUES:
             odd: Any = [row | {column: value} for row in rows]
-            samples = BenchmarkSamples(benchmark, odd, benchmark.base, "base", answered=True)
+            samples = BenchmarkSamples(benchmark, odd, benchmark.base, "base", line, answered=True)
             for index in range(len(odd)):
                 try:
                     assert samples[index].meta["answers"], (column, value)

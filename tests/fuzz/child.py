@@ -1,8 +1,9 @@
 """Process that reads mutated inputs: started once, it forks for every batch, so that packages are imported once.
 
-Requests come on standard input, one JSON object a line: `{"reader", "seed", "start", "count", "keep"}`. Answers go to
-standard output, one JSON object a line: `{"pid"}` of the fork, `{"input", "outcome", ...}` for each input that was
-read, `{"end"}` with the status of the fork.
+Requests come on standard input, one JSON object a line: `{"batch", "reader", "seed", "start", "count"}`. Answers go to
+what was standard output, one JSON object a line, each with the number of its batch: `{"pid"}` of the fork, `{"ready"}`
+once the good inputs are read, `{"begun"}` and `{"input", "outcome", ...}` for each input, `{"broken"}` if the fork
+itself fails, and last `{"end"}` with the status of the fork.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from random import Random
 from typing import Any
 
 STATUS = Path("/proc/self/status")
-OUT = sys.stdout
+OUT = 1
+"""Descriptor of the answers."""
+ASKED: dict[str, Any] = {}
+"""The request that is being answered."""
 
 
 def say(**values: Any) -> None:
-    OUT.write(json.dumps(values) + "\n")
-    OUT.flush()
+    os.write(OUT, json.dumps({"batch": ASKED["batch"], **values}).encode() + b"\n")  # short, hence written at once
 
 
 def peak() -> int:
@@ -103,6 +106,10 @@ def batch(reader: str, seed: int, start: int, count: int) -> None:
 
 
 def main() -> None:
+    global OUT
+    OUT = os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 1)  # what a reader prints is no answer
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     sys.modules.setdefault("torchvision", None)  # type: ignore[arg-type]
@@ -112,16 +119,17 @@ def main() -> None:
 
     torch.set_num_threads(1)
     for line in sys.stdin:
-        asked = json.loads(line)
+        ASKED.update(json.loads(line))
         pid = os.fork()
         if pid == 0:
             status = 1
             try:
+                os.dup2(nothing, 0)  # requests are not for readers
                 say(pid=os.getpid())
-                batch(asked["reader"], asked["seed"], asked["start"], asked["count"])
+                batch(ASKED["reader"], ASKED["seed"], ASKED["start"], ASKED["count"])
                 status = 0
             except BaseException as error:
-                say(broken="".join(traceback.format_exception(error))[-2000:])
+                say(broken="".join(traceback.format_exception(error))[-1500:])
             finally:
                 os._exit(status)
         _, status = os.waitpid(pid, 0)

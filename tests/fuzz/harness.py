@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ MOST_SECONDS = 10.0
 """Processor seconds of one input; on the clock it may take six times as long."""
 GIVEN_UP = 40
 """Hangs, deaths and inputs over the memory after which a reader's batch is given up, as each costs a new process."""
+MOST_SECONDS_TO_BEGIN = 300.0
+"""Seconds on the clock in which a process makes and reads the good inputs."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -63,23 +66,40 @@ class Tally:
 
 
 class Harness:
-    """The process that reads, started once for all readers. A context manager."""
+    """The process that reads, started once for all readers. A context manager.
+
+    Batches are numbered, and answers to another batch than the last are dropped: one that was left, because the
+    harness raised, cannot be taken for a later one.
+    """
 
     def __init__(self, most_seconds: float = MOST_SECONDS) -> None:
-        self.most_seconds = most_seconds
+        self.most_seconds, self._batches = most_seconds, 0
 
     def __enter__(self) -> Harness:
+        self._files = tempfile.TemporaryDirectory(prefix="lorgnette-harness-")  # of processes that are killed, too
+        try:
+            self._start()
+        except BaseException:
+            self._files.cleanup()
+            raise
+        return self
+
+    def _start(self) -> None:
         environment = os.environ | {
             "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
+            "TMPDIR": self._files.name,
         }  # fmt: skip
         command = [sys.executable, "-m", "tests.fuzz.child"]
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
         self._left = b""
-        return self
 
     def __exit__(self, *exception: object) -> None:
+        self._stop()
+        self._files.cleanup()
+
+    def _stop(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
         self._process.stdout.close()
@@ -99,13 +119,27 @@ class Harness:
 
     def _batch(self, tally: Tally, start: int, count: int) -> int:
         """Read inputs until all are read or one ends the process. Returns the number of the next one."""
-        assert self._process.stdin is not None
+        if self._process.poll() is not None:
+            self._stop()
+            self._start()
+        self._batches += 1
         asked = {"reader": tally.reader, "seed": tally.seed, "start": start, "count": count - start}
-        self._process.stdin.write(json.dumps(asked).encode() + b"\n")
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"batch": self._batches, **asked}).encode() + b"\n")
         self._process.stdin.flush()
-        watch, killed, at = _Watch(self.most_seconds), "", start - 1
+        watch = _Watch(self.most_seconds)
+        try:
+            return self._answers(tally, start, count, watch)
+        except BaseException:
+            watch.kill()  # else the next batch would wait for this one
+            raise
+
+    def _answers(self, tally: Tally, start: int, count: int, watch: _Watch) -> int:
+        killed, broken, at, counted = "", "", start - 1, start - 1
         while True:
             for said in self._lines(0.05):
+                if said["batch"] != self._batches or (killed and "end" not in said):
+                    continue  # after the kill nothing counts: the inputs behind `at` are read once more
                 if "pid" in said:
                     watch.pid = said["pid"]
                 elif "ready" in said:
@@ -116,15 +150,19 @@ class Harness:
                 elif "input" in said:
                     self._count(tally, said, watch)
                     watch.end()
+                    counted = said["input"]
                 elif "broken" in said:
-                    raise RuntimeError(f"the harness itself fails on {tally.reader}:\n{said['broken']}")
+                    broken = said["broken"]
                 elif "end" in said:
-                    if killed or said["end"]:
-                        done = sum(tally.counts.values())
-                        tally.note(killed or "death", at, "" if killed else f"status {said['end']}")
-                        assert sum(tally.counts.values()) == done + 1
-                        return at + 1
-                    return count
+                    watch.pid = 0
+                    if not (killed or said["end"]):
+                        return count
+                    to_blame = at if killed or counted < at else at + 1  # a process may die between two inputs
+                    if broken or at < start or to_blame >= count:
+                        reason = broken or killed or f"status {said['end']} behind input {at}"
+                        raise RuntimeError(f"the harness itself fails on {tally.reader}:\n{reason}")
+                    tally.note(killed or "death", to_blame, "" if killed else f"status {said['end']}")
+                    return to_blame + 1
             killed = killed or watch.trouble()
 
     def _count(self, tally: Tally, said: dict[str, Any], watch: _Watch) -> None:
@@ -153,6 +191,7 @@ class _Watch:
 
     def __init__(self, most_seconds: float) -> None:
         self.most_seconds, self.pid, self.least, self._clock, self._used = most_seconds, 0, 0, 0.0, 0.0
+        self._made = time.monotonic()
 
     def begin(self) -> None:
         self._clock, self._used = time.monotonic(), self._cpu()
@@ -165,14 +204,24 @@ class _Watch:
 
     def trouble(self) -> str:
         """`hang` or `over_memory`, after ending the process; nothing while all is well."""
+        if self.pid and not self.least and time.monotonic() - self._made > MOST_SECONDS_TO_BEGIN:
+            self.kill()
+            return "hang"
         if not (self.pid and self._clock):
             return ""
         hung = self._cpu() - self._used > self.most_seconds or self.seconds() > 6 * MOST_SECONDS
         grown = self.least and self._resident() - self.least > MOST_BYTES
         if not (hung or grown):
             return ""
-        os.kill(self.pid, signal.SIGKILL)
+        self.kill()
         return "over_memory" if grown else "hang"
+
+    def kill(self) -> None:
+        if self.pid:
+            try:
+                os.kill(self.pid, signal.SIGKILL)
+            except ProcessLookupError:  # it has ended by itself
+                return
 
     def _cpu(self) -> float:
         try:

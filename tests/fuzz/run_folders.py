@@ -17,6 +17,8 @@ from tests.fuzz.mutators import encoded, mutate_bytes, mutate_json, mutate_yaml
 
 Make = Callable[[Path], Sequence[str]]
 """Fills a folder; gives the patterns of its files that are mutated."""
+Use = Callable[[Path, str], Any]
+"""Uses a folder in which the file of that name is mutated, by the ways that read the file."""
 
 
 @cache
@@ -64,14 +66,14 @@ def _changed(rng: Random, suffix: str, content: bytes) -> bytes:
     return mutate_bytes(rng, [content])
 
 
-def read(make: Make, use: Callable[[Path], Any], content: bytes, folder: Path) -> None:
+def read(make: Make, use: Use, content: bytes, folder: Path) -> None:
     """Copy the good folder, put the mutated file in its place, and use the copy."""
     name, _, changed = content.partition(b"\n")
     place = folder / "folder"
     shutil.copytree(good(make)[0], place)
     (place / name.decode()).write_bytes(changed)
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        use(place)
+        use(place, name.decode())
 
 
 def evaluation(folder: Path) -> Sequence[str]:
@@ -97,11 +99,13 @@ def evaluation(folder: Path) -> Sequence[str]:
     return ("settings.json", "summary.json", "examples.jsonl", "refused.jsonl", "sittings.jsonl")
 
 
-def _use_evaluation(folder: Path) -> None:
+def _use_evaluation(folder: Path, name: str) -> None:
     from lorgnette.cli.results import compare, rescore, submission
     from lorgnette.errors import LorgnetteError
+    from lorgnette.eval import bootstrap
     from lorgnette.eval.results import ResultsFolder
 
+    bootstrap.resample.__defaults__ = (20,)  # in this process, which reads inputs alone: draws take all the time
     refused: list[LorgnetteError] = []
     good_one = good(evaluation)[0]
     ways: list[Callable[[], Any]] = [
@@ -178,25 +182,36 @@ def trainer_batches(trainer: Any) -> list[Any]:
     return list(steps.batches(0))
 
 
-def _use_run(folder: Path) -> None:
+@cache
+def _good_run() -> Any:
+    from lorgnette.run import Run
+
+    return Run.load(good(run)[0] / "run" / "run.yaml")
+
+
+def _use_run(folder: Path, name: str) -> None:
     from rich.console import Console
 
     from lorgnette.cli.train import open_model, plot
     from lorgnette.errors import LorgnetteError
-    from lorgnette.run import Run
     from lorgnette.train.loop import Trainer
     from lorgnette.train.replay import replay
 
     quiet, place = Console(quiet=True), folder / "run"
     refused: list[LorgnetteError] = []
-    good_run = Run.load(good(run)[0] / "run" / "run.yaml")
-    ways: list[Callable[[], Any]] = [
-        lambda: open_model(str(place)),
-        lambda: replay(place / "replay" / "step-000001", quiet),
-        lambda: plot(place),
-        lambda: Trainer(good_run, place, quiet).train(),
-    ]
-    for way in ways:
+    ways: dict[str, Callable[[], Any]] = {
+        "open": lambda: open_model(str(place)),
+        "replay": lambda: replay(place / "replay" / "step-000001", quiet),
+        "plot": lambda: plot(place),
+        "train": lambda: Trainer(_good_run(), place, quiet).train(),
+    }
+    readers_of = {
+        "run.yaml": tuple(ways),
+        "replay": ("replay",),
+        "log.jsonl": ("plot", "train"),
+        "data.json": ("train",),
+    }
+    for way in (ways[one] for one in readers_of.get(name.split("/")[1], ("open", "train"))):
         try:
             way()
         except LorgnetteError as error:
@@ -209,13 +224,13 @@ def prepared(folder: Path) -> Sequence[str]:
     """A prepared source of chats."""
     rows = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}] * 3
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    _use_prepared(folder)
+    _use_prepared(folder, "rows.jsonl")
     hidden = ".lorgnette/*"
     return (f"{hidden}/index-*/prepared.json", f"{hidden}/index-*/index.parquet", f"{hidden}/chunks/*.parquet",
             f"{hidden}/converted-*/*")  # fmt: skip
 
 
-def _use_prepared(folder: Path) -> None:
+def _use_prepared(folder: Path, name: str) -> None:
     from lorgnette.data.config import PreparedConfig
     from lorgnette.data.inspect import source_config
     from lorgnette.data.prepare import prepare
@@ -231,7 +246,7 @@ def _use_prepared(folder: Path) -> None:
             (made.folder / "prepared.json").unlink()
 
 
-RUN_FOLDERS: dict[str, tuple[Make, Callable[[Path], Any]]] = {
+RUN_FOLDERS: dict[str, tuple[Make, Use]] = {
     "evaluations": (evaluation, _use_evaluation),
     "runs": (run, _use_run),
     "prepared": (prepared, _use_prepared),

@@ -58,6 +58,10 @@ ONE_FILE = {
     ("lorgnette/eval/answerers/peer.py", "transformers"): "whose models are measured beside ours, when asked for",
     ("lorgnette/eval/lmms.py", "lmms_eval"): "which imports that file, and no other does",
     ("lorgnette/eval/lmms.py", "torch"): "devices and types of numbers, as lmms-eval names them",
+    (
+        "lorgnette/hub/keys.py",
+        "tokenizers",
+    ): "a component is compared with what the library keeps of it",
     ("lorgnette/hub/certificate.py", "transformers"): "what a certificate compares with, when one is asked for",
 }
 """A package that one file may import, and why."""

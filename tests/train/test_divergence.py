@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import divergence
-from lorgnette.train.log import read_log
 
 SMALL = [
     "--steps", "2", "--lrs", "1e-3", "--seeds", "0", "--override",
@@ -18,7 +17,7 @@ def test_cells_are_trained_once_and_told(tmp_path, monkeypatch):
     results = tmp_path / "rows.jsonl"
     command = ["--folder", str(tmp_path / "runs"), "--results", str(results), *SMALL]
     divergence.main(command)
-    rows = read_log(results)
+    rows = divergence.read_rows(results)
     assert [row["cell"]["mode"] for row in rows] == ["frozen", "lora", "full"]
     assert all(len(row["losses"]) == row["finished_steps"] == 2 and not row["not_finite"] for row in rows)
     assert len({row["losses"][0] for row in rows}) == 1, "cells start alike"
@@ -26,11 +25,11 @@ def test_cells_are_trained_once_and_told(tmp_path, monkeypatch):
     monkeypatch.setattr(divergence, "train_cell", lambda *_: pytest.fail("trained again"))
     divergence.main(command)
     divergence.main([*command, "--judge"])
-    assert read_log(results) == rows
+    assert divergence.read_rows(results) == rows
 
 
 def test_the_rows_that_are_shipped_say_what_the_monitor_says_today():
-    rows = read_log(divergence.RESULTS)
+    rows = divergence.read_rows(divergence.RESULTS)
     assert [row["rise"] for row in rows] == [divergence.rise(row["losses"]) for row in rows]
     risen = {(row["cell"]["mode"], row["cell"]["lr"]) for row in rows if row["rise"]}
     assert risen == {("full", 0.03), ("lora", 0.03)}, "and no cell that learned well is among them"

@@ -114,7 +114,9 @@ def test_results_of_other_settings_in_its_folder_end_no_run(tiny, tmp_path):
     stored.parent.mkdir(parents=True)
     stored.write_text('{"metric": "vqa_accuracy", "task": "drawings"}')
     console = Console(record=True, file=io.StringIO(), width=300)
-    Trainer(tiny.override(*EVALUATED), tmp_path, console).train()
+    run = tiny.override(*EVALUATED)
+    (tmp_path / "run.yaml").write_text(run.to_yaml())
+    Trainer(run, tmp_path, console).train()
     assert "step 4: drawings is not scored, and training goes on" in " ".join(console.export_text().split())
 
 

@@ -88,9 +88,32 @@ def test_what_is_left_out_or_hardly_meant_is_said_before_the_first_step(packs, t
     assert not read_log(tmp_path / "small" / "log.jsonl")
 
 
-def test_a_sample_longer_than_the_model_reads_is_refused(tiny, tmp_path):
-    with pytest.raises(DataError, match=r"rows\.jsonl, row \d+: \d+ tokens exceed the limit of 8"):
-        Trainer(tiny.override("model.language.max_positions=8"), tmp_path, Console(quiet=True)).train()
+def test_samples_longer_than_the_model_reads_are_left_out_and_a_run_of_none_else_is_refused(tiny, short, tmp_path):
+    with pytest.raises(DataError, match=r"rows\.jsonl: 32 of 32 conversations have more tokens than the model's 8 pos"):
+        Trainer(tiny.override("model.language.max_positions=8"), tmp_path / "none", Console(quiet=True)).train()
+    assert not read_log(tmp_path / "none" / "log.jsonl")
+    steps = open_steps(tiny, 0, build_processor(tiny))
+    lengths = [len(steps.processor.render(steps.sources[0][number]).tokens_T) for number in range(32)]
+    most = sorted(lengths)[15]
+    longer = sum(length > most for length in lengths)
+    assert 0 < longer < 32
+    console = Console(record=True, file=io.StringIO(), width=400)
+    run = short.override(f"model.language.max_positions={most}", "stages.0.samples_per_step=32")
+    Trainer(run, tmp_path / "some", console).train()
+    assert f"{longer} of 32 conversations have more tokens than the model's {most} positions" in console.export_text()
+    rows = read_log(tmp_path / "some" / "log.jsonl")
+    assert len(rows) == 5 and not any(row["replaced"] for row in rows)
+
+
+def test_conversations_of_kind_messages_are_packed_too(tiny, tmp_path):
+    run = tiny.override(f"stages.0.pack={PACK}", "stages.0.steps=8", "stages.1.steps=1")
+    Trainer(run, tmp_path, Console(quiet=True)).train()
+    rows = read_log(tmp_path / "log.jsonl")
+    assert [row["stage"] for row in rows] == ["first"] * 8 + ["second"]
+    plan = open_steps(run, 0, build_processor(run)).plan
+    assert [row["data"] for row in rows[:8]] == [plan.digest(step) for step in range(8)]
+    refs = [ref for step in range(8) for ref in plan.step(step)]
+    assert {ref.record for ref in refs} == set(range(32)) and rows[0]["samples"] > 4
 
 
 def test_asking_for_validation_needs_something_to_validate_on(tiny):
@@ -128,7 +151,7 @@ def test_replaced_rows_are_listed_and_the_run_is_still_as_planned(packs, tmp_pat
         batches = spoiled.batches(step)
         data = digest_of(ref for batch in batches for ref in batch.refs)
         replaced = [sentence for batch in batches for sentence in batch.replaced]
-        rows.append({"stage": "first", "step": step + 1, "data": data, "replaced": replaced})
+        rows.append({"total_step": step + 1, "stage": "first", "step": step + 1, "data": data, "replaced": replaced})
     assert sum(len(one["replaced"]) for one in rows) > 0
     log.write_text("".join(json.dumps(one) + "\n" for one in rows))
     (tmp_path / "run" / "run.yaml").write_text(packs.to_yaml())
@@ -158,7 +181,11 @@ def test_counts_are_kept_in_the_folder_of_the_run(packs, tmp_path):
 
 
 WRONG = {
-    "pack on demand": (1, {"pack": PACK, "micro_batches": 1}, "which sources of kind messages do not have"),
+    "pack on demand": (
+        1,
+        {"pack": PACK, "micro_batches": 1, "sources": [{"kind": "captions"}]},
+        "which sources of kind captions do not have",
+    ),
     "micro_batches": (0, {"micro_batches": 2}, "each pack is a batch of its own"),
     "prepared without pack": (0, {"pack": None}, "give the stage `pack`"),
     "augment on demand": (1, {"augment": {"split": 0.5}}, "`augment` and `weights` are for packs"),

@@ -10,12 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from corpus.fetch import fetch
+from corpus.writing import write_corpus
 from lorgnette.cli.train import plot
-from lorgnette.data.builtin.corpus import write_corpus
-from lorgnette.data.fetch import fetch
 from lorgnette.data.prepare.job import _clear
 from lorgnette.errors import LorgnetteError
+from lorgnette.eval import results
 from lorgnette.eval.results import ResultsFolder
+from lorgnette.eval.shards import Rank
 from lorgnette.eval.submission import _is_submission
 from lorgnette.files import DiskError
 from lorgnette.train import checkpoint
@@ -119,6 +121,19 @@ def test_an_evaluation_begins_in_no_folder_of_somebody_else(tmp_path, name):
     assert ResultsFolder(tmp_path).begin({"task": "x", "metric": "x"}) == []
     (tmp_path / "notes.txt").write_text("mine")  # beside results of ours it may lie
     assert ResultsFolder(tmp_path).begin({"task": "x", "metric": "x"}) == []
+
+
+def test_an_evaluation_takes_up_a_folder_that_another_rank_begins_at_the_same_time(tmp_path, monkeypatch):
+    settings, check = {"task": "x", "metric": "x"}, results.check_replaceable
+
+    def overtaken(folder, ours):
+        with monkeypatch.context() as patch:
+            patch.setattr(results, "check_replaceable", check)
+            ResultsFolder(tmp_path, Rank(1, 2)).begin(settings)
+        check(folder, ours)
+
+    monkeypatch.setattr(results, "check_replaceable", overtaken)
+    assert ResultsFolder(tmp_path, Rank(0, 2)).begin(settings) == []
 
 
 def test_the_corpus_replaces_files_of_its_own_columns_alone(tmp_path):

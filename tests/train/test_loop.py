@@ -183,7 +183,8 @@ def test_merged_adapters_compute_the_same(tiny):
 def test_checkpoints_are_few_and_whole(tiny, tmp_path):
     trained(tiny.override("checkpoints.keep=2"), tmp_path)
     assert [path.name for path in checkpoint.checkpoints(tmp_path / "checkpoints")] == ["step-000008", "step-000011"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "log.jsonl", "run.yaml"]
+    written = {".lock", "checkpoints", "data.json", "log.jsonl", "run.yaml"}
+    assert {path.name for path in tmp_path.iterdir()} == written
 
 
 def test_a_run_of_other_settings_is_not_overwritten(tiny, tmp_path):
@@ -194,18 +195,29 @@ def test_a_run_of_other_settings_is_not_overwritten(tiny, tmp_path):
         Trainer(tiny.override("stages.0.lr=0.1"), tmp_path, QUIET)
 
 
-def test_an_unreadable_image_is_named(tiny, squares, tmp_path):
-    shutil.copytree(squares, tmp_path / "data")
+def test_an_unreadable_image_is_counted_named_and_left_out(tiny, squares, tmp_path):
+    shutil.copytree(squares, tmp_path / "data", ignore=shutil.ignore_patterns(".lorgnette"))
     (tmp_path / "data" / "7.png").write_bytes((squares / "7.png").read_bytes()[:40])
     source = f"stages.0.sources.0.path={tmp_path / 'data' / 'rows.jsonl'}"
-    run = tiny.override(source, "stages.0.samples_per_step=32", "loader.workers=1")
-    with pytest.raises(LorgnetteError, match=r"row 8.*7\.png"):
-        Trainer(run, tmp_path / "run", QUIET).train()
+    run = tiny.override(source, "stages.0.samples_per_step=31", "loader.workers=1")
+    console = Console(record=True, file=io.StringIO(), width=600)
+    Trainer(run, tmp_path / "run", console).train()
+    before = console.export_text().partition("first: 5 steps")[0]
+    assert "1 of 32 rows are not trained on" in before
+    assert re.search(r"rows\.jsonl, row 8: unreadable image: .?image 0", before)
+    rows = read_log(tmp_path / "run" / "log.jsonl")
+    assert len(rows) == 11 and not any(row["replaced"] for row in rows)
+    assert [(row["samples"], row["images"]) for row in rows[:5]] == [(31, 30)] * 5  # all the others, in each epoch
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [(None, "no such file"), ("", "holds no rows"), ("folder", "no .jsonl file"), ('{"text": 1}\n', "row 1: expected")],
+    [
+        (None, "no such file"),
+        ("", "rows: holds no rows$"),
+        ("folder", "rows: holds no file; check the path"),
+        ('{"text": 1}\n', r"none of 1 rows can be trained on \(no column 1\); see .*ledger\.jsonl"),
+    ],
 )
 def test_a_source_that_holds_nothing_is_named(tiny, tmp_path, content, expected):
     path = tmp_path / "rows"
@@ -321,7 +333,11 @@ def test_a_tokenizer_that_does_not_fit_the_model_is_refused(tiny):
 LATER = {
     "every part is frozen; set the mode": [f"stages.1.{part}.mode=frozen" for part in PARTS[:3]],
     "name no linear layer of the part": ["stages.1.vision.mode=lora", "stages.1.lora.targets=[gate]"],
-    "which sources of kind messages do not have": ["stages.1.pack={tokens: 200}", "stages.1.micro_batches=1"],
+    "which sources of kind captions do not have": [
+        "stages.1.sources.0={kind: captions}",
+        "stages.1.pack={tokens: 200}",
+        "stages.1.micro_batches=1",
+    ],
     "`augment` and `weights` are for packs": ["stages.1.augment.split=0.5"],
     "no such file": ["stages.1.sources.0.path=nowhere.jsonl"],
 }

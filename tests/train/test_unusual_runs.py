@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import pytest
 from rich.console import Console
@@ -29,9 +30,10 @@ def test_a_warm_up_longer_than_the_run(short, tmp_path):
 
 @pytest.mark.parametrize("rows", ["one sample", "no images"])
 def test_small_sources_train(short, squares, tmp_path, rows):
-    content = "Say green." if rows == "no images" else [{"type": "image", "path": str(squares / "0.png")}]
+    content = "Say green." if rows == "no images" else [{"type": "image", "path": "0.png"}]
     row = {"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": "green"}]}
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    shutil.copy(squares / "0.png", tmp_path)
     found = losses(short.override(f"stages.0.sources.0.path={tmp_path / 'rows.jsonl'}"), tmp_path / "run")
     assert len(found) == 5 and found[-1] < found[0]
 

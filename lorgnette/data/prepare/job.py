@@ -31,7 +31,7 @@ from lorgnette.data.prepare.runner import run
 from lorgnette.data.prepare.scan import Scanner, Task
 from lorgnette.data.prepare.select import Scanned, join, notes, reasons, select, unread
 from lorgnette.data.sources.passed_over import FILES, passed_over
-from lorgnette.data.sources.shards import Shards
+from lorgnette.data.sources.shards import Shards, list_files
 from lorgnette.data.sources.table import KINDS, converter, known_before_scan
 from lorgnette.data.sources.unread import REASON as UNREAD
 from lorgnette.data.sources.unread import unread_in
@@ -76,6 +76,8 @@ def prepare(
     """
     options = Options(console, ray, workers, fresh, pictures)
     home = find_home(config, processor)
+    if not home.is_dir():
+        list_files(config.path, ("",))  # a path that leads nowhere leaves no folder behind
     with locked(home):
         if fresh:
             _clear(home)

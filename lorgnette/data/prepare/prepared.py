@@ -98,14 +98,21 @@ def open_prepared(config: PreparedConfig, processor: Processor) -> Prepared:
     except DataError as error:
         raise NotPrepared(f"{config.title}: {error}") from None
     if not len(index):
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in facts["reasons"].items())
-        ledger = folder / "ledger.jsonl"
-        raise DataError(f"{config.title}: none of {facts['rows']:,} rows can be trained on ({reasons}); see {ledger}")
+        raise DataError(f"{config.title}: {_nothing_kept(facts, folder / 'ledger.jsonl')}")
     paths = [folder / shard for shard in index.shards] if facts["converted"] else shards_of(config)[0]
     foreign = facts["converted"] and not all(CONVERTED.fullmatch(shard) for shard in index.shards)
     if foreign or len(paths) != len(index.shards):
         raise NotPrepared(f"{config.title}: its index names other files; {advice}")
     return Prepared(config, replace(index, shards=tuple(map(str, paths))), folder)
+
+
+def _nothing_kept(facts: Mapping[str, Any], ledger: Path) -> str:
+    """Why nothing of a source can be trained on, in words."""
+    found = facts["reasons"] if facts["rows"] else facts["notes"]
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in found.items())
+    if facts["rows"]:
+        return f"none of {facts['rows']:,} rows can be trained on ({reasons}); see {ledger}"
+    return f"holds no rows that can be read ({reasons}); see {ledger}" if reasons else "holds no rows"
 
 
 def lists_folder(config: PreparedConfig) -> str:

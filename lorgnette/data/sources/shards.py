@@ -40,7 +40,7 @@ def list_shards(path: str) -> tuple[str, ...]:
 
 
 def list_files(path: str, suffixes: Sequence[str]) -> tuple[str, ...]:
-    """The files with one of these suffixes (lower case) that a path means, in the order of their names.
+    """The files with one of these suffixes (lower case; "" for any) that a path means, in the order of their names.
 
     path: a file, a folder (searched to any depth, hidden files left out), a glob, a URL of these that fsspec opens, or
         a place of the built-in corpus (`builtin:train/instruct`).
@@ -53,7 +53,8 @@ def list_files(path: str, suffixes: Sequence[str]) -> tuple[str, ...]:
         path = resolve(path)
     found = _list_url(path, suffixes) if is_url(path) else _list_local(path, suffixes)
     if not found:
-        raise DataError(f"{path}: holds no file that ends with {' or '.join(suffixes)}; check the path")
+        endings = " or ".join(filter(None, suffixes))
+        raise DataError(f"{path}: holds no file{endings and f' that ends with {endings}'}; check the path")
     return tuple(found)
 
 

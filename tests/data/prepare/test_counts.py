@@ -88,7 +88,9 @@ def processors() -> dict[str, Processor]:
     }
     for name, source in (("chatml", CHATML), ("bare", BARE), ("counted", COUNTED)):
         tokenizer = made["chatml" if name == "chatml" else "metaspace"].tokenizer
-        made[f"{name} template"] = Processor(tokenizer, images, 4, JinjaTemplate(source, tokenizer))
+        made[f"{name} template"] = Processor(
+            tokenizer, images, PerceiverConfig(latents=4), JinjaTemplate(source, tokenizer)
+        )
     return made
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import re
 import signal
 import subprocess
@@ -89,15 +91,19 @@ def test_a_killed_run_goes_on(kind, tmp_path, processor: Processor):
     assert not list(killed.rglob("*.tmp"))
 
 
-def test_what_a_killed_run_left_half_written_is_not_taken_for_done(tmp_path, processor):
+def test_what_a_killed_run_left_half_written_is_not_taken_for_done(tmp_path, processor, monkeypatch):
     path = pairs(tmp_path, rows=9)
     config = source_config("pairs", str(path), [])
     before = prepare(config, processor, workers=1)
     home = before.folder.parent
-    (home / "chunks" / ".half.parquet.1.tmp").write_bytes(b"half")
+    # as an earlier version named it, of a process that is gone
+    half = home / "chunks" / f".half.parquet.{platform.node()}.4194303.tmp"
+    half.write_bytes(b"half")
+    os.utime(half, (0, 0))
     (before.folder / "prepared.json").unlink()
     for state in home.glob("converted-*/state.json"):
         state.write_text(json.dumps({"items": 0, "shards": [], "done": False}))
+    monkeypatch.setattr("lorgnette.files._cleared", set())  # as in another process
     after = prepare(config, processor, workers=1)
     assert len(after) == 9
     assert np.array_equal(after.index.sha_I, before.index.sha_I)
