@@ -219,7 +219,8 @@ def test_a_lock_refuses_another_process_and_ends_with_a_kill(tmp_path):
 
 
 def test_a_lock_of_a_killed_process_is_free_though_its_children_live(tmp_path):
-    program = HOLD.replace("print(", "import os, time\nif not os.fork():\n    time.sleep(60)\nprint(")
+    child = "import os, time\nif os.fork():\n    time.sleep(60)\n"  # the child speaks: it has let go of the lock by then
+    program = HOLD.replace("print(", child + "print(").replace("sys.stdin.read()", "time.sleep(60)")
     lock = tmp_path / ".lock"
     with subprocess.Popen(
         [sys.executable, "-c", program, str(lock)], stdin=-1, stdout=-1, start_new_session=True

@@ -17,6 +17,7 @@ from lorgnette.errors import CheckpointError, DataError
 from lorgnette.inputs.config import SpecialTokens
 from lorgnette.inputs.tokenizer_files import (
     add_tokens,
+    check_ids,
     exported_settings,
     failure_of_tokenizers,
     named_tokens,
@@ -81,10 +82,13 @@ class Tokenizer:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{file.parent}: its special tokens cannot be understood ({error!r:.200})") from None
         backend = read_backend(file)
+        check_ids(backend, file)
         try:
             return cls(backend, settings, special or SpecialTokens())
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{file.parent}: its special tokens cannot be understood ({error!r:.200})") from None
+        except BaseException as error:  # of a copy made through the Rust side
+            raise failure_of_tokenizers(error, f"{file}: cannot be used as a tokenizer") from None
 
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, with which transformers gives the same ids.

@@ -89,6 +89,19 @@ def read_backend(file: Path) -> tokenizers.Tokenizer:
         raise failure_of_tokenizers(error, f"{file}: cannot be read as a tokenizer") from None
 
 
+def check_ids(backend: tokenizers.Tokenizer, file: Path) -> None:
+    """Refuse a vocabulary in which two tokens share an id: which of them the id stands for would be left to chance.
+
+    Raises: CheckpointError that names two of them.
+    """
+    taken: dict[int, str] = {}
+    for token, number in sorted(backend.get_vocab(with_added_tokens=False).items()):
+        if number in taken:
+            both = f"{quoted(taken[number], 40)} and {quoted(token, 40)}"
+            raise CheckpointError(f"{file}: the tokens {both} have the same id, {number}; the file is damaged")
+        taken[number] = token
+
+
 def failure_of_tokenizers(error: BaseException, what: str) -> BaseException:
     """The error to raise for one of the tokenizers library, whose panics no `except Exception` sees.
 

@@ -243,3 +243,13 @@ def test_a_word_piece_tokenizer_opens(tmp_path):
     backend.enable_truncation(2)
     backend.save(str(tmp_path / "tokenizer.json"))
     assert Tokenizer.load(tmp_path).encode("ab ball a ball") == [1, 2, 3, 1, 3]
+
+
+def test_two_tokens_of_one_id_are_refused(folder):
+    """A copy of such a tokenizer would keep one of the two by chance, and fail by chance on a merge of the other."""
+    stored = read(folder, "tokenizer.json")
+    one, other = list(stored["model"]["vocab"])[-2:]
+    stored["model"]["vocab"][one] = stored["model"]["vocab"][other]
+    write(folder, "tokenizer.json", stored)
+    with pytest.raises(CheckpointError, match="have the same id, .*damaged"):
+        Tokenizer.load(folder)
