@@ -10,8 +10,8 @@ from lorgnette.errors import CheckpointError
 from lorgnette.hub.load import open_checkpoint
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import read_json
-from lorgnette.model.account import Account
 from lorgnette.model.config import VLMConfig
+from lorgnette.model.flops import ModelCost
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def describe(source: str | Path) -> Description:
     opened = open_checkpoint(source)
     processor, weights, config = opened.processor, opened.weights, opened.config
     folder = weights.folder
-    account, images = Account(config), processor.images
+    account, images = ModelCost(config), processor.images
     dtypes = sorted({weights.dtype(name) for name in weights.names})
     sides = {images.longest} if images.policy == "square" else {images.shortest, images.longest}
     return Description(
@@ -110,7 +110,7 @@ def _parts(config: VLMConfig) -> dict[str, str]:
     }
 
 
-def _image_cost(account: Account, side: int) -> ImageCost:
+def _image_cost(account: ModelCost, side: int) -> ImageCost:
     connector = account.config.connector
     along = side // account.config.vision.patch // connector.multiple * connector.multiple
     return ImageCost(side, along**2, connector.visual_tokens(along, along), account.image_flops(along**2))

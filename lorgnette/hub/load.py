@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from lorgnette.errors import CheckpointError
 from lorgnette.hub.adapter import open_adapter
 from lorgnette.hub.checkpoint import Weights, check_tensors, import_tensors
+from lorgnette.hub.config_map import Json, read_idefics2
 from lorgnette.hub.keys import check_keys, check_tokenizer
-from lorgnette.hub.rules import idefics2_rules
 from lorgnette.hub.source import find_folder
-from lorgnette.hub.translate import Json, read_idefics2
+from lorgnette.hub.weight_map import idefics2_rules
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.config import VLMConfig

@@ -27,7 +27,7 @@ from lorgnette.errors import LorgnetteError
 from lorgnette.files import DiskError, write_text
 from lorgnette.hub.export import save
 from lorgnette.hub.load import assign
-from lorgnette.model.account import Account
+from lorgnette.model.flops import ModelCost
 from lorgnette.model.ops.allocator import keep_freed_memory
 from lorgnette.model.vlm import VLM
 from lorgnette.output import new_console, say
@@ -192,7 +192,7 @@ class StageRun:
             checkpoint.restore(trainer._restore_from, model, self.optimiser if self.finished else None)
             trainer._restore_from = None
         self.processor = stage_processor(trainer.processor, self.run, self.stage)
-        self._flops = partial(pack_flops, Account(self.run.model), self.stage)
+        self._flops = partial(pack_flops, ModelCost(self.run.model), self.stage)
         self.noise = Neftune(model, self.stage.neftune, dropout=drops(self.stage))
         self.guard = Guard(self.run.spikes, self.stage.warmup)
         self.guard.replay(row for row in read_log(trainer.folder / "log.jsonl") if row["stage"] == self.stage.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lorgnette.hub.translate import write_idefics2
+from lorgnette.hub.config_map import write_idefics2
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, find_recipe
 from tests.house.source import ROOT

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lorgnette.errors import CheckpointError
 from lorgnette.hub.backbones import write_language_backbone, write_vision_backbone
-from lorgnette.hub.build import LanguageBackbone, VisionBackbone, build
+from lorgnette.hub.join import LanguageBackbone, VisionBackbone, build
 from lorgnette.hub.source import SHIPPED, find_folder
 from lorgnette.inputs.tokenizer import Tokenizer
 from lorgnette.model.batch import Spans

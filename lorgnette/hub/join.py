@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from lorgnette.errors import CheckpointError
 from lorgnette.hub import keys
 from lorgnette.hub.checkpoint import BUFFERS, Weights, check_tensors, import_tensors
+from lorgnette.hub.config_map import read_decoder, read_vision
 from lorgnette.hub.keys import check_keys, check_section, check_tokenizer
 from lorgnette.hub.load import assign, check_layers, empty_model, first_extra_row, untie_if_different
-from lorgnette.hub.rules import Rule, decoder_rules, vision_rules
 from lorgnette.hub.source import find_folder
-from lorgnette.hub.translate import read_decoder, read_vision
+from lorgnette.hub.weight_map import Rule, decoder_rules, vision_rules
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.inputs.generation_rules import GenerationRules, read_generation_rules
 from lorgnette.inputs.preprocessor import normalisation, read_image_settings

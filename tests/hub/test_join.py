@@ -13,8 +13,8 @@ import transformers
 from torch import Tensor
 
 from lorgnette.errors import CheckpointError
-from lorgnette.hub.build import LanguageBackbone, VisionBackbone, build, resize_positions
 from lorgnette.hub.export import export
+from lorgnette.hub.join import LanguageBackbone, VisionBackbone, build, resize_positions
 from lorgnette.hub.load import load
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.model.batch import Spans

@@ -28,7 +28,7 @@ FULL: Mapping[str, Mode] = {"vision": "full", "connector": "full", "language": "
 
 
 @dataclass(frozen=True)
-class Account:
+class ModelCost:
     """The costs of one model. FLOPs are of a forward pass unless the name says otherwise."""
 
     config: VLMConfig

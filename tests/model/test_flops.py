@@ -7,11 +7,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lorgnette.model import presets
-from lorgnette.model.account import Account
 from lorgnette.model.batch import Spans
 from lorgnette.model.config import VLMConfig
+from lorgnette.model.flops import ModelCost
 
-ACCOUNT = Account(VLMConfig())
+ACCOUNT = ModelCost(VLMConfig())
 
 
 def millions(count: int, digits: int = 1) -> float:
@@ -49,7 +49,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", presets.LANGUAGE)
 def test_decoder_presets_have_the_published_size(name: str) -> None:
-    account = Account(VLMConfig(language=presets.LANGUAGE[name], extra_vocabulary=0))
+    account = ModelCost(VLMConfig(language=presets.LANGUAGE[name], extra_vocabulary=0))
     assert millions(account.parameters["language"]) == PUBLISHED[name]
 
 
@@ -57,7 +57,7 @@ def test_decoder_presets_have_the_published_size(name: str) -> None:
     ("name", "size"), [("siglip-so400m", 417.8), ("siglip-base-16-224", 85.8), ("siglip-large-16-384", 303.7)]
 )
 def test_vision_presets_have_the_published_size_without_the_pooling_head(name: str, size: float) -> None:
-    account = Account(VLMConfig(vision=presets.VISION[name]))
+    account = ModelCost(VLMConfig(vision=presets.VISION[name]))
     assert millions(account.parameters["vision"]) == size
 
 
@@ -73,7 +73,7 @@ def attention_backward_flops(grad: torch.Size, q: torch.Size, k: torch.Size, *_:
 @pytest.mark.parametrize("window", [None, 5])
 def test_flops_are_those_of_the_kernels(tiny, window: int | None) -> None:
     config = tiny.config(language={"sliding_window": window}, connector={"latents": 5})
-    model, account = tiny.model(config), Account(config)
+    model, account = tiny.model(config), ModelCost(config)
     batch = tiny.batch(config, [[(3, 4), (8, 8)], [], [(2, 2)]])
     aten = torch.ops.aten
     known = {
@@ -115,4 +115,4 @@ def test_bytes(tiny) -> None:
     assert ACCOUNT.weight_bytes(4) == 4 * sum(p.numel() for p in ACCOUNT.model.parameters())
     config = tiny.config()
     model = tiny.model(config)
-    assert Account(config).training_bytes(bytes_each=4) == 20 * sum(p.numel() for p in model.parameters())
+    assert ModelCost(config).training_bytes(bytes_each=4) == 20 * sum(p.numel() for p in model.parameters())
