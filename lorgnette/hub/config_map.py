@@ -162,12 +162,12 @@ def write_idefics2(config: VLMConfig) -> Json:
 
     Raises: CheckpointError if transformers' classes cannot represent a setting, with the setting and what they can.
     """
-    connector, language = config.connector, config.language
-    if not isinstance(connector, PerceiverConfig):
-        raise CheckpointError(f"transformers' Idefics2 has a perceiver; it cannot hold connector.kind={connector.kind}")
-    _need("connector.projection_width", connector.projection_width, language.mlp_width, "the decoder's MLP width")
-    _need("connector.mlp_ratio", connector.mlp_ratio, 4, "its only value there")
-    perceiver = _write(PERCEIVER_SETTINGS, connector) | {"hidden_act": "silu", "hidden_size": language.width}
+    language, perceiver = config.language, config.connector
+    if not isinstance(perceiver, PerceiverConfig):
+        raise CheckpointError(f"transformers' Idefics2 has a perceiver; it cannot hold connector.kind={perceiver.kind}")
+    _need("connector.projection_width", perceiver.projection_width, language.mlp_width, "the decoder's MLP width")
+    _need("connector.mlp_ratio", perceiver.mlp_ratio, 4, "its only value there")
+    resampler = _write(PERCEIVER_SETTINGS, perceiver) | {"hidden_act": "silu", "hidden_size": language.width}
     return {
         "architectures": ["Idefics2ForConditionalGeneration"],
         "model_type": "idefics2",
@@ -175,7 +175,7 @@ def write_idefics2(config: VLMConfig) -> Json:
         "tie_word_embeddings": language.tied_embeddings,
         "use_cache": True,
         "vision_config": write_vision(config.vision) | {"model_type": "idefics2_vision"},
-        "perceiver_config": perceiver | {"model_type": "idefics2_perceiver", "rms_norm_eps": connector.norm_eps},
+        "perceiver_config": resampler | {"model_type": "idefics2_perceiver", "rms_norm_eps": perceiver.norm_eps},
         "text_config": write_decoder(language) | {"vocab_size": config.vocabulary},
     }
 

@@ -24,10 +24,10 @@ from lorgnette.inputs.preprocessor import normalisation, read_image_settings
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.template import Idefics2Template
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
-from lorgnette.model.config import ConnectorConfig, LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.model.config import ConnectorConfig, LanguageConfig, VisionConfig, VLMConfig, idefics2_connector
 from lorgnette.model.initialise import initialise
 from lorgnette.model.language import Decoder
-from lorgnette.model.vision import VisionEncoder
+from lorgnette.model.vision import build_encoder
 from lorgnette.model.vlm import VLM
 
 SHORTEST = 27
@@ -149,33 +149,37 @@ def build(
     Rows for the special tokens are added after the pre-trained table, as the mean of its rows.
     Raises: CheckpointError naming the folder and what is missing, unknown or not ours.
     """
-    eyes, words = VisionBackbone.open(vision), LanguageBackbone.open(language)
-    patch, tokenizer = eyes.config.patch, Tokenizer.load(words.weights.folder, SpecialTokens())
+    encoder, decoder = VisionBackbone.open(vision), LanguageBackbone.open(language)
+    patch, tokenizer = encoder.config.patch, Tokenizer.load(decoder.weights.folder, SpecialTokens())
     images = images or ImageConfig(patch=patch, grid=GRID, shortest=patch * SHORTEST, longest=patch * GRID)
-    config = joined_config(eyes, words, tokenizer, connector, images.grid)
-    model = empty_model(config, eyes.weights, words.weights)
-    eyes.give_to(model, dtype)
-    words.give_to(model, dtype)
+    config = joined_config(encoder, decoder, tokenizer, connector, images.grid)
+    model = empty_model(config, encoder.weights, decoder.weights)
+    encoder.give_to(model, dtype)
+    decoder.give_to(model, dtype)
     fresh = nn.Module()  # the connector under its own name in the model, which its draws depend on
     fresh.connector = model.connector.to_empty(device="cpu")
     initialise(fresh.to(dtype), seed)
     template, vision_config = Idefics2Template(tokenizer.special), config.vision
-    rules = GenerationRules(end_tokens=read_generation_rules(words.weights.folder).end_tokens)
+    rules = GenerationRules(end_tokens=read_generation_rules(decoder.weights.folder).end_tokens)
     normalisation = vision_config.mean, vision_config.std
     return model.eval(), Processor(tokenizer, images, config.connector, template, *normalisation, rules)
 
 
 def joined_config(
-    eyes: VisionBackbone, words: LanguageBackbone, tokenizer: Tokenizer, connector: ConnectorConfig | None, grid: int
+    vision: VisionBackbone,
+    language: LanguageBackbone,
+    tokenizer: Tokenizer,
+    connector: ConnectorConfig | None,
+    grid: int,
 ) -> VLMConfig:
     """The settings of the whole. The pre-trained table ends where the special tokens begin."""
-    stored = words.config.vocabulary
+    stored = language.config.vocabulary
     rows = max(stored, tokenizer.vocabulary)
     table = min(stored, first_extra_row(rows, tokenizer))
     return VLMConfig(
-        vision=VisionConfig.parse(eyes.config.plain() | {"grid": grid}),
-        connector=connector or PerceiverConfig(projection_width=words.config.mlp_width),
-        language=LanguageConfig.parse(words.config.plain() | {"vocabulary": table}),
+        vision=VisionConfig.parse(vision.config.plain() | {"grid": grid}),
+        connector=connector or idefics2_connector(language.config),
+        language=LanguageConfig.parse(language.config.plain() | {"vocabulary": table}),
         extra_vocabulary=rows - table,
         image_token=tokenizer.id(tokenizer.special.image),
     )
@@ -184,10 +188,12 @@ def joined_config(
 def shapes_of(config: VisionConfig | LanguageConfig) -> dict[str, torch.Size]:
     """The shape of each tensor of a backbone, under its name in the whole model."""
     with torch.device("meta"):
-        name, part = (
-            ("vision", VisionEncoder(config)) if isinstance(config, VisionConfig) else ("language", Decoder(config, 0))
-        )
-    return {f"{name}.{inner}": tensor.shape for inner, tensor in part.named_parameters(remove_duplicate=False)}
+        whole = nn.Module()
+        if isinstance(config, LanguageConfig):
+            whole.language = Decoder(config, 0)
+        else:
+            whole.vision = build_encoder(config)
+    return {name: tensor.shape for name, tensor in whole.named_parameters(remove_duplicate=False)}
 
 
 def resize_positions(table: Tensor, side: int, new_side: int) -> Tensor:

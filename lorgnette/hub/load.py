@@ -97,7 +97,7 @@ def open_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoi
     check_tokenizer(words)
     config, stored_rows = read_config(folder, processor)
     weights = Weights(folder)
-    check_layers(weights, config.vision.layers + config.connector.layer_count + config.language.layers)
+    check_layers(weights, config.layer_count)
     untied = VLMConfig.parse(config.plain() | {"language": config.language.plain() | {"tied_embeddings": False}})
     weights.strip_prefix(rule.theirs for rule in idefics2_rules(untied))
     if adapter is not None:

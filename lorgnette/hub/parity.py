@@ -142,7 +142,7 @@ def _messages(images: Sequence[PIL.Image.Image]) -> list[dict[str, Any]]:
 
 def _our_parts(model: VLM, processor: Processor, shown: Shown) -> tuple[dict[str, Tensor], Tensor]:
     batch = processor([Sample.from_messages(_messages(images)) for images in shown])
-    vision_PD = model.vision(batch.patches_PC, batch.patch_positions_P, batch.images)
+    vision_PD = model.vision(batch.patches_PC, batch.patch_positions_P, batch.grids)
     visual_VD = model.connector(vision_PD, batch.grids)
     logits = model(batch, visual_VD=visual_VD).logits
     assert logits is not None

@@ -76,10 +76,10 @@ def prepare_parts(model: VLM, stage: StageConfig, seed: int) -> list[TrainablePa
     return counts
 
 
-def pack_flops(account: ModelCost, stage: StageConfig, batch: Batch) -> int:
+def pack_flops(cost: ModelCost, stage: StageConfig, batch: Batch) -> int:
     """What training on a pack costs in a stage, forward and backward."""
     modes = {part: part_config(stage, part).mode for part in ("vision", "connector", "language")}
-    return account.step_flops(batch.images, batch.documents, batch.learned, modes, stage.lora.rank)
+    return cost.step_flops(batch.images, batch.documents, batch.learned, modes, stage.lora.rank)
 
 
 def check_parts(config: VLMConfig, stages: Iterable[StageConfig]) -> None:
