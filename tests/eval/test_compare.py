@@ -14,9 +14,9 @@ from lorgnette.eval.bootstrap import estimate, paired_difference, pool
 from lorgnette.eval.compare import compare, compare_folders
 from lorgnette.eval.metrics import METRICS, Truth
 from lorgnette.eval.metrics.metric import mean
-from lorgnette.eval.pictures import thumbnail
 from lorgnette.eval.rescore import rescore
 from lorgnette.eval.results import Example, Result, ResultsFolder, judge
+from lorgnette.report.thumbnails import thumbnail
 from tests.pages import Page
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lorgnette.data.check import check
 from lorgnette.data.inspect.look import Document, Pack, Share, spread
-from lorgnette.data.inspect.pictures import original_size, picture
+from lorgnette.data.inspect.unpatchify import original_size, picture
 from lorgnette.data.plan import SampleRef
 from lorgnette.data.steps import Drawn, PackedSteps, Steps
 from lorgnette.errors import DataError, LorgnetteError
