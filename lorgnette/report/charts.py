@@ -150,9 +150,9 @@ def interval_chart(
 
 def _mark(mark: Interval, x: Callable[[float], float], y: float) -> list[str]:
     left, right = x(mark.low), x(mark.high)
-    band = {"x": f"{left:.2f}%", "width": f"{right - left:.2f}%", "y": y - 4, "height": 8, "rx": 4}
+    width = f"{right - left:.2f}%"
     return [
-        element("rect", class_=f"ci {mark.hue}", **band),
+        element("rect", class_=f"ci {mark.hue}", x=f"{left:.2f}%", y=y - 4, width=width, height=8, rx=4),
         element("circle", class_=f"mark {mark.hue}", cx=f"{x(mark.value):.2f}%", cy=y, r=7),
     ]
 

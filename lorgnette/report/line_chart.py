@@ -69,13 +69,12 @@ def line_chart(panels: Sequence[Panel], label: str, bands: Sequence[tuple[str, f
 
 
 def _band(place: int, name: str, first: float, last: float, x: Callable[[float], float], foot: int) -> list[str]:
-    left, right = 100 * x(first), 100 * x(last)
-    area = {"x": f"{left:.2f}%", "width": f"{right - left:.2f}%", "y": 18, "height": foot - 18}
+    left, width = f"{100 * x(first):.2f}%", f"{100 * (x(last) - x(first)):.2f}%"
     # A name in a nested drawing is cut off where its band ends, so that names never lie upon one another.
     named = text(name, "50%", 12, "label mid")
     return [
-        element("rect", class_="band pale" if place % 2 else "band", **area),
-        element("svg", named, x=area["x"], width=area["width"], y=0, height=18),
+        element("rect", class_="band pale" if place % 2 else "band", x=left, y=18, width=width, height=foot - 18),
+        element("svg", named, x=left, y=0, width=width, height=18),
     ]
 
 

@@ -35,7 +35,7 @@ def chart_style(colours: Mapping[str, str]) -> str:
     """CSS of charts: hues as `color` by class, lines and areas in the colour of their class."""
     hues = " ".join(f".{name} {{ color: {colours[name]}; }}" for name in HUES)
     return f"""{hues}
-text {{ fill: {colours["ink"]}; font: 12px system-ui, -apple-system, "Segoe UI", "Liberation Sans", sans-serif; }}
+text {{ fill: {colours["ink"]}; font: 13px system-ui, sans-serif; }}
 text.label {{ fill: {colours["soft"]}; }} text.value {{ fill: currentColor; font-weight: 650; }}
 .end {{ text-anchor: end; }} .mid {{ text-anchor: middle; }}
 .over {{ paint-order: stroke; stroke: {colours["card"]}; stroke-width: 4px; stroke-linejoin: round; }}

@@ -53,9 +53,8 @@ def test_no_template_switches_escaping_off(path):
 @pytest.mark.parametrize("path", sorted(TEMPLATES.glob("[!bp]*")), ids=lambda path: path.name)
 def test_every_page_extends_the_one_base(path):
     text = path.read_text(encoding="utf-8")
-    assert text.startswith('{% extends "base.html.jinja" %}') and "#" not in "".join(
-        re.findall(r"color: ?(\S+);", text)
-    )
+    assert text.startswith('{% extends "base.html.jinja" %}')
+    assert "#" not in "".join(re.findall(r"color: ?(\S+);", text)), "colours are variables of the palette"
 
 
 def luminance(colour: str) -> float:
