@@ -24,7 +24,7 @@ class Svg(str):
         return self
 
 
-def element(name: str, content: str | None = None, **attributes: object) -> str:
+def element(name: str, content: str | None = None, /, **attributes: object) -> str:
     """An element; `class_` stands for `class` and `_` in a name for `-`. Content is markup, values are escaped."""
     names = {key: "class" if key == "class_" else key.replace("_", "-") for key in attributes}
     written = "".join(f" {names[key]}={quoteattr(_plain(value))}" for key, value in attributes.items())
