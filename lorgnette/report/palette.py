@@ -39,7 +39,8 @@ text {{ fill: {colours["ink"]}; font: 13px system-ui, sans-serif; }}
 text.label {{ fill: {colours["soft"]}; }} text.value {{ fill: currentColor; font-weight: 650; }}
 .end {{ text-anchor: end; }} .mid {{ text-anchor: middle; }}
 .over {{ paint-order: stroke; stroke: {colours["card"]}; stroke-width: 4px; stroke-linejoin: round; }}
-.grid {{ stroke: {colours["rule"]}; }} .band {{ fill: {colours["band"]}; }} .face {{ fill: {colours["card"]}; }} .pale {{ opacity: .45; }}
+.grid {{ stroke: {colours["rule"]}; }} .pale {{ opacity: .45; }}
+.band {{ fill: {colours["band"]}; }} .face {{ fill: {colours["card"]}; }}
 .area {{ fill: currentColor; }} .bubble {{ fill: currentColor; fill-opacity: .55; stroke: currentColor; }}
 .ci {{ fill: currentColor; opacity: .3; }} .mark {{ fill: currentColor; stroke: {colours["card"]}; stroke-width: 2; }}
 .line, .raw {{ fill: none; stroke: currentColor; stroke-linejoin: round; vector-effect: non-scaling-stroke; }}
