@@ -13,8 +13,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from lorgnette.cli import app
-from lorgnette.data.plan import digest_of, joined
-from lorgnette.data.steps import PackedSteps, Steps
+from lorgnette.data.loader.batches import BatchBuilder, Steps
+from lorgnette.data.plan.sample_ref import digest_of, joined
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.run import Run, find_recipe
 from lorgnette.train import dryrun
@@ -143,7 +143,7 @@ def test_replaced_rows_are_listed_and_the_run_is_still_as_planned(packs, tmp_pat
     index = before.index
     broken = next(ref.record for ref in steps.plan.step(0) if index.images_E[ref.record])
     spoil(before, broken)
-    spoiled = PackedSteps(steps.plan, (type(before)(before.config, before.index, before.folder),), steps.processor)
+    spoiled = BatchBuilder(steps.plan, (type(before)(before.config, before.index, before.folder),), steps.processor)
     log = tmp_path / "run" / "log.jsonl"
     log.parent.mkdir()
     rows = []
