@@ -4,6 +4,8 @@ import pytest
 import yaml
 
 from lorgnette.errors import SettingsError
+from lorgnette.infer.sampling import GenerationConfig
+from lorgnette.inputs.config import ImageConfig
 from lorgnette.model.config import VLMConfig
 from lorgnette.run import Run, find_recipe
 from lorgnette.settings import apply_override, flatten
@@ -248,3 +250,18 @@ def test_a_key_that_stands_twice_in_a_recipe_is_refused(tmp_path):
         Run.load(tmp_path / "r.yaml")
     with pytest.raises(SettingsError, match="the key 'every' stands twice"):
         tiny().override("checkpoints={every: 1, every: 2}")
+
+
+@pytest.mark.parametrize(
+    ("make", "key"),
+    [
+        (lambda: GenerationConfig(top_p=2.0), "top_p"),
+        (lambda: GenerationConfig(stop=("",)), "stop"),
+        (lambda: ImageConfig(shortest=-1), "shortest"),
+        (lambda: GenerationConfig(temprature=0.5), "did you mean 'temperature'"),
+    ],
+)
+def test_a_wrong_value_given_in_python_is_refused_as_one_in_a_file(make, key):
+    with pytest.raises(SettingsError, match=key) as caught:
+        make()
+    assert "\n" not in str(caught.value) and str(caught.value).startswith(("GenerationConfig: ", "ImageConfig: "))
