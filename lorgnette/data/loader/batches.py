@@ -17,9 +17,9 @@ from lorgnette.data.check import check
 from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.data.plan.pack_plan import PackedPlan, SampleView
 from lorgnette.data.plan.sample_ref import Plan, SampleRef
+from lorgnette.data.prompts import reworded
 from lorgnette.data.sources import Source
 from lorgnette.data.sources.messages import MessagesSource
-from lorgnette.data.wordings import reworded
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.files import DiskError
 from lorgnette.inputs.processor import Processor

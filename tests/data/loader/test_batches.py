@@ -7,7 +7,7 @@ import torch
 from lorgnette.data.loader.batches import learnable
 from lorgnette.data.plan.augment import hashed
 from lorgnette.data.plan.sample_ref import digest_of, joined
-from lorgnette.data.wordings import ENDINGS, REQUESTS, WAYS_TO_ASK, WAYS_TO_END, reworded
+from lorgnette.data.prompts import ENDINGS, REQUESTS, WAYS_TO_ASK, WAYS_TO_END, reworded
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.sample import Sample, Text, Turn
 from tests.data.squares import prepared, processor, spoil, steps_of

@@ -21,13 +21,13 @@ from lorgnette.data.sources.table import most_units
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.inputs.processor import Processor
 from lorgnette.run import Run, StageConfig
-from lorgnette.train.build import stage_processor
+from lorgnette.train.setup import stage_processor
 from lorgnette.untrusted import quoted
 
 PREPARED = typing.get_args(PreparedConfig)
 
 
-def open_steps(
+def build_data(
     run: Run,
     stage_number: int,
     processor: Processor,
