@@ -26,11 +26,9 @@ import numpy as np
 import torch
 
 from lorgnette.data.config import LoaderConfig
-from lorgnette.data.steps import PackedSteps, Steps
-from lorgnette.data.training_batch import TrainingBatch
+from lorgnette.data.loader.batches import BatchBuilder, Steps
+from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.errors import LorgnetteError
-
-__all__ = ["PackedSteps", "Steps", "read_steps"]
 
 WATCH_SECONDS = 1.0
 """How often a worker looks whether the process that it works for is still there."""
@@ -41,7 +39,7 @@ class LoaderError(LorgnetteError):
 
 
 def read_steps(
-    steps: Steps | PackedSteps, first: int, last: int, config: LoaderConfig
+    steps: Steps | BatchBuilder, first: int, last: int, config: LoaderConfig
 ) -> Iterator[list[TrainingBatch]]:
     """The batches of steps `first` to `last` (not included), in order, made ready ahead by workers.
 
@@ -56,7 +54,7 @@ def read_steps(
             batches = []
 
 
-def _made(steps: Steps | PackedSteps, items: range, config: LoaderConfig) -> Iterator[list[TrainingBatch]]:
+def _made(steps: Steps | BatchBuilder, items: range, config: LoaderConfig) -> Iterator[list[TrainingBatch]]:
     """Each item made, in order. Item n is part `n % steps.parts` of step `n // steps.parts`."""
     count = min(config.workers, len(items))
     workers = [_Worker(steps, items[first::count], 1 + config.prefetch) for first in range(count)]
@@ -71,7 +69,7 @@ def _made(steps: Steps | PackedSteps, items: range, config: LoaderConfig) -> Ite
 class _Worker:
     """A process that makes the given items in order, at most `ahead` of them before they are asked for."""
 
-    def __init__(self, steps: Steps | PackedSteps, items: range, ahead: int) -> None:
+    def __init__(self, steps: Steps | BatchBuilder, items: range, ahead: int) -> None:
         self._steps, self._items, self._ahead = steps, items, ahead
         self._lost: int | None = None
         self._start()
@@ -129,7 +127,7 @@ def _receive(pipe: Connection, made: SimpleQueue[Any]) -> None:
         made.put(None)
 
 
-def _work(steps: Steps | PackedSteps, pipe: Connection, master: int) -> None:
+def _work(steps: Steps | BatchBuilder, pipe: Connection, master: int) -> None:
     """What a worker does, until it is killed."""
     torch.set_num_threads(1)
     # Ctrl-C reaches the whole group: the trainer decides when to stop, and its workers end with it.

@@ -1,4 +1,4 @@
-"""Which record comes next: the mixture of sources, and the order within each, for any stretch of the run at once."""
+"""The order of records: the mixture of sources, and the shuffle within each, for any stretch of the run at once."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
-from lorgnette.data.augment import BUFFER, GROUPS, hashed
 from lorgnette.data.index import Index
+from lorgnette.data.plan.augment import BUFFER, GROUPS, hashed, image_costs
+from lorgnette.inputs.config import ImageConfig
+from lorgnette.model.config import ConnectorSettings
+
+Measure = Literal["samples", "tokens", "learned", "epochs"]
+"""Quantities that weights may be shares of."""
 
 BUFFER_RECORDS = 1024
 """Row groups are shuffled, then records among neighbours of as many row groups as hold this many records."""
@@ -31,6 +36,17 @@ def remembered(kept: dict[Key, Value], key: Key, most: int, make: Callable[[], V
             del kept[next(iter(kept))]
         kept[key] = made
     return kept[key]
+
+
+@dataclass(frozen=True)
+class PlannedSource:
+    """A prepared source as the plan knows it."""
+
+    title: str
+    index: Index
+    weight: float = 1.0
+    most_units: int | None = None
+    """Units in a sample, at most."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +71,28 @@ class Mixture:
             return cls(tuple(max(1, round(share * (WHOLE - len(shares)))) for share in shares))
         return cls(tuple(int(share * common) for share in shares))
 
+    @classmethod
+    def of_sources(
+        cls, sources: Sequence[PlannedSource], by: Measure, means: Sequence[tuple[Fraction, Fraction]]
+    ) -> Mixture:
+        """Shares of records, from weights that are shares of what `by` names. means: see `mean_tokens`.
+
+        Tokens and learned tokens are converted by the exact means; for `epochs` a source of weight 2 is gone through
+        twice as often as one of weight 1.
+        """
+        weights = [Fraction(str(source.weight)) for source in sources]
+        if by == "epochs":
+            weights = [weight * len(source.index) for weight, source in zip(weights, sources, strict=True)]
+        elif by != "samples":
+            chosen = [learned if by == "learned" else tokens for tokens, learned in means]
+            weights = [weight / mean for weight, mean in zip(weights, chosen, strict=True)]
+        return cls.of(weights)
+
     @property
     def shares(self) -> tuple[Fraction, ...]:
         return tuple(Fraction(part, sum(self.parts)) for part in self.parts)
 
-    def draws(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+    def sample_order(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         """(source, number within the source) of the run's draws `first` to `last` (not included); int64 arrays."""
         whole, sources = sum(self.parts), len(self.parts)
         numbers, before = [], 0
@@ -83,6 +116,24 @@ class Mixture:
         # Counted from `first` the time is small again, so its binary places have room; what is far off is not drawn.
         near = np.clip((period * whole + due).astype(np.int64) - first, -(2**30), 2**30)
         return near * 2**31 + places.astype(np.int64)
+
+
+def mean_tokens(
+    sources: Sequence[PlannedSource], split_share: float, images: ImageConfig, connector: ConnectorSettings
+) -> list[tuple[Fraction, Fraction]]:
+    """(tokens, visual ones included; learned tokens) of a record, on average over each source and its random splits."""
+    share = Fraction(str(split_share))
+    means = []
+    for index in (source.index for source in sources):
+        text, learned = (int(one.sum(dtype=np.int64)) for one in (index.tokens_U, index.learned_U))
+        text += int(index.head_tokens_E.sum(dtype=np.int64))
+        sizes = index.width_I.astype(np.int64), index.height_I.astype(np.int64)
+        whole, split = (
+            int(image_costs(*sizes, np.full(len(sizes[0]), one), images, connector)[0].sum()) for one in (False, True)
+        )
+        tokens = text + (1 - share) * whole + share * split
+        means.append((Fraction(tokens, len(index)), Fraction(max(1, learned), len(index))))
+    return means
 
 
 class BlockShuffle:

@@ -1,6 +1,6 @@
-"""The steps of a stage: from the samples that the plan names to the batches that are trained on.
+"""The batches of a stage's steps: reads, checks, renders and packs the samples that the plan names.
 
-`Steps` reads sources that make samples on demand, `PackedSteps` prepared ones. Both make any part of any step from its
+`Steps` reads sources that make samples on demand, `BatchBuilder` prepared ones. Both make any part of any step from its
 number alone, and take a rank's share of it: nothing is shared, and nothing depends on what was made before.
 """
 
@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorgnette.data.check import check
-from lorgnette.data.packed import PackedPlan, Showing
-from lorgnette.data.plan import Plan, SampleRef
+from lorgnette.data.loader.training_batch import TrainingBatch
+from lorgnette.data.plan.pack_plan import PackedPlan, SampleView
+from lorgnette.data.plan.sample_ref import Plan, SampleRef
 from lorgnette.data.prompts import reworded
 from lorgnette.data.sources import Source
 from lorgnette.data.sources.messages import MessagesSource
-from lorgnette.data.training_batch import TrainingBatch
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.files import DiskError
 from lorgnette.inputs.processor import Processor
@@ -132,7 +132,7 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class PackedSteps:
+class BatchBuilder:
     """All steps of a stage on prepared sources: each pack of the plan is a batch.
 
     vocabulary: rows of the model's embedding, if ids are to be checked against it.
@@ -178,10 +178,10 @@ class PackedSteps:
         record = self.sources[ref.source].record(ref.record)
         if len(record.units) != self.plan.sources[ref.source].index.units_E[ref.record]:
             raise DataError(f"{name}: the row has changed since it was prepared; run `lorgnette data prepare` again")
-        showing = self.plan.showing(ref, record.shuffle)
-        sample = record.piece(ref.start, ref.end, showing.order)
+        view = self.plan.view(ref, record.shuffle)
+        sample = record.piece(ref.start, ref.end, view.order)
         sample = replace(sample, meta={**sample.meta, "name": name})
-        return self._rendered(ref, sample, showing)
+        return self._rendered(ref, sample, view)
 
     def checked(self, ref: SampleRef) -> Drawn:
         """As `read`. Raises: DataError naming the sample, too if it cannot be learned as it was meant."""
@@ -208,19 +208,19 @@ class PackedSteps:
         """All batches of one step, on this rank."""
         return [batch for part in range(self.parts) for batch in self.part(step, part)]
 
-    def _rendered(self, ref: SampleRef, sample: Sample, showing: Showing) -> Drawn:
+    def _rendered(self, ref: SampleRef, sample: Sample, view: SampleView) -> Drawn:
         """Raises: DataError if the sample is longer than planned."""
         words = sample
         if self.plan.augment.templates:
             words = reworded(sample, self.processor.tokenizer, self.plan.seed_of_words(ref))
-        rendered = self.processor.render(words, split=showing.split, enlarged=showing.sizes)
-        if len(rendered.tokens_T) > showing.tokens and words is not sample:
-            words, rendered = sample, self.processor.render(sample, split=showing.split, enlarged=showing.sizes)
+        rendered = self.processor.render(words, split=view.split, enlarged=view.sizes)
+        if len(rendered.tokens_T) > view.tokens and words is not sample:
+            words, rendered = sample, self.processor.render(sample, split=view.split, enlarged=view.sizes)
         patches = sum(len(image) for image in rendered.images)
-        if len(rendered.tokens_T) > showing.tokens or patches > showing.patches:
+        if len(rendered.tokens_T) > view.tokens or patches > view.patches:
             raise DataError(
                 f"{sample.name}: has {len(rendered.tokens_T)} tokens and {patches} patches, where its index says"
-                f" {showing.tokens} and {showing.patches}; run `lorgnette data prepare` again"
+                f" {view.tokens} and {view.patches}; run `lorgnette data prepare` again"
             )
         return Drawn(ref, words, rendered)
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lorgnette.data.augment import Augmenter, image_costs
 from lorgnette.data.config import PackConfig
 from lorgnette.data.index import Index
+from lorgnette.data.plan.augment import Augmenter, image_costs
 from lorgnette.model.config import ConnectorSettings
 
 ANY_NUMBER = np.iinfo(np.int64).max
@@ -75,7 +75,7 @@ class Costs:
     tokens_U: np.ndarray
     patches_U: np.ndarray
     learned_U: np.ndarray
-    misfit_U: np.ndarray
+    oversized_U: np.ndarray
     """Whether a unit, with the head alone, is too long for a pack (bool)."""
     split_E: np.ndarray
     width_I: np.ndarray
@@ -97,7 +97,7 @@ class Pieces:
 
 
 @dataclass(frozen=True, eq=False)
-class Cutter:
+class RecordSplitter:
     """Costs and cuts of the records of one stage. connector: says how many visual tokens an image becomes."""
 
     lengths: Lengths
@@ -113,8 +113,8 @@ class Cutter:
         """
         costs = self.shown(entry_E, epoch_E)
         tokens, patches, learned = (starts_of(one) for one in (costs.tokens_U, costs.patches_U, costs.learned_U))
-        misfits = np.flatnonzero(costs.misfit_U)
-        next_misfit = np.append(misfits, ANY_NUMBER)
+        oversized = np.flatnonzero(costs.oversized_U)
+        next_oversized = np.append(oversized, ANY_NUMBER)
         most_units = self.lengths.most_units_E[entry_E]
         at, stop, entry = costs.unit_at_E[:-1], costs.unit_at_E[1:], np.arange(len(entry_E))
         found = []
@@ -122,7 +122,7 @@ class Cutter:
             head_tokens, head_patches = costs.head_tokens_E[entry], costs.head_patches_E[entry]
             end = np.searchsorted(tokens, tokens[at] + (self.pack.tokens - head_tokens), side="right") - 1
             most = np.searchsorted(patches, patches[at] + (self.pack.patches - head_patches), side="right") - 1
-            end = np.minimum(np.minimum(end, most), np.minimum(stop, next_misfit[np.searchsorted(misfits, at)]))
+            end = np.minimum(np.minimum(end, most), np.minimum(stop, next_oversized[np.searchsorted(oversized, at)]))
             end = np.maximum(np.minimum(end, at + np.minimum(most_units[entry], stop - at)), at)
             first = costs.unit_at_E[entry]
             spent = head_tokens + tokens[end] - tokens[at], head_patches + patches[end] - patches[at]
@@ -139,10 +139,10 @@ class Cutter:
         One with a unit that would not fit as drawn is shown without its draws: neither split nor enlarged.
         """
         costs = self.costs(entry_E, epoch_E, np.ones(len(entry_E), dtype=bool))
-        if not costs.misfit_U.any():
+        if not costs.oversized_U.any():
             return costs
-        misfits = starts_of(costs.misfit_U)[costs.unit_at_E]
-        return self.costs(entry_E, epoch_E, misfits[1:] == misfits[:-1])
+        oversized = starts_of(costs.oversized_U)[costs.unit_at_E]
+        return self.costs(entry_E, epoch_E, oversized[1:] == oversized[:-1])
 
     def costs(self, entry_E: np.ndarray, epoch_E: np.ndarray, varied_E: np.ndarray) -> Costs:
         """What the parts of the entries cost; where `varied_E` is False, without their draws.
@@ -173,11 +173,11 @@ class Cutter:
         head_patches_E, patches_U = patches[: len(entry_E)], patches[len(entry_E) :]
         owner_U = np.repeat(np.arange(len(entry_E)), np.diff(unit_at_E))
         too_long_U = tokens_U + head_tokens_E[owner_U] > self.pack.tokens
-        misfit_U = too_long_U | (patches_U + head_patches_E[owner_U] > self.pack.patches)
+        oversized_U = too_long_U | (patches_U + head_patches_E[owner_U] > self.pack.patches)
         learned_U = known.learned_U[at_U].astype(np.int64)
         sizes = width_I, height_I
         return Costs(
-            head_tokens_E, head_patches_E, unit_at_E, tokens_U, patches_U, learned_U, misfit_U, split_E, *sizes
+            head_tokens_E, head_patches_E, unit_at_E, tokens_U, patches_U, learned_U, oversized_U, split_E, *sizes
         )
 
     def left_out(self, source: int, at_once: int = 10_000, most: int | None = None) -> list[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """The order of training on sources that make samples on demand: a pure function of (settings, step).
 
 No state is kept and nothing is communicated, so resuming is a step number, and the number of ranks or workers changes
-nothing. `Plan` counts samples; `lorgnette.data.packed.PackedPlan` fills packs by length, for prepared sources.
+nothing. `Plan` counts samples; `lorgnette.data.plan.pack_plan.PackedPlan` fills packs by length, for prepared sources.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lorgnette.data.draws import Mixture
+from lorgnette.data.plan.mixture import Mixture
 
 
 class SampleRef(NamedTuple):
@@ -66,7 +66,7 @@ class Plan:
         """The samples of one step, in order."""
         first = step * self.samples_per_step
         mixture = Mixture.of([Fraction(str(weight)) for weight in self.weights])
-        sources, numbers = mixture.draws(first, first + self.samples_per_step)
+        sources, numbers = mixture.sample_order(first, first + self.samples_per_step)
         return [self._ref(*draw) for draw in zip(sources.tolist(), numbers.tolist(), strict=True)]
 
     def digest(self, step: int) -> str:

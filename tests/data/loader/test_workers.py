@@ -10,11 +10,11 @@ import time
 import pytest
 
 from lorgnette.data.config import LoaderConfig
-from lorgnette.data.loader import LoaderError, read_steps
-from lorgnette.data.plan import digest_of
+from lorgnette.data.loader.workers import LoaderError, read_steps
+from lorgnette.data.plan.sample_ref import digest_of
 from lorgnette.errors import DataError
+from tests.data.loader.test_batches import prepared_again, same
 from tests.data.squares import prepared, steps_of
-from tests.data.test_steps import prepared_again, same
 
 STEPS = 8
 
@@ -196,10 +196,10 @@ def test_a_reader_that_stops_early_leaves_no_worker(squares):
 
 READ = """
 import sys
-from lorgnette.data.loader import read_steps
+from lorgnette.data.loader.workers import read_steps
 from tests.data.squares import prepared, steps_of
-from tests.data.test_loader import workers
-from lorgnette.data.plan import digest_of
+from tests.data.loader.test_workers import workers
+from lorgnette.data.plan.sample_ref import digest_of
 from pathlib import Path
 for batches in read_steps(steps_of(prepared(Path(sys.argv[1]))), int(sys.argv[2]), 200, workers(2)):
     print(digest_of(ref for batch in batches for ref in batch.refs), flush=True)

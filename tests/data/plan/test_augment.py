@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorgnette.data.augment import LEAST_FACTOR, Augmenter, hashed, image_costs, target_sizes, uniform
 from lorgnette.data.config import AugmentConfig
+from lorgnette.data.plan.augment import LEAST_FACTOR, Augmenter, hashed, image_costs, target_sizes, uniform
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import crop_boxes, target_size
 from lorgnette.model.config import PerceiverConfig

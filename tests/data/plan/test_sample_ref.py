@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from lorgnette.data.plan import Plan, SampleRef
+from lorgnette.data.plan.sample_ref import Plan, SampleRef
 
 MIXTURES = [
     ((10,), (1.0,)),

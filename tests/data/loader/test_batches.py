@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from lorgnette.data.augment import hashed
-from lorgnette.data.plan import digest_of, joined
+from lorgnette.data.loader.batches import learnable
+from lorgnette.data.plan.augment import hashed
+from lorgnette.data.plan.sample_ref import digest_of, joined
 from lorgnette.data.prompts import ENDINGS, REQUESTS, WAYS_TO_ASK, WAYS_TO_END, reworded
-from lorgnette.data.steps import learnable
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.sample import Sample, Text, Turn
 from tests.data.squares import prepared, processor, spoil, steps_of
@@ -62,11 +62,11 @@ def test_samples_are_rendered_as_the_plan_shows_them(squares):
     plain = steps_of(squares, templates=False, split=0.0, upscale=0.0)
     seen = set()
     for ref in [ref for step in range(8) for ref in steps.plan.step(step)]:
-        drawn, showing = steps.read(ref), steps.plan.showing(ref, shuffle=True)
+        drawn, view = steps.read(ref), steps.plan.view(ref, shuffle=True)
         patches, tokens = drawn.shape
-        assert (patches, tokens) == (showing.patches, showing.tokens), "counts of ordinary text are exact"
-        assert len(drawn.rendered.images) == len(drawn.sample.images) * (5 if showing.split else 1)
-        seen.add((showing.split, plain.plan.showing(ref).sizes == showing.sizes))
+        assert (patches, tokens) == (view.patches, view.tokens), "counts of ordinary text are exact"
+        assert len(drawn.rendered.images) == len(drawn.sample.images) * (5 if view.split else 1)
+        seen.add((view.split, plain.plan.view(ref).sizes == view.sizes))
     assert seen == {(True, True), (True, False), (False, True), (False, False)}
 
 

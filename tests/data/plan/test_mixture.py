@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorgnette.data.draws import BUFFER_RECORDS, BlockShuffle, Mixture, remembered
+from lorgnette.data.plan.mixture import BUFFER_RECORDS, BlockShuffle, Mixture, remembered
 from tests.data.plans import index_of
 
 WEIGHTS = st.lists(st.fractions(Fraction(1, 1000), 1000, max_denominator=1000), min_size=1, max_size=8)
@@ -28,14 +28,14 @@ def in_turn(parts: tuple[int, ...], last: int) -> list[tuple[int, int]]:
 @given(WEIGHTS, st.integers(0, 60), st.integers(1, 60))
 def test_any_stretch_is_that_of_the_oracle(weights, first, length):
     mixture = Mixture.of(weights)
-    source, number = mixture.draws(first, first + length)
+    source, number = mixture.sample_order(first, first + length)
     assert list(zip(source.tolist(), number.tolist(), strict=True)) == in_turn(mixture.parts, first + length)[first:]
 
 
 @given(WEIGHTS, st.integers(0, 10**12))
 def test_each_source_keeps_its_share_at_every_moment(weights, first):
     mixture = Mixture.of(weights)
-    source, number = mixture.draws(first, first + 200)
+    source, number = mixture.sample_order(first, first + 200)
     for one, share in enumerate(mixture.shares):
         mine = source == one
         if not mine.any():
@@ -50,7 +50,7 @@ def test_each_source_keeps_its_share_at_every_moment(weights, first):
 def test_counts_of_a_whole_run_are_the_exact_rounding(weights):
     exact = [Fraction(str(weight)) for weight in weights]
     total = 100_000
-    source, _ = Mixture.of(exact).draws(0, total)
+    source, _ = Mixture.of(exact).sample_order(0, total)
     for one, weight in enumerate(exact):
         assert abs(int((source == one).sum()) - float(weight / sum(exact) * total)) <= max(1.0, len(weights) / 2)
 
@@ -58,7 +58,7 @@ def test_counts_of_a_whole_run_are_the_exact_rounding(weights):
 def test_shares_with_large_denominators_are_rounded_and_never_to_nothing():
     mixture = Mixture.of([Fraction(1, 10**12 + 39), Fraction(1)])
     assert mixture.parts[0] == 1 and sum(mixture.parts) <= 2**31
-    source, number = mixture.draws(10**9, 10**9 + 1000)
+    source, number = mixture.sample_order(10**9, 10**9 + 1000)
     assert (source == 1).sum() >= 999 and len(number) == 1000
 
 
