@@ -17,12 +17,6 @@ if TYPE_CHECKING:
     from lorgnette.inputs.processor import Processor
     from lorgnette.model.vlm import VLM
 
-STYLE = (
-    "<style>text{font:12px sans-serif;fill:#555}.end{text-anchor:end}.mid{text-anchor:middle}.grid{stroke:#ddd}"
-    ".raw{fill:none;stroke:#9bb8d8;stroke-width:1;opacity:.6}.line{fill:none;stroke:#1f5fa8;stroke-width:2}"
-    ".s0{fill:#f5f7fa}.s1{fill:#eceff4}.value{fill:#1f5fa8;font-weight:bold}</style>"
-)
-
 
 def load_run(recipe: str, overrides: Sequence[str]) -> Run:
     """A recipe by name or path, or the settings in a run's folder."""
@@ -33,9 +27,9 @@ def load_run(recipe: str, overrides: Sequence[str]) -> Run:
 def train(run: Run, folder: Path | None, hours: float | None, log: Sequence[str], changed_data: bool = False) -> None:
     """Train all stages, and write the model to FOLDER/model; runs/NAME where no folder is given."""
     from lorgnette.hub.export import save
+    from lorgnette.train.logging.trackers import open_trackers
     from lorgnette.train.loop import Trainer
-    from lorgnette.train.parallel import end_world
-    from lorgnette.train.trackers import open_trackers
+    from lorgnette.train.parallel import end_distributed
 
     if folder is None and Path(run.name).name != run.name:
         raise SettingsError(f"name: {quoted(run.name)!r} is no folder's name; say where to write it by --folder")
@@ -51,7 +45,7 @@ def train(run: Run, folder: Path | None, hours: float | None, log: Sequence[str]
             said = f"Trained. Talk to it: lorgnette chat --model {shlex.quote(str(folder))}"
             say(console, said)
     finally:
-        end_world()
+        end_distributed()
 
 
 def plan(run: Run) -> None:
@@ -63,25 +57,22 @@ def plan(run: Run) -> None:
 
 def plot(folder: Path) -> Path:
     """Draw a run's loss, learning rate and speed to FOLDER/curves.svg. Raises: SettingsError if it has no log."""
-    from lorgnette.demo.curve import curve_svg
-    from lorgnette.demo.results import curve_from_log
     from lorgnette.files import replace_text
-    from lorgnette.train.log import read_log
+    from lorgnette.report.svg import is_own_drawing, standalone
+    from lorgnette.report.training_curve import curve_from_log, training_curve
+    from lorgnette.train.logging.log import read_log
 
     rows = [row for row in read_log(folder / "log.jsonl") if {"seconds", "samples", "loss", "lr"} <= row.keys()]
     if not rows:
         raise SettingsError(f"{folder}: has no steps in a log.jsonl to draw; give the folder of a run")
-    drawn = curve_svg(curve_from_log(rows))
-    head, _, body = drawn.partition(">")
     path = folder / "curves.svg"
-    text = f'{head} xmlns="http://www.w3.org/2000/svg">{STYLE}{body}\n'
-    replace_text(path, text, lambda content: content.startswith(b"<svg") and STYLE.encode() in content)
+    replace_text(path, standalone(training_curve(curve_from_log(rows))), is_own_drawing)
     return path
 
 
 def replay(path: Path) -> None:
     """Compute a kept step again, and say which samples go wrong."""
-    from lorgnette.train.replay import replay as compute
+    from lorgnette.train.checkpoint.debug_step import replay as compute
 
     console = new_console()
     broken = compute(path, console)
@@ -92,7 +83,7 @@ def replay(path: Path) -> None:
 def open_model(model: str) -> tuple[VLM, Processor]:
     """A model as `lorgnette.hub.load.load` opens it, or as the last checkpoint of an unfinished run has it."""
     if os.path.isfile(Path(model) / "run.yaml") and not os.path.isdir(Path(model) / "model"):
-        from lorgnette.train.reopen import open_unfinished
+        from lorgnette.train.checkpoint.resume import open_unfinished
 
         return open_unfinished(Path(model))
     from lorgnette.hub.load import load

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from lorgnette.model.batch import IGNORED, Batch, Spans
-from lorgnette.model.cache import Cache
 from lorgnette.model.config import VLMConfig
 from lorgnette.model.connectors import build_connector
-from lorgnette.model.context import Context, VisualTokens
+from lorgnette.model.context import CachedDocuments, Context, VisualTokens
 from lorgnette.model.fusion import build_fusion
 from lorgnette.model.initialise import initialise
 from lorgnette.model.language import Decoder
@@ -70,7 +69,7 @@ class VLM(nn.Module):
         batch: Batch,
         *,
         want: Literal["logits", "loss", "last", "scores"] = "logits",
-        cache: Cache | None = None,
+        cache: CachedDocuments | None = None,
         visual_VD: Tensor | None = None,
     ) -> Output:
         """Encode images, connect, fuse, decode. visual_VD: visual tokens that `encode_images` has made already."""
@@ -97,7 +96,7 @@ class VLM(nn.Module):
         return visual_VD
 
     def context(
-        self, batch: Batch, visual: VisualTokens, cache: Cache | None = None, rows_T: Tensor | None = None
+        self, batch: Batch, visual: VisualTokens, cache: CachedDocuments | None = None, rows_T: Tensor | None = None
     ) -> Context:
         """State that all layers share in this pass. The original code trains on a pack as on one long document."""
         positions_T, documents = batch.positions_T, batch.documents

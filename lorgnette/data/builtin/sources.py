@@ -14,11 +14,12 @@ from lorgnette.data.builtin.compose import Composer, decks
 from lorgnette.data.builtin.drawings import drawings
 from lorgnette.data.builtin.questions import CATEGORIES, COLOURS, FORMS, KINDS, RELATIONS, SCHEDULE, Form, phrase
 from lorgnette.data.builtin.scenes import PLACES, Scene, single
+from lorgnette.data.prompts import VERY_BRIEF
 from lorgnette.errors import DataError
 from lorgnette.sample import Image, Sample, Segment, Text, Turn
 
-BRIEF = "\nGive a very brief answer."
-"""What asks for a short answer in the benchmarks' paper wording (`eval/tasks/wordings.py`)."""
+BRIEF = f"\n{VERY_BRIEF}"
+"""Asks for a short answer, as the benchmarks' templates of the paper do."""
 
 
 class CaptionSource:
