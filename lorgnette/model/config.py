@@ -1,4 +1,4 @@
-"""Settings of a vision-language model: the kind and the sizes of each part. `presets.py` lists known backbones."""
+"""Settings of a vision-language model: the kind and the sizes of each part. `presets.py` lists known ones."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 import numpy as np
 import pydantic
 
+from lorgnette.model import presets
 from lorgnette.settings import Settings
 
 Count = TypeVar("Count", int, np.ndarray)
@@ -71,6 +72,11 @@ class VisionConfig(EncoderSettings):
     mlp_width: pydantic.PositiveInt = 4304
     activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu_tanh"
     norm_eps: float = pydantic.Field(default=1e-6, ge=0)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _of_preset(cls, values: Any) -> Any:
+        return presets.expand(values, presets.VISION)
 
     @property
     def layer_count(self) -> int:
@@ -248,6 +254,11 @@ class LanguageConfig(Settings):
     sliding_window: pydantic.PositiveInt | None = None
     max_positions: pydantic.PositiveInt = 32768
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _of_preset(cls, values: Any) -> Any:
+        return presets.expand(values, presets.LANGUAGE)
+
     @pydantic.model_validator(mode="after")
     def _heads_divide(self) -> LanguageConfig:
         if self.heads % self.kv_heads:
@@ -328,6 +339,11 @@ class VLMConfig(Settings):
     """Id of the token that a visual token takes the place of."""
     isolate_documents: bool = True
     """Packed documents see only themselves, positions restarting. False: as the original code, across documents."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _of_preset(cls, values: Any) -> Any:
+        return presets.expand_model(values)
 
     @property
     def vocabulary(self) -> int:
