@@ -19,11 +19,11 @@ import PIL.Image
 import pyarrow.parquet as pq
 
 from corpus.clipart.build_drawings import LEDGER
+from corpus.drawn.colours import BASIC_COLOURS
+from corpus.drawn.questions import SCHEDULE
 from corpus.parts import PARTS, Part
 from lorgnette.data.builtin import CATEGORIES, KINDS, QuestionSource, drawings
-from lorgnette.data.builtin.colours import BASIC_COLOURS
 from lorgnette.data.builtin.drawings import SPLITS, drawings_file, fit
-from lorgnette.data.builtin.questions import SCHEDULE
 from lorgnette.data.builtin.shipped import SHIPPED_CORPUS, manifest
 from lorgnette.errors import DataError
 from lorgnette.inputs.image_io import open_image

@@ -20,9 +20,9 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from corpus.drawn.scene_descriptions import SceneSource
 
 from corpus.parts import PARTS
-from lorgnette.data.builtin.scene_source import SceneSource
 from lorgnette.data.parquet import write_rows
 from lorgnette.data.sources import schemas
 from lorgnette.hub.backbones import write_language_backbone, write_vision_backbone

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 
 from corpus.drawn.benchmarks import PEOPLE, REFERENCES, TYPES, ten
+from corpus.drawn.labels import noun_of
 from corpus.parts import PARTS
 from lorgnette.data.builtin.drawings import SPLITS, drawings
-from lorgnette.data.builtin.labels import noun_of
 from lorgnette.data.config import ChatConfig, DocumentsConfig, InstructConfig, InterleavedConfig, PairsConfig
 from lorgnette.data.sources.table import KINDS
 from lorgnette.sample import Text
