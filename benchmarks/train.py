@@ -53,11 +53,11 @@ from lorgnette.run import Run, find_recipe
 from lorgnette.sample import Image
 from lorgnette.train.adapters import save_adapters
 from lorgnette.train.build import build, resolve, stage_processor
-from lorgnette.train.dryrun import Bytes
 from lorgnette.train.feed import open_steps
 from lorgnette.train.log import Row
 from lorgnette.train.loop import Trainer
 from lorgnette.train.optim import build_optimiser
+from lorgnette.train.planner.dry_run import Bytes
 from lorgnette.train.stages import prepare_parts
 from lorgnette.train.step import train_step
 

@@ -48,7 +48,7 @@ def parse_json(text: str | bytes | bytearray, where: str, error: type[LorgnetteE
     except RecursionError:
         raise error(f"{where}: is nested deeper than {MAX_DEPTH} levels") from None
     except ValueError as problem:  # JSONDecodeError, UnicodeDecodeError, and integers of too many digits
-        raise error(f"{where}: is not JSON ({_reason(problem)})") from None
+        raise error(f"{where}: is not JSON ({reason_of(problem)})") from None
     opened = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
     if opened > MAX_DEPTH:
         _check_shape(value, where, error)
@@ -74,7 +74,7 @@ def parse_yaml(text: str, where: str, error: type[LorgnetteError] = DataError) -
         raise error(f"{where}: is nested deeper than {MAX_DEPTH} levels") from None
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, AttributeError, KeyError, IndexError) as problem:
         # PyYAML's constructors of numbers and of its own tags raise anything at all
-        raise error(f"{where}: cannot be read as YAML: {_reason(problem)}") from None
+        raise error(f"{where}: cannot be read as YAML: {reason_of(problem)}") from None
     _check_shape(value, where, error, MAX_YAML_VALUES)
     return value
 
@@ -85,7 +85,7 @@ def read_yaml(path: str | Path, error: type[LorgnetteError] = DataError) -> Any:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
-        raise error(f"{path}: cannot be read as YAML: {_reason(problem)}") from None
+        raise error(f"{path}: cannot be read as YAML: {reason_of(problem)}") from None
     return parse_yaml(text, str(path), error)
 
 
@@ -132,7 +132,7 @@ def _read(path: Path, error: type[LorgnetteError]) -> bytes:
     except FileNotFoundError:
         raise error(f"{path}: no such file") from None
     except (OSError, ValueError) as problem:  # ValueError: a null character in the path
-        raise error(f"{path}: cannot be read ({_reason(problem)})") from None
+        raise error(f"{path}: cannot be read ({reason_of(problem)})") from None
 
 
 def _check_shape(value: Any, where: str, error: type[LorgnetteError], most_values: int | None = None) -> None:
@@ -153,5 +153,6 @@ def _check_shape(value: Any, where: str, error: type[LorgnetteError], most_value
             raise error(f"{where}: is nested deeper than {MAX_DEPTH} levels")
 
 
-def _reason(problem: BaseException) -> str:
+def reason_of(problem: BaseException) -> str:
+    """The message of an error on one line, shortened as text of a source is, or its class where it has none."""
     return quoted(" ".join(str(problem).split()) or type(problem).__name__)

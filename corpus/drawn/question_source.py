@@ -13,11 +13,12 @@ from corpus.drawn.compose import Composer, decks
 from corpus.drawn.layout import Scene
 from corpus.drawn.questions import FORMS, KINDS, SCHEDULE, Form
 from lorgnette.data.builtin.drawings import drawings
+from lorgnette.data.prompts import VERY_BRIEF
 from lorgnette.errors import DataError
 
 Row = dict[str, Any]
-BRIEF = "\nGive a very brief answer."
-"""Asks for a short answer in the benchmarks' paper wording (`eval/tasks/wordings.py`)."""
+BRIEF = f"\n{VERY_BRIEF}"
+"""Asks for a short answer, as the benchmarks' templates of the paper do."""
 
 
 class QuestionSource:

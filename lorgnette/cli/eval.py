@@ -137,9 +137,8 @@ def _checked(values: dict[str, str | None]) -> dict[str, Any]:
     from typing import get_args
 
     from lorgnette.errors import SettingsError
-    from lorgnette.eval.benchmark import VARIANTS
+    from lorgnette.eval.benchmark_prompts import VARIANTS, Form
     from lorgnette.eval.fewshot import Choose
-    from lorgnette.eval.wording import Form
 
     words = {"variant": VARIANTS, "form": (*get_args(Form), None), "choose": get_args(Choose)}
     words["choices"] = ("generation", "likelihood")

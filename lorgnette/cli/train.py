@@ -56,7 +56,7 @@ def train(run: Run, folder: Path | None, hours: float | None, log: Sequence[str]
 
 def plan(run: Run) -> None:
     """Say what the run will cost, and check it with two steps."""
-    from lorgnette.train.dryrun import dry_run
+    from lorgnette.train.planner.dry_run import dry_run
 
     dry_run(run, new_console())
 

@@ -208,7 +208,7 @@ class AugmentConfig(Settings):
     most_upscale: float = pydantic.Field(default=4.0, ge=1.5)
     """Enlarged by a factor from 1.5 to this, small factors more often (triangular)."""
     templates: bool = False
-    """Word requests of the user that are known (`data.wordings`) in one of their ways, of those that are no longer."""
+    """Word requests of the user that are known (`data.prompts`) in one of their ways, of those that are no longer."""
 
 
 class LoaderConfig(Settings):

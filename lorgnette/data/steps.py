@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from lorgnette.data.check import check
 from lorgnette.data.packed import PackedPlan, Showing
 from lorgnette.data.plan import Plan, SampleRef
+from lorgnette.data.prompts import reworded
 from lorgnette.data.sources import Source
 from lorgnette.data.sources.messages import MessagesSource
 from lorgnette.data.training_batch import TrainingBatch
-from lorgnette.data.wordings import reworded
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.files import DiskError
 from lorgnette.inputs.processor import Processor

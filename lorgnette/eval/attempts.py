@@ -11,7 +11,7 @@ from lorgnette.eval.answerer import Answer, Answerer, written_by
 from lorgnette.eval.results import Example
 from lorgnette.eval.task import Task, truth_of
 from lorgnette.sample import Sample
-from lorgnette.untrusted import quoted
+from lorgnette.untrusted import reason_of
 
 log = logging.getLogger("lorgnette")
 
@@ -100,5 +100,5 @@ def _as_answer(answer: Any) -> Answer:
 
 
 def _reason(error: Exception) -> str:
-    said = quoted(" ".join(str(error).split()))
+    said = reason_of(error)
     return said if isinstance(error, LorgnetteError) else f"{type(error).__name__}: {said}"

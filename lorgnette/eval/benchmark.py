@@ -12,17 +12,14 @@ from lorgnette.data.sources.boundary import Boundary, boundary_of_benchmark, dra
 from lorgnette.data.sources.shards import folder_of
 from lorgnette.data.sources.values import fetched
 from lorgnette.errors import DataError, SettingsError
+from lorgnette.eval.benchmark_prompts import Form, PromptTemplate, Question, Variant, question_sample
 from lorgnette.eval.fewshot import POOL, Choose, FewShot, Seer
 from lorgnette.eval.rows import Rows, find_shards
 from lorgnette.eval.task import Task
-from lorgnette.eval.wording import Form, Question, Wording, worded
 from lorgnette.sample import Sample
 from lorgnette.untrusted import quoted
 
 Row = Mapping[str, Any]
-Variant = Literal["paper", "lmms-eval", "vlmevalkit"]
-VARIANTS: tuple[Variant, ...] = ("paper", "lmms-eval", "vlmevalkit")
-"""Whose wording: the paper's (as far as it is known), or that of a harness for models of any kind."""
 Role = Literal["vqav2", "textvqa", "okvqa", "coco"]
 ROLES: tuple[Role, ...] = ("vqav2", "textvqa", "okvqa", "coco")
 """The four whose mean is the score of the paper's ablations (section 3)."""
@@ -92,8 +89,8 @@ class Benchmark:
     metric: str
     """A name in `METRICS`, for every variant that `metrics` does not name."""
     licence: str
-    chat: Mapping[Variant, Wording]
-    base: Wording
+    chat: Mapping[Variant, PromptTemplate]
+    base: PromptTemplate
     """The wording for a model that continues documents, the same for each variant."""
     train: str | None = None
     """The split that shots are drawn from and training reads; None if the benchmark has none."""
@@ -131,7 +128,7 @@ class Benchmark:
             groups=samples.groups,
         )
 
-    def wording(self, form: Form, variant: Variant) -> Wording:
+    def wording(self, form: Form, variant: Variant) -> PromptTemplate:
         """How questions are put."""
         return self.base if form == "base" else self.chat[variant]
 
@@ -161,7 +158,7 @@ class Benchmark:
         line, wording = boundary_of_benchmark(place), self.wording(form, asking.variant)
         return BenchmarkSamples(self, rows, wording, form, line, about.answers)
 
-    def _shots(self, asking: Asking, form: Form, wording: Wording, seer: Seer | None) -> FewShot | None:
+    def _shots(self, asking: Asking, form: Form, wording: PromptTemplate, seer: Seer | None) -> FewShot | None:
         if form == "chat" and not asking.shots:
             return None
         examples: Sequence[Sample] = ()
@@ -182,7 +179,13 @@ class BenchmarkSamples(Sequence[Sample]):
     """
 
     def __init__(
-        self, benchmark: Benchmark, rows: Rows, wording: Wording, form: Form, line: Boundary, answered: bool = False
+        self,
+        benchmark: Benchmark,
+        rows: Rows,
+        wording: PromptTemplate,
+        form: Form,
+        line: Boundary,
+        answered: bool = False,
     ) -> None:
         """answered: whether answers are public. A row without one is then refused: it could only be scored as wrong."""
         self.benchmark, self.rows, self.wording, self.form, self.line = benchmark, rows, wording, form, line
@@ -200,7 +203,7 @@ class BenchmarkSamples(Sequence[Sample]):
         try:
             question = self._read(self.rows[row])
             question = question.rotated(turns) if turns else question
-            return worded(question, self.wording, self.form, f"{self.benchmark.name}/{question.id or row}")
+            return question_sample(question, self.wording, self.form, f"{self.benchmark.name}/{question.id or row}")
         except Refused as refused:
             raise Refused(refused.reason, f"row {row}: {refused.detail}") from None
 

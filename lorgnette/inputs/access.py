@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lorgnette.errors import DataError
-from lorgnette.untrusted import quoted
+from lorgnette.untrusted import quoted, reason_of
 
 SECONDS = 30.0
 """The whole of a fetch: resolution, connection, TLS, headers, body and redirects."""
@@ -275,8 +275,3 @@ def time_left(deadline: float) -> float:
     if left <= 0:
         raise TimeoutError
     return left
-
-
-def reason_of(error: BaseException) -> str:
-    """The words of an error on one line, or its class where it has none."""
-    return quoted(" ".join(str(error).split()) or type(error).__name__)

@@ -25,10 +25,9 @@ from lorgnette.inputs.access import (
     Access,
     AccessError,
     ByteBudget,
-    reason_of,
     time_left,
 )
-from lorgnette.untrusted import quoted
+from lorgnette.untrusted import quoted, reason_of
 
 LARGE = 4 * 2**20
 """Bytes of an answer beyond which it counts in a budget that threads share."""

@@ -15,7 +15,7 @@ from lorgnette.eval.runner import evaluate
 from lorgnette.eval.shards import Rank
 from lorgnette.eval.task import Task
 from lorgnette.eval.tasks import names_in, task_named
-from lorgnette.eval.tasks.drawings import drawings
+from lorgnette.eval.tasks.builtin import drawings
 from lorgnette.files import DiskError
 from lorgnette.hub.export import save
 from lorgnette.infer.answerer import ModelAnswerer

@@ -307,6 +307,8 @@ def test_a_scene_takes_a_few_milliseconds_at_most() -> None:
 
 
 def test_questions_may_ask_for_a_brief_answer_as_the_benchmarks_do() -> None:
+    from lorgnette.eval.benchmark_prompts import SHORT_ANSWER
+
     assert SHORT_ANSWER["paper"].ask == "{question}" + BRIEF
     plain, brief = QuestionSource("test", 5, turns=3), QuestionSource("test", 5, turns=3, brief=0.5)
     texts = [(a, b) for n in range(20) for a, b in zip(_texts(plain.row(n)), _texts(brief.row(n)), strict=True)]

@@ -6,8 +6,8 @@ import torch
 
 from lorgnette.data.augment import hashed
 from lorgnette.data.plan import digest_of, joined
+from lorgnette.data.prompts import ENDINGS, REQUESTS, WAYS_TO_ASK, WAYS_TO_END, reworded
 from lorgnette.data.steps import learnable
-from lorgnette.data.wordings import ENDINGS, REQUESTS, WAYS_TO_ASK, WAYS_TO_END, reworded
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.sample import Sample, Text, Turn
 from tests.data.squares import prepared, processor, spoil, steps_of

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from lorgnette.eval.benchmark import VARIANTS, Asking
+from lorgnette.eval.benchmark import Asking
+from lorgnette.eval.benchmark_prompts import VARIANTS
 from lorgnette.eval.metrics import METRICS
 from lorgnette.eval.task import truth_of
 from lorgnette.eval.tasks import BENCHMARKS, task_named

@@ -10,7 +10,8 @@ import pytest
 
 from lorgnette.data.record import Refused
 from lorgnette.errors import DataError, SettingsError
-from lorgnette.eval.benchmark import ROLES, VARIANTS, Asking
+from lorgnette.eval.benchmark import ROLES, Asking
+from lorgnette.eval.benchmark_prompts import VARIANTS
 from lorgnette.eval.metrics import METRICS
 from lorgnette.eval.pictures import image_digest
 from lorgnette.eval.results import Result, ResultsFolder

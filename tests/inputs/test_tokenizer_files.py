@@ -251,5 +251,5 @@ def test_two_tokens_of_one_id_are_refused(folder):
     one, other = list(stored["model"]["vocab"])[-2:]
     stored["model"]["vocab"][one] = stored["model"]["vocab"][other]
     write(folder, "tokenizer.json", stored)
-    with pytest.raises(CheckpointError, match="have the same id, .*damaged"):
+    with pytest.raises(CheckpointError, match=r"have the same id, .*damaged"):
         Tokenizer.load(folder)

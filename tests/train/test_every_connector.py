@@ -9,11 +9,11 @@ from lorgnette.data.steps import PackedSteps
 from lorgnette.hub.export import save
 from lorgnette.hub.load import load
 from lorgnette.run import Run
-from lorgnette.train import dryrun
 from lorgnette.train.build import build_processor
 from lorgnette.train.feed import open_steps
 from lorgnette.train.log import read_log
 from lorgnette.train.loop import Trainer
+from lorgnette.train.planner import dry_run
 from tests.data.squares import row, write
 
 CONNECTORS = {"linear": {"kind": "linear"}, "pixel shuffle": {"kind": "pixel_shuffle", "side": 2}}
@@ -61,5 +61,5 @@ def test_samples_cost_what_the_plan_counts(run_with, connector):
 @pytest.mark.parametrize("connector", CONNECTORS.values(), ids=CONNECTORS)
 def test_a_dry_run_estimates_it(run_with, connector, capsys):
     run = run_with(connector)
-    dryrun.dry_run(run, Console())
+    dry_run.dry_run(run, Console())
     assert "connector" in capsys.readouterr().out

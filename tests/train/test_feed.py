@@ -17,11 +17,11 @@ from lorgnette.data.plan import digest_of, joined
 from lorgnette.data.steps import PackedSteps, Steps
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.run import Run, find_recipe
-from lorgnette.train import dryrun
 from lorgnette.train.build import build_processor
 from lorgnette.train.feed import open_steps
 from lorgnette.train.log import read_log
 from lorgnette.train.loop import Trainer
+from lorgnette.train.planner import dry_run
 from lorgnette.train.validate import unseen_sources
 from tests.data.squares import row, spoil, write
 
@@ -63,9 +63,9 @@ def test_a_run_on_packs_is_listed_trained_and_verified(packs, tmp_path):
 def test_large_steps_are_looked_at_in_part(packs, monkeypatch):
     told = []
     for most in (16, 1):
-        monkeypatch.setattr(dryrun, "MOST_PARTS", most)
+        monkeypatch.setattr(dry_run, "MOST_PARTS", most)
         console = Console(record=True, file=io.StringIO(), width=200)
-        dryrun.dry_run(packs, console)
+        dry_run.dry_run(packs, console)
         told.append(console.export_text())
     found = [re.search(r"about ([\d,]+) tokens .* and 2 packs", text) for text in told]
     whole, part = (int(one[1]) for one in found)
@@ -181,11 +181,6 @@ def test_counts_are_kept_in_the_folder_of_the_run(packs, tmp_path):
 
 
 WRONG = {
-    "pack on demand": (
-        1,
-        {"pack": PACK, "micro_batches": 1, "sources": [{"kind": "captions"}]},
-        "which sources of kind captions do not have",
-    ),
     "micro_batches": (0, {"micro_batches": 2}, "each pack is a batch of its own"),
     "prepared without pack": (0, {"pack": None}, "give the stage `pack`"),
     "augment on demand": (1, {"augment": {"split": 0.5}}, "`augment` and `weights` are for packs"),

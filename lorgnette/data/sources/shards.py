@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from lorgnette.data.sources.nested import any_starts
 from lorgnette.errors import DataError
 from lorgnette.inputs.access import is_below, read_file, within
-from lorgnette.untrusted import quoted
+from lorgnette.untrusted import quoted, reason_of
 
 log = logging.getLogger("lorgnette")
 
@@ -148,7 +148,7 @@ def _list_url(path: str, suffixes: Sequence[str]) -> list[str]:
             found = [str(name) for name in files.find(inner)]
             found = [name for name in found if _wanted(_below(name, inner), suffixes)]
     except Exception as error:  # every fsspec implementation raises errors of its own
-        raise DataError(f"{path}: cannot be listed ({_reason(error)})") from None
+        raise DataError(f"{path}: cannot be listed ({reason_of(error)})") from None
     return sorted(str(files.unstrip_protocol(name)) for name in found)
 
 
@@ -170,7 +170,7 @@ def open_url(path: str) -> tuple[Any, str]:
     try:
         files, inner = url_to_fs(path)
     except Exception as error:  # an unknown protocol, or one whose package is not installed
-        raise DataError(f"{path}: cannot be opened ({_reason(error)})") from None
+        raise DataError(f"{path}: cannot be opened ({reason_of(error)})") from None
     return files, inner
 
 
@@ -200,7 +200,7 @@ def read_bytes(path: str, most_bytes: int | None = None, seconds: float | None =
     except TimeoutError:
         raise DataError(f"{path}: takes longer than {seconds:.3g} seconds") from None
     except Exception as error:  # every fsspec implementation raises errors of its own
-        raise DataError(f"{path}: cannot be read ({_reason(error)})") from None
+        raise DataError(f"{path}: cannot be read ({reason_of(error)})") from None
 
 
 def _read_url(url: str, most_bytes: int | None) -> bytes:
@@ -213,10 +213,6 @@ def _read_url(url: str, most_bytes: int | None) -> bytes:
         if len(content) <= most_bytes:
             return content
     raise DataError(f"{url}: has more than {most_bytes >> 20} MiB")
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _is_utf8(path: str) -> bool:
@@ -287,7 +283,7 @@ class Shards:
         try:
             yield from file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)
         except Exception as error:  # damaged pages raise OSError, ArrowInvalid, and what fsspec adds
-            raise DataError(f"{self.paths[shard]}, group {group}: cannot be read ({_reason(error)})") from None
+            raise DataError(f"{self.paths[shard]}, group {group}: cannot be read ({reason_of(error)})") from None
 
     def holds(self, shard: int, wanted: Callable[[str], bool], start: str) -> bool:
         """Whether a string column, at whatever depth, holds a value that starts like this. No other column is read.
@@ -304,7 +300,7 @@ class Shards:
         try:
             (values,) = table.slice(row, 1).to_pylist(maps_as_pydicts="lossy")
         except (ValueError, TypeError, OverflowError, KeyError, pa.ArrowException) as error:
-            raise DataError(f"{self.paths[shard]}, row {row} of a group: cannot be read ({_reason(error)})") from None
+            raise DataError(f"{self.paths[shard]}, row {row} of a group: cannot be read ({reason_of(error)})") from None
         return {**values, FOLDER: folder_of(self.paths[shard])}
 
     def _file(self, shard: int) -> pq.ParquetFile:
@@ -331,7 +327,7 @@ class Shards:
         except FileNotFoundError:
             raise DataError(f"{path}: no such file; prepare the source again if it was moved") from None
         except Exception as error:  # every fsspec implementation raises errors of its own
-            raise DataError(f"{path}: cannot be read as parquet ({_reason(error)})") from None
+            raise DataError(f"{path}: cannot be read as parquet ({reason_of(error)})") from None
 
     def _table(self, shard: int, group: int) -> pa.Table:
         file, key = self._file(shard), (shard, group)
@@ -348,7 +344,7 @@ class Shards:
         try:
             return file.read_row_group(group, columns=columns, use_threads=False)
         except Exception as error:  # damaged pages raise OSError, ArrowInvalid, and what fsspec adds
-            raise DataError(f"{path}, group {group}: cannot be read ({_reason(error)})") from None
+            raise DataError(f"{path}, group {group}: cannot be read ({reason_of(error)})") from None
 
     def _present(self, file: pq.ParquetFile, shard: int, group: int) -> list[str]:
         """The columns to read that the file has. Raises: DataError if it has none, or not the row group."""

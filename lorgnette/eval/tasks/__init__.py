@@ -1,4 +1,4 @@
-"""Benchmarks by name, one short file each. A benchmark's data is read when it is asked for."""
+"""Benchmarks by name, a short file for each public one. A benchmark's data is read when it is asked for."""
 
 from __future__ import annotations
 
@@ -7,25 +7,19 @@ from lorgnette.eval.benchmark import Asking, Benchmark
 from lorgnette.eval.fewshot import Seer
 from lorgnette.eval.task import Task
 from lorgnette.eval.tasks.ai2d import AI2D
+from lorgnette.eval.tasks.builtin import BUILTIN, drawings
 from lorgnette.eval.tasks.chartqa import CHARTQA
 from lorgnette.eval.tasks.coco import COCO
-from lorgnette.eval.tasks.doc_vqa import DOC_VQA
 from lorgnette.eval.tasks.docvqa import DOCVQA
-from lorgnette.eval.tasks.drawings import drawings
-from lorgnette.eval.tasks.knowledge_vqa import KNOWLEDGE_VQA
 from lorgnette.eval.tasks.mathvista import MATHVISTA
 from lorgnette.eval.tasks.mmbench import MMBENCH
 from lorgnette.eval.tasks.mmmu import MMMU
 from lorgnette.eval.tasks.okvqa import OKVQA
-from lorgnette.eval.tasks.scene_captions import SCENE_CAPTIONS
-from lorgnette.eval.tasks.scene_vqa import SCENE_VQA
-from lorgnette.eval.tasks.text_vqa import TEXT_VQA
 from lorgnette.eval.tasks.textvqa import TEXTVQA
 from lorgnette.eval.tasks.vqav2 import VQAV2
 
 _PUBLIC = (VQAV2, TEXTVQA, OKVQA, COCO, DOCVQA, MMMU, MATHVISTA, MMBENCH, CHARTQA, AI2D)
-_BUILT_IN = (SCENE_VQA, TEXT_VQA, KNOWLEDGE_VQA, SCENE_CAPTIONS, DOC_VQA)
-BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in (*_PUBLIC, *_BUILT_IN)}
+BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in (*_PUBLIC, *BUILTIN)}
 """Every benchmark by name: the public ones, then those of the built-in corpus."""
 GROUPS: dict[str, tuple[str, ...]] = {
     "ablations": ("vqav2", "textvqa", "okvqa", "coco"),

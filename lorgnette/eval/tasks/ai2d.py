@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorgnette.eval.benchmark import Benchmark, Split
+from lorgnette.eval.benchmark_prompts import CHOICE, CHOICE_BASE, Question
 from lorgnette.eval.rows import text_of
 from lorgnette.eval.tasks.reading import image_of, letter_numbered, options_of
-from lorgnette.eval.tasks.wordings import CHOICE, CHOICE_BASE
-from lorgnette.eval.wording import Question
 
 
 def read(row: Mapping[str, Any]) -> Question:

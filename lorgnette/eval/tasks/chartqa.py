@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorgnette.eval.benchmark import Benchmark, Split
+from lorgnette.eval.benchmark_prompts import QUESTION_BASE, SHORT_ANSWER, Question
 from lorgnette.eval.rows import answers_of, text_of
 from lorgnette.eval.tasks.reading import image_of
-from lorgnette.eval.tasks.wordings import QUESTION_BASE, SHORT_ANSWER
-from lorgnette.eval.wording import Question
 
 KINDS = {"0": "human", "1": "machine", "human_test": "human", "augmented_test": "machine"}
 

@@ -5,20 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lorgnette.eval.benchmark import Benchmark, Split, Variant
+from lorgnette.eval.benchmark import Benchmark, Split
+from lorgnette.eval.benchmark_prompts import CAPTION, CAPTION_BASE, Question
 from lorgnette.eval.rows import answers_of
 from lorgnette.eval.tasks.reading import image_of, one_of
-from lorgnette.eval.tasks.wordings import CAPTION_BASE
-from lorgnette.eval.wording import Question, Wording
-
-CAPTION: dict[Variant, Wording] = {
-    "paper": Wording("Provide a brief description of the given image."),
-    "lmms-eval": Wording("Provide a one-sentence caption for the provided image."),
-    "vlmevalkit": Wording(
-        "Please describe this image in general. Directly provide the description, do not include prefix like"
-        ' "This image depicts".'
-    ),
-}
 
 
 def read(row: Mapping[str, Any]) -> Question:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorgnette.eval.benchmark import Benchmark, Split
+from lorgnette.eval.benchmark_prompts import QUESTION_BASE, SHORT_ANSWER, Question
 from lorgnette.eval.rows import answers_of, text_of
 from lorgnette.eval.tasks.reading import image_of, kind_named, one_of
-from lorgnette.eval.tasks.wordings import QUESTION_BASE, SHORT_ANSWER
-from lorgnette.eval.wording import Question
 
 
 def read(row: Mapping[str, Any]) -> Question:

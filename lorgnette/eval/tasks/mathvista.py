@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from lorgnette.data.record import Refused
-from lorgnette.eval.benchmark import Benchmark, Split, Variant
+from lorgnette.eval.benchmark import Benchmark, Split
+from lorgnette.eval.benchmark_prompts import MATHVISTA_NOTES, MATHVISTA_PROMPTS, OPEN_OR_CHOICE_BASE, Question
 from lorgnette.eval.rows import text_of, text_written
 from lorgnette.eval.tasks.reading import image_of, kind_named, letters_of_text, options_of
-from lorgnette.eval.tasks.wordings import CHOICE_BASE
-from lorgnette.eval.wording import Question, Wording
 from lorgnette.untrusted import quoted
 
-NOTES = {
-    "integer": "Answer the question using a single integer number.",
-    "float:1": "Answer the question using a single floating-point number with one decimal place.",
-    "float:2": "Answer the question using a single floating-point number with two decimal places.",
-    "list": "Answer the question using a Python list.",
-}
-"""lmms-eval's sentence for each kind of answer."""
 MOST_PLACES = 15
 """Decimal places that a float has."""
-LETTER_NOTE = "Answer with the option's letter from the given choices directly."
-
-
-def as_taught(question: Question) -> Question:
-    """The benchmark's own wording, brought to The Cauldron's: no `Hint: `, and `A. ` for `(A) `."""
-    query = re.sub(r"\(([A-H])\) ", r"\1. ", question.query).replace("Hint: ", "")
-    return replace(question, query=query)
-
-
-WORDINGS: dict[Variant, Wording] = {
-    "paper": Wording(
-        "{query}", choices="{query}\nAnswer with the letter.", letter="Answer: {answer}", change=as_taught
-    ),
-    "lmms-eval": Wording("{question}\n{note}", choices="{question}\n{options}\n{note}"),
-    "vlmevalkit": Wording("{query}"),
-}
 
 
 def read(row: Mapping[str, Any]) -> Question:
@@ -61,7 +35,7 @@ def read(row: Mapping[str, Any]) -> Question:
         id=str(row.get("pid", "")),
         kind=kind_named(about.get("task")),
         query=str(row.get("query") or ""),
-        note=LETTER_NOTE if options else NOTES.get(form, ""),
+        note=MATHVISTA_NOTES.get("letter" if options else form, ""),
         form="" if options else form,
     )
 
@@ -91,7 +65,7 @@ MATHVISTA = Benchmark(
     read=read,
     metric="mathvista_accuracy",
     licence="CC BY-SA 4.0",
-    chat=WORDINGS,
-    base=Wording("Question: {question} Answer:", choices=CHOICE_BASE.ask, instruction=CHOICE_BASE.instruction),
+    chat=MATHVISTA_PROMPTS,
+    base=OPEN_OR_CHOICE_BASE,
     max_tokens=64,
 )

@@ -7,28 +7,19 @@ that hold each question once are turned here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from string import ascii_uppercase
 from typing import Any
 
 from lorgnette.data.record import Refused
-from lorgnette.eval.benchmark import Benchmark, Pass, Split, Variant
+from lorgnette.eval.benchmark import Benchmark, Pass, Split
+from lorgnette.eval.benchmark_prompts import CHOICE_BASE, MMBENCH_PROMPTS, Question
 from lorgnette.eval.rows import Rows, text_of
 from lorgnette.eval.tasks.reading import image_of, letter_at
-from lorgnette.eval.tasks.wordings import CHOICE, CHOICE_BASE, LETTER_DIRECTLY, LETTER_TAUGHT
-from lorgnette.eval.wording import Question, Wording
 
 TURN = 1_000_000
 """What the index of a pass adds to that of its question."""
 LETTERS = ascii_uppercase[:8]
 """Columns that may hold options; the public files have A to D."""
-
-WORDINGS: dict[Variant, Wording] = {
-    "paper": replace(LETTER_TAUGHT, ask=LETTER_TAUGHT.ask.replace("the letter", "a letter")),
-    "lmms-eval": replace(LETTER_DIRECTLY, ask=f"{{hint}}{LETTER_DIRECTLY.ask}".replace(
-        "{question}\n", "{question} There are several options:\n"), hint="{hint} "),
-    "vlmevalkit": CHOICE["vlmevalkit"],
-}  # fmt: skip
 
 
 def read(row: Mapping[str, Any]) -> Question:
@@ -85,7 +76,7 @@ MMBENCH = Benchmark(
     read=read,
     metric="circular_accuracy",
     licence="Apache-2.0",
-    chat=WORDINGS,
+    chat=MMBENCH_PROMPTS,
     base=CHOICE_BASE,
     passes=passes,
 )

@@ -6,11 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lorgnette.eval.benchmark import Benchmark, Split, Variant
+from lorgnette.eval.benchmark import Benchmark, Split
+from lorgnette.eval.benchmark_prompts import MMMU_PROMPTS, OPEN_OR_CHOICE_BASE, Question
 from lorgnette.eval.rows import answers_of, text_of
 from lorgnette.eval.tasks.reading import image_of, letter_at, options_of
-from lorgnette.eval.tasks.wordings import CHOICE_BASE, LETTER_ABOVE, LETTER_TAUGHT
-from lorgnette.eval.wording import Question, Wording
 
 DISCIPLINES = {
     "Art and Design": "Art Art_Theory Design Music",
@@ -24,15 +23,6 @@ DISCIPLINES = {
 }
 OF_SUBJECT = {subject: name for name, subjects in DISCIPLINES.items() for subject in subjects.split()}
 _ID = re.compile(r"[a-z]+_(.+)_\d+")
-
-WORDINGS: dict[Variant, Wording] = {
-    "paper": Wording("Question: {question}", choices=LETTER_TAUGHT.ask, letter=LETTER_TAUGHT.letter),
-    "lmms-eval": Wording(
-        "{question}\n\nAnswer the question using a single word or phrase.",
-        choices="{question}\n{options}\n\nAnswer with the option's letter from the given choices directly.",
-    ),
-    "vlmevalkit": Wording("Question: {question}", choices=LETTER_ABOVE.ask),
-}
 
 
 def read(row: Mapping[str, Any]) -> Question:
@@ -72,6 +62,6 @@ MMMU = Benchmark(
     metric="mmmu_accuracy",
     metrics={"lmms-eval": "mmmu_accuracy_lmms_eval", "vlmevalkit": "mmmu_accuracy_vlmevalkit"},
     licence="Apache-2.0",
-    chat=WORDINGS,
-    base=Wording("Question: {question} Answer:", choices=CHOICE_BASE.ask, instruction=CHOICE_BASE.instruction),
+    chat=MMMU_PROMPTS,
+    base=OPEN_OR_CHOICE_BASE,
 )

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 from lorgnette.eval.benchmark import Benchmark, Split
+from lorgnette.eval.benchmark_prompts import OKVQA_PROMPTS, QUESTION_BASE
 from lorgnette.eval.tasks.reading import people_answered
-from lorgnette.eval.tasks.wordings import BRIEF, PHRASE, QUESTION_BASE
-from lorgnette.eval.wording import Wording
-
-UNANSWERABLE = Wording(
-    "{question}\nWhen the provided information is insufficient, respond with 'Unanswerable'."
-    "\nAnswer the question using a single word or phrase."
-)
 
 OKVQA = Benchmark(
     name="okvqa",
@@ -23,7 +17,7 @@ OKVQA = Benchmark(
     metric="vqa_accuracy",
     metrics={"lmms-eval": "textvqa_accuracy", "vlmevalkit": "vqa_accuracy_normalised"},
     licence="CC BY 4.0",
-    chat={"paper": BRIEF, "lmms-eval": UNANSWERABLE, "vlmevalkit": PHRASE},
+    chat=OKVQA_PROMPTS,
     base=QUESTION_BASE,
     role="okvqa",
 )

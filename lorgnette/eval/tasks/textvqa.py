@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from lorgnette.eval.benchmark import Benchmark, Split
+from lorgnette.eval.benchmark_prompts import QUESTION_BASE, TEXTVQA_PROMPTS
 from lorgnette.eval.tasks.reading import people_answered
-from lorgnette.eval.tasks.wordings import BRIEF, PHRASE, QUESTION_BASE
-from lorgnette.eval.wording import Question
-
-
-def capitalised(question: Question) -> Question:
-    """As lmms-eval writes it: the first letter large, all others small, whatever they name."""
-    return replace(question, text=question.text.capitalize())
-
 
 TEXTVQA = Benchmark(
     name="textvqa",
@@ -30,7 +21,7 @@ TEXTVQA = Benchmark(
     metric="textvqa_accuracy",
     metrics={"vlmevalkit": "vqa_accuracy_normalised"},
     licence="CC BY 4.0",
-    chat={"paper": BRIEF, "lmms-eval": replace(PHRASE, change=capitalised), "vlmevalkit": PHRASE},
+    chat=TEXTVQA_PROMPTS,
     base=QUESTION_BASE,
     role="textvqa",
 )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lorgnette.eval.benchmark import Benchmark, Split
+from lorgnette.eval.benchmark_prompts import QUESTION_BASE, SHORT_ANSWER
 from lorgnette.eval.tasks.reading import people_answered
-from lorgnette.eval.tasks.wordings import QUESTION_BASE, SHORT_ANSWER
 
 VQAV2 = Benchmark(
     name="vqav2",

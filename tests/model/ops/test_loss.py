@@ -91,7 +91,7 @@ def test_never_holds_the_logits() -> None:
 
 def test_memory_does_not_grow_with_the_vocabulary() -> None:
     """Bytes held at most while the losses and their gradients are made, of a frozen table."""
-    from lorgnette.train.dryrun import Bytes
+    from lorgnette.train.planner.dry_run import Bytes
 
     rows, peaks = 1200, []
     for vocabulary in (2**12, 2**15):

@@ -32,11 +32,11 @@ from lorgnette.model.vlm import VLM
 from lorgnette.output import say
 from lorgnette.run import Run, StageConfig
 from lorgnette.train import parallel
-from lorgnette.train.activations import kept, kept_by_connector
 from lorgnette.train.build import build, build_processor, resolve, stage_processor
 from lorgnette.train.feed import doubts, open_steps
 from lorgnette.train.gradients import packs_at_once
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
+from lorgnette.train.planner.activations import kept, kept_by_connector
 from lorgnette.train.stages import TrainablePart, named_parts, pack_flops, prepare_parts
 from lorgnette.train.step import train_step
 

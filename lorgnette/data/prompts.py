@@ -1,6 +1,7 @@
-"""Prompt templates: requests that mean the same are worded in one of their ways, drawn anew each time.
+"""Prompt templates of training: a known request is replaced by one of the ways to word it, drawn for each sample.
 
 A request is known by its words: all of a question, or its last sentence. Questions in other words stay as they are.
+Sentences that benchmarks ask with too are constants here, and `eval/benchmark_prompts.py` imports them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,11 @@ from dataclasses import replace
 from lorgnette.data.augment import hashed
 from lorgnette.inputs.tokenizer import Tokenizer
 from lorgnette.sample import Sample, Segment, Text, Turn
+
+VERY_BRIEF = "Give a very brief answer."
+"""Asks for a short answer, as the authors of Idefics2 did on benchmarks; no other wording of it is drawn."""
+WITH_LETTER = "Answer with the letter."
+"""Asks for the letter of a choice, as The Cauldron does."""
 
 REQUESTS: dict[str, tuple[str, ...]] = {
     "describe": (
@@ -55,7 +61,7 @@ REQUESTS: dict[str, tuple[str, ...]] = {
         "Please copy out the text that you see.",
     ),
 }
-"""Task -> ways to ask for it with nothing else said."""
+"""Task -> ways to ask for it, each a whole request."""
 
 ENDINGS: dict[str, tuple[str, ...]] = {
     "briefly": (
@@ -83,7 +89,7 @@ ENDINGS: dict[str, tuple[str, ...]] = {
         "Show how you come to the answer.",
     ),
     "by letter": (
-        "Answer with the letter.",
+        WITH_LETTER,
         "Reply with the letter alone.",
         "Give the letter of the right choice.",
         "Which letter is right?",

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from lorgnette.cli import app
 from lorgnette.run import Projection
-from lorgnette.train import dryrun
 from lorgnette.train.build import build
 from lorgnette.train.feed import open_steps
+from lorgnette.train.planner import dry_run
 from lorgnette.train.stages import prepare_parts
 
 ALL = get_args(Projection)
@@ -22,7 +22,7 @@ ALL = get_args(Projection)
 
 def said(run):
     console = Console(record=True, file=io.StringIO(), width=200)
-    dryrun.dry_run(run, console)
+    dry_run.dry_run(run, console)
     return console.export_text()
 
 
@@ -38,7 +38,7 @@ def test_the_estimate_of_memory_is_near_what_two_steps_hold(tiny, mode, checkpoi
         run = run.override("stages.0.checkpointing=[vision, connector, language]")
     model, processor = build(run)
     prepare_parts(model, run.stages[0], seed=0)
-    peak, seconds, estimates = dryrun.measure(run, run.stages[0], model, open_steps(run, 0, processor))
+    peak, seconds, estimates = dry_run.measure(run, run.stages[0], model, open_steps(run, 0, processor))
     assert seconds > 0
     assert 0.8 < sum(one.total for one in estimates.values()) / peak < 1.5
 
@@ -66,5 +66,5 @@ def test_the_plan_of_eight_billion_parameters_needs_neither_weights_nor_data(nam
 
 
 def test_steps_that_would_not_fit_in_memory_are_left_out(tiny, monkeypatch):
-    monkeypatch.setattr(dryrun, "free_memory", lambda: 1000)
+    monkeypatch.setattr(dry_run, "free_memory", lambda: 1000)
     assert re.search(r"steps of first are left out: the estimate is .* MiB, and 0.0 MiB of memory are free", said(tiny))

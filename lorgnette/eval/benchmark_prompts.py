@@ -1,16 +1,26 @@
-"""From a question of a benchmark to a Sample: in whose words, as a conversation or as a document."""
+"""Prompt templates of benchmarks: a question becomes a Sample, a conversation or a document, in one of three variants.
+
+`paper`: for conversations, how the authors had Idefics2 asked (their contribution to VLMEvalKit) and taught it (the
+hints and letters of The Cauldron); the documents of the few-shot tables are not published, and ours are in the manner
+of Idefics1's. `lmms-eval` and `vlmevalkit`: what these harnesses ask a model that they know nothing special about.
+The templates of training are in `data/prompts.py`.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from string import ascii_uppercase
 from typing import Any, Literal
 
+from lorgnette.data.prompts import VERY_BRIEF, WITH_LETTER
 from lorgnette.data.record import Refused
 from lorgnette.sample import Image, Sample, Segment, Text, Turn
 
+Variant = Literal["paper", "lmms-eval", "vlmevalkit"]
+VARIANTS: tuple[Variant, ...] = ("paper", "lmms-eval", "vlmevalkit")
+"""Whose wording: the paper's (as far as it is known), or that of a harness for models of any kind."""
 Form = Literal["chat", "base"]
 """A conversation, or a document that a model without instruction tuning continues."""
 
@@ -19,7 +29,7 @@ _MARK = re.compile(r"<image (\d+)>")
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A row of a benchmark, before anyone has worded it."""
+    """A row of a benchmark, before anyone has question_sample it."""
 
     text: str
     images: tuple[Image, ...]
@@ -51,8 +61,8 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Wording:
-    """A way to put a question. `ask` and `choices` may name {question}, {options}, {hint}, {query} and {note}."""
+class PromptTemplate:
+    """A prompt template. `ask` and `choices` may name {question}, {options}, {hint}, {query} and {note}."""
 
     ask: str
     choices: str = ""
@@ -90,7 +100,7 @@ class Wording:
         return (self.letter if lettered and self.letter else self.answer).format(answer=answer)
 
 
-def worded(question: Question, wording: Wording, form: Form, name: str) -> Sample:
+def question_sample(question: Question, wording: PromptTemplate, form: Form, name: str) -> Sample:
     """The question as a Sample whose last text is the answer, to be learned; `prompt_of` cuts it off.
 
     Raises: Refused for more options than letters, or images that the text marks and that are not there.
@@ -142,3 +152,107 @@ def _request(question: Question, text: str) -> Iterator[Segment]:
             start = mark.end()
     if text[start:]:
         yield Text(text[start:])
+
+
+PHRASE_ONLY = "Answer the question using a single word or phrase."
+LETTER_ONLY = "Answer with the option's letter from the given choices directly."
+"""Sentences of LLaVA's that both harnesses ask with."""
+
+BRIEF = PromptTemplate(f"{{question}}\n{VERY_BRIEF}")
+PHRASE = PromptTemplate(f"{{question}}\n{PHRASE_ONLY}")
+SHORT_ANSWER: Mapping[Variant, PromptTemplate] = {"paper": BRIEF, "lmms-eval": PHRASE, "vlmevalkit": PHRASE}
+"""Questions with a short answer."""
+
+LETTER_TAUGHT = PromptTemplate(
+    f"Question: {{question}}\n{{hint}}Choices:\n{{options}}\n{WITH_LETTER}", letter="Answer: {answer}"
+)
+"""As The Cauldron asks multiple-choice questions: the answer taught is `Answer: B`."""
+LETTER_DIRECTLY = PromptTemplate(f"{{question}}\n{{options}}\n{LETTER_ONLY}")
+LETTER_ABOVE = PromptTemplate(
+    "{hint}Question: {question}\nOptions:\n{options}\nPlease select the correct answer from the options above."
+)
+CHOICE: Mapping[Variant, PromptTemplate] = {
+    "paper": LETTER_TAUGHT,
+    "lmms-eval": LETTER_DIRECTLY,
+    "vlmevalkit": LETTER_ABOVE,
+}
+"""Multiple choice."""
+
+QUESTION_BASE = PromptTemplate(
+    "Question: {question} Answer:",
+    instruction="Instruction: provide an answer to the question. Use the image to answer.\n",
+)
+CHOICE_BASE = PromptTemplate(
+    "Question: {question}\n{hint}Choices:\n{options}\nAnswer:",
+    instruction="Instruction: answer the question with the letter of a choice. Use the image to answer.\n",
+)
+OPEN_OR_CHOICE_BASE = replace(CHOICE_BASE, ask=QUESTION_BASE.ask, choices=CHOICE_BASE.ask)
+"""Benchmarks with both kinds of questions."""
+CAPTION_BASE = PromptTemplate("Caption:", instruction="Instruction: provide a short caption of the image.\n")
+
+CAPTION: Mapping[Variant, PromptTemplate] = {
+    "paper": PromptTemplate("Provide a brief description of the given image."),
+    "lmms-eval": PromptTemplate("Provide a one-sentence caption for the provided image."),
+    "vlmevalkit": PromptTemplate(
+        "Please describe this image in general. Directly provide the description, do not include prefix like"
+        ' "This image depicts".'
+    ),
+}
+
+OKVQA_PROMPTS: Mapping[Variant, PromptTemplate] = {
+    **SHORT_ANSWER,
+    "lmms-eval": PromptTemplate(
+        f"{{question}}\nWhen the provided information is insufficient, respond with 'Unanswerable'.\n{PHRASE_ONLY}"
+    ),
+}
+
+
+def _capitalised(question: Question) -> Question:
+    """The question as lmms-eval writes it: the first letter large, all others small, whatever they name."""
+    return replace(question, text=question.text.capitalize())
+
+
+TEXTVQA_PROMPTS: Mapping[Variant, PromptTemplate] = {
+    **SHORT_ANSWER,
+    "lmms-eval": replace(PHRASE, change=_capitalised),
+}
+
+MMBENCH_PROMPTS: Mapping[Variant, PromptTemplate] = {
+    **CHOICE,
+    "paper": replace(LETTER_TAUGHT, ask=LETTER_TAUGHT.ask.replace("the letter", "a letter")),
+    "lmms-eval": PromptTemplate(
+        f"{{hint}}{{question}} There are several options:\n{{options}}\n{LETTER_ONLY}", hint="{hint} "
+    ),
+}
+
+MMMU_PROMPTS: Mapping[Variant, PromptTemplate] = {
+    "paper": PromptTemplate("Question: {question}", choices=LETTER_TAUGHT.ask, letter=LETTER_TAUGHT.letter),
+    "lmms-eval": PromptTemplate(
+        f"{{question}}\n\n{PHRASE_ONLY}", choices=f"{{question}}\n{{options}}\n\n{LETTER_ONLY}"
+    ),
+    "vlmevalkit": PromptTemplate("Question: {question}", choices=LETTER_ABOVE.ask),
+}
+
+MATHVISTA_NOTES = {
+    "letter": LETTER_ONLY,
+    "integer": "Answer the question using a single integer number.",
+    "float:1": "Answer the question using a single floating-point number with one decimal place.",
+    "float:2": "Answer the question using a single floating-point number with two decimal places.",
+    "list": "Answer the question using a Python list.",
+}
+"""lmms-eval's sentence for each kind of answer."""
+
+
+def _as_taught(question: Question) -> Question:
+    """MathVista's own wording, brought to The Cauldron's: no `Hint: `, and `A. ` for `(A) `."""
+    query = re.sub(r"\(([A-H])\) ", r"\1. ", question.query).replace("Hint: ", "")
+    return replace(question, query=query)
+
+
+MATHVISTA_PROMPTS: Mapping[Variant, PromptTemplate] = {
+    "paper": PromptTemplate(
+        "{query}", choices=f"{{query}}\n{WITH_LETTER}", letter=LETTER_TAUGHT.letter, change=_as_taught
+    ),
+    "lmms-eval": PromptTemplate("{question}\n{note}", choices="{question}\n{options}\n{note}"),
+    "vlmevalkit": PromptTemplate("{query}"),
+}
