@@ -21,9 +21,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from lorgnette.data.config import FilesConfig
+from lorgnette.data.loader.batches import BatchBuilder, Steps
+from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.data.sources.shards import is_url
-from lorgnette.data.steps import PackedSteps, Steps
-from lorgnette.data.training_batch import TrainingBatch
 from lorgnette.errors import CheckpointError
 from lorgnette.model.account import Account, along
 from lorgnette.model.batch import IGNORED, Batch, Spans
@@ -32,11 +32,11 @@ from lorgnette.model.vlm import VLM
 from lorgnette.output import say
 from lorgnette.run import Run, StageConfig
 from lorgnette.train import parallel
-from lorgnette.train.build import build, build_processor, resolve, stage_processor
-from lorgnette.train.feed import doubts, open_steps
+from lorgnette.train.data import build_data, doubts
 from lorgnette.train.gradients import packs_at_once
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
 from lorgnette.train.planner.activations import kept, kept_by_connector
+from lorgnette.train.setup import build, build_processor, resolve, stage_processor
 from lorgnette.train.stages import TrainablePart, named_parts, pack_flops, prepare_parts
 from lorgnette.train.step import train_step
 
@@ -66,7 +66,7 @@ class Glance:
 
     batches: list[TrainingBatch]
     times: float = 1.0
-    steps: Steps | PackedSteps | None = None
+    steps: Steps | BatchBuilder | None = None
     """Where the packs come from; None where they are made up."""
     missing: str = ""
     """Why they are made up."""
@@ -90,7 +90,7 @@ def dry_run(run: Run, console: Console) -> None:
         memory = estimate(run, stage, model, glance.batches)
         _print_stage(console, run, stage, parts, memory, glance)
         packs = stage.pack.per_step if stage.pack else stage.micro_batches
-        if (at_once := min(packs, packs_at_once(run, stage, parallel.start_world()))) > 1:
+        if (at_once := min(packs, packs_at_once(run, stage, parallel.start_distributed()))) > 1:
             more = (at_once - 1) * sum(one.activations for one in memory.values())
             say(
                 console,
@@ -114,11 +114,11 @@ def _glance(run: Run, number: int) -> Glance:
         if stage.pack is None:
             raise
         return Glance([_full_pack(run, stage)], stage.pack.per_step, missing=str(error))
-    steps = open_steps(run, number, stage_processor(processor, run, stage))
+    steps = build_data(run, number, stage_processor(processor, run, stage))
     return Glance(_packs(steps, 0), steps.parts / min(steps.parts, MOST_PARTS), steps)
 
 
-def _packs(steps: Steps | PackedSteps, step: int) -> list[TrainingBatch]:
+def _packs(steps: Steps | BatchBuilder, step: int) -> list[TrainingBatch]:
     """The first packs of a step."""
     return [batch for part in range(min(steps.parts, MOST_PARTS)) for batch in steps.part(step, part)]
 
@@ -284,13 +284,13 @@ class Bytes(TorchDispatchMode):
 
 
 def measure(
-    run: Run, stage: StageConfig, model: VLM, steps: Steps | PackedSteps
+    run: Run, stage: StageConfig, model: VLM, steps: Steps | BatchBuilder
 ) -> tuple[int, float, dict[str, Memory]]:
     """Take two real steps, of no more packs than `MOST_PARTS`.
 
     Returns the bytes of tensors at the peak, seconds of a step, and the estimate.
     """
-    world = parallel.start_world()
+    world = parallel.start_distributed()
     parallel.apply(model, run, stage, world)
     model.z_loss = stage.z_loss
     optimiser = build_optimiser(model, stage)

@@ -1,0 +1,135 @@
+"""LoRA and DoRA by PEFT (paper §3.3: what makes the autoregressive architecture trainable with unfrozen backbones)."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lorgnette.errors import SettingsError
+from lorgnette.files import new_folder, write_json
+from lorgnette.hub.checkpoint import save_tensors
+from lorgnette.hub.rules import idefics2_rules
+from lorgnette.model.vlm import VLM
+from lorgnette.run import LoraConfig, StageConfig
+from lorgnette.train.adapters.fused_lora import speed_up
+from lorgnette.train.adapters.lm_head import adapt_head, adapted_head, head_tensors, merge_head, plain_name
+
+ADAPTER = "default"
+ADAPTED = ("vision", "language")
+"""The parts that can be adapted: the others are new and train in full."""
+WRITTEN_ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
+"""Names of the files of an adapter; writing one replaces them and nothing else."""
+
+
+def add_adapters(part: nn.Module, config: LoraConfig, *, dora: bool, seed: int) -> None:
+    """Put an adapter beside the linear layers of `part` that the settings name, in place. The layers stay frozen.
+
+    A decoder's output table is adapted too where `head` is named. Adapters start as the identity.
+    Raises: SettingsError if PEFT is not installed, if the part has no such layer, or if the head is tied.
+    """
+    targets = [name for name in _linears(part) if name.rpartition(".")[2] in config.targets]
+    if not targets:
+        raise SettingsError(
+            f"lora.targets {list(config.targets)} name no linear layer of the part; for example query is in each"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _peft().inject_adapter_in_model(_settings(config, targets, dora), part, adapter_name=ADAPTER)
+        if "head" in config.targets and hasattr(part, "head"):
+            adapt_head(part, config, dora=dora)
+    speed_up(part, ADAPTER)
+
+
+def adapted_layers(model: nn.Module) -> list[str]:
+    """Names of the layers that have an adapter."""
+    return [name for name, module in model.named_modules() if hasattr(module, "lora_A") and hasattr(module, "merge")]
+
+
+def merge_adapters(model: nn.Module) -> None:
+    """Add every adapter to the layer that it adapts and remove it, in place. Does nothing where there is none."""
+    for name in adapted_layers(model):
+        parent_name, _, child = name.rpartition(".")
+        layer = model.get_submodule(name)
+        layer.merge(safe_merge=True)  # type: ignore[operator]
+        setattr(model.get_submodule(parent_name), child, layer.get_base_layer())  # type: ignore[operator]
+    merge_head(model)
+    for module in model.modules():
+        if hasattr(module, "peft_config"):  # else the next stage's adapters would be said to be the second
+            del module.peft_config
+
+
+def save_adapters(model: VLM, stage: StageConfig, folder: Path) -> list[Path]:
+    """Write the adapters in PEFT's format, for the model as transformers names it. Returns the folders written.
+
+    One adapter is of one kind: where one backbone has LoRA and the other DoRA, each has a folder of its own.
+    """
+    by_kind: dict[str, list[str]] = {}
+    for part in ADAPTED:
+        mode = getattr(stage, part).mode
+        if mode in ("lora", "dora"):
+            by_kind.setdefault(mode, []).append(part)
+    return [_save_kind(model, stage.lora, parts, folder / kind, dora=kind == "dora") for kind, parts in by_kind.items()]
+
+
+def base_tensors(model: VLM) -> dict[str, Tensor]:
+    """The model that adapters stand on: its parameters under their own names, adapters left out."""
+    names = ((plain_name(name.replace(".base_layer", "")), parameter) for name, parameter in model.named_parameters())
+    return {name: parameter.detach() for name, parameter in names if ".lora_" not in name}
+
+
+def _save_kind(model: VLM, config: LoraConfig, parts: list[str], folder: Path, *, dora: bool) -> Path:
+    theirs = {rule.ours[0]: rule.theirs for rule in idefics2_rules(model.config)}
+    tensors, targets = {}, []
+    for name in adapted_layers(model):
+        if name.split(".")[0] in parts:
+            target = theirs[f"{name}.weight"].removesuffix(".weight")
+            targets.append(target)
+            for key, tensor in _tensors_of(model.get_submodule(name)):
+                tensors[f"base_model.model.{target}.{key}"] = tensor
+    head = adapted_head(model)
+    if head is not None and "language" in parts:
+        targets.append(theirs["language.head.table"].removesuffix(".weight"))
+        tensors |= {f"base_model.model.{targets[-1]}.{key}": tensor for key, tensor in head_tensors(head)}
+    settings = _settings(config, targets, dora).to_dict()
+    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in settings.items()}
+    with new_folder(folder, WRITTEN_ADAPTER) as beside:
+        save_tensors(tensors, beside / "adapter_model.safetensors", {"format": "pt"})
+        write_json(beside / "adapter_config.json", plain | {"peft_type": "LORA", "inference_mode": True})
+    return folder
+
+
+def _tensors_of(layer: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The adapter of one layer, under PEFT's names in a file (without the adapter's own name)."""
+    for name, parameter in layer.named_parameters():
+        if name.startswith("lora_"):
+            key = name.replace(f".{ADAPTER}", "")
+            yield key.replace("lora_magnitude_vector.weight", "lora_magnitude_vector"), parameter.detach().contiguous()
+
+
+def _linears(part: nn.Module) -> list[str]:
+    """Linear layers within the layers of a part; not the one that embeds patches."""
+    return [name for name, module in part.named_modules() if type(module) is nn.Linear and name.startswith("layers.")]
+
+
+def _settings(config: LoraConfig, targets: list[str], dora: bool) -> Any:
+    return _peft().LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=targets,
+        use_dora=dora,
+        init_lora_weights="gaussian" if config.init == "gaussian" else True,
+    )
+
+
+def _peft() -> Any:
+    if importlib.util.find_spec("peft") is None:
+        raise SettingsError("modes lora and dora need PEFT: run `pip install 'lorgnette[lora]'`")
+    import peft
+
+    return peft

@@ -1,0 +1,110 @@
+"""A run's folder, claimed for one training at a time and for one run's settings."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from lorgnette.errors import LorgnetteError, SettingsError
+from lorgnette.files import check_own, check_replaceable, hold, write_text
+from lorgnette.hub.export import check_checkpoint_folder
+from lorgnette.run import CHANGEABLE, Run
+from lorgnette.train.adapters.peft import WRITTEN_ADAPTER
+from lorgnette.train.checkpoint import manager
+from lorgnette.train.checkpoint.unchanged import FILE
+from lorgnette.train.logging.log import read_log
+from lorgnette.train.parallel import DistributedContext
+from lorgnette.untrusted import parse_yaml, quoted
+
+PLACE = re.compile(r"stages\.[0-9]+\.sources\.[0-9]+\.(path|prepared)")
+"""Settings that say where a source lies. They may change where its contents are compared; see `unchanged`."""
+
+
+class BusyError(LorgnetteError):
+    """Another process trains in the folder."""
+
+    alike = True
+
+
+def claim(folder: Path, run: Run, world: DistributedContext) -> Callable[[], None]:
+    """Lock a folder for this run, check that it holds no other, and write the settings to `run.yaml`.
+
+    Every rank must ask; the first holds the lock for all. Returns what lets go of it.
+    Raises: BusyError if another process trains there; SettingsError if it holds a run of other settings, or what no run
+    wrote under a run's names; CheckpointError and DiskError for what could not be written at the end.
+    """
+    release: Callable[[], None] = _nothing
+    refused: LorgnetteError | None = None
+    if world.is_main:
+        try:
+            release = hold(folder / ".lock", f"{folder}: another process trains in this folder; choose another one")
+            try:
+                _check_foreign(folder, run)
+                _check(folder, run)
+                manager.remove_unfinished(folder / "checkpoints")
+                write_text(folder / "run.yaml", run.to_yaml())
+            except BaseException:
+                release()
+                raise
+        except LorgnetteError as error:
+            refused = BusyError(str(error)) if type(error) is LorgnetteError else error
+    for met in world.gather(refused):
+        if met is not None:
+            raise met
+    return release
+
+
+def _nothing() -> None:
+    """A rank that holds no lock has none to let go of."""
+
+
+OURS = (
+    *("log.jsonl", "validation.jsonl", "evaluation.jsonl", "data.json", "packs-*.json", "report.html", "results.json"),
+    *("checkpoints", "adapters", "replay", "evaluation", "eval", "best", "model"),
+)
+"""Names that a run writes in its folder, besides `run.yaml`, which comes first."""
+
+
+def _check_foreign(folder: Path, run: Run) -> None:
+    """Raises: LorgnetteError naming what a run would write over, or could not write beside, and no run wrote."""
+    settings = folder / "run.yaml"
+    if not os.path.lexists(settings):
+        found = sorted(path.name for name in OURS for path in folder.glob(name))
+        if found:
+            raise SettingsError(
+                f"{folder}: holds {found[0]} but no run.yaml, so no run of ours wrote it; choose another folder"
+            )
+    else:
+        check_own(settings, _is_run)
+    check_checkpoint_folder(folder / "model")
+    check_checkpoint_folder(folder / "best")
+    for stage in run.stages:
+        adapters = folder / "adapters" / stage.name
+        check_checkpoint_folder(adapters / "base")
+        for kind in ("lora", "dora"):
+            check_replaceable(adapters / kind, WRITTEN_ADAPTER)
+
+
+def _is_run(content: bytes) -> bool:
+    """Whether a run.yaml has the names that one has, of this version or another."""
+    try:
+        values = parse_yaml(content.decode("utf-8-sig", "replace"), "")
+    except LorgnetteError:
+        return False
+    return isinstance(values, dict) and {"name", "seed", "stages"} <= values.keys()
+
+
+def _check(folder: Path, run: Run) -> None:
+    """Raises: SettingsError if the folder holds a run of other settings that has begun."""
+    settings = folder / "run.yaml"
+    if not settings.exists() or not (manager.checkpoints(folder / "checkpoints") or read_log(folder / "log.jsonl")):
+        return
+    known = (folder / FILE).is_file()
+    for key, (old, new) in Run.load(settings).diff(run).items():
+        if key.split(".")[0] not in CHANGEABLE and not (known and PLACE.fullmatch(key)):
+            raise SettingsError(
+                f"{folder} holds a run of other settings ({key} is {quoted(str(old))} there, {quoted(str(new))} here):"
+                f" choose another folder, or remove this one; only {', '.join(CHANGEABLE)} may change within a run"
+            )

@@ -1,0 +1,42 @@
+"""The model of a run that is not finished, from one of its checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from lorgnette.errors import CheckpointError
+from lorgnette.inputs.processor import Processor
+from lorgnette.model.vlm import VLM
+from lorgnette.run import Run, StageConfig
+from lorgnette.train.adapters.peft import merge_adapters
+from lorgnette.train.checkpoint import manager
+from lorgnette.train.setup import build_processor, resolve
+from lorgnette.train.stages import prepare_parts
+
+
+def model_at(path: Path, run: Run, stage: StageConfig) -> VLM:
+    """The weights that a folder of shards holds, the stage's adapters in place. Raises: CheckpointError."""
+    with torch.device("meta"):
+        model = VLM(run.model)
+    manager.check_size(path, model)  # before anything is allocated
+    model.to_empty(device="cpu")
+    prepare_parts(model, stage, seed=0)
+    manager.restore(path, model)
+    return model
+
+
+def open_unfinished(folder: Path) -> tuple[VLM, Processor]:
+    """The model of a run's last checkpoint, adapters merged and ready to answer, and its processor.
+
+    folder: of the run. Raises: CheckpointError if it has no checkpoint, or a damaged one.
+    """
+    run = resolve(Run.load(folder / "run.yaml"))
+    found = manager.checkpoints(folder / "checkpoints")
+    if not found:
+        raise CheckpointError(f"{folder}: the run has no checkpoint yet; the command that began it goes on with it")
+    progress = manager.read_progress(found[-1], len(run.stages))
+    model = model_at(found[-1], run, run.stages[progress.stage])
+    merge_adapters(model)
+    return model.eval(), build_processor(run)

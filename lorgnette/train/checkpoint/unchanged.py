@@ -1,0 +1,122 @@
+"""Data that a run goes on with, compared with those that it began with.
+
+`data.json` in a run's folder keeps a digest of every source. It names contents: where a source lies, and when its files
+were written, does not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lorgnette.data.config import SourceConfig
+from lorgnette.data.sources.shards import is_url, list_files
+from lorgnette.errors import DataError, LorgnetteError, SettingsError
+from lorgnette.files import write_json
+from lorgnette.inputs.processor import Processor
+from lorgnette.run import Run
+from lorgnette.train.checkpoint.manager import Progress
+from lorgnette.train.parallel import DistributedContext
+from lorgnette.train.setup import stage_processor
+from lorgnette.untrusted import quoted, read_json
+
+WHOLE_BYTES = 256 * 2**20
+"""Bytes of a source's files up to which all of them are read; beyond, some of many files and both ends of each."""
+SAMPLED_FILES, END_BYTES = 256, 2**19
+FILE = "data.json"
+
+
+class ChangedDataError(SettingsError):
+    """A source is not what the run began with."""
+
+    alike = True
+
+
+def check_unchanged(
+    run: Run, processor: Processor, folder: Path, progress: Progress, world: DistributedContext, *, accept: bool = False
+) -> None:
+    """Compare the sources of the stages to come with those that the run began with, and keep their digests.
+
+    progress: where the run goes on; at its very beginning nothing is compared. accept: go on with data that changed.
+    Every rank must ask; the first one reads. Raises: on every rank, ChangedDataError naming the source, DataError if
+    one cannot be read, or DiskError.
+    """
+    met: LorgnetteError | None = None
+    if world.is_main:
+        try:
+            _check(run, processor, folder, progress.stage, compare=progress.total_step > 0 and not accept)
+        except LorgnetteError as error:
+            met = error
+    for found in world.gather(met):
+        if found is not None:
+            raise found
+
+
+def _check(run: Run, processor: Processor, folder: Path, first: int, *, compare: bool) -> None:
+    before: Any = read_json(folder / FILE) if (folder / FILE).is_file() else {}
+    before = before if isinstance(before, dict) else {}
+    now = {name: digests for name, digests in before.items() if name in [stage.name for stage in run.stages[:first]]}
+    for stage in run.stages[first:]:
+        shown = stage_processor(processor, run, stage)
+        now[stage.name] = [source_digest(config, shown) for config in stage.sources]
+        known = before.get(stage.name)
+        if not compare or known is None or known == now[stage.name]:
+            continue
+        pairs = zip(known if isinstance(known, list) else [], now[stage.name], strict=False)
+        number = next((number for number, (old, new) in enumerate(pairs) if old != new), 0)
+        title = quoted(str(getattr(stage.sources[number], "title", "") or stage.sources[number].kind))
+        raise ChangedDataError(
+            f"{folder}: stage {stage.name!r} began with other data: {title} has changed since; bring back what it was,"
+            " train in another folder, or go on with the data as they are by --changed-data"
+        )
+    if now != before:
+        write_json(folder / FILE, now)
+
+
+def source_digest(config: SourceConfig, processor: Processor) -> str:
+    """Sixteen hex digits that name what a source holds. Raises: DataError if it cannot be read."""
+    digest = hashlib.sha256()
+    from lorgnette.data.prepare import prepare
+
+    prepared = prepare(config, processor)
+    for name, array in sorted(prepared.index.arrays.items()):  # lengths, and hashes of images
+        digest.update(name.encode())
+        digest.update(array.tobytes())
+    converted = bool(prepared.facts.get("converted"))
+    _add_files(digest, config.path, list_files(config.path, ("",)) if converted else prepared.index.shards)
+    return digest.hexdigest()[:16]
+
+
+def _add_files(digest: Any, path: str, files: Sequence[str]) -> None:
+    """The contents of a source's files, and their names below its folder.
+
+    Of an address there is the index alone: to read it all again would take too long.
+    """
+    if any(map(is_url, files)) or path.startswith("builtin:"):
+        return
+    root = path if os.path.isdir(path) else ""
+    try:
+        sizes = [os.stat(file).st_size for file in files]
+        whole = sum(sizes) <= WHOLE_BYTES
+        chosen = set(range(0, len(files), 1 if whole else -(-len(files) // SAMPLED_FILES)))
+        for number, (file, size) in enumerate(zip(files, sizes, strict=True)):
+            name = os.path.relpath(file, root) if root else ""
+            digest.update(os.fsencode(f"{name}\0{size}\0"))
+            if number in chosen:
+                _add_content(digest, file, size, whole)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
+
+
+def _add_content(digest: Any, file: str, size: int, whole: bool) -> None:
+    with open(file, "rb") as content:
+        if whole or size <= 2 * END_BYTES:
+            while chunk := content.read(2**20):
+                digest.update(chunk)
+            return
+        digest.update(content.read(END_BYTES))
+        content.seek(size - END_BYTES)
+        digest.update(content.read(END_BYTES))

@@ -1,0 +1,105 @@
+"""Benchmarks asked while training goes on, of a copy of the model with its adapters merged; the best copy is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean
+
+from rich.console import Console
+
+from lorgnette.errors import DataError, LorgnetteError
+from lorgnette.eval.results import ResultsFolder
+from lorgnette.eval.runner import evaluate
+from lorgnette.eval.shards import Rank
+from lorgnette.eval.task import Task
+from lorgnette.eval.tasks import names_in, task_named
+from lorgnette.eval.tasks.builtin import drawings
+from lorgnette.files import DiskError
+from lorgnette.hub.export import save
+from lorgnette.infer.answerer import ModelAnswerer
+from lorgnette.inputs.processor import Processor
+from lorgnette.model.vlm import VLM
+from lorgnette.output import say
+from lorgnette.run import EvaluationConfig, Run, StageConfig
+from lorgnette.train.adapters.peft import merge_adapters
+from lorgnette.train.logging.log import read_log
+from lorgnette.train.parallel import DistributedContext, unshard
+
+
+def task_of(name: str, config: EvaluationConfig) -> Task:
+    """A benchmark as a run asks it. Raises: SettingsError or DataError for one that there is not."""
+    if name == "drawings":
+        return drawings(config.questions, config.seed, config.max_tokens)
+    return task_named(name)
+
+
+class Evaluation:
+    """The benchmarks of a run, asked every so often. Ranks share the questions. The model in training is only read.
+
+    Every answer is stored in `FOLDER/evaluation/step-NNNNNN/TASK`, so that an evaluation that was cut off goes on; the
+    model with the best mean so far is `FOLDER/best`.
+    Raises: SettingsError or DataError for a task that there is not, before the first step.
+    """
+
+    def __init__(self, run: Run, folder: Path, processor: Processor, world: DistributedContext) -> None:
+        self.run, self.config, self.folder = run, run.evaluation, folder
+        self.processor, self.world = processor, world
+        names = names_in(",".join(self.config.tasks)) if self.config.every else []
+        self.tasks = {name: task_of(name, self.config) for name in names}
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether to evaluate after so many steps of a stage."""
+        return bool(self.config.every and (step % self.config.every == 0 or step == steps))
+
+    def scores(self, model: VLM, stage: StageConfig, total_step: int, console: Console) -> dict[str, float]:
+        """The score of each task in percent. Every rank must ask, and all get the same.
+
+        A task with a row that cannot be read is not scored; that is said on the console, and ends nothing.
+
+        Raises: DiskError, on every rank alike, if an answer or the best model cannot be stored on one of them.
+        """
+        copy = unshard(model, stage)
+        merge_adapters(copy)
+        identity = f"{self.run.identity} step {total_step}"
+        answerer = ModelAnswerer(copy.to(self.world.device).eval(), self.processor, identity=identity)
+        place = self.folder / "evaluation" / f"step-{total_step:06d}"
+        found = {}
+        for name, task in self.tasks.items():
+            store = ResultsFolder(place / name.replace(":", "-"), Rank(self.world.rank, self.world.size))
+            try:
+                with self._alike():
+                    limit, seed, size = self.config.questions, self.config.seed, self.config.batch_size
+                    evaluate(task, answerer, limit=limit, seed=seed, batch_size=size, folder=store)
+            except DataError as error:
+                if self.world.is_main:
+                    sentence = f"step {total_step}: {name} is not scored, and training goes on: {error}"
+                    console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+                continue
+            found[name] = self.world.gather(store.result().accuracy)[0]
+        complete = self.config.keep_best and len(found) == len(self.tasks)
+        with self._alike():
+            if complete and self.world.is_main and fmean(found.values()) > self._best_before(total_step):
+                save(copy.cpu(), self.processor, self.folder / "best")
+                say(console, f"step {total_step}: the best so far, kept in {self.folder / 'best'}")
+        return found
+
+    @contextmanager
+    def _alike(self) -> Iterator[None]:
+        """Wait for all ranks at the end; an error of one is raised on all, so that none waits for ever."""
+        problem: tuple[bool, str] | None = None
+        try:
+            yield
+        except LorgnetteError as error:
+            problem = isinstance(error, DiskError), str(error)
+        for of_disk, said in sorted(filter(None, self.world.gather(problem)), reverse=True):
+            raise (DiskError if of_disk else DataError)(said)
+
+    def _best_before(self, total_step: int) -> float:
+        """The best mean of evaluations before a step, as the log has them."""
+        rows = read_log(self.folder / "evaluation.jsonl")
+        whole = [
+            row for row in rows if row["total_step"] < total_step and len(row.get("scores", ())) == len(self.tasks)
+        ]
+        return max((fmean(row["scores"].values()) for row in whole), default=float("-inf"))

@@ -1,0 +1,105 @@
+"""Where figures of a run can go beside its own files: TensorBoard, wandb and trackio, each where it is installed."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from lorgnette.errors import SettingsError
+from lorgnette.run import Run
+from lorgnette.train.logging.log import StepMetrics
+
+
+class Tracker(Protocol):
+    """Something that draws figures over steps."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class TensorBoard:
+    """Event files in the run's folder, by torch's own writer."""
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        module = _import("torch.utils.tensorboard", "tensorboard")
+        self._writer = module.SummaryWriter(str(folder / "tensorboard"))
+        self._writer.add_text("settings", f"```yaml\n{run.to_yaml()}\n```")
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _Logged:
+    """wandb's way to log, which trackio has too."""
+
+    package = ""
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        self._module = _import(self.package, self.package)
+        self._module.init(project="lorgnette", name=run.name, config=run.plain(), **self._where(folder))
+
+    def _where(self, folder: Path) -> dict[str, Any]:
+        return {}
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._module.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._module.finish()
+
+
+class Wandb(_Logged):
+    package = "wandb"
+
+    def _where(self, folder: Path) -> dict[str, Any]:
+        return {"dir": str(folder), "resume": "allow", "id": f"{folder.name}-{folder.stat().st_ino}"}
+
+
+class Trackio(_Logged):
+    package = "trackio"
+
+    def _where(self, folder: Path) -> dict[str, Any]:
+        return {"resume": "allow"}
+
+
+TRACKERS: dict[str, type[TensorBoard] | type[Wandb] | type[Trackio]] = {
+    "tensorboard": TensorBoard,
+    "wandb": Wandb,
+    "trackio": Trackio,
+}
+
+
+def open_trackers(names: Sequence[str], run: Run, folder: Path) -> list[Tracker]:
+    """Raises: SettingsError for a name that is unknown, or whose package is not installed."""
+    for name in names:
+        if name not in TRACKERS:
+            raise SettingsError(f"--log {name}: no such tracker; use one of {', '.join(TRACKERS)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return [TRACKERS[name](run, folder) for name in names]
+
+
+def figures(row: StepMetrics, seconds: float) -> dict[str, float]:
+    """What trackers draw of a step, which took `seconds`."""
+    values = {
+        "loss": row.loss,
+        "learning_rate": row.lr,
+        "gradient_norm": row.grad_norm,
+        "learned_tokens_per_second": row.learned / seconds,
+        "images_per_second": row.images / seconds,
+        "waited_seconds": row.waited,
+    }
+    return values | {f"loss/{source}": loss for source, loss in row.sources.items()}
+
+
+def _import(module: str, package: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise SettingsError(f"--log {package}: is not installed; run `pip install {package}`") from None
