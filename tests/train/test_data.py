@@ -177,7 +177,7 @@ def test_counts_are_kept_in_the_folder_of_the_run(packs, tmp_path):
     steps.refs(0, 0)
     kept = json.loads((tmp_path / "packs-first.json").read_text())
     assert kept["plan"] == steps.plan.key and kept["packs"]
-    assert build_data(packs, 0, processor, folder=tmp_path).plan._ends[0] == kept["packs"][0]
+    assert build_data(packs, 0, processor, folder=tmp_path).plan.sequence.counts == kept["packs"]
 
 
 WRONG = {
