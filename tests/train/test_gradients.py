@@ -46,7 +46,7 @@ def gradients(run, at_once: int, alpha: float = 0.0):
 @pytest.mark.parametrize("alpha", [0.0, 5.0], ids=["plain", "NEFTune"])
 @pytest.mark.parametrize("mode", ["full", "frozen", "lora", "dora"])
 @pytest.mark.parametrize("checkpointed", [False, True], ids=["kept", "recomputed"])
-def test_packs_at_once_give_the_bits_of_packs_in_turn(tiny, mode, alpha, checkpointed):
+def test_parallel_microbatches_give_the_bits_of_packs_in_turn(tiny, mode, alpha, checkpointed):
     lora = "{rank: 2, dropout: 0.0}"
     run = tiny.override(*(f"stages.0.{part}.mode={mode}" for part in ("vision", "language")), f"stages.0.lora={lora}")
     if checkpointed:

@@ -94,8 +94,8 @@ def dry_run(run: Run, console: Console) -> None:
             more = (at_once - 1) * sum(one.activations for one in memory.values())
             say(
                 console,
-                f"Up to {at_once} packs are computed at once on the CPU (parallel_microbatches): their activations take up"
-                f" to {mib(more)} MiB more.",
+                f"Up to {at_once} packs are computed at once on the CPU (parallel_microbatches): their activations take"
+                f" up to {mib(more)} MiB more.",
             )
         for sentence in doubts(stage, glance.steps) if glance.steps else ():
             say(console, sentence, style="yellow")
