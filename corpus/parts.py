@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from lorgnette.data.builtin.drawings import SPLITS
-from lorgnette.data.sources import schemas
+from lorgnette.data.sources.reading import schemas
 from lorgnette.errors import DataError
 
 Kind = Literal["pairs", "interleaved", "documents", "instruct", "chat", "benchmark"]

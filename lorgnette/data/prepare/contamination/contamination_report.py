@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 import PIL.Image
 
-from lorgnette.data.prepare.benchmarks import Pictures
+from lorgnette.data.prepare.contamination.benchmark_pictures import Pictures
 from lorgnette.errors import ImageError
 from lorgnette.files import write_json, write_text
 from lorgnette.inputs.image_io import open_image
