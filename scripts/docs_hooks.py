@@ -1,8 +1,8 @@
 """Hooks of mkdocs: the pages of the API reference, and links from pages to files that the site does not hold.
 
-`mkdocs.yml` names this file. Each public module of the package becomes a page that mkdocstrings fills from its docstrings,
-so a new module needs no edit here. A link in a page to a module leads to that page; one to another file of the repository
-stays as the file's name.
+`mkdocs.yml` names this file. Each public module of the package becomes a page that mkdocstrings fills from its
+docstrings, so a new module needs no edit here. A link in a page to a module leads to that page; one to another file of
+the repository stays as the file's name.
 """
 
 from __future__ import annotations

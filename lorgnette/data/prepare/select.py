@@ -13,7 +13,7 @@ from lorgnette.data.config import PreparedConfig
 from lorgnette.data.index import Index
 from lorgnette.data.prepare.chunk import Chunk
 from lorgnette.data.prepare.contamination.benchmark_pictures import Pictures
-from lorgnette.data.prepare.contamination.contamination_report import write_report
+from lorgnette.data.prepare.contamination.contamination_page import write_report
 from lorgnette.data.prepare.contamination.matches import as_report, find_matches, hash_benchmark
 from lorgnette.data.prepare.opt_out import opted_out
 from lorgnette.data.rejected import RejectedRow

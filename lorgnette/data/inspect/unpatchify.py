@@ -1,9 +1,7 @@
-"""Pictures for people, put together again from the very patches that the model gets."""
+"""Images for people, put together again from the very patches that the model gets."""
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from dataclasses import dataclass
 
@@ -65,16 +63,6 @@ def unpatchify(patches: Patches) -> PIL.Image.Image:
     cells = patches.pixels_PC.reshape(patches.rows, patches.columns, 3, side, side)
     pixels = cells.transpose(0, 3, 1, 4, 2).reshape(patches.rows * side, patches.columns * side, 3)
     return PIL.Image.fromarray(pixels)
-
-
-def data_uri(image: PIL.Image.Image, lossless: bool) -> str:
-    """An image as a URI that holds all of it: PNG, or JPEG where small files matter more than every grey level."""
-    file = io.BytesIO()
-    if lossless:
-        image.save(file, "PNG", optimize=True)
-    else:
-        image.save(file, "JPEG", quality=86, subsampling=0)
-    return f"data:image/{'png' if lossless else 'jpeg'};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def original_size(source: ImageSource) -> Size | None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import PIL.Image
-
 from lorgnette.data.prepare.contamination.benchmark_pictures import Pictures
 from lorgnette.errors import ImageError
 from lorgnette.files import write_json, write_text
-from lorgnette.inputs.image_io import open_image
+from lorgnette.report.html import render_page
+from lorgnette.report.thumbnails import data_uri, thumbnail
 
 MOST_SHOWN = 200
 """Pairs in the page; the JSON has all."""
@@ -32,7 +28,7 @@ def write_report(
 
 
 def render(report: Mapping[str, Any], title: str, read: Callable[[int, int], Any], pictures: Pictures) -> str:
-    """The page: it asks nothing of the network and runs no script; what comes from data is escaped."""
+    """The page as HTML."""
     shown = report["matches"][:MOST_SHOWN]
     theirs: dict[tuple[str, str], str] = {}
     for name in {match["benchmark"] for match in shown}:
@@ -46,19 +42,12 @@ def render(report: Mapping[str, Any], title: str, read: Callable[[int, int], Any
         }
         for match in shown
     ]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("contamination.html.jinja").render(report=report, title=title, pairs=pairs)
+    return render_page("contamination.html.jinja", {"report": report, "title": title, "pairs": pairs})
 
 
 def _uri(source: Any) -> str:
-    """A small copy of a picture as a data URL; empty if it cannot be read."""
+    """A small copy of a picture as a URI; empty if it cannot be read."""
     try:
-        image = open_image(source)
+        return data_uri(thumbnail(source, SIDE))
     except ImageError:
         return ""
-    image.thumbnail((SIDE, SIDE), PIL.Image.Resampling.BILINEAR, reducing_gap=2.0)
-    sink = io.BytesIO()
-    image.save(sink, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(sink.getvalue()).decode()}"
