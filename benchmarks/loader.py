@@ -37,7 +37,7 @@ import pyarrow.parquet as pq
 import torch
 from model_step import conditions
 
-from lorgnette.data.builtin import tokenizer_texts
+from lorgnette.data.builtin.questions import tokenizer_texts
 from lorgnette.data.config import InstructConfig, PackConfig
 from lorgnette.data.loader.batches import BatchBuilder
 from lorgnette.data.loader.workers import _received, _sent

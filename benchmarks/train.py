@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from train_peer import Peer, find_torchvision, pictures
 
 from lorgnette.cli import SPINS
-from lorgnette.data.builtin import tokenizer_texts
+from lorgnette.data.builtin.questions import tokenizer_texts
 from lorgnette.data.loader.batches import BatchBuilder, Drawn
 from lorgnette.hub.export import export
 from lorgnette.hub.rules import idefics2_rules

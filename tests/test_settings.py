@@ -13,7 +13,7 @@ from tests.house.source import ROOT
 
 PLAIN = {
     "name": "tiny",
-    "stages": [{"name": "one", "steps": 3, "lr": 0.001, "sources": [{"kind": "captions"}]}],
+    "stages": [{"name": "one", "steps": 3, "lr": 0.001, "sources": [{"kind": "chat", "path": "rows.jsonl"}]}],
 }
 
 
@@ -147,7 +147,8 @@ def test_a_text_setting_takes_an_override_as_it_is_written(text):
 def test_parts_of_a_file_that_share_an_alias_are_set_one_by_one(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text(
-        "name: a\nstages:\n- {<<: &one {steps: 1, sources: &s [{kind: captions}]}, name: a}\n- &b {<<: *one, name: b}\n"
+        "name: a\nstages:\n- {<<: &one {steps: 1, sources: &s [{kind: chat, path: a}]}, name: a}\n"
+        "- &b {<<: *one, name: b}\n"
     )
     run = Run.load(path, ["stages.0.sources.0.weight=2"])
     assert [stage.sources[0].weight for stage in run.stages] == [2, 1]
@@ -185,7 +186,7 @@ ODD = [
     *("!!omap [a: 1]", "!!timestamp 2024-13-45", "!!python/object:os.system x", ".inf", ".nan", "1e999", "1e5", "inf"),
     *("null", "x" * 5000, '"\\0"', '"\\ud800"', "&a [*a]", "{1: 2}", "{null: 3}", "{[1]: 2}", "[]", "{}", "0", "-1"),
     *("18446744073709551616", "1_000", "0x10", "*x", "\t", "²", "٣", "?", "%", "@", "|", "a: b: c", "1.5", "/", ".."),
-    *("{kind: chat, path: 1}", "[{kind: captions}, *a]", "999999999999", "1e308", "\0", "\x1b[31m"),
+    *("{kind: chat, path: 1}", "[{kind: chat, path: a}, *a]", "999999999999", "1e308", "\0", "\x1b[31m"),
 ]
 """Values and parts of keys that have broken readers of settings."""
 
@@ -265,3 +266,20 @@ def test_a_wrong_value_given_in_python_is_refused_as_one_in_a_file(make, key):
     with pytest.raises(SettingsError, match=key) as caught:
         make()
     assert "\n" not in str(caught.value) and str(caught.value).startswith(("GenerationConfig: ", "ImageConfig: "))
+
+
+@pytest.mark.parametrize(
+    ("source", "instead"),
+    [
+        ({"kind": "captions"}, '{kind: pairs, path: "builtin:train/pairs", captions: synthetic}'),
+        ({"kind": "questions", "turns": 6}, '{kind: scenes, path: "builtin:train/scenes/scene_questions.parquet"}'),
+        ({"kind": "scenes", "tasks": ["tell"]}, '{kind: scenes, path: "builtin:train/scenes"}'),
+    ],
+)
+def test_a_source_on_demand_is_refused_with_the_one_that_takes_its_place(source, instead):
+    values = tiny().plain()
+    values["stages"][0]["sources"] = [source]
+    with pytest.raises(SettingsError) as refused:
+        Run.parse(values)
+    assert f"kind {source['kind']} made samples on demand" in str(refused.value) and instead in str(refused.value)
+    Run.parse(values | {"stages": [{**values["stages"][0], "sources": [yaml.safe_load(instead)]}]})

@@ -333,11 +333,6 @@ def test_a_tokenizer_that_does_not_fit_the_model_is_refused(tiny):
 LATER = {
     "every part is frozen; set the mode": [f"stages.1.{part}.mode=frozen" for part in PARTS[:3]],
     "name no linear layer of the part": ["stages.1.vision.mode=lora", "stages.1.lora.targets=[gate]"],
-    "which sources of kind captions do not have": [
-        "stages.1.sources.0={kind: captions}",
-        "stages.1.pack={tokens: 200}",
-        "stages.1.micro_batches=1",
-    ],
     "`augment` and `weights` are for packs": ["stages.1.augment.split=0.5"],
     "no such file": ["stages.1.sources.0.path=nowhere.jsonl"],
 }
