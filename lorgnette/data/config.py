@@ -190,11 +190,13 @@ SourceConfig = Annotated[
 class PackConfig(Settings):
     """Packs by length instead of by number of samples: as many samples as fit."""
 
+    renamed = {"per_step": "packs_per_step"}
+
     tokens: int = pydantic.Field(default=2048, ge=64)
     """Most tokens in a pack, visual ones included (section 4.1 has sequences of 2,048, 1,536 and 1,024)."""
     patches: int = pydantic.Field(default=48_000, ge=64)
     """Most patches in a pack: what bounds memory when images are large. Where patches fill packs, tokens go unused."""
-    per_step: int = pydantic.Field(default=8, ge=1)
+    packs_per_step: int = pydantic.Field(default=8, ge=1)
     """Packs in a step, over all ranks."""
 
 

@@ -123,7 +123,7 @@ def _open_packed(
     if stage.micro_batches != 1:
         raise SettingsError(
             f"stage {stage.name!r}: with `pack` each pack is a batch of its own; leave out micro_batches, and set"
-            " pack.per_step"
+            " pack.packs_per_step"
         )
     configs = [config for config in stage.sources if isinstance(config, PREPARED)]
     prepared = tuple(prepare(config, processor) for config in configs)

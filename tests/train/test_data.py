@@ -25,7 +25,7 @@ from lorgnette.train.setup import build_processor
 from lorgnette.train.validation import unseen_sources
 from tests.data.squares import row, spoil, write
 
-PACK = {"tokens": 200, "patches": 400, "per_step": 2}
+PACK = {"tokens": 200, "patches": 400, "packs_per_step": 2}
 
 
 @pytest.fixture
