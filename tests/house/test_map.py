@@ -67,8 +67,8 @@ def exists(name: str) -> bool:
     """Whether a path stands in the repository, from its root, the package, or any room of it."""
     files = {path.relative_to(ROOT).as_posix() for path in tracked_files()}
     folders = {"/".join(path.split("/")[:depth]) for path in files for depth in range(1, path.count("/") + 1)}
-    wanted = name.rstrip("/")
-    return any(path == wanted or path.endswith(f"/{wanted}") for path in (folders if name.endswith("/") else files | folders))
+    wanted, among = name.rstrip("/"), folders if name.endswith("/") else files | folders
+    return any(path == wanted or path.endswith(f"/{wanted}") for path in among)
 
 
 def is_there(name: str) -> bool:
