@@ -1,4 +1,4 @@
-"""What `lorgnette data inspect` looks at: the rooms below, put together."""
+"""The verb `lorgnette data inspect`."""
 
 from __future__ import annotations
 

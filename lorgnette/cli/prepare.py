@@ -1,4 +1,4 @@
-"""What `lorgnette data prepare` does: the sources of a recipe, or one by itself, each with a table of its rows."""
+"""The verb `lorgnette data prepare`: the sources of a recipe, or one alone, each with a table of its rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lorgnette.output import say
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked for on the command line."""
+    """Options of the command line."""
 
     target: str
     """A recipe or a run's folder; with `kind`, the path of a source."""
