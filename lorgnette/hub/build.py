@@ -149,10 +149,10 @@ def build(
     Rows for the special tokens are added after the pre-trained table, as the mean of its rows.
     Raises: CheckpointError naming the folder and what is missing, unknown or not ours.
     """
-    eyes, words = VisionBackbone.open(vision), LanguageBackbone.open(language)
+    vision_backbone, language_backbone = VisionBackbone.open(vision), LanguageBackbone.open(language)
     patch, tokenizer = eyes.config.patch, Tokenizer.load(words.weights.folder, SpecialTokens())
     images = images or ImageConfig(patch=patch, grid=GRID, shortest=patch * SHORTEST, longest=patch * GRID)
-    config = joined_config(eyes, words, tokenizer, connector, images.grid)
+    config = joined_config(vision_backbone, language_backbone, tokenizer, connector, images.grid)
     model = empty_model(config, eyes.weights, words.weights)
     eyes.give_to(model, dtype)
     words.give_to(model, dtype)
@@ -200,7 +200,7 @@ def resize_positions(table: Tensor, side: int, new_side: int) -> Tensor:
 
 
 def _prefix(weights: Weights) -> str:
-    """What stands before a decoder's names: transformers saves it with its head, or bare."""
+    """Prefix of a decoder's tensor names: transformers saves it with its head, or bare."""
     return "model." if any(name.startswith("model.") for name in weights.names) else ""
 
 

@@ -40,7 +40,7 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """What is known of the rows of a few row groups."""
+    """Index entries of the rows of a few row groups."""
 
     index: Index
     """Of the rows that were kept; all of one shard."""
@@ -99,7 +99,7 @@ class ChunkWriter:
         self.rows += 1
 
     def mark(self) -> tuple[int, int, dict[str, int]]:
-        """What to give to `forget` to undo all that follows."""
+        """Return a mark: `forget` undoes all that follows it."""
         return len(self.refused), self.rows, {name: len(values) for name, values in self.values.items()}
 
     def forget(self, mark: tuple[int, int, dict[str, int]]) -> None:
@@ -122,7 +122,7 @@ def write_ledger(path: Path, entries: Iterable[Entry]) -> None:
 
 
 def read_ledger(path: str | Path) -> Iterator[Entry]:
-    """What `write_ledger` wrote. Raises: DataError if it is damaged."""
+    """Read what `write_ledger` wrote. Raises: DataError if it is damaged."""
     with Path(path).open(encoding="utf-8", errors="replace") as file:
         for line in file:
             yield typed(Entry, parse_json(line, str(path)), str(path))

@@ -34,7 +34,7 @@ Item = dict[str, Any] | Refusal
 
 @dataclass
 class _State:
-    """What state.json says."""
+    """Contents of state.json."""
 
     items: int
     shards: list[str]
@@ -52,7 +52,7 @@ class Converted:
     done: bool = False
 
     def refused(self) -> Iterator[Entry]:
-        """What the converter refused, in order."""
+        """Rows that the converter refused, in order."""
         for shard in self.shards:
             yield from read_ledger(self.folder / f"{shard}.refused.jsonl")
 
@@ -61,7 +61,7 @@ class Converted:
 
     @classmethod
     def load(cls, folder: Path) -> Converted:
-        """What a run before this one has made; nothing if there was none."""
+        """Read the progress of an earlier run; empty if there was none."""
         try:
             state = typed(_State, read_json(folder / "state.json"), str(folder))
         except DataError:

@@ -96,7 +96,7 @@ def reasons(entries: Sequence[Entry]) -> dict[str, int]:
 
 
 def notes(entries: Sequence[Entry]) -> dict[str, int]:
-    """What the ledger says beside refused rows, by reason: lines about parts, files, and rows that are kept."""
+    """Notes beside refused rows, by reason: about parts, files, and rows that are kept."""
     counts = Counter(one.reason for one in entries if one.rows == 0 and one.reason not in (UNREAD, FILES))
     return dict(counts.most_common())
 
