@@ -93,7 +93,7 @@ class _Worker:
                 self._pipe.send(item)
 
     def next(self) -> list[TrainingBatch]:
-        """Return the result of the next item. Raises: the worker's error; LoaderError if two workers were killed by it."""
+        """Return the result of the next item. Raises: the worker's error; LoaderError if it killed two workers."""
         while (made := self._made.get()) is None:
             if self._lost == self._items[0]:
                 raise LoaderError(
