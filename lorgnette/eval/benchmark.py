@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.boundary import Boundary, boundary_of_benchmark, drawn
-from lorgnette.data.sources.shards import folder_of
-from lorgnette.data.sources.values import fetched
+from lorgnette.data.sources.reading.boundary import Boundary, boundary_of_benchmark, drawn
+from lorgnette.data.sources.reading.shards import folder_of
+from lorgnette.data.sources.reading.values import fetched
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.benchmark_prompts import Form, PromptTemplate, Question, Variant, question_sample
 from lorgnette.eval.fewshot import POOL, Choose, FewShot, Seer
@@ -53,7 +53,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Asking:
-    """How benchmarks are asked. Everything here is stored beside the answers."""
+    """Settings of an evaluation. All are stored beside the answers."""
 
     variant: Variant = "paper"
     form: Form | None = None
@@ -129,7 +129,7 @@ class Benchmark:
         )
 
     def wording(self, form: Form, variant: Variant) -> PromptTemplate:
-        """How questions are put."""
+        """Prompt template of the questions."""
         return self.base if form == "base" else self.chat[variant]
 
     def metric_of(self, variant: Variant) -> str:

@@ -94,7 +94,7 @@ class VisionConfig(EncoderSettings):
 
 
 class ConnectorSettings(Settings):
-    """What all kinds of connectors have in common."""
+    """Settings common to all kinds of connectors."""
 
     def visual_tokens(self, rows: Count, columns: Count) -> Count:
         """Visual tokens that an image of rows x columns patches becomes; of arrays, an array.

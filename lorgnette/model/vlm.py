@@ -30,7 +30,7 @@ from lorgnette.model.vision import build_encoder
 
 @dataclass(frozen=True)
 class Output:
-    """Result of a forward pass: the fields that `want` asked for; the others are None."""
+    """Output of a forward pass: the fields that `want` asked for; the others are None."""
 
     logits: Tensor | None = None
     """want="logits": a row per token (T,K). want="last": a row per document, of its last token (documents,K)."""
@@ -98,7 +98,7 @@ class VLM(nn.Module):
     def context(
         self, batch: Batch, visual: VisualTokens, cache: CachedDocuments | None = None, rows_T: Tensor | None = None
     ) -> Context:
-        """State that all layers share in this pass. The original code trains on a pack as on one long document."""
+        """Build the context of this pass. The original code trains on a pack as on one long document."""
         positions_T, documents = batch.positions_T, batch.documents
         if self.training and not self.config.isolate_documents:
             positions_T, documents = torch.arange(documents.total, device=batch.device), Spans((documents.total,))
@@ -137,7 +137,7 @@ class VLM(nn.Module):
         return next(self.connector.parameters()).dtype
 
     def initialise(self, seed: int, device: torch.device | str | None = None) -> VLM:
-        """Draw all weights, each from `seed` and its name, on `device` (where the model is, if None)."""
+        """Initialise all weights, each from `seed` and its name, on `device` (where the model is, if None)."""
         if device is not None or self.device == torch.device("meta"):
             self.to_empty(device=device or "cpu")
         initialise(self, seed)
