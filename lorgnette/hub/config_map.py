@@ -165,8 +165,11 @@ def write_idefics2(config: VLMConfig) -> Json:
     language, perceiver = config.language, config.connector
     if not isinstance(perceiver, PerceiverConfig):
         raise CheckpointError(f"transformers' Idefics2 has a perceiver; it cannot hold connector.kind={perceiver.kind}")
-    _need("connector.projection_width", perceiver.projection_width, language.mlp_width, "the decoder's MLP width")
-    _need("connector.mlp_ratio", perceiver.mlp_ratio, 4, "its only value there")
+    for name, needed, why in (
+        ("projection_width", language.mlp_width, "the decoder's MLP width"),
+        ("mlp_ratio", 4, "its only value there"),
+    ):
+        _need(f"connector.{name}", getattr(perceiver, name), needed, why)
     resampler = _write(PERCEIVER_SETTINGS, perceiver) | {"hidden_act": "silu", "hidden_size": language.width}
     return {
         "architectures": ["Idefics2ForConditionalGeneration"],
