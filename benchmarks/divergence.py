@@ -60,7 +60,7 @@ def cell_run(mode: str, lr: float, seed: int, steps: int) -> Run:
         "stages.0.pack.per_step=2",
         f"stages.0.vision.mode={mode}",
         f"stages.0.language.mode={mode}",
-        f"spikes.window={WINDOW}",
+        f"divergence.window={WINDOW}",
         "loader.workers=0",
     )
 

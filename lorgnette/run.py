@@ -156,10 +156,9 @@ class DivergenceConfig(Settings):
     """
 
     act: Literal["report", "skip", "rewind", "stop"] = "report"
-    """`report` says so and learns on; `skip` does not learn from the step, and ends the run after ten in a row;
-    `rewind` goes back to the weights of the last checkpoint and on with the next step's data; `stop` ends the run
-    before the step is learned. No one step makes a rise: for it `skip` is `report`, and `rewind` goes back to the last
-    checkpoint before it that is kept."""
+    """`report`: log and continue; `skip`: discard the update, and end the run after ten in a row; `rewind`: restore the
+    weights of the last checkpoint, and continue with the next step's data; `stop`: end the run before the update. No
+    single step makes a rise: for it `skip` is `report`, and `rewind` restores the last checkpoint before the rise."""
     window: int = pydantic.Field(default=50, ge=4)
     """Steps that a step is compared with; those before it in its stage, after the warm-up. Also the steps that the loss
     is smoothed over, and those for which it has not been lower when it counts as risen."""
@@ -205,14 +204,15 @@ class EvaluationConfig(Settings):
     """Keep the model with the best mean of scores in `best/`, ready to use."""
 
 
-CHANGEABLE = ("packs_at_once", "loader", "checkpoints", "spikes", "validation", "evaluation")
-"""Settings of a run that may be others when it is gone on with: what is learned does not depend on them, but for what
-`spikes` does about divergence."""
+CHANGEABLE = ("packs_at_once", "loader", "checkpoints", "divergence", "validation", "evaluation")
+"""Settings that may change when a run is resumed: what is learned does not depend on them, except on what `divergence`
+does."""
 
 
 class Run(Settings):
     """Everything a run does. See `recipes/` for whole examples."""
 
+    renamed = {"spikes": "divergence"}
     name: str
     seed: int = pydantic.Field(default=0, ge=0, lt=2**48)
     """Of everything that is drawn at random; with the numbers of stages, steps and samples."""
@@ -233,7 +233,7 @@ class Run(Settings):
     stages: tuple[StageConfig, ...]
     loader: LoaderConfig = LoaderConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
-    spikes: DivergenceConfig = DivergenceConfig()
+    divergence: DivergenceConfig = DivergenceConfig()
     validation: ValidationConfig = ValidationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import pydantic
 import yaml
@@ -40,6 +40,8 @@ class Settings(pydantic.BaseModel):
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Former name of a setting -> its name, with which the former one is refused."""
 
     if not typing.TYPE_CHECKING:  # type checkers know the fields as pydantic's own constructor does
 
@@ -61,6 +63,14 @@ class Settings(pydantic.BaseModel):
                 kinds = set(_types_in(cls.model_fields[name].annotation))
                 if bool not in kinds and kinds & {int, float}:
                     raise ValueError(f"{name} is a number, not {str(value).lower()}")
+        return values
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _no_former_name(cls, values: Any) -> Any:
+        for name in values if isinstance(values, dict) else ():
+            if name in cls.renamed:
+                raise ValueError(f"{name} is called {cls.renamed[name]} now; rename the key")
         return values
 
     @classmethod
