@@ -33,6 +33,14 @@ def test_load_reads_a_file_with_overrides(tmp_path):
     assert (run.stages[0].lr, run.images.split, run.name) == (1e-5, True, "other")
 
 
+@pytest.mark.parametrize("way", ["file", "override"])
+def test_a_former_name_is_refused_with_the_name_now(tmp_path, way):
+    (tmp_path / "r.yaml").write_text(tiny().to_yaml() + ("spikes: {act: skip}\n" if way == "file" else ""))
+    overrides = ["spikes.act=skip"] if way == "override" else []
+    with pytest.raises(SettingsError, match=r"r\.yaml: spikes is called divergence now; rename the key"):
+        Run.load(tmp_path / "r.yaml", overrides)
+
+
 def test_settings_are_frozen_and_hashed_by_value():
     run = tiny()
     with pytest.raises(Exception, match="frozen"):
