@@ -26,7 +26,7 @@ Projection = Literal["query", "key", "value", "output", "gate", "up", "down", "h
 
 
 class PartConfig(Settings):
-    """How one part of the model trains during a stage. Rows of the extra vocabulary always train."""
+    """Training settings of one part of the model in a stage. Rows of the extra vocabulary always train."""
 
     mode: Mode = "full"
     lr: float | None = pydantic.Field(default=None, gt=0)
@@ -45,12 +45,12 @@ class LoraConfig(Settings):
     alpha: int = pydantic.Field(default=16, ge=1)
     dropout: float = pydantic.Field(default=0.1, ge=0, lt=1)
     init: Literal["gaussian", "kaiming"] = "gaussian"
-    """How the first of the two matrices is drawn; the second starts at zero, so that the adapter changes nothing."""
+    """Distribution of the first of the two matrices; the second starts at zero, so that the adapter changes nothing."""
     targets: tuple[Projection, ...] = ("query", "key", "value", "output", "gate", "up", "down")
-    """Which linear layers within the layers of a part are adapted (the vision encoder has no `gate`); and `head`, the
+    """Linear layers within the layers of a part that are adapted (the vision encoder has no `gate`); and `head`, the
     language model's output table, where it is not tied to the embedding. The head's adapter has no dropout."""
     unfreeze: tuple[Literal["norms", "patches"], ...] = ()
-    """What trains in full beside the adapters: norms, and how patches and their positions are embedded."""
+    """Parameters that train in full beside the adapters: norms, and embeddings of patches and of their positions."""
     keep: bool = True
     """At the end of the stage, write the adapters in PEFT's format, and what they stand on, to `adapters/`."""
 
@@ -66,7 +66,7 @@ class StageConfig(Settings):
     pack: PackConfig | None = None
     """Make packs by length, which prepared sources allow."""
     weights: Literal["samples", "tokens", "learned", "epochs"] = "samples"
-    """What the sources' weights are shares of; other than samples only for prepared sources."""
+    """Unit that the sources' weights are shares of; other than samples only for prepared sources."""
     shortest: int | None = pydantic.Field(default=None, ge=1)
     longest: int | None = pydantic.Field(default=None, ge=1)
     """Sides of images in this stage, in pixels; None for the run's (the paper trains first on 384, then on 980)."""
@@ -113,7 +113,7 @@ class StageConfig(Settings):
 
 
 class TokenizerConfig(Settings):
-    """Where the tokenizer comes from."""
+    """Source of the tokenizer."""
 
     path: str | None = None
     """Folder with a `tokenizer.json`; None for that of what the run starts from, or, where it starts from nothing, to
@@ -121,7 +121,7 @@ class TokenizerConfig(Settings):
 
 
 class InitConfig(Settings):
-    """Which weights a run starts from; without any, all are drawn from the seed.
+    """Weights that a run starts from; without any, all are drawn from the seed.
 
     Give a whole `model`, or a `vision` encoder and a `language` model to be joined: folders, or `owner/name` on a hub.
     The settings `model` and `images` and the tokenizer may then be left out: they are those of what is started from.
@@ -150,7 +150,7 @@ class InitConfig(Settings):
 
 
 class DivergenceConfig(Settings):
-    """When training counts as diverging, and what is done then (full unfreezing diverged in the paper's section 3.3).
+    """Detection of training divergence, and the response (full unfreezing diverged in the paper's section 3.3).
 
     Two things are watched: a spike, which is one step that stands out, and a slow rise of the smoothed loss.
     """
@@ -178,7 +178,7 @@ class ValidationConfig(Settings):
     samples: int = pydantic.Field(default=64, ge=1)
     """Samples of each source."""
     sources: tuple[SourceConfig, ...] = ()
-    """What to validate on; where nothing is given, the validation split of the stage's built-in sources."""
+    """Sources to validate on; by default the validation split of the stage's built-in sources."""
 
 
 class CheckpointConfig(Settings):
@@ -215,14 +215,14 @@ class Run(Settings):
     renamed = {"spikes": "divergence"}
     name: str
     seed: int = pydantic.Field(default=0, ge=0, lt=2**48)
-    """Of everything that is drawn at random; with the numbers of stages, steps and samples."""
+    """Seed of everything random, together with the numbers of stages, steps and samples."""
     threads: int | None = pydantic.Field(default=None, ge=1)
     """CPU threads to compute with; None for all cores."""
     packs_at_once: int = pydantic.Field(default=4, ge=1)
     """Most packs of a step that are computed at the same time on a CPU, each with its share of the threads. Each holds
     its own activations: 1 takes the least memory."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """What layers compute in; `auto` is bf16 on a GPU and fp32 elsewhere. Weights that train are fp32 in any case."""
+    """Type that layers compute in; `auto` is bf16 on a GPU and fp32 elsewhere. Weights that train are always fp32."""
     compile: bool | None = None
     """Compile each layer; None does so on a GPU."""
     init: InitConfig = InitConfig()
@@ -262,7 +262,7 @@ class Run(Settings):
         return self
 
     def _check_stage(self, stage: StageConfig) -> None:
-        """What a stage asks of the model must be possible."""
+        """Raises: ValueError if a stage asks for what the model cannot do."""
         most = self.model.language.max_positions
         if stage.pack is not None and self.model.isolate_documents and stage.pack.tokens > most:
             raise ValueError(
@@ -275,14 +275,14 @@ class Run(Settings):
             raise ValueError(f"stage {stage.name!r}: {error.errors()[0]['msg'].removeprefix(OURS)}") from None
 
     def stage_images(self, stage: StageConfig) -> ImageConfig:
-        """How images are sized in a stage."""
+        """Sizes of images in a stage."""
         sides = {"shortest": stage.shortest, "longest": stage.longest}
         given = {name: side for name, side in sides.items() if side is not None}
         return ImageConfig.model_validate(self.images.plain() | given) if given else self.images
 
     @property
     def has_sizes(self) -> bool:
-        """Whether the model's settings are all here; else they are those of what the run starts from."""
+        """True if the model's settings are all here; else they are those of what the run starts from."""
         joined = bool(self.init.vision) and self.model.model_fields_set == {"connector"}
         return not self.init.given or ("model" in self.model_fields_set and not joined)
 

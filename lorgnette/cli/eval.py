@@ -189,8 +189,8 @@ def _run(
     opened = {name: task_named(name, asking, seer) for name in names_in(tasks)}
     results = {}
     places = {name: ResultsFolder(folder / name.replace(":", "-"), rank) if folder else None for name in opened}
-    for place in filter(None, places.values()):
-        rank.claim(place.path)
+    for path in [place.path for place in places.values() if place]:
+        rank.claim(path)
     bar = progress_bar()
     bar.disable = rank.number > 0
     with bar:

@@ -85,7 +85,7 @@ class Rise:
         return None
 
     def _exceeds(self, mean: float, low: float, over: int) -> bool:
-        """Whether the mean of a whole window is so far above one over so many steps that noise cannot explain it."""
+        """True if the mean of a full window is further above `low`, a mean of `over` steps, than noise can explain."""
         error = max(_noise(self._losses), LEAST_DEVIATION) * (1 / len(self._losses) + 1 / over) ** 0.5
         return mean - low > max(self.config.rise * low, RISE_ERRORS * error)
 
@@ -156,11 +156,11 @@ class DivergencePolicy:
 
     @property
     def rewinds(self) -> bool:
-        """Whether the last step is to be rewound from."""
+        """True if the last step is to be rewound from."""
         return self.finding is not None and self.act == "rewind"
 
     def accept(self, step: int, total_step: int, result: StepResult) -> bool:
-        """Whether to update the model with a step, counted from 0 in its stage and from 1 in the run.
+        """Decides if a step, counted from 0 in its stage and from 1 in the run, may update the model.
 
         Raises: DivergedError where training is to stop.
         """

@@ -57,8 +57,7 @@ class Interrupted(LorgnetteError):
     """Training was asked to stop (Ctrl-C, SIGTERM or its time limit); its progress is saved."""
 
     status = 75
-    """As sysexits.h has it for what should be tried again: a script can tell it from a failure. Not from torchrun's own
-    status, which is 1 whatever its processes end with."""
+    """EX_TEMPFAIL of sysexits.h, so that a script can tell it from a failure. torchrun's own status is always 1."""
     alike = True
 
 
@@ -138,7 +137,7 @@ class Trainer:
         self._stop = True
 
     def asked_to_stop(self) -> bool:
-        """Whether any rank was asked to stop, or its time is over."""
+        """True if any rank was asked to stop, or its time is over."""
         over = self._deadline is not None and time.monotonic() > self._deadline
         return any(self.world.gather(self._stop or over))
 

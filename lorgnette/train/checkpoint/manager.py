@@ -1,8 +1,8 @@
-"""Checkpoints from which training goes on exactly, on any number of ranks (torch.distributed.checkpoint).
+"""Checkpoints from which training resumes exactly, on any number of ranks (torch.distributed.checkpoint).
 
-A checkpoint is the folder `step-NNNNNN`: weights and optimiser state, each rank's share in a file of its own, and
-`progress.json`. It is copied to host memory first and written in the background, under another name until it is whole:
-a kill at any moment, or a full disk, leaves the one before.
+A checkpoint is the folder `step-NNNNNN`: weights and optimiser state, each rank's shard in a file of its own, and
+`progress.json`. It is copied to host memory first and written in the background, under another name until it is
+complete: if the process is killed or the disk is full, the previous checkpoint stays valid.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class CheckpointManager:
         return checkpoints(self.folder)
 
     def finish(self) -> DiskError | None:
-        """Wait for the checkpoint in the making and give it its name. Returns why it could not be written, if so."""
+        """Wait for the checkpoint that is being written, and give it its name. Returns its error, if any."""
         if self._pending is None or self._beside is None or self._path is None:
             return None
         problem: DiskError | None = None
@@ -140,7 +140,7 @@ class CheckpointManager:
         return problem
 
     def poll(self) -> DiskError | None:
-        """As `finish`, if that takes no waiting on any rank."""
+        """Call `finish` if no rank would have to wait."""
         if self._pending is None or not all(self.world.gather(self._pending.done())):
             return None
         return self.finish()
@@ -176,7 +176,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def read_progress(path: Path, stages: int | None = None) -> Progress:
-    """Where the run stood at a checkpoint.
+    """Read the progress of a checkpoint.
 
     stages: how many the run has. Raises: CheckpointError if progress.json is damaged, or of a stage that it has not.
     """
@@ -271,7 +271,7 @@ def _damaged(path: Path, error: BaseException) -> CheckpointError:
 
 
 def disk_error(error: BaseException, path: Path) -> DiskError:
-    """What the disk said, from within the library's own exception. Raises: `error` itself if it was something else."""
+    """The DiskError within an exception of the library. Raises: `error` itself if it has another cause."""
     failures = [pair[0] for pair in getattr(error, "failures", {}).values()] or [error]
     for failure in failures:
         seen: BaseException | None = failure
