@@ -41,7 +41,7 @@ from lorgnette.train.checkpoint.unchanged import check_unchanged
 from lorgnette.train.data import build_data, doubts, prepare_stages
 from lorgnette.train.divergence import DivergedError, DivergencePolicy
 from lorgnette.train.evaluation import Evaluation
-from lorgnette.train.gradients import packs_at_once
+from lorgnette.train.gradients import parallel_microbatches
 from lorgnette.train.logging.log import StepLog, read_log
 from lorgnette.train.logging.progress import ProgressDisplay
 from lorgnette.train.logging.trackers import open_trackers
@@ -259,9 +259,9 @@ class StageRun:
         before = self.trainer.progress
         try:
             accept = partial(self.divergence.accept, step, before.total_step + 1)
-            at_once = packs_at_once(self.run, self.stage, self.world)
-            clip, world = self.stage.clip, self.world
-            result = train_step(self.model, batches, self.optimiser, clip, world, accept, at_once, self.flops)
+            at_once = parallel_microbatches(self.run, self.stage, self.world)
+            max_norm, world = self.stage.max_grad_norm, self.world
+            result = train_step(self.model, batches, self.optimiser, max_norm, world, accept, at_once, self.flops)
         except NotFiniteError as error:
             try:
                 path = keep_step(self.trainer.folder / "replay", before, batches, self.model, seed, self.world)

@@ -18,7 +18,7 @@ from tests.train.watchers import StopAfter
 QUIET = Console(quiet=True)
 SOURCES = {
     "messages": {"samples_per_step": 4},
-    "chat": {"pack": {"tokens": 100, "patches": 64, "per_step": 1}},
+    "chat": {"pack": {"tokens": 100, "patches": 64, "packs_per_step": 1}},
 }
 
 
