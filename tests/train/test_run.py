@@ -24,7 +24,7 @@ from lorgnette.train.checkpoint.resume import open_unfinished
 from lorgnette.train.data import build_data
 from lorgnette.train.logging.log import read_log
 from lorgnette.train.logging.trackers import open_trackers
-from lorgnette.train.loop import Trainer
+from lorgnette.train.loop import Trainer, train
 from lorgnette.train.optim import build_optimiser
 from lorgnette.train.setup import build, resolve, stage_processor
 from lorgnette.train.stages import prepare_parts
@@ -225,7 +225,8 @@ def test_callbacks_are_told_of_each_event(short, squares, tmp_path):
 
     validated = {"every": 4, "sources": [{"kind": "messages", "path": str(squares / "rows.jsonl")}]}
     run = type(short).parse(short.plain() | {"checkpoints": {"every": 2}, "validation": validated})
-    Trainer(run, tmp_path, QUIET, callbacks=[Watcher()]).train()
+    model = train(run, tmp_path, QUIET, callbacks=[Watcher()])
+    assert torch.equal(load(tmp_path / "model")[0].language.embedding.table, model.language.embedding.table)
     assert [one for one in seen if one[0] != "checkpoint"] == [
         ("begin", 0), *(("step", n) for n in range(1, 5)), ("validation", 4), ("step", 5), ("validation", 5), ("end", 5)
     ]  # fmt: skip
