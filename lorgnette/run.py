@@ -26,7 +26,7 @@ Projection = Literal["query", "key", "value", "output", "gate", "up", "down", "h
 
 
 class PartConfig(Settings):
-    """Training settings of one part of the model in a stage. Rows of the extra vocabulary always train."""
+    """Training mode of one part of the model during a stage. Rows of the extra vocabulary always train."""
 
     mode: Mode = "full"
     lr: float | None = pydantic.Field(default=None, gt=0)
@@ -130,7 +130,7 @@ class TokenizerConfig(Settings):
 
 
 class InitConfig(Settings):
-    """Weights that a run starts from; without any, all are drawn from the seed.
+    """Initial weights of a run; without any, all are drawn from the seed.
 
     Give a whole `model`, or a `vision` encoder and a `language` model to be joined: folders, or `owner/name` on a hub.
     The settings `model` and `images` and the tokenizer may then be left out: they are those of what is started from.
@@ -271,7 +271,7 @@ class Run(Settings):
         return self
 
     def _check_stage(self, stage: StageConfig) -> None:
-        """Raises: ValueError if a stage asks for what the model cannot do."""
+        """Refuse a stage that the model cannot train."""
         most = self.model.language.max_positions
         if stage.pack is not None and self.model.isolate_documents and stage.pack.tokens > most:
             raise ValueError(
@@ -284,7 +284,7 @@ class Run(Settings):
             raise ValueError(f"stage {stage.name!r}: {error.errors()[0]['msg'].removeprefix(OURS)}") from None
 
     def stage_images(self, stage: StageConfig) -> ImageConfig:
-        """Sizes of images in a stage."""
+        """Return the image settings of a stage."""
         sides = {"shortest": stage.shortest, "longest": stage.longest}
         given = {name: side for name, side in sides.items() if side is not None}
         return ImageConfig.model_validate(self.images.plain() | given) if given else self.images

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lorgnette.data.config import SourceConfig
-from lorgnette.data.sources.shards import is_url, list_files
+from lorgnette.data.sources.reading.shards import is_url, list_files
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.files import write_json
 from lorgnette.inputs.processor import Processor

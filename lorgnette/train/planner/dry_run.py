@@ -23,7 +23,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from lorgnette.data.config import FilesConfig
 from lorgnette.data.loader.batches import BatchBuilder, Steps
 from lorgnette.data.loader.training_batch import TrainingBatch
-from lorgnette.data.sources.shards import is_url
+from lorgnette.data.sources.reading.shards import is_url
 from lorgnette.errors import CheckpointError
 from lorgnette.model.account import Account, along
 from lorgnette.model.batch import IGNORED, Batch, Spans

@@ -13,10 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from lorgnette.data.sources.compressed import COMPRESSIONS, FAULTS, expanded_name, open_expanded, read_expanded
-from lorgnette.data.sources.refusal import Refusal
-from lorgnette.data.sources.shards import FOLDER, Shards, folder_of, list_files
-from lorgnette.data.sources.webdataset import samples_of
+from lorgnette.data.rejected import RejectedRow, RowOrRejected
+from lorgnette.data.sources.reading.compressed import COMPRESSIONS, FAULTS, expanded_name, open_expanded, read_expanded
+from lorgnette.data.sources.reading.shards import FOLDER, Shards, folder_of, list_files
+from lorgnette.data.sources.reading.webdataset import samples_of
 from lorgnette.errors import DataError
 from lorgnette.untrusted import MAX_BYTES, parse_json, quoted
 
@@ -32,7 +32,7 @@ NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
 ORIGIN = "__origin__"
 """The key under which a converted row says in which file of the user's, and where in it, it stood."""
 
-Found = tuple[str, dict[str, Any] | Refusal]
+Found = tuple[str, RowOrRejected]
 """A row, or why there is none, with its place in its file in words."""
 
 
@@ -84,7 +84,7 @@ def origin_of(row: Any) -> tuple[str, str] | None:
 
 
 def rows_of(path: str, columns: Collection[str] | None = None) -> Iterator[Found]:
-    """Each row of a file with its place in it, or a Refusal where a row, or the file from there on, cannot be read.
+    """Each row of a file with its place in it, or a RejectedRow where a row, or the file from there on, cannot be read.
 
     The suffix decides, but a `.json` file with a row on each line is read as JSONL.
     columns: those of parquet and Arrow files to read, as far as a file has them; None for all.
@@ -106,11 +106,11 @@ def rows_of(path: str, columns: Collection[str] | None = None) -> Iterator[Found
             with open_expanded(path) as stream:
                 yield from _lines(path, stream)
     except DataError as error:
-        yield "", Refusal(path, "", "unreadable file", str(error))
+        yield "", RejectedRow(path, "", "unreadable file", str(error))
 
 
-def _refused(path: str, place: str, detail: str) -> Refusal:
-    return Refusal(path, place, "unreadable row", detail)
+def _refused(path: str, place: str, detail: str) -> RejectedRow:
+    return RejectedRow(path, place, "unreadable row", detail)
 
 
 def plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | ValueError]:
@@ -139,7 +139,7 @@ def _parquet(path: str, columns: Collection[str] | None) -> Iterator[Found]:
                     yield f"row {number}", row if isinstance(row, dict) else _refused(path, f"row {number}", str(row))
         except DataError as error:
             place = f"rows {number + 1} to {first + rows}"
-            yield place, Refusal(path, place, "unreadable row group", str(error))
+            yield place, RejectedRow(path, place, "unreadable row group", str(error))
         number = first + rows
 
 
@@ -222,12 +222,12 @@ def _elements(path: str, text: str) -> Iterator[Found]:
         try:
             value = parse_json(text[at:end], place)
         except DataError as error:
-            yield place, Refusal(path, place, "not JSON", str(error))
+            yield place, RejectedRow(path, place, "not JSON", str(error))
         else:
             yield _row(path, place, value)
         at = max(end, at + 1)
     if at >= len(text):
-        yield "", Refusal(path, "", "not JSON", f"the list of rows is cut off behind row {number}")
+        yield "", RejectedRow(path, "", "not JSON", f"the list of rows is cut off behind row {number}")
 
 
 def _end_of_value(text: str, start: int) -> int:
@@ -254,7 +254,7 @@ def _lines(path: str, stream: io.BufferedIOBase) -> Iterator[Found]:
         number += 1
         place = f"row {number}"
         if len(line) > MAX_BYTES:
-            yield place, Refusal(path, place, "not JSON", f"the line is longer than {MAX_BYTES:,} bytes")
+            yield place, RejectedRow(path, place, "not JSON", f"the line is longer than {MAX_BYTES:,} bytes")
             while line and not line.endswith(b"\n"):
                 line = stream.readline(2**20)
             continue
@@ -264,7 +264,7 @@ def _lines(path: str, stream: io.BufferedIOBase) -> Iterator[Found]:
         try:
             value = parse_json(line, place)
         except DataError as error:
-            yield place, Refusal(path, place, "not JSON", str(error))
+            yield place, RejectedRow(path, place, "not JSON", str(error))
         else:
             yield _row(path, place, value)
 
@@ -272,7 +272,7 @@ def _lines(path: str, stream: io.BufferedIOBase) -> Iterator[Found]:
 def _row(path: str, place: str, value: Any) -> Found:
     if isinstance(value, dict):
         return place, value
-    return place, Refusal(path, place, "wrong type", f"the row is a {type(value).__name__}, not a JSON object")
+    return place, RejectedRow(path, place, "wrong type", f"the row is a {type(value).__name__}, not a JSON object")
 
 
 def _separated(path: str, separator: str) -> Iterator[Found]:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from lorgnette.data.index import Index
-from lorgnette.data.prepare.look import short_sha
+from lorgnette.data.prepare.image_facts import short_sha
 from lorgnette.data.prepare.scan import hash_url
-from lorgnette.data.sources.shards import read_bytes
+from lorgnette.data.sources.reading.shards import read_bytes
 from lorgnette.errors import DataError
 from lorgnette.inputs.access import is_link
 

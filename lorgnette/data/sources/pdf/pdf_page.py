@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.layout import Box
+from lorgnette.data.sources.pdf.layout import Box
 
 if TYPE_CHECKING:
     import PIL.Image

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.boundary import boundary_of_benchmark, drawn
-from lorgnette.data.sources.shards import FOLDER, Shards, list_files, read_bytes
-from lorgnette.data.sources.unread import is_named, looks_like_image
-from lorgnette.data.sources.values import fetched, read_image
+from lorgnette.data.sources.reading.boundary import boundary_of_benchmark, drawn
+from lorgnette.data.sources.reading.shards import FOLDER, Shards, list_files, read_bytes
+from lorgnette.data.sources.reading.unread import is_named, looks_like_image
+from lorgnette.data.sources.reading.values import fetched, read_image
 from lorgnette.errors import DataError
 from lorgnette.inputs.image_io import MAX_FILE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 from lorgnette.data.config import PreparedConfig
-from lorgnette.data.sources.rows import is_parquet, row_files
+from lorgnette.data.sources.reading.row_files import is_parquet, row_files
 from lorgnette.errors import DataError
 from lorgnette.untrusted import quoted
 

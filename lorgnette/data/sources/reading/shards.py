@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lorgnette.data.sources.nested import any_starts
+from lorgnette.data.sources.reading.nested import any_starts
 from lorgnette.errors import DataError
 from lorgnette.inputs.access import is_below, read_file, within
 from lorgnette.untrusted import quoted, reason_of

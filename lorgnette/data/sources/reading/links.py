@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from lorgnette.data.sources.shards import Shards, list_shards
+from lorgnette.data.sources.reading.shards import Shards, list_shards
 from lorgnette.errors import DataError
 
 NAMES = frozenset({"url", "path", "image", "image_url"})

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from lorgnette.data.config import PreparedConfig, SourceConfig
 from lorgnette.data.record import Record
-from lorgnette.data.sources.refusal import Refusal
-from lorgnette.data.sources.rows import origin_of
-from lorgnette.data.sources.shards import Shards, list_shards
+from lorgnette.data.rejected import RejectedRow
+from lorgnette.data.sources.reading.row_files import origin_of
+from lorgnette.data.sources.reading.shards import Shards, list_shards
 from lorgnette.data.sources.table import KINDS, Row, converter
 from lorgnette.errors import DataError
 from lorgnette.sample import Sample
@@ -36,7 +36,7 @@ def first_samples(config: SourceConfig, most: int) -> Iterator[Sample | str]:
     for number, (name, row) in enumerate(_rows(config)):
         if number == most:
             return
-        if isinstance(row, Refusal):
+        if isinstance(row, RejectedRow):
             yield f"{name}: {row.reason}" + (f": {row.detail}" if row.detail else "")
             continue
         try:
@@ -46,11 +46,11 @@ def first_samples(config: SourceConfig, most: int) -> Iterator[Sample | str]:
             yield f"{name}: {error}"
 
 
-def _rows(config: PreparedConfig) -> Iterator[tuple[str, Row | Refusal]]:
+def _rows(config: PreparedConfig) -> Iterator[tuple[str, Row | RejectedRow]]:
     """Rows as they are read, with how messages call them; where files must be converted, in the converter's order."""
     if convert := converter(config):
         for number, row in enumerate(convert(config)):
-            origin = (row.file, row.place) if isinstance(row, Refusal) else origin_of(row)
+            origin = (row.file, row.place) if isinstance(row, RejectedRow) else origin_of(row)
             name = ", ".join(origin) if origin else f"{config.path}, row {number}"
             yield name.removesuffix(", "), row
         return

@@ -110,7 +110,7 @@ class Pack:
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class Preview:
     """All that a page or a terminal shows."""
 
     title: str

@@ -14,9 +14,9 @@ from typing import Any
 import PIL.Image
 
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.boundary import Boundary, boundary
-from lorgnette.data.sources.download import download
-from lorgnette.data.sources.shards import FOLDER, is_url, local_path, read_bytes
+from lorgnette.data.sources.reading.boundary import Boundary, boundary
+from lorgnette.data.sources.reading.download import download
+from lorgnette.data.sources.reading.shards import FOLDER, is_url, local_path, read_bytes
 from lorgnette.errors import DataError, ImageError
 from lorgnette.images import image_source
 from lorgnette.inputs.access import MOST_BYTES, SECONDS, AccessError, is_link, read_file

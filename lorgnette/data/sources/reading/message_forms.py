@@ -12,8 +12,8 @@ from enum import Enum
 from typing import Any
 
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.columns import as_list, is_absent, is_blank, list_in
-from lorgnette.data.sources.values import missing, read_image
+from lorgnette.data.sources.reading.columns import as_list, is_absent, is_blank, list_in
+from lorgnette.data.sources.reading.values import missing, read_image
 from lorgnette.errors import DataError
 from lorgnette.sample import Image, decode_base64
 from lorgnette.untrusted import quoted

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
-from lorgnette.data.sources.shards import is_url, read_bytes
+from lorgnette.data.sources.reading.shards import is_url, read_bytes
 from lorgnette.errors import DataError
 from lorgnette.untrusted import quoted
 

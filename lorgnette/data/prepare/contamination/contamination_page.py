@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lorgnette.data.prepare.benchmarks import Pictures
+from lorgnette.data.prepare.contamination.benchmark_pictures import Pictures
 from lorgnette.errors import ImageError
 from lorgnette.files import write_json, write_text
 from lorgnette.report.html import render_page

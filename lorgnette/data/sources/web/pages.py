@@ -9,12 +9,12 @@ from typing import IO, Any, Literal
 from urllib.parse import unquote, urljoin, urlsplit
 
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.download import download
-from lorgnette.data.sources.page_limits import beyond_limits
-from lorgnette.data.sources.refusal import Refusal
-from lorgnette.data.sources.repeats import key_of
-from lorgnette.data.sources.shards import folder_of, is_url, list_files, open_url, read_bytes
-from lorgnette.data.sources.values import find_file
+from lorgnette.data.rejected import RejectedRow
+from lorgnette.data.sources.reading.download import download
+from lorgnette.data.sources.reading.shards import folder_of, is_url, list_files, open_url, read_bytes
+from lorgnette.data.sources.reading.values import find_file
+from lorgnette.data.sources.web.page_limits import beyond_limits
+from lorgnette.data.sources.web.repeats import key_of
 from lorgnette.errors import DataError, is_fault
 from lorgnette.inputs.access import MOST_BYTES, is_link, read_file
 from lorgnette.sample import decode_base64
@@ -63,7 +63,7 @@ class Pages:
     def __post_init__(self) -> None:
         self._files = list_files(self.path, (*HTML, *WARC))
 
-    def read(self, images: bool = False) -> Iterator[Page | Refusal]:
+    def read(self, images: bool = False) -> Iterator[Page | RejectedRow]:
         """Every page in order, or why there is none.
 
         images: remember where archives hold images, so that `image` finds them. Records that are neither page nor
@@ -76,9 +76,9 @@ class Pages:
             try:
                 yield _bounded(Page(file, "", file, read_bytes(file, MOST_BYTES)))
             except DataError as error:
-                yield Refusal(file, "", "unreadable file", str(error))
+                yield RejectedRow(file, "", "unreadable file", str(error))
 
-    def _archive(self, number: int, file: str, images: bool) -> Iterator[Page | Refusal]:
+    def _archive(self, number: int, file: str, images: bool) -> Iterator[Page | RejectedRow]:
         count = 0
         try:
             with _open(file) as stream:
@@ -86,7 +86,7 @@ class Pages:
                     kind, status = _kind(record)
                     address, place = (record.headers.get("WARC-Target-URI") or "")[:MOST_ADDRESS], f"record {count}"
                     if status is None:
-                        yield Refusal(file, place, "unreadable page", f"{address}: the record is cut off")
+                        yield RejectedRow(file, place, "unreadable page", f"{address}: the record is cut off")
                     elif kind.startswith("image/") and images and status == 200:
                         self._archived.setdefault(key_of(address), (number, record.stream_pos))
                     elif kind in HTML_TYPES:
@@ -96,10 +96,10 @@ class Pages:
             if not is_fault(error):
                 raise
             reason = quoted(" ".join(str(error).split()) or type(error).__name__)
-            yield Refusal(file, f"behind record {count}", "unreadable file", reason)
+            yield RejectedRow(file, f"behind record {count}", "unreadable file", reason)
             return
         if not count:
-            yield Refusal(file, "", "unreadable file", "the archive holds no answer of a server")
+            yield RejectedRow(file, "", "unreadable file", "the archive holds no answer of a server")
 
     def image(self, page: Page, link: str, base: str) -> bytes:
         """The bytes of an image that a page shows. Raises: Refused.
@@ -220,9 +220,9 @@ def _unpacked(record: Any) -> bytes | None:
     return bytes(content)
 
 
-def _bounded(page: Page) -> Page | Refusal:
+def _bounded(page: Page) -> Page | RejectedRow:
     reason = beyond_limits(page.content)
-    return Refusal(page.file, page.place, "large page", f"{page.address}: {reason}") if reason else page
+    return RejectedRow(page.file, page.place, "large page", f"{page.address}: {reason}") if reason else page
 
 
 def _kind(record: Any) -> tuple[str, int | None]:
@@ -238,20 +238,22 @@ def _kind(record: Any) -> tuple[str, int | None]:
     return (kind or "").partition(";")[0].strip().lower(), status or 0
 
 
-def _archived_page(file: str, place: str, address: str, record: Any) -> Page | Refusal:
+def _archived_page(file: str, place: str, address: str, record: Any) -> Page | RejectedRow:
     status = _kind(record)[1]
     if status != 200:
-        return Refusal(file, place, "not a page", f"{address}: the server answered {status}")
+        return RejectedRow(file, place, "not a page", f"{address}: the server answered {status}")
     try:
         content = _unpacked(record)
     except BaseException as error:  # packed in another way than its headers say
         if not is_fault(error):
             raise
-        return Refusal(file, place, "unreadable page", f"{address}: {quoted(str(error))}")
+        return RejectedRow(file, place, "unreadable page", f"{address}: {quoted(str(error))}")
     if content is None:
-        return Refusal(file, place, "large page", f"{address}: more than {MOST_BYTES >> 20} MiB once it is unpacked")
+        return RejectedRow(
+            file, place, "large page", f"{address}: more than {MOST_BYTES >> 20} MiB once it is unpacked"
+        )
     if not content.strip():
-        return Refusal(file, place, "empty", f"{address}: nothing was archived")
+        return RejectedRow(file, place, "empty", f"{address}: nothing was archived")
     try:
         return Page(file, place, address, content.decode(record.http_charset, "replace"))
     except (LookupError, TypeError):  # no charset, or one that nobody knows: the page may say it itself

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.values import missing
+from lorgnette.data.sources.reading.values import missing
 from lorgnette.errors import DataError
 from lorgnette.untrusted import parse_json
 

@@ -83,7 +83,7 @@ def _by_daft(scanner: Scanner, tasks: Sequence[Task], many: int, ray: str | None
 HOST = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-from lorgnette.data.prepare.runner import host
+from lorgnette.data.prepare.pool import host
 host(int(sys.argv[2]), int(sys.argv[3]))
 """
 """The program of the process in which Daft runs. Given the path of modules, its pipe, and the process it works for."""

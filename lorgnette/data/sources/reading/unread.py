@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from lorgnette.data.config import RowsConfig
-from lorgnette.data.sources.columns import as_list, is_absent
-from lorgnette.data.sources.refusal import Refusal
-from lorgnette.data.sources.rows import ORIGIN, Found, is_parquet, open_arrow, rows_of
-from lorgnette.data.sources.shards import FOLDER, Shards
+from lorgnette.data.rejected import RejectedRow, RowOrRejected
+from lorgnette.data.sources.reading.columns import as_list, is_absent
+from lorgnette.data.sources.reading.row_files import ORIGIN, Found, is_parquet, open_arrow, rows_of
+from lorgnette.data.sources.reading.shards import FOLDER, Shards
 from lorgnette.errors import DataError
 from lorgnette.untrusted import quoted
 
@@ -96,7 +96,7 @@ class Watch:
         self.columns = Counter[str]()
         """Column -> rows, or files of a form that names its columns once, that hold images in it."""
 
-    def rows(self, paths: Iterable[str]) -> Iterator[tuple[str, str, dict[str, Any] | Refusal]]:
+    def rows(self, paths: Iterable[str]) -> Iterator[tuple[str, str, RowOrRejected]]:
         """Each row of the files with its file and its place there."""
         for path in paths:
             for place, row in self.file(path):
@@ -112,10 +112,10 @@ class Watch:
                 self.columns.update(name for name, value in others if looks_like_image(value, is_named(str(name))))
             yield place, row
 
-    def refusals(self) -> Iterator[Refusal]:
-        """A line of the ledger for each column."""
+    def refusals(self) -> Iterator[RejectedRow]:
+        """A row for each column."""
         for column, count in self.columns.most_common(8):
-            yield Refusal(self.config.path, "", REASON, _said(column, count, self.config.kind), 1)  # type: ignore[attr-defined]
+            yield RejectedRow(self.config.path, "", REASON, _said(column, count, self.config.kind), 0, 1)  # type: ignore[attr-defined]
 
 
 def _said(column: str, count: int, kind: str) -> str:

@@ -18,7 +18,7 @@ WAVES = 8
 """Waves along each side that the hash looks at."""
 
 
-class Look(NamedTuple):
+class ImageFacts(NamedTuple):
     """What an index holds of an image."""
 
     width: int
@@ -26,14 +26,14 @@ class Look(NamedTuple):
     sha: int
     """First eight bytes of the SHA-256 of the file."""
     look: int
-    """Perceptual hash of 64 bits; see `look_of`."""
+    """Perceptual hash of 64 bits; see `perceptual_hash`."""
 
 
-def look_at(source: ImageSource, name: str, max_pixels: int) -> Look:
+def image_facts(source: ImageSource, name: str, max_pixels: int) -> ImageFacts:
     """Read an image once, the whole of it. Raises: ImageError, as `inputs.image.open_image` would."""
     content = image_bytes(source, name)
     grey, (width, height) = glance(content, 2 * SIDE, name, max_pixels)
-    return Look(width, height, short_sha(hashlib.sha256(content).digest()), look_of(grey))
+    return ImageFacts(width, height, short_sha(hashlib.sha256(content).digest()), perceptual_hash(grey))
 
 
 def short_sha(digest: bytes) -> int:
@@ -46,7 +46,7 @@ def thumbnail(grey: PIL.Image.Image) -> np.ndarray:
     return np.asarray(grey.resize((SIDE, SIDE), PIL.Image.Resampling.BOX), dtype=np.float32)
 
 
-def look_of(grey: PIL.Image.Image) -> int:
+def perceptual_hash(grey: PIL.Image.Image) -> int:
     """A perceptual hash: for each of the 64 lowest pairs of waves of a thumbnail, whether it is above their median.
 
     Scaling, compression, and changes of brightness or contrast move few of the bits. The mean is left out.

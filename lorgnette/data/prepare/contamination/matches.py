@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lorgnette.data.index import Index
-from lorgnette.data.prepare.benchmarks import Pictures, files_of_benchmark
+from lorgnette.data.prepare.contamination.benchmark_pictures import Pictures, files_of_benchmark
+from lorgnette.data.prepare.contamination.near_hashes import near_pairs
 from lorgnette.data.prepare.folder import digest, stamps
-from lorgnette.data.prepare.look import SIDE, look_at, thumbnail
-from lorgnette.data.prepare.near import near_pairs
+from lorgnette.data.prepare.image_facts import SIDE, image_facts, thumbnail
 from lorgnette.errors import DataError, ImageError
 from lorgnette.files import new_file, user_cache
 from lorgnette.inputs.config import MAX_PIXELS
@@ -65,7 +65,7 @@ class Benchmark:
 
 
 def hash_benchmark(name: str, pictures: Pictures) -> Benchmark:
-    """Look at every picture of a benchmark once; the hashes of one given by its files are kept in the user's cache."""
+    """Hash every picture of a benchmark once; the hashes of one given by its files are kept in the user's cache."""
     kept = _kept_at(name)
     if kept is not None and kept.is_file():
         table = pq.read_table(kept).to_pydict()
@@ -89,7 +89,7 @@ def _hashed(pictures: Iterable[tuple[str, bytes]]) -> dict[str, list[Any]]:
     table: dict[str, list[Any]] = {name: [] for name in _HASHES.names}
     for label, content in pictures:
         try:
-            look = look_at(content, label, MAX_PIXELS)
+            look = image_facts(content, label, MAX_PIXELS)
             values: tuple[Any, ...] = (label, True, look.sha, look.look)
         except ImageError:
             values = (label, False, 0, 0)

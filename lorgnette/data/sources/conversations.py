@@ -9,16 +9,16 @@ from typing import Any
 
 from lorgnette.data.config import ChatConfig
 from lorgnette.data.record import Record, Refused
-from lorgnette.data.sources import message_forms
-from lorgnette.data.sources.columns import IMAGE_COLUMNS, images_in
-from lorgnette.data.sources.download import in_order
-from lorgnette.data.sources.links import holds_links
-from lorgnette.data.sources.message_forms import Message, Part, Place, messages_of
-from lorgnette.data.sources.refusal import Refusal
-from lorgnette.data.sources.rows import ORIGIN, WITH_ARCHIVES, is_parquet, placed, row_files
-from lorgnette.data.sources.shards import Shards
-from lorgnette.data.sources.unread import Watch
-from lorgnette.data.sources.values import read_image, stored
+from lorgnette.data.rejected import RejectedRow, RowOrRejected
+from lorgnette.data.sources.reading import message_forms
+from lorgnette.data.sources.reading.columns import IMAGE_COLUMNS, images_in
+from lorgnette.data.sources.reading.download import in_order
+from lorgnette.data.sources.reading.links import holds_links
+from lorgnette.data.sources.reading.message_forms import Message, Part, Place, messages_of
+from lorgnette.data.sources.reading.row_files import ORIGIN, WITH_ARCHIVES, is_parquet, placed, row_files
+from lorgnette.data.sources.reading.shards import Shards
+from lorgnette.data.sources.reading.unread import Watch
+from lorgnette.data.sources.reading.values import read_image, stored
 from lorgnette.errors import DataError
 from lorgnette.sample import Image, Segment, Text, Turn
 
@@ -170,18 +170,18 @@ def _may_link(path: str) -> bool:
     )
 
 
-def convert(config: ChatConfig) -> Iterator[dict[str, Any] | Refusal]:
+def convert(config: ChatConfig) -> Iterator[RowOrRejected]:
     """Every conversation as `images` (their bytes as they are) and `messages` whose image parts stand for them."""
     watch = Watch(config, COLUMNS)
 
-    def converted(item: tuple[str, str, dict[str, Any] | Refusal]) -> dict[str, Any] | Refusal:
+    def converted(item: tuple[str, str, RowOrRejected]) -> RowOrRejected:
         path, place, row = item
-        if isinstance(row, Refusal):
+        if isinstance(row, RejectedRow):
             return row
         try:
             return {**_stored(placed(row, path)), ORIGIN: {"file": path, "place": place}}
         except Refused as refused:
-            return Refusal(path, place, refused.reason, refused.detail)
+            return RejectedRow(path, place, refused.reason, refused.detail)
 
     yield from in_order(converted, watch.rows(row_files(config.path, WITH_ARCHIVES)))
     yield from watch.refusals()

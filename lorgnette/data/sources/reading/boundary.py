@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lorgnette.data.config import FilesConfig
-from lorgnette.data.sources.shards import hub_blobs, is_url, local_path
+from lorgnette.data.sources.reading.shards import hub_blobs, is_url, local_path
 from lorgnette.inputs.access import Access, AccessError
 from lorgnette.untrusted import quoted
 

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from lorgnette.data.sources.compressed import FAULTS, open_expanded
+from lorgnette.data.sources.reading.compressed import FAULTS, open_expanded
 from lorgnette.errors import DataError
 from lorgnette.untrusted import parse_json, quoted
 

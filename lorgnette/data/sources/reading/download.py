@@ -2,7 +2,7 @@
 
 A link is asked for `TRIES` times where the server is busy or silent, once where it says that there is nothing. A fetch
 that takes longer than `SECONDS` in all, or gives more than `MOST_BYTES`, is given up. What is not fetched is refused by
-name, and the ledger counts it.
+name, and counted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.boundary import boundary
+from lorgnette.data.sources.reading.boundary import boundary
 from lorgnette.inputs.access import AccessError, ByteBudget
 from lorgnette.inputs.downloader import fetch
 from lorgnette.untrusted import quoted
