@@ -207,7 +207,7 @@ class DivergencePolicy:
         if self._rewinds[origin] > MOST_REWINDS:
             raise DivergedError(
                 f"went back to the weights of step {origin} {MOST_REWINDS} times, and every time training diverged"
-                " anew: lower the learning rate, or freeze more of the model or adapt it by lora"
+                " again: lower the learning rate, or freeze more of the model or adapt it by lora"
             )
         restore(path, model, optimiser if at.step else None)
         if not at.step:

@@ -122,7 +122,7 @@ def layers(model: VLM) -> Iterator[nn.Module]:
 
 
 def compile_layers(model: VLM) -> None:
-    """Compile each layer by itself. Lengths are dynamic, and no batch compiles anew.
+    """Compile each layer by itself. Lengths are dynamic, so that no batch is compiled again.
 
     What reads spans is left out: their lengths are plain numbers of each batch, and would be compiled in.
     """
