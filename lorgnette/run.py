@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -16,7 +16,7 @@ from lorgnette.data.config import AugmentConfig, LoaderConfig, PackConfig, Sourc
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.model.config import VLMConfig
-from lorgnette.settings import OURS, Settings
+from lorgnette.settings import OURS, STORED, Settings
 from lorgnette.untrusted import quoted
 
 Mode = Literal["frozen", "lora", "dora", "full"]
@@ -26,7 +26,7 @@ Projection = Literal["query", "key", "value", "output", "gate", "up", "down", "h
 
 
 class PartConfig(Settings):
-    """How one part of the model trains during a stage. Rows of the extra vocabulary always train."""
+    """Training mode of one part of the model during a stage. Rows of the extra vocabulary always train."""
 
     mode: Mode = "full"
     lr: float | None = pydantic.Field(default=None, gt=0)
@@ -58,6 +58,8 @@ class LoraConfig(Settings):
 class StageConfig(Settings):
     """One stage of training. Pre-training, instruction tuning and chat tuning differ only in these values."""
 
+    renamed = {"clip": "max_grad_norm"}
+
     name: str
     sources: tuple[SourceConfig, ...]
     steps: int = pydantic.Field(ge=1)
@@ -65,7 +67,7 @@ class StageConfig(Settings):
     """Used where `pack` is not given."""
     pack: PackConfig | None = None
     """Make packs by length, which prepared sources allow."""
-    weights: Literal["samples", "tokens", "learned", "epochs"] = "samples"
+    weights: Literal["samples", "tokens", "supervised", "epochs"] = "samples"
     """What the sources' weights are shares of; other than samples only for prepared sources."""
     shortest: int | None = pydantic.Field(default=None, ge=1)
     longest: int | None = pydantic.Field(default=None, ge=1)
@@ -84,7 +86,7 @@ class StageConfig(Settings):
     """Learning rate at the last step, as a share of the peak."""
     weight_decay: float = pydantic.Field(default=0.1, ge=0)
     betas: tuple[Beta, Beta] = (0.9, 0.999)
-    clip: float = pydantic.Field(default=1.0, gt=0)
+    max_grad_norm: float = pydantic.Field(default=1.0, gt=0)
     """Largest norm of the gradient over all parameters."""
     vision: PartConfig = PartConfig()
     connector: PartConfig = PartConfig()
@@ -96,6 +98,13 @@ class StageConfig(Settings):
     """Weight of the squared log-normaliser of each learned token, which keeps logits from drifting (1e-4 is usual)."""
     checkpointing: tuple[PartName, ...] = ()
     """Parts whose activations are recomputed in the backward pass: less memory for about a third more work."""
+
+    @pydantic.field_validator("weights", mode="before")
+    @classmethod
+    def _renamed_measure(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        if value == "learned" and info.context is not STORED:
+            raise ValueError("learned is now called supervised")
+        return "supervised" if value == "learned" else value
 
     @pydantic.model_validator(mode="after")
     def _possible(self) -> StageConfig:
@@ -113,7 +122,7 @@ class StageConfig(Settings):
 
 
 class TokenizerConfig(Settings):
-    """Where the tokenizer comes from."""
+    """Source of the tokenizer."""
 
     path: str | None = None
     """Folder with a `tokenizer.json`; None for that of what the run starts from, or, where it starts from nothing, to
@@ -121,7 +130,7 @@ class TokenizerConfig(Settings):
 
 
 class InitConfig(Settings):
-    """Which weights a run starts from; without any, all are drawn from the seed.
+    """Initial weights of a run; without any, all are drawn from the seed.
 
     Give a whole `model`, or a `vision` encoder and a `language` model to be joined: folders, or `owner/name` on a hub.
     The settings `model` and `images` and the tokenizer may then be left out: they are those of what is started from.
@@ -156,7 +165,7 @@ class DivergenceConfig(Settings):
     """
 
     act: Literal["report", "skip", "rewind", "stop"] = "report"
-    """`report` says so and learns on; `skip` does not learn from the step, and ends the run after ten in a row;
+    """`report` logs it and continues; `skip` discards the update, and ends the run after ten in a row;
     `rewind` goes back to the weights of the last checkpoint and on with the next step's data; `stop` ends the run
     before the step is learned. No one step makes a rise: for it `skip` is `report`, and `rewind` goes back to the last
     checkpoint before it that is kept."""
@@ -205,20 +214,21 @@ class EvaluationConfig(Settings):
     """Keep the model with the best mean of scores in `best/`, ready to use."""
 
 
-CHANGEABLE = ("packs_at_once", "loader", "checkpoints", "spikes", "validation", "evaluation")
-"""Settings of a run that may be others when it is gone on with: what is learned does not depend on them, but for what
-`spikes` does about divergence."""
+CHANGEABLE = ("parallel_microbatches", "loader", "checkpoints", "divergence", "validation", "evaluation")
+"""Settings that may change when a run is resumed: of these, only what `divergence` does changes the weights."""
 
 
 class Run(Settings):
     """Everything a run does. See `recipes/` for whole examples."""
+
+    renamed = {"packs_at_once": "parallel_microbatches", "spikes": "divergence"}
 
     name: str
     seed: int = pydantic.Field(default=0, ge=0, lt=2**48)
     """Of everything that is drawn at random; with the numbers of stages, steps and samples."""
     threads: int | None = pydantic.Field(default=None, ge=1)
     """CPU threads to compute with; None for all cores."""
-    packs_at_once: int = pydantic.Field(default=4, ge=1)
+    parallel_microbatches: int = pydantic.Field(default=4, ge=1)
     """Most packs of a step that are computed at the same time on a CPU, each with its share of the threads. Each holds
     its own activations: 1 takes the least memory."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -233,7 +243,7 @@ class Run(Settings):
     stages: tuple[StageConfig, ...]
     loader: LoaderConfig = LoaderConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
-    spikes: DivergenceConfig = DivergenceConfig()
+    divergence: DivergenceConfig = DivergenceConfig()
     validation: ValidationConfig = ValidationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
@@ -262,7 +272,7 @@ class Run(Settings):
         return self
 
     def _check_stage(self, stage: StageConfig) -> None:
-        """What a stage asks of the model must be possible."""
+        """Refuse a stage that the model cannot train."""
         most = self.model.language.max_positions
         if stage.pack is not None and self.model.isolate_documents and stage.pack.tokens > most:
             raise ValueError(
@@ -275,7 +285,7 @@ class Run(Settings):
             raise ValueError(f"stage {stage.name!r}: {error.errors()[0]['msg'].removeprefix(OURS)}") from None
 
     def stage_images(self, stage: StageConfig) -> ImageConfig:
-        """How images are sized in a stage."""
+        """Return the image settings of a stage."""
         sides = {"shortest": stage.shortest, "longest": stage.longest}
         given = {name: side for name, side in sides.items() if side is not None}
         return ImageConfig.model_validate(self.images.plain() | given) if given else self.images

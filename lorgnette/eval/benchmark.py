@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.boundary import Boundary, boundary_of_benchmark, drawn
-from lorgnette.data.sources.shards import folder_of
-from lorgnette.data.sources.values import fetched
+from lorgnette.data.sources.reading.boundary import Boundary, boundary_of_benchmark, drawn
+from lorgnette.data.sources.reading.shards import folder_of
+from lorgnette.data.sources.reading.values import fetched
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.benchmark_prompts import Form, PromptTemplate, Question, Variant, question_sample
 from lorgnette.eval.fewshot import POOL, Choose, FewShot, Seer

@@ -15,9 +15,10 @@ from lorgnette.errors import DataError, ImageError
 from lorgnette.eval.answerer import Answerer, facts_of, identity_of, weights_of
 from lorgnette.eval.attempts import Attempts
 from lorgnette.eval.blind import blinded
-from lorgnette.eval.pictures import check_image, image_digest, thumbnail
+from lorgnette.eval.pictures import check_image, image_digest
 from lorgnette.eval.results import Example, Refusal, Result, ResultsFolder, judge
 from lorgnette.eval.task import Task, prompt_of, transcript, truth_of
+from lorgnette.report.thumbnails import thumbnail
 from lorgnette.sample import Sample
 from lorgnette.version import code
 

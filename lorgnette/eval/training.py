@@ -15,8 +15,8 @@ from typing import Any
 
 from lorgnette.data.parquet import write_rows
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.schemas import INSTRUCT
-from lorgnette.data.sources.values import stored
+from lorgnette.data.sources.reading.schemas import INSTRUCT
+from lorgnette.data.sources.reading.values import stored
 from lorgnette.errors import SettingsError
 from lorgnette.eval.benchmark import Asking
 from lorgnette.eval.task import prompt_of

@@ -121,7 +121,7 @@ class Access:
                 )
 
     def addresses(self, host: str, port: int, deadline: float) -> list[Any]:
-        """What a host resolves to, as `socket.getaddrinfo` gives it; exactly these are to be connected to.
+        """Resolve a host, as `socket.getaddrinfo` does; exactly these addresses are to be connected to.
 
         Raises: AccessError if it cannot be resolved in time, or one of its addresses may not be used.
         """
@@ -237,7 +237,7 @@ def _is_still(path: Path, opened: os.stat_result) -> bool:
 
 
 def within(seconds: float, function: Callable[..., Found], *arguments: Any) -> Found:
-    """What a function gives. Its thread is left to itself when the time is up. Raises: TimeoutError then."""
+    """Call a function in a thread and return its result. Raises: TimeoutError when the time is up, and leaves it."""
     done: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
 
     def work() -> None:

@@ -14,7 +14,7 @@ from lorgnette.data.plan.mixture import PlannedSource
 from lorgnette.data.plan.pack_plan import PackedPlan
 from lorgnette.data.plan.sample_ref import Plan
 from lorgnette.data.prepare import Prepared, prepare
-from lorgnette.data.prepare.chunk import read_ledger
+from lorgnette.data.rejected import read_rejected
 from lorgnette.data.sources import open_source
 from lorgnette.data.sources.messages import MessagesSource
 from lorgnette.data.sources.table import most_units
@@ -51,7 +51,7 @@ def build_data(
     if stage.pack is None:
         _refuse_what_packs_need(stage)
         most = run.model.language.max_positions
-        sources = tuple(open_source(config, "train", run.seed, processor, most) for config in stage.sources)
+        sources = tuple(open_source(config, processor, most) for config in stage.sources)
         sizes = tuple(source.size for source in sources)
         plan = Plan(sizes, tuple(config.weight for config in stage.sources), stage.samples_per_step, seed)
         return Steps(plan, sources, processor, stage.micro_batches, vocabulary, rank, world, most)
@@ -84,11 +84,11 @@ def left_out(prepared: Prepared) -> Iterator[str]:
     facts, title = prepared.facts, prepared.config.title
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in facts.get("reasons", {}).items() if count)
     if reasons:
-        first = next(one for one in read_ledger(prepared.folder / "ledger.jsonl") if one.rows)
+        first = next(one for one in read_rejected(prepared.rejected) if one.rows)
         yield (
             f"{title}: {facts['refused']:,} of {facts['rows']:,} rows are not trained on ({reasons});"
             f" {first.file}, {first.place}: {first.reason}: {quoted(first.detail)}; all in"
-            f" {prepared.folder / 'ledger.jsonl'}"
+            f" {prepared.rejected}"
         )
     yield from (f"{title}: {sentence}" for sentence in facts.get("unread", ()))
 
@@ -123,13 +123,13 @@ def _open_packed(
     if stage.micro_batches != 1:
         raise SettingsError(
             f"stage {stage.name!r}: with `pack` each pack is a batch of its own; leave out micro_batches, and set"
-            " pack.per_step"
+            " pack.packs_per_step"
         )
     configs = [config for config in stage.sources if isinstance(config, PREPARED)]
     prepared = tuple(prepare(config, processor) for config in configs)
     for config, one in zip(configs, prepared, strict=True):
         if not len(one.index):
-            raise DataError(f"{config.title}: holds no row that can be trained on; its ledger in {one.folder} says why")
+            raise DataError(f"{config.title}: holds no row that can be trained on; {one.rejected} says why")
     planned = tuple(
         PlannedSource(config.title, one.index, config.weight, most_units(config))
         for config, one in zip(configs, prepared, strict=True)

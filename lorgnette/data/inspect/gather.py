@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lorgnette.data.check import check
-from lorgnette.data.inspect.look import Document, Pack, Share, spread
-from lorgnette.data.inspect.pictures import original_size, picture
+from lorgnette.data.inspect.preview import Document, Pack, Share, spread
+from lorgnette.data.inspect.unpatchify import original_size, picture
 from lorgnette.data.loader.batches import BatchBuilder, Drawn, Steps
 from lorgnette.data.plan.sample_ref import SampleRef
 from lorgnette.errors import DataError, LorgnetteError

@@ -75,10 +75,14 @@ class PackSequence:
         wanted, least = (math.ceil(packs * room / max(1, mean)) for packs in (WINDOW_PACKS, LEAST_PACKS))
         return min(max(min(wanted, math.ceil(once)), least), MOST_DRAWS)
 
+    @property
+    def counts(self) -> list[int]:
+        """Packs in each window that was counted so far, or read by `load`."""
+        return [end - start for start, end in pairwise([0, *self._ends])]
+
     def save(self, path: str | Path, plan: str) -> None:
         """Write the counts. plan: key of the plan that they belong to."""
-        counts = [end - start for start, end in pairwise([0, *self._ends])]
-        write_json(path, {"plan": plan, "packs": counts})
+        write_json(path, {"plan": plan, "packs": self.counts})
 
     def load(self, path: str | Path, plan: str) -> None:
         """Read what `save` wrote, if it is there, whole, and of this plan."""

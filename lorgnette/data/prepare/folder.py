@@ -3,7 +3,7 @@
 <source>/.lorgnette/<kind>-<digest>/     digest of the source's settings, the tokenizer and the template
     chunks/<shard>-<first group>.parquet what was learned of row groups, each named by its shard's path, size and time
     converted-<digest>/                  shards made of other files
-    index-<digest>/                      of lists and benchmarks: index.parquet, ledger.jsonl, prepared.json, ...
+    index-<digest>/                      of lists and benchmarks: index.parquet, rejected.jsonl, prepared.json, ...
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from lorgnette.data.config import PreparedConfig
-from lorgnette.data.sources.boundary import folder_of_source
-from lorgnette.data.sources.shards import is_url, list_files, list_shards, open_url
+from lorgnette.data.sources.reading.boundary import folder_of_source
+from lorgnette.data.sources.reading.shards import is_url, list_files, list_shards, open_url
 from lorgnette.errors import DataError
 from lorgnette.files import clear_once, locked_file, user_cache
 from lorgnette.inputs.processor import Processor

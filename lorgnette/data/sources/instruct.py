@@ -9,13 +9,13 @@ from typing import Any
 
 from lorgnette.data.config import InstructConfig
 from lorgnette.data.record import Record, Refused
-from lorgnette.data.sources.columns import IMAGE_COLUMNS, images_in, is_blank, list_in
-from lorgnette.data.sources.download import in_order
-from lorgnette.data.sources.links import holds_links
-from lorgnette.data.sources.refusal import Refusal
-from lorgnette.data.sources.rows import ORIGIN, is_parquet, parquet_or_others, placed, rows_of
-from lorgnette.data.sources.unread import Watch
-from lorgnette.data.sources.values import read_image, stored
+from lorgnette.data.rejected import RejectedRow, RowOrRejected
+from lorgnette.data.sources.reading.columns import IMAGE_COLUMNS, images_in, is_blank, list_in
+from lorgnette.data.sources.reading.download import in_order
+from lorgnette.data.sources.reading.links import holds_links
+from lorgnette.data.sources.reading.row_files import ORIGIN, is_parquet, parquet_or_others, placed, rows_of
+from lorgnette.data.sources.reading.unread import Watch
+from lorgnette.data.sources.reading.values import read_image, stored
 from lorgnette.sample import Image, Text, Turn
 
 COLUMNS = (*IMAGE_COLUMNS, "texts")
@@ -31,7 +31,7 @@ def read(row: Mapping[str, Any], config: InstructConfig, name: str) -> Record:
     Raises: Refused if an image cannot be had, a question is missing, or all answers are.
     """
     images, absent = _images(row)
-    texts, blank = _texts(row, bool(images))
+    texts, blank = read_texts(row, bool(images))
     if absent and not images and any("<image>" in one["user"] for one in texts):
         raise Refused("no image", "the row's images are null or empty, and its text has a place for one")
     units = tuple(
@@ -50,7 +50,7 @@ def _images(row: Mapping[str, Any]) -> tuple[list[Image], int]:
     return [read_image(value, row, f"image {place}") for place, value in enumerate(values)], absent
 
 
-def _texts(row: Mapping[str, Any], has_images: bool) -> tuple[list[dict[str, Any]], int]:
+def read_texts(row: Mapping[str, Any], has_images: bool) -> tuple[list[dict[str, Any]], int]:
     """Questions with their answers, and how many have no answer and are left out. Raises: Refused."""
     values = list_in(row, "texts")
     if not values:
@@ -97,19 +97,19 @@ def must_fetch(config: InstructConfig) -> bool:
 def _repeats(path: str, config: InstructConfig) -> bool:
     seen = set()
     for _, row in rows_of(path, COLUMNS):
-        key = None if isinstance(row, Refusal) else _key(placed(row, path))
+        key = None if isinstance(row, RejectedRow) else _key(placed(row, path))
         if key is not None and key in seen:
             return True
         seen.add(key)
     return False
 
 
-def convert(config: InstructConfig) -> Iterator[dict[str, Any] | Refusal]:
+def convert(config: InstructConfig) -> Iterator[RowOrRejected]:
     """All rows, with those of a file that show the same images, in the same order, merged into the first of them.
 
     Images are the same if the SHA-256 of their bytes is, or their link. Questions keep the order of the rows; a
     question that is repeated with its answer stands once. Each file is read twice, so that only its texts and hashes
-    are in memory. A row that was merged into another is no row of its own, and said in a Refusal with `parts`.
+    are in memory. A row that was merged into another is no row of its own, and said in a RejectedRow with `parts`.
     """
     watch = Watch(config, COLUMNS)
     for path in parquet_or_others(config.path):
@@ -117,16 +117,16 @@ def convert(config: InstructConfig) -> Iterator[dict[str, Any] | Refusal]:
     yield from watch.refusals()
 
 
-def _converted(path: str, place: str, row: dict[str, Any] | Refusal, later: list[Any]) -> dict[str, Any] | Refusal:
-    if isinstance(row, Refusal):
+def _converted(path: str, place: str, row: RowOrRejected, later: list[Any]) -> RowOrRejected:
+    if isinstance(row, RejectedRow):
         return row
     try:
         return {**_merged(row, later), ORIGIN: {"file": path, "place": place}}
     except Refused as refused:
-        return Refusal(path, place, refused.reason, refused.detail)
+        return RejectedRow(path, place, refused.reason, refused.detail)
 
 
-Merging = tuple[str, str, dict[str, Any] | Refusal, list[Any]]
+Merging = tuple[str, str, RowOrRejected, list[Any]]
 
 
 def _merging(watch: Watch, path: str, config: InstructConfig) -> Iterator[Merging]:
@@ -134,17 +134,17 @@ def _merging(watch: Watch, path: str, config: InstructConfig) -> Iterator[Mergin
     later: dict[bytes, list[Any]] = defaultdict(list)
     first: dict[bytes, str] = {}
     for place, row in rows_of(path, COLUMNS) if config.merge else ():
-        key = None if isinstance(row, Refusal) else _key(placed(row, path))
-        if key is not None and not isinstance(row, Refusal) and first.setdefault(key, place) != place:
-            later[key] += _texts(row, has_images=True)[0]
+        key = None if isinstance(row, RejectedRow) else _key(placed(row, path))
+        if key is not None and not isinstance(row, RejectedRow) and first.setdefault(key, place) != place:
+            later[key] += read_texts(row, has_images=True)[0]
     for place, row in watch.file(path):
-        if isinstance(row, Refusal):
+        if isinstance(row, RejectedRow):
             yield path, place, row, []
             continue
         row = placed(row, path)
         key = _key(row) if config.merge else None
         if key is not None and first.get(key, place) != place:
-            yield path, place, Refusal(path, place, "merged", f"into {first[key]}", 1), []
+            yield path, place, RejectedRow(path, place, "merged", f"into {first[key]}", 0, 1), []
         else:
             yield path, place, row, later.get(key, []) if key is not None else []
 
@@ -154,7 +154,7 @@ def _key(row: Mapping[str, Any]) -> bytes | None:
     try:
         sources = [image.source for image in _images(row)[0]]
         images = [one if isinstance(one, str) else stored(Image(one), "")["bytes"] for one in sources]
-        _texts(row, has_images=True)
+        read_texts(row, has_images=True)
     except Refused:
         return None  # such a row is not merged; reading it says what is wrong
     coded = (one.encode("utf-8", "surrogatepass") if isinstance(one, str) else one for one in images)
@@ -166,6 +166,6 @@ def _merged(row: Mapping[str, Any], later: list[Any]) -> dict[str, Any]:
     found, absent = _images(row)
     images = [stored(image, f"image {place}") for place, image in enumerate(found)]
     texts: dict[tuple[Any, Any], dict[str, Any]] = {}
-    for one in [*_texts(row, has_images=bool(found))[0], *later]:
+    for one in [*read_texts(row, has_images=bool(found))[0], *later]:
         texts.setdefault((one["user"], one["assistant"]), one)
     return {"images": [*images, *[None] * absent], "texts": list(texts.values())}

@@ -8,8 +8,8 @@ from typing import Any
 
 from lorgnette.data.config import PairsConfig
 from lorgnette.data.record import Record, Refused
-from lorgnette.data.sources.columns import IMAGE_COLUMNS, images_in, is_absent
-from lorgnette.data.sources.values import cut_text, missing, read_image
+from lorgnette.data.sources.reading.columns import IMAGE_COLUMNS, images_in, is_absent
+from lorgnette.data.sources.reading.values import cut_text, missing, read_image
 from lorgnette.sample import Text
 
 

@@ -11,15 +11,15 @@ import pyarrow as pa
 
 from lorgnette.data.config import PreparedConfig
 from lorgnette.data.record import Record
-from lorgnette.data.sources import message_forms, schemas
-from lorgnette.data.sources.boundary import converting_within, reading_within
-from lorgnette.data.sources.columns import IMAGE_COLUMNS
-from lorgnette.data.sources.refusal import Refusal
+from lorgnette.data.rejected import RowOrRejected
+from lorgnette.data.sources.reading import message_forms, schemas
+from lorgnette.data.sources.reading.boundary import converting_within, reading_within
+from lorgnette.data.sources.reading.columns import IMAGE_COLUMNS
 
 Row = Mapping[str, Any]
 Read = Callable[[Row, Any, str], Record]
 """`read(row, config, name)`: a pure function of one parquet row. Raises Refused with a reason."""
-Convert = Callable[[Any], Iterator[dict[str, Any] | Refusal]]
+Convert = Callable[[Any], Iterator[RowOrRejected]]
 """`convert(config)`: the rows that are written as parquet before they are read, in the order of the files."""
 
 
@@ -63,9 +63,9 @@ def _pair_columns(config: Any) -> tuple[str, ...]:
 
 
 CHAT = Kind(
-    _late("chat", "read"),
+    _late("conversations", "read"),
     _fixed(*IMAGE_COLUMNS, *message_forms.COLUMNS),
-    _late("chat", "convert"),
+    _late("conversations", "convert"),
     _typed(schemas.CHAT),
 )
 
@@ -96,6 +96,12 @@ KINDS: dict[str, Kind] = {
         _late("instruct", "convert"),
         _typed(schemas.INSTRUCT),
     ),
+    "scenes": Kind(
+        _late("scenes", "read"),
+        _fixed("drawings", "boxes", "mirrored", "width", "height", "background", "texts", "caption"),
+        _late("scenes", "convert"),
+        _typed(schemas.SCENES),
+    ),
     "chat": CHAT,
     "messages": CHAT,
 }
@@ -112,7 +118,9 @@ def converter(config: PreparedConfig) -> Convert | None:
     kind = KINDS[config.kind]
     if config.kind == "webpages":
         return kind.convert
-    module = {"pairs": "caption_files", "messages": "chat"}.get(config.kind, config.kind)
+    module = {"pairs": "caption_files", "messages": "conversations", "chat": "conversations"}.get(
+        config.kind, config.kind
+    )
     return kind.convert if _late(module, "must_convert")(config) else None
 
 

@@ -102,7 +102,7 @@ def _check(folder: Path, run: Run) -> None:
     if not settings.exists() or not (manager.checkpoints(folder / "checkpoints") or read_log(folder / "log.jsonl")):
         return
     known = (folder / FILE).is_file()
-    for key, (old, new) in Run.load(settings).diff(run).items():
+    for key, (old, new) in Run.load(settings, stored=True).diff(run).items():
         if key.split(".")[0] not in CHANGEABLE and not (known and PLACE.fullmatch(key)):
             raise SettingsError(
                 f"{folder} holds a run of other settings ({key} is {quoted(str(old))} there, {quoted(str(new))} here):"
