@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lorgnette.errors import DataError, SettingsError
-from lorgnette.files import explain_disk, write_text
+from lorgnette.errors import DataError, LorgnetteError, SettingsError
+from lorgnette.files import explain_disk, hold, is_held, write_text
 from lorgnette.untrusted import parse_json
 
 Item = TypeVar("Item")
 Row = dict[str, Any]
 TRIES = 5
-"""How often files are listed anew where another process joins them meanwhile."""
+"""Times that files are listed again when another process joins them meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """Which of how many processes this is, counted from 0."""
+    """Rank of this process, counted from 0, and the number of processes."""
 
     number: int = 0
     of: int = 1
@@ -36,7 +36,7 @@ class Rank:
 
     @classmethod
     def of_torchrun(cls, environment: Mapping[str, str] = os.environ) -> Rank:
-        """What torchrun says in RANK and WORLD_SIZE; the only process where it says nothing. Raises: SettingsError."""
+        """Read RANK and WORLD_SIZE as torchrun sets them; a single process without them. Raises: SettingsError."""
         number, of = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
         if not (number.isdecimal() and of.isdecimal()):
             raise SettingsError(f"RANK is {number!r} and WORLD_SIZE is {of!r}; both must be numbers, as torchrun sets")
@@ -48,9 +48,24 @@ class Rank:
         return items[first:last]
 
     def file(self, folder: Path, kind: str) -> Path:
-        """Where this process writes rows of a kind."""
+        """File of this process for rows of a kind."""
         part = f"-{self.number:05d}-of-{self.of:05d}" if self.of > 1 else ""
         return folder / f"{kind}{part}.jsonl"
+
+    def claim(self, folder: Path) -> Callable[[], None]:
+        """Hold a results folder until this process ends or calls what is returned.
+
+        Ranks of one number of processes share it, each by a lock file of its own. Each takes its own before it looks at
+        those of other numbers, so that of two evaluations which start at once both may be refused, but never neither.
+        Raises: LorgnetteError if another process has this rank, or an evaluation by another number of processes runs.
+        """
+        refusal = f"{folder}: another process evaluates into this folder; wait for it, or choose another one"
+        shared = [Rank(number, self.of).file(folder, ".examples").with_suffix(".lock") for number in range(self.of)]
+        release = hold(shared[self.number], refusal)
+        if any(is_held(lock) for lock in set(folder.glob(".examples*.lock")) - set(shared)):
+            release()
+            raise LorgnetteError(refusal)
+        return release
 
 
 def parts(folder: Path, kind: str) -> list[Path]:
@@ -90,7 +105,7 @@ def _rows(file: Path) -> Iterator[tuple[str, Row]]:
 
 
 def damaged(where: str) -> DataError:
-    """What is said of a row that cannot be read."""
+    """Return the error for a row that cannot be read."""
     return DataError(f"{where}: damaged; delete it and run again")
 
 

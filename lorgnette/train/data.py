@@ -1,4 +1,4 @@
-"""From a run's stage to the steps that it trains on."""
+"""Builds the data pipeline of a stage."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def build_data(
 
 
 def doubts(stage: StageConfig, steps: Steps | BatchBuilder) -> Iterator[str]:
-    """What can be done, but was hardly meant, in sentences for people.
+    """Warnings about settings that are valid but probably unintended.
 
     steps: of the stage. Raises: DataError for a source of which nothing would be trained on.
     """

@@ -1,4 +1,4 @@
-"""Where tasks run: by Daft, in processes of this machine, or on a Ray cluster with the same code.
+"""Runner of tasks: Daft, in processes of this machine or on a Ray cluster with the same code.
 
 The table that Daft works on holds tasks, not rows: a worker reads the row groups of its task itself and gives back a
 few bytes for each row. So nothing large passes between processes, memory is that of one batch of rows for each worker
@@ -32,7 +32,7 @@ WATCH_SECONDS = 0.5
 
 
 class Work:
-    """What a worker holds and does: made once in each, called for each task."""
+    """Worker of a task pool: made once in each process, called for each task."""
 
     def __init__(self, scanner: bytes) -> None:
         self.scanner: Scanner = pickle.loads(scanner)
