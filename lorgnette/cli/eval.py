@@ -11,8 +11,8 @@ from lorgnette.cli import results as stored
 from lorgnette.cli.doctor import doctor
 
 if TYPE_CHECKING:
-    from lorgnette.eval.answerer import Answerer
     from lorgnette.eval.benchmark import Asking
+    from lorgnette.eval.models.base import Model
     from lorgnette.eval.results import Result
 
 WHO = (
@@ -70,9 +70,9 @@ def evaluate(
     if context.invoked_subcommand is not None:
         return
     from lorgnette.errors import SettingsError
-    from lorgnette.eval.answerers.client import ServerSettings
-    from lorgnette.eval.answerers.open import open_answerer
     from lorgnette.eval.benchmark import Asking
+    from lorgnette.eval.models import open_model
+    from lorgnette.eval.models.http_client import ServerSettings
 
     if model is None:
         raise SettingsError("say which model to measure, as --model FOLDER")
@@ -91,10 +91,10 @@ def evaluate(
         ServerSettings.parse(asked | {"key_variable": name}, "how a server is asked")
         for name in (key_variable, judge_key_variable)
     )
-    answerer = open_answerer(model, split=split, batch_size=batch_size, server=server)
-    reader = open_answerer(judge, batch_size=batch_size, server=judging) if judge else None
+    measured = open_model(model, split=split, batch_size=batch_size, server=server)
+    reader = open_model(judge, batch_size=batch_size, server=judging) if judge else None
     conditions = {"blind": blind, "limit": limit, "seed": seed, "batch_size": batch_size}
-    _show(_run(tasks, asking, answerer, reader, folder, conditions), as_json)
+    _show(_run(tasks, asking, measured, reader, folder, conditions), as_json)
 
 
 @evaluation.command(name="tasks")
@@ -166,14 +166,13 @@ def _places(data: list[str]) -> dict[str, str]:
 def _run(
     tasks: str,
     asking: Asking,
-    answerer: Answerer,
-    judge: Answerer | None,
+    measured: Model,
+    judge: Model | None,
     folder: Path | None,
     conditions: dict[str, Any],
 ) -> dict[str, Result]:
     """Each task's result, by name."""
     from lorgnette.errors import SettingsError
-    from lorgnette.eval.fewshot import Seer
     from lorgnette.eval.judge import judged
     from lorgnette.eval.report import progress_bar, shown_in
     from lorgnette.eval.results import ResultsFolder
@@ -186,8 +185,7 @@ def _run(
     if rank.of > 1 and folder is None:
         raise SettingsError("several processes share the work in a folder; give one, as --folder RESULTS")
 
-    seer = answerer if isinstance(answerer, Seer) else None
-    opened = {name: task_named(name, asking, seer) for name in names_in(tasks)}
+    opened = {name: task_named(name, asking, measured) for name in names_in(tasks)}
     results = {}
     places = {name: ResultsFolder(folder / name.replace(":", "-"), rank) if folder else None for name in opened}
     for path in [place.path for place in places.values() if place]:
@@ -198,7 +196,7 @@ def _run(
     with bar:
         for name, task in opened.items():
             place, progress = places[name], shown_in(bar, name)
-            results[name] = run_task(task, answerer, folder=place, progress=progress, **conditions)
+            results[name] = run_task(task, measured, folder=place, progress=progress, **conditions)
             if judge is not None and task.metric == "mathvista_accuracy" and not results[name].missing:
                 results[name] = judged(results[name], judge, place.path if place else None)
     return {name: place.result() if place and rank.of > 1 else results[name] for name, place in places.items()}

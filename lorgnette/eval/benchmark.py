@@ -13,7 +13,8 @@ from lorgnette.data.sources.shards import folder_of
 from lorgnette.data.sources.values import fetched
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.benchmark_prompts import Form, PromptTemplate, Question, Variant, question_sample
-from lorgnette.eval.fewshot import POOL, Choose, FewShot, Seer
+from lorgnette.eval.fewshot import POOL, Choose, FewShot
+from lorgnette.eval.models.base import Model
 from lorgnette.eval.rows import Rows, find_shards
 from lorgnette.eval.task import Task
 from lorgnette.sample import Sample
@@ -102,8 +103,8 @@ class Benchmark:
     role: Role | None = None
     """Whose part it plays in the mean of the paper's ablations."""
 
-    def open(self, asking: Asking, split: str | None = None, seer: Seer | None = None) -> Task:
-        """The benchmark as a task. seer: whose vision features retrieve shots.
+    def open(self, asking: Asking, split: str | None = None, encoder: Model | None = None) -> Task:
+        """The benchmark as a task. encoder: the model whose vision features retrieve shots.
 
         Raises: SettingsError for a split that there is not, DataError if the data are not there or not whole.
         """
@@ -124,7 +125,7 @@ class Benchmark:
             stop=("\n",) if form == "base" else (),
             form=form,
             variant=asking.variant,
-            shots=self._shots(asking, form, wording, seer),
+            shots=self._shots(asking, form, wording, encoder),
             groups=samples.groups,
         )
 
@@ -158,7 +159,7 @@ class Benchmark:
         line, wording = boundary_of_benchmark(place), self.wording(form, asking.variant)
         return BenchmarkSamples(self, rows, wording, form, line, about.answers)
 
-    def _shots(self, asking: Asking, form: Form, wording: PromptTemplate, seer: Seer | None) -> FewShot | None:
+    def _shots(self, asking: Asking, form: Form, wording: PromptTemplate, encoder: Model | None) -> FewShot | None:
         if form == "chat" and not asking.shots:
             return None
         examples: Sequence[Sample] = ()
@@ -168,7 +169,7 @@ class Benchmark:
             examples = self.samples(asking, self.train, form)
         source = f"{self.name}/{self.train}" if asking.shots else ""
         return FewShot(
-            examples, asking.shots, asking.choose, asking.seed, asking.pool, source, wording.instruction, seer
+            examples, asking.shots, asking.choose, asking.seed, asking.pool, source, wording.instruction, encoder
         )
 
 

@@ -1,6 +1,6 @@
 """A language model as a judge: it reads the final answer out of texts in which the rules find none.
 
-Any `Answerer` can judge, so also one behind an OpenAI-style server. What it reads is stored beside the raw answer:
+Any `Model` can judge, so also one behind an OpenAI-style server. What it reads is stored beside the raw answer:
 scoring again needs no judge.
 """
 
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lorgnette.eval.answerer import Answerer, identity_of
 from lorgnette.eval.metrics.mathvista import extract
+from lorgnette.eval.models.base import Answer, Model
 from lorgnette.eval.reasoning import cut_thought
 from lorgnette.eval.results import Example, Result, ResultsFolder
 from lorgnette.eval.results import judge as score
@@ -37,7 +37,7 @@ def doubtful(examples: Sequence[Example]) -> list[Example]:
     return [one for one in unread if extract(one.judged, one.truth) is None]
 
 
-def extracted(examples: Sequence[Example], judge: Answerer, wanted: Sequence[Example] | None = None) -> list[Example]:
+def extracted(examples: Sequence[Example], judge: Model, wanted: Sequence[Example] | None = None) -> list[Example]:
     """The examples, with what the judge read in the wanted ones (None: in all doubtful ones).
 
     What it declines to read stays as it was.
@@ -49,9 +49,9 @@ def extracted(examples: Sequence[Example], judge: Answerer, wanted: Sequence[Exa
     read = {
         one.index: cut.answer.strip()
         for one, text, cut in zip(wanted, said, cuts, strict=True)
-        if not getattr(text, "declined", "") and not cut.unclosed
+        if not Answer.of(text).declined and not cut.unclosed
     }
-    name = identity_of(judge)
+    name = judge.identity
     return [
         replace(one, extracted=read[one.index], extracted_by=name) if one.index in read else one for one in examples
     ]
@@ -61,7 +61,7 @@ def _request(example: Example) -> str:
     return ASK.format(question=example.question.replace("[image]", "").strip(), answer=example.judged.strip())
 
 
-def judged(result: Result, judge: Answerer, folder: str | Path | None = None) -> Result:
+def judged(result: Result, judge: Model, folder: str | Path | None = None) -> Result:
     """The result with doubtful answers read by the judge, and scored anew.
 
     It is written to `folder`, if there is one, every `AT_ONCE` answers: those are not read again.

@@ -1,4 +1,4 @@
-"""Run a task: ask an answerer batch by batch, store each answer as it comes, and score them all at the end."""
+"""Run a task: ask a model batch by batch, store each answer as it comes, and score them all at the end."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 from lorgnette.data.record import Refused
 from lorgnette.errors import DataError, ImageError
-from lorgnette.eval.answerer import Answerer, facts_of, identity_of, weights_of
 from lorgnette.eval.attempts import Attempts
 from lorgnette.eval.blind import blinded
+from lorgnette.eval.models.base import Answer, Model
 from lorgnette.eval.pictures import check_image, image_digest, thumbnail
 from lorgnette.eval.results import Example, Refusal, Result, ResultsFolder, judge
 from lorgnette.eval.task import Task, prompt_of, transcript, truth_of
@@ -27,7 +27,7 @@ Asked = tuple[int, Sample]
 
 def evaluate(
     task: Task,
-    answerer: Answerer,
+    model: Model,
     *,
     blind: bool = False,
     limit: int | None = None,
@@ -43,20 +43,20 @@ def evaluate(
     of all that is there, and `missing` says how many are not: the process that finds none missing stores the scores.
     progress: called with (done, total) of this process's share, before the first batch and after each.
     Neither `batch_size`, nor an interruption, nor the number of ranks changes a score. A row that cannot be read is not
-    asked: the result names it. A question on which the answerer fails is scored as an empty answer, and named too.
+    asked: the result names it. A question on which the model fails is scored as an empty answer, and named too.
     Raises: DataError for a task whose size is not as declared, SettingsError if `folder` holds other results.
     """
     size = len(task.samples)
     if task.expected_size not in (None, size):
         raise DataError(f"task {task.name}: holds {size} samples, not {task.expected_size}; get all its files")
     chosen = _choose(task, limit, seed)
-    settings = settings_of(task, answerer, blind=blind, limit=limit, seed=seed, questions=len(chosen))
+    settings = settings_of(task, model, blind=blind, limit=limit, seed=seed, questions=len(chosen))
     store = folder if isinstance(folder, ResultsFolder) or folder is None else ResultsFolder(folder)
-    examples = store.begin(settings, _sitting(store, answerer, batch_size)) if store else []
+    examples = store.begin(settings, _sitting(store, model, batch_size)) if store else []
     source, done = _Source(task, chosen, blind, seed), {example.index for example in examples}
     share = store.rank.share(chosen) if store else chosen
     waiting = [index for index in share if index not in done]
-    attempts, unseen = Attempts(task, answerer, bool(examples)), list[Sample]()
+    attempts, unseen = Attempts(task, model, bool(examples)), list[Sample]()
     for start in range(0, len(waiting), batch_size):
         if progress:
             progress(len(share) - len(waiting) + start, len(share))
@@ -81,21 +81,21 @@ def evaluate(
     return result
 
 
-def _sitting(store: ResultsFolder, answerer: Answerer, batch_size: int) -> dict[str, Any]:
+def _sitting(store: ResultsFolder, model: Model, batch_size: int) -> dict[str, Any]:
     """What is stored of this process: the code, and where it runs."""
     began = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     where = {"python": platform.python_version(), "torch": importlib.metadata.version("torch")}
     rank = {"rank": store.rank.number, "ranks": store.rank.of}
-    return {"began": began, **code(), **where, **facts_of(answerer), "batch_size": batch_size, **rank}
+    return {"began": began, **code(), **where, **model.environment(), "batch_size": batch_size, **rank}
 
 
-def settings_of(task: Task, answerer: Answerer, **conditions: Any) -> dict[str, Any]:
-    """All that decides the answers, as stored beside them. `weights` is there where the answerer knows its files."""
+def settings_of(task: Task, model: Model, **conditions: Any) -> dict[str, Any]:
+    """All that decides the answers, as stored beside them. `weights` is there where the model knows its files."""
     fields = ("name", "version", "split", "metric", "prompt", "form", "variant", "answer_by", "max_tokens")
     described = {"task" if field == "name" else field: getattr(task, field) for field in fields}
-    described |= {"stop": list(task.stop), "size": len(task.samples), "model": identity_of(answerer)}
+    described |= {"stop": list(task.stop), "size": len(task.samples), "model": model.identity}
     described |= {"shots": task.shots.described() if task.shots else None}
-    described |= {"weights": weights_of(answerer)} if weights_of(answerer) else {}
+    described |= {"weights": model.weights} if model.weights else {}
     return {**described, **conditions}
 
 
@@ -162,7 +162,7 @@ class _Some(Sequence[Sample]):
         return self.samples[self.indices[number]]
 
 
-def _example(asked: Asked, shown: Sample, answer: str, rendered: str) -> Example:
+def _example(asked: Asked, shown: Sample, answer: Answer, rendered: str) -> Example:
     index, prompt = asked
     return Example(
         index=index,
@@ -175,8 +175,8 @@ def _example(asked: Asked, shown: Sample, answer: str, rendered: str) -> Example
         prompt=transcript(shown, image_digest),
         rendered=rendered,
         id=str(prompt.meta.get("id", "")),
-        by=getattr(answer, "by", ""),
-        declined=getattr(answer, "declined", ""),
+        by=answer.by,
+        declined=answer.declined,
     )
 
 

@@ -10,6 +10,7 @@ from statistics import fmean
 from rich.console import Console
 
 from lorgnette.errors import DataError, LorgnetteError
+from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.eval.results import ResultsFolder
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.shards import Rank
@@ -18,7 +19,6 @@ from lorgnette.eval.tasks import names_in, task_named
 from lorgnette.eval.tasks.builtin import drawings
 from lorgnette.files import DiskError
 from lorgnette.hub.export import save
-from lorgnette.infer.answerer import ModelAnswerer
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.vlm import VLM
 from lorgnette.output import say
@@ -63,7 +63,7 @@ class Evaluation:
         copy = unshard(model, stage)
         merge_adapters(copy)
         identity = f"{self.run.identity} step {total_step}"
-        answerer = ModelAnswerer(copy.to(self.world.device).eval(), self.processor, identity=identity)
+        answerer = LorgnetteModel(copy.to(self.world.device).eval(), self.processor, identity=identity)
         place = self.folder / "evaluation" / f"step-{total_step:06d}"
         found = {}
         for name, task in self.tasks.items():

@@ -17,6 +17,7 @@ from lorgnette.errors import LorgnetteError, SettingsError
 from lorgnette.eval.bootstrap import Estimate
 from lorgnette.eval.judge import extracted, judged
 from lorgnette.eval.metrics import Truth
+from lorgnette.eval.models.base import Model
 from lorgnette.eval.report import mean_score, means, print_results
 from lorgnette.eval.rescore import rescore
 from lorgnette.eval.results import Example, Refusal, Result, ResultsFolder, judge
@@ -140,7 +141,7 @@ def test_the_table_names_what_was_not_asked(capsys: pytest.CaptureFixture[str]) 
     assert "two: the answers of split testdev are secret" in printed
 
 
-class Reads:
+class Reads(Model):
     """A judge that reads the last word. `asked` records the requests."""
 
     def __init__(self) -> None:
@@ -149,9 +150,6 @@ class Reads:
     def generate(self, samples: Sequence[Sample], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         self.asked += [sample.text for sample in samples]
         return [{"zwölf": "12"}.get(text.split("Response: ")[1].split()[0], "none") for text in self.asked]
-
-    def score(self, samples: Sequence[Sample], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
-        raise AssertionError
 
 
 def test_a_judge_reads_what_the_rules_do_not(tmp_path: Path) -> None:

@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 from lorgnette.cli import app
 from lorgnette.errors import CheckpointError, LorgnetteError, SettingsError
 from lorgnette.eval.metrics import Truth
+from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.eval.report import means
 from lorgnette.eval.results import Example, Result, ResultsFolder, judge
 from lorgnette.eval.tasks import task_named
 from lorgnette.hub.digest import SETTLED, checkpoint_digest
 from lorgnette.hub.export import save
-from lorgnette.infer.answerer import ModelAnswerer
 from lorgnette.sample import Sample, Text, Turn
 from lorgnette.version import code
 from tests.eval.fixtures import docvqa, write_benchmark, write_rows
@@ -48,27 +48,27 @@ def run(*arguments: object) -> str:
 
 
 def test_the_text_as_read_is_the_templates_with_runs_of_image_tokens_counted() -> None:
-    answerer = ModelAnswerer(tiny_model(), tiny_processor())
+    answerer = LorgnetteModel(tiny_model(), tiny_processor())
     slot = "<fake_token_around_image><image>×4<fake_token_around_image>"
     neighbours = slot + "<image>×4<fake_token_around_image>" * 2
-    assert answerer.written(SAMPLES) == [
+    assert answerer.rendered_prompts(SAMPLES) == [
         f"<s>User:{slot} what colour is the cat?<end_of_utterance>\nAssistant:",
         "<s>User: the mat<end_of_utterance>\nAssistant:",
         f"<s>User:{neighbours} a red square over a blue circle: which is red?<end_of_utterance>\nAssistant:",
         "<s>the cat sat on",
         f"<s>{slot} is a",
     ]
-    five = ModelAnswerer(tiny_model(), tiny_processor(), split=True).written(SAMPLES[:1])
+    five = LorgnetteModel(tiny_model(), tiny_processor(), split=True).rendered_prompts(SAMPLES[:1])
     assert five[0].count("<image>×4") == 5
     typed = Sample((Turn("user"), Text("<image>é<image>×4")))
-    assert answerer.written([typed]) == ["<s>User: <image>é<image>×4<end_of_utterance>\nAssistant:"]
+    assert answerer.rendered_prompts([typed]) == ["<s>User: <image>é<image>×4<end_of_utterance>\nAssistant:"]
 
 
 def test_the_text_as_read_is_of_the_tokens_that_are_read() -> None:
-    answerer = ModelAnswerer(tiny_model(), tiny_processor())
+    answerer = LorgnetteModel(tiny_model(), tiny_processor())
     batch, _ = answerer.latents.prompts(SAMPLES)
     spelled = [answerer.processor.spell(ids.tolist()) for ids in batch.tokens_T.split(list(batch.documents.lengths))]
-    assert answerer.written(SAMPLES) == spelled
+    assert answerer.rendered_prompts(SAMPLES) == spelled
 
 
 # --- the digest of weights

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lorgnette.eval.answerers.server import _read
 from lorgnette.eval.judge import doubtful, extracted
 from lorgnette.eval.metrics import METRICS, Truth
+from lorgnette.eval.models.openai_api import _read
 from lorgnette.eval.reasoning import THOUGHT_MARKS, cut_thought
 from lorgnette.eval.report import print_results
 from lorgnette.eval.rescore import rescore

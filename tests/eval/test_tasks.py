@@ -13,6 +13,7 @@ from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.benchmark import ROLES, Asking
 from lorgnette.eval.benchmark_prompts import VARIANTS
 from lorgnette.eval.metrics import METRICS
+from lorgnette.eval.models.base import Model
 from lorgnette.eval.pictures import image_digest
 from lorgnette.eval.results import Result, ResultsFolder
 from lorgnette.eval.runner import evaluate
@@ -37,7 +38,7 @@ def opened(name: str, data: dict[str, str], **how: object) -> Task:
     return task_named(name, Asking(data=data, incomplete=True, **how))  # type: ignore[arg-type]
 
 
-class Sees:
+class Sees(Model):
     """Knows the answer to each picture and question, as the training samples teach it; blind, it is lost."""
 
     def __init__(self, task: Task) -> None:

@@ -16,7 +16,7 @@ import pytest
 from lorgnette.data.inspect.pictures import original_size
 from lorgnette.data.prepare.look import look_at
 from lorgnette.errors import ImageError, SettingsError
-from lorgnette.eval.answerers.messages import image_url
+from lorgnette.eval.models.openai_api import image_url
 from lorgnette.eval.pictures import check_image, image_digest, thumbnail
 from lorgnette.infer.latents import _key
 from lorgnette.inputs.config import MAX_PIXELS, ImageConfig

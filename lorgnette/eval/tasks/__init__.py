@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lorgnette.errors import SettingsError
 from lorgnette.eval.benchmark import Asking, Benchmark
-from lorgnette.eval.fewshot import Seer
+from lorgnette.eval.models.base import Model
 from lorgnette.eval.task import Task
 from lorgnette.eval.tasks.ai2d import AI2D
 from lorgnette.eval.tasks.builtin import BUILTIN, drawings
@@ -35,10 +35,10 @@ def benchmark_named(name: str) -> Benchmark:
     return BENCHMARKS[name]
 
 
-def task_named(name: str, asking: Asking | None = None, seer: Seer | None = None) -> Task:
+def task_named(name: str, asking: Asking | None = None, encoder: Model | None = None) -> Task:
     """A benchmark as a task. name: `drawings`, or that of a benchmark, with `:SPLIT` if another split is meant.
 
-    seer: whose vision features retrieve shots.
+    encoder: the model whose vision features retrieve shots.
     Raises: SettingsError with the names that there are; DataError if the data are not there or not whole.
     """
     asking = asking or Asking()
@@ -50,7 +50,7 @@ def task_named(name: str, asking: Asking | None = None, seer: Seer | None = None
     if benchmark not in BENCHMARKS:
         names = ", ".join(["drawings", *BENCHMARKS])
         raise SettingsError(f"no task is called {benchmark!r}; there are: {names}")
-    return BENCHMARKS[benchmark].open(asking, split or None, seer)
+    return BENCHMARKS[benchmark].open(asking, split or None, encoder)
 
 
 def names_in(text: str) -> list[str]:
