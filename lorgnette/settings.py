@@ -33,23 +33,23 @@ _EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
 """A number that YAML 1.1 reads as text, because it has no dot or no sign in its exponent."""
 
 
-class _Refusing(type(pydantic.BaseModel)):  # type: ignore[misc]
-    """Metaclass of settings: a wrong value given in Python is refused with the same sentence as one in a file."""
-
-    def __call__(cls, *given: Any, **values: Any) -> Any:
-        try:
-            return super().__call__(*given, **values)
-        except pydantic.ValidationError as error:
-            raise SettingsError(f"{cls.__name__}: {_explain_all(cls, error)}") from None
-
-
-class Settings(pydantic.BaseModel, metaclass=_Refusing):
+class Settings(pydantic.BaseModel):
     """A frozen group of settings. Unknown keys are refused with the nearest valid name.
 
     Raises: SettingsError naming every wrong key, as `parse` does.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    if not typing.TYPE_CHECKING:  # type checkers know the fields as pydantic's own constructor does
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except pydantic.ValidationError as error:
+                raise SettingsError(f"{type(self).__name__}: {_explain_all(type(self), error)}") from None
+
+        __init__.__pydantic_base_init__ = True  # pydantic calls it for what is written in Python, not for nested values
 
     @pydantic.model_validator(mode="before")
     @classmethod

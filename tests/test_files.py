@@ -219,9 +219,7 @@ def test_a_lock_refuses_another_process_and_ends_with_a_kill(tmp_path):
 
 
 def test_a_lock_of_a_killed_process_is_free_though_its_children_live(tmp_path):
-    child = (
-        "import os, time\nif os.fork():\n    time.sleep(60)\n"  # the child prints
-    )
+    child = "import os, time\nif os.fork():\n    time.sleep(60)\n"  # the child prints
     program = HOLD.replace("print(", child + "print(").replace("sys.stdin.read()", "time.sleep(60)")
     lock = tmp_path / ".lock"
     with subprocess.Popen(
