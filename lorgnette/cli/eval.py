@@ -13,7 +13,7 @@ from lorgnette.cli.doctor import doctor
 if TYPE_CHECKING:
     from lorgnette.eval.benchmark import Asking
     from lorgnette.eval.models.base import Model
-    from lorgnette.eval.results import Result
+    from lorgnette.eval.results.store import Result
 
 WHO = (
     "Who answers: the folder of a model (or of a run) or a hub id; transformers:FOLDER_OR_ID for any"
@@ -123,7 +123,7 @@ def training(
 ) -> None:
     """Write a benchmark's training split as questions and answers that `{kind: instruct, path: FOLDER}` trains on."""
     from lorgnette.eval.benchmark import Asking
-    from lorgnette.eval.training import write_training
+    from lorgnette.eval.train_split import write_training
 
     values = _checked({"variant": variant})
     written = write_training(task, folder, Asking(**values, data=_places(data or []), incomplete=incomplete))
@@ -174,10 +174,10 @@ def _run(
     """Each task's result, by name."""
     from lorgnette.errors import SettingsError
     from lorgnette.eval.judge import judged
-    from lorgnette.eval.report import progress_bar, shown_in
-    from lorgnette.eval.results import ResultsFolder
+    from lorgnette.eval.results.rank_files import Rank
+    from lorgnette.eval.results.store import ResultsFolder
+    from lorgnette.eval.results.summary import progress_bar, shown_in
     from lorgnette.eval.runner import evaluate as run_task
-    from lorgnette.eval.shards import Rank
     from lorgnette.eval.tasks import names_in, task_named
     from lorgnette.files import hold
 
@@ -205,7 +205,7 @@ def _run(
 def _show(results: dict[str, Result], as_json: bool) -> None:
     import dataclasses
 
-    from lorgnette.eval.report import means, print_results
+    from lorgnette.eval.results.summary import means, print_results
     from lorgnette.eval.tasks import GROUPS
     from lorgnette.output import print_json
 

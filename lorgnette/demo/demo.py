@@ -30,8 +30,8 @@ from lorgnette.demo.report import (
     write_report,
 )
 from lorgnette.eval.models.local import LorgnetteModel
-from lorgnette.eval.report import progress_bar, shown_in
-from lorgnette.eval.results import Result
+from lorgnette.eval.results.store import Result
+from lorgnette.eval.results.summary import progress_bar, shown_in
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.task import Task
 from lorgnette.hub.export import save

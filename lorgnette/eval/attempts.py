@@ -8,7 +8,7 @@ from typing import Any
 
 from lorgnette.errors import DataError, LorgnetteError
 from lorgnette.eval.models.base import Answer, Model
-from lorgnette.eval.results import Example
+from lorgnette.eval.results.store import Example
 from lorgnette.eval.task import Task, truth_of
 from lorgnette.sample import Sample
 from lorgnette.untrusted import reason_of

@@ -13,9 +13,9 @@ from lorgnette.data.sources.shards import folder_of
 from lorgnette.data.sources.values import fetched
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.benchmark_prompts import Form, PromptTemplate, Question, Variant, question_sample
+from lorgnette.eval.benchmark_rows import Rows, find_shards
 from lorgnette.eval.fewshot import POOL, Choose, FewShot
 from lorgnette.eval.models.base import Model
-from lorgnette.eval.rows import Rows, find_shards
 from lorgnette.eval.task import Task
 from lorgnette.sample import Sample
 from lorgnette.untrusted import quoted

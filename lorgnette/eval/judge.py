@@ -13,8 +13,7 @@ from pathlib import Path
 from lorgnette.eval.metrics.mathvista import extract
 from lorgnette.eval.models.base import Answer, Model
 from lorgnette.eval.reasoning import cut_thought
-from lorgnette.eval.results import Example, Result, ResultsFolder
-from lorgnette.eval.results import judge as score
+from lorgnette.eval.results.store import Example, Result, ResultsFolder, score
 from lorgnette.sample import Sample, Text, Turn
 
 ASK = """\

@@ -13,10 +13,10 @@ from typing import Any
 from lorgnette.data.record import Refused
 from lorgnette.errors import DataError, ImageError
 from lorgnette.eval.attempts import Attempts
-from lorgnette.eval.blind import blinded
 from lorgnette.eval.models.base import Answer, Model
 from lorgnette.eval.pictures import check_image, image_digest, thumbnail
-from lorgnette.eval.results import Example, Refusal, Result, ResultsFolder, judge
+from lorgnette.eval.results.store import Example, Refusal, Result, ResultsFolder, score
+from lorgnette.eval.shuffled_images import blinded
 from lorgnette.eval.task import Task, prompt_of, transcript, truth_of
 from lorgnette.sample import Sample
 from lorgnette.version import code
@@ -73,7 +73,7 @@ def evaluate(
     if progress:
         progress(len(share), len(share))
     if store is None:
-        return judge(settings, examples, source.refused.values())
+        return score(settings, examples, source.refused.values())
     store.refuse(source.refused.values())
     result = store.result()
     if not result.missing:

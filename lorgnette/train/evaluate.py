@@ -11,9 +11,9 @@ from rich.console import Console
 
 from lorgnette.errors import DataError, LorgnetteError
 from lorgnette.eval.models.local import LorgnetteModel
-from lorgnette.eval.results import ResultsFolder
+from lorgnette.eval.results.rank_files import Rank
+from lorgnette.eval.results.store import ResultsFolder
 from lorgnette.eval.runner import evaluate
-from lorgnette.eval.shards import Rank
 from lorgnette.eval.task import Task
 from lorgnette.eval.tasks import names_in, task_named
 from lorgnette.eval.tasks.builtin import drawings

@@ -14,13 +14,13 @@ from lorgnette.cli import app
 from lorgnette.data.config import InstructConfig
 from lorgnette.data.sources import instruct
 from lorgnette.errors import LorgnetteError, SettingsError
-from lorgnette.eval.bootstrap import Estimate
 from lorgnette.eval.judge import extracted, judged
-from lorgnette.eval.metrics import Truth
+from lorgnette.eval.metrics import Reference
 from lorgnette.eval.models.base import Model
-from lorgnette.eval.report import mean_score, means, print_results
-from lorgnette.eval.rescore import rescore
-from lorgnette.eval.results import Example, Refusal, Result, ResultsFolder, judge
+from lorgnette.eval.results.bootstrap import Estimate
+from lorgnette.eval.results.rescore import rescore
+from lorgnette.eval.results.store import Example, Refusal, Result, ResultsFolder, score
+from lorgnette.eval.results.summary import mean_score, means, print_results
 from lorgnette.eval.tasks import GROUPS
 from lorgnette.hub.export import save
 from lorgnette.sample import Sample
@@ -153,14 +153,14 @@ class Reads(Model):
 
 
 def test_a_judge_reads_what_the_rules_do_not(tmp_path: Path) -> None:
-    truth = Truth(("12",), form="integer")
+    truth = Reference(("12",), form="integer")
     answers = ["12", "zwölf Äpfel", "keine Ahnung"]
     examples = [Example(n, f"q{n}", "", "[image] How many?", text, truth, ()) for n, text in enumerate(answers)]
     settings = {"task": "mathvista", "metric": "mathvista_accuracy"}
     store = ResultsFolder(tmp_path)
     store.begin(settings)
     store.append(examples, {})
-    plain, reader = judge(settings, examples), Reads()
+    plain, reader = score(settings, examples), Reads()
     assert plain.accuracy == pytest.approx(100 / 3)
     again = judged(plain, reader, tmp_path)
     assert again.accuracy == pytest.approx(200 / 3)

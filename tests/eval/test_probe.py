@@ -10,7 +10,7 @@ from lorgnette.eval.benchmark import Asking
 from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.tasks import BENCHMARKS, task_named
-from lorgnette.eval.training import write_training
+from lorgnette.eval.train_split import write_training
 from lorgnette.run import Run, find_recipe
 from lorgnette.train.loop import Trainer
 

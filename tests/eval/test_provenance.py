@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 from lorgnette.cli import app
 from lorgnette.errors import CheckpointError, LorgnetteError, SettingsError
-from lorgnette.eval.metrics import Truth
+from lorgnette.eval.metrics import Reference
 from lorgnette.eval.models.local import LorgnetteModel
-from lorgnette.eval.report import means
-from lorgnette.eval.results import Example, Result, ResultsFolder, judge
+from lorgnette.eval.results.store import Example, Result, ResultsFolder, score
+from lorgnette.eval.results.summary import means
 from lorgnette.eval.tasks import task_named
 from lorgnette.hub.digest import SETTLED, checkpoint_digest
 from lorgnette.hub.export import save
@@ -235,7 +235,7 @@ def test_an_unfinished_evaluation_is_scored_as_far_as_it_is(tmp_path: Path) -> N
 
 def test_what_is_secret_or_unfinished_is_in_no_mean() -> None:
     def asked(**settings: object) -> Result:
-        return judge({"metric": "exact_match", **settings}, [Example(0, "q", "", "?", "a", Truth(("a",)), ())])
+        return score({"metric": "exact_match", **settings}, [Example(0, "q", "", "?", "a", Reference(("a",)), ())])
 
     whole = {name: asked() for name in ("one", "two")}
     assert means(whole, {"both": ("one", "two")})["both"].value == 100

@@ -13,7 +13,7 @@ import pytest
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.models.base import Model
 from lorgnette.eval.pictures import image_digest
-from lorgnette.eval.results import ResultsFolder
+from lorgnette.eval.results.store import ResultsFolder
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.task import Task, prompt_of, transcript
 from lorgnette.sample import Image, Sample, Text, Turn

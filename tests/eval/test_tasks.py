@@ -15,7 +15,7 @@ from lorgnette.eval.benchmark_prompts import VARIANTS
 from lorgnette.eval.metrics import METRICS
 from lorgnette.eval.models.base import Model
 from lorgnette.eval.pictures import image_digest
-from lorgnette.eval.results import Result, ResultsFolder
+from lorgnette.eval.results.store import Result, ResultsFolder
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.task import Task, prompt_of, transcript
 from lorgnette.eval.tasks import BENCHMARKS, GROUPS, names_in, task_named
@@ -273,7 +273,7 @@ def test_what_is_not_there_is_one_sentence() -> None:
 
 
 def test_a_hub_id_becomes_its_files(monkeypatch: pytest.MonkeyPatch, data: dict[str, str]) -> None:
-    import lorgnette.eval.rows as rows
+    import lorgnette.eval.benchmark_rows as rows
 
     asked: list[str] = []
 

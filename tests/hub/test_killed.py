@@ -12,7 +12,7 @@ import pytest
 from lorgnette import files
 from lorgnette.cli.eval import _run
 from lorgnette.errors import LorgnetteError
-from lorgnette.eval.results import ResultsFolder
+from lorgnette.eval.results.store import ResultsFolder
 from lorgnette.files import hold
 from lorgnette.hub.export import export
 from lorgnette.hub.load import load
@@ -31,7 +31,7 @@ module.export(tiny_model(), tiny_processor(), sys.argv[1])
 """
 EVALUATES = """
 import os, pathlib, sys
-from lorgnette.eval.results import ResultsFolder
+from lorgnette.eval.results.store import ResultsFolder
 store = ResultsFolder(sys.argv[1])
 store.begin({"task": "a", "metric": "b"})
 pathlib.Path.write_bytes = lambda path, content: (path.touch(), os.kill(os.getpid(), 9))

@@ -12,7 +12,7 @@ from lorgnette.eval.metrics.edit import anls, anls_normalised, character_errors,
 from lorgnette.eval.metrics.exact import exact_match
 from lorgnette.eval.metrics.fields import field_counts
 from lorgnette.eval.metrics.mathvista import mathvista_accuracy
-from lorgnette.eval.metrics.metric import Count, Metric, Truth, per_example
+from lorgnette.eval.metrics.metric import Count, Metric, Reference, per_example
 from lorgnette.eval.metrics.mmmu import (
     Parse,
     mmmu_accuracy,
@@ -25,12 +25,12 @@ from lorgnette.eval.metrics.relaxed import relaxed_accuracy
 from lorgnette.eval.metrics.vqa import textvqa_accuracy, vqa_accuracy, vqa_accuracy_normalised
 
 
-def _cider(answers: Sequence[str], truths: Sequence[Truth]) -> list[tuple[float, float]]:
+def _cider(answers: Sequence[str], truths: Sequence[Reference]) -> list[tuple[float, float]]:
     references = [[caption_words(text) for text in truth.answers] for truth in truths]
     return [(score, 1.0) for score in cider_d([caption_words(answer) for answer in answers], references)]
 
 
-def _bleu(answers: Sequence[str], truths: Sequence[Truth]) -> list[list[int]]:
+def _bleu(answers: Sequence[str], truths: Sequence[Reference]) -> list[list[int]]:
     pairs = zip(answers, truths, strict=True)
     return [bleu_counts(caption_words(a), [caption_words(text) for text in t.answers]) for a, t in pairs]
 
@@ -81,4 +81,4 @@ def metric_named(name: str) -> Metric:
     return METRICS[name]
 
 
-__all__ = ["METRICS", "Metric", "Truth", "metric_named"]
+__all__ = ["METRICS", "Metric", "Reference", "metric_named"]

@@ -20,7 +20,7 @@ from rich.progress import Progress
 
 from lorgnette.errors import SettingsError
 from lorgnette.eval.models.local import LorgnetteModel, own_device
-from lorgnette.eval.report import progress_bar
+from lorgnette.eval.results.summary import progress_bar
 from lorgnette.hub.load import load
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.sample import Image, Sample, Text, Turn

@@ -7,7 +7,7 @@ from typing import Any
 
 from lorgnette.eval.benchmark import Benchmark, Split
 from lorgnette.eval.benchmark_prompts import CAPTION, CAPTION_BASE, Question
-from lorgnette.eval.rows import answers_of
+from lorgnette.eval.benchmark_rows import answers_of
 from lorgnette.eval.tasks.reading import image_of, one_of
 
 

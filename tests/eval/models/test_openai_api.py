@@ -28,14 +28,14 @@ from lorgnette.cli import app
 from lorgnette.errors import LorgnetteError, SettingsError
 from lorgnette.eval.benchmark import Asking
 from lorgnette.eval.judge import judged
-from lorgnette.eval.metrics import Truth
+from lorgnette.eval.metrics import Reference
 from lorgnette.eval.models import open_model
 from lorgnette.eval.models.base import Answer
 from lorgnette.eval.models.http_client import ServerError, ServerSettings, _retry_after
 from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.eval.models.openai_api import OpenAIModel, chat_messages, image_url, messages_written
-from lorgnette.eval.report import print_results, progress_bar
-from lorgnette.eval.results import Example, ResultsFolder, judge
+from lorgnette.eval.results.store import Example, ResultsFolder, score
+from lorgnette.eval.results.summary import print_results, progress_bar
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.task import Task
 from lorgnette.eval.tasks import task_named
@@ -650,10 +650,10 @@ def reads_words(request: Request) -> str:
 
 def test_a_judge_behind_a_server(server: Served, tmp_path: Path) -> None:
     server.answer = reads_words
-    truth = Truth(("12",), form="integer")
+    truth = Reference(("12",), form="integer")
     answers = ["12", "zwölf Äpfel", "keine Ahnung"]
     examples = [Example(n, f"q{n}", "", "[image] How many?", text, truth, ()) for n, text in enumerate(answers)]
-    plain = judge({"task": "mathvista", "metric": "mathvista_accuracy"}, examples)
+    plain = score({"task": "mathvista", "metric": "mathvista_accuracy"}, examples)
     again = judged(plain, client(server))
     assert (plain.accuracy, again.accuracy) == pytest.approx((100 / 3, 200 / 3))
     assert [one.extracted_by for one in again.examples] == ["", *[f"{server.address}#tiny"] * 2]

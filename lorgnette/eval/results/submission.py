@@ -14,7 +14,7 @@ from typing import Any
 
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.metrics.mmmu import parse_choice
-from lorgnette.eval.results import Example, ResultsFolder
+from lorgnette.eval.results.store import Example, ResultsFolder
 from lorgnette.eval.tasks import BENCHMARKS
 from lorgnette.files import replace_text
 from lorgnette.untrusted import parse_json

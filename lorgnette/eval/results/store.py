@@ -10,7 +10,7 @@ and `weights`, a digest of its files, for equality. A folder goes on under equal
 `refused.jsonl`: rows that could not be asked, and why; absent if there are none.
 `summary.json`: the scores, written last.
 
-Where several processes share the work, each writes rows to files of its own; the last one joins them (`shards.py`).
+Where several processes share the work, each writes rows to files of its own; the last one joins them (`rank_files.py`).
 Folders of older versions lack `weights`, `questions`, sittings, and of each example `id` and `rendered`.
 """
 
@@ -27,10 +27,10 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Strict
 
 from lorgnette.errors import DataError, SettingsError
-from lorgnette.eval.bootstrap import Estimate, estimate
-from lorgnette.eval.metrics import METRICS, Truth, metric_named
+from lorgnette.eval.metrics import METRICS, Reference, metric_named
 from lorgnette.eval.reasoning import cut_thought
-from lorgnette.eval.shards import Rank, Row, append, damaged, join, mend, rows, write_rows
+from lorgnette.eval.results.bootstrap import Estimate, estimate
+from lorgnette.eval.results.rank_files import Rank, Row, append, damaged, join, mend, rows, write_rows
 from lorgnette.files import DiskError, check_replaceable, explain_disk, new_file, write_json
 from lorgnette.settings import typed
 from lorgnette.untrusted import read_json
@@ -54,7 +54,7 @@ class Example:
     question: str
     answer: str
     """The raw output: nothing is cut off or normalised before it is stored."""
-    truth: Truth
+    truth: Reference
     images: tuple[str, ...]
     """Digests of the images that were shown."""
     score: float = 0.0
@@ -198,7 +198,7 @@ class Result:
         return {**self.settings, "overall": {"count": self.count}, "kinds": {}, **found}
 
 
-def judge(settings: dict[str, Any], examples: Iterable[Example], refused: Iterable[Refusal] = ()) -> Result:
+def score(settings: dict[str, Any], examples: Iterable[Example], refused: Iterable[Refusal] = ()) -> Result:
     """Score examples by the metric that the settings name. No model and no sample is needed.
 
     The result's settings name the metric's version, `metric_version`.
@@ -287,7 +287,7 @@ class ResultsFolder:
 
     def result(self) -> Result:
         """The stored examples, scored."""
-        return judge(self.settings(), self.examples(), self.refused())
+        return score(self.settings(), self.examples(), self.refused())
 
     def settings(self) -> dict[str, Any]:
         """Raises: DataError if there are none."""

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lorgnette.errors import DataError
-from lorgnette.eval.bootstrap import Estimate, paired_difference
 from lorgnette.eval.metrics import metric_named
 from lorgnette.eval.page import data_uri, render_page
-from lorgnette.eval.results import Example, Result, ResultsFolder, folders_in, in_kind
+from lorgnette.eval.results.bootstrap import Estimate, paired_difference
+from lorgnette.eval.results.store import Example, Result, ResultsFolder, folders_in, in_kind
 from lorgnette.files import is_own_page, replace_text
 
 Pair = tuple[Example, Example]

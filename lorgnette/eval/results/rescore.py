@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lorgnette.eval.results import Result, ResultsFolder, judge
+from lorgnette.eval.results.store import Result, ResultsFolder, score
 
 
 def rescore(folder: str | Path, metric: str | None = None) -> Result:
@@ -15,7 +15,7 @@ def rescore(folder: str | Path, metric: str | None = None) -> Result:
     """
     store = ResultsFolder(folder)
     settings = store.settings()
-    result = judge({**settings, "metric": metric or settings["metric"]}, store.examples(), store.refused())
+    result = score({**settings, "metric": metric or settings["metric"]}, store.examples(), store.refused())
     if not result.missing:
         store.finish(result)
     return result
