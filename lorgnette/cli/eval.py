@@ -29,7 +29,9 @@ for verb in (stored.rescore, stored.compare, stored.submission, doctor):
 def evaluate(
     context: typer.Context,
     model: Annotated[str | None, typer.Option(help=WHO)] = None,
-    tasks: Annotated[str, typer.Option(help="Benchmarks, with commas; NAME:SPLIT for another split.")] = "drawings",
+    tasks: Annotated[
+        str, typer.Option(help="Benchmarks, with commas; NAME:SPLIT for a split; package.module:Name for your own.")
+    ] = "drawings",
     shots: Annotated[int, typer.Option(min=0, help="Solved examples before each question.")] = 0,
     choose: Annotated[str, typer.Option(help="random, rices (by likeness) or text (without pictures).")] = "random",
     pool: Annotated[int, typer.Option(min=1, help="Rows of the training split that shots are chosen from.")] = 2048,
@@ -102,11 +104,12 @@ def list_tasks() -> None:
     """List the benchmarks: what is asked, how it is scored, and which splits there are."""
     from rich.table import Table
 
-    from lorgnette.eval.tasks import BENCHMARKS
+    from lorgnette.eval.tasks import BENCHMARKS, benchmark_named
     from lorgnette.output import new_console
+    from lorgnette.plugins import installed
 
     table = Table("task", "what is asked", "metric", "splits (rows)", "licence")
-    for benchmark in BENCHMARKS.values():
+    for benchmark in map(benchmark_named, [*BENCHMARKS, *installed("benchmarks")]):
         sizes = {name: f"{split.size:,}" if split.size else "?" for name, split in benchmark.splits.items()}
         splits = ", ".join(f"{'*' * (name == benchmark.split)}{name} ({size})" for name, size in sizes.items())
         table.add_row(benchmark.name, benchmark.about, benchmark.metric, splits, benchmark.licence)
@@ -158,8 +161,8 @@ def _places(data: list[str]) -> dict[str, str]:
         name, equals, path = text.partition("=")
         if not equals or not path:
             raise SettingsError(f"--data {text}: write it as NAME=PATH, for example vqav2=data/vqav2")
-        benchmark_named(name.partition("/")[0])
-        places[name] = path
+        benchmark, slash, split = name.partition("/")
+        places[f"{benchmark_named(benchmark).name}{slash}{split}"] = path
     return places
 
 

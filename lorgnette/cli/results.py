@@ -13,7 +13,10 @@ Folder = Annotated[Path, typer.Argument(help="Folder that an evaluation wrote: o
 
 def rescore(
     folder: Folder,
-    metric: Annotated[str | None, typer.Option(help="Another metric than the task's own.")] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Another metric than the task's own; package.module:Name for one of yours, whose code runs."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compute the scores again from the stored answers."""

@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lorgnette import plugins
 from lorgnette.data.record import Refused
 from lorgnette.errors import DataError, ImageError
 from lorgnette.eval.attempts import Attempts
+from lorgnette.eval.metrics import metric_named
 from lorgnette.eval.models.base import Answer, Model
 from lorgnette.eval.pictures import check_image, image_digest, thumbnail
 from lorgnette.eval.results.store import Example, Refusal, Result, ResultsFolder, score
@@ -91,11 +93,14 @@ def _sitting(store: ResultsFolder, model: Model, batch_size: int) -> dict[str, A
 
 def settings_of(task: Task, model: Model, **conditions: Any) -> dict[str, Any]:
     """All that decides the answers, as stored beside them. `weights` is there where the model knows its files."""
+    metric_named(task.metric)  # one that is not there ends the evaluation before the first question
     fields = ("name", "version", "split", "metric", "prompt", "form", "variant", "answer_by", "max_tokens")
     described = {"task" if field == "name" else field: getattr(task, field) for field in fields}
     described |= {"stop": list(task.stop), "size": len(task.samples), "model": model.identity}
     described |= {"shots": task.shots.described() if task.shots else None}
     described |= {"weights": model.weights} if model.weights else {}
+    code = {**task.plugins, **plugins.record({"metrics": task.metric})}
+    described |= {"plugins": code} if code else {}
     return {**described, **conditions}
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from lorgnette.errors import DataError
@@ -53,6 +53,8 @@ class Task:
     variant: str = ""
     """Whose wording this is: `paper`, `lmms-eval`, `vlmevalkit`; empty where there is one only."""
     shots: Shots | None = None
+    plugins: Mapping[str, str] = field(default_factory=dict)
+    """Plug-ins that it depends on, by name: the package and version of each, as stored beside the answers."""
     groups: Sequence[Hashable] | None = None
     """The group of each sample, where several are judged as one: a limit never takes a part of a group."""
 

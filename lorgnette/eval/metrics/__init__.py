@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from lorgnette import plugins
 from lorgnette.errors import SettingsError
 from lorgnette.eval.metrics.bleu import bleu_4, bleu_counts
 from lorgnette.eval.metrics.choice import choice_accuracy, circular_counts
@@ -75,10 +76,13 @@ METRICS: dict[str, Metric] = {
 
 
 def metric_named(name: str) -> Metric:
-    """The metric of that name. Raises SettingsError naming those there are."""
-    if name not in METRICS:
-        raise SettingsError(f"metric {name!r} is unknown; use one of {', '.join(sorted(METRICS))}")
-    return METRICS[name]
+    """The metric of that name, or a plug-in. Raises: SettingsError naming those that there are."""
+    if name in METRICS:
+        return METRICS[name]
+    if plugins.is_plugin("metrics", name):
+        return plugins.find("metrics", name, Metric)
+    known = ", ".join(sorted({**METRICS, **plugins.installed("metrics")}))
+    raise SettingsError(f"metric {name!r} is unknown; use one of {known}, or one of your own as {plugins.FORM}")
 
 
 __all__ = ["METRICS", "Metric", "Reference", "metric_named"]

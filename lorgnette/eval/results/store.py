@@ -26,6 +26,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Strict
 
+from lorgnette import plugins
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.metrics import METRICS, Reference, metric_named
 from lorgnette.eval.reasoning import cut_thought
@@ -286,8 +287,9 @@ class ResultsFolder:
         write_json(self.path / "summary.json", result.summary() | {"made_by": _distinct(sittings)})
 
     def result(self) -> Result:
-        """The stored examples, scored."""
-        return score(self.settings(), self.examples(), self.refused())
+        """The stored examples, scored. Raises: DataError; SettingsError for a metric that only the folder names."""
+        with plugins.reading(str(self.path)):
+            return score(self.settings(), self.examples(), self.refused())
 
     def settings(self) -> dict[str, Any]:
         """Raises: DataError if there are none."""

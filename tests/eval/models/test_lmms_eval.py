@@ -115,7 +115,7 @@ def test_requests_of_unlike_settings_are_answered_in_their_order(lm: Any) -> Non
         GenerationConfig(max_tokens=6, temperature=1.0, top_p=0.9),
     ]
     found = lm.generate_until([asked(n, ways[n % 3]) for n in range(5)])
-    model, processor = lm.answerer.model, lm.answerer.processor
+    model, processor = lm.model.model, lm.model.processor
     expected = [generate(model, processor, [sample(n)], settings[n % 3])[0].text for n in range(5)]
     assert found == expected
     assert sorted(lm.cache_hook.added, key=lambda one: expected.index(one[2]))[0][0] == "generate_until"
@@ -143,7 +143,7 @@ def test_continuations_are_scored_by_question(lm: Any, monkeypatch: pytest.Monke
     def visuals(doc: dict[str, Any]) -> list[Any]:
         return [doc["picture"]]
 
-    best = LorgnetteModel(lm.answerer.model, lm.answerer.processor).generate([sample(1)], max_tokens=3)[0]
+    best = LorgnetteModel(lm.model.model, lm.model.processor).generate([sample(1)], max_tokens=3)[0]
     question = DOCS[1]["question"]
     requests = [
         Instance("loglikelihood", (question, " red", visuals, 1, "colours", "test"), 0),
@@ -169,7 +169,7 @@ def test_continuations_are_scored_by_question(lm: Any, monkeypatch: pytest.Monke
         sample(1),
         Sample((Turn("user"), Text(""))),
     ]
-    alone = LorgnetteModel(lm.answerer.model, lm.answerer.processor)
+    alone = LorgnetteModel(lm.model.model, lm.model.processor)
     for (loss, greedy), prompt, text in zip(found, prompts, ("red", "blue", best, "red", "red"), strict=True):
         assert loss == pytest.approx(-score(alone, [prompt], [[text]])[0][0], abs=1e-4)
         assert greedy == (text == best)
