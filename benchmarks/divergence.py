@@ -29,9 +29,9 @@ import torch
 from rich.console import Console
 
 from lorgnette.files import write_text
-from lorgnette.run import Run, SpikeConfig, find_recipe
-from lorgnette.train.guard import Finding, Guard
-from lorgnette.train.log import read_log
+from lorgnette.run import DivergenceConfig, Run, find_recipe
+from lorgnette.train.divergence import DivergenceMonitor, Finding
+from lorgnette.train.logging.log import read_log
 from lorgnette.train.loop import Trainer
 from lorgnette.train.step import NotFiniteError
 from lorgnette.version import commit
@@ -103,7 +103,7 @@ def train_cell(run: Run, folder: Path) -> dict[str, Any]:
 
 def findings(losses: list[float], norms: list[float]) -> dict[str, Finding]:
     """What the monitor says of a cell, by its words with the step that they were said at."""
-    guard = Guard(SpikeConfig(window=WINDOW), WARMUP)
+    guard = DivergenceMonitor(DivergenceConfig(window=WINDOW), WARMUP)
     found = (guard.see(step, *pair) for step, pair in enumerate(zip(losses, norms, strict=True)))
     return {f"step {step}: {one.said}": one for step, one in enumerate(found, 1) if one}
 

@@ -51,13 +51,13 @@ from lorgnette.inputs.tokenizer import train_tokenizer
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, find_recipe
 from lorgnette.sample import Image
-from lorgnette.train.adapters import save_adapters
-from lorgnette.train.build import build, resolve, stage_processor
-from lorgnette.train.feed import open_steps
-from lorgnette.train.log import Row
+from lorgnette.train.adapters.peft import save_adapters
+from lorgnette.train.data import build_data
+from lorgnette.train.logging.log import StepMetrics
 from lorgnette.train.loop import Trainer
 from lorgnette.train.optim import build_optimiser
 from lorgnette.train.planner.dry_run import Bytes
+from lorgnette.train.setup import build, resolve, stage_processor
 from lorgnette.train.stages import prepare_parts
 from lorgnette.train.step import train_step
 
@@ -145,7 +145,7 @@ def write_samples(folder: Path, run: Run) -> None:
     Each crop of an image is a picture of its own there. Files are decoded and sized by both sides, to the same pixels.
     """
     processor = stage_processor(build(run)[1], run, run.stages[0])
-    steps = open_steps(run, 0, processor)
+    steps = build_data(run, 0, processor)
     assert isinstance(steps, PackedSteps)
     made = []
     for step in range(run.steps):
@@ -226,7 +226,7 @@ def measure(side: str, folder: Path, options: argparse.Namespace) -> dict[str, A
     clock = Clock()
     if side == "ours":
 
-        def tick(_: Trainer, row: Row) -> None:
+        def tick(_: Trainer, row: StepMetrics) -> None:
             clock.tick(row.loss, row.learned, row.waited)
 
         with tempfile.TemporaryDirectory() as name:
@@ -246,7 +246,7 @@ def our_bytes(run: Run) -> dict[str, int]:
     stage = run.stages[0]
     prepare_parts(model.train(), stage, seed=run.seed)
     optimiser = build_optimiser(model, stage)
-    batches = open_steps(run, 0, stage_processor(processor, run, stage)).batches(0)
+    batches = build_data(run, 0, stage_processor(processor, run, stage)).batches(0)
     return counted(model, optimiser, lambda: train_step(model, batches, optimiser, stage.clip))
 
 

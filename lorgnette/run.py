@@ -149,7 +149,7 @@ class InitConfig(Settings):
         return bool(self.model or self.vision)
 
 
-class SpikeConfig(Settings):
+class DivergenceConfig(Settings):
     """When training counts as diverging, and what is done then (full unfreezing diverged in the paper's section 3.3).
 
     Two things are watched: a spike, which is one step that stands out, and a slow rise of the smoothed loss.
@@ -233,7 +233,7 @@ class Run(Settings):
     stages: tuple[StageConfig, ...]
     loader: LoaderConfig = LoaderConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
-    spikes: SpikeConfig = SpikeConfig()
+    spikes: DivergenceConfig = DivergenceConfig()
     validation: ValidationConfig = ValidationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 

@@ -38,9 +38,9 @@ from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import patchify
 from lorgnette.model.batch import IGNORED, Spans
 from lorgnette.run import Run, find_recipe
-from lorgnette.train.build import build
 from lorgnette.train.muon import Muon
 from lorgnette.train.optim import set_lr
+from lorgnette.train.setup import build
 
 FOLDER = Path("runs/backbones/distilled")
 SIDE = 160

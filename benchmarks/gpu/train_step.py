@@ -23,7 +23,7 @@ from lorgnette.model.account import Account, Mode
 from lorgnette.model.batch import Batch
 from lorgnette.model.vlm import VLM
 from lorgnette.run import LoraConfig
-from lorgnette.train.adapters import ADAPTED, add_adapters
+from lorgnette.train.adapters.peft import ADAPTED, add_adapters
 from lorgnette.train.parallel import compile_layers
 
 MODES: dict[str, Mode] = {"vision": "lora", "connector": "full", "language": "lora"}

@@ -54,7 +54,7 @@ def plan(
     from lorgnette.cli import plan as plans
     from lorgnette.cli.inspect import processor_of_run, range_of, stage_number
     from lorgnette.output import new_console
-    from lorgnette.train.feed import prepare_stages
+    from lorgnette.train.data import prepare_stages
 
     console = new_console()
     run, processor = processor_of_run(recipe, override or [])

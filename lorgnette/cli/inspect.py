@@ -15,8 +15,8 @@ from lorgnette.errors import SettingsError
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer
 from lorgnette.run import Run, StageConfig
-from lorgnette.train.build import build_processor, resolve, stage_processor
-from lorgnette.train.feed import open_steps
+from lorgnette.train.data import build_data
+from lorgnette.train.setup import build_processor, resolve, stage_processor
 
 
 def processor_of_run(name: str, overrides: list[str]) -> tuple[Run, Processor]:
@@ -45,7 +45,7 @@ def look_at_run(console: Console, processor: Processor, run: Run, stage: str | N
     pack, processor = chosen.pack, stage_processor(processor, run, chosen)
     gatherer = Gatherer(processor, run.model.vocabulary, pack.tokens if pack else None)
     with _progress(console) as advance:
-        packs, refused = gatherer.steps(open_steps(run, number, processor), first, last, most, advance)
+        packs, refused = gatherer.steps(build_data(run, number, processor), first, last, most, advance)
     span = f"step {first:,}" if last - first == 1 else f"steps {first:,} to {last - 1:,}"
     return Look(
         title=f"{run.name}, stage {chosen.name}, {span}",

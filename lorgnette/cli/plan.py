@@ -13,9 +13,9 @@ from lorgnette.errors import DataError, LorgnetteError
 from lorgnette.inputs.processor import Processor
 from lorgnette.output import say
 from lorgnette.run import Run
-from lorgnette.train.build import stage_processor
-from lorgnette.train.feed import open_steps
-from lorgnette.train.log import read_log
+from lorgnette.train.data import build_data
+from lorgnette.train.logging.log import read_log
+from lorgnette.train.setup import stage_processor
 
 
 class OtherData(LorgnetteError):
@@ -24,7 +24,7 @@ class OtherData(LorgnetteError):
 
 def steps_of(run: Run, processor: Processor, number: int) -> Steps | PackedSteps:
     """The steps of a stage, as training opens them."""
-    return open_steps(run, number, stage_processor(processor, run, run.stages[number]))
+    return build_data(run, number, stage_processor(processor, run, run.stages[number]))
 
 
 def list_steps(console: Console, steps: Steps | PackedSteps, first: int, last: int, names: bool) -> None:

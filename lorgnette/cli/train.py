@@ -33,9 +33,9 @@ def load_run(recipe: str, overrides: Sequence[str]) -> Run:
 def train(run: Run, folder: Path | None, hours: float | None, log: Sequence[str], changed_data: bool = False) -> None:
     """Train all stages, and write the model to FOLDER/model; runs/NAME where no folder is given."""
     from lorgnette.hub.export import save
+    from lorgnette.train.logging.trackers import open_trackers
     from lorgnette.train.loop import Trainer
-    from lorgnette.train.parallel import end_world
-    from lorgnette.train.trackers import open_trackers
+    from lorgnette.train.parallel import end_distributed
 
     if folder is None and Path(run.name).name != run.name:
         raise SettingsError(f"name: {quoted(run.name)!r} is no folder's name; say where to write it by --folder")
@@ -51,7 +51,7 @@ def train(run: Run, folder: Path | None, hours: float | None, log: Sequence[str]
             said = f"Trained. Talk to it: lorgnette chat --model {shlex.quote(str(folder))}"
             say(console, said)
     finally:
-        end_world()
+        end_distributed()
 
 
 def plan(run: Run) -> None:
@@ -66,7 +66,7 @@ def plot(folder: Path) -> Path:
     from lorgnette.demo.curve import curve_svg
     from lorgnette.demo.results import curve_from_log
     from lorgnette.files import replace_text
-    from lorgnette.train.log import read_log
+    from lorgnette.train.logging.log import read_log
 
     rows = [row for row in read_log(folder / "log.jsonl") if {"seconds", "samples", "loss", "lr"} <= row.keys()]
     if not rows:
@@ -81,7 +81,7 @@ def plot(folder: Path) -> Path:
 
 def replay(path: Path) -> None:
     """Compute a kept step again, and say which samples go wrong."""
-    from lorgnette.train.replay import replay as compute
+    from lorgnette.train.checkpoint.debug_step import replay as compute
 
     console = new_console()
     broken = compute(path, console)
@@ -92,7 +92,7 @@ def replay(path: Path) -> None:
 def open_model(model: str) -> tuple[VLM, Processor]:
     """A model as `lorgnette.hub.load.load` opens it, or as the last checkpoint of an unfinished run has it."""
     if os.path.isfile(Path(model) / "run.yaml") and not os.path.isdir(Path(model) / "model"):
-        from lorgnette.train.reopen import open_unfinished
+        from lorgnette.train.checkpoint.resume import open_unfinished
 
         return open_unfinished(Path(model))
     from lorgnette.hub.load import load

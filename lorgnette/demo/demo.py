@@ -38,8 +38,8 @@ from lorgnette.hub.export import save
 from lorgnette.model.vlm import VLM
 from lorgnette.output import new_console, say
 from lorgnette.run import Run, find_recipe
-from lorgnette.train.evaluate import task_of
-from lorgnette.train.log import read_log
+from lorgnette.train.evaluation import task_of
+from lorgnette.train.logging.log import read_log
 from lorgnette.train.loop import Trainer
 from lorgnette.train.stages import check_parts
 from lorgnette.version import code

@@ -18,8 +18,8 @@ from lorgnette.model.account import Account
 from lorgnette.model.batch import IGNORED, Batch
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
-from lorgnette.train.lora import weights_kept
-from lorgnette.train.parallel import World, empty_batch, is_sharded
+from lorgnette.train.adapters.fused_lora import weights_kept
+from lorgnette.train.parallel import DistributedContext, empty_batch, is_sharded
 from lorgnette.train.stages import drops
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ def document_losses(batch: Batch, losses: Tensor) -> tuple[Tensor, Tensor]:
     return sums.index_add_(0, learned, losses.double()), torch.bincount(learned, minlength=len(lengths))
 
 
-def packs_at_once(run: Run, stage: StageConfig, world: World) -> int:
+def packs_at_once(run: Run, stage: StageConfig, world: DistributedContext) -> int:
     """Most packs of a step that are computed at the same time.
 
     More than one only in one process on a CPU, and where nothing is drawn while packs are computed: threads would draw
@@ -72,7 +72,7 @@ def add_gradients(
     batches: Sequence[TrainingBatch],
     packs: int,
     learned: int,
-    world: World,
+    world: DistributedContext,
     at_once: int = 1,
     cost: Callable[[TrainingBatch], float] | None = None,
 ) -> Losses:

@@ -32,25 +32,26 @@ from lorgnette.model.ops.allocator import keep_freed_memory
 from lorgnette.model.vlm import VLM
 from lorgnette.output import new_console, say
 from lorgnette.run import Run, StageConfig
-from lorgnette.train import checkpoint, parallel
-from lorgnette.train.adapters import adapted_layers, base_tensors, merge_adapters, save_adapters
-from lorgnette.train.build import build, resolve, stage_processor
-from lorgnette.train.claim import claim
-from lorgnette.train.display import Display
-from lorgnette.train.evaluate import Evaluation
-from lorgnette.train.feed import doubts, open_steps, prepare_stages
+from lorgnette.train import parallel
+from lorgnette.train.adapters.neftune import Neftune
+from lorgnette.train.adapters.peft import adapted_layers, base_tensors, merge_adapters, save_adapters
+from lorgnette.train.checkpoint import manager
+from lorgnette.train.checkpoint.claim import claim
+from lorgnette.train.checkpoint.debug_step import keep_step
+from lorgnette.train.checkpoint.unchanged import check_unchanged
+from lorgnette.train.data import build_data, doubts, prepare_stages
+from lorgnette.train.divergence import MOST_REWINDS, MOST_SKIPS, DivergedError, DivergenceMonitor, Finding
+from lorgnette.train.evaluation import Evaluation
 from lorgnette.train.gradients import packs_at_once
-from lorgnette.train.guard import MOST_REWINDS, MOST_SKIPS, DivergedError, Finding, Guard
-from lorgnette.train.log import Log, Row, read_log
-from lorgnette.train.noise import Neftune
+from lorgnette.train.logging.log import Log, StepMetrics, read_log
+from lorgnette.train.logging.progress import ProgressDisplay
+from lorgnette.train.logging.trackers import Tracker, figures
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
-from lorgnette.train.replay import keep_step
+from lorgnette.train.setup import build, resolve, stage_processor
 from lorgnette.train.signals import stop_on_signals
 from lorgnette.train.stages import check_parts, drops, pack_flops, prepare_parts
 from lorgnette.train.step import NotFiniteError, StepResult, train_step
-from lorgnette.train.trackers import Tracker, figures
-from lorgnette.train.unchanged import check_unchanged
-from lorgnette.train.validate import Validation, unseen_sources
+from lorgnette.train.validation import Validation, unseen_sources
 
 
 class Interrupted(LorgnetteError):
@@ -62,7 +63,7 @@ class Interrupted(LorgnetteError):
     alike = True
 
 
-Callback = Callable[["Trainer", Row], None]
+Callback = Callable[["Trainer", StepMetrics], None]
 """Called after each step, before a checkpoint: for evaluation during training, say. It may not change the model."""
 
 
@@ -86,10 +87,10 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         changed_data: bool = False,
     ) -> None:
-        self.world = parallel.start_world()
+        self.world = parallel.start_distributed()
         self.run, self.folder = resolve(run), folder
         console = (console or new_console()) if self.world.is_main else new_console(quiet=True)
-        self.display = Display(console, self.world.device)
+        self.display = ProgressDisplay(console, self.world.device)
         self.trackers, self.callbacks, self._changed_data = trackers, callbacks, changed_data
         self._end = None if limit_s is None else time.monotonic() + limit_s
         torch.set_num_threads(run.threads or torch.get_num_threads())
@@ -97,14 +98,14 @@ class Trainer:
             keep_freed_memory()
         self._release = weakref.finalize(self, claim(folder, self.run, self.world))
         self.model, self.processor = build(self.run)
-        found = checkpoint.checkpoints(self._checkpoints)
+        found = manager.checkpoints(self._checkpoints)
         self._restore_from = found[-1] if found else None
         self.progress = (
-            checkpoint.read_progress(found[-1], len(run.stages))
+            manager.read_progress(found[-1], len(run.stages))
             if found
-            else checkpoint.Progress(self.run.digest(), 0, 0, 0, seconds=0.0)
+            else manager.Progress(self.run.digest(), 0, 0, 0, seconds=0.0)
         )
-        self._keeper = checkpoint.Keeper(self._checkpoints, self.run.checkpoints.keep, self.world)
+        self._keeper = manager.CheckpointManager(self._checkpoints, self.run.checkpoints.keep, self.world)
         self._stop = False
 
     @property
@@ -141,7 +142,7 @@ class Trainer:
         for number in range(self.progress.stage, len(self.run.stages)):
             stage = self.run.stages[number]
             unseen_sources(self.run, stage)
-            for sentence in doubts(stage, open_steps(self.run, number, self.processor)):
+            for sentence in doubts(stage, build_data(self.run, number, self.processor)):
                 self.display.warn(sentence)
 
     def _end_stage(self, stage: StageConfig) -> None:
@@ -165,7 +166,7 @@ class Trainer:
         save(base, self.processor, folder / "base")
 
     def _advance(self, stage: int, step: int, seconds: float) -> None:
-        self.progress = checkpoint.Progress(
+        self.progress = manager.Progress(
             self.progress.run, stage, step, self.progress.total_step + 1, self.progress.seconds + seconds
         )
 
@@ -189,12 +190,12 @@ class StageRun:
         parallel.apply(model, self.run, self.stage, self.world)
         self.model, self.optimiser = model, build_optimiser(model, self.stage)
         if trainer._restore_from is not None:
-            checkpoint.restore(trainer._restore_from, model, self.optimiser if self.finished else None)
+            manager.restore(trainer._restore_from, model, self.optimiser if self.finished else None)
             trainer._restore_from = None
         self.processor = stage_processor(trainer.processor, self.run, self.stage)
         self._flops = partial(pack_flops, Account(self.run.model), self.stage)
         self.noise = Neftune(model, self.stage.neftune, dropout=drops(self.stage))
-        self.guard = Guard(self.run.spikes, self.stage.warmup)
+        self.guard = DivergenceMonitor(self.run.spikes, self.stage.warmup)
         self.guard.replay(row for row in read_log(trainer.folder / "log.jsonl") if row["stage"] == self.stage.name)
         self._rewinds: Counter[int] = Counter()
         self._origins: dict[int, int] = {}
@@ -204,7 +205,7 @@ class StageRun:
     def train(self, log: Log | None) -> None:
         """Take the steps that are left."""
         trainer, stage = self.trainer, self.stage
-        steps = open_steps(
+        steps = build_data(
             self.run,
             self.number,
             self.processor,
@@ -250,7 +251,7 @@ class StageRun:
         self._found, self._spike = None, ""
         before = self.trainer.progress
         if before.stage != self.number:
-            before = checkpoint.Progress(before.run, self.number, 0, before.total_step, before.seconds)
+            before = manager.Progress(before.run, self.number, 0, before.total_step, before.seconds)
         try:
             accept, at_once = partial(self._accept, step), packs_at_once(self.run, self.stage, self.world)
             clip, world = self.stage.clip, self.world
@@ -296,7 +297,7 @@ class StageRun:
     def _rewind(self, since: int | None) -> None:
         """Back to the weights of the last checkpoint, or of the last before a rise (else the oldest); data go on."""
         self.trainer._keeper.finish()
-        kept = [(checkpoint.read_progress(path), path) for path in checkpoint.checkpoints(self.trainer._checkpoints)]
+        kept = [(manager.read_progress(path), path) for path in manager.checkpoints(self.trainer._checkpoints)]
         kept = [(at, path) for at, path in kept if at.stage == self.number]
         if not kept:
             raise DivergedError("there is no checkpoint of this stage to go back to: see what was said when it was due")
@@ -309,11 +310,11 @@ class StageRun:
                 f"went back to the weights of step {origin} {MOST_REWINDS} times, and every time training diverged"
                 " anew: lower the learning rate, or freeze more of the model or adapt it by lora"
             )
-        checkpoint.restore(path, self.model, self.optimiser if at.step else None)
+        manager.restore(path, self.model, self.optimiser if at.step else None)
         if not at.step:
             self.optimiser.state.clear()
 
-    def _row(self, step: int, batches: list[TrainingBatch], result: StepResult, waited: float) -> Row:
+    def _row(self, step: int, batches: list[TrainingBatch], result: StepResult, waited: float) -> StepMetrics:
         gathered = self.world.gather(
             (
                 digest_of(ref for batch in batches for ref in batch.refs),
@@ -321,7 +322,7 @@ class StageRun:
                 sum(map(self._flops, batches)),
             )
         )
-        return Row(
+        return StepMetrics(
             total_step=self.trainer.progress.total_step,
             stage=self.stage.name,
             step=step + 1,
@@ -341,7 +342,7 @@ class StageRun:
             spike=self._spike,
         )
 
-    def _tell(self, row: Row, log: Log | None, seconds: float) -> None:
+    def _tell(self, row: StepMetrics, log: Log | None, seconds: float) -> None:
         if log:
             with self.trainer.display.despite_full_disk():
                 log.write(row)
@@ -367,7 +368,7 @@ class StageRun:
         """A run that may go back needs a place to go back to."""
         if self.run.spikes.act == "rewind" and not self.finished:
             progress = self.trainer.progress
-            start = checkpoint.Progress(progress.run, self.number, 0, progress.total_step, progress.seconds)
+            start = manager.Progress(progress.run, self.number, 0, progress.total_step, progress.seconds)
             self.trainer._keeper.save(start, self.model, self.optimiser)
 
     def _save_if_due(self, last: bool) -> None:

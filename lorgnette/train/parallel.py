@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class World:
+class DistributedContext:
     """Who computes: this process' rank, how many there are, and on what it computes."""
 
     rank: int = 0
@@ -60,31 +60,31 @@ class World:
             dist.barrier()
 
 
-def start_world() -> World:
+def start_distributed() -> DistributedContext:
     """This process' place among those that torchrun started; a world of its own without torchrun."""
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else None
     if device is not None:
         torch.cuda.set_device(device)
     device = device or torch.device("cpu")
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return World(device=device)
+        return DistributedContext(device=device)
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-    return World(dist.get_rank(), dist.get_world_size(), device, dist.new_group(backend="gloo"))
+    return DistributedContext(dist.get_rank(), dist.get_world_size(), device, dist.new_group(backend="gloo"))
 
 
-def end_world() -> None:
+def end_distributed() -> None:
     """Leave the processes' group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def half_precision(run: Run, world: World) -> bool:
+def half_precision(run: Run, world: DistributedContext) -> bool:
     """Whether layers compute in bf16."""
     return run.precision == "bf16" or (run.precision == "auto" and world.device.type == "cuda")
 
 
-def apply(model: VLM, run: Run, stage: StageConfig, world: World) -> None:
+def apply(model: VLM, run: Run, stage: StageConfig, world: DistributedContext) -> None:
     """Put around a model, whose adapters are in place, what the stage and the world ask for."""
     model.to(world.device)
     for name in ("vision", "connector", "language"):
@@ -123,7 +123,7 @@ def compile_layers(model: VLM) -> None:
         layer.compile(dynamic=True)
 
 
-def shard(model: VLM, world: World, *, half: bool) -> None:
+def shard(model: VLM, world: DistributedContext, *, half: bool) -> None:
     """Shard parameters, gradients and optimiser state over all ranks, in place. Gradients are summed, not averaged.
 
     half: layers compute in bf16; gradients are summed, and weights kept, in float32. Frozen weights are kept in bf16.

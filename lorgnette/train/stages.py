@@ -15,7 +15,7 @@ from lorgnette.model.batch import Batch
 from lorgnette.model.config import VLMConfig
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Mode, PartConfig, StageConfig
-from lorgnette.train.adapters import ADAPTED, add_adapters
+from lorgnette.train.adapters.peft import ADAPTED, add_adapters
 
 PARTS = ("vision", "connector", "language", "extra_vocabulary")
 """Every parameter belongs to exactly one of these."""

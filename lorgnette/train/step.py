@@ -12,7 +12,7 @@ from lorgnette.data.training_batch import TrainingBatch
 from lorgnette.errors import LorgnetteError
 from lorgnette.model.vlm import VLM
 from lorgnette.train.gradients import Losses, add_gradients
-from lorgnette.train.parallel import World, whole
+from lorgnette.train.parallel import DistributedContext, whole
 
 
 class NotFiniteError(LorgnetteError):
@@ -54,7 +54,7 @@ def train_step(
     batches: Sequence[TrainingBatch],
     optimiser: torch.optim.Optimizer,
     clip: float,
-    world: World | None = None,
+    world: DistributedContext | None = None,
     accept: Callable[[StepResult], bool] = lambda result: True,
     at_once: int = 1,
     cost: Callable[[TrainingBatch], float] | None = None,
@@ -65,7 +65,7 @@ def train_step(
     before the update with what was computed; False leaves the weights.
     Raises: NotFiniteError naming the samples, before any parameter changes.
     """
-    world = world or World()
+    world = world or DistributedContext()
     tallies = world.gather(_tally(batches))
     learned = sum(tally.learned for tally in tallies)
     if not learned:

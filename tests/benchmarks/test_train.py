@@ -11,8 +11,8 @@ from types import ModuleType
 import pytest
 
 from lorgnette.inputs.image import patchify
-from lorgnette.train.build import build, stage_processor
-from lorgnette.train.feed import open_steps
+from lorgnette.train.data import build_data
+from lorgnette.train.setup import build, stage_processor
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 TINY = ["--size", "tiny", "--threads", "1", "--steps", "2"]
@@ -46,7 +46,7 @@ def test_both_sides_see_the_same_pixels(train, tmp_path) -> None:
     run = train.our_run(tmp_path, options)
     train.write_samples(tmp_path, run)
     samples = [one for step in pickle.loads((tmp_path / "samples.pickle").read_bytes()) for one in step]
-    steps = open_steps(run, 0, stage_processor(build(run)[1], run, run.stages[0]))
+    steps = build_data(run, 0, stage_processor(build(run)[1], run, run.stages[0]))
     ours = [steps.read(ref).rendered for step in range(run.steps) for ref in steps.refs(step, 0)]
     numbers = set()
     for one, rendered in zip(samples, ours, strict=True):

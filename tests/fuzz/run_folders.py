@@ -140,9 +140,9 @@ def run(folder: Path) -> Sequence[str]:
     from lorgnette.inputs.config import SpecialTokens
     from lorgnette.inputs.tokenizer import Tokenizer, train_tokenizer
     from lorgnette.run import Run
-    from lorgnette.train import checkpoint
+    from lorgnette.train.checkpoint import manager
+    from lorgnette.train.checkpoint.debug_step import keep_step
     from lorgnette.train.loop import Trainer
-    from lorgnette.train.replay import keep_step
 
     warnings.simplefilter("ignore")
     train_tokenizer(["What colour?"] * 4, vocabulary=300, special=SpecialTokens()).save(folder / "tokenizer")
@@ -165,7 +165,7 @@ def run(folder: Path) -> Sequence[str]:
         if not kept:
             kept.append(row.total_step)
             batches = trainer_batches(trainer)
-            progress = checkpoint.Progress(trainer.progress.run, 0, 0, 0, 0.0)
+            progress = manager.Progress(trainer.progress.run, 0, 0, 0, 0.0)
             keep_step(folder / "run" / "replay", progress, batches, trainer.model, 0, trainer.world)
 
     trainer = Trainer(Run.parse(values), folder / "run", Console(quiet=True), callbacks=[keep])
@@ -176,9 +176,9 @@ def run(folder: Path) -> Sequence[str]:
 
 def trainer_batches(trainer: Any) -> list[Any]:
     """The batches of a run's first step."""
-    from lorgnette.train.feed import open_steps
+    from lorgnette.train.data import build_data
 
-    steps = open_steps(trainer.run, 0, trainer.processor)
+    steps = build_data(trainer.run, 0, trainer.processor)
     return list(steps.batches(0))
 
 
@@ -194,8 +194,8 @@ def _use_run(folder: Path, name: str) -> None:
 
     from lorgnette.cli.train import open_model, plot
     from lorgnette.errors import LorgnetteError
+    from lorgnette.train.checkpoint.debug_step import replay
     from lorgnette.train.loop import Trainer
-    from lorgnette.train.replay import replay
 
     quiet, place = Console(quiet=True), folder / "run"
     refused: list[LorgnetteError] = []

@@ -20,8 +20,11 @@ FORBIDDEN = {
 EXCEPTIONS = {
     ("lorgnette/data/loader.py", "pickle.loads"): "an error of this process itself, to see whether it can travel",
     ("lorgnette/data/prepare/runner.py", "pickle.loads"): "tasks that this process gave to its own workers",
-    ("lorgnette/train/metadata.py", "pickle.Unpickler"): "admits the few classes of a checkpoint's metadata alone",
-    ("lorgnette/train/metadata.py", "FileSystemReader"): "the base of the reader that does not execute",
+    (
+        "lorgnette/train/checkpoint/metadata.py",
+        "pickle.Unpickler",
+    ): "admits the few classes of a checkpoint's metadata alone",
+    ("lorgnette/train/checkpoint/metadata.py", "FileSystemReader"): "the base of the reader that does not execute",
 }
 
 

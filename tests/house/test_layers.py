@@ -22,6 +22,7 @@ THIRD_PARTY = {
     "untrusted": {"yaml"},
     "files": {"filelock"},
     "leftovers": set(),
+    "plugins": set(),
     "output": {"rich"},
     "settings": {"pydantic", "yaml"},
     "images": {"PIL", "numpy"},

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 from lorgnette.cli import app, main
 from lorgnette.errors import CheckpointError
 from lorgnette.hub.load import load
-from lorgnette.train import checkpoint
-from lorgnette.train.adapters import adapted_layers, merge_adapters
-from lorgnette.train.log import read_log
+from lorgnette.train.adapters.peft import adapted_layers, merge_adapters
+from lorgnette.train.checkpoint import manager
+from lorgnette.train.checkpoint.resume import model_at
+from lorgnette.train.logging.log import read_log
 from lorgnette.train.loop import Trainer
-from lorgnette.train.reopen import model_at
 
 VALIDATION = {0: ("interleaved", "pairs"), 1: ("interleaved", "pairs", "documents"), 2: ("instruct",), 3: ("chat",)}
 PATHS = [(stage, number, kind) for stage, kinds in VALIDATION.items() for number, kind in enumerate(kinds)]
@@ -53,7 +53,7 @@ def test_all_stages_of_micro_killed_and_stopped_end_in_the_same_bits(tmp_path, m
     assert not (killed / "model").exists()
     assert command(monkeypatch, "train", *MICRO, "--folder", killed, "--hours", "0") == 75
     assert "which is saved in" in capsys.readouterr().err
-    stopped = checkpoint.read_progress(checkpoint.checkpoints(killed / "checkpoints")[-1])
+    stopped = manager.read_progress(manager.checkpoints(killed / "checkpoints")[-1])
     assert stopped.total_step < 8 and stopped.stage >= 2, "it stopped in a stage with adapters"
     for folder in (killed, whole):
         assert command(monkeypatch, "train", *MICRO, "--folder", folder) == 0
@@ -84,7 +84,7 @@ def test_a_limit_of_time_saves_says_so_and_goes_on(tiny, tmp_path, monkeypatch, 
 
 
 def test_an_unfinished_run_is_exported_with_its_adapters_merged(tiny, tmp_path, monkeypatch):
-    from lorgnette.train.feed import open_steps
+    from lorgnette.train.data import build_data
 
     run = tiny.override(
         "stages.0.vision.mode=lora", "stages.0.language.mode=dora", "stages.0.lora.rank=2", "stages.0.lr=0.02"
@@ -96,11 +96,11 @@ def test_an_unfinished_run_is_exported_with_its_adapters_merged(tiny, tmp_path, 
         assert command(monkeypatch, *arguments, "--hours", "0") == 75
     result = CliRunner().invoke(app, ["export", "--model", str(folder), str(out), "--verify"])
     assert result.exit_code == 0, f"{result.output} {result.exception!r}"
-    newest = checkpoint.checkpoints(folder / "checkpoints")[-1]
+    newest = manager.checkpoints(folder / "checkpoints")[-1]
     assert newest.name == "step-000004"
     model, processor = model_at(newest, run, run.stages[0]).eval(), Trainer(run, folder).processor
     assert len(adapted_layers(model)) == 6 + 2 * 7
-    batch = open_steps(run, 0, processor).batches(9)[0]
+    batch = build_data(run, 0, processor).batches(9)[0]
     with torch.no_grad():
         adapted, exported = model(batch).logits, load(out)[0](batch).logits
         merge_adapters(model)

@@ -9,11 +9,11 @@ from lorgnette.data.steps import PackedSteps
 from lorgnette.hub.export import save
 from lorgnette.hub.load import load
 from lorgnette.run import Run
-from lorgnette.train.build import build_processor
-from lorgnette.train.feed import open_steps
-from lorgnette.train.log import read_log
+from lorgnette.train.data import build_data
+from lorgnette.train.logging.log import read_log
 from lorgnette.train.loop import Trainer
 from lorgnette.train.planner import dry_run
+from lorgnette.train.setup import build_processor
 from tests.data.squares import row, write
 
 CONNECTORS = {"linear": {"kind": "linear"}, "pixel shuffle": {"kind": "pixel_shuffle", "side": 2}}
@@ -51,7 +51,7 @@ def test_it_trains_on_packs_as_planned_and_comes_back(run_with, tmp_path, connec
 @pytest.mark.parametrize("connector", CONNECTORS.values(), ids=CONNECTORS)
 def test_samples_cost_what_the_plan_counts(run_with, connector):
     run = run_with(connector)
-    steps = open_steps(run, 0, build_processor(run))
+    steps = build_data(run, 0, build_processor(run))
     assert isinstance(steps, PackedSteps)
     for ref in [ref for step in range(4) for ref in steps.plan.step(step)]:
         drawn, showing = steps.read(ref), steps.plan.showing(ref, shuffle=True)

@@ -20,10 +20,10 @@ from lorgnette.eval.results.rank_files import Rank
 from lorgnette.eval.results.store import ResultsFolder
 from lorgnette.eval.results.submission import _is_submission
 from lorgnette.files import DiskError
-from lorgnette.train import checkpoint
-from lorgnette.train.claim import claim
+from lorgnette.train.checkpoint import manager
+from lorgnette.train.checkpoint.claim import claim
 from lorgnette.train.loop import Trainer
-from lorgnette.train.parallel import World
+from lorgnette.train.parallel import DistributedContext
 
 QUIET = Console(quiet=True)
 
@@ -44,7 +44,7 @@ def test_a_run_does_not_begin_where_somebody_else_has_what_it_would_write(tiny, 
     file.parent.mkdir(parents=True)
     file.write_text("name: mine\n")
     with pytest.raises(LorgnetteError, match=name.split("/")[0]):
-        claim(tmp_path / "mine", tiny, World())
+        claim(tmp_path / "mine", tiny, DistributedContext())
     found = contents(tmp_path / "mine")
     found.pop(".lock", None)
     assert found == {name: b"name: mine\n"}
@@ -52,12 +52,12 @@ def test_a_run_does_not_begin_where_somebody_else_has_what_it_would_write(tiny, 
 
 @pytest.mark.parametrize("name", ["model/notes.txt", "best/notes.txt", "adapters/one/lora/notes.txt"])
 def test_what_could_not_be_written_at_the_end_is_said_at_the_beginning(tiny, tmp_path, name):
-    claim(tmp_path / "run", tiny, World())()
+    claim(tmp_path / "run", tiny, DistributedContext())()
     file = tmp_path / "run" / name.replace("one", tiny.stages[0].name)
     file.parent.mkdir(parents=True)
     file.write_text("mine")
     with pytest.raises(LorgnetteError, match=r"notes\.txt"):
-        claim(tmp_path / "run", tiny, World())
+        claim(tmp_path / "run", tiny, DistributedContext())
     assert file.read_text() == "mine"
 
 
@@ -69,7 +69,7 @@ def test_training_leaves_what_it_did_not_write(tiny, tmp_path):
     stopped: list[int] = []
 
     def keep(trainer, row):
-        kept = checkpoint.checkpoints(folder / "checkpoints")
+        kept = manager.checkpoints(folder / "checkpoints")
         if kept and not stopped:
             stopped.append(1)
             (kept[-1] / "notes.txt").write_text("mine")
@@ -83,14 +83,14 @@ def test_training_leaves_what_it_did_not_write(tiny, tmp_path):
     (noted,) = (folder / "checkpoints").glob("*/notes.txt")
     assert sorted(path.name for path in noted.parent.iterdir()) == ["mine", "notes.txt"]
     assert noted.parent.with_name(f"{noted.parent.name}-copy").is_dir()
-    assert len(checkpoint.checkpoints(folder / "checkpoints")) == 1
+    assert len(manager.checkpoints(folder / "checkpoints")) == 1
 
 
 def test_checkpoints_are_those_of_their_name_in_the_order_of_steps(tmp_path):
     for name in ("step-1000000", "step-999999", "step-000001", "step-000002-copy", "step-best", "step-²"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "progress.json").touch()
-    found = [path.name for path in checkpoint.checkpoints(tmp_path)]
+    found = [path.name for path in manager.checkpoints(tmp_path)]
     assert found == ["step-000001", "step-999999", "step-1000000"]
 
 
@@ -98,7 +98,7 @@ def test_a_link_to_a_checkpoint_is_removed_alone(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "progress.json").write_text("mine")
     (tmp_path / "step-000001").symlink_to("elsewhere")
-    checkpoint.remove_checkpoint(tmp_path / "step-000001")
+    manager.remove_checkpoint(tmp_path / "step-000001")
     assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]
     assert (tmp_path / "elsewhere" / "progress.json").read_text() == "mine"
 

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 from lorgnette.cli import app
 from lorgnette.errors import CheckpointError, LorgnetteError
 from lorgnette.run import Run
-from lorgnette.train import checkpoint
+from lorgnette.train.checkpoint import manager
+from lorgnette.train.checkpoint.debug_step import keep_step, replay
+from lorgnette.train.checkpoint.metadata import CheckpointReader
 from lorgnette.train.loop import Trainer
-from lorgnette.train.metadata import CheckpointReader
-from lorgnette.train.replay import keep_step, replay
 
 QUIET = Console(quiet=True)
 
@@ -40,9 +40,9 @@ def unfinished(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("foreign") / "run"
     trainer = Trainer(tiny, folder, QUIET)
     trainer.train()
-    newest = checkpoint.checkpoints(folder / "checkpoints")[-1]
-    progress = checkpoint.read_progress(newest)
-    before = checkpoint.Progress(progress.run, 1, 2, 7, 1.0)
+    newest = manager.checkpoints(folder / "checkpoints")[-1]
+    progress = manager.read_progress(newest)
+    before = manager.Progress(progress.run, 1, 2, 7, 1.0)
     keep_step(folder / "replay", before, [], trainer.model, 0, trainer.world)
     return folder
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from lorgnette.errors import LorgnetteError
-from lorgnette.train.build import build
-from lorgnette.train.feed import open_steps
+from lorgnette.train.adapters.neftune import Neftune, document_seeds
+from lorgnette.train.data import build_data
 from lorgnette.train.gradients import add_gradients, packs_at_once, threads_for
-from lorgnette.train.log import read_log
+from lorgnette.train.logging.log import read_log
 from lorgnette.train.loop import Trainer
-from lorgnette.train.noise import Neftune, document_seeds
-from lorgnette.train.parallel import World
+from lorgnette.train.parallel import DistributedContext
+from lorgnette.train.setup import build
 from lorgnette.train.stages import prepare_parts
 from tests.train.test_run import QUIET
 
@@ -35,11 +35,11 @@ def gradients(run, at_once: int, alpha: float = 0.0):
     model, processor = build(run)
     prepare_parts(model, run.stages[0], seed=0)
     model.train()
-    batches = open_steps(run, 0, processor).batches(0)
+    batches = build_data(run, 0, processor).batches(0)
     assert len(batches) == 4
     torch.manual_seed(5)
     with Neftune(model, alpha):
-        losses = add_gradients(model, batches, 4, 10, World(), at_once)
+        losses = add_gradients(model, batches, 4, 10, DistributedContext(), at_once)
     return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}, losses
 
 
@@ -82,7 +82,7 @@ def test_as_many_threads_as_end_together(costs, most, threads):
 def test_noise_differs_between_packs_and_follows_the_seed(tiny):
     model, processor = build(tiny)
     model.train()
-    one, other = open_steps(tiny.override("stages.0.micro_batches=2"), 0, processor).batches(0)
+    one, other = build_data(tiny.override("stages.0.micro_batches=2"), 0, processor).batches(0)
 
     def embedded(batch, seed: int):
         torch.manual_seed(seed)
@@ -102,7 +102,7 @@ def test_noise_is_that_of_each_document_whatever_pack_it_stands_in_and_what_it_i
 
     def noise_of(run):
         found = {}
-        for batch in open_steps(run, 0, processor).batches(0):
+        for batch in build_data(run, 0, processor).batches(0):
             zeros = torch.zeros(batch.documents.total, dtype=torch.int64)
             batch = dataclasses.replace(batch, names=(str(run.digest()),) * len(batch.documents), refs=())
             with Neftune(model, 5.0, seed=3) as noise:
@@ -114,7 +114,7 @@ def test_noise_is_that_of_each_document_whatever_pack_it_stands_in_and_what_it_i
 
     whole, cut = noise_of(tiny), noise_of(tiny.override("stages.0.micro_batches=3"))
     assert whole == cut
-    [batch] = open_steps(tiny, 0, processor).batches(0)
+    [batch] = build_data(tiny, 0, processor).batches(0)
     patches_PC = batch.patches_PC.clone()
     patches_PC[0, 0] ^= 1  # of the first document's image, as that is the first image
     other = dataclasses.replace(batch, patches_PC=patches_PC)
@@ -133,7 +133,7 @@ def test_dropout_is_that_of_each_pack_in_whatever_order_packs_are_computed(tiny)
             if "lora_B" in name:
                 parameter.fill_(0.1)
     model.train()
-    batches = open_steps(run, 0, processor).batches(0)
+    batches = build_data(run, 0, processor).batches(0)
     with Neftune(model, 0.0, dropout=True, seed=7) as noise, torch.no_grad():
         losses = [float(model(batch, want="loss").loss_sum) for batch in batches]
         assert [float(model(batch, want="loss").loss_sum) for batch in reversed(batches)] == losses[::-1]
@@ -143,7 +143,7 @@ def test_dropout_is_that_of_each_pack_in_whatever_order_packs_are_computed(tiny)
 
 def test_what_goes_wrong_in_one_pack_is_told_and_none_is_left_computing(tiny, monkeypatch):
     model, processor = build(tiny)
-    batches = open_steps(tiny.override("stages.0.micro_batches=4"), 0, processor).batches(0)
+    batches = build_data(tiny.override("stages.0.micro_batches=4"), 0, processor).batches(0)
     forward, computed = type(model).forward, []
 
     def failing(self, batch, **kwargs):
@@ -154,7 +154,7 @@ def test_what_goes_wrong_in_one_pack_is_told_and_none_is_left_computing(tiny, mo
 
     monkeypatch.setattr(type(model), "forward", failing)
     with pytest.raises(LorgnetteError, match="this pack"):
-        add_gradients(model, batches, 4, 10, World(), 2)
+        add_gradients(model, batches, 4, 10, DistributedContext(), 2)
     seen = len(computed)
     time.sleep(0.1)
     assert not any("made" in vars(part) for part in model.modules())
@@ -163,11 +163,11 @@ def test_what_goes_wrong_in_one_pack_is_told_and_none_is_left_computing(tiny, mo
 
 def test_only_one_where_threads_would_draw_from_one_generator(tiny):
     stage = tiny.stages[0]
-    assert packs_at_once(tiny, stage, World()) == 3
-    assert packs_at_once(tiny.override("packs_at_once=2"), stage, World()) == 2
+    assert packs_at_once(tiny, stage, DistributedContext()) == 3
+    assert packs_at_once(tiny.override("packs_at_once=2"), stage, DistributedContext()) == 2
     dropping = stage.override("language.mode=lora", "lora.dropout=0.1")
-    assert packs_at_once(tiny, dropping, World()) == 1
-    assert packs_at_once(tiny.override("compile=true"), stage, World()) == 1
+    assert packs_at_once(tiny, dropping, DistributedContext()) == 1
+    assert packs_at_once(tiny.override("compile=true"), stage, DistributedContext()) == 1
 
 
 @pytest.mark.parametrize("mode", ["full", "lora", "dora"])

@@ -23,12 +23,12 @@ from rich.console import Console
 from lorgnette.errors import CheckpointError, LorgnetteError, SettingsError
 from lorgnette.files import DiskError
 from lorgnette.run import Run
-from lorgnette.train import checkpoint
-from lorgnette.train.build import build
-from lorgnette.train.feed import open_steps
-from lorgnette.train.log import Log, read_log
+from lorgnette.train.checkpoint import manager
+from lorgnette.train.data import build_data
+from lorgnette.train.logging.log import Log, read_log
 from lorgnette.train.loop import Interrupted, Trainer
 from lorgnette.train.optim import build_optimiser, schedule
+from lorgnette.train.setup import build
 from lorgnette.train.stages import PARTS, prepare_parts
 from lorgnette.train.step import NotFiniteError, train_step
 
@@ -103,7 +103,7 @@ def started(run, folder):
         start_new_session=True,
     )
     deadline = time.time() + 120
-    while not checkpoint.checkpoints(folder / "run" / "checkpoints") and time.time() < deadline:
+    while not manager.checkpoints(folder / "run" / "checkpoints") and time.time() < deadline:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
     return process
@@ -114,7 +114,7 @@ def test_killed_without_warning_it_goes_on(tiny, tmp_path):
     process = started(run, tmp_path)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert checkpoint.checkpoints(tmp_path / "run" / "checkpoints"), "it was killed before its first checkpoint"
+    assert manager.checkpoints(tmp_path / "run" / "checkpoints"), "it was killed before its first checkpoint"
     assert same(trained(run, tmp_path / "run"), trained(run, tmp_path / "whole"))
 
 
@@ -139,7 +139,7 @@ def test_a_signal_ends_after_the_step_in_flight(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "_advance", signalled)
     with pytest.raises(Interrupted, match="the same command goes on"):
         Trainer(tiny, tmp_path, QUIET).train()
-    assert checkpoint.read_progress(checkpoint.checkpoints(tmp_path / "checkpoints")[-1]).total_step == 4
+    assert manager.read_progress(manager.checkpoints(tmp_path / "checkpoints")[-1]).total_step == 4
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -155,14 +155,14 @@ def test_cutting_a_step_in_packs_gives_the_same_update(tiny, micro_batches):
         model, processor = build(run)
         prepare_parts(model, run.stages[0], seed=0)
         optimiser = build_optimiser(model, run.stages[0])
-        train_step(model, open_steps(run, 0, processor).batches(0), optimiser, clip=1.0)
+        train_step(model, build_data(run, 0, processor).batches(0), optimiser, clip=1.0)
         updates.append({name: parameter.grad for name, parameter in model.named_parameters()})
     for name, gradient in updates[0].items():
         torch.testing.assert_close(updates[1][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_merged_adapters_compute_the_same(tiny):
-    from lorgnette.train.adapters import merge_adapters
+    from lorgnette.train.adapters.peft import merge_adapters
 
     modes = ("stages.0.language.mode=dora", "stages.0.vision.mode=lora")
     stage = tiny.override(*modes, "stages.0.lora={rank: 2, targets: [query, down, head]}").stages[0]
@@ -170,7 +170,7 @@ def test_merged_adapters_compute_the_same(tiny):
     names = list(weights(model))
     prepare_parts(model, stage, seed=0)
     optimiser = build_optimiser(model, stage)
-    batches = open_steps(tiny, 0, processor).batches(0)
+    batches = build_data(tiny, 0, processor).batches(0)
     for _ in range(3):
         train_step(model, batches, optimiser, clip=1.0)
     model.eval()
@@ -182,7 +182,7 @@ def test_merged_adapters_compute_the_same(tiny):
 
 def test_checkpoints_are_few_and_whole(tiny, tmp_path):
     trained(tiny.override("checkpoints.keep=2"), tmp_path)
-    assert [path.name for path in checkpoint.checkpoints(tmp_path / "checkpoints")] == ["step-000008", "step-000011"]
+    assert [path.name for path in manager.checkpoints(tmp_path / "checkpoints")] == ["step-000008", "step-000011"]
     written = {".lock", "checkpoints", "data.json", "log.jsonl", "run.yaml"}
     assert {path.name for path in tmp_path.iterdir()} == written
 
@@ -237,7 +237,7 @@ def test_a_loss_that_is_not_finite_touches_no_weight(tiny):
         model.connector.latents.fill_(float("nan"))
     before = weights(model)
     with pytest.raises(NotFiniteError, match=r"rows\.jsonl, row"):
-        train_step(model, open_steps(tiny, 0, processor).batches(0), optimiser, clip=1.0)
+        train_step(model, build_data(tiny, 0, processor).batches(0), optimiser, clip=1.0)
     after = weights(model)
     assert all(torch.equal(before[name], after[name]) for name in before if name != "connector.latents")
 
@@ -320,7 +320,7 @@ def full_at(monkeypatch, *steps):
 @pytest.mark.parametrize("file", [".metadata", "__0_0.distcp", "progress.json"])
 def test_a_damaged_checkpoint_is_named(tiny, tmp_path, file):
     trained(tiny, tmp_path)
-    (checkpoint.checkpoints(tmp_path / "checkpoints")[-1] / file).write_bytes(b"{")
+    (manager.checkpoints(tmp_path / "checkpoints")[-1] / file).write_bytes(b"{")
     with pytest.raises(CheckpointError, match="step-000011"):
         trained(tiny, tmp_path)
 

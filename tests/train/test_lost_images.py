@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from lorgnette.errors import DataError
-from lorgnette.train import evaluate as module
-from lorgnette.train.log import read_log
+from lorgnette.train import evaluation as module
+from lorgnette.train.logging.log import read_log
 from lorgnette.train.loop import Trainer
 from tests.data.sources.made import parquet
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from lorgnette.errors import SettingsError
 from lorgnette.model.initialise import initialise
-from lorgnette.train.build import build
-from lorgnette.train.feed import open_steps
+from lorgnette.train.data import build_data
 from lorgnette.train.optim import build_optimiser
+from lorgnette.train.setup import build
 from lorgnette.train.stages import PARTS, named_parts, prepare_parts
 from lorgnette.train.step import train_step
 
@@ -52,7 +52,7 @@ def test_gradients_reach_what_trains_and_nothing_else(tiny, part, mode, tied):
     training = {name for owner, name, _ in named_parts(model) if owner != part or expected(part, mode, name)}
     assert sorted(grouped) == sorted(training), "every trainable parameter stands in exactly one group"
     assert any(name.endswith(".extra") for name in training), "rows of the extra vocabulary always train"
-    steps = open_steps(tiny, 0, processor)
+    steps = build_data(tiny, 0, processor)
     reached = set()
     for step in range(2):  # the first step of an adapter reaches only the half that starts at zero
         train_step(model, steps.batches(step), optimiser, clip=1.0)
@@ -98,7 +98,7 @@ def learn(run, steps, weights=None):
     stage = run.stages[0]
     prepare_parts(model, stage, seed=0)
     optimiser = build_optimiser(model, stage)
-    batches = open_steps(run, 0, processor).batches(0)
+    batches = build_data(run, 0, processor).batches(0)
     assert sum(len(batch.documents) for batch in batches) == 32
     return model, [train_step(model, batches, optimiser, stage.clip).loss for _ in range(steps)]
 

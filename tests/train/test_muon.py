@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
-from lorgnette.train.build import build
 from lorgnette.train.muon import Muon, _iterated, orthogonal
 from lorgnette.train.optim import build_optimiser
+from lorgnette.train.setup import build
 from lorgnette.train.stages import prepare_parts
 
 pytestmark = pytest.mark.kernels

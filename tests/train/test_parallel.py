@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from lorgnette.run import Run
-from lorgnette.train.log import read_log
+from lorgnette.train.logging.log import read_log
 from lorgnette.train.loop import Interrupted, Trainer
 
 pytestmark = pytest.mark.kernels
@@ -40,14 +40,14 @@ import sys, pathlib
 from rich.console import Console
 from lorgnette.run import Run
 from lorgnette.train.loop import Trainer
-from lorgnette.train.parallel import end_world
+from lorgnette.train.parallel import end_distributed
 import torch
 for folder in map(pathlib.Path, sys.argv[1:]):
     trainer = Trainer(Run.load(folder / "settings.yaml"), folder / "run", Console(quiet=True))
     model = trainer.train()
     if trainer.world.is_main:
         torch.save({name: parameter.detach() for name, parameter in model.named_parameters()}, folder / "weights.pt")
-end_world()
+end_distributed()
 """
 
 

@@ -17,17 +17,17 @@ from lorgnette.errors import SettingsError
 from lorgnette.hub.export import export, save
 from lorgnette.hub.load import load
 from lorgnette.run import Projection
-from lorgnette.train.build import build, resolve, stage_processor
-from lorgnette.train.feed import open_steps
-from lorgnette.train.log import read_log
+from lorgnette.train.adapters.neftune import Neftune
+from lorgnette.train.checkpoint.debug_step import load_batches, replay, save_batches
+from lorgnette.train.checkpoint.resume import open_unfinished
+from lorgnette.train.data import build_data
+from lorgnette.train.logging.log import read_log
+from lorgnette.train.logging.trackers import open_trackers
 from lorgnette.train.loop import Trainer
-from lorgnette.train.noise import Neftune
 from lorgnette.train.optim import build_optimiser
-from lorgnette.train.reopen import open_unfinished
-from lorgnette.train.replay import load_batches, replay, save_batches
+from lorgnette.train.setup import build, resolve, stage_processor
 from lorgnette.train.stages import prepare_parts
 from lorgnette.train.step import NotFiniteError, train_step
-from lorgnette.train.trackers import open_trackers
 
 QUIET = Console(quiet=True)
 ALL = get_args(Projection)
@@ -132,7 +132,7 @@ def test_images_are_sized_by_the_stage(tiny):
 
 def test_noise_is_for_training_and_as_strong_as_it_should_be(tiny):
     model, processor = build(tiny)
-    batch = open_steps(tiny, 0, processor).batches(0)[0]
+    batch = build_data(tiny, 0, processor).batches(0)[0]
     table = model.language.embedding.table.detach()
     seen = []
     handle = model.language.layers[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
@@ -187,7 +187,7 @@ def test_a_full_disk_hides_no_step_that_is_not_finite(tiny, tmp_path):
 
 def test_batches_come_back_as_they_were(tiny, tmp_path):
     _, processor = build(tiny)
-    batches = open_steps(tiny, 1, processor).batches(0)
+    batches = build_data(tiny, 1, processor).batches(0)
     save_batches(tmp_path / "batches.safetensors", batches)
     for ours, theirs in zip(load_batches(tmp_path / "batches.safetensors"), batches, strict=True):
         for name, value in vars(theirs).items():
@@ -267,7 +267,7 @@ def test_packed_and_separate_samples_give_the_same_update(tiny):
         model, processor = build(run)
         prepare_parts(model, run.stages[0], seed=0)
         optimiser = build_optimiser(model, run.stages[0])
-        batches = open_steps(run, 0, processor).batches(0)
+        batches = build_data(run, 0, processor).batches(0)
         assert len(batches) == packs
         train_step(model, batches, optimiser, clip=1e9)
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
@@ -278,14 +278,14 @@ def test_packed_and_separate_samples_give_the_same_update(tiny):
 
 
 def test_half_precision_learns_and_keeps_weights_whole(short, tmp_path):
-    from lorgnette.train.parallel import end_world
+    from lorgnette.train.parallel import end_distributed
 
     run = short.override(*ADAPTED[:2], f"stages.0.lora={{rank: 2, targets: [{', '.join(ALL)}]}}")
     asked = "evaluation={every: 100, questions: 4, max_tokens: 2}"
     try:
         model = Trainer(run.override("precision=bf16", asked), tmp_path / "half", QUIET).train()
     finally:
-        end_world()
+        end_distributed()
     Trainer(run, tmp_path / "whole", QUIET).train()
     half, whole = (read_log(tmp_path / name / "log.jsonl") for name in ("half", "whole"))
     assert [row["loss"] for row in half] == pytest.approx([row["loss"] for row in whole], rel=0.02)

@@ -13,8 +13,8 @@ from lorgnette.errors import CheckpointError, SettingsError
 from lorgnette.hub.load import load
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run
-from lorgnette.train.build import build, resolve
 from lorgnette.train.loop import Trainer
+from lorgnette.train.setup import build, resolve
 from tests.hub.test_build import write_decoder, write_siglip
 from tests.hub.tiny import ROWS
 

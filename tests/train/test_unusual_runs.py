@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from lorgnette.errors import LorgnetteError, SettingsError
-from lorgnette.train.log import read_log
+from lorgnette.train.logging.log import read_log
 from lorgnette.train.loop import Trainer
 
 QUIET = Console(quiet=True)

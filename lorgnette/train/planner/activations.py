@@ -16,7 +16,7 @@ from lorgnette.model.batch import Grid
 from lorgnette.model.config import ConnectorConfig, VLMConfig
 from lorgnette.model.connectors import Connector, build_connector
 from lorgnette.run import LoraConfig, Mode
-from lorgnette.train.lora import fewer_products
+from lorgnette.train.adapters.fused_lora import fewer_products
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,11 @@ from lorgnette.model.vlm import VLM
 from lorgnette.output import say
 from lorgnette.run import Run, StageConfig
 from lorgnette.train import parallel
-from lorgnette.train.build import build, build_processor, resolve, stage_processor
-from lorgnette.train.feed import doubts, open_steps
+from lorgnette.train.data import build_data, doubts
 from lorgnette.train.gradients import packs_at_once
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
 from lorgnette.train.planner.activations import kept, kept_by_connector
+from lorgnette.train.setup import build, build_processor, resolve, stage_processor
 from lorgnette.train.stages import TrainablePart, named_parts, pack_flops, prepare_parts
 from lorgnette.train.step import train_step
 
@@ -90,7 +90,7 @@ def dry_run(run: Run, console: Console) -> None:
         memory = estimate(run, stage, model, glance.batches)
         _print_stage(console, run, stage, parts, memory, glance)
         packs = stage.pack.per_step if stage.pack else stage.micro_batches
-        if (at_once := min(packs, packs_at_once(run, stage, parallel.start_world()))) > 1:
+        if (at_once := min(packs, packs_at_once(run, stage, parallel.start_distributed()))) > 1:
             more = (at_once - 1) * sum(one.activations for one in memory.values())
             say(
                 console,
@@ -114,7 +114,7 @@ def _glance(run: Run, number: int) -> Glance:
         if stage.pack is None:
             raise
         return Glance([_full_pack(run, stage)], stage.pack.per_step, missing=str(error))
-    steps = open_steps(run, number, stage_processor(processor, run, stage))
+    steps = build_data(run, number, stage_processor(processor, run, stage))
     return Glance(_packs(steps, 0), steps.parts / min(steps.parts, MOST_PARTS), steps)
 
 
@@ -290,7 +290,7 @@ def measure(
 
     Returns the bytes of tensors at the peak, seconds of a step, and the estimate.
     """
-    world = parallel.start_world()
+    world = parallel.start_distributed()
     parallel.apply(model, run, stage, world)
     model.z_loss = stage.z_loss
     optimiser = build_optimiser(model, stage)

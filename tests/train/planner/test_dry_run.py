@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from lorgnette.cli import app
 from lorgnette.run import Projection
-from lorgnette.train.build import build
-from lorgnette.train.feed import open_steps
+from lorgnette.train.data import build_data
 from lorgnette.train.planner import dry_run
+from lorgnette.train.setup import build
 from lorgnette.train.stages import prepare_parts
 
 ALL = get_args(Projection)
@@ -38,7 +38,7 @@ def test_the_estimate_of_memory_is_near_what_two_steps_hold(tiny, mode, checkpoi
         run = run.override("stages.0.checkpointing=[vision, connector, language]")
     model, processor = build(run)
     prepare_parts(model, run.stages[0], seed=0)
-    peak, seconds, estimates = dry_run.measure(run, run.stages[0], model, open_steps(run, 0, processor))
+    peak, seconds, estimates = dry_run.measure(run, run.stages[0], model, build_data(run, 0, processor))
     assert seconds > 0
     assert 0.8 < sum(one.total for one in estimates.values()) / peak < 1.5
 

@@ -11,11 +11,11 @@ from lorgnette.errors import LorgnetteError, SettingsError
 from lorgnette.files import check_own, check_replaceable, hold, write_text
 from lorgnette.hub.export import check_checkpoint_folder
 from lorgnette.run import CHANGEABLE, Run
-from lorgnette.train import checkpoint
-from lorgnette.train.adapters import WRITTEN_ADAPTER
-from lorgnette.train.log import read_log
-from lorgnette.train.parallel import World
-from lorgnette.train.unchanged import FILE
+from lorgnette.train.adapters.peft import WRITTEN_ADAPTER
+from lorgnette.train.checkpoint import manager
+from lorgnette.train.checkpoint.unchanged import FILE
+from lorgnette.train.logging.log import read_log
+from lorgnette.train.parallel import DistributedContext
 from lorgnette.untrusted import parse_yaml, quoted
 
 PLACE = re.compile(r"stages\.[0-9]+\.sources\.[0-9]+\.(path|prepared)")
@@ -28,7 +28,7 @@ class BusyError(LorgnetteError):
     alike = True
 
 
-def claim(folder: Path, run: Run, world: World) -> Callable[[], None]:
+def claim(folder: Path, run: Run, world: DistributedContext) -> Callable[[], None]:
     """Lock a folder for this run, check that it holds no other, and write the settings to `run.yaml`.
 
     Every rank must ask; the first holds the lock for all. Returns what lets go of it.
@@ -43,7 +43,7 @@ def claim(folder: Path, run: Run, world: World) -> Callable[[], None]:
             try:
                 _check_foreign(folder, run)
                 _check(folder, run)
-                checkpoint.remove_unfinished(folder / "checkpoints")
+                manager.remove_unfinished(folder / "checkpoints")
                 write_text(folder / "run.yaml", run.to_yaml())
             except BaseException:
                 release()
@@ -99,7 +99,7 @@ def _is_run(content: bytes) -> bool:
 def _check(folder: Path, run: Run) -> None:
     """Raises: SettingsError if the folder holds a run of other settings that has begun."""
     settings = folder / "run.yaml"
-    if not settings.exists() or not (checkpoint.checkpoints(folder / "checkpoints") or read_log(folder / "log.jsonl")):
+    if not settings.exists() or not (manager.checkpoints(folder / "checkpoints") or read_log(folder / "log.jsonl")):
         return
     known = (folder / FILE).is_file()
     for key, (old, new) in Run.load(settings).diff(run).items():

@@ -13,11 +13,11 @@ from lorgnette.errors import SettingsError
 from lorgnette.eval.task import truth_of
 from lorgnette.files import explain_disk
 from lorgnette.hub.load import load
-from lorgnette.train import evaluate
-from lorgnette.train.adapters import merge_adapters
-from lorgnette.train.log import read_log
+from lorgnette.train import evaluation
+from lorgnette.train.adapters.peft import merge_adapters
+from lorgnette.train.checkpoint.resume import model_at
+from lorgnette.train.logging.log import read_log
 from lorgnette.train.loop import Interrupted, Trainer
-from lorgnette.train.reopen import model_at
 
 QUIET = Console(quiet=True)
 EVALUATED = ["evaluation={every: 4, questions: 4, batch_size: 3, max_tokens: 2}", "checkpoints.keep=9"]
@@ -29,7 +29,7 @@ def same(ours, theirs) -> bool:
     return all(torch.equal(parameter, theirs[name]) for name, parameter in ours.named_parameters())
 
 
-class Knowing(evaluate.LorgnetteModel):
+class Knowing(evaluation.LorgnetteModel):
     """Knows every answer at one step, and nothing at others."""
 
     step = 0
@@ -42,7 +42,7 @@ class Knowing(evaluate.LorgnetteModel):
 
 def test_scores_are_told_and_the_model_with_the_best_is_kept(tiny, tmp_path, monkeypatch):
     plain = Trainer(tiny.override(*ADAPTED), tmp_path / "plain", QUIET).train()
-    monkeypatch.setattr(evaluate, "LorgnetteModel", Knowing)
+    monkeypatch.setattr(evaluation, "LorgnetteModel", Knowing)
     monkeypatch.setattr(Knowing, "step", 9)
     run = tiny.override(*EVALUATED, *ADAPTED, "checkpoints.every=4")
     folder = tmp_path / "run"
@@ -70,7 +70,7 @@ def test_scores_are_told_and_the_model_with_the_best_is_kept(tiny, tmp_path, mon
 def test_a_run_that_evaluates_goes_on_as_if_it_had_not_stopped(tiny, tmp_path, monkeypatch):
     run = tiny.override(*EVALUATED)
     whole = Trainer(run, tmp_path / "whole", QUIET).train()
-    scores, killed_at = evaluate.Evaluation.scores, [4, 9]
+    scores, killed_at = evaluation.Evaluation.scores, [4, 9]
 
     def killed(self, model, stage, total_step, console):
         if total_step in killed_at:  # once each
@@ -78,7 +78,7 @@ def test_a_run_that_evaluates_goes_on_as_if_it_had_not_stopped(tiny, tmp_path, m
             raise KeyboardInterrupt
         return scores(self, model, stage, total_step, console)
 
-    monkeypatch.setattr(evaluate.Evaluation, "scores", killed)
+    monkeypatch.setattr(evaluation.Evaluation, "scores", killed)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             Trainer(run, tmp_path / "run", QUIET).train()
@@ -90,7 +90,7 @@ def test_a_run_that_evaluates_goes_on_as_if_it_had_not_stopped(tiny, tmp_path, m
 @pytest.mark.parametrize("where", ["evaluate", "save"])
 def test_a_disk_that_takes_no_answers_or_no_best_model_ends_no_run(tiny, tmp_path, monkeypatch, where):
     plain = Trainer(tiny, tmp_path / "plain", QUIET).train()
-    meant, asked = getattr(evaluate, where), []
+    meant, asked = getattr(evaluation, where), []
 
     def full_once(*arguments, **options):
         asked.append(1)
@@ -99,7 +99,7 @@ def test_a_disk_that_takes_no_answers_or_no_best_model_ends_no_run(tiny, tmp_pat
                 raise OSError(errno.ENOSPC, "no space")
         return meant(*arguments, **options)
 
-    monkeypatch.setattr(evaluate, where, full_once)
+    monkeypatch.setattr(evaluation, where, full_once)
     console = Console(record=True, file=io.StringIO(), width=300)
     trained = Trainer(tiny.override(*EVALUATED), tmp_path / "run", console).train()
     assert same(trained, plain) and len(asked) > 1
@@ -124,7 +124,7 @@ def test_an_evaluation_that_was_cut_off_goes_on_in_a_run_that_saves_more_often(t
     """Its answers are those of the same model."""
     run = tiny.override(*EVALUATED)
     assert run.identity == run.override("checkpoints.every=3").identity != run.override("seed=1").identity
-    generate, asked = evaluate.LorgnetteModel.generate, []
+    generate, asked = evaluation.LorgnetteModel.generate, []
 
     def cut_off(self, samples, **options):
         asked.append(len(samples))
@@ -132,7 +132,7 @@ def test_an_evaluation_that_was_cut_off_goes_on_in_a_run_that_saves_more_often(t
             raise KeyboardInterrupt
         return generate(self, samples, **options)
 
-    monkeypatch.setattr(evaluate.LorgnetteModel, "generate", cut_off)
+    monkeypatch.setattr(evaluation.LorgnetteModel, "generate", cut_off)
     with pytest.raises(KeyboardInterrupt):
         Trainer(run, tmp_path, QUIET).train()
     Trainer(run.override("checkpoints.every=3"), tmp_path, QUIET).train()

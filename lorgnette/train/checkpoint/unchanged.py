@@ -18,9 +18,9 @@ from lorgnette.errors import DataError, LorgnetteError, SettingsError
 from lorgnette.files import write_json
 from lorgnette.inputs.processor import Processor
 from lorgnette.run import Run
-from lorgnette.train.build import stage_processor
-from lorgnette.train.checkpoint import Progress
-from lorgnette.train.parallel import World
+from lorgnette.train.checkpoint.manager import Progress
+from lorgnette.train.parallel import DistributedContext
+from lorgnette.train.setup import stage_processor
 from lorgnette.untrusted import quoted, read_json
 
 WHOLE_BYTES = 256 * 2**20
@@ -36,7 +36,7 @@ class ChangedDataError(SettingsError):
 
 
 def check_unchanged(
-    run: Run, processor: Processor, folder: Path, progress: Progress, world: World, *, accept: bool = False
+    run: Run, processor: Processor, folder: Path, progress: Progress, world: DistributedContext, *, accept: bool = False
 ) -> None:
     """Compare the sources of the stages to come with those that the run began with, and keep their digests.
 

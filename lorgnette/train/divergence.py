@@ -10,10 +10,10 @@ from statistics import fmean, median, pstdev
 from typing import Any, NamedTuple
 
 from lorgnette.errors import LorgnetteError
-from lorgnette.run import SpikeConfig
+from lorgnette.run import DivergenceConfig
 
 LEAST_DEVIATION = 0.02
-"""Nats. A loss that has become nearly constant may still move by this many times `SpikeConfig.loss`."""
+"""Nats. A loss that has become nearly constant may still move by this many times `DivergenceConfig.loss`."""
 FIRST = 4
 """Steps at the start of a stage, hardly touched by the warm-up's rates, that a rise is also measured from."""
 RISE_ERRORS = 8.0
@@ -50,11 +50,11 @@ class _Low(NamedTuple):
 class Rise:
     """Watches the smoothed loss of a stage: its mean over the last `window` steps, warm-up included.
 
-    It has risen where it exceeds its lowest, or the mean of the stage's first steps, by the share `SpikeConfig.rise`
-    and by what noise cannot do, with all of its `window` steps taken since.
+    It has risen where it exceeds its lowest, or the mean of the stage's first steps, by the share
+    `DivergenceConfig.rise` and by what noise cannot do, with all of its `window` steps taken since.
     """
 
-    def __init__(self, config: SpikeConfig) -> None:
+    def __init__(self, config: DivergenceConfig) -> None:
         self.config = config
         self.restart()
 
@@ -85,10 +85,10 @@ class Rise:
         return mean - low > max(self.config.rise * low, RISE_ERRORS * error)
 
 
-class Guard:
+class DivergenceMonitor:
     """Judges the steps of a stage, one after the other. A pure function of what it was shown, so a log replays it."""
 
-    def __init__(self, config: SpikeConfig, warmup: int) -> None:
+    def __init__(self, config: DivergenceConfig, warmup: int) -> None:
         self.config, self.warmup = config, warmup
         self._losses: deque[float] = deque(maxlen=config.window)
         self._norms: deque[float] = deque(maxlen=config.window)

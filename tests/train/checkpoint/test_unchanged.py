@@ -10,9 +10,9 @@ from rich.console import Console
 
 from lorgnette.errors import SettingsError
 from lorgnette.run import Run
-from lorgnette.train.log import read_log
+from lorgnette.train.checkpoint.unchanged import ChangedDataError
+from lorgnette.train.logging.log import read_log
 from lorgnette.train.loop import Interrupted, Trainer
-from lorgnette.train.unchanged import ChangedDataError
 
 QUIET = Console(quiet=True)
 SOURCES = {

@@ -15,14 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lorgnette.files import AGAIN, DiskError
 from lorgnette.output import say
-from lorgnette.train.log import Row
+from lorgnette.train.logging.log import StepMetrics
 from lorgnette.train.stages import TrainablePart
 
 PEAKS = {"H200": 989e12, "H100": 989e12, "H800": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12}
 """Dense bf16 operations a second of GPUs, as their makers say, by a part of the device's name."""
 
 
-class Display:
+class ProgressDisplay:
     """The bar on a terminal (one bar per stage), or a line every tenth of a stage where there is no terminal."""
 
     def __init__(self, console: Console, device: torch.device | None = None) -> None:
@@ -40,7 +40,7 @@ class Display:
         self._means: dict[str, float] = {}
         self._warned = ""
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> ProgressDisplay:
         self._bar.start()
         return self
 
@@ -77,7 +77,7 @@ class Display:
             self.warn(sentence)
         self._warned = sentence
 
-    def advance(self, row: Row, seconds: float) -> None:
+    def advance(self, row: StepMetrics, seconds: float) -> None:
         """Show one more step, which took `seconds`. Figures are smoothed over about 30 steps."""
         for name, value in (
             ("loss", row.loss),

@@ -16,7 +16,7 @@ from lorgnette.untrusted import parse_json
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class StepMetrics:
     """One step, as it stands in `log.jsonl`."""
 
     total_step: int
@@ -55,7 +55,7 @@ class Log:
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
         self._waiting = b""
 
-    def write(self, row: Row) -> None:
+    def write(self, row: StepMetrics) -> None:
         """Raises: DiskError where the disk is full. The row is written with the next one then, and no line is torn."""
         self._waiting += (json.dumps(asdict(row)) + "\n").encode()
         with explain_disk(self._path):

@@ -20,13 +20,13 @@ from lorgnette.data.steps import PackedSteps, Steps
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.inputs.processor import Processor
 from lorgnette.run import Run, StageConfig
-from lorgnette.train.build import stage_processor
+from lorgnette.train.setup import stage_processor
 from lorgnette.untrusted import quoted
 
 PREPARED = typing.get_args(PreparedConfig)
 
 
-def open_steps(
+def build_data(
     run: Run,
     stage_number: int,
     processor: Processor,

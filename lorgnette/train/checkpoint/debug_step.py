@@ -24,18 +24,23 @@ from lorgnette.model.batch import Spans
 from lorgnette.model.vlm import VLM
 from lorgnette.output import say
 from lorgnette.run import Run
-from lorgnette.train import checkpoint
-from lorgnette.train.build import resolve
+from lorgnette.train.adapters.neftune import Neftune
+from lorgnette.train.checkpoint import manager
+from lorgnette.train.checkpoint.resume import model_at
 from lorgnette.train.gradients import document_losses
-from lorgnette.train.noise import Neftune
-from lorgnette.train.parallel import World
-from lorgnette.train.reopen import model_at
+from lorgnette.train.parallel import DistributedContext
+from lorgnette.train.setup import resolve
 from lorgnette.train.stages import drops
 from lorgnette.untrusted import parse_json, quoted, read_json
 
 
 def keep_step(
-    folder: Path, progress: checkpoint.Progress, batches: Sequence[TrainingBatch], model: VLM, seed: int, world: World
+    folder: Path,
+    progress: manager.Progress,
+    batches: Sequence[TrainingBatch],
+    model: VLM,
+    seed: int,
+    world: DistributedContext,
 ) -> Path:
     """Write what a step computed with to `folder/step-NNNNNN`. Every rank must ask. Returns that folder.
 
@@ -46,9 +51,9 @@ def keep_step(
         path.mkdir(parents=True, exist_ok=True)
         save_batches(path / f"rank-{world.rank}.safetensors", batches)
         try:
-            save_shards(checkpoint.state_of(model, None), checkpoint_id=path / "weights", no_dist=world.size == 1)
+            save_shards(manager.state_of(model, None), checkpoint_id=path / "weights", no_dist=world.size == 1)
         except (Exception, CheckpointException) as error:
-            raise checkpoint.disk_error(error, path) from error
+            raise manager.disk_error(error, path) from error
         if world.is_main:
             facts = {"stage": progress.stage, "step": progress.step + 1, "seed": seed, "z_loss": model.z_loss}
             write_json(path / "replay.json", facts)

@@ -10,9 +10,9 @@ from torch import nn
 
 from lorgnette.model.layers import Stack
 from lorgnette.run import LoraConfig
-from lorgnette.train import lora
-from lorgnette.train.adapters import add_adapters, merge_adapters
-from lorgnette.train.lora import adapted_weight, fewer_products, weights_kept
+from lorgnette.train.adapters import fused_lora as lora
+from lorgnette.train.adapters.fused_lora import adapted_weight, fewer_products, weights_kept
+from lorgnette.train.adapters.peft import add_adapters, merge_adapters
 
 
 class Part(Stack):

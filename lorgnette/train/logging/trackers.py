@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from lorgnette.errors import SettingsError
 from lorgnette.run import Run
-from lorgnette.train.log import Row
+from lorgnette.train.logging.log import StepMetrics
 
 
 class Tracker(Protocol):
@@ -85,7 +85,7 @@ def open_trackers(names: Sequence[str], run: Run, folder: Path) -> list[Tracker]
     return [TRACKERS[name](run, folder) for name in names]
 
 
-def figures(row: Row, seconds: float) -> dict[str, float]:
+def figures(row: StepMetrics, seconds: float) -> dict[str, float]:
     """What trackers draw of a step, which took `seconds`."""
     values = {
         "loss": row.loss,

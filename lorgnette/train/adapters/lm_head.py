@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 from lorgnette.errors import SettingsError
 from lorgnette.model.language import Decoder, Vocabulary
 from lorgnette.run import LoraConfig
-from lorgnette.train.lora import adapted_weight
+from lorgnette.train.adapters.fused_lora import adapted_weight
 
 
 class LowRank(nn.Module):

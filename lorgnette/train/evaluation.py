@@ -23,9 +23,9 @@ from lorgnette.inputs.processor import Processor
 from lorgnette.model.vlm import VLM
 from lorgnette.output import say
 from lorgnette.run import EvaluationConfig, Run, StageConfig
-from lorgnette.train.adapters import merge_adapters
-from lorgnette.train.log import read_log
-from lorgnette.train.parallel import World, unshard
+from lorgnette.train.adapters.peft import merge_adapters
+from lorgnette.train.logging.log import read_log
+from lorgnette.train.parallel import DistributedContext, unshard
 
 
 def task_of(name: str, config: EvaluationConfig) -> Task:
@@ -43,7 +43,7 @@ class Evaluation:
     Raises: SettingsError or DataError for a task that there is not, before the first step.
     """
 
-    def __init__(self, run: Run, folder: Path, processor: Processor, world: World) -> None:
+    def __init__(self, run: Run, folder: Path, processor: Processor, world: DistributedContext) -> None:
         self.run, self.config, self.folder = run, run.evaluation, folder
         self.processor, self.world = processor, world
         names = names_in(",".join(self.config.tasks)) if self.config.every else []

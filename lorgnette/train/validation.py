@@ -16,7 +16,7 @@ from lorgnette.model.batch import Batch
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
 from lorgnette.sample import Sample
-from lorgnette.train.parallel import World, empty_batch
+from lorgnette.train.parallel import DistributedContext, empty_batch
 
 TOGETHER = 8
 """Samples in a pack."""
@@ -25,7 +25,7 @@ TOGETHER = 8
 class Validation:
     """Samples of the validation sources, read once. Each rank computes its share."""
 
-    def __init__(self, run: Run, stage: StageConfig, processor: Processor, world: World) -> None:
+    def __init__(self, run: Run, stage: StageConfig, processor: Processor, world: DistributedContext) -> None:
         self.world, self.every = world, run.validation.every
         self._packs: dict[str, list[Batch]] = {}
         self.unread: list[str] = []

@@ -25,8 +25,8 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from lorgnette.errors import CheckpointError
 from lorgnette.files import DiskError, explain_disk, write_json
-from lorgnette.train.metadata import CheckpointReader
-from lorgnette.train.parallel import World
+from lorgnette.train.checkpoint.metadata import CheckpointReader
+from lorgnette.train.parallel import DistributedContext
 from lorgnette.untrusted import quoted, read_json
 
 FINISHED = re.compile(r"step-(?P<step>[0-9]{6,18})")
@@ -51,15 +51,15 @@ class Progress:
     seconds: float
 
 
-class Keeper:
+class CheckpointManager:
     """Writes the checkpoints of a run, one at a time, and keeps the newest few.
 
     A checkpoint that cannot be written is reported by `problem` and changes nothing: training may go on, and the last
     good checkpoint stays.
     """
 
-    def __init__(self, folder: Path, keep: int, world: World | None = None) -> None:
-        self.folder, self.keep, self.world = folder, keep, world or World()
+    def __init__(self, folder: Path, keep: int, world: DistributedContext | None = None) -> None:
+        self.folder, self.keep, self.world = folder, keep, world or DistributedContext()
         self._pending: Future[Any] | None = None
         self._beside: Path | None = None
         self._path: Path | None = None

@@ -16,8 +16,8 @@ from lorgnette.hub.checkpoint import save_tensors
 from lorgnette.hub.rules import idefics2_rules
 from lorgnette.model.vlm import VLM
 from lorgnette.run import LoraConfig, StageConfig
-from lorgnette.train.head import adapt_head, adapted_head, head_tensors, merge_head, plain_name
-from lorgnette.train.lora import speed_up
+from lorgnette.train.adapters.fused_lora import speed_up
+from lorgnette.train.adapters.lm_head import adapt_head, adapted_head, head_tensors, merge_head, plain_name
 
 ADAPTER = "default"
 ADAPTED = ("vision", "language")

@@ -10,9 +10,9 @@ from lorgnette.errors import CheckpointError
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
-from lorgnette.train import checkpoint
-from lorgnette.train.adapters import merge_adapters
-from lorgnette.train.build import build_processor, resolve
+from lorgnette.train.adapters.peft import merge_adapters
+from lorgnette.train.checkpoint import manager
+from lorgnette.train.setup import build_processor, resolve
 from lorgnette.train.stages import prepare_parts
 
 
@@ -20,10 +20,10 @@ def model_at(path: Path, run: Run, stage: StageConfig) -> VLM:
     """The weights that a folder of shards holds, the stage's adapters in place. Raises: CheckpointError."""
     with torch.device("meta"):
         model = VLM(run.model)
-    checkpoint.check_size(path, model)  # before anything is allocated
+    manager.check_size(path, model)  # before anything is allocated
     model.to_empty(device="cpu")
     prepare_parts(model, stage, seed=0)
-    checkpoint.restore(path, model)
+    manager.restore(path, model)
     return model
 
 
@@ -33,10 +33,10 @@ def open_unfinished(folder: Path) -> tuple[VLM, Processor]:
     folder: of the run. Raises: CheckpointError if it has no checkpoint, or a damaged one.
     """
     run = resolve(Run.load(folder / "run.yaml"))
-    found = checkpoint.checkpoints(folder / "checkpoints")
+    found = manager.checkpoints(folder / "checkpoints")
     if not found:
         raise CheckpointError(f"{folder}: the run has no checkpoint yet; the command that began it goes on with it")
-    progress = checkpoint.read_progress(found[-1], len(run.stages))
+    progress = manager.read_progress(found[-1], len(run.stages))
     model = model_at(found[-1], run, run.stages[progress.stage])
     merge_adapters(model)
     return model.eval(), build_processor(run)

@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from lorgnette.errors import SettingsError
-from lorgnette.train.claim import BusyError, claim
+from lorgnette.train.checkpoint.claim import BusyError, claim
 from lorgnette.train.loop import Trainer
-from lorgnette.train.parallel import World
+from lorgnette.train.parallel import DistributedContext
 
 QUIET = Console(quiet=True)
 TRAINS = """
@@ -21,7 +21,7 @@ import os, sys, pathlib
 from rich.console import Console
 from lorgnette.run import Run
 from lorgnette.train.loop import Trainer
-from lorgnette.train.parallel import end_world
+from lorgnette.train.parallel import end_distributed
 folder = pathlib.Path(sys.argv[1])
 def waits(trainer, row):
     if row.total_step == 4 and trainer.world.is_main:
@@ -30,7 +30,7 @@ def waits(trainer, row):
 try:
     Trainer(Run.load(folder.parent / "settings.yaml"), folder, Console(quiet=True), callbacks=[waits]).train()
 finally:
-    end_world()
+    end_distributed()
 """
 
 
@@ -62,6 +62,6 @@ def test_a_refused_run_and_one_that_has_ended_hold_nothing(tiny, short, tmp_path
         Trainer(tiny, tmp_path, QUIET)
     asks = f"from lorgnette.files import hold; hold({str(tmp_path / '.lock')!r}, 'held')"
     assert subprocess.run([sys.executable, "-c", asks]).returncode == 0
-    release = claim(tmp_path, short, World())
+    release = claim(tmp_path, short, DistributedContext())
     assert subprocess.run([sys.executable, "-c", asks], stderr=subprocess.DEVNULL).returncode == 1
     release()

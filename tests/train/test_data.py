@@ -17,12 +17,12 @@ from lorgnette.data.plan import digest_of, joined
 from lorgnette.data.steps import PackedSteps, Steps
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.run import Run, find_recipe
-from lorgnette.train.build import build_processor
-from lorgnette.train.feed import open_steps
-from lorgnette.train.log import read_log
+from lorgnette.train.data import build_data
+from lorgnette.train.logging.log import read_log
 from lorgnette.train.loop import Trainer
 from lorgnette.train.planner import dry_run
-from lorgnette.train.validate import unseen_sources
+from lorgnette.train.setup import build_processor
+from lorgnette.train.validation import unseen_sources
 from tests.data.squares import row, spoil, write
 
 PACK = {"tokens": 200, "patches": 400, "per_step": 2}
@@ -92,7 +92,7 @@ def test_samples_longer_than_the_model_reads_are_left_out_and_a_run_of_none_else
     with pytest.raises(DataError, match=r"rows\.jsonl: 32 of 32 conversations have more tokens than the model's 8 pos"):
         Trainer(tiny.override("model.language.max_positions=8"), tmp_path / "none", Console(quiet=True)).train()
     assert not read_log(tmp_path / "none" / "log.jsonl")
-    steps = open_steps(tiny, 0, build_processor(tiny))
+    steps = build_data(tiny, 0, build_processor(tiny))
     lengths = [len(steps.processor.render(steps.sources[0][number]).tokens_T) for number in range(32)]
     most = sorted(lengths)[15]
     longer = sum(length > most for length in lengths)
@@ -110,7 +110,7 @@ def test_conversations_of_kind_messages_are_packed_too(tiny, tmp_path):
     Trainer(run, tmp_path, Console(quiet=True)).train()
     rows = read_log(tmp_path / "log.jsonl")
     assert [row["stage"] for row in rows] == ["first"] * 8 + ["second"]
-    plan = open_steps(run, 0, build_processor(run)).plan
+    plan = build_data(run, 0, build_processor(run)).plan
     assert [row["data"] for row in rows[:8]] == [plan.digest(step) for step in range(8)]
     refs = [ref for step in range(8) for ref in plan.step(step)]
     assert {ref.record for ref in refs} == set(range(32)) and rows[0]["samples"] > 4
@@ -138,7 +138,7 @@ def test_a_log_that_differs_from_the_plan_is_found(packs, tmp_path):
 
 
 def test_replaced_rows_are_listed_and_the_run_is_still_as_planned(packs, tmp_path):
-    steps = open_steps(packs, 0, build_processor(packs))
+    steps = build_data(packs, 0, build_processor(packs))
     before = steps.sources[0]
     index = before.index
     broken = next(ref.record for ref in steps.plan.step(0) if index.images_E[ref.record])
@@ -164,7 +164,7 @@ def test_replaced_rows_are_listed_and_the_run_is_still_as_planned(packs, tmp_pat
 def test_samples_made_on_demand_are_listed_too(tiny, tmp_path):
     (tmp_path / "run.yaml").write_text(tiny.to_yaml())
     listed = said(["data", "plan", tmp_path / "run.yaml", "--stage", "second", "--steps", "1:3"])
-    steps = open_steps(tiny, 1, build_processor(tiny))
+    steps = build_data(tiny, 1, build_processor(tiny))
     assert isinstance(steps, Steps)
     assert f"step 2  {steps.plan.digest(2)}  4 samples" in listed and "source 0, sample" in listed
     batches = steps.batches(1)
@@ -173,11 +173,11 @@ def test_samples_made_on_demand_are_listed_too(tiny, tmp_path):
 
 def test_counts_are_kept_in_the_folder_of_the_run(packs, tmp_path):
     processor = build_processor(packs)
-    steps = open_steps(packs, 0, processor, folder=tmp_path)
+    steps = build_data(packs, 0, processor, folder=tmp_path)
     steps.refs(0, 0)
     kept = json.loads((tmp_path / "packs-first.json").read_text())
     assert kept["plan"] == steps.plan.key and kept["packs"]
-    assert open_steps(packs, 0, processor, folder=tmp_path).plan._ends[0] == kept["packs"][0]
+    assert build_data(packs, 0, processor, folder=tmp_path).plan._ends[0] == kept["packs"][0]
 
 
 WRONG = {
@@ -200,14 +200,14 @@ def test_settings_that_do_not_go_together_are_refused(packs, name):
     values["stages"][number] |= change
     run = Run.parse(values)
     with pytest.raises(SettingsError, match=sentence):
-        open_steps(run, number, build_processor(run))
+        build_data(run, number, build_processor(run))
 
 
 def test_weights_may_be_shares_of_epochs(packs):
     values = packs.plain()
     values["stages"][0]["weights"] = "epochs"
     run = Run.parse(values)
-    assert open_steps(run, 0, build_processor(run)).plan.by == "epochs"
+    assert build_data(run, 0, build_processor(run)).plan.by == "epochs"
 
 
 def test_a_run_killed_with_its_workers_trains_on_every_step_once(packs, tmp_path):
@@ -226,5 +226,5 @@ def test_a_run_killed_with_its_workers_trains_on_every_step_once(packs, tmp_path
         process.kill()
     Trainer(run, folder, Console(quiet=True)).train()
     rows = [one for one in read_log(folder / "log.jsonl") if "data" in one]
-    plan = open_steps(run, 0, build_processor(run)).plan
+    plan = build_data(run, 0, build_processor(run)).plan
     assert [(one["step"], one["data"]) for one in rows] == [(step + 1, plan.digest(step)) for step in range(24)]
