@@ -15,7 +15,7 @@ import logging
 import multiprocessing
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -76,6 +76,29 @@ def find_class(group: Group, name: str, base: type[Value]) -> type[Value]:
     return found
 
 
+def settings_of(
+    group: Group, base: type[Any], built_in: Iterable[type[Any]]
+) -> Callable[[Any, Callable[[Any], Any]], Any]:
+    """A wrapping validator of settings with a `kind`: one that names a plug-in is read by the plug-in's own settings.
+
+    base: the class of settings that a plug-in derives from. built_in: classes whose kinds no entry point replaces.
+    """
+    known = {one.model_fields["kind"].default for one in built_in}
+
+    def read(values: Any, parse: Callable[[Any], Any]) -> Any:
+        kind = values.get("kind") if isinstance(values, dict) else None
+        if isinstance(values, base):
+            return values
+        if kind in known or not is_plugin(group, kind):
+            return parse(values)
+        try:
+            return find_class(group, kind, base).parse(values, kind)
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
+
+    return read
+
+
 def _load(group: Group, name: str) -> Any:
     entry = None if is_dotted(name) else installed(group).get(name)
     target = entry.value if entry else name
@@ -127,9 +150,15 @@ def _modules() -> set[str]:
     return {target.partition(":")[0] for target in _named_by_user}
 
 
-def record(names: dict[Group, str]) -> dict[str, str]:
+def record(*named: tuple[Group, str]) -> dict[str, str]:
     """What is stored beside results of plug-ins: the name of each -> the code behind it. Built-in ones are left out."""
-    return {name: code_of(name, group) for group, name in names.items() if is_plugin(group, name)}
+    return {name: code_of(name, group) for group, name in named if is_plugin(group, name)}
+
+
+def forget() -> None:
+    """Forget which plug-ins were found and named, as after a package was installed, or between tests."""
+    installed.cache_clear()
+    _named_by_user.clear()
 
 
 @contextmanager

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 
+from lorgnette import plugins
+from lorgnette.data.record import Record
 from lorgnette.settings import Settings
 
 QuestionKind = Literal["category", "colour", "count", "position"]
@@ -177,14 +180,48 @@ class MessagesConfig(ChatConfig):
         return self.name or self.path
 
 
+class SourcePlugin(RowsConfig):
+    """Base class of sources from other packages (docs/plugins.md): settings, and how a row is read.
+
+    `kind` is the name that was given. Rows are those of parquet files, unless `convert` makes them of others.
+    """
+
+    kind: str
+
+    def read(self, row: Mapping[str, Any], name: str) -> Record:
+        """What one row holds, a pure function of it. Raises: Refused with a reason."""
+        raise TypeError(f"{type(self).__name__} does not read rows")
+
+    def columns(self) -> tuple[str, ...]:
+        """Columns that `read` looks at. A file need not have all of them."""
+        raise TypeError(f"{type(self).__name__} names no columns")
+
+    def convert(self) -> Iterator[dict[str, Any]] | None:
+        """Rows of files that are no parquet, in order, each with the columns of `schema`; None to read parquet."""
+        return None
+
+    def schema(self) -> Any:
+        """The `pyarrow.Schema` of the rows that `convert` makes."""
+        raise TypeError(f"{type(self).__name__} does not say what its rows are made of")
+
+
 BuiltInConfig = CaptionsConfig | QuestionsConfig | ScenesConfig
 """Sources that make samples of the built-in drawings on demand, for each split."""
 
 PreparedConfig = (
-    InterleavedConfig | WebpagesConfig | PairsConfig | DocumentsConfig | InstructConfig | ChatConfig | MessagesConfig
+    InterleavedConfig
+    | WebpagesConfig
+    | PairsConfig
+    | DocumentsConfig
+    | InstructConfig
+    | ChatConfig
+    | MessagesConfig
+    | SourcePlugin
 )
 """Sources that are read from files and indexed first."""
 
+
+_BUILT_IN = set(get_args(BuiltInConfig | PreparedConfig)) - {SourcePlugin}
 SourceConfig = Annotated[
     CaptionsConfig
     | QuestionsConfig
@@ -197,7 +234,10 @@ SourceConfig = Annotated[
     | InstructConfig
     | ChatConfig,
     pydantic.Field(discriminator="kind"),
+    pydantic.WrapValidator(plugins.settings_of("sources", SourcePlugin, _BUILT_IN)),
+    pydantic.SerializeAsAny(),
 ]
+"""Settings of a source, by `kind`; one that is none of the built-in ones names a plug-in."""
 
 
 class PackConfig(Settings):

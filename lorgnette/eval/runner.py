@@ -99,7 +99,7 @@ def settings_of(task: Task, model: Model, **conditions: Any) -> dict[str, Any]:
     described |= {"stop": list(task.stop), "size": len(task.samples), "model": model.identity}
     described |= {"shots": task.shots.described() if task.shots else None}
     described |= {"weights": model.weights} if model.weights else {}
-    code = {**task.plugins, **plugins.record({"metrics": task.metric})}
+    code = {**task.plugins, **plugins.record(("metrics", task.metric))}
     described |= {"plugins": code} if code else {}
     return {**described, **conditions}
 

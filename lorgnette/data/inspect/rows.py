@@ -10,7 +10,7 @@ from lorgnette.data.sources import open_source
 from lorgnette.data.sources.refusal import Refusal
 from lorgnette.data.sources.rows import origin_of
 from lorgnette.data.sources.shards import Shards, list_shards
-from lorgnette.data.sources.table import KINDS, Row, converter
+from lorgnette.data.sources.table import Row, converter, kind_of
 from lorgnette.errors import DataError, LorgnetteError
 from lorgnette.sample import Sample
 from lorgnette.settings import Settings, apply_override
@@ -45,7 +45,7 @@ def first_samples(config: SourceConfig, most: int) -> Iterator[Sample | str]:
 
 
 def _records(config: PreparedConfig, most: int) -> Iterator[Sample | str]:
-    read = KINDS[config.kind].read
+    read = kind_of(config).read
     for number, (name, row) in enumerate(_rows(config)):
         if number == most:
             return
@@ -67,7 +67,7 @@ def _rows(config: PreparedConfig) -> Iterator[tuple[str, Row | Refusal]]:
             name = ", ".join(origin) if origin else f"{config.path}, row {number}"
             yield name.removesuffix(", "), row
         return
-    kind = KINDS[config.kind]
+    kind = kind_of(config)
     shards = Shards(list_shards(config.path), kind.columns(config))
     for shard, path in enumerate(shards.paths):
         for group in range(len(shards.groups(shard))):

@@ -16,7 +16,7 @@ from lorgnette.data.prepare.chunk import Entry, read_ledger, write_ledger
 from lorgnette.data.sources.download import bytes_in
 from lorgnette.data.sources.refusal import Refusal
 from lorgnette.data.sources.rows import ORIGIN, origin_of
-from lorgnette.data.sources.table import KINDS, Convert
+from lorgnette.data.sources.table import Convert, kind_of
 from lorgnette.errors import DataError
 from lorgnette.files import new_file, write_json
 from lorgnette.settings import typed
@@ -95,7 +95,7 @@ def convert_source(
 
 
 def _schema(config: PreparedConfig) -> pa.Schema:
-    schema = KINDS[config.kind].schema
+    schema = kind_of(config).schema
     assert schema is not None, f"kind {config.kind} converts rows of unknown types"
     return schema(config).append(pa.field(ORIGIN, ORIGIN_TYPE))
 

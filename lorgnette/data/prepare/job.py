@@ -32,7 +32,7 @@ from lorgnette.data.prepare.scan import Scanner, Task
 from lorgnette.data.prepare.select import Scanned, join, notes, reasons, select, unread
 from lorgnette.data.sources.passed_over import FILES, passed_over
 from lorgnette.data.sources.shards import Shards, list_files
-from lorgnette.data.sources.table import KINDS, converter, known_before_scan
+from lorgnette.data.sources.table import converter, kind_of, known_before_scan
 from lorgnette.data.sources.unread import REASON as UNREAD
 from lorgnette.data.sources.unread import unread_in
 from lorgnette.errors import DataError
@@ -161,7 +161,7 @@ class _Job:
         """What must be converted first, if anything. To find out may mean to read much: the answer is kept."""
         kept = self.home / f"convert-{files}.json"
         if kept.is_file():
-            return KINDS[self.config.kind].convert if kept.read_bytes().strip() == b"true" else None
+            return kind_of(self.config).convert if kept.read_bytes().strip() == b"true" else None
         convert = converter(self.config)
         for old in self.home.glob("convert-*.json"):
             old.unlink()
@@ -169,7 +169,7 @@ class _Job:
         return convert
 
     def _convert(self, files: str) -> Converted:
-        convert, folder = KINDS[self.config.kind].convert, self.home / f"converted-{files}"
+        convert, folder = kind_of(self.config).convert, self.home / f"converted-{files}"
         assert convert is not None
         with progress(self.options.console, f"{self.config.title}: writing as parquet", None) as advance:
             made = convert_source(self.config, convert, folder, advance)

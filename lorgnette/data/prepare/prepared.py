@@ -15,7 +15,7 @@ from lorgnette.data.prepare.folder import Stamp, digest, files_of, find_home, sh
 from lorgnette.data.record import Record
 from lorgnette.data.sources.rows import ORIGIN, origin_of
 from lorgnette.data.sources.shards import Shards
-from lorgnette.data.sources.table import KINDS
+from lorgnette.data.sources.table import kind_of
 from lorgnette.errors import DataError
 from lorgnette.inputs.processor import Processor
 from lorgnette.settings import typed
@@ -64,7 +64,7 @@ class Prepared:
 
     def record(self, number: int) -> Record:
         """Read a record. Raises: Refused or another DataError, naming the row, if it is not what was prepared."""
-        index, kind = self.index, KINDS[self.config.kind]
+        index, kind = self.index, kind_of(self.config)
         shard, group, row = (int(array[number]) for array in (index.shard_E, index.group_E, index.row_E))
         values = self._shards.read(shard, group, row)
         origin = origin_of(values)
@@ -72,7 +72,7 @@ class Prepared:
 
     @cached_property
     def _shards(self) -> Shards:
-        return Shards(self.index.shards, (*KINDS[self.config.kind].columns(self.config), ORIGIN))
+        return Shards(self.index.shards, (*kind_of(self.config).columns(self.config), ORIGIN))
 
     @cached_property
     def facts(self) -> dict[str, Any]:

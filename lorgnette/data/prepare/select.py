@@ -18,7 +18,7 @@ from lorgnette.data.prepare.lists import opted_out
 from lorgnette.data.prepare.report import write_report
 from lorgnette.data.sources.passed_over import FILES
 from lorgnette.data.sources.shards import Shards
-from lorgnette.data.sources.table import KINDS
+from lorgnette.data.sources.table import kind_of
 from lorgnette.data.sources.unread import REASON as UNREAD
 
 
@@ -77,7 +77,7 @@ class _Reader:
     """Reads single pictures of records again."""
 
     def __init__(self, config: PreparedConfig, index: Index) -> None:
-        self.config, self.index, self.kind = config, index, KINDS[config.kind]
+        self.config, self.index, self.kind = config, index, kind_of(config)
         self.shards = Shards(index.shards, self.kind.columns(config))
 
     def image(self, record: int, number: int) -> object:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lorgnette.data.config import PreparedConfig
+from lorgnette.data.config import PreparedConfig, SourcePlugin
 from lorgnette.data.record import Record
 from lorgnette.data.sources import message_forms, schemas
 from lorgnette.data.sources.boundary import converting_within, reading_within
@@ -102,6 +102,20 @@ KINDS: dict[str, Kind] = {
 """Kind -> how it is read."""
 
 
+PLUGIN = Kind(
+    read=lambda row, config, name: config.read(row, name),
+    columns=lambda config: config.columns(),
+    convert=lambda config: config.convert(),
+    schema=lambda config: config.schema(),
+)
+"""Sources of other packages: their settings say how they are read."""
+
+
+def kind_of(config: PreparedConfig) -> Kind:
+    """How a source is read."""
+    return PLUGIN if isinstance(config, SourcePlugin) else KINDS[config.kind]
+
+
 def converter(config: PreparedConfig) -> Convert | None:
     """What must be converted before this source is read; None where its files are read as they are.
 
@@ -109,7 +123,9 @@ def converter(config: PreparedConfig) -> Convert | None:
     instructions are too, unless rows are to be merged.
     Raises: DataError if the path holds no file of the kind.
     """
-    kind = KINDS[config.kind]
+    kind = kind_of(config)
+    if isinstance(config, SourcePlugin):
+        return None if config.convert() is None else kind.convert
     if config.kind == "webpages":
         return kind.convert
     module = {"pairs": "caption_files", "messages": "chat"}.get(config.kind, config.kind)

@@ -54,7 +54,7 @@ def task_named(name: str, asking: Asking | None = None, encoder: Model | None = 
             raise SettingsError("task drawings is asked without shots, and has one split; try scene_vqa")
         return drawings(max_tokens=asking.max_tokens) if asking.max_tokens else drawings()
     task = benchmark_named(benchmark, "task").open(asking, split or None, encoder)
-    return replace(task, plugins=plugins.record({"benchmarks": benchmark}))
+    return replace(task, plugins=plugins.record(("benchmarks", benchmark)))
 
 
 def name_and_split(text: str) -> tuple[str, str]:
