@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
 WORKERS ?= 2
 
-.PHONY: help demo test lint fix numbers constraints clean
+.PHONY: help demo test lint fix docs numbers constraints clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -29,6 +29,9 @@ lint: $(VENV)/.installed-test ## ruff and mypy
 fix: $(VENV)/.installed-test ## let ruff format and mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.installed-test ## write the site of documentation to build/site
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(CURDIR) $(BIN)/mkdocs build --strict --quiet
 
 numbers: $(VENV)/.installed ## refill the numbers in README.md from benchmarks/results
 	$(BIN)/python scripts/readme_numbers.py

@@ -10,7 +10,8 @@ import numpy as np
 
 from lorgnette.data.config import AugmentConfig, PackConfig
 from lorgnette.data.index import Index
-from lorgnette.data.packed import PackedPlan, Planned
+from lorgnette.data.plan.mixture import PlannedSource
+from lorgnette.data.plan.pack_plan import PackedPlan
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.model.config import PerceiverConfig
 
@@ -36,7 +37,7 @@ QUESTION_TOKENS, ROLE_TOKENS = 18, 8
 """Of a question, and of what marks two turns."""
 
 
-def obelics(records: int) -> tuple[Planned, ...]:
+def obelics(records: int) -> tuple[PlannedSource, ...]:
     """Documents of paragraphs, with images in units of their own among them; all text is learned."""
     draw = np.random.default_rng(0)
     length_E = draw.lognormal(np.log(816) - 0.5 * 0.9**2, 0.9, records)
@@ -50,10 +51,10 @@ def obelics(records: int) -> tuple[Planned, ...]:
     share_U = np.where(is_image_U, 0, draw.gamma(1.5, 1.0, len(owner_U)))
     tokens_U = np.rint(share_U * (length_E / np.bincount(owner_U, share_U))[owner_U])
     tokens_U = np.where(is_image_U, 0, np.clip(tokens_U, 1, 1500))
-    return (Planned("obelics-like", _index(units_E, tokens_U, tokens_U, images_E, place_U[is_image_U], draw)),)
+    return (PlannedSource("obelics-like", _index(units_E, tokens_U, tokens_U, images_E, place_U[is_image_U], draw)),)
 
 
-def cauldron(records: int) -> tuple[Planned, ...]:
+def cauldron(records: int) -> tuple[PlannedSource, ...]:
     """Sets of questions on images: the images are the head, a question with its answer is a unit."""
     draw = np.random.default_rng(1)
     sets, total = [], sum(images for _, images, _, _ in SETS.values())
@@ -66,11 +67,11 @@ def cauldron(records: int) -> tuple[Planned, ...]:
         shown_E = np.full(many, 0 if title in TEXT_ONLY else 2 if title in TWO_IMAGES else 1)
         unit_I = np.full(int(shown_E.sum()), -1)
         index = _index(units_E, answer_U + question_U, answer_U, shown_E, unit_I, draw)
-        sets.append(Planned(title, index, weight * images, most_units=7))
+        sets.append(PlannedSource(title, index, weight * images, most_units=7))
     return tuple(sets)
 
 
-def plan_of(sources: tuple[Planned, ...]) -> PackedPlan:
+def plan_of(sources: tuple[PlannedSource, ...]) -> PackedPlan:
     """Packs of section 4.1, with half of the samples split and half of the images enlarged."""
     augment = AugmentConfig(split=0.5, upscale=0.5)
     return PackedPlan(sources, PackConfig(), 0, ImageConfig(), PerceiverConfig(), augment)

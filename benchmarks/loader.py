@@ -39,11 +39,12 @@ from model_step import conditions
 
 from lorgnette.data.builtin import tokenizer_texts
 from lorgnette.data.config import InstructConfig, PackConfig
-from lorgnette.data.loader import _received, _sent
-from lorgnette.data.packed import PackedPlan, Planned
+from lorgnette.data.loader.batches import BatchBuilder
+from lorgnette.data.loader.workers import _received, _sent
+from lorgnette.data.plan.mixture import PlannedSource
+from lorgnette.data.plan.pack_plan import PackedPlan
 from lorgnette.data.prepare import Prepared, prepare
 from lorgnette.data.sources import schemas
-from lorgnette.data.steps import PackedSteps
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer
@@ -108,10 +109,10 @@ def write(folder: Path, records: int) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema=schemas.INSTRUCT), folder / "0.parquet", row_group_size=100)
 
 
-def steps_of(source: Prepared, processor: Processor) -> PackedSteps:
-    planned = Planned("made", source.index, 1.0, 7)
+def steps_of(source: Prepared, processor: Processor) -> BatchBuilder:
+    planned = PlannedSource("made", source.index, 1.0, 7)
     plan = PackedPlan((planned,), PackConfig(per_step=1), 0, processor.images, processor.connector)
-    return PackedSteps(plan, (source,), processor)
+    return BatchBuilder(plan, (source,), processor)
 
 
 def ours(source: Prepared, processor: Processor) -> Side:

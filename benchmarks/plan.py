@@ -18,12 +18,14 @@ import json
 import statistics
 import tempfile
 import time
+from itertools import count
 from pathlib import Path
 
 from lengths import cauldron, obelics, plan_of
 from model_step import conditions
 
-from lorgnette.data.packed import PackedPlan, Planned
+from lorgnette.data.plan.mixture import PlannedSource
+from lorgnette.data.plan.pack_plan import PackedPlan
 
 RUNS = 7
 
@@ -44,15 +46,15 @@ def resumed(plan: PackedPlan, packs: int) -> float:
 
 def fills(plan: PackedPlan, packs: int) -> tuple[float, float]:
     """How full the tokens and the patches of packs are, over the windows that hold so many."""
-    windows, counted = [plan.fill(0)], 1
-    while sum(window[2] for window in windows) < packs:
-        windows.append(plan.fill(counted))
-        counted += 1
-    tokens, patches, made = (sum(column) for column in zip(*windows, strict=True))
+    tokens = patches = made = 0
+    for window in map(plan.sequence.window, count()):
+        tokens, patches, made = tokens + window.tokens, patches + window.patches, made + len(window.packs)
+        if made >= packs:
+            break
     return tokens / made / plan.pack.tokens, patches / made / plan.pack.patches
 
 
-def measured(name: str, sources: tuple[Planned, ...], packs: int) -> dict[str, object]:
+def measured(name: str, sources: tuple[PlannedSource, ...], packs: int) -> dict[str, object]:
     """One row's figures."""
     runs = [planned(plan_of(sources), packs) for _ in range(RUNS)]
     rates = [samples / seconds for samples, seconds in runs]

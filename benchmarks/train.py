@@ -42,7 +42,7 @@ from train_peer import Peer, find_torchvision, pictures
 
 from lorgnette.cli import SPINS
 from lorgnette.data.builtin import tokenizer_texts
-from lorgnette.data.steps import Drawn, PackedSteps
+from lorgnette.data.loader.batches import BatchBuilder, Drawn
 from lorgnette.hub.export import export
 from lorgnette.hub.rules import idefics2_rules
 from lorgnette.inputs.processor import Processor
@@ -146,7 +146,7 @@ def write_samples(folder: Path, run: Run) -> None:
     """
     processor = stage_processor(build(run)[1], run, run.stages[0])
     steps = build_data(run, 0, processor)
-    assert isinstance(steps, PackedSteps)
+    assert isinstance(steps, BatchBuilder)
     made = []
     for step in range(run.steps):
         drawn = [steps.read(ref) for part in range(steps.parts) for ref in steps.refs(step, part)]

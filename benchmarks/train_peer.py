@@ -23,7 +23,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from lorgnette.data.steps import Drawn, PackedSteps
+from lorgnette.data.loader.batches import BatchBuilder, Drawn
 from lorgnette.inputs.image import crop_sizes, split_quadrants
 from lorgnette.model.batch import IGNORED
 
@@ -67,13 +67,13 @@ class Picture:
         return [one.crop((0, 0, *(side - side % self.patch for side in one.size))) for one in sized]
 
 
-def pictures(drawn: Drawn, steps: PackedSteps) -> list[Picture]:
+def pictures(drawn: Drawn, steps: BatchBuilder) -> list[Picture]:
     """The images of a sample, with the sizes at which the plan shows them this time."""
-    showing = steps.plan.showing(drawn.ref, steps.sources[drawn.ref.source].record(drawn.ref.record).shuffle)
+    view = steps.plan.view(drawn.ref, steps.sources[drawn.ref.source].record(drawn.ref.record).shuffle)
     config, made = steps.processor.images, []
-    for image, enlarged in zip(drawn.sample.images, showing.sizes, strict=True):
+    for image, enlarged in zip(drawn.sample.images, view.sizes, strict=True):
         assert isinstance(image.source, bytes), "of rows with the files in them"
-        made.append(Picture(image.source, crop_sizes(*enlarged, showing.split, config), config.patch))
+        made.append(Picture(image.source, crop_sizes(*enlarged, view.split, config), config.patch))
     return made
 
 

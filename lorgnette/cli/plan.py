@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lorgnette.data.plan import SampleRef, joined
-from lorgnette.data.steps import PackedSteps, Steps
+from lorgnette.data.loader.batches import BatchBuilder, Steps
+from lorgnette.data.plan.sample_ref import SampleRef, joined
 from lorgnette.errors import DataError, LorgnetteError
 from lorgnette.inputs.processor import Processor
 from lorgnette.output import say
@@ -22,19 +22,19 @@ class OtherData(LorgnetteError):
     """A run trained on other samples than its plan says."""
 
 
-def steps_of(run: Run, processor: Processor, number: int) -> Steps | PackedSteps:
+def steps_of(run: Run, processor: Processor, number: int) -> Steps | BatchBuilder:
     """The steps of a stage, as training opens them."""
     return build_data(run, number, stage_processor(processor, run, run.stages[number]))
 
 
-def list_steps(console: Console, steps: Steps | PackedSteps, first: int, last: int, names: bool) -> None:
+def list_steps(console: Console, steps: Steps | BatchBuilder, first: int, last: int, names: bool) -> None:
     """Print each step with its digest, and each sample of it if `names`; then the digest of them all together."""
     digests = []
     for step in range(first, last):
         digests.append(steps.plan.digest(step))
         packs = [steps.refs(step, part) for part in range(steps.parts)]
         samples = sum(map(len, packs))
-        held = f"{len(packs)} packs, " if isinstance(steps, PackedSteps) else ""
+        held = f"{len(packs)} packs, " if isinstance(steps, BatchBuilder) else ""
         _say(console, f"step {step}  {digests[-1]}  {held}{samples} samples")
         if names:
             for line in _lines(steps, packs):
@@ -42,10 +42,10 @@ def list_steps(console: Console, steps: Steps | PackedSteps, first: int, last: i
     _say(console, f"steps {first}:{last}  {joined(digests)}")
 
 
-def _lines(steps: Steps | PackedSteps, packs: list[list[SampleRef]]) -> Iterator[str]:
+def _lines(steps: Steps | BatchBuilder, packs: list[list[SampleRef]]) -> Iterator[str]:
     for number, pack in enumerate(packs):
-        if isinstance(steps, PackedSteps):
-            shown = [steps.plan.showing(ref) for ref in pack]
+        if isinstance(steps, BatchBuilder):
+            shown = [steps.plan.view(ref) for ref in pack]
             tokens, patches = sum(one.tokens for one in shown), sum(one.patches for one in shown)
             yield f"  pack {number}: at most {tokens:,} tokens and {patches:,} patches"
         yield from (f"    {steps.name(ref)}" for ref in pack)
@@ -60,7 +60,7 @@ def verify(console: Console, run: Run, processor: Processor, folder: Path) -> No
     if not rows:
         raise DataError(f"{folder}: log.jsonl is missing, or says nothing about data; give the folder of a run")
     names = [stage.name for stage in run.stages]
-    opened: dict[str, Steps | PackedSteps] = {}
+    opened: dict[str, Steps | BatchBuilder] = {}
     replaced = 0
     for row in rows:
         stage, step = row["stage"], row["step"] - 1

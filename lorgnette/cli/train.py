@@ -17,12 +17,6 @@ if TYPE_CHECKING:
     from lorgnette.inputs.processor import Processor
     from lorgnette.model.vlm import VLM
 
-STYLE = (
-    "<style>text{font:12px sans-serif;fill:#555}.end{text-anchor:end}.mid{text-anchor:middle}.grid{stroke:#ddd}"
-    ".raw{fill:none;stroke:#9bb8d8;stroke-width:1;opacity:.6}.line{fill:none;stroke:#1f5fa8;stroke-width:2}"
-    ".s0{fill:#f5f7fa}.s1{fill:#eceff4}.value{fill:#1f5fa8;font-weight:bold}</style>"
-)
-
 
 def load_run(recipe: str, overrides: Sequence[str]) -> Run:
     """A recipe by name or path, or the settings in a run's folder."""
@@ -63,19 +57,16 @@ def plan(run: Run) -> None:
 
 def plot(folder: Path) -> Path:
     """Draw a run's loss, learning rate and speed to FOLDER/curves.svg. Raises: SettingsError if it has no log."""
-    from lorgnette.demo.curve import curve_svg
-    from lorgnette.demo.results import curve_from_log
     from lorgnette.files import replace_text
+    from lorgnette.report.svg import is_own_drawing, standalone
+    from lorgnette.report.training_curve import curve_from_log, training_curve
     from lorgnette.train.logging.log import read_log
 
     rows = [row for row in read_log(folder / "log.jsonl") if {"seconds", "samples", "loss", "lr"} <= row.keys()]
     if not rows:
         raise SettingsError(f"{folder}: has no steps in a log.jsonl to draw; give the folder of a run")
-    drawn = curve_svg(curve_from_log(rows))
-    head, _, body = drawn.partition(">")
     path = folder / "curves.svg"
-    text = f'{head} xmlns="http://www.w3.org/2000/svg">{STYLE}{body}\n'
-    replace_text(path, text, lambda content: content.startswith(b"<svg") and STYLE.encode() in content)
+    replace_text(path, standalone(training_curve(curve_from_log(rows))), is_own_drawing)
     return path
 
 

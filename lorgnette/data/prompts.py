@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lorgnette.data.augment import hashed
+from lorgnette.data.plan.augment import hashed
 from lorgnette.inputs.tokenizer import Tokenizer
 from lorgnette.sample import Sample, Segment, Text, Turn
 

@@ -19,16 +19,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from lorgnette.demo.report import (
-    Asked,
-    DemoResults,
-    curve_from_log,
-    example_from,
-    print_examples,
-    print_table,
-    show_fairly,
-    write_report,
-)
+from lorgnette.demo.report import print_examples, print_table, write_report
+from lorgnette.demo.results import Asked, DemoResults, example_from, show_fairly
 from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.eval.results.store import Result
 from lorgnette.eval.results.summary import progress_bar, shown_in
@@ -37,6 +29,7 @@ from lorgnette.eval.task import Task
 from lorgnette.hub.export import save
 from lorgnette.model.vlm import VLM
 from lorgnette.output import new_console, say
+from lorgnette.report.training_curve import curve_from_log
 from lorgnette.run import Run, find_recipe
 from lorgnette.train.evaluation import task_of
 from lorgnette.train.logging.log import read_log

@@ -10,26 +10,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lorgnette.demo.curve import curve_svg
 from lorgnette.demo.results import (
-    Asked,
-    CurvePoint,
     DemoExample,
     DemoResults,
     Line,
     benchmark_lines,
-    curve_from_log,
-    example_from,
     lines,
     mistakes,
     results_json,
-    show_fairly,
     verdicts,
 )
-from lorgnette.eval.page import data_uri, render_page
-from lorgnette.eval.pictures import thumbnail
 from lorgnette.files import is_own_page, replace_text, write_json
 from lorgnette.output import say
+from lorgnette.report.charts import Interval, interval_chart
+from lorgnette.report.html import render_page
+from lorgnette.report.svg import Svg
+from lorgnette.report.thumbnails import data_uri, thumbnail
+from lorgnette.report.training_curve import training_curve
 
 COLOURS = {"learned": "green", "a little": "yellow", "not learned": "red"}
 
@@ -37,8 +34,7 @@ COLOURS = {"learned": "green", "a little": "yellow", "not learned": "red"}
 def write_report(folder: str | Path, results: DemoResults) -> Path:
     """Write `report.html` and `results.json` to the folder; return the path of the page.
 
-    The page asks nothing of the network: pictures are data URIs, the curve is inline SVG, and its own policy forbids
-    requests. Raises: DiskError if the folder cannot be written.
+    Raises: DiskError if the folder cannot be written, or the page is a file of somebody else.
     """
     path = Path(folder) / "report.html"
     replace_text(path, render(results), is_own_page)
@@ -49,19 +45,32 @@ def write_report(folder: str | Path, results: DemoResults) -> Path:
 def render(results: DemoResults) -> str:
     """The page as HTML."""
     *kinds, overall = lines(results)
+    benchmarks = benchmark_lines(results)
     values: dict[str, Any] = {
         "results": results,
         "kinds": kinds,
+        "kinds_chart": _chart([*kinds, overall]),
         "overall": overall,
-        "benchmarks": benchmark_lines(results),
+        "benchmarks": benchmarks,
+        "benchmarks_chart": _chart(benchmarks),
         "verdicts": verdicts(results),
         "mistakes": mistakes(results.after),
-        "curve": curve_svg(results.curve),
+        "curve": training_curve(results.curve),
         "examples": [(data_uri(thumbnail(example.picture, 360)), example) for example in results.examples],
         "right": sum(example.correct for example in results.examples),
         "duration": duration(results.seconds),
     }
-    return render_page("report.html.jinja", values, package="lorgnette.demo")
+    return render_page("demo.html.jinja", values)
+
+
+def _chart(found: Sequence[Line]) -> Svg:
+    """Percent right before, after and blind."""
+    rows = []
+    for line in found:
+        scores = {"before": (line.before, "soft"), "blind": (line.blind, "blind"), "after": (line.after, "see")}
+        marks = [Interval(name, one.value, one.low, one.high, hue) for name, (one, hue) in scores.items()]
+        rows.append((line.kind, marks))
+    return interval_chart(rows, "%", bounds=(0, 100))
 
 
 def duration(seconds: float) -> str:
@@ -111,18 +120,3 @@ def print_examples(console: Console, examples: Sequence[DemoExample]) -> None:
         shown = (example.kind, example.question, example.answer or "(nothing)", example.truth)
         table.add_row(mark, *map(Text, shown))
     console.print(table)
-
-
-__all__ = [
-    "Asked",
-    "CurvePoint",
-    "DemoExample",
-    "DemoResults",
-    "curve_from_log",
-    "example_from",
-    "print_examples",
-    "print_table",
-    "results_json",
-    "show_fairly",
-    "write_report",
-]

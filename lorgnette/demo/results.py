@@ -11,21 +11,11 @@ from lorgnette.eval.metrics.exact import normalise
 from lorgnette.eval.results.bootstrap import Estimate
 from lorgnette.eval.results.compare import compare
 from lorgnette.eval.results.store import Example, Result
+from lorgnette.report.training_curve import CurvePoint
 from lorgnette.sample import ImageSource
 
 LEARNED = 10.0
 """Points over blind from which we say that a kind of question was learned."""
-
-
-@dataclass(frozen=True, slots=True)
-class CurvePoint:
-    """One step of training. `step` counts over all stages."""
-
-    step: int
-    stage: str
-    loss: float
-    lr: float
-    samples_per_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +82,6 @@ class Line:
         if self.gain.low <= 0:
             return "not learned"
         return "learned" if self.gain.value >= LEARNED else "a little"
-
-
-def curve_from_log(rows: Iterable[Mapping[str, Any]]) -> list[CurvePoint]:
-    """Read the rows that training logs; their `seconds` are counted from the start of training."""
-    points, last = [], 0.0
-    for row in rows:
-        took = row["seconds"] - last
-        rate = row["samples"] / took if took > 0 else 0.0
-        points.append(CurvePoint(row["total_step"], row["stage"], row["loss"], row["lr"], rate))
-        last = row["seconds"]
-    return points
 
 
 def lines(results: DemoResults) -> list[Line]:
@@ -227,20 +206,3 @@ def show_fairly(examples: Sequence[Example], many: int = 20) -> list[Example]:
     spread = [[rows[len(rows) * i // each] for i in range(min(each, len(rows)))] for rows in by_kind.values()]
     in_turn = [rows[i] for i in range(each) for rows in spread if i < len(rows)]
     return in_turn[:many]
-
-
-__all__ = [
-    "Asked",
-    "CurvePoint",
-    "DemoExample",
-    "DemoResults",
-    "Line",
-    "benchmark_lines",
-    "curve_from_log",
-    "example_from",
-    "lines",
-    "mistakes",
-    "results_json",
-    "show_fairly",
-    "verdicts",
-]

@@ -1,13 +1,12 @@
-"""Pictures in results: what names one, and a small copy of it to look at."""
+"""Pictures in results: the hash that names one, and a check that it can be decoded."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 
 import PIL.Image
 
-from lorgnette.inputs.image_io import decoded_bytes, glance, image_bytes, image_size, open_image
+from lorgnette.inputs.image_io import decoded_bytes, glance, image_bytes, image_size
 from lorgnette.sample import ImageSource
 
 
@@ -29,15 +28,3 @@ def check_image(source: ImageSource) -> None:
         image_size(source)
     else:
         glance(source, 64)
-
-
-def thumbnail(source: ImageSource, side: int = 192) -> bytes:
-    """The image as JPEG, as models see it, and no larger than `side` by `side`. A small image is not enlarged.
-
-    JPEG, because it is written ten times as fast as WebP, and thousands are. Raises: ImageError, as `open_image`.
-    """
-    small = open_image(source)
-    small.thumbnail((side, side))
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=90, subsampling=0)
-    return file.getvalue()

@@ -16,10 +16,11 @@ from lorgnette.errors import DataError, ImageError
 from lorgnette.eval.attempts import Attempts
 from lorgnette.eval.metrics import metric_named
 from lorgnette.eval.models.base import Answer, Model
-from lorgnette.eval.pictures import check_image, image_digest, thumbnail
+from lorgnette.eval.pictures import check_image, image_digest
 from lorgnette.eval.results.store import Example, Refusal, Result, ResultsFolder, score
 from lorgnette.eval.shuffled_images import blinded
 from lorgnette.eval.task import Task, prompt_of, transcript, truth_of
+from lorgnette.report.thumbnails import thumbnail
 from lorgnette.sample import Sample
 from lorgnette.version import code
 

@@ -33,6 +33,11 @@ class Cache:
         return len(self.lengths)
 
     @property
+    def longest(self) -> int:
+        """Tokens of the longest document, those of the pass that has begun included."""
+        return self.seen.longest
+
+    @property
     def capacity(self) -> int:
         """Slots in each row."""
         return self.keys[0].shape[1] if self.keys else 0

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
 from lorgnette.model.batch import Spans
-from lorgnette.model.cache import Cache
+
+
+class CachedDocuments(Protocol):
+    """Keys and values of the documents that a pass continues: all that the decoder asks of a KV cache."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest document, those of this pass included. Known after `begin`."""
+
+    def begin(self, documents: Spans, like: Tensor) -> None:
+        """Make room for the new tokens of every document. Called once per pass, before the layers."""
+
+    def attend(self, layer: int, q_THN: Tensor, k_TGN: Tensor, v_TGN: Tensor, documents: Spans) -> Tensor:
+        """Store new keys and values, and attend from the new queries to all of their document's: T,H,N."""
+
+    def advance(self) -> None:
+        """Count the new tokens as stored. Called once per pass, after the layers."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +36,7 @@ class Context:
     """Position of each token within its document."""
     documents: Spans
     """Tokens that attend to each other."""
-    cache: Cache | None = None
+    cache: CachedDocuments | None = None
     """Keys and values of the tokens before these, which the pass continues."""
     rows_T: Tensor | None = None
     """Tokens whose hidden states are read, all if None: the last layer computes no others."""
@@ -29,7 +46,7 @@ class Context:
     @property
     def longest(self) -> int:
         """Tokens of the longest document, those in the cache included."""
-        return self.documents.longest if self.cache is None else self.cache.seen.longest
+        return self.documents.longest if self.cache is None else self.cache.longest
 
     def all_rows(self) -> Context:
         """The same pass for a layer before the last, of which every token is read."""

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from lorgnette.model.batch import IGNORED, Batch, Spans
-from lorgnette.model.cache import Cache
 from lorgnette.model.config import VLMConfig
 from lorgnette.model.connectors import build_connector
-from lorgnette.model.context import Context
+from lorgnette.model.context import CachedDocuments, Context
 from lorgnette.model.initialise import initialise
 from lorgnette.model.language import Decoder
 from lorgnette.model.layers import Stack
@@ -67,7 +66,7 @@ class VLM(nn.Module):
         batch: Batch,
         *,
         want: Literal["logits", "loss", "last", "scores"] = "logits",
-        cache: Cache | None = None,
+        cache: CachedDocuments | None = None,
         visual_VD: Tensor | None = None,
     ) -> Output:
         """visual_VD: the batch's visual tokens where `encode_images` has made them already."""
@@ -89,7 +88,7 @@ class VLM(nn.Module):
         visual_VD: Tensor = self.connector(patches_PD, batch.grids)
         return visual_VD
 
-    def context(self, batch: Batch, cache: Cache | None, rows_T: Tensor | None) -> Context:
+    def context(self, batch: Batch, cache: CachedDocuments | None, rows_T: Tensor | None) -> Context:
         """What the decoder's layers share in this pass. The original code trains on a pack as on one long document."""
         if self.config.isolate_documents or not self.training:
             return Context(batch.positions_T, batch.documents, cache, rows_T)

@@ -9,14 +9,15 @@ from pathlib import Path
 from rich.console import Console
 
 from lorgnette.data.config import AugmentConfig, MessagesConfig, PreparedConfig
-from lorgnette.data.packed import PackedPlan, Planned
-from lorgnette.data.plan import Plan
+from lorgnette.data.loader.batches import BatchBuilder, Steps
+from lorgnette.data.plan.mixture import PlannedSource
+from lorgnette.data.plan.pack_plan import PackedPlan
+from lorgnette.data.plan.sample_ref import Plan
 from lorgnette.data.prepare import Prepared, prepare
 from lorgnette.data.prepare.chunk import read_ledger
 from lorgnette.data.sources import open_source
 from lorgnette.data.sources.messages import MessagesSource
 from lorgnette.data.sources.table import most_units
-from lorgnette.data.steps import PackedSteps, Steps
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.inputs.processor import Processor
 from lorgnette.run import Run, StageConfig
@@ -34,7 +35,7 @@ def build_data(
     folder: Path | None = None,
     rank: int = 0,
     world: int = 1,
-) -> Steps | PackedSteps:
+) -> Steps | BatchBuilder:
     """The steps of a stage: what the loader reads, and what anyone can list without training.
 
     A stage with `pack` trains on packs of prepared sources (what has not been prepared is prepared now), one without on
@@ -57,7 +58,7 @@ def build_data(
     return _open_packed(stage, processor, seed, vocabulary, folder, rank, world)
 
 
-def doubts(stage: StageConfig, steps: Steps | PackedSteps) -> Iterator[str]:
+def doubts(stage: StageConfig, steps: Steps | BatchBuilder) -> Iterator[str]:
     """What can be done, but was hardly meant, in sentences for people.
 
     steps: of the stage. Raises: DataError for a source of which nothing would be trained on.
@@ -67,8 +68,8 @@ def doubts(stage: StageConfig, steps: Steps | PackedSteps) -> Iterator[str]:
             f"stage {stage.name!r}: its {stage.steps:,} steps end before its warm-up of {stage.warmup:,}, so that the"
             " learning rate never reaches its peak"
         )
-    if isinstance(steps, PackedSteps):
-        yield from (f"stage {stage.name!r}: {said}" for said in steps.plan.misfits())
+    if isinstance(steps, BatchBuilder):
+        yield from (f"stage {stage.name!r}: {said}" for said in steps.plan.oversized())
     prepared = [one for one in steps.sources if isinstance(one, Prepared)]
     if isinstance(steps, Steps):
         whole = [one for one in steps.sources if isinstance(one, MessagesSource)]
@@ -111,7 +112,7 @@ def _open_packed(
     folder: Path | None,
     rank: int,
     world: int,
-) -> PackedSteps:
+) -> BatchBuilder:
     assert stage.pack is not None
     made = [config.kind for config in stage.sources if not isinstance(config, PREPARED)]
     if made:
@@ -130,7 +131,7 @@ def _open_packed(
         if not len(one.index):
             raise DataError(f"{config.title}: holds no row that can be trained on; its ledger in {one.folder} says why")
     planned = tuple(
-        Planned(config.title, one.index, config.weight, most_units(config))
+        PlannedSource(config.title, one.index, config.weight, most_units(config))
         for config, one in zip(configs, prepared, strict=True)
     )
     images, connector = processor.images, processor.connector
@@ -139,7 +140,7 @@ def _open_packed(
     if folder is not None:
         counts = folder / f"packs-{stage.name}.json"
         plan.load_counts(counts)
-    return PackedSteps(plan, prepared, processor, vocabulary, rank, world, counts)
+    return BatchBuilder(plan, prepared, processor, vocabulary, rank, world, counts)
 
 
 def _refuse_what_packs_need(stage: StageConfig) -> None:

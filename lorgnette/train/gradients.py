@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from lorgnette.data.training_batch import TrainingBatch
+from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.model.account import Account
 from lorgnette.model.batch import IGNORED, Batch
 from lorgnette.model.vlm import VLM

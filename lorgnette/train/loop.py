@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from lorgnette.data.augment import hashed
-from lorgnette.data.loader import read_steps
-from lorgnette.data.plan import digest_of, joined
-from lorgnette.data.training_batch import TrainingBatch
+from lorgnette.data.loader.training_batch import TrainingBatch
+from lorgnette.data.loader.workers import read_steps
+from lorgnette.data.plan.augment import hashed
+from lorgnette.data.plan.sample_ref import digest_of, joined
 from lorgnette.errors import LorgnetteError
 from lorgnette.files import DiskError, write_text
 from lorgnette.hub.export import save

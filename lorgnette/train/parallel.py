@@ -21,7 +21,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from lorgnette.data.training_batch import TrainingBatch
+from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.model import connectors, language, vision
 from lorgnette.model.batch import Spans
 from lorgnette.model.layers import Stack

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from lorgnette.data.training_batch import TrainingBatch
+from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.errors import LorgnetteError
 from lorgnette.model.vlm import VLM
 from lorgnette.train.gradients import Losses, add_gradients

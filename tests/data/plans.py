@@ -6,7 +6,8 @@ import numpy as np
 
 from lorgnette.data.config import PackConfig
 from lorgnette.data.index import Index
-from lorgnette.data.packed import PackedPlan, Planned
+from lorgnette.data.plan.mixture import PlannedSource
+from lorgnette.data.plan.pack_plan import PackedPlan
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.model.config import PerceiverConfig
 
@@ -60,7 +61,7 @@ def plan_of(*indexes: Index, weights: tuple[float, ...] = (), most_units: int | 
     pack |= {name: settings.pop(name) for name in list(settings) if name in pack}
     given = weights or (1.0,) * len(indexes)
     sources = tuple(
-        Planned(f"source {number}", index, weight, most_units)
+        PlannedSource(f"source {number}", index, weight, most_units)
         for number, (index, weight) in enumerate(zip(indexes, given, strict=True))
     )
     values = {"seed": 3, "images": ImageConfig(), "connector": PerceiverConfig(latents=8)} | settings

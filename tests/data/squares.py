@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lorgnette.data.config import AugmentConfig, InstructConfig, PackConfig
-from lorgnette.data.packed import PackedPlan, Planned
+from lorgnette.data.loader.batches import BatchBuilder
+from lorgnette.data.plan.mixture import PlannedSource
+from lorgnette.data.plan.pack_plan import PackedPlan
 from lorgnette.data.prepare import Prepared, prepare
 from lorgnette.data.sources import schemas
-from lorgnette.data.steps import PackedSteps
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer
@@ -66,10 +67,10 @@ def spoil(source: Prepared, number: int) -> None:
     write(path.parent, rows, path.name)
 
 
-def steps_of(source: Prepared, rank: int = 0, world: int = 1, **augment) -> PackedSteps:
+def steps_of(source: Prepared, rank: int = 0, world: int = 1, **augment) -> BatchBuilder:
     """Steps of six packs, everything varied that can be."""
     config = AugmentConfig(**({"split": 0.5, "upscale": 0.5, "templates": True} | augment))
-    planned = Planned("squares", source.index, 1.0, source.config.most_turns)
+    planned = PlannedSource("squares", source.index, 1.0, source.config.most_turns)
     pack, connector = PackConfig(tokens=200, patches=2000, per_step=6), processor().connector
     plan = PackedPlan((planned,), pack, 7, IMAGES, connector, config)
-    return PackedSteps(plan, (source,), processor(), rank=rank, world=world)
+    return BatchBuilder(plan, (source,), processor(), rank=rank, world=world)

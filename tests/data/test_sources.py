@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from lorgnette.data.config import ChatConfig, MessagesConfig
-from lorgnette.data.plan import Plan
+from lorgnette.data.loader.batches import Steps
+from lorgnette.data.plan.sample_ref import Plan
 from lorgnette.data.prepare import prepare
 from lorgnette.data.sources import open_source
 from lorgnette.data.sources.messages import MessagesSource
-from lorgnette.data.steps import Steps
 from lorgnette.errors import DataError
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.processor import Processor

@@ -7,22 +7,18 @@ import random
 import re
 from dataclasses import replace
 from pathlib import Path
-from xml.etree import ElementTree
 
 import PIL.Image
 import PIL.ImageDraw
 import pytest
 from rich.console import Console
 
-from lorgnette.demo.curve import curve_svg, log_ticks
 from lorgnette.demo.report import print_examples, print_table, render, write_report
 from lorgnette.demo.results import (
     Asked,
-    CurvePoint,
     DemoExample,
     DemoResults,
     benchmark_lines,
-    curve_from_log,
     example_from,
     lines,
     mistakes,
@@ -32,6 +28,7 @@ from lorgnette.demo.results import (
 )
 from lorgnette.eval.metrics import Reference
 from lorgnette.eval.results.store import Example, Result, score
+from lorgnette.report.training_curve import CurvePoint
 from tests.pages import Page
 
 ANSWERS = {
@@ -209,40 +206,6 @@ def test_tables_in_the_terminal() -> None:
     for expected in ("before", "after", "blind", "all questions", "not learned", "wrong", "right", "[bold]x[/]"):
         assert expected in told, expected
     assert str(RESULTS.after.overall) in told
-
-
-def test_curve_is_xml_within_its_frame() -> None:
-    svg = ElementTree.fromstring(curve_svg(RESULTS.curve))
-    paths = svg.findall("polyline")
-    assert len(paths) == 12, "two stages, three quantities, raw and smooth"
-    for path in paths:
-        for point in path.attrib["points"].split():
-            x, y = map(float, point.split(","))
-            assert 0 <= x <= 900
-            assert 0 <= y <= 424
-    labels = [text.text for text in svg.findall("text")]
-    assert "captions · 600 steps" in labels
-    assert curve_svg([]) == ""
-
-
-@pytest.mark.parametrize("steps", [1, 2, 401])
-def test_short_curves(steps: int) -> None:
-    points = [CurvePoint(step, "only", 1.0, 0.0, 0.0) for step in range(1, steps + 1)]
-    assert ElementTree.fromstring(curve_svg(points)).tag.endswith("svg")
-
-
-def test_log_ticks_are_round() -> None:
-    low, high, ticks = log_ticks([0.3, 7.5])
-    assert low < 0.3 < 7.5 < high
-    assert ticks == pytest.approx([0.5, 1, 2, 5])
-
-
-def test_curve_from_log() -> None:
-    log = [
-        {"total_step": 1, "stage": "a", "loss": 2.0, "lr": 0.1, "samples": 32, "seconds": 2.0},
-        {"total_step": 2, "stage": "a", "loss": 1.0, "lr": 0.2, "samples": 32, "seconds": 2.5},
-    ]
-    assert curve_from_log(log) == [CurvePoint(1, "a", 2.0, 0.1, 16.0), CurvePoint(2, "a", 1.0, 0.2, 64.0)]
 
 
 if __name__ == "__main__":  # to look at it: python tests/demo/test_report.py FOLDER

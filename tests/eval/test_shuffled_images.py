@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorgnette.errors import DataError, ImageError
-from lorgnette.eval.pictures import image_digest, thumbnail
+from lorgnette.eval.pictures import image_digest
 from lorgnette.eval.shuffled_images import blinded
 from lorgnette.sample import Image, Sample, Text
 
@@ -67,20 +67,3 @@ def test_digest_is_of_content(tmp_path: Path) -> None:
     assert image_digest(picture) == image_digest(picture.copy()) != image_digest(picture.resize((2, 3)))
     with pytest.raises(ImageError, match="no such file"):
         image_digest(tmp_path / "missing.png")
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
-def test_thumbnails_of_every_mode(mode: str) -> None:
-    small = PIL.Image.open(io.BytesIO(thumbnail(PIL.Image.new(mode, (400, 100)), side=96)))
-    assert small.format == "JPEG"
-    assert small.size == (96, 24)
-
-
-def test_thumbnail_is_upright_and_refuses_what_is_no_image() -> None:
-    file = io.BytesIO()
-    exif = PIL.Image.Exif()
-    exif[0x0112] = 6  # rotated by a quarter
-    PIL.Image.new("RGB", (40, 20)).save(file, "JPEG", exif=exif)
-    assert PIL.Image.open(io.BytesIO(thumbnail(file.getvalue()))).size == (20, 40)
-    with pytest.raises(ImageError, match="not an image"):
-        thumbnail(b"text")

@@ -18,7 +18,10 @@ FORBIDDEN = {
 """Calls that may run code of the data, unless their arguments say otherwise; see `is_safe`."""
 
 EXCEPTIONS = {
-    ("lorgnette/data/loader.py", "pickle.loads"): "an error of this process itself, to see whether it can travel",
+    (
+        "lorgnette/data/loader/workers.py",
+        "pickle.loads",
+    ): "an error of this process, to see whether it can travel",
     ("lorgnette/data/prepare/runner.py", "pickle.loads"): "tasks that this process gave to its own workers",
     (
         "lorgnette/train/checkpoint/metadata.py",

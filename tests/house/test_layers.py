@@ -13,6 +13,7 @@ DECISION = ROOT / "docs/decisions/0001-the-house.md"
 ACROSS = {
     ("inputs", "lorgnette.model.batch"): "what inputs are packed into",
     ("inputs", "lorgnette.model.config"): "a connector says how many visual tokens an image becomes",
+    ("report", "lorgnette.inputs.image_io"): "thumbnails are made by the one opener of images",
     ("sample", "lorgnette.images"): "the forms of an image that a sample may hold",
 }
 """Imports within a layer, each with its reason."""
@@ -35,7 +36,6 @@ THIRD_PARTY = {
         "daft",
         "fastwarc",
         "fsspec",
-        "jinja2",
         "numpy",
         "pyarrow",
         "pydantic",
@@ -44,9 +44,10 @@ THIRD_PARTY = {
         "selectolax",
         "torch",
     },
+    "report": {"PIL", "jinja2"},
     "hub": {"PIL", "huggingface_hub", "safetensors", "torch"},
     "infer": {"numpy", "pydantic", "torch"},
-    "eval": {"PIL", "jinja2", "numpy", "pydantic", "rich"},
+    "eval": {"PIL", "numpy", "pydantic", "rich"},
     "run": {"pydantic"},
     "train": {"peft", "rich", "safetensors", "torch"},
     "demo": {"rich", "torch"},

@@ -13,15 +13,16 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from lorgnette.data.inspect.pictures import original_size
+from lorgnette.data.inspect.unpatchify import original_size
 from lorgnette.data.prepare.look import look_at
 from lorgnette.errors import ImageError, SettingsError
 from lorgnette.eval.models.openai_api import image_url
-from lorgnette.eval.pictures import check_image, image_digest, thumbnail
+from lorgnette.eval.pictures import check_image, image_digest
 from lorgnette.infer.latents import _key
 from lorgnette.inputs.config import MAX_PIXELS, ImageConfig
 from lorgnette.inputs.image import image_patches
 from lorgnette.inputs.image_io import BUDGET, DECODED, FORMATS, glance, image_bytes, image_size, open_image
+from lorgnette.report.thumbnails import thumbnail
 from tests.inputs.conftest import noise
 from tests.inputs.image_files import chunk, icns, ico, iptc, jpeg_without_data, png, saved, webp
 

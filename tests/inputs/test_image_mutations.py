@@ -13,10 +13,11 @@ import warnings
 import PIL.Image
 
 from lorgnette.errors import ImageError
-from lorgnette.eval.pictures import check_image, thumbnail
+from lorgnette.eval.pictures import check_image
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import image_patches
 from lorgnette.inputs.image_io import image_size, open_rgba
+from lorgnette.report.thumbnails import thumbnail
 from tests.inputs.conftest import noise
 from tests.inputs.image_files import icns, ico, png, saved, tiff
 

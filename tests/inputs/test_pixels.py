@@ -11,11 +11,11 @@ import pytest
 from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
 
 from lorgnette.data.prepare.look import look_at
-from lorgnette.eval.pictures import thumbnail
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import image_patches
 from lorgnette.inputs.image_io import glance, image_size, open_image, open_rgba
 from lorgnette.inputs.pixels import by_range, orientation
+from lorgnette.report.thumbnails import thumbnail
 from tests.inputs.conftest import noise
 from tests.inputs.image_files import chunk, png, saved, tiff
 

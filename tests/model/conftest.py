@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorgnette.data.training_batch import TrainingBatch
+from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.model.batch import Batch, Spans
 from lorgnette.model.config import LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
 from lorgnette.model.vlm import VLM

@@ -13,8 +13,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from lorgnette.cli import app
-from lorgnette.data.plan import digest_of, joined
-from lorgnette.data.steps import PackedSteps, Steps
+from lorgnette.data.loader.batches import BatchBuilder, Steps
+from lorgnette.data.plan.sample_ref import digest_of, joined
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.run import Run, find_recipe
 from lorgnette.train.data import build_data
@@ -143,7 +143,7 @@ def test_replaced_rows_are_listed_and_the_run_is_still_as_planned(packs, tmp_pat
     index = before.index
     broken = next(ref.record for ref in steps.plan.step(0) if index.images_E[ref.record])
     spoil(before, broken)
-    spoiled = PackedSteps(steps.plan, (type(before)(before.config, before.index, before.folder),), steps.processor)
+    spoiled = BatchBuilder(steps.plan, (type(before)(before.config, before.index, before.folder),), steps.processor)
     log = tmp_path / "run" / "log.jsonl"
     log.parent.mkdir()
     rows = []
@@ -177,7 +177,7 @@ def test_counts_are_kept_in_the_folder_of_the_run(packs, tmp_path):
     steps.refs(0, 0)
     kept = json.loads((tmp_path / "packs-first.json").read_text())
     assert kept["plan"] == steps.plan.key and kept["packs"]
-    assert build_data(packs, 0, processor, folder=tmp_path).plan._ends[0] == kept["packs"][0]
+    assert build_data(packs, 0, processor, folder=tmp_path).plan.sequence.counts == kept["packs"]
 
 
 WRONG = {

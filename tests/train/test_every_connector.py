@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from lorgnette.data.steps import PackedSteps
+from lorgnette.data.loader.batches import BatchBuilder
 from lorgnette.hub.export import save
 from lorgnette.hub.load import load
 from lorgnette.run import Run
@@ -52,10 +52,10 @@ def test_it_trains_on_packs_as_planned_and_comes_back(run_with, tmp_path, connec
 def test_samples_cost_what_the_plan_counts(run_with, connector):
     run = run_with(connector)
     steps = build_data(run, 0, build_processor(run))
-    assert isinstance(steps, PackedSteps)
+    assert isinstance(steps, BatchBuilder)
     for ref in [ref for step in range(4) for ref in steps.plan.step(step)]:
-        drawn, showing = steps.read(ref), steps.plan.showing(ref, shuffle=True)
-        assert drawn.shape == (showing.patches, showing.tokens)
+        drawn, view = steps.read(ref), steps.plan.view(ref, shuffle=True)
+        assert drawn.shape == (view.patches, view.tokens)
 
 
 @pytest.mark.parametrize("connector", CONNECTORS.values(), ids=CONNECTORS)

@@ -259,7 +259,7 @@ def test_a_tracker_that_is_not_there_is_named(short, tmp_path, name, monkeypatch
 
 
 def test_packed_and_separate_samples_give_the_same_update(tiny):
-    from lorgnette.data.steps import split_evenly
+    from lorgnette.data.loader.batches import split_evenly
 
     gradients = []
     for packs in (1, 2, 4, 8):

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from lorgnette.data.inspect.pictures import Picture, Size
+from lorgnette.data.inspect.unpatchify import Picture, Size
 
 
 @dataclass(frozen=True, slots=True)

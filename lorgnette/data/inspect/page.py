@@ -1,4 +1,4 @@
-"""The page: one HTML file that asks nothing of the network, runs no script, and follows a light or dark scheme."""
+"""The page of `data inspect`: documents with their pictures, tokens and what is supervised of them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from lorgnette.data.inspect.charts import bar_chart, lengths, percentages, shape_chart
 from lorgnette.data.inspect.look import Document, Look, Pack
-from lorgnette.data.inspect.pictures import MOST_SIDE, QUADRANTS, Picture, Size, data_uri
-from lorgnette.data.inspect.text import Chip, Speller, runs, visible
+from lorgnette.data.inspect.text import Chip, Speller, runs
+from lorgnette.data.inspect.unpatchify import MOST_SIDE, QUADRANTS, Picture, Size
 from lorgnette.files import is_own_page, replace_text
+from lorgnette.report.charts import bins, bubble_chart, histogram, tenths
+from lorgnette.report.html import render_page
+from lorgnette.report.thumbnails import data_uri
 
 MOST_TOKENS = 4096
 """Tokens of one document that the page spells; the others are counted."""
@@ -71,30 +71,27 @@ def write_page(path: str | Path, look: Look, speller: Speller) -> Path:
 
 
 def render(look: Look, speller: Speller) -> str:
-    """The page as HTML. Whatever comes from data is escaped; what is invisible in it is spelt out."""
+    """The page as HTML."""
     budget = _Budget(MOST_BYTES)
     count = len(look.sources)
     documents = look.documents
     packs = [_pack(look, pack, speller, budget) for pack in look.packs]
+    shapes = [(one.columns, one.rows) for each in documents for one in each.pictures]
+    lengths = bins([(one.tokens, one.source) for one in documents], count)
     values: dict[str, Any] = {
         "total": look.total,
         "look": look,
         "packs": packs,
         "hidden": look.hidden + budget.skipped,
         "measured": [_measured(look, number) for number in range(count)],
-        "lengths": bar_chart(lengths([(one.tokens, one.source) for one in documents], count), "documents", "tokens"),
-        "learned": bar_chart(percentages(_learned_shares(documents), count), "documents", "of tokens learned"),
-        "shapes": shape_chart([(one.rows, one.columns) for each in documents for one in each.pictures]),
-        "common": Counter((one.rows, one.columns) for each in documents for one in each.pictures).most_common(12),
+        "lengths": histogram(lengths, "documents", "tokens"),
+        "learned": histogram(tenths(_learned_shares(documents), count), "documents", "of tokens learned"),
+        "shapes": bubble_chart(shapes, ("columns of patches", "rows of patches"), "images"),
+        "common": Counter(shapes).most_common(12),
         "most_side": MOST_SIDE,
         "lossless": LOSSLESS,
     }
-    loader = jinja2.PackageLoader("lorgnette.data.inspect", package_path="")
-    pages = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    pages.filters |= {"visible": visible, "count": "{:,}".format, "percent": lambda share: f"{100 * share:.1f}"}
-    return pages.get_template("page.html.jinja").render(values)
+    return render_page("inspect.html.jinja", values)
 
 
 def _width(picture: Picture) -> int:

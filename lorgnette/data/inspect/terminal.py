@@ -9,9 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from lorgnette.data.inspect.look import Document, Look, Pack
-from lorgnette.data.inspect.pictures import Picture
-from lorgnette.data.inspect.text import Chip, Speller, runs, visible
+from lorgnette.data.inspect.text import Chip, Speller, runs
+from lorgnette.data.inspect.unpatchify import Picture
 from lorgnette.output import say
+from lorgnette.report.visible import visible
 
 COLOURS = ("blue", "yellow", "green", "magenta", "bright_blue", "red", "cyan", "bright_black")
 MOST_PACKS = 24

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,9 +10,6 @@ from typing import Literal
 import numpy as np
 
 from lorgnette.inputs.tokenizer import Tokenizer
-
-JOINERS = "\u200c\u200d"
-"""Invisible, and part of ordinary words and emoji."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +92,3 @@ class Speller:
 def runs(chips: Iterator[Chip]) -> list[tuple[bool, list[Chip]]]:
     """Neighbouring chips that are all learned, or all not."""
     return [(learned, list(group)) for learned, group in groupby(chips, key=lambda chip: chip.learned)]
-
-
-def visible(text: str) -> str:
-    """Text with nothing hidden: control characters and changes of direction are spelt out, newlines kept."""
-    if text.isprintable():
-        return text
-    return "".join(character if character in "\n" + JOINERS else _visible(character) for character in text)
-
-
-def _visible(character: str) -> str:
-    category = unicodedata.category(character)
-    if character == "\t":
-        return "⇥\t"
-    if category == "Cs":
-        return "\ufffd"
-    if category in ("Cc", "Cf", "Zl", "Zp"):
-        return f"⟨U+{ord(character):04X}⟩"
-    return character

@@ -14,8 +14,8 @@ from lorgnette.data.index import Index
 from lorgnette.data.prepare.benchmarks import Pictures
 from lorgnette.data.prepare.chunk import Chunk, Entry
 from lorgnette.data.prepare.contamination import as_report, find_matches, hash_benchmark
+from lorgnette.data.prepare.contamination_page import write_report
 from lorgnette.data.prepare.lists import opted_out
-from lorgnette.data.prepare.report import write_report
 from lorgnette.data.sources.passed_over import FILES
 from lorgnette.data.sources.shards import Shards
 from lorgnette.data.sources.table import kind_of

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lorgnette.data.augment import image_costs
+from lorgnette.data.plan.augment import image_costs
 from lorgnette.data.record import Refused
 from lorgnette.errors import DataError
 from lorgnette.sample import Sample

@@ -10,10 +10,12 @@ from typing import Any
 
 from lorgnette.errors import DataError
 from lorgnette.eval.metrics import metric_named
-from lorgnette.eval.page import data_uri, render_page
 from lorgnette.eval.results.bootstrap import Estimate, paired_difference
 from lorgnette.eval.results.store import Example, Result, ResultsFolder, folders_in, in_kind
 from lorgnette.files import is_own_page, replace_text
+from lorgnette.report.charts import Interval, interval_chart
+from lorgnette.report.html import render_page
+from lorgnette.report.thumbnails import data_uri
 
 Pair = tuple[Example, Example]
 """One question as answered before and after."""
@@ -166,9 +168,11 @@ def render_comparison(found: Comparison, stores: Sequence[ResultsFolder], most: 
     shown = [[(old, new, _pictures(stores, old, new)) for old, new in pairs[:most]] for pairs in found.changed()]
     counts = map(len, found.changed())
     groups = list(zip(("Worse", "Better"), ("wrong", "right"), counts, shown, strict=True))
+    gains = [(kind, [Interval("difference", one.value, one.low, one.high)]) for kind, *_, one in rows]
     values: dict[str, Any] = {"found": found, "rows": rows, "alike": alike, "groups": groups}
+    values |= {"chart": interval_chart(gains, ""), "sentence": found.sentence()}
     values |= {key: found.after.settings[key] for key in ("task", "metric")}
-    return render_page("compare.html.jinja", values | {"sentence": found.sentence()})
+    return render_page("compare.html.jinja", values)
 
 
 def _pictures(stores: Sequence[ResultsFolder], old: Example, new: Example) -> list[tuple[str, str]]:

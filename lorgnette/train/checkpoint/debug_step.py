@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
 from lorgnette import plugins
-from lorgnette.data.training_batch import TrainingBatch
+from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.errors import CheckpointError
 from lorgnette.files import explain_disk, write_json
 from lorgnette.hub.checkpoint import open_safetensors, save_tensors

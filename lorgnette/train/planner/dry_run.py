@@ -21,9 +21,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from lorgnette.data.config import FilesConfig
+from lorgnette.data.loader.batches import BatchBuilder, Steps
+from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.data.sources.shards import is_url
-from lorgnette.data.steps import PackedSteps, Steps
-from lorgnette.data.training_batch import TrainingBatch
 from lorgnette.errors import CheckpointError
 from lorgnette.model.account import Account, along
 from lorgnette.model.batch import IGNORED, Batch, Spans
@@ -66,7 +66,7 @@ class Glance:
 
     batches: list[TrainingBatch]
     times: float = 1.0
-    steps: Steps | PackedSteps | None = None
+    steps: Steps | BatchBuilder | None = None
     """Where the packs come from; None where they are made up."""
     missing: str = ""
     """Why they are made up."""
@@ -118,7 +118,7 @@ def _glance(run: Run, number: int) -> Glance:
     return Glance(_packs(steps, 0), steps.parts / min(steps.parts, MOST_PARTS), steps)
 
 
-def _packs(steps: Steps | PackedSteps, step: int) -> list[TrainingBatch]:
+def _packs(steps: Steps | BatchBuilder, step: int) -> list[TrainingBatch]:
     """The first packs of a step."""
     return [batch for part in range(min(steps.parts, MOST_PARTS)) for batch in steps.part(step, part)]
 
@@ -284,7 +284,7 @@ class Bytes(TorchDispatchMode):
 
 
 def measure(
-    run: Run, stage: StageConfig, model: VLM, steps: Steps | PackedSteps
+    run: Run, stage: StageConfig, model: VLM, steps: Steps | BatchBuilder
 ) -> tuple[int, float, dict[str, Memory]]:
     """Take two real steps, of no more packs than `MOST_PARTS`.
 

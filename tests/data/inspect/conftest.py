@@ -6,8 +6,8 @@ import PIL.Image
 import pytest
 
 from lorgnette.data.inspect import Gatherer, Look, Speller, rules, shares
-from lorgnette.data.plan import Plan
-from lorgnette.data.steps import Steps
+from lorgnette.data.loader.batches import Steps
+from lorgnette.data.plan.sample_ref import Plan
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer

@@ -10,7 +10,7 @@ import torch
 
 from lorgnette.data.inspect import Gatherer
 from lorgnette.data.inspect.look import Total, spread
-from lorgnette.data.inspect.pictures import original_size, picture, unpatchify
+from lorgnette.data.inspect.unpatchify import original_size, picture, unpatchify
 from lorgnette.inputs.image import image_patches, open_image
 from lorgnette.model.batch import IGNORED
 from lorgnette.sample import Image, Sample, Text

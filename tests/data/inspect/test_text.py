@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lorgnette.data.inspect.text import runs, visible
+from lorgnette.data.inspect.text import runs
 from lorgnette.sample import Sample, Text
 from tests.data.inspect.conftest import samples
 
@@ -58,21 +58,6 @@ def test_a_character_of_several_tokens_is_one_chip(processor, speller):
 def test_a_long_document_is_spelt_to_a_limit(processor, speller):
     _, chips = chips_of(processor, speller, samples()[2], most=4)
     assert 4 <= sum(len(chip.ids) for chip in chips) <= 7
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("plain, été 🟥\n", "plain, été 🟥\n"),
-        ("a\u202eb", "a⟨U+202E⟩b"),
-        ("a\x00b\x1b[31m", "a⟨U+0000⟩b⟨U+001B⟩[31m"),
-        ("a\tb", "a⇥\tb"),
-        ("a\ud800b", "a\ufffdb"),
-        ("می\u200cخواهم", "می\u200cخواهم"),
-    ],
-)
-def test_nothing_invisible_stays_hidden(text, shown):
-    assert visible(text) == shown
 
 
 def test_runs_join_what_is_learned_alike(processor, speller):

@@ -12,11 +12,11 @@ import pytest
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.metrics import METRICS, Reference
 from lorgnette.eval.metrics.metric import mean
-from lorgnette.eval.pictures import thumbnail
 from lorgnette.eval.results.bootstrap import estimate, paired_difference, pool
 from lorgnette.eval.results.compare import compare, compare_folders
 from lorgnette.eval.results.rescore import rescore
 from lorgnette.eval.results.store import Example, Result, ResultsFolder, score
+from lorgnette.report.thumbnails import thumbnail
 from tests.pages import Page
 
 
@@ -136,7 +136,7 @@ def test_half_a_character_is_stored_and_shown(tmp_path: Path) -> None:
     folders = [stored(tmp_path / str(right), answered(right, 4 - right, nasty="\ud83d \u2028")) for right in (1, 3)]
     assert "no \ud83d \u2028" in [one.answer for one in ResultsFolder(folders[0]).examples()]
     compare_folders(*folders, page=tmp_path / "page.html")
-    assert "no ?" in Page((tmp_path / "page.html").read_text(encoding="utf-8")).text
+    assert "no \ufffd ⟨U+2028⟩" in Page((tmp_path / "page.html").read_text(encoding="utf-8")).text
 
 
 def test_rescore_by_another_metric(tmp_path: Path) -> None:

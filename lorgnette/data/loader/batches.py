@@ -1,0 +1,267 @@
+"""The batches of a stage's steps: reads, checks, renders and packs the samples that the plan names.
+
+`Steps` reads sources that make samples on demand, `BatchBuilder` prepared ones. Both make any part of any step from its
+number alone, and take a rank's share of it: nothing is shared, and nothing depends on what was made before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lorgnette.data.check import check
+from lorgnette.data.loader.training_batch import TrainingBatch
+from lorgnette.data.plan.pack_plan import PackedPlan, SampleView
+from lorgnette.data.plan.sample_ref import Plan, SampleRef
+from lorgnette.data.prompts import reworded
+from lorgnette.data.sources import Source
+from lorgnette.data.sources.messages import MessagesSource
+from lorgnette.errors import DataError, SettingsError
+from lorgnette.files import DiskError
+from lorgnette.inputs.processor import Processor
+from lorgnette.inputs.render import Rendered
+from lorgnette.sample import Sample
+
+if TYPE_CHECKING:
+    from lorgnette.data.prepare import Prepared
+
+
+MOST_REPLACEMENTS = 64
+"""Samples that are tried in place of one that cannot be used."""
+COUNT_EVERY = 64
+"""Steps between two times that counts are saved."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A sample of a step, in the words that it is shown in, before and after it was rendered."""
+
+    ref: SampleRef
+    sample: Sample
+    rendered: Rendered
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Patches and tokens: what makes documents alike to compute."""
+        return sum(len(image.positions_P) for image in self.rendered.images), len(self.rendered.tokens_T)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """All steps of a stage on sources that make samples on demand.
+
+    vocabulary: rows of the model's embedding, if ids are to be checked against it.
+    most_tokens: in a sample; a longer one is an error.
+    rank, world: this process takes the samples `rank`, `rank + world`, ... of each step.
+    """
+
+    plan: Plan
+    sources: Sequence[Source]
+    processor: Processor
+    micro_batches: int = 1
+    vocabulary: int | None = None
+    rank: int = 0
+    world: int = 1
+    most_tokens: int | None = None
+
+    @property
+    def parts(self) -> int:
+        """In how many parts a step is made, each by one worker."""
+        return 1
+
+    def refs(self, step: int, part: int = 0) -> list[SampleRef]:
+        """The samples of a part, on this rank."""
+        return self.plan.step(step)[self.rank :: self.world]
+
+    def name(self, ref: SampleRef) -> str:
+        """How lists call a sample."""
+        return f"source {ref.source}, sample {ref.record}, epoch {ref.epoch}"
+
+    def read(self, ref: SampleRef) -> Drawn:
+        """Read and render a sample. Raises: a LorgnetteError naming it."""
+        sample = self.sources[ref.source][ref.record]
+        return Drawn(ref, sample, self.processor.render(sample))
+
+    def lay_out(self, drawn: list[Drawn]) -> list[list[Drawn]]:
+        """The samples of a part by the batch that they stand in.
+
+        They are laid by image size and length, so that equal ones lie side by side and are attended to in one call.
+        """
+        return split_evenly(sorted(drawn, key=lambda one: one.shape), self.micro_batches)
+
+    def checked(self, ref: SampleRef) -> Drawn:
+        """As `read`. Raises: a LorgnetteError naming the sample, too if it cannot be learned as it was meant."""
+        return learnable(self.read(ref), self.processor, self.vocabulary, self.most_tokens)
+
+    def part(self, step: int, part: int) -> list[TrainingBatch]:
+        """Read, render, check and pack a part of a step; a row of a file that cannot be used any more is replaced.
+
+        Raises: the LorgnetteError that a sample met, naming it, if it is not of a file or nothing can stand for it.
+        """
+        replaced = list[str]()
+        drawn = [self._checked_or_replaced(ref, replaced) for ref in self.refs(step, part)]
+        laid = self.lay_out(drawn)
+        first, *others = [batch_of(batch, [one.ref for one in batch], self.processor) for batch in laid]
+        return [replace(first, replaced=tuple(replaced)), *others]
+
+    def _checked_or_replaced(self, ref: SampleRef, replaced: list[str]) -> Drawn:
+        """A sample, or the next of its source that can be used, counted as the one that was planned."""
+        try:
+            return self.checked(ref)
+        except DataError as error:
+            source = self.sources[ref.source]
+            if not isinstance(source, MessagesSource):
+                raise
+            for number in range(1, min(source.size, MOST_REPLACEMENTS)):
+                other = ref._replace(record=(ref.record + number) % source.size)
+                try:
+                    drawn = self.checked(other)
+                except DataError:
+                    continue  # its own turn comes, and says what is wrong with it
+                replaced.append(f"{error}; {drawn.sample.name} stands in its place")
+                return replace(drawn, ref=ref)
+            raise
+
+    def batches(self, step: int) -> list[TrainingBatch]:
+        """All batches of one step, on this rank."""
+        return [batch for part in range(self.parts) for batch in self.part(step, part)]
+
+
+@dataclass(frozen=True)
+class BatchBuilder:
+    """All steps of a stage on prepared sources: each pack of the plan is a batch.
+
+    vocabulary: rows of the model's embedding, if ids are to be checked against it.
+    rank, world: this process takes the packs `rank`, `rank + world`, ... of each step, as many as every other rank.
+    counts: a file in which packs that were counted are kept, so that going on from a late step takes no time.
+    """
+
+    plan: PackedPlan
+    sources: Sequence[Prepared]
+    processor: Processor
+    vocabulary: int | None = None
+    rank: int = 0
+    world: int = 1
+    counts: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.plan.pack.per_step % self.world:
+            raise SettingsError(
+                f"pack.per_step is {self.plan.pack.per_step}, which {self.world} ranks cannot share equally: make it a"
+                f" multiple of {self.world}"
+            )
+
+    @property
+    def parts(self) -> int:
+        """In how many parts a step is made, each by one worker: the packs of this rank."""
+        return self.plan.pack.per_step // self.world
+
+    def refs(self, step: int, part: int) -> list[SampleRef]:
+        """The samples of one of this rank's packs, as planned."""
+        refs = self.plan.pack_of(step, self.rank + part * self.world)
+        if self.counts is not None and part == 0 and step % COUNT_EVERY == 0:
+            with suppress(DiskError):  # it only saves time; and whoever writes it writes the same
+                self.plan.save_counts(self.counts)
+        return refs
+
+    def name(self, ref: SampleRef) -> str:
+        """How lists call a sample."""
+        return self.plan.name(ref)
+
+    def read(self, ref: SampleRef) -> Drawn:
+        """Read a sample and render it as it is shown this time. Raises: DataError naming it."""
+        name = self.plan.name(ref)
+        record = self.sources[ref.source].record(ref.record)
+        if len(record.units) != self.plan.sources[ref.source].index.units_E[ref.record]:
+            raise DataError(f"{name}: the row has changed since it was prepared; run `lorgnette data prepare` again")
+        view = self.plan.view(ref, record.shuffle)
+        sample = record.piece(ref.start, ref.end, view.order)
+        sample = replace(sample, meta={**sample.meta, "name": name})
+        return self._rendered(ref, sample, view)
+
+    def checked(self, ref: SampleRef) -> Drawn:
+        """As `read`. Raises: DataError naming the sample, too if it cannot be learned as it was meant."""
+        return learnable(self.read(ref), self.processor, self.vocabulary, self.plan.pack.tokens)
+
+    def lay_out(self, drawn: list[Drawn]) -> list[list[Drawn]]:
+        """The samples of a pack as the one batch that they are, equal shapes side by side."""
+        return [sorted(drawn, key=lambda one: one.shape)]
+
+    def part(self, step: int, part: int) -> list[TrainingBatch]:
+        """Read, render, check and pack one pack of a step; what cannot be used is replaced by the plan's rule.
+
+        Raises: DataError if no sample of the pack can be used, nor any in its place.
+        """
+        refs, replaced = self.refs(step, part), list[str]()
+        found = [self._read_or_replaced(ref, replaced) for ref in refs]
+        drawn = [one for one in found if one is not None]
+        if not drawn:
+            raise DataError(f"step {step}: no sample of pack {part} can be used, nor any in its place: {replaced[0]}")
+        [batch] = [batch_of(one, refs, self.processor) for one in self.lay_out(drawn)]
+        return [replace(batch, replaced=tuple(replaced))]
+
+    def batches(self, step: int) -> list[TrainingBatch]:
+        """All batches of one step, on this rank."""
+        return [batch for part in range(self.parts) for batch in self.part(step, part)]
+
+    def _rendered(self, ref: SampleRef, sample: Sample, view: SampleView) -> Drawn:
+        """Raises: DataError if the sample is longer than planned."""
+        words = sample
+        if self.plan.augment.templates:
+            words = reworded(sample, self.processor.tokenizer, self.plan.seed_of_words(ref))
+        rendered = self.processor.render(words, split=view.split, enlarged=view.sizes)
+        if len(rendered.tokens_T) > view.tokens and words is not sample:
+            words, rendered = sample, self.processor.render(sample, split=view.split, enlarged=view.sizes)
+        patches = sum(len(image) for image in rendered.images)
+        if len(rendered.tokens_T) > view.tokens or patches > view.patches:
+            raise DataError(
+                f"{sample.name}: has {len(rendered.tokens_T)} tokens and {patches} patches, where its index says"
+                f" {view.tokens} and {view.patches}; run `lorgnette data prepare` again"
+            )
+        return Drawn(ref, words, rendered)
+
+    def _read_or_replaced(self, ref: SampleRef, replaced: list[str]) -> Drawn | None:
+        """A sample, or the first of its replacements that can be used, or None. Says in `replaced` what was wrong."""
+        try:
+            return self.checked(ref)
+        except DataError as error:
+            said, name = str(error), self.plan.name(ref)
+        if not said.startswith(name):
+            said = f"{name}: {said}"
+        for other in self.plan.replacements(ref):
+            try:
+                drawn = self.checked(other)
+            except DataError:
+                continue  # its own turn comes, and says what is wrong with it
+            replaced.append(f"{said}; {self.plan.name(other)} stands in its place")
+            return drawn
+        replaced.append(f"{said}; nothing of its size was found to stand in its place")
+        return None
+
+
+def learnable(drawn: Drawn, processor: Processor, vocabulary: int | None, most_tokens: int | None = None) -> Drawn:
+    """The same, if it can be learned as it was meant. Raises: DataError; see `lorgnette.data.check`."""
+    check(
+        drawn.rendered,
+        image_token=processor.image_token,
+        vocabulary=vocabulary or processor.tokenizer.vocabulary,
+        most_tokens=most_tokens,
+    )
+    return drawn
+
+
+def batch_of(drawn: Sequence[Drawn], refs: Sequence[SampleRef], processor: Processor) -> TrainingBatch:
+    """Samples end to end. refs: those that the batch is made for."""
+    rendered = [one.rendered for one in drawn]
+    names, sources = tuple(one.name for one in rendered), tuple(one.source for one in rendered)
+    return TrainingBatch.of(processor.pack(rendered), names=names, sources=sources, refs=tuple(map(str, refs)))
+
+
+def split_evenly(items: list[Drawn], parts: int) -> list[list[Drawn]]:
+    """Cut a list in `parts` runs whose lengths differ by at most one."""
+    bounds = [len(items) * part // parts for part in range(parts + 1)]
+    return [items[start:end] for start, end in pairwise(bounds)]

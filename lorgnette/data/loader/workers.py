@@ -1,0 +1,174 @@
+"""Batches made ready by worker processes while the model computes.
+
+A worker is given a step and a part of it, and makes all of that part: samples by the plan, read, rendered, packed.
+Workers share nothing, so their number changes nothing in what is trained on, and one that was killed is replaced. Each
+has a pipe of its own: its death, even in the midst of sending, ends that pipe and no other.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import fields, replace
+from itertools import cycle
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import torch
+
+from lorgnette.data.config import LoaderConfig
+from lorgnette.data.loader.batches import BatchBuilder, Steps
+from lorgnette.data.loader.training_batch import TrainingBatch
+from lorgnette.errors import LorgnetteError
+
+WATCH_SECONDS = 1.0
+"""How often a worker looks whether the process that it works for is still there."""
+
+
+class LoaderError(LorgnetteError):
+    """The worker processes cannot do their work."""
+
+
+def read_steps(
+    steps: Steps | BatchBuilder, first: int, last: int, config: LoaderConfig
+) -> Iterator[list[TrainingBatch]]:
+    """The batches of steps `first` to `last` (not included), in order, made ready ahead by workers.
+
+    Raises: the LorgnetteError that a sample met; LoaderError if workers are killed again and again.
+    """
+    items = range(first * steps.parts, last * steps.parts)
+    batches: list[TrainingBatch] = []
+    for item, made in zip(items, _made(steps, items, config), strict=True):
+        batches += made
+        if (item + 1) % steps.parts == 0:
+            yield batches
+            batches = []
+
+
+def _made(steps: Steps | BatchBuilder, items: range, config: LoaderConfig) -> Iterator[list[TrainingBatch]]:
+    """Each item made, in order. Item n is part `n % steps.parts` of step `n // steps.parts`."""
+    count = min(config.workers, len(items))
+    workers = [_Worker(steps, items[first::count], 1 + config.prefetch) for first in range(count)]
+    try:
+        for item, worker in zip(items, cycle(workers or [None])):
+            yield worker.next() if worker else steps.part(*divmod(item, steps.parts))
+    finally:
+        for worker in workers:
+            worker.end()
+
+
+class _Worker:
+    """A process that makes the given items in order, at most `ahead` of them before they are asked for."""
+
+    def __init__(self, steps: Steps | BatchBuilder, items: range, ahead: int) -> None:
+        self._steps, self._items, self._ahead = steps, items, ahead
+        self._lost: int | None = None
+        self._start()
+
+    def _start(self) -> None:
+        """Forked, it starts at once and shares the memory of the indexes; where there is no fork, it is spawned."""
+        forks = "fork" in multiprocessing.get_all_start_methods()
+        context: Any = multiprocessing.get_context("fork" if forks else "spawn")
+        self._pipe, end = context.Pipe()
+        self._process = context.Process(target=_work, args=(self._steps, end, os.getpid()), daemon=True)
+        self._process.start()
+        end.close()  # now the worker alone has it, and the pipe ends with the worker
+        self._made: SimpleQueue[Any] = SimpleQueue()
+        self._thread = threading.Thread(target=_receive, args=(self._pipe, self._made), daemon=True)
+        self._thread.start()
+        self._ask(self._items[: self._ahead])
+
+    def _ask(self, items: range) -> None:
+        with suppress(OSError):  # the worker was killed, as `next` will find
+            for item in items:
+                self._pipe.send(item)
+
+    def next(self) -> list[TrainingBatch]:
+        """What it made of the next item. Raises: what it met there; LoaderError if it was killed there twice."""
+        while (made := self._made.get()) is None:
+            if self._lost == self._items[0]:
+                raise LoaderError(
+                    f"worker processes were killed twice while they made step {self._lost // self._steps.parts}, likely"
+                    " for their memory: set loader.workers or loader.prefetch lower"
+                )
+            self._lost = self._items[0]
+            self.end()
+            self._start()
+        self._ask(self._items[self._ahead : self._ahead + 1])
+        self._items = self._items[1:]
+        if isinstance(made, Exception):
+            raise made
+        return _received(made)
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._thread.join()
+        self._pipe.close()
+
+
+def _receive(pipe: Connection, made: SimpleQueue[Any]) -> None:
+    """Take what a worker sends as soon as it comes; at its end, in the midst of sending too, None."""
+    try:
+        while True:
+            made.put(pipe.recv())
+    except (EOFError, OSError):
+        pass
+    finally:
+        made.put(None)
+
+
+def _work(steps: Steps | BatchBuilder, pipe: Connection, master: int) -> None:
+    """What a worker does, until it is killed."""
+    torch.set_num_threads(1)
+    # Ctrl-C reaches the whole group: the trainer decides when to stop, and its workers end with it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(master,), daemon=True).start()
+    while True:
+        item = pipe.recv()
+        try:
+            pipe.send(_sent(steps.part(*divmod(item, steps.parts))))
+        except Exception as error:
+            pipe.send(_portable(error))
+
+
+def _end_with(master: int) -> None:
+    """End this process when its master has, even if that was killed and could tell nobody."""
+    while os.getppid() == master:
+        time.sleep(WATCH_SECONDS)
+    os._exit(1)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error with the lines that it came from, or its words where it cannot travel itself."""
+    error.add_note(f"In a worker of the loader:\n{traceback.format_exc()}")
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # an error's own constructor runs here, and may raise anything
+        return LoaderError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _sent(batches: list[TrainingBatch]) -> list[TrainingBatch]:
+    """Batches as arrays, which travel by value: tensors would be files of shared memory, and those run out."""
+    return [_mapped(batch, torch.Tensor, torch.Tensor.numpy) for batch in batches]
+
+
+def _received(batches: list[TrainingBatch]) -> list[TrainingBatch]:
+    return [_mapped(batch, np.ndarray, torch.from_numpy) for batch in batches]
+
+
+def _mapped(batch: TrainingBatch, kind: type, change: Callable[[Any], Any]) -> TrainingBatch:
+    """The batch with every value of a kind changed."""
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return replace(batch, **{name: change(value) for name, value in values.items() if isinstance(value, kind)})

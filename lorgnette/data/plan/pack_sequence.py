@@ -1,0 +1,135 @@
+"""All packs of a run one after another, made a window at a time."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+import numpy as np
+
+from lorgnette.data.plan.augment import PACKS, hashed
+from lorgnette.data.plan.mixture import BlockShuffle, Mixture, PlannedSource, remembered
+from lorgnette.data.plan.packing import pack_lengths
+from lorgnette.data.plan.sample_ref import SampleRef
+from lorgnette.data.plan.splitting import RecordSplitter
+from lorgnette.errors import DataError
+from lorgnette.files import write_json
+from lorgnette.untrusted import read_json
+
+WINDOW_PACKS = 512
+"""Packs that a window is meant to fill: more fill better, fewer keep reads and the mixture closer together."""
+LEAST_PACKS, MOST_DRAWS = 32, 16_384
+"""A window fills this many packs however small its sources are, and draws no more records than this."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The packs made of one fixed number of draws, and the tokens and patches that they hold together."""
+
+    packs: list[list[SampleRef]]
+    tokens: int
+    patches: int
+
+
+@dataclass(frozen=True, eq=False)
+class PackSequence:
+    """The packs of a run. To find one, the packs of the windows before it are counted; counts are only a cache.
+
+    means: tokens and learned tokens of a record of each source; see `mean_tokens`.
+    """
+
+    sources: Sequence[PlannedSource]
+    splitter: RecordSplitter
+    mixture: Mixture
+    means: Sequence[tuple[Fraction, Fraction]]
+    seed: int
+
+    def pack(self, number: int) -> list[SampleRef]:
+        """The samples of the run's pack `number`."""
+        self.count(number)
+        window = bisect_right(self._ends, number)
+        return self.window(window).packs[number - (self._ends[window - 1] if window else 0)]
+
+    def count(self, number: int) -> None:
+        """Count packs up to the run's pack `number`, so that it is found at once."""
+        while not self._ends or self._ends[-1] <= number:
+            before = self._ends[-1] if self._ends else 0
+            self._ends.append(before + len(self.window(len(self._ends)).packs))
+
+    def window(self, number: int) -> Window:
+        """One window; the last ones are kept."""
+        return remembered(self._kept, number, 2, lambda: self._make(number))
+
+    @cached_property
+    def draws_per_window(self) -> int:
+        """Records drawn for a window: enough for its packs, but no more of a source than it has (if not too few)."""
+        shares, room = self.mixture.shares, self.splitter.pack.tokens
+        mean = sum(share * tokens for share, (tokens, _) in zip(shares, self.means, strict=True))
+        once = min(len(source.index) / share for source, share in zip(self.sources, shares, strict=True))
+        wanted, least = (math.ceil(packs * room / max(1, mean)) for packs in (WINDOW_PACKS, LEAST_PACKS))
+        return min(max(min(wanted, math.ceil(once)), least), MOST_DRAWS)
+
+    @property
+    def counts(self) -> list[int]:
+        """Packs in each window that was counted so far, or read by `load`."""
+        return [end - start for start, end in pairwise([0, *self._ends])]
+
+    def save(self, path: str | Path, plan: str) -> None:
+        """Write the counts. plan: key of the plan that they belong to."""
+        write_json(path, {"plan": plan, "packs": self.counts})
+
+    def load(self, path: str | Path, plan: str) -> None:
+        """Read what `save` wrote, if it is there, whole, and of this plan."""
+        try:
+            found = read_json(path)
+            counts = [int(count) for count in found["packs"]] if found["plan"] == plan else []
+        except (DataError, ValueError, KeyError, TypeError, OverflowError):
+            return
+        if len(counts) > len(self._ends) and min(counts) > 0:
+            self._ends[:] = accumulate(counts)
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        """Packs up to the end of each window that was counted."""
+        return []
+
+    @cached_property
+    def _kept(self) -> dict[int, Window]:
+        """The windows made last."""
+        return {}
+
+    @cached_property
+    def _orders(self) -> list[BlockShuffle]:
+        return [BlockShuffle(source.index, self.seed, number) for number, source in enumerate(self.sources)]
+
+    def _make(self, number: int) -> Window:
+        """Draw, split and pack one window, and shuffle its packs. Raises: DataError if no record fits a pack."""
+        first = number * self.draws_per_window
+        source, numbers = self.mixture.sample_order(first, first + self.draws_per_window)
+        record, epoch = np.empty_like(numbers), np.empty_like(numbers)
+        for one, order in enumerate(self._orders):
+            here = np.flatnonzero(source == one)
+            record[here], epoch[here] = order.records_of(numbers[here])
+        limits = self.splitter.pack
+        pieces = self.splitter.pieces(self.splitter.lengths.first_S[source] + record, epoch)
+        packs = pack_lengths(pieces.tokens, pieces.patches, limits)
+        if not packs:
+            titles = ", ".join(source.title for source in self.sources)
+            raise DataError(
+                f"{titles}: of {self.draws_per_window} records none fits a pack of {limits.tokens} tokens and"
+                f" {limits.patches} patches with something to learn; make the packs larger"
+            )
+        keys = hashed(self.seed, PACKS, number, np.arange(len(packs)))
+        packs = [packs[one] for one in np.argsort(keys, kind="stable").tolist()]
+        laid = np.concatenate(packs)  # pieces in the order of the run
+        entry = pieces.entry[laid]
+        columns = source[entry], record[entry], epoch[entry], pieces.start[laid], pieces.end[laid]
+        refs = list(map(SampleRef, *(column.tolist() for column in columns)))
+        bounds = pairwise(accumulate(map(len, packs), initial=0))
+        return Window([refs[a:b] for a, b in bounds], int(pieces.tokens.sum()), int(pieces.patches.sum()))

@@ -1,0 +1,214 @@
+"""Pieces: what each part of a record costs in a stage, and where a record is cut that is longer than a pack.
+
+Legend of the arrays: E entries (records of all sources, source by source, or those asked for), U their units end to
+end, I their images end to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lorgnette.data.config import PackConfig
+from lorgnette.data.index import Index
+from lorgnette.data.plan.augment import Augmenter, image_costs
+from lorgnette.model.config import ConnectorSettings
+
+ANY_NUMBER = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, eq=False)
+class Lengths:
+    """The indexes of a stage's sources end to end, as far as the order of training depends on them."""
+
+    first_S: np.ndarray
+    """The entry that each source begins with, and the end: one more than there are sources."""
+    source_E: np.ndarray
+    most_units_E: np.ndarray
+    """Units in a piece, at most."""
+    head_tokens_E: np.ndarray
+    unit_at_E: np.ndarray
+    """Where the units of each entry begin in the arrays over U, and the end: one more than there are entries."""
+    image_at_E: np.ndarray
+    tokens_U: np.ndarray
+    learned_U: np.ndarray
+    unit_I: np.ndarray
+    width_I: np.ndarray
+    height_I: np.ndarray
+
+    @classmethod
+    def of(cls, indexes: Sequence[Index], most_units: Sequence[int | None]) -> Lengths:
+        """most_units: units in a piece of each source, at most; None for any number."""
+
+        def joined(name: str) -> np.ndarray:
+            return np.concatenate([getattr(index, name) for index in indexes])
+
+        sizes = [len(index) for index in indexes]
+        most = [ANY_NUMBER if one is None else one for one in most_units]
+        return cls(
+            starts_of(np.array(sizes)),
+            np.repeat(np.arange(len(indexes)), sizes),
+            np.repeat(np.array(most, dtype=np.int64), sizes),
+            joined("head_tokens_E"),
+            starts_of(joined("units_E")),
+            starts_of(joined("images_E")),
+            joined("tokens_U"),
+            joined("learned_U"),
+            joined("unit_I"),
+            joined("width_I"),
+            joined("height_I"),
+        )
+
+    def __len__(self) -> int:
+        return len(self.source_E)
+
+
+@dataclass(frozen=True, eq=False)
+class Costs:
+    """Tokens (visual ones included) and patches of the heads and units of some entries, as they are shown (int64)."""
+
+    head_tokens_E: np.ndarray
+    head_patches_E: np.ndarray
+    unit_at_E: np.ndarray
+    tokens_U: np.ndarray
+    patches_U: np.ndarray
+    learned_U: np.ndarray
+    oversized_U: np.ndarray
+    """Whether a unit, with the head alone, is too long for a pack (bool)."""
+    split_E: np.ndarray
+    width_I: np.ndarray
+    """Of the images once they were enlarged, if they were."""
+    height_I: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """Runs of units that become one sample each; all arrays of one length (int64)."""
+
+    entry: np.ndarray
+    """Which of the entries asked for."""
+    start: np.ndarray
+    end: np.ndarray
+    tokens: np.ndarray
+    patches: np.ndarray
+    learned: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class RecordSplitter:
+    """Costs and cuts of the records of one stage. connector: says how many visual tokens an image becomes."""
+
+    lengths: Lengths
+    augmenter: Augmenter
+    pack: PackConfig
+    connector: ConnectorSettings
+
+    def pieces(self, entry_E: np.ndarray, epoch_E: np.ndarray) -> Pieces:
+        """The pieces of the entries in these epochs, in no order that matters.
+
+        Greedy: each piece takes units while they fit. A unit that fits in no pack is left out, and so is a piece from
+        which nothing is learned; `left_out` lists them.
+        """
+        costs = self.shown(entry_E, epoch_E)
+        tokens, patches, learned = (starts_of(one) for one in (costs.tokens_U, costs.patches_U, costs.learned_U))
+        oversized = np.flatnonzero(costs.oversized_U)
+        next_oversized = np.append(oversized, ANY_NUMBER)
+        most_units = self.lengths.most_units_E[entry_E]
+        at, stop, entry = costs.unit_at_E[:-1], costs.unit_at_E[1:], np.arange(len(entry_E))
+        found = []
+        while len(at):  # one piece of each entry in every round
+            head_tokens, head_patches = costs.head_tokens_E[entry], costs.head_patches_E[entry]
+            end = np.searchsorted(tokens, tokens[at] + (self.pack.tokens - head_tokens), side="right") - 1
+            most = np.searchsorted(patches, patches[at] + (self.pack.patches - head_patches), side="right") - 1
+            end = np.minimum(np.minimum(end, most), np.minimum(stop, next_oversized[np.searchsorted(oversized, at)]))
+            end = np.maximum(np.minimum(end, at + np.minimum(most_units[entry], stop - at)), at)
+            first = costs.unit_at_E[entry]
+            spent = head_tokens + tokens[end] - tokens[at], head_patches + patches[end] - patches[at]
+            made = np.stack([entry, at - first, end - first, *spent, learned[end] - learned[at]])
+            found.append(made[:, made[5] > 0])
+            at = np.maximum(end, at + 1)  # past a unit that is left out
+            left = at < stop
+            at, stop, entry = at[left], stop[left], entry[left]
+        return Pieces(*np.concatenate([np.empty((6, 0), dtype=np.int64), *found], axis=1))
+
+    def shown(self, entry_E: np.ndarray, epoch_E: np.ndarray) -> Costs:
+        """What the entries cost as they are shown in these epochs.
+
+        One with a unit that would not fit as drawn is shown without its draws: neither split nor enlarged.
+        """
+        costs = self.costs(entry_E, epoch_E, np.ones(len(entry_E), dtype=bool))
+        if not costs.oversized_U.any():
+            return costs
+        oversized = starts_of(costs.oversized_U)[costs.unit_at_E]
+        return self.costs(entry_E, epoch_E, oversized[1:] == oversized[:-1])
+
+    def costs(self, entry_E: np.ndarray, epoch_E: np.ndarray, varied_E: np.ndarray) -> Costs:
+        """What the parts of the entries cost; where `varied_E` is False, without their draws.
+
+        An image costs its visual tokens and the tokens around it as `inputs.render` writes them. Neighbouring images
+        share one of those; which ones do is not in the index, so n images may cost up to n - 1 tokens less.
+        """
+        known, augmenter = self.lengths, self.augmenter
+        unit_at_E, at_U = _runs(known.unit_at_E, entry_E)
+        image_at_E, at_I = _runs(known.image_at_E, entry_E)
+        owner_I = np.repeat(np.arange(len(entry_E)), np.diff(image_at_E))
+        source_E = known.source_E[entry_E]
+        place_E = source_E, entry_E - known.first_S[source_E], epoch_E
+        split_E = np.where(varied_E, augmenter.split(*place_E), augmenter.images.split)
+        width_I, height_I = known.width_I[at_I].astype(np.int64), known.height_I[at_I].astype(np.int64)
+        number_I = np.arange(len(at_I)) - image_at_E[owner_I]
+        wide_I, high_I = augmenter.enlarged((*(one[owner_I] for one in place_E), number_I), width_I, height_I)
+        width_I, height_I = (np.where(varied_E[owner_I], *pair) for pair in ((wide_I, width_I), (high_I, height_I)))
+        split_I = split_E[owner_I]
+        tokens_I, patches_I = image_costs(width_I, height_I, split_I, augmenter.images, self.connector)
+        unit_I = known.unit_I[at_I]
+        # One bin for each head, then one for each unit.
+        bin_I = np.where(unit_I < 0, owner_I, len(entry_E) + unit_at_E[owner_I] + unit_I)
+        bins = len(entry_E) + len(at_U)
+        image_tokens, patches = (np.bincount(bin_I, one, bins).astype(np.int64) for one in (tokens_I, patches_I))
+        head_tokens_E = image_tokens[: len(entry_E)] + known.head_tokens_E[entry_E]
+        tokens_U = image_tokens[len(entry_E) :] + known.tokens_U[at_U]
+        head_patches_E, patches_U = patches[: len(entry_E)], patches[len(entry_E) :]
+        owner_U = np.repeat(np.arange(len(entry_E)), np.diff(unit_at_E))
+        too_long_U = tokens_U + head_tokens_E[owner_U] > self.pack.tokens
+        oversized_U = too_long_U | (patches_U + head_patches_E[owner_U] > self.pack.patches)
+        learned_U = known.learned_U[at_U].astype(np.int64)
+        sizes = width_I, height_I
+        return Costs(
+            head_tokens_E, head_patches_E, unit_at_E, tokens_U, patches_U, learned_U, oversized_U, split_E, *sizes
+        )
+
+    def left_out(self, source: int, at_once: int = 10_000, most: int | None = None) -> list[tuple[int, int]]:
+        """(record, unit) of every unit of a source that no piece holds in the first epoch.
+
+        Such a unit is too long for any pack, or nothing is learned from the piece that it would be in.
+        most: look at this many records, the first ones.
+        """
+        first, end = self.lengths.first_S[source : source + 2].tolist()
+        end = end if most is None else min(end, first + most)
+        found = []
+        for low in range(first, end, at_once):
+            entry_E = np.arange(low, min(low + at_once, end))
+            pieces = self.pieces(entry_E, np.zeros_like(entry_E))
+            unit_at_E = self.lengths.unit_at_E[low : entry_E[-1] + 2] - self.lengths.unit_at_E[low]
+            edges = np.zeros(unit_at_E[-1] + 1, dtype=np.int64)
+            np.add.at(edges, unit_at_E[pieces.entry] + pieces.start, 1)
+            np.add.at(edges, unit_at_E[pieces.entry] + pieces.end, -1)
+            missing = np.flatnonzero(np.cumsum(edges)[:-1] == 0)
+            owner = np.searchsorted(unit_at_E, missing, side="right") - 1
+            found += list(zip((owner + low - first).tolist(), (missing - unit_at_E[owner]).tolist(), strict=True))
+        return found
+
+
+def starts_of(counts: np.ndarray) -> np.ndarray:
+    """Where runs of these lengths begin when they lie end to end, and the end (int64, one more)."""
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+
+def _runs(starts: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the chosen runs begin when they lie end to end, and the indices of what is in them."""
+    begin = starts[chosen]
+    new = starts_of(starts[chosen + 1] - begin)
+    return new, np.arange(new[-1]) + np.repeat(begin - new[:-1], np.diff(new))
