@@ -92,7 +92,7 @@ def settings_of(
         if kind in known or not is_plugin(group, kind):
             return parse(values)
         try:
-            return find_class(group, kind, base).parse(values, kind)
+            return find_class(group, str(kind), base).parse(values, kind)
         except SettingsError as error:
             raise ValueError(str(error)) from None
 

@@ -197,10 +197,10 @@ class SourcePlugin(RowsConfig):
         raise TypeError(f"{type(self).__name__} names no columns")
 
     def convert(self) -> Iterator[dict[str, Any]] | None:
-        """Rows of files that are no parquet, in order, each with the columns of `schema`; None to read parquet."""
+        """Rows of files that are no parquet, in order, each with the columns of `row_schema`; None to read parquet."""
         return None
 
-    def schema(self) -> Any:
+    def row_schema(self) -> Any:
         """The `pyarrow.Schema` of the rows that `convert` makes."""
         raise TypeError(f"{type(self).__name__} does not say what its rows are made of")
 

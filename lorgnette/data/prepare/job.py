@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lorgnette.data.config import PreparedConfig
+from lorgnette.data.config import InstructConfig, PreparedConfig
 from lorgnette.data.index import Index
 from lorgnette.data.prepare.benchmarks import Pictures, pictures_of
 from lorgnette.data.prepare.chunk import Chunk, Entry, write_ledger
@@ -127,7 +127,7 @@ class _Job:
         scanner = Scanner(config, self.processor)
         made = None if convert is None else self._convert(files)
         scanned, shards = self._scan(scanner, made)
-        if made is None and config.kind == "instruct" and config.merge and same_images(scanned.index):
+        if made is None and isinstance(config, InstructConfig) and config.merge and same_images(scanned.index):
             made = self._convert(files)
             scanned, shards = self._scan(scanner, made)
         index, entries = select(scanned, config, folder, self.options.pictures)

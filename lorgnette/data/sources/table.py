@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lorgnette.data.config import PreparedConfig, SourcePlugin
+from lorgnette.data.config import InstructConfig, PreparedConfig, SourcePlugin, WebpagesConfig
 from lorgnette.data.record import Record
 from lorgnette.data.sources import message_forms, schemas
 from lorgnette.data.sources.boundary import converting_within, reading_within
@@ -106,7 +106,7 @@ PLUGIN = Kind(
     read=lambda row, config, name: config.read(row, name),
     columns=lambda config: config.columns(),
     convert=lambda config: config.convert(),
-    schema=lambda config: config.schema(),
+    schema=lambda config: config.row_schema(),
 )
 """Sources of other packages: their settings say how they are read."""
 
@@ -126,7 +126,7 @@ def converter(config: PreparedConfig) -> Convert | None:
     kind = kind_of(config)
     if isinstance(config, SourcePlugin):
         return None if config.convert() is None else kind.convert
-    if config.kind == "webpages":
+    if isinstance(config, WebpagesConfig):
         return kind.convert
     module = {"pairs": "caption_files", "messages": "chat"}.get(config.kind, config.kind)
     return kind.convert if _late(module, "must_convert")(config) else None
@@ -142,4 +142,4 @@ def known_before_scan(config: PreparedConfig) -> bool:
 
 def most_units(config: PreparedConfig) -> int | None:
     """Units that a piece of a record may hold at most, by the source's settings; None for no limit but length."""
-    return config.most_turns if config.kind == "instruct" else None
+    return config.most_turns if isinstance(config, InstructConfig) else None
