@@ -33,7 +33,7 @@ from lorgnette.eval.benchmark import Asking
 from lorgnette.eval.models.base import Model, until_stop
 from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.eval.runner import evaluate
-from lorgnette.eval.tasks import GROUPS, task_named
+from lorgnette.eval.tasks import BENCHMARK_GROUPS, task_named
 from lorgnette.hub.export import export
 from lorgnette.hub.load import load
 from lorgnette.inputs.config import ImageConfig
@@ -43,7 +43,7 @@ from lorgnette.model.config import LanguageConfig, PerceiverConfig, VisionConfig
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Image, Sample
 
-TASKS = (*GROUPS["builtin"], "doc_vqa")
+TASKS = (*BENCHMARK_GROUPS["builtin"], "doc_vqa")
 SHOTS = 4
 BATCH = 32
 VOCABULARY = 1000

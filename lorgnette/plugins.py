@@ -25,12 +25,12 @@ from lorgnette.errors import SettingsError
 
 log = logging.getLogger("lorgnette")
 
-Value = TypeVar("Value")
+_Value = TypeVar("_Value")
 Group = Literal["benchmarks", "metrics", "sources", "connectors", "encoders"]
 ALLOWED = "LORGNETTE_PLUGINS"
 """Environment variable: dotted names, separated by commas, that files may name too."""
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+:[A-Za-z_]\w*")
-FORM = "package.module:Name"
+NAME_FORM = "package.module:Name"
 
 _named_by_user: set[str] = set()
 _reading: ContextVar[str] = ContextVar("reading", default="")
@@ -52,7 +52,7 @@ def installed(group: Group) -> dict[str, importlib.metadata.EntryPoint]:
     return {one.name: one for one in importlib.metadata.entry_points(group=f"lorgnette.{group}")}
 
 
-def find(group: Group, name: str, kind: type[Value]) -> Value:
+def find(group: Group, name: str, kind: type[_Value]) -> _Value:
     """The plug-in of that name, an instance of `kind`.
 
     Raises: SettingsError if it cannot be imported, is of another type, or is named by a file alone.
@@ -65,7 +65,7 @@ def find(group: Group, name: str, kind: type[Value]) -> Value:
     return found
 
 
-def find_class(group: Group, name: str, base: type[Value]) -> type[Value]:
+def find_class(group: Group, name: str, base: type[_Value]) -> type[_Value]:
     """The plug-in of that name, a class that derives from `base`. Raises: as `find`."""
     found = _load(group, name)
     if not (isinstance(found, type) and issubclass(found, base)):
@@ -122,7 +122,7 @@ def import_named(name: str, where: str) -> Any:
     except Exception as error:  # somebody else's module: whatever it raises is reported
         said = f"{type(error).__name__}: {error}" if not isinstance(error, ImportError | AttributeError) else error
         raise SettingsError(
-            f"{where} cannot be imported ({said}); write it as {FORM}, and install its package or put it on PYTHONPATH"
+            f"{where} cannot be imported ({said}); write it as {NAME_FORM} and install its package, or set PYTHONPATH"
         ) from None
 
 

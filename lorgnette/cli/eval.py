@@ -140,10 +140,10 @@ def _checked(values: dict[str, str | None]) -> dict[str, Any]:
     from typing import get_args
 
     from lorgnette.errors import SettingsError
-    from lorgnette.eval.benchmark_prompts import VARIANTS, Form
+    from lorgnette.eval.benchmark_prompts import VARIANTS, PromptForm
     from lorgnette.eval.fewshot import Choose
 
-    words = {"variant": VARIANTS, "form": (*get_args(Form), None), "choose": get_args(Choose)}
+    words = {"variant": VARIANTS, "form": (*get_args(PromptForm), None), "choose": get_args(Choose)}
     words["choices"] = ("generation", "likelihood")
     for name, value in values.items():
         if value not in words[name]:
@@ -209,7 +209,7 @@ def _show(results: dict[str, Result], as_json: bool) -> None:
     import dataclasses
 
     from lorgnette.eval.results.summary import means, print_results
-    from lorgnette.eval.tasks import GROUPS
+    from lorgnette.eval.tasks import BENCHMARK_GROUPS
     from lorgnette.output import print_json
 
     if missing := sum(result.missing for result in results.values()):
@@ -219,8 +219,8 @@ def _show(results: dict[str, Result], as_json: bool) -> None:
         typer.echo(sentence, err=True)
         return
     if not as_json:
-        print_results(results, groups=GROUPS)
+        print_results(results, groups=BENCHMARK_GROUPS)
         return
     summaries = {name: result.summary() for name, result in results.items()}
-    found = {f"mean of {group}": dataclasses.asdict(mean) for group, mean in means(results, GROUPS).items()}
+    found = {f"mean of {group}": dataclasses.asdict(mean) for group, mean in means(results, BENCHMARK_GROUPS).items()}
     print_json({**summaries, **found})

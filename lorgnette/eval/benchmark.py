@@ -12,7 +12,7 @@ from lorgnette.data.sources.boundary import Boundary, boundary_of_benchmark, dra
 from lorgnette.data.sources.shards import folder_of
 from lorgnette.data.sources.values import fetched
 from lorgnette.errors import DataError, SettingsError
-from lorgnette.eval.benchmark_prompts import Form, PromptTemplate, Question, Variant, question_sample
+from lorgnette.eval.benchmark_prompts import PromptForm, PromptTemplate, Question, Variant, question_sample
 from lorgnette.eval.benchmark_rows import Rows, find_shards
 from lorgnette.eval.fewshot import POOL, Choose, FewShot
 from lorgnette.eval.models.base import Model
@@ -20,9 +20,9 @@ from lorgnette.eval.task import Task
 from lorgnette.sample import Sample
 from lorgnette.untrusted import quoted
 
-Row = Mapping[str, Any]
+BenchmarkRow = Mapping[str, Any]
 Role = Literal["vqav2", "textvqa", "okvqa", "coco"]
-ROLES: tuple[Role, ...] = ("vqav2", "textvqa", "okvqa", "coco")
+ABLATION_ROLES: tuple[Role, ...] = ("vqav2", "textvqa", "okvqa", "coco")
 """The four whose mean is the score of the paper's ablations (section 3)."""
 
 
@@ -57,7 +57,7 @@ class Asking:
     """How benchmarks are asked. Everything here is stored beside the answers."""
 
     variant: Variant = "paper"
-    form: Form | None = None
+    form: PromptForm | None = None
     """None for a document where there are shots, and a conversation where there are none."""
     shots: int = 0
     choose: Choose = "random"
@@ -85,7 +85,7 @@ class Benchmark:
     splits: Mapping[str, Split]
     split: str
     """The split that is asked if none is named."""
-    read: Callable[[Row], Question]
+    read: Callable[[BenchmarkRow], Question]
     """A row in the public columns to a question. Raises: Refused."""
     metric: str
     """A name in `METRICS`, for every variant that `metrics` does not name."""
@@ -109,7 +109,7 @@ class Benchmark:
         Raises: SettingsError for a split that there is not, DataError if the data are not there or not whole.
         """
         split = split or self.split
-        form: Form = asking.form or ("base" if asking.shots else "chat")
+        form: PromptForm = asking.form or ("base" if asking.shots else "chat")
         wording = self.wording(form, asking.variant)
         samples = self.samples(asking, split, form)
         return Task(
@@ -129,7 +129,7 @@ class Benchmark:
             groups=samples.groups,
         )
 
-    def wording(self, form: Form, variant: Variant) -> PromptTemplate:
+    def wording(self, form: PromptForm, variant: Variant) -> PromptTemplate:
         """How questions are put."""
         return self.base if form == "base" else self.chat[variant]
 
@@ -137,7 +137,7 @@ class Benchmark:
         """The name of the metric by which a variant's answers are scored."""
         return self.metrics.get(variant, self.metric)
 
-    def samples(self, asking: Asking, split: str, form: Form) -> BenchmarkSamples:
+    def samples(self, asking: Asking, split: str, form: PromptForm) -> BenchmarkSamples:
         """A split as Samples whose answers are to be learned. Raises: SettingsError, DataError."""
         if split not in self.splits:
             raise SettingsError(f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}")
@@ -159,7 +159,9 @@ class Benchmark:
         line, wording = boundary_of_benchmark(place), self.wording(form, asking.variant)
         return BenchmarkSamples(self, rows, wording, form, line, about.answers)
 
-    def _shots(self, asking: Asking, form: Form, wording: PromptTemplate, encoder: Model | None) -> FewShot | None:
+    def _shots(
+        self, asking: Asking, form: PromptForm, wording: PromptTemplate, encoder: Model | None
+    ) -> FewShot | None:
         if form == "chat" and not asking.shots:
             return None
         examples: Sequence[Sample] = ()
@@ -184,7 +186,7 @@ class BenchmarkSamples(Sequence[Sample]):
         benchmark: Benchmark,
         rows: Rows,
         wording: PromptTemplate,
-        form: Form,
+        form: PromptForm,
         line: Boundary,
         answered: bool = False,
     ) -> None:
@@ -208,7 +210,7 @@ class BenchmarkSamples(Sequence[Sample]):
         except Refused as refused:
             raise Refused(refused.reason, f"row {row}: {refused.detail}") from None
 
-    def _read(self, row: Row) -> Question:
+    def _read(self, row: BenchmarkRow) -> Question:
         """Raises: Refused, whatever the row holds."""
         try:
             with drawn(self.line):

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from lorgnette.data.record import Refused
 from lorgnette.errors import DataError, ImageError, SettingsError
+from lorgnette.eval.image_checks import check_image, image_digest
 from lorgnette.eval.models.base import Model
-from lorgnette.eval.pictures import check_image, image_digest
 from lorgnette.sample import Image, Sample, Segment, Text
 
 Choose = Literal["random", "rices", "text"]

@@ -10,22 +10,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lorgnette.eval.benchmark_prompts import JUDGE_PROMPT
 from lorgnette.eval.metrics.mathvista import extract
 from lorgnette.eval.models.base import Answer, Model
 from lorgnette.eval.reasoning import cut_thought
 from lorgnette.eval.results.store import Example, Result, ResultsFolder, score
 from lorgnette.sample import Sample, Text, Turn
 
-ASK = """\
-Below are a question and a response to it. Write the final answer that the response gives, and nothing else: the letter
-of a choice, a number, or a list. Write "none" if it gives none.
-
-Question: {question}
-
-Response: {answer}
-
-Final answer:"""
-MOST_TOKENS = 32
+JUDGE_TOKENS = 32
 AT_ONCE = 64
 """Answers read before what was read is stored."""
 
@@ -43,7 +35,7 @@ def extracted(examples: Sequence[Example], judge: Model, wanted: Sequence[Exampl
     """
     wanted = doubtful(examples) if wanted is None else wanted
     asked = [Sample((Turn("user"), Text(_request(one))), {"name": one.name}) for one in wanted]
-    said = judge.generate(asked, max_tokens=MOST_TOKENS) if asked else []
+    said = judge.generate(asked, max_tokens=JUDGE_TOKENS) if asked else []
     cuts = [cut_thought(text) for text in said]
     read = {
         one.index: cut.answer.strip()
@@ -57,7 +49,7 @@ def extracted(examples: Sequence[Example], judge: Model, wanted: Sequence[Exampl
 
 
 def _request(example: Example) -> str:
-    return ASK.format(question=example.question.replace("[image]", "").strip(), answer=example.judged.strip())
+    return JUDGE_PROMPT.format(question=example.question.replace("[image]", "").strip(), answer=example.judged.strip())
 
 
 def judged(result: Result, judge: Model, folder: str | Path | None = None) -> Result:

@@ -14,9 +14,9 @@ from lorgnette import plugins
 from lorgnette.data.record import Refused
 from lorgnette.errors import DataError, ImageError
 from lorgnette.eval.attempts import Attempts
+from lorgnette.eval.image_checks import check_image, image_digest
 from lorgnette.eval.metrics import metric_named
 from lorgnette.eval.models.base import Answer, Model
-from lorgnette.eval.pictures import check_image, image_digest
 from lorgnette.eval.results.store import Example, Refusal, Result, ResultsFolder, score
 from lorgnette.eval.shuffled_images import blinded
 from lorgnette.eval.task import Task, prompt_of, transcript, truth_of
@@ -24,7 +24,7 @@ from lorgnette.report.thumbnails import thumbnail
 from lorgnette.sample import Sample
 from lorgnette.version import code
 
-Asked = tuple[int, Sample]
+IndexedPrompt = tuple[int, Sample]
 """A question's place in the task, and its prompt without examples before it."""
 
 
@@ -130,7 +130,7 @@ class _Source:
             swapped = blinded(_Some(task.samples, readable), seed)
             self._take = lambda index: swapped(place[index])
 
-    def read(self, indices: Sequence[int]) -> list[Asked]:
+    def read(self, indices: Sequence[int]) -> list[IndexedPrompt]:
         """The prompts of some samples; those that cannot be read are left out, and named in `refused`."""
         asked = []
         for index in indices:
@@ -168,7 +168,7 @@ class _Some(Sequence[Sample]):
         return self.samples[self.indices[number]]
 
 
-def _example(asked: Asked, shown: Sample, answer: Answer, rendered: str) -> Example:
+def _example(asked: IndexedPrompt, shown: Sample, answer: Answer, rendered: str) -> Example:
     index, prompt = asked
     return Example(
         index=index,

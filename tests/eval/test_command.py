@@ -21,7 +21,7 @@ from lorgnette.eval.results.bootstrap import Estimate
 from lorgnette.eval.results.rescore import rescore
 from lorgnette.eval.results.store import Example, Refusal, Result, ResultsFolder, score
 from lorgnette.eval.results.summary import mean_score, means, print_results
-from lorgnette.eval.tasks import GROUPS
+from lorgnette.eval.tasks import BENCHMARK_GROUPS
 from lorgnette.hub.export import save
 from lorgnette.sample import Sample
 from tests.eval.fixtures import write_benchmark
@@ -47,7 +47,7 @@ def run(*arguments: str) -> str:
 def test_the_four_and_their_mean(model: str, tmp_path: Path) -> None:
     common = ("--model", model, "--tasks", "builtin", "--limit", "6", "--json")
     found = json.loads(run(*common, "--shots", "2", "--folder", str(tmp_path)))
-    scores = [found[name]["overall"]["value"] for name in GROUPS["builtin"]]
+    scores = [found[name]["overall"]["value"] for name in BENCHMARK_GROUPS["builtin"]]
     assert found["mean of builtin"]["value"] == pytest.approx(sum(scores) / 4)
     assert found["scene_vqa"]["shots"] == {
         "count": 2,
@@ -128,9 +128,11 @@ def test_the_mean_of_independent_scores() -> None:
     mean = mean_score([result(value, 4) for value in (40, 50, 60, 110)])
     assert (mean.value, mean.count) == (65, 40)
     assert (mean.low, mean.high) == pytest.approx((63, 67)), "four equal intervals make one of half the width"
-    names = GROUPS["builtin"]
-    assert means({name: result(10, 1) for name in names[:3]}, GROUPS) == {}
-    assert means({f"{name}:test": result(10, 1) for name in names}, GROUPS)["builtin"].value == pytest.approx(10)
+    names = BENCHMARK_GROUPS["builtin"]
+    assert means({name: result(10, 1) for name in names[:3]}, BENCHMARK_GROUPS) == {}
+    assert means({f"{name}:test": result(10, 1) for name in names}, BENCHMARK_GROUPS)["builtin"].value == pytest.approx(
+        10
+    )
 
 
 def test_the_table_names_what_was_not_asked(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from lorgnette.data.record import Refused
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.fewshot import FewShot
+from lorgnette.eval.image_checks import image_digest
 from lorgnette.eval.models.base import Model
-from lorgnette.eval.pictures import image_digest
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.task import Task, prompt_of, transcript
 from lorgnette.sample import Image, ImageSource, Sample, Text, Turn

@@ -11,8 +11,8 @@ import PIL.Image
 import pytest
 
 from lorgnette.errors import DataError, SettingsError
+from lorgnette.eval.image_checks import image_digest
 from lorgnette.eval.models.base import Model
-from lorgnette.eval.pictures import image_digest
 from lorgnette.eval.results.store import ResultsFolder
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.task import Task, prompt_of, transcript

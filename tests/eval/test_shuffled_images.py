@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorgnette.errors import DataError, ImageError
-from lorgnette.eval.pictures import image_digest
+from lorgnette.eval.image_checks import image_digest
 from lorgnette.eval.shuffled_images import blinded
 from lorgnette.sample import Image, Sample, Text
 

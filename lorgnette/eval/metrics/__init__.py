@@ -13,7 +13,7 @@ from lorgnette.eval.metrics.edit import anls, anls_normalised, character_errors,
 from lorgnette.eval.metrics.exact import exact_match
 from lorgnette.eval.metrics.fields import field_counts
 from lorgnette.eval.metrics.mathvista import mathvista_accuracy
-from lorgnette.eval.metrics.metric import Count, Metric, Reference, per_example
+from lorgnette.eval.metrics.metric import CountFunction, Metric, Reference, per_example
 from lorgnette.eval.metrics.mmmu import (
     Parse,
     mmmu_accuracy,
@@ -36,7 +36,7 @@ def _bleu(answers: Sequence[str], truths: Sequence[Reference]) -> list[list[int]
     return [bleu_counts(caption_words(a), [caption_words(text) for text in t.answers]) for a, t in pairs]
 
 
-def _each(count: Callable[[str, Sequence[str]], tuple[int, int]]) -> Count:
+def _each(count: Callable[[str, Sequence[str]], tuple[int, int]]) -> CountFunction:
     """Counts of one example at a time."""
     return lambda answers, truths: [count(a, t.answers) for a, t in zip(answers, truths, strict=True)]
 
@@ -82,7 +82,7 @@ def metric_named(name: str) -> Metric:
     if plugins.is_plugin("metrics", name):
         return plugins.find("metrics", name, Metric)
     known = ", ".join(sorted({**METRICS, **plugins.installed("metrics")}))
-    raise SettingsError(f"metric {name!r} is unknown; use one of {known}, or one of your own as {plugins.FORM}")
+    raise SettingsError(f"metric {name!r} is unknown; use one of {known}, or one of your own as {plugins.NAME_FORM}")
 
 
 __all__ = ["METRICS", "Metric", "Reference", "metric_named"]

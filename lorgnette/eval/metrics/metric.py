@@ -27,7 +27,7 @@ class Reference:
     """Questions of one group count as one, and only if all of them are right: the passes of a circular evaluation."""
 
 
-Count = Callable[[Sequence[str], Sequence[Reference]], Sequence[Sequence[float]]]
+CountFunction = Callable[[Sequence[str], Sequence[Reference]], Sequence[Sequence[float]]]
 """From answers and what they are judged by to rows of counts."""
 
 
@@ -40,7 +40,7 @@ def mean(sums: Floats) -> Floats:
 class Metric:
     """A way to judge answers. Scores are fractions: 1 is perfect (CIDEr-D alone exceeds it, at most 10)."""
 
-    count: Count
+    count: CountFunction
     """One row of counts per example. It sees all examples at once, as CIDEr-D's document frequencies need."""
     ratio: Callable[[Floats], Floats] = mean
     """Sums of counts, shape (..., counts), to scores, shape (...)."""

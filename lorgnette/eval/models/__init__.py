@@ -10,7 +10,7 @@ from lorgnette.eval.models.http_client import ServerSettings
 from lorgnette.eval.models.openai_api import OpenAIModel
 
 TRANSFORMERS = "transformers:"
-FORMS = "a folder or hub id of lorgnette's; transformers:FOLDER_OR_ID; http(s)://HOST:PORT/v1#MODEL"
+MODEL_NAMES = "a folder or hub id of lorgnette's; transformers:FOLDER_OR_ID; http(s)://HOST:PORT/v1#MODEL"
 
 
 def open_model(
@@ -33,7 +33,7 @@ def open_model(
             raise SettingsError(f"{spec}: a server cuts images as it likes; leave out --split and --no-split")
         return OpenAIModel(*parse_server(spec), server)
     if not spec:
-        raise SettingsError(f"an empty name; give {FORMS}")
+        raise SettingsError(f"an empty name; give {MODEL_NAMES}")
     from lorgnette.eval.models.local import LorgnetteModel, own_device
     from lorgnette.hub.digest import checkpoint_digest
     from lorgnette.hub.load import load

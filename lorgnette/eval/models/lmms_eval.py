@@ -25,7 +25,7 @@ from lorgnette.hub.load import load
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.sample import Image, Sample, Text, Turn
 
-MOST_TOKENS = 1024
+DEFAULT_TOKENS = 1024
 """The longest answer of a task that does not say."""
 
 
@@ -178,7 +178,7 @@ def _settings(arguments: Mapping[str, Any]) -> GenerationConfig:
     until = arguments.get("until") or ()
     temperature = float(arguments.get("temperature") or 0)
     values: dict[str, Any] = {
-        "max_tokens": int(arguments.get("max_new_tokens") or MOST_TOKENS),
+        "max_tokens": int(arguments.get("max_new_tokens") or DEFAULT_TOKENS),
         "stop": [text for text in ((until,) if isinstance(until, str) else until) if text],
         "temperature": temperature if arguments.get("do_sample", temperature > 0) else 0.0,
     }

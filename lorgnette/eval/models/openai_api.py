@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 import PIL.Image
 
 from lorgnette.errors import SettingsError
+from lorgnette.eval.image_checks import image_digest
 from lorgnette.eval.models.base import Answer, Model, conversation, until_stop
 from lorgnette.eval.models.http_client import Client, Declined, ServerError, ServerSettings
-from lorgnette.eval.pictures import image_digest
 from lorgnette.inputs.image_io import image_bytes, open_image, plain_format
 from lorgnette.sample import Image, ImageSource, Sample, Text
 from lorgnette.untrusted import quoted
@@ -32,7 +32,7 @@ MOST_DECLINED = 4
 """Prompts that a server may decline before it answers its first one."""
 OPTIONS = ("max_tokens", "temperature", "stop")
 """What can be asked for in another way, or left out, where a server does not know it."""
-UNSUPPORTED = re.compile(r"unsupported|not support|unrecogni[sz]ed|unexpected|not permitted|unknown", re.IGNORECASE)
+_UNSUPPORTED = re.compile(r"unsupported|not support|unrecogni[sz]ed|unexpected|not permitted|unknown", re.IGNORECASE)
 
 
 class OpenAIModel(Model):
@@ -96,7 +96,7 @@ class OpenAIModel(Model):
     def _adapted(self, declined: Declined, options: dict[str, Any]) -> bool:
         """Whether the server complains of an option that is then no longer sent."""
         said = str(declined)
-        if not UNSUPPORTED.search(said):
+        if not _UNSUPPORTED.search(said):
             return False
         named = [name for name in OPTIONS if name == declined.option or re.search(rf"\b{name}\b", said)]
         wrong = next((name for name in named if name in options), None)

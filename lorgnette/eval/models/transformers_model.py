@@ -28,7 +28,7 @@ from lorgnette.sample import Image, ImageSource, Sample, Text
 
 log = logging.getLogger("lorgnette")
 
-Value = TypeVar("Value")
+_Value = TypeVar("_Value")
 LEFT, RIGHT = "\ue000", "\ue001"
 """Characters that no text holds, to see what a template writes between two others."""
 SPLIT = "do_image_splitting"
@@ -183,9 +183,9 @@ class TransformersModel(Model):
         """The text that the processor is given for each prompt. The number of tokens of an image is not in it."""
         return [self._text(sample) for sample in samples]
 
-    def _in_batches(self, rows: Sequence[_Row], run: Callable[[Sequence[_Row]], list[Value]]) -> list[Value]:
+    def _in_batches(self, rows: Sequence[_Row], run: Callable[[Sequence[_Row]], list[_Value]]) -> list[_Value]:
         """`run` over batches. Rows with and without images go apart: upstream fails where the first one has none."""
-        found: dict[int, Value] = {}
+        found: dict[int, _Value] = {}
         for seeing in (True, False):
             places = [place for place, row in enumerate(rows) if bool(row.images) == seeing]
             for start in range(0, len(places), self.batch_size):

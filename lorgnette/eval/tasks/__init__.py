@@ -24,7 +24,7 @@ from lorgnette.eval.tasks.vqav2 import VQAV2
 _PUBLIC = (VQAV2, TEXTVQA, OKVQA, COCO, DOCVQA, MMMU, MATHVISTA, MMBENCH, CHARTQA, AI2D)
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in (*_PUBLIC, *BUILTIN)}
 """Every benchmark by name: the public ones, then those of the built-in corpus."""
-GROUPS: dict[str, tuple[str, ...]] = {
+BENCHMARK_GROUPS: dict[str, tuple[str, ...]] = {
     "ablations": ("vqav2", "textvqa", "okvqa", "coco"),
     "builtin": ("scene_vqa", "text_vqa", "knowledge_vqa", "scene_captions"),
 }
@@ -38,7 +38,7 @@ def benchmark_named(name: str, what: str = "benchmark") -> Benchmark:
     if plugins.is_plugin("benchmarks", name):
         return plugins.find("benchmarks", name, Benchmark)
     known = ", ".join([*(["drawings"] if what == "task" else []), *BENCHMARKS, *plugins.installed("benchmarks")])
-    raise SettingsError(f"no {what} is called {name!r}; there are: {known}, or one of your own as {plugins.FORM}")
+    raise SettingsError(f"no {what} is called {name!r}; there are: {known}, or one of your own as {plugins.NAME_FORM}")
 
 
 def task_named(name: str, asking: Asking | None = None, encoder: Model | None = None) -> Task:
@@ -69,4 +69,4 @@ def name_and_split(text: str) -> tuple[str, str]:
 def names_in(text: str) -> list[str]:
     """Task names separated by commas, groups resolved."""
     names = [name.strip() for name in text.split(",") if name.strip()]
-    return [one for name in names for one in GROUPS.get(name, (name,))]
+    return [one for name in names for one in BENCHMARK_GROUPS.get(name, (name,))]

@@ -17,8 +17,8 @@ import pytest
 
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.benchmark import Asking
+from lorgnette.eval.image_checks import image_digest
 from lorgnette.eval.models.base import Model
-from lorgnette.eval.pictures import image_digest
 from lorgnette.eval.results.rank_files import Rank, join, parts, rows
 from lorgnette.eval.results.store import Example, ResultsFolder
 from lorgnette.eval.runner import evaluate
