@@ -57,10 +57,10 @@ def cell_run(mode: str, lr: float, seed: int, steps: int) -> Run:
         f"stages.0.steps={steps}",
         f"stages.0.warmup={WARMUP}",
         f"stages.0.lr={lr}",
-        "stages.0.pack.per_step=2",
+        "stages.0.pack.packs_per_step=2",
         f"stages.0.vision.mode={mode}",
         f"stages.0.language.mode={mode}",
-        f"spikes.window={WINDOW}",
+        f"divergence.window={WINDOW}",
         "loader.workers=0",
     )
 

@@ -28,7 +28,7 @@ import PIL.Image
 import torch
 from model_step import clock_ratio, conditions
 
-from lorgnette.data.builtin import tokenizer_texts
+from lorgnette.data.builtin.questions import tokenizer_texts
 from lorgnette.eval.benchmark import Asking
 from lorgnette.eval.models.base import Model, until_stop
 from lorgnette.eval.models.local import LorgnetteModel

@@ -37,7 +37,7 @@ import pyarrow.parquet as pq
 import torch
 from model_step import conditions
 
-from lorgnette.data.builtin import tokenizer_texts
+from lorgnette.data.builtin.questions import tokenizer_texts
 from lorgnette.data.config import InstructConfig, PackConfig
 from lorgnette.data.loader.batches import BatchBuilder
 from lorgnette.data.loader.workers import _received, _sent
@@ -111,7 +111,7 @@ def write(folder: Path, records: int) -> None:
 
 def steps_of(source: Prepared, processor: Processor) -> BatchBuilder:
     planned = PlannedSource("made", source.index, 1.0, 7)
-    plan = PackedPlan((planned,), PackConfig(per_step=1), 0, processor.images, processor.connector)
+    plan = PackedPlan((planned,), PackConfig(packs_per_step=1), 0, processor.images, processor.connector)
     return BatchBuilder(plan, (source,), processor)
 
 

@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from model_step import conditions
 
-from lorgnette.data.builtin import tokenizer_texts
+from lorgnette.data.builtin.questions import tokenizer_texts
 from lorgnette.data.sources import schemas
 from lorgnette.inputs.tokenizer import train_tokenizer
 

@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from train_peer import Peer, find_torchvision, pictures
 
 from lorgnette.cli import SPINS
-from lorgnette.data.builtin import tokenizer_texts
+from lorgnette.data.builtin.questions import tokenizer_texts
 from lorgnette.data.loader.batches import BatchBuilder, Drawn
 from lorgnette.hub.export import export
 from lorgnette.hub.rules import idefics2_rules
@@ -71,9 +71,9 @@ M100: dict[str, Any] = {
 """Idefics2's proportions at 99 million parameters: 29 in the vision encoder, 58 in the decoder, 12 between them."""
 IMAGES_M100 = {"shortest": 196, "longest": 490, "patch": 14, "grid": 35}
 PACKS = {
-    "tiny": {"tokens": 512, "patches": 1024, "per_step": 1},
-    "micro": {"tokens": 1024, "patches": 2048, "per_step": 4},
-    "100m": {"tokens": 1024, "patches": 8192, "per_step": 4},
+    "tiny": {"tokens": 512, "patches": 1024, "packs_per_step": 1},
+    "micro": {"tokens": 1024, "patches": 2048, "packs_per_step": 4},
+    "100m": {"tokens": 1024, "patches": 8192, "packs_per_step": 4},
 }
 WAYS = {
     "tiny": ("all", "4"),
@@ -247,7 +247,7 @@ def our_bytes(run: Run) -> dict[str, int]:
     prepare_parts(model.train(), stage, seed=run.seed)
     optimiser = build_optimiser(model, stage)
     batches = build_data(run, 0, stage_processor(processor, run, stage)).batches(0)
-    return counted(model, optimiser, lambda: train_step(model, batches, optimiser, stage.clip))
+    return counted(model, optimiser, lambda: train_step(model, batches, optimiser, stage.max_grad_norm))
 
 
 def their_bytes(peer: Peer) -> dict[str, int]:

@@ -19,12 +19,13 @@ import PIL.Image
 import pyarrow.parquet as pq
 
 from corpus.clipart.build_drawings import LEDGER
+from corpus.drawn.colours import BASIC_COLOURS
+from corpus.drawn.question_source import QuestionSource
+from corpus.drawn.questions import CATEGORIES, KINDS, SCHEDULE
 from corpus.parts import PARTS, Part
-from lorgnette.data.builtin import CATEGORIES, KINDS, QuestionSource, drawings
-from lorgnette.data.builtin.colours import BASIC_COLOURS
-from lorgnette.data.builtin.drawings import SPLITS, drawings_file, fit
-from lorgnette.data.builtin.questions import SCHEDULE
+from lorgnette.data.builtin.drawings import SPLITS, drawings, drawings_file, fit
 from lorgnette.data.builtin.shipped import SHIPPED_CORPUS, manifest
+from lorgnette.data.sources.scenes import picture_of
 from lorgnette.errors import DataError
 from lorgnette.inputs.image_io import open_image
 
@@ -122,16 +123,16 @@ def scenes() -> PIL.Image.Image:
     source = QuestionSource("test", 7)
     sheet = PIL.Image.new("RGB", (6 * 134, 2 * 134), (205, 205, 205))
     for number in range(12):
-        picture = source[number * 4 + (1, 2, 3, 3)[number % 4]].images[0].source
-        assert isinstance(picture, PIL.Image.Image)
+        picture = picture_of(source.row(number * 4 + (1, 2, 3, 3)[number % 4]))
         sheet.paste(picture, (number % 6 * 134 + 3, number // 6 * 134 + 3))
     return sheet
 
 
 @cache
 def head(name: str) -> list[dict[str, Any]]:
-    """The first rows to train on of a part."""
-    file = pq.ParquetFile(SHIPPED_CORPUS / PARTS[name].file("train"))
+    """The first rows of a part, to train on if it has any."""
+    split = next(split for split in SPLITS if PARTS[name].counts[split])
+    file = pq.ParquetFile(SHIPPED_CORPUS / PARTS[name].file(split))
     return [dict(row) for row in file.read_row_group(0).slice(0, 12).to_pylist()]
 
 
@@ -218,6 +219,8 @@ def _said(row: dict[str, Any]) -> Iterator[str]:
     for turn in row.get("messages") or []:
         words = ("[image]" if part["type"] == "image" else part["text"] for part in turn["content"])
         yield f"{turn['role']}: {' '.join(words)}"
+    if row.get("caption") and "alt" not in row:
+        yield row["caption"]
     if "question" in row:
         yield f"{row['question']} → {', '.join(dict.fromkeys(row['answers']))}"
     yield from row.get("captions") or []
@@ -226,6 +229,8 @@ def _said(row: dict[str, Any]) -> Iterator[str]:
 
 
 def _pictures(row: dict[str, Any]) -> list[PIL.Image.Image]:
+    if "boxes" in row:
+        return [picture_of(row)]
     cells = [one for one in [*(row.get("images") or []), row.get("image")] if one]
     return [open_image(one if isinstance(one, bytes) else one["bytes"]) for one in cells]
 

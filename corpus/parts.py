@@ -13,10 +13,11 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from lorgnette.data.builtin.drawings import SPLITS
+from lorgnette.data.parquet import ROW_GROUP
 from lorgnette.data.sources import schemas
 from lorgnette.errors import DataError
 
-Kind = Literal["pairs", "interleaved", "documents", "instruct", "chat", "benchmark"]
+Kind = Literal["pairs", "interleaved", "documents", "instruct", "scenes", "chat", "benchmark"]
 Row = dict[str, Any]
 Make = Callable[[str, int, int], Iterable[Row]]
 """`make(split, count, seed)`: `count` rows. Row n hangs on (split, seed, n) alone: a larger corpus starts with a
@@ -52,6 +53,8 @@ INSTRUCT = schemas.INSTRUCT.append(ORIGIN)
 _TURN = pa.struct(
     [("role", pa.string()), ("content", pa.list_(pa.struct([("type", pa.string()), ("text", pa.string())])))]
 )
+SCENES = schemas.SCENES.append(pa.field("kind", pa.string())).append(pa.field("form", pa.string()))
+"""Scenes, with the kind and form of the first question or the task. Their `drawings` are their origin."""
 CHAT = pa.schema([("images", pa.list_(schemas.IMAGE)), ("messages", pa.list_(_TURN)), ORIGIN])
 """Conversations whose answers are all learned: without the weights of `schemas.CHAT`."""
 ANSWERS = pa.schema(
@@ -84,6 +87,11 @@ class Part:
     about: str = ""
     """A few words for the card."""
 
+    @property
+    def row_group(self) -> int:
+        """Rows of a row group: more where a row holds no picture."""
+        return SCENES_OF_GROUP if self.kind == "scenes" else ROW_GROUP
+
     def maker(self) -> Make:
         """The function that makes the rows. Raises: DataError if it is not there."""
         module, _, name = self.make.partition(":")
@@ -97,11 +105,15 @@ class Part:
         return f"{split}/{self.kind}/{self.name}.parquet"
 
 
+SCENES_OF_GROUP = 1024
+"""Rows of a row group of scenes, at some 50 bytes each."""
+
 _COLUMNS = {
     "pairs": DRAWINGS,
     "interleaved": INTERLEAVED,
     "documents": DOCUMENTS,
     "instruct": INSTRUCT,
+    "scenes": SCENES,
     "chat": CHAT,
     "benchmark": ANSWERS,
 }
@@ -127,6 +139,18 @@ _DRAWN = (
     _part("count", "instruct", "drawn.instructions", (150, 16, 32), "how many: of all, of a colour, of a thing"),
     _part("place", "instruct", "drawn.instructions", (150, 16, 32), "where; left, right, above, below"),
     _part("difference", "instruct", "drawn.instructions", (150, 16, 32), "two pictures with one change, or none"),
+    _part(
+        "scene_questions", "scenes", "drawn.scene_rows", (24_576, 256, 0), "up to six questions about a scene by colour"
+    ),
+    _part("scene_positions", "scenes", "drawn.scene_rows", (4096, 64, 0), "where drawings lie in a scene"),
+    _part(
+        "named_scenes", "scenes", "drawn.scene_rows", (12_288, 128, 0), "questions about things by name, and numbers"
+    ),
+    _part("scene_tasks", "scenes", "drawn.scene_rows", (3072, 64, 0), "the questions of the parts before, in turn"),
+    _part("scene_descriptions", "scenes", "drawn.scene_rows", (4096, 64, 0), "a scene described thing by thing"),
+    _part(
+        "drawing_questions", "scenes", "drawn.scene_rows", (0, 0, 1000), "one question to a scene, asked in the demo"
+    ),
     _part("conversations", "chat", "drawn.conversations", (150, 16, 32), "several turns about one to three images"),
     _part(
         "scene_vqa", "benchmark", "drawn.benchmarks", (64, 0, 300), "the role of VQAv2: yes or no, numbers, the rest"

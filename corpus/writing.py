@@ -78,7 +78,7 @@ def write_corpus(
                 progress.advance(task, count)
             else:
                 rows = _shown(part.maker()(split, count, seed), lambda: progress.advance(task))
-                write_rows(path, rows, part.columns)
+                write_rows(path, rows, part.columns, part.row_group)
             written.append(facts(folder, part.file(split)))
     return written
 
@@ -91,7 +91,7 @@ def _part(name: str) -> Part:
 
 def scaled(part: Part, split: str, scale: float) -> int:
     """Rows of a split. Only what is trained on grows."""
-    grows = part.kind != "benchmark" and split == "train"
+    grows = part.kind != "benchmark" and split == "train" and part.counts[split]
     return max(1, round(part.counts[split] * scale)) if grows else part.counts[split]
 
 

@@ -78,21 +78,21 @@ def find_class(group: Group, name: str, base: type[_Value]) -> type[_Value]:
 
 def settings_of(
     group: Group, base: type[Any], built_in: Iterable[type[Any]]
-) -> Callable[[Any, Callable[[Any], Any]], Any]:
+) -> Callable[[Any, Callable[[Any], Any], Any], Any]:
     """A wrapping validator of settings with a `kind`: one that names a plug-in is read by the plug-in's own settings.
 
     base: the class of settings that a plug-in derives from. built_in: classes whose kinds no entry point replaces.
     """
     known = {one.model_fields["kind"].default for one in built_in}
 
-    def read(values: Any, parse: Callable[[Any], Any]) -> Any:
+    def read(values: Any, parse: Callable[[Any], Any], info: Any) -> Any:
         kind = values.get("kind") if isinstance(values, dict) else None
         if isinstance(values, base):
             return values
         if kind in known or not is_plugin(group, kind):
             return parse(values)
         try:
-            return find_class(group, str(kind), base).parse(values, kind)
+            return find_class(group, str(kind), base).parse(values, kind, stored=bool(info.context))
         except SettingsError as error:
             raise ValueError(str(error)) from None
 

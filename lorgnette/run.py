@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -17,7 +17,7 @@ from lorgnette.data.config import AugmentConfig, LoaderConfig, PackConfig, Sourc
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.model.config import VLMConfig
-from lorgnette.settings import OURS, Settings
+from lorgnette.settings import OURS, STORED, Settings
 from lorgnette.untrusted import quoted
 
 Mode = Literal["frozen", "lora", "dora", "full"]
@@ -59,6 +59,8 @@ class LoraConfig(Settings):
 class StageConfig(Settings):
     """One stage of training. Pre-training, instruction tuning and chat tuning differ only in these values."""
 
+    renamed = {"clip": "max_grad_norm"}
+
     name: str
     sources: tuple[SourceConfig, ...]
     steps: int = pydantic.Field(ge=1)
@@ -66,7 +68,7 @@ class StageConfig(Settings):
     """Used where `pack` is not given."""
     pack: PackConfig | None = None
     """Make packs by length, which prepared sources allow."""
-    weights: Literal["samples", "tokens", "learned", "epochs"] = "samples"
+    weights: Literal["samples", "tokens", "supervised", "epochs"] = "samples"
     """What the sources' weights are shares of; other than samples only for prepared sources."""
     shortest: int | None = pydantic.Field(default=None, ge=1)
     longest: int | None = pydantic.Field(default=None, ge=1)
@@ -85,7 +87,7 @@ class StageConfig(Settings):
     """Learning rate at the last step, as a share of the peak."""
     weight_decay: float = pydantic.Field(default=0.1, ge=0)
     betas: tuple[Beta, Beta] = (0.9, 0.999)
-    clip: float = pydantic.Field(default=1.0, gt=0)
+    max_grad_norm: float = pydantic.Field(default=1.0, gt=0)
     """Largest norm of the gradient over all parameters."""
     vision: PartConfig = PartConfig()
     connector: PartConfig = PartConfig()
@@ -97,6 +99,13 @@ class StageConfig(Settings):
     """Weight of the squared log-normaliser of each learned token, which keeps logits from drifting (1e-4 is usual)."""
     checkpointing: tuple[PartName, ...] = ()
     """Parts whose activations are recomputed in the backward pass: less memory for about a third more work."""
+
+    @pydantic.field_validator("weights", mode="before")
+    @classmethod
+    def _renamed_measure(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        if value == "learned" and info.context is not STORED:
+            raise ValueError("learned is now called supervised")
+        return "supervised" if value == "learned" else value
 
     @pydantic.model_validator(mode="after")
     def _possible(self) -> StageConfig:
@@ -206,20 +215,21 @@ class EvaluationConfig(Settings):
     """Keep the model with the best mean of scores in `best/`, ready to use."""
 
 
-CHANGEABLE = ("packs_at_once", "loader", "checkpoints", "spikes", "validation", "evaluation")
-"""Settings of a run that may be others when it is gone on with: what is learned does not depend on them, but for what
-`spikes` does about divergence."""
+CHANGEABLE = ("parallel_microbatches", "loader", "checkpoints", "divergence", "validation", "evaluation")
+"""Settings that may change when a run is resumed: of these, only what `divergence` does changes the weights."""
 
 
 class Run(Settings):
     """Everything a run does. See `recipes/` for whole examples."""
+
+    renamed = {"packs_at_once": "parallel_microbatches", "spikes": "divergence"}
 
     name: str
     seed: int = pydantic.Field(default=0, ge=0, lt=2**48)
     """Of everything that is drawn at random; with the numbers of stages, steps and samples."""
     threads: int | None = pydantic.Field(default=None, ge=1)
     """CPU threads to compute with; None for all cores."""
-    packs_at_once: int = pydantic.Field(default=4, ge=1)
+    parallel_microbatches: int = pydantic.Field(default=4, ge=1)
     """Most packs of a step that are computed at the same time on a CPU, each with its share of the threads. Each holds
     its own activations: 1 takes the least memory."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -234,7 +244,7 @@ class Run(Settings):
     stages: tuple[StageConfig, ...]
     loader: LoaderConfig = LoaderConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
-    spikes: DivergenceConfig = DivergenceConfig()
+    divergence: DivergenceConfig = DivergenceConfig()
     validation: ValidationConfig = ValidationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 

@@ -21,8 +21,8 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from corpus.drawn.scene_rows import SceneSource
 from corpus.parts import PARTS
-from lorgnette.data.builtin.scene_source import SceneSource
 from lorgnette.data.parquet import write_rows
 from lorgnette.data.sources import schemas
 from lorgnette.hub.backbones import write_language_backbone, write_vision_backbone
@@ -31,13 +31,11 @@ from lorgnette.hub.load import load
 from lorgnette.hub.source import SHIPPED
 from lorgnette.inputs.tokenizer import train_tokenizer
 from lorgnette.run import Run, find_recipe
-from lorgnette.sample import Text, Turn
 
 FOLDER = Path("runs/backbones")
 SCALE = 4
 """Times the rows of the built-in corpus, and another seed."""
 SCENES = 12_000
-NAMES = {Turn("user"): "User: ", Turn("assistant"): "Assistant: "}
 
 
 def texts() -> None:
@@ -53,7 +51,7 @@ def texts() -> None:
 
 def _of_corpus() -> Iterator[str]:
     for part in PARTS.values():
-        if part.kind != "benchmark":
+        if part.kind not in ("benchmark", "scenes"):  # of scenes there are others below
             for row in part.maker()("train", SCALE * part.counts["train"], 1):
                 yield "\n".join(_texts_of(row))
 
@@ -68,7 +66,7 @@ def _texts_of(row: dict[str, Any]) -> Iterator[str]:
     for key in ("caption", "text"):
         if row.get(key):
             yield row[key]
-    for text in row.get("texts", ()):
+    for text in row.get("texts") or ():
         if isinstance(text, str):
             yield text
         elif text:
@@ -78,13 +76,7 @@ def _texts_of(row: dict[str, Any]) -> Iterator[str]:
 def _of_scenes() -> Iterator[str]:
     source = SceneSource(seed=1, tasks=("tell", "what", "category", "colour", "count", "place"), brief=0.25)
     for index in range(SCENES):
-        written = ""
-        for segment in source[index].segments:
-            if isinstance(segment, Turn):
-                written += ("\n" if written else "") + NAMES[segment]
-            elif isinstance(segment, Text):
-                written += segment.text
-        yield written
+        yield "\n".join(_texts_of(source.row(index)))
 
 
 def train() -> None:

@@ -29,9 +29,10 @@ from drawing_views import VIEWS, views
 from torch import Tensor, nn
 from torch.nn import functional
 
+from corpus.drawn.labels import noun_of
+from corpus.drawn.layout import GRIDS_FOR, PLACES, Scene, arrange, single
 from lorgnette.data.builtin.drawings import Drawings, drawings, fit
-from lorgnette.data.builtin.labels import noun_of
-from lorgnette.data.builtin.scenes import GRIDS_FOR, PLACES, Box, Scene, arrange, single
+from lorgnette.data.sources.scenes import Box
 from lorgnette.files import new_file
 from lorgnette.hub.backbones import write_vision_backbone
 from lorgnette.inputs.config import ImageConfig

@@ -13,7 +13,7 @@ from tests.house.source import ROOT
 
 PLAIN = {
     "name": "tiny",
-    "stages": [{"name": "one", "steps": 3, "lr": 0.001, "sources": [{"kind": "captions"}]}],
+    "stages": [{"name": "one", "steps": 3, "lr": 0.001, "sources": [{"kind": "chat", "path": "rows.jsonl"}]}],
 }
 
 
@@ -147,7 +147,8 @@ def test_a_text_setting_takes_an_override_as_it_is_written(text):
 def test_parts_of_a_file_that_share_an_alias_are_set_one_by_one(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text(
-        "name: a\nstages:\n- {<<: &one {steps: 1, sources: &s [{kind: captions}]}, name: a}\n- &b {<<: *one, name: b}\n"
+        "name: a\nstages:\n- {<<: &one {steps: 1, sources: &s [{kind: chat, path: a}]}, name: a}\n"
+        "- &b {<<: *one, name: b}\n"
     )
     run = Run.load(path, ["stages.0.sources.0.weight=2"])
     assert [stage.sources[0].weight for stage in run.stages] == [2, 1]
@@ -185,7 +186,7 @@ ODD = [
     *("!!omap [a: 1]", "!!timestamp 2024-13-45", "!!python/object:os.system x", ".inf", ".nan", "1e999", "1e5", "inf"),
     *("null", "x" * 5000, '"\\0"', '"\\ud800"', "&a [*a]", "{1: 2}", "{null: 3}", "{[1]: 2}", "[]", "{}", "0", "-1"),
     *("18446744073709551616", "1_000", "0x10", "*x", "\t", "²", "٣", "?", "%", "@", "|", "a: b: c", "1.5", "/", ".."),
-    *("{kind: chat, path: 1}", "[{kind: captions}, *a]", "999999999999", "1e308", "\0", "\x1b[31m"),
+    *("{kind: chat, path: 1}", "[{kind: chat, path: a}, *a]", "999999999999", "1e308", "\0", "\x1b[31m"),
 ]
 """Values and parts of keys that have broken readers of settings."""
 
@@ -265,3 +266,51 @@ def test_a_wrong_value_given_in_python_is_refused_as_one_in_a_file(make, key):
     with pytest.raises(SettingsError, match=key) as caught:
         make()
     assert "\n" not in str(caught.value) and str(caught.value).startswith(("GenerationConfig: ", "ImageConfig: "))
+
+
+RENAMED = [
+    ("packs_at_once=2", "packs_at_once: is now called parallel_microbatches"),
+    ("spikes.act=skip", "spikes: is now called divergence"),
+    ("stages.0.clip=0.5", "stages.0.clip: is now called max_grad_norm"),
+    ("stages.0.pack.per_step=4", "stages.0.pack.per_step: is now called packs_per_step"),
+    ("stages.0.weights=learned", "learned is now called supervised"),
+]
+
+
+@pytest.mark.parametrize(("override", "said"), RENAMED)
+def test_a_former_name_of_a_setting_is_refused_with_the_new_one(override, said):
+    with pytest.raises(SettingsError, match=said):
+        tiny().override(override)
+
+
+def test_settings_that_an_earlier_version_stored_are_read(tmp_path):
+    stored = tiny().plain()
+    for override, _ in RENAMED:
+        apply_override(stored, override)
+    for now in ("parallel_microbatches", "divergence"):
+        del stored[now]
+    del stored["stages"][0]["max_grad_norm"]
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(stored), encoding="utf-8")
+    with pytest.raises(SettingsError, match="is now called"):
+        Run.load(tmp_path / "run.yaml")
+    run = Run.load(tmp_path / "run.yaml", ["stages.0.lr=0.5"], stored=True)
+    stage = run.stages[0]
+    assert (run.parallel_microbatches, run.divergence.act, stage.max_grad_norm, stage.lr) == (2, "skip", 0.5, 0.5)
+    assert stage.pack is not None and (stage.pack.packs_per_step, stage.weights) == (4, "supervised")
+
+
+@pytest.mark.parametrize(
+    ("source", "instead"),
+    [
+        ({"kind": "captions"}, '{kind: pairs, path: "builtin:train/pairs", captions: synthetic}'),
+        ({"kind": "questions", "turns": 6}, '{kind: scenes, path: "builtin:train/scenes/scene_questions.parquet"}'),
+        ({"kind": "scenes", "tasks": ["tell"]}, '{kind: scenes, path: "builtin:train/scenes"}'),
+    ],
+)
+def test_a_source_on_demand_is_refused_with_the_one_that_takes_its_place(source, instead):
+    values = tiny().plain()
+    values["stages"][0]["sources"] = [source]
+    with pytest.raises(SettingsError) as refused:
+        Run.parse(values)
+    assert f"kind {source['kind']} made samples on demand" in str(refused.value) and instead in str(refused.value)
+    Run.parse(values | {"stages": [{**values["stages"][0], "sources": [yaml.safe_load(instead)]}]})

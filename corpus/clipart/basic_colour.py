@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lorgnette.data.builtin.colours import BASIC_COLOURS
+from corpus.drawn.colours import BASIC_COLOURS
 
 _UNCLEAR = len(BASIC_COLOURS)
 _BLACK, _GREY, _WHITE = (BASIC_COLOURS.index(name) for name in ("black", "grey", "white"))

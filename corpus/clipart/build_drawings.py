@@ -34,9 +34,9 @@ from corpus.clipart.basic_colour import basic_colour
 from corpus.clipart.drawing_names import clean_name, vocabulary
 from corpus.clipart.drawing_pictures import Unusable, encode, has_text, ink, pieces, read_metadata, render, render_alone
 from corpus.clipart.fingerprint import fingerprint, same_picture, similar
+from corpus.drawn.compose import shuffled_decks
 from corpus.drawn.pairs import rows_of_drawings
 from corpus.parts import PARTS
-from lorgnette.data.builtin.compose import shuffled_decks
 from lorgnette.data.builtin.drawings import Drawing, Drawings
 from lorgnette.data.builtin.shipped import SHIPPED_CORPUS
 from lorgnette.data.parquet import write_rows

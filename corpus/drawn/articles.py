@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from corpus.cells import cell
+from corpus.drawn.cast import RARE, Cast, cast, family, noun, origin
 from corpus.drawn.facts import known
-from lorgnette.data.builtin.cast import RARE, Cast, cast, family, noun, origin
+from corpus.drawn.labels import CHROMATIC, a, be, definite, listed, sentence, the
+from corpus.drawn.pictures import on_white
+from corpus.drawn.wordings import NUMBERS, thing
 from lorgnette.data.builtin.drawings import Drawing
-from lorgnette.data.builtin.labels import CHROMATIC, a, be, definite, listed, sentence, the
-from lorgnette.data.builtin.pictures import on_white
-from lorgnette.data.builtin.wordings import NUMBERS, thing
 
 Row = dict[str, Any]
 FEWEST, MOST = 2, 8

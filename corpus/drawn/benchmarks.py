@@ -11,18 +11,18 @@ from functools import lru_cache
 from typing import Any
 
 from corpus.cells import cell
+from corpus.drawn import named_questions
+from corpus.drawn.cast import Play, cast, noun
+from corpus.drawn.compose import Composer, decks
 from corpus.drawn.facts import Fact, known
+from corpus.drawn.labels import labelled
+from corpus.drawn.layout import single
+from corpus.drawn.named_questions import Asked
+from corpus.drawn.pictures import SIDE
+from corpus.drawn.questions import FORMS
 from corpus.drawn.telling import captions
-from lorgnette.data.builtin import named_questions
-from lorgnette.data.builtin.cast import Play, cast, noun
-from lorgnette.data.builtin.compose import Composer, decks
+from corpus.drawn.wordings import NUMBERS, OF_FORMS, Wording
 from lorgnette.data.builtin.drawings import drawings
-from lorgnette.data.builtin.labels import labelled
-from lorgnette.data.builtin.named_questions import Asked
-from lorgnette.data.builtin.pictures import SIDE
-from lorgnette.data.builtin.questions import FORMS
-from lorgnette.data.builtin.scenes import single
-from lorgnette.data.builtin.wordings import NUMBERS, OF_FORMS, Wording
 
 Row = dict[str, Any]
 PEOPLE = 10

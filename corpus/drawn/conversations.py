@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from corpus.cells import cell
+from corpus.drawn import named_questions
 from corpus.drawn.articles import ORDINALS
+from corpus.drawn.cast import Cast, cast, noun, origin
 from corpus.drawn.facts import known
-from lorgnette.data.builtin import named_questions
-from lorgnette.data.builtin.cast import Cast, cast, noun, origin
+from corpus.drawn.labels import CHROMATIC, a, be, definite, listed, sentence, the
+from corpus.drawn.pictures import on_white
+from corpus.drawn.questions import phrase
+from corpus.drawn.wordings import asked, thing
 from lorgnette.data.builtin.drawings import Drawing
-from lorgnette.data.builtin.labels import CHROMATIC, a, be, definite, listed, sentence, the
-from lorgnette.data.builtin.pictures import on_white
-from lorgnette.data.builtin.questions import phrase
-from lorgnette.data.builtin.wordings import asked, thing
 
 Row = dict[str, Any]
 

@@ -6,12 +6,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lorgnette.data.builtin.cast import Cast, Play
-from lorgnette.data.builtin.labels import a, be, the
-from lorgnette.data.builtin.named_questions import Asked
-from lorgnette.data.builtin.questions import phrase
-from lorgnette.data.builtin.scenes import GRIDS_FOR, Grid
-from lorgnette.data.builtin.wordings import Wording
+from corpus.drawn.cast import Cast, Play
+from corpus.drawn.labels import a, be, the
+from corpus.drawn.layout import GRIDS_FOR, Grid
+from corpus.drawn.named_questions import Asked
+from corpus.drawn.questions import phrase
+from corpus.drawn.wordings import Wording
 
 CHANGES = ("gone", "new", "replaced", "moved", "swapped", "same")
 """What may have changed, in the order in which they take turns."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from lorgnette.data.builtin.labels import a, be, sentence, the
+from corpus.drawn.labels import a, be, sentence, the
 
 FACTS = Path(__file__).with_name("facts.txt")
 COUNTRIES = Path(__file__).with_name("countries.tsv")

@@ -6,12 +6,12 @@ import random
 from collections.abc import Iterator
 
 from corpus.cells import cell
+from corpus.drawn.cast import cast, origin
 from corpus.drawn.differences import changed
+from corpus.drawn.pictures import SIDE
+from corpus.drawn.scene_tasks import TASKS
+from corpus.drawn.wordings import asked
 from corpus.parts import Row
-from lorgnette.data.builtin.cast import cast, origin
-from lorgnette.data.builtin.pictures import SIDE
-from lorgnette.data.builtin.scene_tasks import TASKS
-from lorgnette.data.builtin.wordings import asked
 
 
 def make_category(split: str, count: int, seed: int) -> Iterator[Row]:

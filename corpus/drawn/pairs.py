@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
-from lorgnette.data.builtin.captions import OPENINGS, caption, kind_of
-from lorgnette.data.builtin.compose import Decks, decks
+from corpus.drawn.captions import OPENINGS, caption, kind_of
+from corpus.drawn.compose import Decks, decks
+from corpus.drawn.labels import a, be, noun_of, sentence
 from lorgnette.data.builtin.drawings import Drawing
-from lorgnette.data.builtin.labels import a, be, noun_of, sentence
 
 NOT_SAID = ("icon", "shape")
 """Categories of which some things only are that are named after what they show: a star is no kind of icon."""

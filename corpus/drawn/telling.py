@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 
-from lorgnette.data.builtin.cast import Play, noun
-from lorgnette.data.builtin.labels import a, be, listed, sentence, the
-from lorgnette.data.builtin.named_questions import BESIDE
-from lorgnette.data.builtin.questions import RELATIONS, phrase
-from lorgnette.data.builtin.scenes import PLACES, Placed
-from lorgnette.data.builtin.wordings import NUMBERS
+from corpus.drawn.cast import Play, noun
+from corpus.drawn.labels import a, be, listed, sentence, the
+from corpus.drawn.layout import PLACES, Placed
+from corpus.drawn.named_questions import BESIDE
+from corpus.drawn.questions import RELATIONS, phrase
+from corpus.drawn.wordings import NUMBERS
 
 
 def captions(play: Play, rng: random.Random, count: int = 5) -> list[str]:

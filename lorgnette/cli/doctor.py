@@ -20,14 +20,14 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compute prompts alone, in batches, packed, from a cache, in one crop and in five; exit with 1 if they differ."""
-    from lorgnette.data.builtin import questions_for_evaluation
+    from lorgnette.data.builtin.questions import questions_for_evaluation
     from lorgnette.hub.load import load
     from lorgnette.infer.doctor import examine
     from lorgnette.output import print_json
 
     images: Sequence[ImageSource] = image or ()
     if not images:
-        images = [sample.images[0].source for sample in questions_for_evaluation("test", 3, seed=0)]
+        images = [sample.images[0].source for sample in questions_for_evaluation(3)]
     opened, processor = load(model)
     found = examine(opened.float(), processor, images, tolerance=tolerance)
     if as_json:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def load_run(recipe: str, overrides: Sequence[str]) -> Run:
     """A recipe by name or path, or the settings in a run's folder."""
     settings = Path(recipe) / "run.yaml"
-    return Run.load(settings if os.path.isfile(settings) else find_recipe(recipe), overrides)
+    stored = os.path.isfile(settings)
+    return Run.load(settings if stored else find_recipe(recipe), overrides, stored=stored)
 
 
 def train(run: Run, folder: Path | None, hours: float | None, log: Sequence[str], changed_data: bool = False) -> None:

@@ -11,44 +11,10 @@ from lorgnette import plugins
 from lorgnette.data.record import Record
 from lorgnette.settings import Settings
 
-QuestionKind = Literal["category", "colour", "count", "position"]
-SceneTask = Literal["what", "category", "colour", "count", "place", "named", "tell"]
-
 
 class SourceSettings(Settings):
     weight: float = pydantic.Field(default=1.0, gt=0)
     """Share of the stage relative to its other sources, in samples, tokens or learned tokens as the stage says."""
-
-
-class CaptionsConfig(SourceSettings):
-    """The built-in drawings, each with a caption."""
-
-    kind: Literal["captions"] = "captions"
-
-
-class QuestionsConfig(SourceSettings):
-    """Scenes composed of built-in drawings, with questions and short answers."""
-
-    kind: Literal["questions"] = "questions"
-    turns: int = pydantic.Field(default=1, ge=1)
-    """Questions asked about one scene."""
-    kinds: tuple[QuestionKind, ...] = ("category", "colour", "count", "position")
-    size: int = pydantic.Field(default=128, ge=32)
-    """Longest side of a scene, in pixels."""
-    brief: float = pydantic.Field(default=0.0, ge=0, le=1)
-    """How often a question asks for a very brief answer, in the words of the benchmarks."""
-
-
-class ScenesConfig(SourceSettings):
-    """Scenes of built-in drawings as the built-in corpus asks about them, without end; or told in full (`tell`)."""
-
-    kind: Literal["scenes"] = "scenes"
-    tasks: tuple[SceneTask, ...] = ("what", "category", "colour", "count", "place", "named")
-    """They take turns."""
-    size: int = pydantic.Field(default=128, ge=48)
-    """Longest side of a scene, in pixels."""
-    brief: float = pydantic.Field(default=0.0, ge=0, le=1)
-    """How often a question asks for a very brief answer, in the words of the benchmarks."""
 
 
 class FilesConfig(SourceSettings):
@@ -164,6 +130,12 @@ class InstructConfig(RowsConfig):
     """Join rows that show the same images into one, as far as they stand in one file."""
 
 
+class ScenesConfig(RowsConfig):
+    """Scenes of built-in drawings, composed when a row is read, with questions about each or its caption."""
+
+    kind: Literal["scenes"] = "scenes"
+
+
 class ChatConfig(RowsConfig):
     """Conversations in JSON, JSONL, parquet, Arrow or WebDataset tar, in any form of `sources.message_forms`."""
 
@@ -205,49 +177,59 @@ class SourcePlugin(RowsConfig):
         raise TypeError(f"{type(self).__name__} does not say what its rows are made of")
 
 
-BuiltInConfig = CaptionsConfig | QuestionsConfig | ScenesConfig
-"""Sources that make samples of the built-in drawings on demand, for each split."""
-
-PreparedConfig = (
+BuiltInConfig = (
     InterleavedConfig
     | WebpagesConfig
     | PairsConfig
     | DocumentsConfig
     | InstructConfig
+    | ScenesConfig
     | ChatConfig
     | MessagesConfig
-    | SourcePlugin
 )
-"""Sources that are read from files and indexed first."""
+PreparedConfig = BuiltInConfig | SourcePlugin
+"""Sources are read from files, and indexed first."""
+
+RETIRED = {
+    "captions": '{kind: pairs, path: "builtin:train/pairs", captions: synthetic}',
+    "questions": '{kind: scenes, path: "builtin:train/scenes/scene_questions.parquet"}',
+    "scenes": '{kind: scenes, path: "builtin:train/scenes"}',
+}
+"""Kinds whose samples were made on demand, without end, and what takes their place."""
 
 
-_BUILT_IN = set(get_args(BuiltInConfig | PreparedConfig)) - {SourcePlugin}
+def refuse_sources_on_demand(value: Any) -> Any:
+    """Refuse the settings of a source that made its samples on demand. Raises: ValueError with the new settings."""
+    if isinstance(value, dict) and value.get("kind") in RETIRED and not isinstance(value.get("path"), str):
+        kind = value["kind"]
+        chosen = "" if kind == "captions" else "; `python -m corpus write` in a checkout writes more of them"
+        raise ValueError(
+            f"kind {kind} made samples on demand and is read from files now: write {RETIRED[kind]}{chosen}"
+        )
+    return value
+
+
 SourceConfig = Annotated[
-    CaptionsConfig
-    | QuestionsConfig
-    | ScenesConfig
-    | MessagesConfig
-    | InterleavedConfig
-    | WebpagesConfig
-    | PairsConfig
-    | DocumentsConfig
-    | InstructConfig
-    | ChatConfig,
+    BuiltInConfig,
     pydantic.Field(discriminator="kind"),
-    pydantic.WrapValidator(plugins.settings_of("sources", SourcePlugin, _BUILT_IN)),
+    pydantic.BeforeValidator(refuse_sources_on_demand),
+    pydantic.WrapValidator(plugins.settings_of("sources", SourcePlugin, get_args(BuiltInConfig))),
     pydantic.SerializeAsAny(),
 ]
+"""Settings of a source, by `kind`; one that is none of the built-in ones names a plug-in."""
 """Settings of a source, by `kind`; one that is none of the built-in ones names a plug-in."""
 
 
 class PackConfig(Settings):
     """Packs by length instead of by number of samples: as many samples as fit."""
 
+    renamed = {"per_step": "packs_per_step"}
+
     tokens: int = pydantic.Field(default=2048, ge=64)
     """Most tokens in a pack, visual ones included (section 4.1 has sequences of 2,048, 1,536 and 1,024)."""
     patches: int = pydantic.Field(default=48_000, ge=64)
     """Most patches in a pack: what bounds memory when images are large. Where patches fill packs, tokens go unused."""
-    per_step: int = pydantic.Field(default=8, ge=1)
+    packs_per_step: int = pydantic.Field(default=8, ge=1)
     """Packs in a step, over all ranks."""
 
 

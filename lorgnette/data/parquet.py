@@ -17,9 +17,12 @@ ROW_GROUP = 64
 """Rows of a row group: what a reader decodes to look at one row."""
 
 
-def write_rows(path: str | Path, rows: Iterable[dict[str, Any]], columns: pa.Schema) -> None:
-    """Write rows as parquet with zstd and row groups of `ROW_GROUP`. The bytes depend on the rows and on pyarrow alone.
+def write_rows(
+    path: str | Path, rows: Iterable[dict[str, Any]], columns: pa.Schema, row_group: int = ROW_GROUP
+) -> None:
+    """Write rows as parquet with zstd. The bytes depend on the rows and on pyarrow alone.
 
+    row_group: rows of a row group; in larger ones than `ROW_GROUP`, values that repeat are written once.
     A failure leaves no file. Raises: DiskError where nothing can be written, or a file is there with other columns.
     """
     check_own(path, partial(has_columns, columns=columns))
@@ -27,11 +30,16 @@ def write_rows(path: str | Path, rows: Iterable[dict[str, Any]], columns: pa.Sch
     with (
         new_file(path) as beside,
         pq.ParquetWriter(
-            beside, columns, compression="zstd", compression_level=9, use_dictionary=False, write_statistics=False
+            beside,
+            columns,
+            compression="zstd",
+            compression_level=9,
+            use_dictionary=row_group > ROW_GROUP,
+            write_statistics=False,
         ) as writer,
     ):
-        while group := list(itertools.islice(waiting, ROW_GROUP)):
-            writer.write_table(pa.Table.from_pylist(group, schema=columns), row_group_size=ROW_GROUP)
+        while group := list(itertools.islice(waiting, row_group)):
+            writer.write_table(pa.Table.from_pylist(group, schema=columns), row_group_size=row_group)
 
 
 def has_columns(content: bytes, columns: pa.Schema) -> bool:

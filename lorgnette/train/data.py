@@ -51,7 +51,7 @@ def build_data(
     if stage.pack is None:
         _refuse_what_packs_need(stage)
         most = run.model.language.max_positions
-        sources = tuple(open_source(config, "train", run.seed, processor, most) for config in stage.sources)
+        sources = tuple(open_source(config, processor, most) for config in stage.sources)
         sizes = tuple(source.size for source in sources)
         plan = Plan(sizes, tuple(config.weight for config in stage.sources), stage.samples_per_step, seed)
         return Steps(plan, sources, processor, stage.micro_batches, vocabulary, rank, world, most)
@@ -123,7 +123,7 @@ def _open_packed(
     if stage.micro_batches != 1:
         raise SettingsError(
             f"stage {stage.name!r}: with `pack` each pack is a batch of its own; leave out micro_batches, and set"
-            " pack.per_step"
+            " pack.packs_per_step"
         )
     configs = [config for config in stage.sources if isinstance(config, PREPARED)]
     prepared = tuple(prepare(config, processor) for config in configs)

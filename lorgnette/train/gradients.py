@@ -56,7 +56,7 @@ def document_losses(batch: Batch, losses: Tensor) -> tuple[Tensor, Tensor]:
     return sums.index_add_(0, learned, losses.double()), torch.bincount(learned, minlength=len(lengths))
 
 
-def packs_at_once(run: Run, stage: StageConfig, world: DistributedContext) -> int:
+def parallel_microbatches(run: Run, stage: StageConfig, world: DistributedContext) -> int:
     """Most packs of a step that are computed at the same time.
 
     More than one only in one process on a CPU, and where nothing is drawn while packs are computed: threads would draw
@@ -64,7 +64,7 @@ def packs_at_once(run: Run, stage: StageConfig, world: DistributedContext) -> in
     """
     if world.size > 1 or world.device.type != "cpu" or drops(stage) or run.compile:
         return 1
-    return min(run.packs_at_once, torch.get_num_threads())
+    return min(run.parallel_microbatches, torch.get_num_threads())
 
 
 def add_gradients(

@@ -42,7 +42,7 @@ from lorgnette.train.checkpoint.unchanged import check_unchanged
 from lorgnette.train.data import build_data, doubts, prepare_stages
 from lorgnette.train.divergence import MOST_REWINDS, MOST_SKIPS, DivergedError, DivergenceMonitor, Finding
 from lorgnette.train.evaluation import Evaluation
-from lorgnette.train.gradients import packs_at_once
+from lorgnette.train.gradients import parallel_microbatches
 from lorgnette.train.logging.log import Log, StepMetrics, read_log
 from lorgnette.train.logging.progress import ProgressDisplay
 from lorgnette.train.logging.trackers import Tracker, figures
@@ -195,7 +195,7 @@ class StageRun:
         self.processor = stage_processor(trainer.processor, self.run, self.stage)
         self._flops = partial(pack_flops, Account(self.run.model), self.stage)
         self.noise = Neftune(model, self.stage.neftune, dropout=drops(self.stage))
-        self.guard = DivergenceMonitor(self.run.spikes, self.stage.warmup)
+        self.guard = DivergenceMonitor(self.run.divergence, self.stage.warmup)
         self.guard.replay(row for row in read_log(trainer.folder / "log.jsonl") if row["stage"] == self.stage.name)
         self._rewinds: Counter[int] = Counter()
         self._origins: dict[int, int] = {}
@@ -253,9 +253,9 @@ class StageRun:
         if before.stage != self.number:
             before = manager.Progress(before.run, self.number, 0, before.total_step, before.seconds)
         try:
-            accept, at_once = partial(self._accept, step), packs_at_once(self.run, self.stage, self.world)
-            clip, world = self.stage.clip, self.world
-            result = train_step(self.model, batches, self.optimiser, clip, world, accept, at_once, self._flops)
+            accept, at_once = partial(self._accept, step), parallel_microbatches(self.run, self.stage, self.world)
+            max_grad_norm, world = self.stage.max_grad_norm, self.world
+            result = train_step(self.model, batches, self.optimiser, max_grad_norm, world, accept, at_once, self._flops)
         except NotFiniteError as error:
             try:
                 path = keep_step(self.trainer.folder / "replay", before, batches, self.model, seed, self.world)
@@ -266,7 +266,7 @@ class StageRun:
             self.trainer._keeper.save(before, self.model, self.optimiser)
             self.trainer._keeper.finish()
             raise
-        if self._found and self.run.spikes.act == "rewind":
+        if self._found and self.run.divergence.act == "rewind":
             self._rewind(self._found.since)
         return result
 
@@ -275,19 +275,19 @@ class StageRun:
         self._found = found = self.world.gather(self.guard.see(step, result.loss, result.grad_norm))[0]
         if not found:
             return True
-        act, total = self.run.spikes.act, self.trainer.progress.total_step + 1
+        act, total = self.run.divergence.act, self.trainer.progress.total_step + 1
         if act == "stop":
             raise DivergedError(
-                f"step {total} looks like divergence ({found.said}), and spikes.act is stop; the state before it is"
-                " saved: set spikes.act to report or rewind, or lower the learning rate in another folder"
+                f"step {total} looks like divergence ({found.said}), and divergence.act is stop; the state before it is"
+                " saved: set divergence.act to report or rewind, or lower the learning rate in another folder"
             )
         if act == "skip" and found.since is not None:
             act = "report"
         if act == "skip" and self.guard.spikes > MOST_SKIPS:
             raise DivergedError(
                 f"step {total} would be skipped after {MOST_SKIPS} others in a row ({found.said}): no spike, but what"
-                " training now gives; the state before it is saved: set spikes.act to report or rewind, or lower the"
-                " learning rate in another folder"
+                " training now gives; the state before it is saved: set divergence.act to report or rewind, or lower"
+                " the learning rate in another folder"
             )
         done = {"report": "learned all the same", "skip": "skipped", "rewind": "going back"}[act]
         self._spike = f"{found.said}: {done}"
@@ -366,7 +366,7 @@ class StageRun:
 
     def _save_to_rewind(self) -> None:
         """A run that may go back needs a place to go back to."""
-        if self.run.spikes.act == "rewind" and not self.finished:
+        if self.run.divergence.act == "rewind" and not self.finished:
             progress = self.trainer.progress
             start = manager.Progress(progress.run, self.number, 0, progress.total_step, progress.seconds)
             self.trainer._keeper.save(start, self.model, self.optimiser)
@@ -375,7 +375,7 @@ class StageRun:
         """Begin a checkpoint where one is due. A full disk is said, and training goes on."""
         trainer, keeper = self.trainer, self.trainer._keeper
         stop = trainer.asked_to_stop()
-        rewound = self._found is not None and self.run.spikes.act == "rewind"
+        rewound = self._found is not None and self.run.divergence.act == "rewind"
         if last or stop or rewound or trainer.progress.step % self.run.checkpoints.every == 0:
             problems = [keeper.save(trainer.progress, self.model, self.optimiser), keeper.finish() if stop else None]
         else:

@@ -93,7 +93,7 @@ def build_tokenizer(run: Run) -> Tokenizer:
         return Tokenizer.load(run.tokenizer.path, run.special)
     if run.init.given:
         return Tokenizer.load(find_folder(str(run.init.model or run.init.language)), run.special)
-    from lorgnette.data.builtin import tokenizer_texts
+    from lorgnette.data.builtin.questions import tokenizer_texts
 
     return train_tokenizer(tokenizer_texts(), vocabulary=run.model.vocabulary, special=run.special)
 

@@ -53,7 +53,7 @@ def train_step(
     model: VLM,
     batches: Sequence[TrainingBatch],
     optimiser: torch.optim.Optimizer,
-    clip: float,
+    max_grad_norm: float,
     world: DistributedContext | None = None,
     accept: Callable[[StepResult], bool] = lambda result: True,
     at_once: int = 1,
@@ -75,7 +75,7 @@ def train_step(
     packs = max(tally.packs for tally in tallies)
     losses = world.gather(add_gradients(model, batches, packs, learned, world, at_once, cost))
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-    grad_norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, clip)))
+    grad_norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)))
     result = StepResult(
         loss=sum(rank.total for rank in losses) / learned,
         grad_norm=grad_norm,

@@ -7,9 +7,8 @@ from functools import partial
 
 import torch
 
-from lorgnette.data.config import BuiltInConfig, SourceConfig
+from lorgnette.data.config import SourceConfig
 from lorgnette.data.prepare import Prepared, prepare
-from lorgnette.data.sources import open_source
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.batch import Batch
@@ -32,7 +31,7 @@ class Validation:
         """Sentences about samples that could not be read, and are not validated on."""
         most = run.validation.samples
         for config in unseen_sources(run, stage):
-            samples = list(_readable(_samples(config, run.seed, most, processor), processor, self.unread))
+            samples = list(_readable(_samples(config, most, processor), processor, self.unread))
             share = samples[world.rank :: world.size]
             packs = [processor(share[first : first + TOGETHER]) for first in range(0, len(share), TOGETHER)]
             self._packs[_title(config)] = packs
@@ -78,8 +77,6 @@ def unseen_sources(run: Run, stage: StageConfig) -> Sequence[SourceConfig]:
 
 def _unseen(config: SourceConfig) -> SourceConfig | None:
     """The validation split of a built-in source."""
-    if isinstance(config, BuiltInConfig):
-        return config
     path = getattr(config, "path", "")
     split = path.replace("builtin:train/", "builtin:validation/")
     return config.model_copy(update={"path": split}) if split != path else None
@@ -101,12 +98,8 @@ def _readable(samples: Iterable[Callable[[], Sample]], processor: Processor, unr
         yield sample
 
 
-def _samples(config: SourceConfig, seed: int, most: int, processor: Processor) -> Iterator[Callable[[], Sample]]:
-    """Readers of the first samples of a source made on demand; of a prepared one, of samples spread over all of it."""
-    if isinstance(config, BuiltInConfig):
-        source = open_source(config, "validation", seed)
-        yield from (partial(source.__getitem__, index) for index in range(min(most, source.size or most)))
-        return
+def _samples(config: SourceConfig, most: int, processor: Processor) -> Iterator[Callable[[], Sample]]:
+    """Readers of samples spread over all of a source."""
     prepared = prepare(config, processor)
     count = min(most, len(prepared))
     yield from (partial(_whole, prepared, number * len(prepared) // count) for number in range(count))

@@ -18,7 +18,7 @@ from corpus.writing import scaled, versions, write_corpus
 from lorgnette.data.builtin.drawings import SPLITS
 from lorgnette.data.builtin.shipped import SHIPPED_CORPUS, manifest, shipped_parts
 from lorgnette.errors import DataError
-from tests.corpus.test_parts import pictures
+from tests.corpus.test_parts import origin, pictures
 
 FILES = {part.file(split): (part, split) for part in PARTS.values() for split in SPLITS if part.counts[split]}
 
@@ -69,7 +69,7 @@ def test_nothing_of_one_split_is_in_another(name):
     for split in SPLITS:
         if PARTS[name].counts[split]:
             for row in pq.read_table(SHIPPED_CORPUS / PARTS[name].file(split)).to_pylist():
-                origins[split].update(row["origin"])
+                origins[split].update(origin(row))
                 images[split].update(hashlib.sha256(content).digest() for content in pictures(row))
     for one in SPLITS:
         for two in SPLITS[: SPLITS.index(one)]:

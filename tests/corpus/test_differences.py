@@ -8,10 +8,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from corpus.drawn.cast import cast
 from corpus.drawn.differences import CHANGES, changed
 from corpus.drawn.telling import captions
-from lorgnette.data.builtin.cast import cast
-from tests.data.builtin.test_scenes_by_name import plays
+from tests.corpus.test_scenes_by_name import plays
 
 
 @pytest.mark.parametrize("change", CHANGES)

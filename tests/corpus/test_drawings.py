@@ -8,8 +8,8 @@ import pytest
 from corpus.clipart.basic_colour import basic_colour
 from corpus.clipart.fingerprint import fingerprint, similar
 from corpus.drawn.pairs import make_drawings
+from corpus.drawn.pictures import on_white
 from lorgnette.data.builtin.drawings import SPLITS, Drawings, drawings
-from lorgnette.data.builtin.pictures import on_white
 from lorgnette.data.config import PairsConfig
 from lorgnette.data.sources.shards import Shards, list_shards
 from lorgnette.data.sources.table import KINDS

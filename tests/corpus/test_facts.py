@@ -6,7 +6,7 @@ import re
 from collections import Counter, defaultdict
 
 from corpus.drawn.facts import COUNTRIES, facts, known
-from lorgnette.data.builtin.labels import labels
+from corpus.drawn.labels import labels
 
 NOUNS = sorted({label.noun for label in labels().values()})
 

@@ -13,10 +13,17 @@ import pyarrow as pa
 import pytest
 
 from corpus.drawn.benchmarks import PEOPLE, REFERENCES, TYPES, ten
+from corpus.drawn.labels import noun_of
 from corpus.parts import PARTS
 from lorgnette.data.builtin.drawings import SPLITS, drawings
-from lorgnette.data.builtin.labels import noun_of
-from lorgnette.data.config import ChatConfig, DocumentsConfig, InstructConfig, InterleavedConfig, PairsConfig
+from lorgnette.data.config import (
+    ChatConfig,
+    DocumentsConfig,
+    InstructConfig,
+    InterleavedConfig,
+    PairsConfig,
+    ScenesConfig,
+)
 from lorgnette.data.sources.table import KINDS
 from lorgnette.sample import Text
 
@@ -25,6 +32,7 @@ CONFIGS = {
     "interleaved": InterleavedConfig(path="."),
     "documents": DocumentsConfig(path="."),
     "instruct": InstructConfig(path="."),
+    "scenes": ScenesConfig(path="."),
     "chat": ChatConfig(path="."),
 }
 FEW = 8
@@ -34,6 +42,11 @@ DRAWN = [name for name, part in PARTS.items() if ".rendered." not in part.make]
 @cache
 def rows(name: str, split: str, count: int = FEW, seed: int = 0) -> list[dict]:
     return list(PARTS[name].maker()(split, count, seed))
+
+
+def origin(row: dict) -> list[str]:
+    """What a row is made of; of a scene, its drawings."""
+    return row["origin"] if "origin" in row else row["drawings"]
 
 
 def pictures(row: dict) -> list[bytes]:
@@ -47,7 +60,7 @@ def test_rows_have_the_columns_of_their_part(name):
     table = pa.Table.from_pylist(made, schema=PARTS[name].columns)
     table.validate(full=True)
     assert table.num_rows == FEW and all(row.keys() == set(table.column_names) for row in made)
-    assert all(row["origin"] for row in made)
+    assert all(map(origin, made))
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -78,23 +91,26 @@ def test_the_source_of_its_kind_reads_every_row(name):
             record = KINDS[part.kind].read(row, CONFIGS[part.kind], f"{name}, row {number}")
             sample = record.piece()
             assert any(one.learn and one.text.strip() for one in sample.segments if isinstance(one, Text))
-            assert len(sample.images) == len(pictures(row))
+            assert len(sample.images) == (1 if part.kind == "scenes" else len(pictures(row)))
 
 
 @pytest.mark.parametrize("name", DRAWN)
 @pytest.mark.parametrize("split", SPLITS)
 def test_rows_of_drawings_are_made_of_drawings_of_their_split(name, split):
     ids = {row.id for row in drawings(split)}
-    assert all(set(row["origin"]) <= ids for row in rows(name, split))
+    assert all(set(origin(row)) <= ids for row in rows(name, split))
 
 
 def _texts(row: dict) -> list[str]:
     """Everything that a row says."""
     said = [
-        one for turn in row.get("texts") or [] if turn for one in ([turn] if isinstance(turn, str) else turn.values())
+        one
+        for turn in row.get("texts") or []
+        if turn
+        for one in ([turn] if isinstance(turn, str) else filter(None, turn.values()))
     ]
     said += [part["text"] for turn in row.get("messages", []) for part in turn["content"] if part["text"]]
-    return said + [row[key] for key in ("caption", "question") if key in row] + row.get("captions", [])
+    return said + [row[key] for key in ("caption", "question") if row.get(key)] + row.get("captions", [])
 
 
 @pytest.mark.parametrize("name", DRAWN)

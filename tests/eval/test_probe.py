@@ -21,7 +21,7 @@ SMALL = (
     " model.connector.depth=1 model.connector.heads=2 model.connector.head_width=8 model.connector.kv_heads=1"
     " model.language.vocabulary=509 model.language.width=32 model.language.layers=1 model.language.heads=2"
     " model.language.kv_heads=1 model.language.head_width=16 model.language.mlp_width=32 model.image_token=510"
-    " stages.0.steps=2 stages.0.warmup=0 stages.0.pack.tokens=256 stages.0.pack.per_step=1"
+    " stages.0.steps=2 stages.0.warmup=0 stages.0.pack.tokens=256 stages.0.pack.packs_per_step=1"
     " stages.0.vision.mode=full stages.0.language.mode=full loader.workers=0 threads=1"
 ).split()
 

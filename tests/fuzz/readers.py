@@ -61,7 +61,13 @@ def _micro() -> Any:
 OVERRIDES = (
     *("seed=1", "stages.0.lr=1e-4", "stages.1.sources.0.path=x.jsonl", "stages.0.lora={rank: 2, targets: [query]}"),
     *("images.shortest=378", "model.language.layers=2", "init.model=x", "checkpoints={every: 3}", "stages.0.pack=null"),
-    *("stages=[]", "name=2024-01-01", "threads=1", "stages.0.betas=[0.9, 0.98]", "stages.0.sources=[{kind: captions}]"),
+    *(
+        "stages=[]",
+        "name=2024-01-01",
+        "threads=1",
+        "stages.0.betas=[0.9, 0.98]",
+        "stages.0.sources=[{kind: chat, path: a}]",
+    ),
 )
 
 

@@ -25,7 +25,7 @@ from lorgnette.train.setup import build_processor
 from lorgnette.train.validation import unseen_sources
 from tests.data.squares import row, spoil, write
 
-PACK = {"tokens": 200, "patches": 400, "per_step": 2}
+PACK = {"tokens": 200, "patches": 400, "packs_per_step": 2}
 
 
 @pytest.fixture
@@ -181,11 +181,6 @@ def test_counts_are_kept_in_the_folder_of_the_run(packs, tmp_path):
 
 
 WRONG = {
-    "pack on demand": (
-        1,
-        {"pack": PACK, "micro_batches": 1, "sources": [{"kind": "captions"}]},
-        "which sources of kind captions do not have",
-    ),
     "micro_batches": (0, {"micro_batches": 2}, "each pack is a batch of its own"),
     "prepared without pack": (0, {"pack": None}, "give the stage `pack`"),
     "augment on demand": (1, {"augment": {"split": 0.5}}, "`augment` and `weights` are for packs"),

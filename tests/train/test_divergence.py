@@ -108,7 +108,7 @@ def test_a_log_that_is_replayed_gives_the_same_verdicts(act):
 
 
 def spiky(short, act):
-    return short.override(f"spikes.act={act}", "spikes.window=4", "stages.0.steps=14", "checkpoints.every=5")
+    return short.override(f"divergence.act={act}", "divergence.window=4", "stages.0.steps=14", "checkpoints.every=5")
 
 
 def finding(monkeypatch, found, *steps):
@@ -185,8 +185,8 @@ def test_a_rise_is_gone_back_from_to_before_it(short, tmp_path, monkeypatch, fou
 @pytest.mark.parametrize("act", ["report", "rewind"])
 def test_a_run_that_is_resumed_finds_the_same_rises(short, tmp_path, monkeypatch, act):
     monkeypatch.setattr("lorgnette.train.divergence.RISE_ERRORS", 0.0)  # else so short a run has none
-    run = spiky(short, act).override("stages.0.steps=12", "stages.0.lr=3.0", "spikes.rise=0.001")
-    run = run.override("spikes.loss=99", "spikes.grad_norm=1e9")
+    run = spiky(short, act).override("stages.0.steps=12", "stages.0.lr=3.0", "divergence.rise=0.001")
+    run = run.override("divergence.loss=99", "divergence.grad_norm=1e9")
     whole = Trainer(run, tmp_path / "whole", QUIET).train()
     with pytest.raises(Interrupted):
         Trainer(run, tmp_path / "run", QUIET, callbacks=[stop_after(5)]).train()

@@ -155,7 +155,7 @@ def test_cutting_a_step_in_packs_gives_the_same_update(tiny, micro_batches):
         model, processor = build(run)
         prepare_parts(model, run.stages[0], seed=0)
         optimiser = build_optimiser(model, run.stages[0])
-        train_step(model, build_data(run, 0, processor).batches(0), optimiser, clip=1.0)
+        train_step(model, build_data(run, 0, processor).batches(0), optimiser, max_grad_norm=1.0)
         updates.append({name: parameter.grad for name, parameter in model.named_parameters()})
     for name, gradient in updates[0].items():
         torch.testing.assert_close(updates[1][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
@@ -172,7 +172,7 @@ def test_merged_adapters_compute_the_same(tiny):
     optimiser = build_optimiser(model, stage)
     batches = build_data(tiny, 0, processor).batches(0)
     for _ in range(3):
-        train_step(model, batches, optimiser, clip=1.0)
+        train_step(model, batches, optimiser, max_grad_norm=1.0)
     model.eval()
     adapted = model(batches[0]).logits
     merge_adapters(model)
@@ -237,7 +237,7 @@ def test_a_loss_that_is_not_finite_touches_no_weight(tiny):
         model.connector.latents.fill_(float("nan"))
     before = weights(model)
     with pytest.raises(NotFiniteError, match=r"rows\.jsonl, row"):
-        train_step(model, build_data(tiny, 0, processor).batches(0), optimiser, clip=1.0)
+        train_step(model, build_data(tiny, 0, processor).batches(0), optimiser, max_grad_norm=1.0)
     after = weights(model)
     assert all(torch.equal(before[name], after[name]) for name in before if name != "connector.latents")
 
@@ -333,11 +333,6 @@ def test_a_tokenizer_that_does_not_fit_the_model_is_refused(tiny):
 LATER = {
     "every part is frozen; set the mode": [f"stages.1.{part}.mode=frozen" for part in PARTS[:3]],
     "name no linear layer of the part": ["stages.1.vision.mode=lora", "stages.1.lora.targets=[gate]"],
-    "which sources of kind captions do not have": [
-        "stages.1.sources.0={kind: captions}",
-        "stages.1.pack={tokens: 200}",
-        "stages.1.micro_batches=1",
-    ],
     "`augment` and `weights` are for packs": ["stages.1.augment.split=0.5"],
     "no such file": ["stages.1.sources.0.path=nowhere.jsonl"],
 }

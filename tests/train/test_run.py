@@ -269,7 +269,7 @@ def test_packed_and_separate_samples_give_the_same_update(tiny):
         optimiser = build_optimiser(model, run.stages[0])
         batches = build_data(run, 0, processor).batches(0)
         assert len(batches) == packs
-        train_step(model, batches, optimiser, clip=1e9)
+        train_step(model, batches, optimiser, max_grad_norm=1e9)
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
     for name, gradient in gradients[0].items():
         for other in gradients[1:]:

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 from lorgnette.data.config import PreparedConfig, SourceConfig
 from lorgnette.data.record import Record
-from lorgnette.data.sources import open_source
 from lorgnette.data.sources.refusal import Refusal
 from lorgnette.data.sources.rows import origin_of
 from lorgnette.data.sources.shards import Shards, list_shards
 from lorgnette.data.sources.table import Row, converter, kind_of
-from lorgnette.errors import DataError, LorgnetteError
+from lorgnette.errors import DataError
 from lorgnette.sample import Sample
 from lorgnette.settings import Settings, apply_override
 
@@ -33,18 +32,6 @@ def first_samples(config: SourceConfig, most: int) -> Iterator[Sample | str]:
 
     Raises: DataError if the source cannot be opened at all.
     """
-    if isinstance(config, PreparedConfig):
-        yield from _records(config, most)
-        return
-    source = open_source(config)
-    for number in range(most if source.size is None else min(most, source.size)):
-        try:
-            yield source[number]
-        except LorgnetteError as error:
-            yield str(error)
-
-
-def _records(config: PreparedConfig, most: int) -> Iterator[Sample | str]:
     read = kind_of(config).read
     for number, (name, row) in enumerate(_rows(config)):
         if number == most:

@@ -44,7 +44,7 @@ class PackedPlan:
     """The order of training.
 
     The run is a sequence of draws, each a record with all its pieces. A window is a fixed number of draws, packed on
-    its own; the packs of all windows in order, `pack.per_step` at a time, are the steps.
+    its own; the packs of all windows in order, `pack.packs_per_step` at a time, are the steps.
 
     by: the quantity that weights are shares of; see `Mixture.of_sources`.
     connector: says how many visual tokens an image becomes.
@@ -60,11 +60,11 @@ class PackedPlan:
 
     def packs(self, step: int) -> list[list[SampleRef]]:
         """The samples of one step, pack by pack."""
-        return [self.pack_of(step, place) for place in range(self.pack.per_step)]
+        return [self.pack_of(step, place) for place in range(self.pack.packs_per_step)]
 
     def pack_of(self, step: int, place: int) -> list[SampleRef]:
         """The samples of one pack of a step."""
-        return self.sequence.pack(step * self.pack.per_step + place)
+        return self.sequence.pack(step * self.pack.packs_per_step + place)
 
     def step(self, step: int) -> list[SampleRef]:
         """The samples of one step, in order."""

@@ -31,7 +31,7 @@ def read(row: Mapping[str, Any], config: InstructConfig, name: str) -> Record:
     Raises: Refused if an image cannot be had, a question is missing, or all answers are.
     """
     images, absent = _images(row)
-    texts, blank = _texts(row, bool(images))
+    texts, blank = read_texts(row, bool(images))
     if absent and not images and any("<image>" in one["user"] for one in texts):
         raise Refused("no image", "the row's images are null or empty, and its text has a place for one")
     units = tuple(
@@ -50,7 +50,7 @@ def _images(row: Mapping[str, Any]) -> tuple[list[Image], int]:
     return [read_image(value, row, f"image {place}") for place, value in enumerate(values)], absent
 
 
-def _texts(row: Mapping[str, Any], has_images: bool) -> tuple[list[dict[str, Any]], int]:
+def read_texts(row: Mapping[str, Any], has_images: bool) -> tuple[list[dict[str, Any]], int]:
     """Questions with their answers, and how many have no answer and are left out. Raises: Refused."""
     values = list_in(row, "texts")
     if not values:
@@ -136,7 +136,7 @@ def _merging(watch: Watch, path: str, config: InstructConfig) -> Iterator[Mergin
     for place, row in rows_of(path, COLUMNS) if config.merge else ():
         key = None if isinstance(row, Refusal) else _key(placed(row, path))
         if key is not None and not isinstance(row, Refusal) and first.setdefault(key, place) != place:
-            later[key] += _texts(row, has_images=True)[0]
+            later[key] += read_texts(row, has_images=True)[0]
     for place, row in watch.file(path):
         if isinstance(row, Refusal):
             yield path, place, row, []
@@ -154,7 +154,7 @@ def _key(row: Mapping[str, Any]) -> bytes | None:
     try:
         sources = [image.source for image in _images(row)[0]]
         images = [one if isinstance(one, str) else stored(Image(one), "")["bytes"] for one in sources]
-        _texts(row, has_images=True)
+        read_texts(row, has_images=True)
     except Refused:
         return None  # such a row is not merged; reading it says what is wrong
     coded = (one.encode("utf-8", "surrogatepass") if isinstance(one, str) else one for one in images)
@@ -166,6 +166,6 @@ def _merged(row: Mapping[str, Any], later: list[Any]) -> dict[str, Any]:
     found, absent = _images(row)
     images = [stored(image, f"image {place}") for place, image in enumerate(found)]
     texts: dict[tuple[Any, Any], dict[str, Any]] = {}
-    for one in [*_texts(row, has_images=bool(found))[0], *later]:
+    for one in [*read_texts(row, has_images=bool(found))[0], *later]:
         texts.setdefault((one["user"], one["assistant"]), one)
     return {"images": [*images, *[None] * absent], "texts": list(texts.values())}

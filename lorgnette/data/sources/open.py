@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from lorgnette.data.config import CaptionsConfig, MessagesConfig, QuestionsConfig, ScenesConfig, SourceConfig
+from lorgnette.data.config import MessagesConfig, SourceConfig
 from lorgnette.errors import DataError
 from lorgnette.inputs.processor import Processor
 from lorgnette.sample import Sample
@@ -22,8 +22,6 @@ class Source(Protocol):
 
 def open_source(
     config: SourceConfig,
-    split: str = "train",
-    seed: int = 0,
     processor: Processor | None = None,
     most_tokens: int | None = None,
 ) -> Source:
@@ -33,30 +31,11 @@ def open_source(
         they are longer.
     Raises: DataError if it holds nothing or cannot be read.
     """
-    source: Source
-    if isinstance(config, CaptionsConfig):
-        from lorgnette.data.builtin import CaptionSource
-
-        source = CaptionSource(split, seed)
-    elif isinstance(config, QuestionsConfig):
-        from lorgnette.data.builtin import QuestionSource
-
-        source = QuestionSource(
-            split, seed, turns=config.turns, kinds=config.kinds, size=config.size, brief=config.brief
-        )
-    elif isinstance(config, ScenesConfig):
-        from lorgnette.data.builtin.scene_source import SceneSource
-
-        source = SceneSource(split, seed, tasks=config.tasks, size=config.size, brief=config.brief)
-    elif isinstance(config, MessagesConfig):
-        from lorgnette.data.prepare import prepare
-        from lorgnette.data.sources.messages import MessagesSource
-
-        if processor is None:
-            raise DataError(f"source {config.title}: is prepared before it is read, which needs a processor")
-        source = MessagesSource(prepare(config, processor), processor, most_tokens)
-    else:
+    if not isinstance(config, MessagesConfig):
         raise DataError(f"source {config.title}: is read in packs; open it with `lorgnette.data.prepare.prepare`")
-    if source.size == 0:
-        raise DataError(f"source {config.kind}: holds no samples for split {split!r}")
-    return source
+    if processor is None:
+        raise DataError(f"source {config.title}: is prepared before it is read, which needs a processor")
+    from lorgnette.data.prepare import prepare
+    from lorgnette.data.sources.messages import MessagesSource
+
+    return MessagesSource(prepare(config, processor), processor, most_tokens)

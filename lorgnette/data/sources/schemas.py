@@ -26,6 +26,21 @@ INSTRUCT = pa.schema(
 )
 """Images, and questions with answers about them."""
 
+SCENES = pa.schema(
+    [
+        ("drawings", pa.list_(pa.string())),
+        ("boxes", pa.list_(pa.uint16())),
+        ("mirrored", pa.list_(pa.uint8())),
+        ("width", pa.uint16()),
+        ("height", pa.uint16()),
+        ("background", pa.string()),
+        INSTRUCT.field("texts"),
+        ("caption", pa.string()),
+    ]
+)
+"""Built-in drawings by id, left, top, right and bottom of each in pixels, which of them are mirrored (numbers in
+`drawings`), the canvas (its colour as #rrggbb), and questions with answers about the scene, or a caption of it."""
+
 CHAT = pa.schema(
     [
         ("images", pa.list_(IMAGE)),

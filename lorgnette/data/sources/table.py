@@ -96,6 +96,12 @@ KINDS: dict[str, Kind] = {
         _late("instruct", "convert"),
         _typed(schemas.INSTRUCT),
     ),
+    "scenes": Kind(
+        _late("scenes", "read"),
+        _fixed("drawings", "boxes", "mirrored", "width", "height", "background", "texts", "caption"),
+        _late("scenes", "convert"),
+        _typed(schemas.SCENES),
+    ),
     "chat": CHAT,
     "messages": CHAT,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lorgnette.data.builtin import questions_for_evaluation
+from lorgnette.data.builtin.questions import questions_for_evaluation
 from lorgnette.data.builtin.shipped import shipped_parts
 from lorgnette.eval.benchmark import Benchmark, BenchmarkRow, Role, Split
 from lorgnette.eval.benchmark_prompts import CAPTION_BASE, CAPTION_PROMPTS, QUESTION_BASE, SHORT_ANSWER, Question
@@ -72,5 +72,5 @@ BUILTIN = (
 
 def drawings(questions: int = 1000, seed: int = 0, max_tokens: int = 12) -> Task:
     """Questions about drawings of the corpus's test split: category, colour, count and position, in equal numbers."""
-    samples = questions_for_evaluation("test", questions, seed)
+    samples = questions_for_evaluation(questions, seed)
     return Task(name="drawings", samples=samples, licence="public domain", max_tokens=max_tokens)

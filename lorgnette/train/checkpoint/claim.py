@@ -122,7 +122,7 @@ def _check(folder: Path, run: Run) -> None:
         return
     known = (folder / FILE).is_file()
     with plugins.reading(str(settings)):
-        before = Run.load(settings)
+        before = Run.load(settings, stored=True)
     for key, (old, new) in before.diff(run).items():
         if key.split(".")[0] not in CHANGEABLE and not (known and PLACE.fullmatch(key)):
             raise SettingsError(

@@ -108,7 +108,7 @@ def replay(path: Path, console: Console) -> list[str]:
         raise CheckpointError(f"{path}: is not a kept step; give a folder replay/step-NNNNNN of a run")
     facts = read_json(path / "replay.json", CheckpointError)
     with plugins.reading(str(settings)):
-        run = resolve(Run.load(settings))
+        run = resolve(Run.load(settings, stored=True))
     numbers: list[Any] = [facts.get(name) for name in ("stage", "step", "seed")] if isinstance(facts, dict) else [None]
     if any(type(number) is not int for number in numbers) or not 0 <= numbers[0] < len(run.stages):
         raise CheckpointError(f"{path}: replay.json names no stage, step and seed of the run")

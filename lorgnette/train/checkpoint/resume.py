@@ -34,7 +34,7 @@ def open_unfinished(folder: Path) -> tuple[VLM, Processor]:
     folder: of the run. Raises: CheckpointError if it has no checkpoint, or a damaged one.
     """
     with plugins.reading(str(folder / "run.yaml")):
-        run = resolve(Run.load(folder / "run.yaml"))
+        run = resolve(Run.load(folder / "run.yaml", stored=True))
     found = manager.checkpoints(folder / "checkpoints")
     if not found:
         raise CheckpointError(f"{folder}: the run has no checkpoint yet; the command that began it goes on with it")

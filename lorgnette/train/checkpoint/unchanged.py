@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lorgnette.data.config import BuiltInConfig, SourceConfig
+from lorgnette.data.config import SourceConfig
 from lorgnette.data.sources.shards import is_url, list_files
 from lorgnette.errors import DataError, LorgnetteError, SettingsError
 from lorgnette.files import write_json
@@ -79,15 +79,14 @@ def _check(run: Run, processor: Processor, folder: Path, first: int, *, compare:
 def source_digest(config: SourceConfig, processor: Processor) -> str:
     """Sixteen hex digits that name what a source holds. Raises: DataError if it cannot be read."""
     digest = hashlib.sha256()
-    if not isinstance(config, BuiltInConfig):
-        from lorgnette.data.prepare import prepare
+    from lorgnette.data.prepare import prepare
 
-        prepared = prepare(config, processor)
-        for name, array in sorted(prepared.index.arrays.items()):  # lengths, and hashes of images
-            digest.update(name.encode())
-            digest.update(array.tobytes())
-        converted = bool(prepared.facts.get("converted"))
-        _add_files(digest, config.path, list_files(config.path, ("",)) if converted else prepared.index.shards)
+    prepared = prepare(config, processor)
+    for name, array in sorted(prepared.index.arrays.items()):  # lengths, and hashes of images
+        digest.update(name.encode())
+        digest.update(array.tobytes())
+    converted = bool(prepared.facts.get("converted"))
+    _add_files(digest, config.path, list_files(config.path, ("",)) if converted else prepared.index.shards)
     return digest.hexdigest()[:16]
 
 

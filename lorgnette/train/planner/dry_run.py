@@ -33,7 +33,7 @@ from lorgnette.output import say
 from lorgnette.run import Run, StageConfig
 from lorgnette.train import parallel
 from lorgnette.train.data import build_data, doubts
-from lorgnette.train.gradients import packs_at_once
+from lorgnette.train.gradients import parallel_microbatches
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
 from lorgnette.train.planner.activations import kept, kept_by_connector
 from lorgnette.train.setup import build, build_processor, resolve, stage_processor
@@ -89,13 +89,13 @@ def dry_run(run: Run, console: Console) -> None:
         glance = _glance(run, number)
         memory = estimate(run, stage, model, glance.batches)
         _print_stage(console, run, stage, parts, memory, glance)
-        packs = stage.pack.per_step if stage.pack else stage.micro_batches
-        if (at_once := min(packs, packs_at_once(run, stage, parallel.start_distributed()))) > 1:
+        packs = stage.pack.packs_per_step if stage.pack else stage.micro_batches
+        if (at_once := min(packs, parallel_microbatches(run, stage, parallel.start_distributed()))) > 1:
             more = (at_once - 1) * sum(one.activations for one in memory.values())
             say(
                 console,
-                f"Up to {at_once} packs are computed at once on the CPU (packs_at_once): their activations take up to"
-                f" {mib(more)} MiB more.",
+                f"Up to {at_once} packs are computed at once on the CPU (parallel_microbatches): their activations take"
+                f" up to {mib(more)} MiB more.",
             )
         for sentence in doubts(stage, glance.steps) if glance.steps else ():
             say(console, sentence, style="yellow")
@@ -107,13 +107,13 @@ def _glance(run: Run, number: int) -> Glance:
     stage = run.stages[number]
     away = [one.path for one in stage.sources if isinstance(one, FilesConfig) and not _is_here(one.path)]
     if away and stage.pack is not None:
-        return Glance([_full_pack(run, stage)], stage.pack.per_step, missing=f"{away[0]} is not here")
+        return Glance([_full_pack(run, stage)], stage.pack.packs_per_step, missing=f"{away[0]} is not here")
     try:
         processor = build_processor(run)
     except CheckpointError as error:
         if stage.pack is None:
             raise
-        return Glance([_full_pack(run, stage)], stage.pack.per_step, missing=str(error))
+        return Glance([_full_pack(run, stage)], stage.pack.packs_per_step, missing=str(error))
     steps = build_data(run, number, stage_processor(processor, run, stage))
     return Glance(_packs(steps, 0), steps.parts / min(steps.parts, MOST_PARTS), steps)
 
@@ -306,7 +306,7 @@ def measure(
     for batches in made:
         before = time.perf_counter()
         with counter:
-            train_step(model, batches, optimiser, stage.clip, world)
+            train_step(model, batches, optimiser, stage.max_grad_norm, world)
         seconds.append(time.perf_counter() - before)
     on_gpu = world.device.type == "cuda"
     return torch.cuda.max_memory_allocated() if on_gpu else counter.peak, fmean(seconds), estimates

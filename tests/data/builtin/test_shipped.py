@@ -10,7 +10,7 @@ from lorgnette.data.builtin.drawings import SPLITS
 from lorgnette.data.builtin.shipped import SHIPPED_CORPUS, manifest, resolve, shipped_parts
 from lorgnette.data.sources.shards import list_shards
 from lorgnette.errors import DataError, SettingsError
-from lorgnette.eval.tasks import BENCHMARKS
+from lorgnette.eval.tasks.builtin import BUILTIN
 
 
 def test_every_part_has_its_files():
@@ -42,7 +42,7 @@ def test_a_place_that_there_is_not_is_named(place):
 
 
 def test_benchmarks_have_the_splits_with_rows():
-    splits = BENCHMARKS["scene_vqa"].splits
+    splits = next(one.splits for one in BUILTIN if one.name == "scene_vqa")
     assert {split: one.size for split, one in splits.items()} == {"train": 64, "test": 300}
     assert splits["test"].data == "builtin:test/benchmark/scene_vqa.parquet"
 

@@ -11,7 +11,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 
 from lorgnette import Image, Text, Turn
-from lorgnette.data.builtin import tokenizer_texts
+from lorgnette.data.builtin.questions import tokenizer_texts
 from lorgnette.data.prepare.counts import Counter
 from lorgnette.data.record import Record
 from lorgnette.inputs.config import ImageConfig, SpecialTokens

@@ -17,7 +17,7 @@ from lorgnette.train.loop import Interrupted, Trainer
 QUIET = Console(quiet=True)
 SOURCES = {
     "messages": {"samples_per_step": 4},
-    "chat": {"pack": {"tokens": 100, "patches": 64, "per_step": 1}},
+    "chat": {"pack": {"tokens": 100, "patches": 64, "packs_per_step": 1}},
 }
 
 

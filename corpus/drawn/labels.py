@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from lorgnette.data.builtin.captions import COLOUR_WORDS
+from corpus.drawn.captions import COLOUR_WORDS
 from lorgnette.data.builtin.drawings import Drawing, Drawings
 
 FILE = Path(__file__).with_name("labels.tsv")

@@ -10,29 +10,37 @@ from typing import Any
 
 import PIL.Image
 
-from lorgnette.data.builtin import named_questions
-from lorgnette.data.builtin.cast import Cast, Play, cast, noun
-from lorgnette.data.builtin.drawings import drawings
-from lorgnette.data.builtin.labels import labelled
-from lorgnette.data.builtin.named_questions import Asked
-from lorgnette.data.builtin.pictures import on_white
-from lorgnette.data.builtin.sources import QuestionSource
-from lorgnette.data.builtin.wordings import OF_FORMS
+from corpus.drawn import named_questions
+from corpus.drawn.cast import Cast, Play, cast, noun, origin
+from corpus.drawn.labels import labelled
+from corpus.drawn.layout import Placed, Scene
+from corpus.drawn.named_questions import Asked
+from corpus.drawn.question_source import QuestionSource
+from corpus.drawn.wordings import OF_FORMS
+from lorgnette.data.builtin.drawings import Drawings, drawings
 
 MOST_TURNS = 4
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture, and what is asked about it: row `number` of a task before it is worded."""
+    """A scene, and what is asked about it: row `number` of a task before it is worded."""
 
-    picture: PIL.Image.Image
+    scene: Scene
+    table: Drawings
     asked: list[Asked]
-    origin: list[str]
     rng: random.Random
     """To word the questions with: in the state that the row was left in."""
     brief: float = 0.5
     """How often an answer is but a word."""
+
+    @property
+    def picture(self) -> PIL.Image.Image:
+        return self.scene.draw(self.table)
+
+    @property
+    def origin(self) -> list[str]:
+        return origin(thing.drawing for thing in self.scene.placed)
 
 
 def _category(split: str, seed: int, number: int, size: int) -> Drawn:
@@ -66,7 +74,8 @@ def _what(split: str, seed: int, number: int, size: int) -> Drawn:
         deck = _deck(split, seed)
         row = players.drawings[index := deck[number // 2 % len(deck)]]
         one = named_questions.what_is_it(noun(row), row.colour)
-        return Drawn(on_white(players.drawings, index), [one], [row.id], rng, 0.4)
+        alone = Placed(index, (0, 0, row.width, row.height), "middle", row)
+        return Drawn(Scene(row.width, row.height, (255, 255, 255), (alone,)), players.drawings, [one], rng, 0.4)
     play = players.led(rng, number // 2, 2, 4)
     return _of_play(rng, play, _turned(rng, _whats(players, rng, play)))
 
@@ -110,7 +119,7 @@ def _of_forms(kind: Any, split: str, seed: int, number: int, size: int, tag: str
     rng = _rng(f"forms of {kind} {tag}", split, seed, number)
     made = _source(kind, split, seed, rng.randint(1, MOST_TURNS), size).describe(number)
     turns = [Asked(turn["form"], OF_FORMS[turn["form"]], turn["answer"], turn["filled"]) for turn in made["turns"]]
-    return Drawn(made["scene"].draw(drawings(split)), turns, list(dict.fromkeys(made["drawings"])), rng)
+    return Drawn(made["scene"], drawings(split), turns, rng)
 
 
 @lru_cache(maxsize=64)
@@ -143,7 +152,7 @@ def _some(rng: random.Random, options: list[Asked], first: Asked) -> list[Asked]
 
 
 def _of_play(rng: random.Random, play: Play, turns: list[Asked]) -> Drawn:
-    return Drawn(play.draw(), turns, play.origin, rng)
+    return Drawn(play.scene, play.drawings, turns, rng)
 
 
 def _rng(task: str, split: str, seed: int, number: int) -> random.Random:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
-from lorgnette.data.builtin.colours import NEIGHBOURS
+from corpus.drawn.colours import NEIGHBOURS
+from corpus.drawn.layout import GRIDS_FOR, GRIDS_WITH, Grid, Scene, arrange, single
+from corpus.drawn.questions import CATEGORIES, COLOURS, RELATIONS, Form, phrase
 from lorgnette.data.builtin.drawings import Drawings, drawings
-from lorgnette.data.builtin.questions import CATEGORIES, COLOURS, RELATIONS, Form, phrase
-from lorgnette.data.builtin.scenes import GRIDS_FOR, GRIDS_WITH, Grid, Scene, arrange, single
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lorgnette.data.builtin.captions import WITHOUT_ARTICLE, with_article
-from lorgnette.data.builtin.labels import sentence
-from lorgnette.data.builtin.questions import phrase
+from corpus.drawn.captions import WITHOUT_ARTICLE, with_article
+from corpus.drawn.labels import sentence
+from corpus.drawn.questions import phrase
 
 BRIEF = (
     "Answer briefly.",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lorgnette.data.builtin.cast import Play
-from lorgnette.data.builtin.scenes import Placed
+from corpus.drawn.cast import Play
+from corpus.drawn.layout import Placed
 
 THIRDS = {"left": 0, "middle": 1, "right": 2, "top": 0, "bottom": 2}
 

@@ -9,11 +9,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from lorgnette.data.builtin import named_questions
-from lorgnette.data.builtin.cast import cast, family
+from corpus.drawn import named_questions
+from corpus.drawn.cast import cast, family
+from corpus.drawn.questions import phrase
 from lorgnette.data.builtin.drawings import SPLITS
-from lorgnette.data.builtin.questions import phrase
-from tests.data.builtin.oracles import lies, stands
+from tests.corpus.oracles import lies, stands
 
 
 def plays(split="test", count=40):

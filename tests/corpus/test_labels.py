@@ -6,8 +6,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from lorgnette.data.builtin.drawings import SPLITS, drawings
-from lorgnette.data.builtin.labels import (
+from corpus.drawn.labels import (
     FILE,
     a,
     be,
@@ -20,6 +19,7 @@ from lorgnette.data.builtin.labels import (
     sentence,
     the,
 )
+from lorgnette.data.builtin.drawings import SPLITS, drawings
 
 NOUNS = sorted({label.noun for label in labels().values()})
 

@@ -7,11 +7,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import permutations
 
-from lorgnette.data.builtin.cast import Cast, Play, noun
-from lorgnette.data.builtin.labels import CHROMATIC, a, be, countable, definite, listed, plural, the
-from lorgnette.data.builtin.questions import RELATIONS, phrase
-from lorgnette.data.builtin.scenes import GRIDS_FOR, PLACES
-from lorgnette.data.builtin.wordings import NUMBERS, Wording
+from corpus.drawn.cast import Cast, Play, noun
+from corpus.drawn.labels import CHROMATIC, a, be, countable, definite, listed, plural, the
+from corpus.drawn.layout import GRIDS_FOR, PLACES
+from corpus.drawn.questions import RELATIONS, phrase
+from corpus.drawn.wordings import NUMBERS, Wording
 
 
 @dataclass(frozen=True)

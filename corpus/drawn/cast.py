@@ -9,10 +9,10 @@ from functools import lru_cache
 
 import PIL.Image
 
+from corpus.drawn.labels import countable, labelled, labels
+from corpus.drawn.layout import GRIDS_FOR, Grid, Placed, Scene, arrange
+from corpus.drawn.pictures import SIDE
 from lorgnette.data.builtin.drawings import Drawing, Drawings, drawings
-from lorgnette.data.builtin.labels import countable, labelled, labels
-from lorgnette.data.builtin.pictures import SIDE
-from lorgnette.data.builtin.scenes import GRIDS_FOR, Grid, Placed, Scene, arrange
 
 RARE = ("flag", "card")
 """Families with a great many nouns: they take the lead in a scene no more often than others."""

@@ -1,4 +1,4 @@
-"""Scenes on demand: what is said of them is true, every task takes its turn, and splits share no drawing."""
+"""Rows of scenes: what is said of them is true, every task takes its turn, and splits share no drawing."""
 
 from __future__ import annotations
 
@@ -9,53 +9,52 @@ import numpy as np
 import PIL.ImageOps
 import pytest
 
+from corpus.drawn.labels import noun_of
+from corpus.drawn.layout import PLACES, single
+from corpus.drawn.question_source import BRIEF, Row
+from corpus.drawn.scene_rows import TELL, SceneSource, told
+from corpus.drawn.scene_tasks import TASKS
+from corpus.drawn.wordings import NUMBERS
 from lorgnette.data.builtin.drawings import SPLITS, drawings
-from lorgnette.data.builtin.labels import noun_of
-from lorgnette.data.builtin.scene_source import TELL, SceneSource, told
-from lorgnette.data.builtin.scene_tasks import TASKS
-from lorgnette.data.builtin.scenes import PLACES, single
-from lorgnette.data.builtin.sources import BRIEF
-from lorgnette.data.builtin.wordings import NUMBERS
 from lorgnette.errors import DataError
-from lorgnette.sample import Sample, Text, Turn
 
 
-def words(sample: Sample) -> list[str]:
-    return [one.text for one in sample.segments if isinstance(one, Text)]
+def words(row: Row) -> list[str]:
+    if row["caption"]:
+        return [row["caption"]]
+    return [said for turn in row["texts"] for said in (turn["user"], turn["assistant"])]
 
 
-def test_a_sample_hangs_on_its_number_alone() -> None:
+def test_a_row_hangs_on_its_number_alone() -> None:
     settings = {"tasks": (*TASKS, TELL), "brief": 0.5}
     one, other = SceneSource("train", 3, **settings), SceneSource("train", 3, **settings)
-    backwards = {index: other[index] for index in reversed(range(24))}
-    for index in range(24):
-        assert words(one[index]) == words(backwards[index])
-        assert np.array_equal(np.asarray(one[index].images[0].source), np.asarray(backwards[index].images[0].source))
-    assert words(SceneSource("train", 4, **settings)[0]) != words(one[0])
+    backwards = {index: other.row(index) for index in reversed(range(24))}
+    assert all(one.row(index) == backwards[index] for index in range(24))
+    assert words(SceneSource("train", 4, **settings).row(0)) != words(one.row(0))
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_scenes_are_made_of_the_drawings_of_their_split(split: str) -> None:
     own = {row.id for row in drawings(split)}
     source = SceneSource(split, tasks=(*TASKS, TELL))
-    assert all(own.issuperset(source[index].meta["drawings"]) for index in range(60))
+    assert all(own.issuperset(source.row(index)["drawings"]) for index in range(60))
 
 
 def test_tasks_take_turns_and_one_that_is_named_twice_has_two() -> None:
     source = SceneSource(tasks=("colour", "count", "colour"))
-    assert [source[index].meta["task"] for index in range(6)] == ["colour", "count", "colour"] * 2
+    assert [source.row(index)["kind"] for index in range(6)] == ["colour", "count", "colour"] * 2
     alone = SceneSource(tasks=("colour",))
-    doubled = [source[index] for index in (0, 2, 3, 5)]
-    assert [words(one) for one in doubled] == [words(alone[index]) for index in range(4)]
+    doubled = [source.row(index) for index in (0, 2, 3, 5)]
+    assert [words(one) for one in doubled] == [words(alone.row(index)) for index in range(4)]
 
 
 def test_a_scene_is_told_thing_by_thing() -> None:
     source, table = SceneSource(tasks=(TELL,)), {row.id: row for row in drawings("train")}
     for index in range(80):
-        sample = source[index]
-        [text] = words(sample)
-        rows = [table[name] for name in sample.meta["drawings"]]
-        assert not sample.is_chat and sample.segments[1].learn
+        row = source.row(index)
+        [text] = words(row)
+        rows = [table[name] for name in row["drawings"]]
+        assert row["texts"] is None
         if len(rows) == 1:
             assert ";" not in text
         else:
@@ -75,18 +74,10 @@ def test_brief_answers_are_asked_for_as_the_benchmarks_do() -> None:
     for brief in (0.0, 1.0):
         source = SceneSource(brief=brief)
         for index in range(40):
-            said = words(source[index])
+            said = words(source.row(index))
             for question, answer in zip(said[::2], said[1::2], strict=True):
                 assert question.endswith(BRIEF) == bool(brief)
                 assert (answer == answer.rstrip(".")) == bool(brief)
-
-
-def test_only_answers_are_learned() -> None:
-    for index in range(20):
-        role = ""
-        for one in SceneSource()[index].segments:
-            role = one.role if isinstance(one, Turn) else role
-            assert not isinstance(one, Text) or one.learn == (role == "assistant")
 
 
 def test_a_mirrored_drawing_stands_where_it_stood() -> None:

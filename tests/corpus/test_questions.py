@@ -1,10 +1,10 @@
-"""The built-in sources: pure, disjoint by split, true by construction, balanced, fast."""
+"""Questions about composed scenes: pure, disjoint by split, true by construction, balanced, fast."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
+import random
 import re
 import subprocess
 import sys
@@ -16,103 +16,53 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorgnette.data.builtin import (
-    CATEGORIES,
-    COLOURS,
-    KINDS,
-    CaptionSource,
-    QuestionSource,
-    drawings,
-    questions_for_evaluation,
-    tokenizer_texts,
-)
-from lorgnette.data.builtin.captions import caption, with_article
-from lorgnette.data.builtin.colours import NEIGHBOURS
-from lorgnette.data.builtin.drawings import SPLITS, Drawing
-from lorgnette.data.builtin.questions import FORMS, SCHEDULE
+from corpus.drawn.captions import caption, with_article
+from corpus.drawn.colours import NEIGHBOURS
+from corpus.drawn.layout import single
+from corpus.drawn.question_source import BRIEF, QuestionSource
+from corpus.drawn.questions import CATEGORIES, COLOURS, FORMS, KINDS, SCHEDULE
+from lorgnette.data.builtin.drawings import SPLITS, Drawing, drawings
+from lorgnette.data.builtin.questions import questions_for_evaluation, tokenizer_texts
+from lorgnette.data.config import ScenesConfig
+from lorgnette.data.sources.scenes import picture_of, read
 from lorgnette.errors import DataError
-from lorgnette.sample import Sample, Text, Turn
+from lorgnette.sample import Sample
 
 
-def digest(sample: Sample) -> str:
-    parts = [repr([part for part in sample.segments if isinstance(part, Text | Turn)])]
-    for image in sample.images:
-        parts += [repr(image.source.size), hashlib.sha256(image.source.tobytes()).hexdigest()]
-    return hashlib.sha256("".join(parts).encode()).hexdigest()
-
-
-# The drawings
-
-
-def test_every_drawing_is_in_the_public_domain_and_well_described() -> None:
-    for split in SPLITS:
-        for row in drawings(split):
-            assert row.licence == "public domain"
-            assert row.category in (*CATEGORIES, None)
-            assert hashlib.sha256(row.image).hexdigest() == row.sha256
-            assert row.path.endswith(".svg")
-            assert max(row.width, row.height) == 160
-            assert min(row.width, row.height) >= 24
-
-
-def test_splits_share_no_drawing() -> None:
-    rows = {split: drawings(split) for split in SPLITS}
-    for one, two in combinations(SPLITS, 2):
-        for key in ("id", "path", "sha256", "group"):
-            assert not {getattr(row, key) for row in rows[one]} & {getattr(row, key) for row in rows[two]}
-
-
-def test_every_split_has_its_share_of_every_category() -> None:
-    sizes = {split: len(drawings(split)) for split in SPLITS}
-    total = sum(sizes.values())
-    assert 4000 <= total <= 4500
-    assert sizes["test"] / total == pytest.approx(0.15, abs=0.03)
-    assert sizes["validation"] / total == pytest.approx(0.05, abs=0.02)
-    for split, fewest in (("train", 40), ("validation", 2), ("test", 8)):
-        assert set(drawings(split).by_category) == set(CATEGORIES)
-        assert min(map(len, drawings(split).by_category.values())) >= fewest
+def sample_of(row: dict[str, Any]) -> Sample:
+    """A row as the package reads it."""
+    return read(row, ScenesConfig(path="."), "row").piece()
 
 
 # Purity
 
 
-@pytest.mark.parametrize("make", [lambda: CaptionSource("test", 3), lambda: QuestionSource("test", 3, turns=3)])
-def test_a_sample_depends_on_nothing_but_settings_and_index(make: Any) -> None:
-    source = make()
-    forwards = [digest(source[index]) for index in range(24)]
-    other = pickle.loads(pickle.dumps(make()))
-    backwards = [digest(other[index]) for index in reversed(range(24))]
-    assert forwards == backwards[::-1]
-    assert len(set(forwards)) == 24
+def test_a_row_depends_on_nothing_but_settings_and_number() -> None:
+    source = QuestionSource("test", 3, turns=3)
+    forwards = [source.row(index) for index in range(24)]
+    other = pickle.loads(pickle.dumps(QuestionSource("test", 3, turns=3)))
+    assert forwards == [other.row(index) for index in reversed(range(24))][::-1]
+    assert len(set(map(repr, forwards))) == 24
 
 
-def test_another_process_makes_the_same_samples() -> None:
+def test_another_process_makes_the_same_rows() -> None:
     code = (
-        "from lorgnette.data.builtin import QuestionSource\n"
-        "import hashlib\n"
-        "source = QuestionSource('validation', 5, turns=4)\n"
-        "for sample in map(source.__getitem__, range(12)):\n"
-        "    print(sample.meta['turns'], hashlib.sha256(sample.images[0].source.tobytes()).hexdigest())"
+        "from corpus.drawn.question_source import QuestionSource\n"
+        "print(list(map(QuestionSource('validation', 5, turns=4).row, range(12))))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    source = QuestionSource("validation", 5, turns=4)
-    samples = [source[index] for index in range(12)]
-    lines = [f"{s.meta['turns']} {hashlib.sha256(s.images[0].source.tobytes()).hexdigest()}" for s in samples]
-    assert done.stdout.splitlines() == lines
+    assert done.stdout.strip() == repr(list(map(QuestionSource("validation", 5, turns=4).row, range(12))))
 
 
-@pytest.mark.parametrize("source", [CaptionSource, QuestionSource])
-def test_seed_and_split_change_the_samples(source: Any) -> None:
-    assert digest(source("test", 0)[7]) != digest(source("test", 1)[7])
-    assert digest(source("test", 0)[7]) != digest(source("train", 0)[7])
-    assert source("train").size is None
+def test_seed_and_split_change_the_rows() -> None:
+    assert QuestionSource("test", 0).row(7) != QuestionSource("test", 1).row(7)
+    assert QuestionSource("test", 0).row(7) != QuestionSource("train", 0).row(7)
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: CaptionSource("tset"),
         lambda: QuestionSource("tset"),
         lambda: QuestionSource("test", kinds=("colour", "shape")),
         lambda: QuestionSource("test", kinds=()),
@@ -217,8 +167,8 @@ def test_answers_are_true_and_scenes_show_only_drawings_of_the_split(split: str)
 def test_drawings_lie_apart_and_are_drawn_where_the_scene_says() -> None:
     source = QuestionSource("test", 2, size=160)
     for index in range(120):
-        scene = source[index].meta["scene"]
-        picture = np.asarray(source[index].images[0].source).astype(int)
+        scene = source.describe(index)["scene"]
+        picture = np.asarray(picture_of(source.row(index))).astype(int)
         assert picture.shape == (scene.height, scene.width, 3)
         assert max(picture.shape) == 160
         drawn = np.abs(picture - scene.background).max(axis=-1) > 0
@@ -236,21 +186,14 @@ def test_drawings_lie_apart_and_are_drawn_where_the_scene_says() -> None:
 # Form
 
 
-def test_a_conversation_learns_its_answers_only() -> None:
+def test_a_row_asks_as_many_different_questions_as_wanted_at_most() -> None:
     source = QuestionSource("train", 0, turns=4)
     most = 0
     for index in range(60):
-        sample = source[index]
-        texts = [part for part in sample.segments if isinstance(part, Text)]
-        assert [part.learn for part in texts] == [False, True] * (len(texts) // 2)
-        assert [part.role for part in sample.segments if isinstance(part, Turn)] == ["user", "assistant"] * (
-            len(texts) // 2
-        )
-        assert len(sample.images) == 1
-        questions = [part.text for part in texts[::2]]
+        texts, meta = source.row(index)["texts"], source.describe(index)
+        questions = [turn["user"] for turn in texts]
         assert len(set(questions)) == len(questions) <= 4
-        assert texts[1].text == sample.meta["answer"]
-        assert questions[0] == sample.meta["question"]
+        assert (texts[0]["user"], texts[0]["assistant"]) == (meta["question"], meta["answer"])
         most = max(most, len(questions))
     assert most == 4
 
@@ -268,7 +211,7 @@ def test_evaluation_is_balanced_by_kind_form_and_answer() -> None:
     source = QuestionSource("test", 0)
     samples = [source.describe(index) for index in range(2880)]
     assert [sample["question"] for sample in samples[:8]] == [
-        sample.meta["question"] for sample in questions_for_evaluation("test", 8, seed=0)
+        sample.meta["question"] for sample in questions_for_evaluation(8)
     ]
     assert Counter(sample["kind"] for sample in samples) == dict.fromkeys(KINDS, 720)
     by_form = defaultdict(Counter)
@@ -305,27 +248,21 @@ def test_the_schedule_names_every_form_once_or_more() -> None:
 
 
 def test_captions_are_clean_sentences() -> None:
-    source = CaptionSource("train", 1)
-    for index in range(300):
-        sample = source[index]
-        picture, text = sample.segments
-        assert text.learn
-        assert text.text.isascii()
-        assert re.fullmatch(r"[A-Z][a-z ,\-]+\.", text.text), text.text
-        assert len(text.text.split()) <= 20
-        row = next(row for row in drawings("train") if row.id == sample.meta["drawings"][0])
-        width, height = picture.source.size
+    rng = random.Random(1)
+    for row in drawings("train")[:300]:
+        text = caption(row, rng)
+        assert text.isascii()
+        assert re.fullmatch(r"[A-Z][a-z ,\-]+\.", text), text
+        assert len(text.split()) <= 20
+
+
+def test_a_drawing_alone_fills_a_canvas_of_its_own_shape() -> None:
+    table, rng = drawings("train"), random.Random(1)
+    for index, row in enumerate(table[:300]):
+        width, height = single(rng, table, index, 128).draw(table).size
         assert max(width, height) == 128
         if 0.4 < row.width / row.height < 2.5:
             assert width / height == pytest.approx(row.width / row.height, rel=0.2)
-
-
-def test_every_drawing_is_captioned_once_per_round() -> None:
-    count = len(drawings("validation"))
-    source = CaptionSource("validation", 0)
-    for start in (0, count):
-        seen = [source[index].meta["drawings"][0] for index in range(start, start + count)]
-        assert len(set(seen)) == count
 
 
 @pytest.mark.parametrize(
@@ -351,8 +288,6 @@ def test_tokenizer_texts_hold_every_answer() -> None:
 
 
 def test_captions_say_nothing_that_is_not_known() -> None:
-    import random
-
     row = drawings("test")[0]
     bare = Drawing("x", b"", "", None, (), None, None, 1, 1, "a.svg", row.licence, "", True, "g")
     assert caption(bare, random.Random(0)) == "A drawing."
@@ -364,25 +299,23 @@ def test_captions_say_nothing_that_is_not_known() -> None:
 def test_a_scene_takes_a_few_milliseconds_at_most() -> None:
     source = QuestionSource("validation", 0, turns=4)
     for index in range(800):
-        source[index]  # decodes the drawings
+        sample_of(source.row(index))  # decodes the drawings
     start = time.process_time()
     for index in range(800, 1200):
-        source[index]
+        sample_of(source.row(index))
     assert (time.process_time() - start) / 400 < 0.006
 
 
 def test_questions_may_ask_for_a_brief_answer_as_the_benchmarks_do() -> None:
-    from lorgnette.data.builtin.sources import BRIEF
     from lorgnette.eval.benchmark_prompts import SHORT_ANSWER
 
     assert SHORT_ANSWER["paper"].ask == "{question}" + BRIEF
     plain, brief = QuestionSource("test", 5, turns=3), QuestionSource("test", 5, turns=3, brief=0.5)
-    texts = [(a, b) for n in range(20) for a, b in zip(_texts(plain[n]), _texts(brief[n]), strict=True)]
+    texts = [(a, b) for n in range(20) for a, b in zip(_texts(plain.row(n)), _texts(brief.row(n)), strict=True)]
     asked = [b for a, b in texts if b != a]
     assert 10 < len(asked) < 50
     assert all(b in (a, a + BRIEF) for a, b in texts)
-    assert plain[3].meta["turns"] == brief[3].meta["turns"]
 
 
-def _texts(sample: Sample) -> list[str]:
-    return [segment.text for segment in sample.segments if isinstance(segment, Text)]
+def _texts(row: dict[str, Any]) -> list[str]:
+    return [said for turn in row["texts"] for said in (turn["user"], turn["assistant"])]

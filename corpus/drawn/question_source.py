@@ -1,6 +1,6 @@
-"""The built-in sources of samples: captions of single drawings, and questions about scenes.
+"""Scenes made for questions, with their answers: kinds, forms and answers take turns.
 
-Sample n is a pure function of the source's settings and n. Nothing is remembered: any worker may make it.
+Row n is a pure function of the settings and n.
 """
 
 from __future__ import annotations
@@ -9,52 +9,20 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lorgnette.data.builtin.captions import caption
-from lorgnette.data.builtin.compose import Composer, decks
+from corpus.drawn.compose import Composer, decks
+from corpus.drawn.layout import Scene
+from corpus.drawn.questions import FORMS, KINDS, SCHEDULE, Form
 from lorgnette.data.builtin.drawings import drawings
-from lorgnette.data.builtin.questions import CATEGORIES, COLOURS, FORMS, KINDS, RELATIONS, SCHEDULE, Form, phrase
-from lorgnette.data.builtin.scenes import PLACES, Scene, single
 from lorgnette.data.prompts import VERY_BRIEF
 from lorgnette.errors import DataError
-from lorgnette.sample import Image, Sample, Segment, Text, Turn
 
+Row = dict[str, Any]
 BRIEF = f"\n{VERY_BRIEF}"
 """Asks for a short answer, as the benchmarks' templates of the paper do."""
 
 
-class CaptionSource:
-    """A drawing and a sentence about it. `len(drawings(split))` samples show each drawing once, the next ones anew."""
-
-    size = None
-    """Samples held: there is no last one."""
-
-    def __init__(self, split: str = "train", seed: int = 0, *, size: int = 128) -> None:
-        """size: longest side of the picture, in pixels. Raises: DataError if the split is unknown."""
-        self.split, self.seed, self.side = split, seed, size
-        drawings(split)
-
-    def __getitem__(self, index: int) -> Sample:
-        """The picture, then the caption, which is learned. `meta` names the drawing."""
-        order = decks(self.split, self.seed).everything
-        table = drawings(self.split)
-        epoch, place = divmod(index, len(order))
-        rng = random.Random(f"captions {self.seed} {self.split} {index}")
-        row = table[order[place]]
-        picture = single(rng, table, order[place], self.side).draw(table)
-        meta = {
-            "name": f"captions/{self.split}/{self.seed}/{index}",
-            "source": "captions",
-            "epoch": epoch,
-            "drawings": [row.id],
-        }
-        return Sample((Image(picture), Text(caption(row, rng), learn=True)), meta)
-
-
 class QuestionSource:
-    """A scene and one or more questions about it, as a conversation of which only the answers are learned."""
-
-    size = None
-    """Samples held: there is no last one."""
+    """Scenes, each with one or more questions about it and their answers."""
 
     def __init__(
         self,
@@ -81,16 +49,20 @@ class QuestionSource:
         self.brief = brief
         drawings(split)
 
-    def __getitem__(self, index: int) -> Sample:
-        """Sample `index`: the picture, then questions and answers in turn. `meta` is what `describe` returns."""
+    def row(self, index: int) -> Row:
+        """Row `index` of kind `scenes`: the scene, with its questions and answers."""
         meta = self.describe(index)
         rng = random.Random(f"brief {self.seed} {self.split} {index}")
-        segments: list[Segment] = [Turn("user"), Image(meta["scene"].draw(drawings(self.split)))]
-        for number, turn in enumerate(meta["turns"]):
-            question = turn["question"] + BRIEF * (rng.random() < self.brief)
-            segments += [Turn("user")] * (number > 0)
-            segments += [Text(question), Turn("assistant"), Text(turn["answer"], learn=True)]
-        return Sample(tuple(segments), meta)
+        texts = [
+            {
+                "user": turn["question"] + BRIEF * (rng.random() < self.brief),
+                "assistant": turn["answer"],
+                "source": None,
+            }
+            for turn in meta["turns"]
+        ]
+        said = {"texts": texts, "caption": None, "kind": meta["kind"], "form": meta["form"]}
+        return {**meta["scene"].columns(), **said}
 
     def describe(self, index: int) -> dict[str, Any]:
         """All of sample `index` but the picture. Its first question leads: the scene was made for it, and over the
@@ -144,28 +116,3 @@ def _balanced_choice(
     """One of the options: first one of their answers, each equally likely, then one of the questions that have it."""
     answer = rng.choice(sorted({answer for _, answer in options}))
     return rng.choice([option for option in options if option[1] == answer])
-
-
-def questions_for_evaluation(split: str = "test", count: int = 400, seed: int = 0, *, size: int = 128) -> list[Sample]:
-    """`count` questions, one to a scene: as many of each kind; answers and drawings take turns within each form."""
-    source = QuestionSource(split, seed, size=size)
-    return [source[index] for index in range(count)]
-
-
-def tokenizer_texts(count: int = 4000) -> Iterator[str]:
-    """Texts to train a small tokenizer on: captions, questions and answers like those of the train split."""
-    table = drawings("train")
-    order = decks("train", 0).everything
-    rng = random.Random("tokenizer texts")
-    wordings = [wording for form in FORMS.values() for wording in form.wordings]
-    for index in range(count):
-        yield caption(table[order[index % len(order)]], rng)
-        colour, other = rng.sample(COLOURS, 2)
-        filled = {
-            "colour": colour,
-            "other": other,
-            "category": rng.choice(CATEGORIES),
-            "place": phrase(rng.choice(PLACES)),
-        }
-        yield rng.choice(wordings).format(**filled, relation=rng.choice(tuple(RELATIONS)))
-        yield rng.choice(rng.choice(tuple(FORMS.values())).answers)

@@ -9,19 +9,19 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import PIL.Image
 
-from lorgnette.data.builtin.colours import NEIGHBOURS
+from corpus.drawn.colours import NEIGHBOURS
 from lorgnette.data.builtin.drawings import Drawing, Drawings, fit
+from lorgnette.data.sources.scenes import Box, DrawingAt, compose
 
 SHAPES = ((8, 8), (8, 6), (6, 8), (8, 5), (5, 8), (8, 4), (4, 8))
 """Width and height of the canvases of several drawings, in eighths of the longest side."""
 _ACROSS = {1: ("",), 2: ("left", "right"), 3: ("left", "", "right")}
 _DOWN = {1: ("",), 2: ("top", "bottom"), 3: ("top", "", "bottom")}
 PLACES = ("top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right")
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +93,22 @@ class Scene:
     placed: tuple[Placed, ...]
 
     def draw(self, drawings: Drawings, mirrored: Collection[int] = ()) -> PIL.Image.Image:
-        """The picture, RGB. mirrored: which of `placed` are shown as in a mirror."""
-        canvas = PIL.Image.new("RGB", (self.width, self.height), self.background)
-        for number, thing in enumerate(self.placed):
-            left, top, right, bottom = thing.box
-            picture = drawings.resized(thing.index, right - left, bottom - top)
-            if number in mirrored:
-                picture = picture.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT)
-            canvas.paste(picture, (left, top), picture)
-        return canvas
+        """The picture, RGB, as the package composes it. mirrored: which of `placed` are shown as in a mirror."""
+        placed = (
+            DrawingAt(drawings, thing.index, thing.box, number in mirrored) for number, thing in enumerate(self.placed)
+        )
+        return compose(self.width, self.height, self.background, placed)
+
+    def columns(self, mirrored: Collection[int] = ()) -> dict[str, Any]:
+        """The columns of a row of kind `scenes` that say what the picture is composed of."""
+        return {
+            "drawings": [thing.drawing.id for thing in self.placed],
+            "boxes": [edge for thing in self.placed for edge in thing.box],
+            "mirrored": sorted(mirrored),
+            "width": self.width,
+            "height": self.height,
+            "background": "#{:02x}{:02x}{:02x}".format(*self.background),
+        }
 
     def told_by_colour(self) -> list[Placed]:
         """The drawings that "the red drawing" can mean only one of. None if some drawing has no clear colour."""
