@@ -110,7 +110,7 @@ class Benchmark:
         """
         split = split or self.split
         form: PromptForm = asking.form or ("base" if asking.shots else "chat")
-        wording = self.wording(form, asking.variant)
+        template = self.template(form, asking.variant)
         samples = self.samples(asking, split, form)
         return Task(
             name=self.name,
@@ -119,17 +119,17 @@ class Benchmark:
             split=split,
             splits=tuple(self.splits),
             licence=self.licence,
-            prompt=wording.described(),
+            prompt=template.described(),
             answer_by=asking.choices,
             max_tokens=asking.max_tokens or self.max_tokens,
             stop=("\n",) if form == "base" else (),
             form=form,
             variant=asking.variant,
-            shots=self._shots(asking, form, wording, encoder),
+            shots=self._shots(asking, form, template, encoder),
             groups=samples.groups,
         )
 
-    def wording(self, form: PromptForm, variant: Variant) -> PromptTemplate:
+    def template(self, form: PromptForm, variant: Variant) -> PromptTemplate:
         """How questions are put."""
         return self.base if form == "base" else self.chat[variant]
 
@@ -156,11 +156,11 @@ class Benchmark:
                 " or say that it is incomplete (--incomplete)"
             )
         place = root if os.path.exists(root) else folder_of(rows.shards.paths[0])
-        line, wording = boundary_of_benchmark(place), self.wording(form, asking.variant)
-        return BenchmarkSamples(self, rows, wording, form, line, about.answers)
+        line, template = boundary_of_benchmark(place), self.template(form, asking.variant)
+        return BenchmarkSamples(self, rows, template, form, line, about.answers)
 
     def _shots(
-        self, asking: Asking, form: PromptForm, wording: PromptTemplate, encoder: Model | None
+        self, asking: Asking, form: PromptForm, template: PromptTemplate, encoder: Model | None
     ) -> FewShot | None:
         if form == "chat" and not asking.shots:
             return None
@@ -171,7 +171,7 @@ class Benchmark:
             examples = self.samples(asking, self.train, form)
         source = f"{self.name}/{self.train}" if asking.shots else ""
         return FewShot(
-            examples, asking.shots, asking.choose, asking.seed, asking.pool, source, wording.instruction, encoder
+            examples, asking.shots, asking.choose, asking.seed, asking.pool, source, template.instruction, encoder
         )
 
 
@@ -185,13 +185,13 @@ class BenchmarkSamples(Sequence[Sample]):
         self,
         benchmark: Benchmark,
         rows: Rows,
-        wording: PromptTemplate,
+        template: PromptTemplate,
         form: PromptForm,
         line: Boundary,
         answered: bool = False,
     ) -> None:
         """answered: whether answers are public. A row without one is then refused: it could only be scored as wrong."""
-        self.benchmark, self.rows, self.wording, self.form, self.line = benchmark, rows, wording, form, line
+        self.benchmark, self.rows, self.template, self.form, self.line = benchmark, rows, template, form, line
         self.answered = answered
         self.passes = benchmark.passes(rows) if benchmark.passes else None
         self.groups: Sequence[Hashable] | None = self.passes and [one.group for one in self.passes]
@@ -206,7 +206,7 @@ class BenchmarkSamples(Sequence[Sample]):
         try:
             question = self._read(self.rows[row])
             question = question.rotated(turns) if turns else question
-            return question_sample(question, self.wording, self.form, f"{self.benchmark.name}/{question.id or row}")
+            return question_sample(question, self.template, self.form, f"{self.benchmark.name}/{question.id or row}")
         except Refused as refused:
             raise Refused(refused.reason, f"row {row}: {refused.detail}") from None
 

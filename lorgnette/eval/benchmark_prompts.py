@@ -100,27 +100,27 @@ class PromptTemplate:
         return (self.letter if lettered and self.letter else self.answer).format(answer=answer)
 
 
-def question_sample(question: Question, wording: PromptTemplate, form: PromptForm, name: str) -> Sample:
+def question_sample(question: Question, template: PromptTemplate, form: PromptForm, name: str) -> Sample:
     """The question as a Sample whose last text is the answer, to be learned; `prompt_of` cuts it off.
 
     Raises: Refused for more options than letters, or images that the text marks and that are not there.
     """
     if len(question.options) > len(ascii_uppercase):
         raise Refused("too many options", f"{len(question.options)}, more than there are letters")
-    if wording.change:
-        question = wording.change(question)
+    if template.change:
+        question = template.change(question)
     lettered = bool(question.options)
     shown = question.shown or next(iter(question.answers), "")
-    request = tuple(_request(question, wording.request(question)))
+    request = tuple(_request(question, template.request(question)))
     space = "" if form == "chat" else " "
-    reply = Text(space + wording.reply(shown, lettered), learn=True)
+    reply = Text(space + template.reply(shown, lettered), learn=True)
     letters = ascii_uppercase[: len(question.options)]
     meta = {
         "name": name,
         "id": question.id,
         "answers": question.answers,
         "options": question.options,
-        "candidates": tuple(space + wording.reply(letter, True) for letter in letters),
+        "candidates": tuple(space + template.reply(letter, True) for letter in letters),
         "kind": question.kind,
         "form": question.form,
         "group": question.group,
