@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from lorgnette.data.builtin.drawings import SPLITS
 from lorgnette.data.parquet import ROW_GROUP
-from lorgnette.data.sources import schemas
+from lorgnette.data.sources.reading import schemas
 from lorgnette.errors import DataError
 
 Kind = Literal["pairs", "interleaved", "documents", "instruct", "scenes", "chat", "benchmark"]

@@ -226,7 +226,7 @@ PAGE_MARK = b'<meta name="generator" content="lorgnette">'
 
 
 def is_own_page(content: bytes) -> bool:
-    """Whether an HTML file says near its beginning that lorgnette wrote it."""
+    """Return whether an HTML file says near its beginning that lorgnette wrote it."""
     return PAGE_MARK in content[:2_000]
 
 
@@ -271,7 +271,7 @@ def expand_user(path: str | Path) -> Path:
 
 
 def user_cache() -> Path:
-    """Where a user's computer keeps what can be made again. Raises: DiskError if there is no such place."""
+    """Return the folder of caches on this computer. Raises: DiskError if there is no such place."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(given):  # the standard: a relative one is ignored
         return Path(given) / "lorgnette"

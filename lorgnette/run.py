@@ -27,7 +27,7 @@ Projection = Literal["query", "key", "value", "output", "gate", "up", "down", "h
 
 
 class PartConfig(Settings):
-    """How one part of the model trains during a stage. Rows of the extra vocabulary always train."""
+    """Training mode of one part of the model during a stage. Rows of the extra vocabulary always train."""
 
     mode: Mode = "full"
     lr: float | None = pydantic.Field(default=None, gt=0)
@@ -123,7 +123,7 @@ class StageConfig(Settings):
 
 
 class TokenizerConfig(Settings):
-    """Where the tokenizer comes from."""
+    """Source of the tokenizer."""
 
     path: str | None = None
     """Folder with a `tokenizer.json`; None for that of what the run starts from, or, where it starts from nothing, to
@@ -131,7 +131,7 @@ class TokenizerConfig(Settings):
 
 
 class InitConfig(Settings):
-    """Which weights a run starts from; without any, all are drawn from the seed.
+    """Initial weights of a run; without any, all are drawn from the seed.
 
     Give a whole `model`, or a `vision` encoder and a `language` model to be joined: folders, or `owner/name` on a hub.
     The settings `model` and `images` and the tokenizer may then be left out: they are those of what is started from.
@@ -166,7 +166,7 @@ class DivergenceConfig(Settings):
     """
 
     act: Literal["report", "skip", "rewind", "stop"] = "report"
-    """`report` says so and learns on; `skip` does not learn from the step, and ends the run after ten in a row;
+    """`report` logs it and continues; `skip` discards the update, and ends the run after ten in a row;
     `rewind` goes back to the weights of the last checkpoint and on with the next step's data; `stop` ends the run
     before the step is learned. No one step makes a rise: for it `skip` is `report`, and `rewind` goes back to the last
     checkpoint before it that is kept."""
@@ -273,7 +273,7 @@ class Run(Settings):
         return self
 
     def _check_stage(self, stage: StageConfig) -> None:
-        """What a stage asks of the model must be possible."""
+        """Refuse a stage that the model cannot train."""
         most = self.model.language.max_positions
         if stage.pack is not None and self.model.isolate_documents and stage.pack.tokens > most:
             raise ValueError(
@@ -286,14 +286,14 @@ class Run(Settings):
             raise ValueError(f"stage {stage.name!r}: {error.errors()[0]['msg'].removeprefix(OURS)}") from None
 
     def stage_images(self, stage: StageConfig) -> ImageConfig:
-        """How images are sized in a stage."""
+        """Return the image settings of a stage."""
         sides = {"shortest": stage.shortest, "longest": stage.longest}
         given = {name: side for name, side in sides.items() if side is not None}
         return ImageConfig.model_validate(self.images.plain() | given) if given else self.images
 
     @property
     def has_sizes(self) -> bool:
-        """Whether the model's settings are all here; else they are those of what the run starts from."""
+        """Return whether the model's settings are all here; else they are those of what the run starts from."""
         joined = bool(self.init.vision) and self.model.model_fields_set == {"connector"}
         return not self.init.given or ("model" in self.model_fields_set and not joined)
 

@@ -24,7 +24,7 @@ import torch
 from corpus.drawn.scene_rows import SceneSource
 from corpus.parts import PARTS
 from lorgnette.data.parquet import write_rows
-from lorgnette.data.sources import schemas
+from lorgnette.data.sources.reading import schemas
 from lorgnette.hub.backbones import write_language_backbone, write_vision_backbone
 from lorgnette.hub.build import VisionBackbone
 from lorgnette.hub.load import load

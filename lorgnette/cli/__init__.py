@@ -177,7 +177,7 @@ def chat(
 
 
 def _lines_typed() -> Iterator[str]:
-    """What is typed (or piped in), line by line, until Ctrl-D."""
+    """Yield the lines typed or piped in, until Ctrl-D."""
     prompt = "> " if sys.stdin.isatty() else ""
     while True:
         try:

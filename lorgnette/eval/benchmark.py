@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.boundary import Boundary, boundary_of_benchmark, drawn
-from lorgnette.data.sources.shards import folder_of
-from lorgnette.data.sources.values import fetched
+from lorgnette.data.sources.reading.boundary import Boundary, boundary_of_benchmark, drawn
+from lorgnette.data.sources.reading.shards import folder_of
+from lorgnette.data.sources.reading.values import fetched
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.benchmark_prompts import PromptForm, PromptTemplate, Question, Variant, question_sample
 from lorgnette.eval.benchmark_rows import Rows, find_shards
@@ -54,7 +54,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Asking:
-    """How benchmarks are asked. Everything here is stored beside the answers."""
+    """Settings of an evaluation. All are stored beside the answers."""
 
     variant: Variant = "paper"
     form: PromptForm | None = None
@@ -130,7 +130,7 @@ class Benchmark:
         )
 
     def template(self, form: PromptForm, variant: Variant) -> PromptTemplate:
-        """How questions are put."""
+        """Prompt template of the questions."""
         return self.base if form == "base" else self.chat[variant]
 
     def metric_of(self, variant: Variant) -> str:

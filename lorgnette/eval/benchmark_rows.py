@@ -14,8 +14,8 @@ from itertools import accumulate
 from typing import Any
 
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.shards import Shards, is_url, list_shards
-from lorgnette.data.sources.values import missing
+from lorgnette.data.sources.reading.shards import Shards, is_url, list_shards
+from lorgnette.data.sources.reading.values import missing
 from lorgnette.errors import DataError
 from lorgnette.hub.source import BUILT_IN, HUB_ID
 from lorgnette.untrusted import MAX_DEPTH, parse_json, quoted

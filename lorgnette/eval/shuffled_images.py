@@ -50,5 +50,5 @@ def _other_pictures(shown: Sequence[ImageDigests], seed: int) -> dict[ImageDiges
 
 
 def _places(donors: Sequence[ImageDigests], avoid: ImageDigests, holders: dict[ImageDigests, int]) -> list[ImagePlace]:
-    """Where the donors' pictures are, except those to avoid."""
+    """Places of the donors' images, except those to avoid."""
     return [(holders[d], place) for d in donors for place, picture in enumerate(d) if picture not in avoid]

@@ -15,8 +15,8 @@ from typing import Any
 
 from lorgnette.data.parquet import write_rows
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.schemas import INSTRUCT
-from lorgnette.data.sources.values import stored
+from lorgnette.data.sources.reading.schemas import INSTRUCT
+from lorgnette.data.sources.reading.values import stored
 from lorgnette.errors import SettingsError
 from lorgnette.eval.benchmark import Asking
 from lorgnette.eval.task import prompt_of
@@ -26,7 +26,7 @@ from lorgnette.sample import Sample, Text
 
 @dataclass(frozen=True)
 class Written:
-    """What was written, and how many rows were left out, by reason."""
+    """Counts of rows written, and of rows left out by reason."""
 
     rows: int
     refused: Mapping[str, int]

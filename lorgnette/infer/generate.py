@@ -174,7 +174,7 @@ def check_length(language: LanguageConfig, name: str, tokens: int) -> None:
 def longest_answer(
     language: LanguageConfig, processor: Processor, settings: GenerationConfig, name: str, prompt_tokens: int
 ) -> int:
-    """How many tokens an answer may have: as the settings say, and no more than the decoder has positions.
+    """Return the most tokens of an answer: as the settings say, and no more than the decoder has positions.
 
     Raises: DataError if the prompt leaves no room.
     """
@@ -198,7 +198,7 @@ def end_tokens(processor: Processor) -> frozenset[int]:
 
 
 def rules_on_logits(processor: Processor) -> LogitRules:
-    """What the checkpoint asks of the tokens of an answer."""
+    """Return the rules on logits that the checkpoint states."""
     return LogitRules(processor.generation, end_tokens(processor))
 
 
@@ -208,7 +208,7 @@ def slot_tokens(processor: Processor) -> list[int]:
 
 
 def opens_turn(sample: Sample) -> bool:
-    """Whether the answer begins a turn, and does not go on with a document or a text of the assistant's."""
+    """Return whether the answer begins a turn, and does not go on with a document or a text of the assistant's."""
     return sample.is_chat and prompt_ending(sample) == "generation_prompt"
 
 

@@ -31,7 +31,7 @@ Named = tuple[ImageSource, str]
 
 
 class Latents:
-    """Visual tokens by image; what was not used for longest is forgotten first. They are made anew if weights change.
+    """LRU cache of visual tokens by image, bounded in bytes; emptied when the weights change.
 
     split: as of `generate`: whether images are shown in five crops.
     """

@@ -17,7 +17,7 @@ from lorgnette.settings import Settings
 
 
 class GenerationConfig(Settings):
-    """How answers are generated. Defaults are greedy decoding."""
+    """Settings of generation. Defaults are greedy decoding."""
 
     max_tokens: int = pydantic.Field(default=256, ge=1)
     """Most tokens per answer."""

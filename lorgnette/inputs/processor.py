@@ -39,7 +39,7 @@ OURS = "lorgnette.json"
 
 @dataclass(frozen=True)
 class Processor:
-    """What turns samples into a model's `Batch`: `batch = processor([sample, ...])`."""
+    """Processor: tokenizer, chat template and image preprocessing of a model: `batch = processor([sample, ...])`."""
 
     tokenizer: Tokenizer
     images: ImageConfig = field(default_factory=ImageConfig)

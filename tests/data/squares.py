@@ -14,7 +14,7 @@ from lorgnette.data.loader.batches import BatchBuilder
 from lorgnette.data.plan.mixture import PlannedSource
 from lorgnette.data.plan.pack_plan import PackedPlan
 from lorgnette.data.prepare import Prepared, prepare
-from lorgnette.data.sources import schemas
+from lorgnette.data.sources.reading import schemas
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer

@@ -83,7 +83,7 @@ def test_a_bad_row_is_named_and_left_out(row, reason, tmp_path, processor):
     path = write(tmp_path / "a.jsonl", {"messages": [ASK, REPLY]}, row)
     source = opened(path, processor)
     assert source.size == 1
-    (line,) = (source.prepared.folder / "ledger.jsonl").read_text().splitlines()
+    (line,) = (source.prepared.folder / "rejected.jsonl").read_text().splitlines()
     entry = json.loads(line)
     assert (entry["file"], entry["place"], entry["reason"]) == (str(path), "row 2", reason)
     assert source.prepared.facts["reasons"] == {reason: 1}

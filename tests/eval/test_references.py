@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.boundary import boundary_of_benchmark
+from lorgnette.data.sources.reading.boundary import boundary_of_benchmark
 from lorgnette.eval.benchmark import Asking, BenchmarkSamples
 from lorgnette.eval.benchmark_rows import answers_of
 from lorgnette.eval.runner import evaluate

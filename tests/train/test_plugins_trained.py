@@ -23,7 +23,7 @@ def test_a_source_is_read_and_a_connector_trained_and_opened_again(installed, da
     values = tiny.plain()
     values["model"]["connector"] = {"kind": names["connectors"]}
     source = {"kind": names["sources"], "path": str(data / "train.parquet"), "question": "Say the colour."}
-    pack = {"tokens": 300, "patches": 400, "per_step": 1}
+    pack = {"tokens": 300, "patches": 400, "packs_per_step": 1}
     values["stages"] = [values["stages"][0] | {"sources": [source], "pack": pack, "steps": 2}]
     run = Run.parse(values)
     assert Run.parse(run.plain()) == run and run.stages[0].sources[0].question == "Say the colour."
@@ -37,7 +37,7 @@ def test_a_source_is_read_and_a_connector_trained_and_opened_again(installed, da
         names["connectors"]: "fable 1.2",
         names["sources"]: "fable 1.2",
     }
-    (ledger,) = (data / ".lorgnette").rglob("ledger.jsonl")
+    (ledger,) = (data / ".lorgnette").rglob("rejected.jsonl")
     assert json.loads(ledger.read_text().splitlines()[0])["reason"] == "no colour"
 
     save(model, trainer.processor, folder / "model")

@@ -1,4 +1,4 @@
-"""Reading row groups once: every row becomes counts and hashes in a `Chunk`, or a line of the ledger."""
+"""Reads row groups once: every row becomes counts and hashes in a `Chunk`, or a `RejectedRow`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 
 from lorgnette import plugins
 from lorgnette.data.config import PreparedConfig
-from lorgnette.data.prepare.chunk import Chunk, ChunkWriter, Entry
+from lorgnette.data.prepare.chunk import Chunk, ChunkWriter
 from lorgnette.data.prepare.counts import Counter
-from lorgnette.data.prepare.look import look_at, short_sha
+from lorgnette.data.prepare.image_facts import image_facts, short_sha
 from lorgnette.data.record import Record, Refused
-from lorgnette.data.sources.rows import ORIGIN, origin_of, plain_rows
-from lorgnette.data.sources.shards import FOLDER, Shards, folder_of
+from lorgnette.data.rejected import RejectedRow
+from lorgnette.data.sources.reading.row_files import ORIGIN, origin_of, plain_rows
+from lorgnette.data.sources.reading.shards import FOLDER, Shards, folder_of
 from lorgnette.data.sources.table import kind_of
 from lorgnette.errors import CheckpointError, DataError, ImageError, SettingsError, is_fault
 from lorgnette.inputs.access import is_link
@@ -65,7 +66,7 @@ class Scanner:
                     self._row(writer, (task.path, group, row), values)
             except DataError as error:
                 writer.forget(mark)
-                writer.refuse(Entry(task.path, f"group {group}", "unreadable row group", str(error), rows))
+                writer.reject(RejectedRow(task.path, f"group {group}", "unreadable row group", str(error), rows))
         return writer.chunk()
 
     def _row(self, writer: ChunkWriter, place: tuple[str, int, int], row: Mapping[str, Any] | ValueError) -> None:
@@ -79,20 +80,20 @@ class Scanner:
             record = kind_of(self.config).read(row, self.config, f"{file}, {where}")
             values = self._values(row, record)
         except Refused as refused:
-            writer.refuse(Entry(file, where, refused.reason, refused.detail))
+            writer.reject(RejectedRow(file, where, refused.reason, refused.detail))
             return
         except BaseException as error:
             if isinstance(error, Exception) or not is_fault(error):
                 raise
             # an extension in Rust has given up on this row, and on no other
-            writer.refuse(Entry(file, where, "unreadable row", quoted(" ".join(str(error).split()))))
+            writer.reject(RejectedRow(file, where, "unreadable row", quoted(" ".join(str(error).split()))))
             return
         for reason, detail in record.doubts:
-            writer.refuse(Entry(file, where, reason, detail, rows=0))
+            writer.reject(RejectedRow(file, where, reason, detail, rows=0))
         writer.keep(shard_E=0, group_E=group, row_E=number, **values)
 
     def _values(self, row: Mapping[str, Any], record: Record) -> dict[str, Any]:
-        """What the index holds of a row. Raises: Refused."""
+        """Return the index values of a row. Raises: Refused."""
         if not record.units:
             raise Refused("empty", "the row holds nothing to train on")
         self._filter(record)
@@ -121,7 +122,7 @@ class Scanner:
         if isinstance(source, str) and is_link(source):  # it would be fetched again whenever the row is trained on
             raise Refused("not fetched", f"image {number} is a link in a form that is not looked for: {quoted(source)}")
         try:
-            return look_at(source, f"image {number}", self.processor.images.max_pixels)
+            return image_facts(source, f"image {number}", self.processor.images.max_pixels)
         except ImageError as error:
             raise Refused("unreadable image", str(error)) from None
 

@@ -92,7 +92,7 @@ def until_stop(text: str, stop: Sequence[str]) -> str:
 
 
 def with_crops(identity: str, split: bool | None) -> str:
-    """The name of a model whose images are cut in crops, or not; by itself where the model decides."""
+    """Identity of a model with or without image splitting; the model's own where it decides."""
     return identity + {None: "", True: ", images in five crops", False: ", images in one crop"}[split]
 
 

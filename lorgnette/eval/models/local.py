@@ -33,7 +33,7 @@ def own_device(environment: Mapping[str, str] = os.environ) -> torch.device:
 
 
 def device_facts(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """Device and type of numbers of a model, for the record."""
+    """Facts of a device and precision, for the record."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {"device": f"{device} ({name})", "dtype": str(dtype).removeprefix("torch.")}
 
@@ -89,7 +89,7 @@ class LorgnetteModel(Model):
         return ""
 
     def environment(self) -> dict[str, Any]:
-        """Device, type of numbers and threads, for the record."""
+        """Device, precision and threads, for the record."""
         where = device_facts(self.model.device, self.model.dtype)
         return where | {"threads": torch.get_num_threads()}
 
@@ -182,7 +182,7 @@ def _answered(sample: Sample, text: str) -> Sample:
 
 
 def _shared_tokens(rendered: Sequence[Rendered]) -> int:
-    """Number of tokens that all of them begin with, before the one from which the first learned token is predicted."""
+    """Length of the prefix that all share, before the token from which the first supervised token is predicted."""
     lists = [one.tokens_T[: max(0, int(one.learn_T.argmax()) - 1)].tolist() for one in rendered]
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*lists, strict=False)))
 

@@ -94,7 +94,7 @@ class OpenAIModel(Model):
         return {name: value for name, value in options.items() if name not in self._without}
 
     def _adapted(self, declined: Declined, options: dict[str, Any]) -> bool:
-        """Whether the server complains of an option that is then no longer sent."""
+        """Return whether the server complains of an option that is then no longer sent."""
         said = str(declined)
         if not _UNSUPPORTED.search(said):
             return False

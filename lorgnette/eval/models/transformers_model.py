@@ -180,7 +180,7 @@ class TransformersModel(Model):
         return torch.stack([self._encode(open_image(source)) for source in images]).numpy()
 
     def rendered_prompts(self, samples: Sequence[Sample]) -> list[str]:
-        """The text that the processor is given for each prompt. The number of tokens of an image is not in it."""
+        """Return the text that the processor gets for each prompt. The number of tokens of an image is not in it."""
         return [self._text(sample) for sample in samples]
 
     def _in_batches(self, rows: Sequence[_Row], run: Callable[[Sequence[_Row]], list[_Value]]) -> list[_Value]:
@@ -209,7 +209,7 @@ class TransformersModel(Model):
         return self._placed(inputs)
 
     def _placed(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What a processor made, on the model's device, and numbers that are not whole in its type."""
+        """Move what a processor made to the model's device, and floating-point values to its type."""
         place, dtype = self.model.device, self.model.dtype
         return {
             key: value.to(place, dtype if value.is_floating_point() else value.dtype)
@@ -317,7 +317,7 @@ class TransformersModel(Model):
 
     @cached_property
     def _image_mark(self) -> str:
-        """How an image stands in text: as the chat template writes it between texts, or the processor's own token."""
+        """Marker of an image in text: as the chat template writes it between texts, or the processor's own token."""
         around = [{"type": "text", "text": LEFT}, {"type": "image"}, {"type": "text", "text": RIGHT}]
         written = ""
         if getattr(self.processor, "chat_template", None):

@@ -1,4 +1,4 @@
-"""Data that a run goes on with, compared with those that it began with.
+"""Check on resume that the data of a run have not changed.
 
 `data.json` in a run's folder keeps a digest of every source. It names contents: where a source lies, and when its files
 were written, does not count.
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lorgnette.data.config import SourceConfig
-from lorgnette.data.sources.shards import is_url, list_files
+from lorgnette.data.sources.reading.shards import is_url, list_files
 from lorgnette.errors import DataError, LorgnetteError, SettingsError
 from lorgnette.files import write_json
 from lorgnette.inputs.processor import Processor

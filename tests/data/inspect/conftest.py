@@ -5,7 +5,7 @@ from __future__ import annotations
 import PIL.Image
 import pytest
 
-from lorgnette.data.inspect import Gatherer, Look, Speller, rules, shares
+from lorgnette.data.inspect import Gatherer, Preview, Speller, rules, shares
 from lorgnette.data.loader.batches import Steps
 from lorgnette.data.plan.sample_ref import Plan
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
@@ -68,7 +68,9 @@ def speller(processor) -> Speller:
 
 
 @pytest.fixture(scope="session")
-def look(gatherer, steps, processor) -> Look:
+def look(gatherer, steps, processor) -> Preview:
     packs, refused = gatherer.steps(steps, 0, 2, most=64)
     titles = ["samples", "captions"]
-    return Look("made for a test", tuple(packs), shares(titles, [3, 1]), refused=tuple(refused), facts=rules(processor))
+    return Preview(
+        "made for a test", tuple(packs), shares(titles, [3, 1]), refused=tuple(refused), facts=rules(processor)
+    )
