@@ -1,4 +1,4 @@
-"""The gradients of a step, pack by pack: one after another, or several packs at a time on the cores of a CPU."""
+"""Gradient accumulation over the packs of a step: one after another, or several at a time on the cores of a CPU."""
 
 from __future__ import annotations
 
