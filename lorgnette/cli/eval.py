@@ -182,7 +182,6 @@ def _run(
     from lorgnette.eval.results.summary import progress_bar, shown_in
     from lorgnette.eval.runner import evaluate as run_task
     from lorgnette.eval.tasks import names_in, task_named
-    from lorgnette.files import hold
 
     rank = Rank.of_torchrun()
     if rank.of > 1 and folder is None:
@@ -192,8 +191,7 @@ def _run(
     results = {}
     places = {name: ResultsFolder(folder / name.replace(":", "-"), rank) if folder else None for name in opened}
     for path in [place.path for place in places.values() if place]:
-        lock = rank.file(path, ".examples").with_suffix(".lock")
-        hold(lock, f"{path}: another process evaluates into this folder; wait for it, or choose another one")
+        rank.claim(path)
     bar = progress_bar()
     bar.disable = rank.number > 0
     with bar:
