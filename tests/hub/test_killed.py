@@ -92,7 +92,7 @@ def test_an_evaluation_refuses_a_folder_that_another_process_writes(tmp_path):
 
 CLAIMS = """
 import pathlib, sys
-from lorgnette.eval.shards import Rank
+from lorgnette.eval.results.rank_files import Rank
 Rank(int(sys.argv[2]), int(sys.argv[3])).claim(pathlib.Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
