@@ -226,7 +226,7 @@ PAGE_MARK = b'<meta name="generator" content="lorgnette">'
 
 
 def is_own_page(content: bytes) -> bool:
-    """Whether an HTML file says near its beginning that lorgnette wrote it."""
+    """Return whether an HTML file says near its beginning that lorgnette wrote it."""
     return PAGE_MARK in content[:2_000]
 
 

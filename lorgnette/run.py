@@ -292,7 +292,7 @@ class Run(Settings):
 
     @property
     def has_sizes(self) -> bool:
-        """Whether the model's settings are all here; else they are those of what the run starts from."""
+        """Return whether the model's settings are all here; else they are those of what the run starts from."""
         joined = bool(self.init.vision) and self.model.model_fields_set == {"connector"}
         return not self.init.given or ("model" in self.model_fields_set and not joined)
 

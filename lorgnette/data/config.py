@@ -15,7 +15,7 @@ class SourceSettings(Settings):
 
 
 class FilesConfig(SourceSettings):
-    """What all sources read from files have in common. Such a source is prepared (indexed) before it is trained on."""
+    """Settings common to all sources of files. Such a source is prepared (indexed) before training."""
 
     path: str
     """A file, a folder, a glob, or a URL that fsspec opens (`hf://datasets/...`, `s3://...`)."""
@@ -62,7 +62,7 @@ class FilesConfig(SourceSettings):
 
 
 class RowsConfig(FilesConfig):
-    """What sources of rows have in common: parquet, Arrow, JSON or JSONL, compressed or not, and images beside them."""
+    """Settings common to sources of rows: parquet, Arrow, JSON or JSONL, compressed or not, and images beside them."""
 
 
 class InterleavedConfig(RowsConfig):
@@ -100,7 +100,7 @@ class PairsConfig(RowsConfig):
 
     kind: Literal["pairs"] = "pairs"
     captions: Literal["alt", "synthetic", "both"] = "both"
-    """Which captions are learned (Table 6): those found with the image, those made for it, or one of them by lot."""
+    """Captions to train on (Table 6): those found with the image, synthetic ones, or one chosen at random."""
     image_column: str = "image"
     alt_column: str = "alt"
     synthetic_column: str = "caption"
@@ -201,7 +201,7 @@ class PackConfig(Settings):
 
 
 class AugmentConfig(Settings):
-    """What is drawn anew for a sample each time, from a generator of (seed, sample, epoch)."""
+    """Random augmentation of a sample, drawn in each epoch from a generator of (seed, sample, epoch)."""
 
     split: float = pydantic.Field(default=0.0, ge=0, le=1)
     """Share of samples whose images are shown as four quadrants and the whole (section 3.4: half is enough)."""
@@ -214,7 +214,7 @@ class AugmentConfig(Settings):
 
 
 class LoaderConfig(Settings):
-    """How batches are made ready while the model computes. Changes nothing in what is trained on, or in which order."""
+    """Settings of the data loader's workers. They do not change the data or its order."""
 
     workers: int = pydantic.Field(default=1, ge=0)
     prefetch: int = pydantic.Field(default=4, ge=1)

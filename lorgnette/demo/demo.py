@@ -90,7 +90,7 @@ def run_demo(
 
 
 def lorgnette_command() -> str:
-    """How to start lorgnette from this folder: by its name if that is on the path, else by where it was started."""
+    """Return the command that starts lorgnette: its name if that is on the path, else the path it was started by."""
     if shutil.which("lorgnette"):
         return "lorgnette"
     program = Path(sys.argv[0])
@@ -101,7 +101,7 @@ def lorgnette_command() -> str:
 
 
 def demo_tasks(run: Run) -> dict[str, Task]:
-    """What the demo asks: about drawings of the test split, which no stage trains on, and the built-in benchmarks."""
+    """Benchmarks of the demo: questions about drawings of the test split, and the built-in benchmarks."""
     return {name: task_of(name, run.evaluation) for name in ("drawings", *BUILT_IN)}
 
 
@@ -153,7 +153,7 @@ def peak_gib(workers: int) -> float:
 
 
 def conditions() -> dict[str, str]:
-    """Where and how the figures were measured."""
+    """Conditions of the measurements."""
     return {
         "device": _processor(),
         "cores": str(os.cpu_count()),

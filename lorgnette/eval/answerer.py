@@ -29,7 +29,7 @@ def until_stop(text: str, stop: Sequence[str]) -> str:
 
 
 def with_crops(identity: str, split: bool | None) -> str:
-    """What names a model whose images are cut in crops, or not; by itself where the model decides."""
+    """Identity of a model with or without image splitting; the model's own where it decides."""
     return identity + {None: "", True: ", images in five crops", False: ", images in one crop"}[split]
 
 
@@ -54,7 +54,7 @@ class Answerer(Protocol):
 
 
 def identity_of(answerer: Answerer) -> str:
-    """What names the answerer in stored results."""
+    """Identity of the model in stored results."""
     return str(getattr(answerer, "identity", type(answerer).__name__))
 
 
@@ -64,7 +64,7 @@ def weights_of(answerer: Answerer) -> str:
 
 
 def facts_of(answerer: Answerer) -> Mapping[str, Any]:
-    """Where the answerer runs."""
+    """Device and precision of the model."""
     return dict(getattr(answerer, "facts", {}))
 
 

@@ -91,7 +91,7 @@ class Attempts:
 
 
 def _as_answer(answer: Any) -> Answer:
-    """What an answerer gave, as text: nothing is an empty answer."""
+    """Convert the output of a model to text: nothing is an empty answer."""
     if isinstance(answer, Answer):
         return answer
     if isinstance(answer, bytes | bytearray):

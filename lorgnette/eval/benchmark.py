@@ -53,7 +53,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Asking:
-    """How benchmarks are asked. Everything here is stored beside the answers."""
+    """Settings of an evaluation. All are stored beside the answers."""
 
     variant: Variant = "paper"
     form: Form | None = None
@@ -129,7 +129,7 @@ class Benchmark:
         )
 
     def wording(self, form: Form, variant: Variant) -> PromptTemplate:
-        """How questions are put."""
+        """Prompt template of the questions."""
         return self.base if form == "base" else self.chat[variant]
 
     def metric_of(self, variant: Variant) -> str:

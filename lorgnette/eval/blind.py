@@ -50,5 +50,5 @@ def _other_pictures(shown: Sequence[Pictures], seed: int) -> dict[Pictures, list
 
 
 def _places(donors: Sequence[Pictures], avoid: Pictures, holders: dict[Pictures, int]) -> list[Place]:
-    """Where the donors' pictures are, except those to avoid."""
+    """Places of the donors' images, except those to avoid."""
     return [(holders[d], place) for d in donors for place, picture in enumerate(d) if picture not in avoid]

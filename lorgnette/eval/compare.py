@@ -70,7 +70,7 @@ class Comparison:
         return worse, [pair for pair in reversed(ranked) if sign * (pair[1].score - pair[0].score) > 0]
 
     def sentence(self) -> str:
-        """What the difference is, and whether it is more than chance."""
+        """State the difference and whether it is significant."""
         worse, better = map(len, self.changed())
         clear = self.overall.low > 0 or self.overall.high < 0
         judged = "more than chance explains" if clear else "which chance alone could give"

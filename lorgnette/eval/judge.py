@@ -62,7 +62,7 @@ def _request(example: Example) -> str:
 
 
 def judged(result: Result, judge: Answerer, folder: str | Path | None = None) -> Result:
-    """The result with doubtful answers read by the judge, and scored anew.
+    """Return the result with doubtful answers read by the judge, and scored again.
 
     It is written to `folder`, if there is one, every `AT_ONCE` answers: those are not read again.
     """

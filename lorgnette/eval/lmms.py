@@ -30,7 +30,7 @@ MOST_TOKENS = 1024
 
 
 def manifest() -> Any:
-    """What the entry point gives to lmms-eval's registry."""
+    """Manifest for lmms-eval's registry of models."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     classes = {"chat_class_path": f"{__name__}.Lorgnette", "simple_class_path": f"{__name__}.LorgnetteSimple"}
@@ -66,7 +66,7 @@ class Lorgnette(lmms):  # type: ignore[misc]  # without lmms-eval it is of no kn
 
     @property
     def device(self) -> torch.device:
-        """Where the model is; lmms-eval gathers counts there."""
+        """Device of the model; lmms-eval gathers counts there."""
         return self._device
 
     @property
@@ -121,7 +121,7 @@ class Lorgnette(lmms):  # type: ignore[misc]  # without lmms-eval it is of no kn
         raise SettingsError("lorgnette answers one round of questions; choose a task of output type generate_until")
 
     def _arguments(self, request: Any) -> Mapping[str, Any]:
-        """How a task wants to generate."""
+        """Read the generation settings of a task."""
         arguments: Mapping[str, Any] = request.args[2]
         return arguments
 
@@ -187,7 +187,7 @@ def _settings(arguments: Mapping[str, Any]) -> GenerationConfig:
 
 
 def _question_of(request: Any) -> tuple[Any, ...]:
-    """What requests for continuations of one question have in common: context, number, task and split."""
+    """Key that the continuations of one question share: context, number, task and split."""
     context, _, *rest = request.args
     return (context, *rest[1:])
 

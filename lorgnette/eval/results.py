@@ -1,4 +1,4 @@
-"""What an evaluation found, in memory and as a folder from which every number can be derived again.
+"""Results of an evaluation, in memory and as a folder from which every number can be derived again.
 
 A results folder holds:
 
@@ -76,12 +76,12 @@ class Example:
 
     @property
     def judged(self) -> str:
-        """What is scored: the answer without the thought before it, or what a judge read out of it."""
+        """Return the text to score: the answer without its reasoning, or the answer that a judge read out of it."""
         return cut_thought(self.answer if self.extracted is None else self.extracted).answer
 
     @property
     def unclosed(self) -> bool:
-        """Whether the answer ends within a thought, so that an empty one is scored."""
+        """Return whether the answer ends within a thought, so that an empty one is scored."""
         return self.extracted is None and cut_thought(self.answer).unclosed
 
     @classmethod
@@ -114,7 +114,7 @@ class _Settings:
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether a parsed value can be written as JSON again: JSON has no infinity."""
+    """Return whether a parsed value can be written as JSON again: JSON has no infinity."""
     try:
         json.dumps(value, allow_nan=False)
     except ValueError:
@@ -129,7 +129,7 @@ def _groups(kind: str) -> list[str]:
 
 
 def in_kind(kind: str, group: str) -> bool:
-    """Whether a question of `kind` is counted in `group`."""
+    """Return whether a question of `kind` is counted in `group`."""
     return group in _groups(kind)
 
 
@@ -175,7 +175,7 @@ class Result:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the score must know, in sentences."""
+        """Return caveats of the score, in sentences."""
         alone = metric_named(self.settings["metric"]).of_one if self.count == 1 else ""
         return (alone,) if alone else ()
 
@@ -248,7 +248,7 @@ class ResultsFolder:
         return self.examples()
 
     def _has_settings(self) -> bool:
-        """Whether the folder was begun, by this process or another. Raises: DiskError if it holds something else."""
+        """Return whether this process or another began the folder. Raises: DiskError if it holds something else."""
         file = self.path / "settings.json"
         if file.exists():
             return True
@@ -324,13 +324,13 @@ class ResultsFolder:
         return [refusal for index, refusal in found.items() if index not in answered]
 
     def sittings(self) -> list[Row]:
-        """What is known of each process that worked here, in the order in which they began."""
+        """Facts of each process that worked here, in the order in which they began."""
         every = [row for _, row in rows(self.path, "sittings") if _is_finite(row)]
         found = {json.dumps(row, sort_keys=True): row for row in every}
         return sorted(found.values(), key=lambda row: str(row.get("began", "")))
 
     def lacks(self) -> str:
-        """What is not known of results that an older version stored, as a sentence; empty if nothing is lacking."""
+        """State what results of an older version lack; empty if nothing is lacking."""
         if "questions" in self.settings():
             return ""
         return (
@@ -346,9 +346,9 @@ class ResultsFolder:
         try:
             summary = read_json(path)
         except DataError as error:
-            return f"{error}; rescore makes it anew"
+            return f"{error}; rescore makes it again"
         if not isinstance(summary, dict) or not isinstance(summary.get("metric"), str):
-            return f"{path}: names no metric; rescore makes it anew"
+            return f"{path}: names no metric; rescore makes it again"
         name, version = summary.get("metric"), summary.get("metric_version", 1)
         if name not in METRICS or version == METRICS[name].version:
             return ""
@@ -356,7 +356,7 @@ class ResultsFolder:
         return f"{self.path}: its stored scores are of version {version} of {name}; today's is {now}, and scores differ"
 
     def picture(self, digest: str) -> Path:
-        """Where the small copy of an image is."""
+        """Path of the thumbnail of an image."""
         return self.path / "pictures" / f"{digest}.jpg"
 
     def _own(self, kind: str) -> Path:
@@ -392,6 +392,6 @@ def folders_in(path: str | Path) -> dict[str, Path]:
 
 
 def _distinct(sittings: Iterable[Row]) -> list[Row]:
-    """What sittings say of code and device, each once."""
+    """Distinct code versions and devices of the sessions."""
     kept = [{key: value for key, value in row.items() if key not in ("began", "rank")} for row in sittings]
     return list({json.dumps(row, sort_keys=True): row for row in kept}.values())

@@ -83,7 +83,7 @@ def evaluate(
 
 
 def _sitting(store: ResultsFolder, answerer: Answerer, batch_size: int) -> dict[str, Any]:
-    """What is stored of this process: the code, and where it runs."""
+    """Return the facts of this process to store: code, device, versions."""
     began = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     where = {"python": platform.python_version(), "torch": importlib.metadata.version("torch")}
     rank = {"rank": store.rank.number, "ranks": store.rank.of}

@@ -20,12 +20,12 @@ from lorgnette.untrusted import parse_json
 Item = TypeVar("Item")
 Row = dict[str, Any]
 TRIES = 5
-"""How often files are listed anew where another process joins them meanwhile."""
+"""Times that files are listed again when another process joins them meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """Which of how many processes this is, counted from 0."""
+    """Rank of this process, counted from 0, and the number of processes."""
 
     number: int = 0
     of: int = 1
@@ -36,7 +36,7 @@ class Rank:
 
     @classmethod
     def of_torchrun(cls, environment: Mapping[str, str] = os.environ) -> Rank:
-        """What torchrun says in RANK and WORLD_SIZE; the only process where it says nothing. Raises: SettingsError."""
+        """Read RANK and WORLD_SIZE as torchrun sets them; a single process without them. Raises: SettingsError."""
         number, of = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
         if not (number.isdecimal() and of.isdecimal()):
             raise SettingsError(f"RANK is {number!r} and WORLD_SIZE is {of!r}; both must be numbers, as torchrun sets")
@@ -48,7 +48,7 @@ class Rank:
         return items[first:last]
 
     def file(self, folder: Path, kind: str) -> Path:
-        """Where this process writes rows of a kind."""
+        """File of this process for rows of a kind."""
         part = f"-{self.number:05d}-of-{self.of:05d}" if self.of > 1 else ""
         return folder / f"{kind}{part}.jsonl"
 
@@ -90,7 +90,7 @@ def _rows(file: Path) -> Iterator[tuple[str, Row]]:
 
 
 def damaged(where: str) -> DataError:
-    """What is said of a row that cannot be read."""
+    """Return the error for a row that cannot be read."""
     return DataError(f"{where}: damaged; delete it and run again")
 
 

@@ -53,7 +53,7 @@ def write_submission(folder: str | Path, file: str | Path, *, incomplete: bool =
 
 
 def _is_submission(content: bytes) -> bool:
-    """Whether a file holds what one of the `FORMATS` makes."""
+    """Return whether a file holds what one of the `FORMATS` makes."""
     try:
         held = parse_json(content, "")
     except DataError:
@@ -65,7 +65,7 @@ def _is_submission(content: bytes) -> bool:
 
 
 def _lacking(store: ResultsFolder, settings: dict[str, Any], answered: set[int]) -> Iterator[str]:
-    """What the server will miss, and why."""
+    """List what the server will miss, and why."""
     split, there = BENCHMARKS[settings["task"]].splits.get(settings.get("split") or ""), settings.get("size")
     if split is None or there is None:
         raise DataError(f"{store.path}: settings.json names no split and its size; evaluate again")

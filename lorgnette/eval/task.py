@@ -12,7 +12,7 @@ from lorgnette.sample import Image, ImageSource, Sample, Text, Turn
 
 
 class Shots(Protocol):
-    """What is shown before each question: see `lorgnette.eval.fewshot`."""
+    """Settings of the examples before each question: see `lorgnette.eval.fewshot`."""
 
     def before(self, prompts: Sequence[Sample]) -> list[Sample]:
         """Each prompt with its examples before it. What stands beside a prompt in the list changes nothing."""

@@ -26,7 +26,7 @@ from lorgnette.sample import Sample, Text
 
 @dataclass(frozen=True)
 class Written:
-    """What was written, and how many rows were left out, by reason."""
+    """Counts of rows written, and of rows left out by reason."""
 
     rows: int
     refused: Mapping[str, int]

@@ -150,7 +150,7 @@ def _read_upstream(values: Json, processor: Processor, file: Path) -> tuple[VLMC
 
 
 def first_extra_row(vocabulary: int, tokenizer: Tokenizer) -> int:
-    """Where the special tokens' rows begin in a vocabulary of so many rows; its end if they lie within the table."""
+    """First row of the special tokens in a vocabulary of so many rows; its end if they lie within the table."""
     special = tokenizer.special
     first = min(tokenizer.id(token) for token in (special.around_image, special.image, special.end_of_utterance))
     return first if 0 < vocabulary - first <= MOST_EXTRA_ROWS else vocabulary
@@ -176,7 +176,7 @@ def check_layers(weights: Weights, layers: int) -> None:
 
 
 def untie_if_different(weights: Weights, table: str, head: str = "lm_head.weight") -> bool:
-    """Whether the output table is the embedding. One that is stored beside it, and equal, counts as not there.
+    """Return whether the output table is the embedding. One that is stored beside it, and equal, counts as not there.
 
     Of tensors that share memory safetensors keeps one, which may be the output table: it is the embedding then.
     """
@@ -253,7 +253,7 @@ def _group(values: Json, file: Path) -> Json:
 
 
 def check_processor(config: VLMConfig, processor: Processor, where: str) -> None:
-    """What the model's settings and the processor's both say must agree. Raises: CheckpointError naming `where`."""
+    """Check that the settings of model and processor agree. Raises: CheckpointError naming `where`."""
     side = 12 * config.connector.multiple
     tokens = [one.visual_tokens(side, side) for one in (config.connector, processor.connector)]
     for what, ours, theirs in (

@@ -33,7 +33,7 @@ class Rule:
 
     @property
     def is_vocabulary(self) -> bool:
-        """Whether this is a table of tokens, which holds our extra rows too."""
+        """Return whether this is a table of tokens, which holds our extra rows too."""
         return len(self.ours) > 1
 
     def their_shape(self, shapes: Mapping[str, torch.Size]) -> tuple[int, ...]:

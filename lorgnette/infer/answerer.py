@@ -25,14 +25,14 @@ from lorgnette.sample import Image, ImageSource, Sample, Text, Turn
 
 
 def own_device(environment: Mapping[str, str] = os.environ) -> torch.device:
-    """Where this process answers: the GPU that torchrun's LOCAL_RANK counts, or the first; the CPU if there is none."""
+    """Device of this process: the GPU that torchrun's LOCAL_RANK counts, or the first; the CPU if there is none."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(environment.get("LOCAL_RANK", 0)))
 
 
 def facts_of_device(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """Where a model runs and in which numbers, for the record."""
+    """Facts of a device and precision, for the record."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {"device": f"{device} ({name})", "dtype": str(dtype).removeprefix("torch.")}
 
@@ -95,7 +95,7 @@ class ModelAnswerer:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Where it runs, for the record."""
+        """Device, precision and threads, for the record."""
         where = facts_of_device(self.model.device, self.model.dtype)
         return where | {"threads": torch.get_num_threads()}
 
@@ -188,7 +188,7 @@ def _answered(sample: Sample, text: str) -> Sample:
 
 
 def _shared_tokens(rendered: Sequence[Rendered]) -> int:
-    """How many tokens all of them begin with, before the one from which the first learned token is predicted."""
+    """Length of the prefix that all share, before the token from which the first supervised token is predicted."""
     lists = [one.tokens_T[: max(0, int(one.learn_T.argmax()) - 1)].tolist() for one in rendered]
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*lists, strict=False)))
 

@@ -82,7 +82,7 @@ class Diagnosis:
         return all(finding.passed for finding in self.findings)
 
     def verdict(self) -> str:
-        """Whether the model is sound, and if not, what is wrong with it."""
+        """Return whether the model is sound, and if not, what is wrong with it."""
         wrong = [finding.sentence() for finding in self.findings if not finding.passed]
         if not wrong:
             most = max((finding.relative for finding in self.findings), default=0.0)

@@ -208,7 +208,7 @@ def slot_tokens(processor: Processor) -> list[int]:
 
 
 def opens_turn(sample: Sample) -> bool:
-    """Whether the answer begins a turn, and does not go on with a document or a text of the assistant's."""
+    """Return whether the answer begins a turn, and does not go on with a document or a text of the assistant's."""
     return sample.is_chat and prompt_ending(sample) == "generation_prompt"
 
 

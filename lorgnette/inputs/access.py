@@ -184,17 +184,17 @@ if hasattr(os, "register_at_fork"):  # Windows has no forks
 
 
 def is_link(path: str) -> bool:
-    """Whether a string is an http(s) address."""
+    """Return whether a string is an http(s) address."""
     return path.lower().startswith(("http://", "https://"))
 
 
 def is_below(path: str, folder: str) -> bool:
-    """Whether a real path is a folder or lies below it."""
+    """Return whether a real path is a folder or lies below it."""
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is one of the public internet, also the one that is embedded in an IPv6 address."""
+    """Return whether an address is one of the public internet, also the one that is embedded in an IPv6 address."""
     try:
         ip: Address = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -232,7 +232,7 @@ def read_file(path: str | Path, most_bytes: int | None = None) -> bytes:
 
 
 def _is_still(path: Path, opened: os.stat_result) -> bool:
-    """Whether a real path is one still, and leads to the file that was opened."""
+    """Return whether a real path is one still, and leads to the file that was opened."""
     return os.path.realpath(path) == str(path) and os.path.samestat(os.lstat(path), opened)
 
 

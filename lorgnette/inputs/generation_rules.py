@@ -54,7 +54,7 @@ class GenerationRules(Settings):
 
     @property
     def change_logits(self) -> bool:
-        """Whether any rule depends on the tokens before, or bans some."""
+        """Return whether any rule depends on the tokens before, or bans some."""
         return self.model_copy(update=FREE) != self
 
     @property

@@ -88,7 +88,7 @@ def check_ending(sample: Sample, add_generation_prompt: bool, continue_final_mes
 
 
 def can_continue(sample: Sample) -> bool:
-    """Whether the last turn of a conversation holds a text."""
+    """Return whether the last turn of a conversation holds a text."""
     last = next((contents for _, contents in reversed(list(turns(sample)))), [])
     return any(isinstance(content, Text) for content in last)
 

@@ -186,7 +186,7 @@ def _undisturbed(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
 
 
 def _is_rebuilt(backend: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> bool:
-    """Whether the tokenizer is upstream's LlamaTokenizer, which follows its class and not its file."""
+    """Return whether the tokenizer is upstream's LlamaTokenizer, which follows its class and not its file."""
     if tokenizer_class(settings) != "LlamaTokenizer" or not isinstance(backend.model, models.BPE):
         return False
     return "ByteLevel" not in repr(backend.pre_tokenizer)

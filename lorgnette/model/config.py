@@ -50,7 +50,7 @@ Count = TypeVar("Count", int, np.ndarray)
 
 
 class ConnectorSettings(Settings):
-    """What all kinds of connectors have in common."""
+    """Settings common to all kinds of connectors."""
 
     def visual_tokens(self, rows: Count, columns: Count) -> Count:
         """Visual tokens that an image of rows x columns patches becomes; of arrays, an array.

@@ -59,7 +59,7 @@ def build_data(
 
 
 def doubts(stage: StageConfig, steps: Steps | BatchBuilder) -> Iterator[str]:
-    """What can be done, but was hardly meant, in sentences for people.
+    """Warnings about settings that are valid but probably unintended.
 
     steps: of the stage. Raises: DataError for a source of which nothing would be trained on.
     """

@@ -32,7 +32,7 @@ class DivergedError(LorgnetteError):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What looks like divergence, in words."""
+    """A detected divergence, in words."""
 
     said: str
     since: int | None = None
@@ -65,7 +65,7 @@ class Rise:
         self._lows: dict[int, _Low] = {}
 
     def see(self, step: int, loss: float) -> Finding | None:
-        """Look at one more step, counted from 0 in its stage. A rise is told once: then the watch starts anew."""
+        """Update with one step, counted from 0 in its stage. A rise is reported once; the window is then reset."""
         self._losses.append(loss)
         self._seen += 1
         steps, mean = len(self._losses), fmean(self._losses)
@@ -80,7 +80,7 @@ class Rise:
         return None
 
     def _exceeds(self, mean: float, low: float, over: int) -> bool:
-        """Whether the mean of a whole window is so far above one over so many steps that noise cannot explain it."""
+        """Return whether the mean of a whole window is above an earlier one by more than noise can explain."""
         error = max(_noise(self._losses), LEAST_DEVIATION) * (1 / len(self._losses) + 1 / over) ** 0.5
         return mean - low > max(self.config.rise * low, RISE_ERRORS * error)
 
@@ -103,7 +103,7 @@ class DivergenceMonitor:
                 self.see(row["step"] - 1, row["loss"], row["grad_norm"])
 
     def see(self, step: int, loss: float, grad_norm: float) -> Finding | None:
-        """What is wrong with a step, counted from 0 in its stage; None for an ordinary one.
+        """Return what is wrong with a step, counted from 0 in its stage; None for an ordinary one.
 
         Spikes are compared with steps after the warm-up that were learned; rises are looked for in all others.
         """
@@ -119,7 +119,7 @@ class DivergenceMonitor:
         return Finding(spike)
 
     def _spike(self, loss: float, grad_norm: float) -> str | None:
-        """What stands out about a step; None also while too few steps are known."""
+        """Return the spike of a step; None also while too few steps are known."""
         if len(self._losses) < max(4, self.config.window // 2):
             return None
         mean, usual = fmean(self._losses), median(self._norms)

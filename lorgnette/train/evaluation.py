@@ -50,7 +50,7 @@ class Evaluation:
         self.tasks = {name: task_of(name, self.config) for name in names}
 
     def due(self, step: int, steps: int) -> bool:
-        """Whether to evaluate after so many steps of a stage."""
+        """Return whether to evaluate after so many steps of a stage."""
         return bool(self.config.every and (step % self.config.every == 0 or step == steps))
 
     def scores(self, model: VLM, stage: StageConfig, total_step: int, console: Console) -> dict[str, float]:

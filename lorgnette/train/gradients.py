@@ -60,7 +60,7 @@ def parallel_microbatches(run: Run, stage: StageConfig, world: DistributedContex
     """Most packs of a step that are computed at the same time.
 
     More than one only in one process on a CPU, and where nothing is drawn while packs are computed: threads would draw
-    from one generator in the order of their luck. NEFTune's noise has a generator for each pack.
+    from one generator in a non-deterministic order. NEFTune's noise has a generator for each pack.
     """
     if world.size > 1 or world.device.type != "cpu" or drops(stage) or run.compile:
         return 1
@@ -99,7 +99,7 @@ def add_gradients(
 
 
 def threads_for(costs: Sequence[float], most: int) -> int:
-    """How many threads can share out packs of these costs, heaviest first, and all end at nearly the same time."""
+    """Number of threads that can share packs of these costs, heaviest first, and finish at nearly the same time."""
     for threads in range(min(most, len(costs)), 1, -1):
         ends = [0.0] * threads
         for cost in sorted(costs, reverse=True):
@@ -141,7 +141,7 @@ def _in_order(
     batches: Sequence[TrainingBatch],
     costs: Sequence[float],
 ) -> Iterator[T]:
-    """What comes of each batch, though the costly ones begin. None is still being computed when this has ended."""
+    """Yield the result of each batch in order, computing costly ones first. All have ended when this ends."""
     begun = {
         number: pool.submit(compute, batches[number]) for number in sorted(range(len(costs)), key=lambda n: -costs[n])
     }

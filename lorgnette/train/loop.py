@@ -70,7 +70,7 @@ Callback = Callable[["Trainer", StepMetrics], None]
 class Trainer:
     """A run in progress: the model, where it stands, and where it writes.
 
-    folder: created if missing. An unfinished run of the same settings, but for the `CHANGEABLE`, is gone on with.
+    folder: created if missing. Resumes an unfinished run with the same settings, except for the `CHANGEABLE`.
     limit_s: seconds after which to save and stop. changed_data: go on though a source is not what it was.
     Under torchrun every process makes a Trainer of the same folder.
     Raises: SettingsError if the folder holds a run of other settings.
@@ -171,7 +171,7 @@ class Trainer:
         )
 
     def asked_to_stop(self) -> bool:
-        """Whether any rank was asked to stop, or its time is over."""
+        """Return whether any rank was asked to stop, or its time is over."""
         over = self._end is not None and time.monotonic() > self._end
         return any(self.world.gather(self._stop or over))
 
@@ -271,7 +271,7 @@ class StageRun:
         return result
 
     def _accept(self, step: int, result: StepResult) -> bool:
-        """Whether to learn from a step; says what looks like divergence. Raises: DivergedError."""
+        """Return whether to learn from a step; says what looks like divergence. Raises: DivergedError."""
         self._found = found = self.world.gather(self.guard.see(step, result.loss, result.grad_norm))[0]
         if not found:
             return True
@@ -308,7 +308,7 @@ class StageRun:
         if self._rewinds[origin] > MOST_REWINDS:
             raise DivergedError(
                 f"went back to the weights of step {origin} {MOST_REWINDS} times, and every time training diverged"
-                " anew: lower the learning rate, or freeze more of the model or adapt it by lora"
+                " again: lower the learning rate, or freeze more of the model or adapt it by lora"
             )
         manager.restore(path, self.model, self.optimiser if at.step else None)
         if not at.step:

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """Who computes: this process' rank, how many there are, and on what it computes."""
+    """Rank of this process, the number of processes, and the device of this one."""
 
     rank: int = 0
     size: int = 1
@@ -44,7 +44,7 @@ class DistributedContext:
 
     @property
     def is_main(self) -> bool:
-        """Whether this rank writes files and talks to people."""
+        """Return whether this rank writes files and talks to people."""
         return self.rank == 0
 
     def gather(self, value: T) -> list[T]:
@@ -80,7 +80,7 @@ def end_distributed() -> None:
 
 
 def half_precision(run: Run, world: DistributedContext) -> bool:
-    """Whether layers compute in bf16."""
+    """Return whether layers compute in bf16."""
     return run.precision == "bf16" or (run.precision == "auto" and world.device.type == "cuda")
 
 
@@ -104,7 +104,7 @@ def layers(model: VLM) -> Iterator[nn.Module]:
 
 
 def compile_layers(model: VLM) -> None:
-    """Compile each layer by itself. Lengths are dynamic, and no batch compiles anew.
+    """Compile each layer by itself. Lengths are dynamic, so that no batch is compiled again.
 
     What reads spans is left out: their lengths are plain numbers of each batch, and would be compiled in.
     """

@@ -1,4 +1,4 @@
-"""What trains in a stage: one word per part, and the optimiser groups that follow from it."""
+"""Trainable parts of a stage: one mode per part, and the optimiser groups that follow from it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BESIDE = {
 
 @dataclass(frozen=True)
 class TrainablePart:
-    """How many parameters a part has, and how many of them train."""
+    """Number of parameters of a part, and of those that train."""
 
     part: str
     mode: Mode
@@ -52,7 +52,7 @@ def named_parts(model: VLM) -> Iterator[tuple[str, str, nn.Parameter]]:
 
 
 def drops(stage: StageConfig) -> bool:
-    """Whether layers draw at random while they compute: adapters with dropout."""
+    """Return whether layers draw at random while they compute: adapters with dropout."""
     return stage.lora.dropout > 0 and any(part.mode in ("lora", "dora") for part in (stage.vision, stage.language))
 
 
@@ -77,7 +77,7 @@ def prepare_parts(model: VLM, stage: StageConfig, seed: int) -> list[TrainablePa
 
 
 def pack_flops(account: Account, stage: StageConfig, batch: Batch) -> int:
-    """What training on a pack costs in a stage, forward and backward."""
+    """FLOPs of training on a pack in a stage, forward and backward."""
     modes = {part: part_config(stage, part).mode for part in ("vision", "connector", "language")}
     return account.step_flops(batch.images, batch.documents, batch.learned, modes, stage.lora.rank)
 
@@ -90,7 +90,7 @@ def check_parts(config: VLMConfig, stages: Iterable[StageConfig]) -> None:
 
 
 def _trains(stage: StageConfig, part: str, name: str) -> bool:
-    """Whether a parameter trains in a stage: by its part's word, or beside the part's adapters."""
+    """Return whether a parameter trains in a stage: by its part's word, or beside the part's adapters."""
     mode = part_config(stage, part).mode
     if mode in ("full", "frozen"):
         return mode == "full"

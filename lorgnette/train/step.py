@@ -23,7 +23,7 @@ class NotFiniteError(LorgnetteError):
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step computed. Counts are over all its packs, on all ranks."""
+    """Result of a step. Counts are over all its packs, on all ranks."""
 
     loss: float
     """Mean cross-entropy over the learned tokens, in nats, without z-loss."""
@@ -39,7 +39,7 @@ class StepResult:
 
 @dataclass
 class _Tally:
-    """What one rank's packs add up to."""
+    """Totals over the packs of one rank."""
 
     packs: int = 0
     tokens: int = 0

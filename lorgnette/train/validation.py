@@ -37,7 +37,7 @@ class Validation:
             self._packs[_title(config)] = packs
 
     def due(self, step: int, steps: int) -> bool:
-        """Whether to validate after so many steps of a stage."""
+        """Return whether to validate after so many steps of a stage."""
         return bool(self.every and self._packs and (step % self.every == 0 or step == steps))
 
     @torch.no_grad()
@@ -60,7 +60,7 @@ class Validation:
 
 
 def unseen_sources(run: Run, stage: StageConfig) -> Sequence[SourceConfig]:
-    """What a stage is validated on: what the run says, else the validation split of its built-in sources, each once.
+    """Sources to validate a stage on: those of the run, else the validation split of its built-in sources, each once.
 
     Raises: SettingsError if validation is asked for and there is nothing to validate on.
     """

@@ -117,7 +117,7 @@ class Gatherer:
 
 
 def rules(processor: Processor) -> dict[str, str]:
-    """How samples become tokens and patches, for people."""
+    """Settings of rendering, for people."""
     images = processor.images
     size = (
         f"{images.longest} × {images.longest}" if images.policy == "square" else f"{images.shortest}–{images.longest}"

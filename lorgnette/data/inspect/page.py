@@ -95,7 +95,7 @@ def render(look: Preview, speller: Speller) -> str:
 
 
 def _width(picture: Picture) -> int:
-    """How wide a picture is on the screen: small ones are enlarged by a whole number, large ones made to fit."""
+    """Return a picture's width on the screen: small ones are enlarged by a whole number, large ones made to fit."""
     width, height = picture.size
     longest = max(width, height)
     least, most = SIZES
@@ -116,7 +116,7 @@ def _measured(look: Preview, source: int) -> float:
 
 
 def _pack(look: Preview, pack: Pack, speller: Speller, budget: _Budget) -> dict[str, Any]:
-    """What the template shows of a pack."""
+    """Values of the template for one pack."""
     others = [other for other in look.packs if other.step == pack.step]
     token_room = look.most_tokens or max(other.total.tokens for other in others) or 1
     patch_room = look.most_patches or max(other.total.patches for other in others) or 1

@@ -1,4 +1,4 @@
-"""What is looked at: documents in packs, where each came from, and what they add up to."""
+"""Preview of packs: their documents, the source of each, and totals."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Total:
-    """What documents add up to."""
+    """Totals over documents."""
 
     documents: int = 0
     tokens: int = 0
@@ -105,7 +105,7 @@ class Pack:
 
     @property
     def starts(self) -> list[int]:
-        """Where each document begins in the pack, in tokens."""
+        """First token of each document in the pack."""
         return [0, *np.cumsum([one.tokens for one in self.documents]).tolist()]
 
 

@@ -75,7 +75,7 @@ def _packs(look: Preview) -> Table:
 
 
 def _bar(pack: Pack, longest: int, width: int = 20) -> Text:
-    """How full a pack is, each document in the colour of its source."""
+    """Draw the fill of a pack as a bar, each document in the colour of its source."""
     bar, drawn = Text(), 0
     for one, start in zip(pack.documents, pack.starts, strict=False):
         end = min(width, round((start + one.tokens) / longest * width))

@@ -78,7 +78,7 @@ class Steps:
         return self.plan.step(step)[self.rank :: self.world]
 
     def name(self, ref: SampleRef) -> str:
-        """How lists call a sample."""
+        """Name of a sample in lists."""
         return f"source {ref.source}, sample {ref.record}, epoch {ref.epoch}"
 
     def read(self, ref: SampleRef) -> Drawn:
@@ -169,7 +169,7 @@ class BatchBuilder:
         return refs
 
     def name(self, ref: SampleRef) -> str:
-        """How lists call a sample."""
+        """Name of a sample in lists."""
         return self.plan.name(ref)
 
     def read(self, ref: SampleRef) -> Drawn:

@@ -79,7 +79,7 @@ class ChunkWriter:
         self.rows += 1
 
     def mark(self) -> tuple[int, int, dict[str, int]]:
-        """What to give to `forget` to undo all that follows."""
+        """Return a mark: `forget` undoes all that follows it."""
         return len(self.refused), self.rows, {name: len(values) for name, values in self.values.items()}
 
     def forget(self, mark: tuple[int, int, dict[str, int]]) -> None:

@@ -31,7 +31,7 @@ ORIGIN_TYPE = pa.struct([("file", pa.string()), ("place", pa.string())])
 
 @dataclass
 class _State:
-    """What state.json says."""
+    """Contents of state.json."""
 
     items: int
     shards: list[str]
@@ -49,7 +49,7 @@ class Converted:
     done: bool = False
 
     def refused(self) -> Iterator[RejectedRow]:
-        """What the converter refused, in order."""
+        """Rows that the converter refused, in order."""
         for shard in self.shards:
             yield from read_rejected(rejected_file(self.folder, f"{shard}.rejected.jsonl"))
 
@@ -58,7 +58,7 @@ class Converted:
 
     @classmethod
     def load(cls, folder: Path) -> Converted:
-        """What a run before this one has made; nothing if there was none."""
+        """Read the progress of an earlier run; empty if there was none."""
         try:
             state = typed(_State, read_json(folder / "state.json"), str(folder))
         except DataError:

@@ -1,4 +1,4 @@
-"""Where a prepared source lies, what it hangs on, and whether it still fits the files that it was made of.
+"""Cache layout of a prepared source, its dependencies and their invalidation.
 
 <source>/.lorgnette/<kind>-<digest>/     digest of the source's settings, the tokenizer and the template
     chunks/<shard>-<first group>.parquet what was learned of row groups, each named by its shard's path, size and time
@@ -27,7 +27,7 @@ from lorgnette.inputs.processor import Processor
 HIDDEN = ".lorgnette"
 """The folder beside a source; no source reads what begins with a dot."""
 FORM = 2
-"""Of all that is written here; another one is made anew."""
+"""Version of the format written here; an index of another version is made again."""
 NOT_READING = {"weight", "name", "path", "opt_out", "decontaminate", "prepared"}
 """Settings that change nothing in what is learned of a row."""
 
@@ -93,7 +93,7 @@ def files_of(config: PreparedConfig) -> list[Stamp]:
 
 
 def reading_digest(config: PreparedConfig, processor: Processor) -> str:
-    """Names everything that a chunk hangs on, but the rows."""
+    """Digest of everything that a chunk depends on, but the rows."""
     settings = {key: value for key, value in config.plain().items() if key not in NOT_READING}
     root, template, pixels = root_of(config), processor.template.source, processor.images.max_pixels
     within = config.path if root is None else os.path.relpath(config.path, root)

@@ -1,4 +1,4 @@
-"""What is known of an image without keeping it: its upright size, and hashes of its bytes and of its looks."""
+"""Facts of an image that the index keeps: its upright size, and hashes of its bytes and of its pixels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAVES = 8
 
 
 class ImageFacts(NamedTuple):
-    """What an index holds of an image."""
+    """Facts of an image in an index."""
 
     width: int
     height: int

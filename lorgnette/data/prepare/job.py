@@ -46,7 +46,7 @@ ROWS_OF_TASK = 512
 
 @dataclass(frozen=True)
 class Options:
-    """How a source is prepared; changes nothing in the result."""
+    """Options of preparing; they do not change the result."""
 
     console: Console | None = None
     """Where progress is shown, if anywhere."""
@@ -95,7 +95,7 @@ OUR_FILES = re.compile(
     r"|prepared\.json|contamination\.(json|html)|\..*\.tmp",
     re.DOTALL,
 )
-"""Names that preparing writes below a source's folder of its own: these are removed when it begins anew."""
+"""Names that preparing writes below its own folder of a source; they are removed when it starts over."""
 
 
 def _clear(home: Path) -> None:
@@ -160,7 +160,7 @@ class _Job:
         write_json(folder / FACTS, facts)
 
     def _converter(self, files: str) -> Callable[..., Iterator[object]] | None:
-        """What must be converted first, if anything. To find out may mean to read much: the answer is kept."""
+        """Return the conversion that a source needs first, if any. Finding out may read much: the answer is cached."""
         kept = self.home / f"convert-{files}.json"
         if kept.is_file():
             return KINDS[self.config.kind].convert if kept.read_bytes().strip() == b"true" else None
@@ -232,7 +232,7 @@ def tasks_of(path: str) -> list[Task]:
 
 
 def same_images(index: Index) -> bool:
-    """Whether two records of one shard show the same images in the same order."""
+    """Return whether two records of one shard show the same images in the same order."""
     starts, seen = index.image_starts.tolist(), set[tuple[int, bytes]]()
     sizes, content = index.sha_I.itemsize, np.ascontiguousarray(index.sha_I).tobytes()
     for record, shard in enumerate(index.shard_E.tolist()):

@@ -30,7 +30,7 @@ CONVERTED = re.compile(r"\.\./converted-[0-9a-f]{12}/[0-9]{5,}\.parquet")
 
 @dataclass
 class Facts:
-    """What prepared.json says."""
+    """Contents of prepared.json."""
 
     rows: int
     kept: int
@@ -53,7 +53,7 @@ class NotPrepared(DataError):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A source and its index. Goes to other processes, which open the files anew."""
+    """A source and its index. Can be pickled: another process opens the files itself."""
 
     config: PreparedConfig
     index: Index
@@ -122,12 +122,12 @@ def _nothing_kept(facts: Mapping[str, Any], rejected: Path) -> str:
 
 
 def lists_folder(config: PreparedConfig) -> str:
-    """The folder of an index, below that of what was read: it hangs on what is left out."""
+    """Folder of an index, below that of what was read: it depends on what is left out."""
     return f"index-{digest([config.opt_out, config.decontaminate])}"
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """What prepared.json says; nothing if it is not there or cannot be read, which is the same to us."""
+    """Read prepared.json; nothing if it is missing or cannot be read."""
     try:
         facts = read_json(folder / FACTS)
         known = vars(typed(Facts, facts, str(folder / FACTS)))
@@ -137,7 +137,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 def changes(config: PreparedConfig, facts: Mapping[str, Any]) -> str:
-    """What has changed since a source was prepared, in words; empty if nothing has."""
+    """Describe what has changed since a source was prepared; empty if nothing has."""
     if facts["lists"] != lists_digest(config):
         return "a list of those who opted out, or a benchmark, has changed"
     if facts["converted"]:

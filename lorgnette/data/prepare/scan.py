@@ -93,7 +93,7 @@ class Scanner:
         writer.keep(shard_E=0, group_E=group, row_E=number, **values)
 
     def _values(self, row: Mapping[str, Any], record: Record) -> dict[str, Any]:
-        """What the index holds of a row. Raises: Refused."""
+        """Return the index values of a row. Raises: Refused."""
         if not record.units:
             raise Refused("empty", "the row holds nothing to train on")
         self._filter(record)

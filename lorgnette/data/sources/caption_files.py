@@ -34,7 +34,7 @@ CAPTIONS = ("text", "txt")
 
 
 def must_convert(config: PairsConfig) -> bool:
-    """Whether the path holds no parquet but tables of images' names, or parquet with links.
+    """Return whether the path holds no parquet but tables of images' names, or parquet with links.
 
     Where it holds some parquet, that alone is the data.
     """
@@ -90,7 +90,7 @@ def not_read(config: PairsConfig) -> list[str]:
 
 
 def _is_whole(path: str) -> bool:
-    """Whether a file in a folder is rows that need no table: parquet, WebDataset, or Arrow but for caches of it."""
+    """Return whether a file holds rows that need no table: parquet, WebDataset, or Arrow but for caches of it."""
     stem = os.path.basename(path)
     is_rows = expanded_name(path).endswith((".parquet", ".tar", ".arrow")) and not _is_table(path)
     return is_rows and not stem.startswith("cache-")

@@ -79,7 +79,7 @@ def _exchanges(segments: Iterable[Segment]) -> list[tuple[Segment, ...]]:
 
 
 def _doubts(messages: Sequence[Message], absent: int) -> Iterator[tuple[str, str]]:
-    """What is odd about a row that is kept."""
+    """Return warnings about a row that is kept."""
     if absent:
         yield "empty image", f"{absent} of the row's images are null or empty"
     has_image = any(isinstance(part, Image) for message in messages for part in message.parts)
@@ -148,7 +148,7 @@ def _with_places(message: Message) -> Message:
 
 
 def must_convert(config: ChatConfig) -> bool:
-    """Whether some file is not parquet, and must be made so to be read in any order, or images are or may be links."""
+    """Return whether a file must be converted to parquet to be read in any order, or images are or may be links."""
     files = row_files(config.path, WITH_ARCHIVES)
     if not all(map(is_parquet, files)):
         return True
@@ -158,7 +158,7 @@ def must_convert(config: ChatConfig) -> bool:
 
 
 def _may_link(path: str) -> bool:
-    """Whether messages are JSON text, or parts in other columns name images: both may hold links."""
+    """Return whether messages are JSON text, or parts in other columns name images: both may hold links."""
     try:
         leaves = Shards((path,)).leaves(0)
     except DataError:

@@ -74,7 +74,7 @@ def _long_enough(text: str, config: DocumentsConfig) -> None:
 
 
 def must_convert(config: DocumentsConfig) -> bool:
-    """Whether there is a PDF, or images are links: parquet of pages is read in place."""
+    """Return whether there is a PDF, or images are links: parquet of pages is read in place."""
     parquet = all(path.lower().endswith(".parquet") for path in list_files(config.path, SUFFIXES))
     return not parquet or holds_links(config.path, ("image",))
 
@@ -242,7 +242,7 @@ def _characters(page: pypdfium2.PdfPage) -> Iterator[tuple[int, Box]]:
 def _glyph(
     layer: pypdfium2.PdfTextPage, number: int, seen: tuple[float, float, float, float]
 ) -> tuple[tuple[float, float], int, Box] | None:
-    """Where a character is drawn, how it is turned, and its box."""
+    """Position, rotation and box of a character."""
     import pypdfium2.raw as raw
 
     code = raw.FPDFText_GetUnicode(layer, number)

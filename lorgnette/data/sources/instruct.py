@@ -78,7 +78,7 @@ def _text(one: Any, number: int, has_images: bool) -> dict[str, Any] | None:
 
 
 def must_convert(config: InstructConfig) -> bool:
-    """Whether images are links, or rows are to be merged and some file shows the same images in two of them.
+    """Return whether images are links, or rows are to be merged and some file shows the same images in two of them.
 
     To find out, the files are read once, until the first such pair. Where rows are known to be merged, as in The
     Cauldron, `merge: false` saves that.
@@ -89,7 +89,7 @@ def must_convert(config: InstructConfig) -> bool:
 
 
 def must_fetch(config: InstructConfig) -> bool:
-    """Whether images are links, or rows are in other files than parquet."""
+    """Return whether images are links, or rows are in other files than parquet."""
     parquet = all(map(is_parquet, parquet_or_others(config.path)))
     return not parquet or holds_links(config.path, IMAGE_COLUMNS)
 
@@ -150,7 +150,7 @@ def _merging(watch: Watch, path: str, config: InstructConfig) -> Iterator[Mergin
 
 
 def _key(row: Mapping[str, Any]) -> bytes | None:
-    """What equal image sets have in common; None for a row without images, or one that cannot be read."""
+    """Key that equal sets of images share; None for a row without images, or one that cannot be read."""
     try:
         sources = [image.source for image in _images(row)[0]]
         images = [one if isinstance(one, str) else stored(Image(one), "")["bytes"] for one in sources]

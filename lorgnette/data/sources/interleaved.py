@@ -51,7 +51,7 @@ def read(row: Mapping[str, Any], config: InterleavedConfig, name: str, alt_text:
 
 
 def must_convert(config: InterleavedConfig) -> bool:
-    """Whether rows are in other files than parquet, or images are links."""
+    """Return whether rows are in other files than parquet, or images are links."""
     parquet = all(map(is_parquet, parquet_or_others(config.path)))
     return not parquet or holds_links(config.path, ("images",))
 
@@ -119,7 +119,7 @@ def _with_alts(segments: list[Image | Text], alts: list[str]) -> Iterator[Image 
 
 
 def _says_more(alt: str, beside: list[str]) -> bool:
-    """Whether an alt text is no file's name, and not what the texts beside the image say."""
+    """Return whether an alt text is no file's name, and not what the texts beside the image say."""
     plain = " ".join(alt.split()).casefold()
     said = any(plain in " ".join(text.split()).casefold() for text in beside)
     return sum(letter.isalpha() for letter in plain) > 1 and not said and not FILE_NAME.fullmatch(plain)

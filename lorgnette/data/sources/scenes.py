@@ -126,7 +126,7 @@ def _file_of(picture: PIL.Image.Image) -> bytes:
 
 
 def must_convert(config: ScenesConfig) -> bool:
-    """Whether rows are in other files than parquet."""
+    """Return whether rows are in other files than parquet."""
     return not all(map(is_parquet, parquet_or_others(config.path)))
 
 

@@ -25,7 +25,7 @@ Convert = Callable[[Any], Iterator[RowOrRejected]]
 
 @dataclass(frozen=True)
 class Kind:
-    """How one kind of source is read."""
+    """Reader of one kind of source."""
 
     read: Read
     columns: Callable[[Any], tuple[str, ...]]
@@ -36,7 +36,7 @@ class Kind:
     """Types of the rows that `convert` gives, by the settings of the source."""
 
     def __post_init__(self) -> None:
-        """What rows may name is bound to the settings of their source here, for every kind alike."""
+        """Bind the paths that rows may name to the settings of their source, for every kind alike."""
         object.__setattr__(self, "read", reading_within(self.read))
         object.__setattr__(self, "convert", converting_within(self.convert))
 
@@ -109,7 +109,7 @@ KINDS: dict[str, Kind] = {
 
 
 def converter(config: PreparedConfig) -> Convert | None:
-    """What must be converted before this source is read; None where its files are read as they are.
+    """Conversion that this source needs before it is read; None where its files are read as they are.
 
     Rows that stand in parquet are read in place, unless they hold links to images, which are fetched once and stored;
     instructions are too, unless rows are to be merged.
@@ -125,7 +125,7 @@ def converter(config: PreparedConfig) -> Convert | None:
 
 
 def known_before_scan(config: PreparedConfig) -> bool:
-    """Whether `converter` can tell before the rows are read: only of instructions to be merged it cannot.
+    """Return whether `converter` can tell before the rows are read: only of instructions to be merged it cannot.
 
     Raises: DataError if the path holds no file of the kind.
     """

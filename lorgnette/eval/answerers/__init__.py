@@ -1,1 +1,1 @@
-"""Who answers: one of our models, any model of transformers, or a server. `open_answerer` tells them apart."""
+"""Models that are measured: ours, any model of transformers, or a server. `open_answerer` tells them apart."""

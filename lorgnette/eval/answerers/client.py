@@ -36,7 +36,7 @@ MOST_BYTES = 16 * 2**20
 
 
 class ServerSettings(Settings):
-    """How a server is asked."""
+    """Settings of requests to a server."""
 
     concurrency: int = pydantic.Field(default=8, ge=1, le=1024)
     """Requests in flight at once."""
@@ -67,7 +67,7 @@ class Declined(Exception):
 
 
 class _Trouble(Exception):
-    """What another attempt may mend.
+    """A failure that another attempt may cure.
 
     wait: seconds that the server asks for. of_request: whether it may be due to this one request: a server that is
     overloaded, away or slow is not.
@@ -128,7 +128,7 @@ class Client:
         """Raises: SettingsError for one that no header can hold. http.client would say so too, and show it."""
         key = os.environ.get(self._variable, "").strip() if self._variable else ""
         if not (key.isascii() and key.isprintable()):
-            raise SettingsError(f"the key in {self._variable} has characters that no key has; set it anew")
+            raise SettingsError(f"the key in {self._variable} has characters that no key has; set it again")
         return key
 
     def _send(self, request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class Client:
         message = urllib.request.Request(self.url, json.dumps(request).encode(), sent)
         end = time.monotonic() + seconds
         try:
-            # `timeout` counts anew for each byte of the headers; `within` counts all of them
+            # `timeout` starts again at each byte of the headers; `within` counts all of them
             with within(seconds, functools.partial(_OPENER.open, message, timeout=seconds)) as response:
                 status, headers, content = 200, response.headers, _read(response, end, seconds)
         except urllib.error.HTTPError as error:
@@ -164,7 +164,7 @@ class Client:
         raise self._refusal(status, told, reply)
 
     def _refusal(self, status: int, told: Mapping[str, str], reply: Any) -> Exception:
-        """What a reply without an answer means. told: its headers, their names in lower case."""
+        """Interpret a reply without an answer. told: its headers, their names in lower case."""
         said, option, code = _complaint(reply)
         if status == 200:
             return _Trouble(f"its reply is not a chat completion: {said}", of_request=True)
@@ -222,7 +222,7 @@ _OPENER = urllib.request.build_opener(_StayHere)
 
 
 def _private(url: str) -> bool:
-    """Whether what is sent there cannot be overheard on the way."""
+    """Return whether what is sent there cannot be overheard on the way."""
     parts = urllib.parse.urlsplit(url)
     return parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1")
 
@@ -267,7 +267,7 @@ def _without(key: str, value: Any) -> Any:
 
 
 def _complaint(reply: Any) -> tuple[str, str, str]:
-    """What a server says went wrong, the option that it complains of and its code, each empty if it does not say."""
+    """Read a server's error message, the option it names and its code, each empty if it is not given."""
     error = reply.get("error", reply) if isinstance(reply, dict) else reply
     if not isinstance(error, dict):
         return _line(error), "", ""

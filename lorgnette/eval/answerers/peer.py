@@ -165,7 +165,7 @@ class PeerAnswerer:
         return torch.stack([self._look(open_image(source)) for source in images]).numpy()
 
     def written(self, samples: Sequence[Sample]) -> list[str]:
-        """What the processor is given for each prompt. How many tokens an image becomes is not in it."""
+        """Return the text that the processor gets for each prompt. The number of tokens of an image is not in it."""
         return [self._text(sample) for sample in samples]
 
     def _in_batches(self, rows: Sequence[_Row], run: Callable[[Sequence[_Row]], list[Value]]) -> list[Value]:
@@ -194,7 +194,7 @@ class PeerAnswerer:
         return self._placed(inputs)
 
     def _placed(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What a processor made, on the model's device, and numbers that are not whole in its type."""
+        """Move what a processor made to the model's device, and floating-point values to its type."""
         place, dtype = self.model.device, self.model.dtype
         return {
             key: value.to(place, dtype if value.is_floating_point() else value.dtype)
@@ -302,7 +302,7 @@ class PeerAnswerer:
 
     @cached_property
     def _image_mark(self) -> str:
-        """How an image stands in text: as the chat template writes it between texts, or the processor's own token."""
+        """Marker of an image in text: as the chat template writes it between texts, or the processor's own token."""
         around = [{"type": "text", "text": LEFT}, {"type": "image"}, {"type": "text", "text": RIGHT}]
         written = ""
         if getattr(self.processor, "chat_template", None):

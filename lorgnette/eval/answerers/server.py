@@ -86,7 +86,7 @@ class ServerAnswerer:
         return {name: value for name, value in options.items() if name not in self._without}
 
     def _adapted(self, declined: Declined, options: dict[str, Any]) -> bool:
-        """Whether the server complains of an option that is then no longer sent."""
+        """Return whether the server complains of an option that is then no longer sent."""
         said = str(declined)
         if not UNSUPPORTED.search(said):
             return False

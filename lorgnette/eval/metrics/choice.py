@@ -121,7 +121,7 @@ def _labelled(answer: str, letters: str) -> str | None:
 
 
 def _is_article(text: str, place: int) -> bool:
-    """Whether the letter there belongs to the word behind it: the article `a` or `A`, or `I` of a speaker."""
+    """Return whether the letter there belongs to the word behind it: the article `a` or `A`, or `I` of a speaker."""
     if text[place] == "a" and text[place + 1 : place + 2].isspace() and text[place + 1 :].strip()[:1].isalnum():
         return True
     return text[place] in "AI" and _ARTICLE.match(text, place + 1) is not None

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What an answer is judged by: the reference answers, and the options of a multiple-choice question."""
+    """Reference (ground truth) of an answer: reference answers, and the options of a multiple-choice question."""
 
     answers: tuple[str, ...]
     options: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What the readers of several benchmarks share."""
+"""Helpers that the readers of several benchmarks share."""
 
 from __future__ import annotations
 

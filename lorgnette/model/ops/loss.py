@@ -92,7 +92,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def logits_held(rows: int, vocabulary: int, device: str) -> int:
-    """How many logits are held at a time, where so many rows are learned."""
+    """Number of logits held at a time, for so many supervised rows."""
     return min(rows, _chunk(vocabulary, device)) * vocabulary
 
 
@@ -105,7 +105,7 @@ def _chunk(vocabulary: int, device: str) -> int:
 
 
 def _room(hidden_TD: Tensor, tables: tuple[Tensor, ...], chunk: int) -> Tensor:
-    """Where the logits of every chunk are written, one after the other."""
+    """Buffer that the logits of every chunk are written to, one after the other."""
     return torch.empty(min(chunk, len(hidden_TD)), sum(map(len, tables)), device=hidden_TD.device)
 
 

@@ -122,7 +122,7 @@ class _AdaptedLinear(torch.autograd.Function):
 
 
 def fewer_products(width: int, out: int, rank: int) -> bool:
-    """Whether the whole gradient of an adapted weight takes fewer products than those of `a` and `b` without it.
+    """Return whether the whole gradient of an adapted weight takes fewer products than those of `a` and `b` without it.
 
     So it is in narrow layers of a high rank, as 64 in square ones of up to 256.
     """

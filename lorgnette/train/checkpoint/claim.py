@@ -88,7 +88,7 @@ def _check_foreign(folder: Path, run: Run) -> None:
 
 
 def _is_run(content: bytes) -> bool:
-    """Whether a run.yaml has the names that one has, of this version or another."""
+    """Return whether a run.yaml has the names that one has, of this version or another."""
     try:
         values = parse_yaml(content.decode("utf-8-sig", "replace"), "")
     except LorgnetteError:

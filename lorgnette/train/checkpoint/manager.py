@@ -40,7 +40,7 @@ warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # on
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands. `step` counts all stages' finished steps; `seconds` is the time trained, all sittings."""
+    """Progress of a run. `step` counts finished steps of all stages; `seconds` is the training time of all sessions."""
 
     run: str
     """Digest of the run's settings."""
@@ -151,7 +151,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def read_progress(path: Path, stages: int | None = None) -> Progress:
-    """Where the run stood at a checkpoint.
+    """Read the progress of a run at a checkpoint.
 
     stages: how many the run has. Raises: CheckpointError if progress.json is damaged, or of a stage that it has not.
     """
@@ -246,7 +246,7 @@ def _damaged(path: Path, error: BaseException) -> CheckpointError:
 
 
 def disk_error(error: BaseException, path: Path) -> DiskError:
-    """What the disk said, from within the library's own exception. Raises: `error` itself if it was something else."""
+    """Extract a disk error from the library's own exception. Raises: `error` itself if it was something else."""
     failures = [pair[0] for pair in getattr(error, "failures", {}).values()] or [error]
     for failure in failures:
         seen: BaseException | None = failure

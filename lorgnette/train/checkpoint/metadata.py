@@ -94,7 +94,7 @@ def _check(metadata: Any, name: str) -> None:
 
 
 def _is_whole(tensor: stored.TensorStorageMetadata) -> bool:
-    """Whether sizes and pieces of a tensor are sizes."""
+    """Return whether sizes and pieces of a tensor are sizes."""
     sizes = [tensor.size]
     if not isinstance(tensor.chunks, list) or not isinstance(tensor.properties, stored.TensorProperties):
         return False

@@ -35,7 +35,7 @@ def open_unfinished(folder: Path) -> tuple[VLM, Processor]:
     run = resolve(Run.load(folder / "run.yaml", stored=True))
     found = manager.checkpoints(folder / "checkpoints")
     if not found:
-        raise CheckpointError(f"{folder}: the run has no checkpoint yet; the command that began it goes on with it")
+        raise CheckpointError(f"{folder}: the run has no checkpoint yet; the command that began it resumes it")
     progress = manager.read_progress(found[-1], len(run.stages))
     model = model_at(found[-1], run, run.stages[progress.stage])
     merge_adapters(model)

@@ -1,4 +1,4 @@
-"""Data that a run goes on with, compared with those that it began with.
+"""Check on resume that the data of a run have not changed.
 
 `data.json` in a run's folder keeps a digest of every source. It names contents: where a source lies, and when its files
 were written, does not count.

@@ -1,4 +1,4 @@
-"""What a run writes while it trains: a row for each step, and for each validation."""
+"""Log of a run: a row for each step, and for each validation."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ TABLES = {"sources", "losses", "scores"}
 
 
 def _is_row(row: dict[str, Any]) -> bool:
-    """Whether a row names a step and a stage, and what else it has of a row is of a row's types."""
+    """Return whether a row names a step and a stage, and what else it has of a row is of a row's types."""
     if type(row.get("total_step")) is not int or not isinstance(row.get("stage"), str):
         return False
     if any(type(row[key]) not in (int, float) for key in NUMBERS & row.keys()) or type(row.get("step", 0)) is not int:

@@ -1,4 +1,4 @@
-"""Where figures of a run can go beside its own files: TensorBoard, wandb and trackio, each where it is installed."""
+"""Experiment trackers beside a run's own files: TensorBoard, wandb and trackio, each where it is installed."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def open_trackers(names: Sequence[str], run: Run, folder: Path) -> list[Tracker]
 
 
 def figures(row: StepMetrics, seconds: float) -> dict[str, float]:
-    """What trackers draw of a step, which took `seconds`."""
+    """Figures of a step for trackers; the step took `seconds`."""
     values = {
         "loss": row.loss,
         "learning_rate": row.lr,

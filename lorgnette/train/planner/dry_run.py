@@ -1,4 +1,4 @@
-"""What a run will cost, said before it costs it, and checked with two real steps."""
+"""Estimates memory, FLOPs and time of a run, and checks them with two real steps."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Glance:
-    """What is known of a stage's first step: some of its packs, and how many times as many it has."""
+    """First step of a stage: some of its packs, and the factor to the whole."""
 
     batches: list[TrainingBatch]
     times: float = 1.0
@@ -143,7 +143,7 @@ def _full_pack(run: Run, stage: StageConfig) -> TrainingBatch:
 
 
 def _start(run: Run) -> str:
-    """Where the weights come from, as a sentence."""
+    """Name the source of the weights in a sentence."""
     if run.init.model:
         return f"every weight is that of {run.init.model}"
     if not run.init.given:

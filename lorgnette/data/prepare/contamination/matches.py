@@ -1,4 +1,4 @@
-"""Which records show a picture of a benchmark: the same file, or one that looks the same."""
+"""Contamination: records that show a picture of a benchmark, the same file or a near duplicate."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def _thumb(source: Any) -> tuple[np.ndarray, float] | None:
 
 
 def alike(one: tuple[np.ndarray, float] | None, other: tuple[np.ndarray, float] | None) -> float:
-    """How alike two pictures are, from 0 to 1: the correlation of thumbnails of one shape that are not blank."""
+    """Similarity of two pictures, from 0 to 1: the correlation of thumbnails of one shape that are not blank."""
     if one is None or other is None or max(one[1] / other[1], other[1] / one[1]) > MOST_SHAPE:
         return 0.0
     left, right = (picture.ravel() - picture.mean() for picture in (one[0], other[0]))

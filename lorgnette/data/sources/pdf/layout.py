@@ -176,13 +176,13 @@ def _lines(runs: list[Box], sure: float | None = None) -> list[Box]:
 
 
 def _is_columns(runs: list[Box], gutter: float) -> bool:
-    """Whether runs on both sides of a gutter are lines of text. One side alone is a column too."""
+    """Return whether runs on both sides of a gutter are lines of text. One side alone is a column too."""
     sides = [run for run in runs if run.right <= gutter], [run for run in runs if run.left >= gutter]
     return all(not side or median(run.width / run.height for run in side) >= COLUMN_WIDTH for side in sides)
 
 
 def _gutter(runs: list[Box]) -> float | None:
-    """Where the region has the space between two columns: x that lines stand on both sides of, and few cross.
+    """Find the gutter between two columns: an x with lines on both sides, which few cross.
 
     Lines are looked at in strips of half a line; those count that have text on both sides and none across.
     """

@@ -63,7 +63,7 @@ def _drawn(page: pypdfium2.PdfPage, width: int, height: int, grey: bool) -> Any:
 
 
 def field_values(page: pypdfium2.PdfPage) -> Iterator[tuple[str, tuple[float, float, float, float]]]:
-    """What is filled into the text fields and lists of a page, each with its left, bottom, right and top in points.
+    """Values of the text fields and lists of a page, each with its left, bottom, right and top in points.
 
     Fields that are not shown, and passwords, are left out; ticks are seen in the picture alone.
     """

@@ -29,7 +29,7 @@ STRICT = Access()
 
 @dataclass(frozen=True, slots=True)
 class Boundary:
-    """What the rows of a source may name. place: its path as the settings have it, or ""."""
+    """Bounds on the paths that rows of a source may name. place: its path as the settings have it, or ""."""
 
     access: Access = STRICT
     place: str = ""

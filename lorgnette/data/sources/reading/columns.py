@@ -20,12 +20,12 @@ UNSEEN = ("Cc", "Cf")
 
 
 def is_blank(text: str) -> bool:
-    """Whether a text shows nothing: white space, zero-width and control characters alone, or no character at all."""
+    """Return whether a text shows nothing: white space, zero-width and control characters alone, or none at all."""
     return all(char.isspace() or unicodedata.category(char) in UNSEEN for char in text)
 
 
 def is_absent(value: Any) -> bool:
-    """Whether a value stands for no image or text: null, NaN (pandas), "", or a struct of nothing but these."""
+    """Return whether a value stands for no image or text: null, NaN (pandas), "", or a struct of nothing but these."""
     if value is None or value is False:
         return True
     if isinstance(value, float):

@@ -12,7 +12,7 @@ NAMES = frozenset({"url", "path", "image", "image_url"})
 
 
 def holds_links(path: str, columns: Collection[str]) -> bool:
-    """Whether some image of the shards is an http(s) link: such a source is converted, so that each is fetched once.
+    """Return whether an image of the shards is an http(s) link: such a source is converted, to fetch each once.
 
     columns: those that hold images, or messages with images in them.
     """

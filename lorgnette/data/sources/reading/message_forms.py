@@ -57,7 +57,7 @@ Part = str | Image | Place
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one speaker says at a time."""
+    """One turn of a conversation."""
 
     role: str
     parts: tuple[Part, ...]
@@ -161,7 +161,7 @@ def _parts(content: Any, where: str) -> list[Any]:
 
 
 def _is_wanted(message: Mapping[str, Any], where: str) -> bool:
-    """Whether the row wants a message learned: not where it weighs nothing, or says so itself."""
+    """Return whether the row wants a message learned: not where it weighs nothing, or says so itself."""
     weight = message.get("weight")
     if weight is not None and not isinstance(weight, int | float):
         raise Refused("wrong type", f"the weight of {where} is a {type(weight).__name__}, not a number")

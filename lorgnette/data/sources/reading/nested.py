@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 
 def any_starts(table: pa.Table, start: str) -> bool:
-    """Whether a string in nested columns starts like this, in whatever case."""
+    """Return whether a string in nested columns starts like this, in whatever case."""
     left = [chunk for column in table.columns for chunk in column.chunks]
     while left:
         array = left.pop()

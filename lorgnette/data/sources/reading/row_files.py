@@ -58,7 +58,7 @@ def row_files(path: str, forms: Sequence[str] = FORMS) -> tuple[str, ...]:
 
 
 def _is_about(path: str, arrow_folders: set[str]) -> bool:
-    """Whether a file is no rows: a description, or (beside Arrow files) the state or cache of `datasets`."""
+    """Return whether a file is no rows: a description, or (beside Arrow files) the state or cache of `datasets`."""
     name = os.path.basename(path)
     saved = folder_of(path) in arrow_folders and (name == "state.json" or name.startswith("cache-"))
     return name in NOT_ROWS or saved
@@ -231,7 +231,7 @@ def _elements(path: str, text: str) -> Iterator[Found]:
 
 
 def _end_of_value(text: str, start: int) -> int:
-    """Where the value that starts here ends: behind its last bracket, or before a comma or the end of the list."""
+    """Find the end of the value that starts here: behind its last bracket, or before a comma or the end of the list."""
     depth = 0
     for token in TOKEN.finditer(text, start):
         sign = token.group()

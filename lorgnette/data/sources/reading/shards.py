@@ -105,7 +105,7 @@ def _walk(top: str, passed_over: list[str]) -> Iterator[str]:
 
 
 def _matches(pattern: str) -> Iterator[str]:
-    """What a glob matches, as `glob.glob` has it, but `**` enters each real folder once."""
+    """Expand a glob as `glob.glob` does, but `**` enters each real folder once."""
     parts = pattern.split(os.sep)
     if "**" not in parts:
         yield from glob.iglob(pattern)
@@ -120,7 +120,7 @@ def _matches(pattern: str) -> Iterator[str]:
 
 
 def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
-    """Whether the parts of a path match those of a glob. Names that begin with a dot are only matched by a dot."""
+    """Return whether the parts of a path match those of a glob. Only a dot matches a dot at the start of a name."""
     if not parts or not names:
         return not (parts or names)
     name, part, last = names[0], parts[0], len(parts) == 1
@@ -132,7 +132,7 @@ def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
 
 
 def hub_blobs(folder: str) -> list[str]:
-    """Where the hub's cache keeps files, for a folder of links to them (`snapshots/<revision>`); nothing for others."""
+    """Folder of the hub's cached files, for a folder of links to them (`snapshots/<revision>`); nothing for others."""
     head, snapshots, _ = os.path.abspath(folder).partition(f"{os.sep}snapshots{os.sep}")
     return [os.path.join(head, "blobs")] if snapshots and os.path.isdir(os.path.join(head, "blobs")) else []
 
@@ -216,7 +216,7 @@ def _read_url(url: str, most_bytes: int | None) -> bytes:
 
 
 def _is_utf8(path: str) -> bool:
-    """Whether a name is UTF-8, which pyarrow asks of paths."""
+    """Return whether a name is UTF-8, which pyarrow asks of paths."""
     return not any("\udc80" <= char <= "\udcff" for char in path)
 
 
@@ -228,7 +228,7 @@ def folder_of(path: str) -> str:
 class Shards:
     """Random access to the rows of parquet files. Rows come as dicts of plain values, with their folder at `FOLDER`.
 
-    Made for one process at a time: a copy in another process (pickled or forked) opens the files anew.
+    Made for one process at a time: a copy in another process (pickled or forked) opens the files itself.
     """
 
     def __init__(self, paths: Sequence[str], columns: Sequence[str] | None = None) -> None:
@@ -286,7 +286,7 @@ class Shards:
             raise DataError(f"{self.paths[shard]}, group {group}: cannot be read ({reason_of(error)})") from None
 
     def holds(self, shard: int, wanted: Callable[[str], bool], start: str) -> bool:
-        """Whether a string column, at whatever depth, holds a value that starts like this. No other column is read.
+        """Return whether a string column, at any depth, holds a value that starts like this. Reads no other column.
 
         wanted: whether a column is looked at, by its path in the file (`images.list.element.path`).
         """

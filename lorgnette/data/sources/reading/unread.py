@@ -29,7 +29,7 @@ REASON = "column not read"
 
 
 def looks_like_image(value: Any, named: bool) -> bool:
-    """Whether a value is an image: a struct of bytes and path, bytes, a name or address of one, or a list of these.
+    """Return whether a value is an image: a struct of bytes and path, bytes, a path or URL, or a list of these.
 
     named: whether its column is called as columns of images are; without, a text alone is none.
     """
@@ -71,7 +71,7 @@ def _first_images(path: str, read: Collection[str]) -> Iterator[str]:
 
 
 def _may_hold(field: pa.Field) -> bool:
-    """Whether a column is worth reading: of its name, or of structs with the fields of an image, or of bytes."""
+    """Return whether a column is worth reading: of its name, or of structs with the fields of an image, or of bytes."""
     text = str(field.type)
     return is_named(field.name) or "bytes:" in text or "binary" in text
 

@@ -1,4 +1,4 @@
-"""What rows of all kinds are made of: images in the forms that files hold them in, and texts cut where they may be."""
+"""Values of rows of all kinds: images in the forms that files hold them in, and texts cut where they may be."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _cut(text: str, longest: int) -> int:
 
 
 def missing(row: Mapping[str, Any], column: str, advice: str = "") -> Refused:
-    """What to raise for a row without this column, or with null in it."""
+    """Return the error for a row without this column, or with null in it."""
     if column in row:
         return Refused("no value", f"{column!r} is null")
     there = ", ".join(name for name in row if name != FOLDER) or "none of those wanted"

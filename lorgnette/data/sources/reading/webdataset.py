@@ -60,7 +60,7 @@ def samples_of(path: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
 
 
 class _Unusable(DataError):
-    """What is wrong with one sample, and not with the archive."""
+    """A fault of one sample, and not of the archive."""
 
 
 def _members(path: str) -> Iterator[Member]:

@@ -1,4 +1,4 @@
-"""What a web page says and shows: blocks of text with the pictures in their places, without menus and other furniture.
+"""Main content of a web page: blocks of text with pictures in their places, without menus and boilerplate.
 
 The order is that of the markup, which is what a reader without style sheets gets.
 """
@@ -80,7 +80,7 @@ class Block:
 
     @property
     def is_good(self) -> bool:
-        """Whether it is long enough to be content, and no menu."""
+        """Return whether it is long enough to be content, and no menu."""
         text = self.text
         return (len(text.split()) >= GOOD_WORDS or len(text) >= GOOD_CHARACTERS) and not self.is_menu
 
@@ -151,7 +151,7 @@ def _is_unseen(node: LexborNode) -> bool:
 
 @dataclass(slots=True)
 class _About:
-    """What is known of an element and of all below it."""
+    """Facts of an element and of all below it."""
 
     inside_article: bool
     size: int = 0
@@ -163,7 +163,7 @@ class _About:
 
 
 def _survey(root: LexborNode) -> dict[int, _About]:
-    """What is known of each element below `root`, by identity: found in one walk, however deep elements are nested."""
+    """Facts of each element below `root`, by identity: found in one walk, however deep elements are nested."""
     found: dict[int, _About] = {}
     stack = [_About(_inside_article(root))]
     for node, entering in _walk(root, lambda node: False):
@@ -184,7 +184,7 @@ def _survey(root: LexborNode) -> dict[int, _About]:
 
 
 def _is_furniture(node: LexborNode, root_size: int, survey: dict[int, _About]) -> bool:
-    """Whether an element is not part of what the page has to say."""
+    """Return whether an element is not part of what the page has to say."""
     tag, about = node.tag, node.attributes
     if tag in UNSEEN or "hidden" in about or about.get("aria-hidden") == "true":
         return True

@@ -40,7 +40,7 @@ class Page:
 
     @property
     def site(self) -> str:
-        """What pages with the same furniture have in common: the host, or the folder."""
+        """Key of pages with the same boilerplate: the host, or the folder."""
         if not is_link(self.address):
             return folder_of(self.address)
         try:
@@ -176,7 +176,7 @@ def _open(file: str) -> IO[bytes]:
 
 
 def _all_records(stream: IO[bytes]) -> Iterator[Any]:
-    """What servers answered, decoded as HTTP says; also what stands behind an answer that unpacks without end.
+    """Responses of servers, decoded as HTTP says; also those behind a response that expands without end.
 
     fastwarc loses its way behind such an answer, so the next one is looked for without unpacking anything.
     """
@@ -201,7 +201,7 @@ def _all_records(stream: IO[bytes]) -> Iterator[Any]:
 
 
 def _records(stream: IO[bytes], decode: Literal["all", "none"] = "all") -> Iterator[Any]:
-    """What servers answered. decode: "all" for bodies as HTTP says that they are packed, "none" for bytes as sent."""
+    """Responses of servers. decode: "all" for bodies as HTTP says that they are packed, "none" for bytes as sent."""
     try:
         from fastwarc.warc import ArchiveIterator, WarcRecordType
     except ImportError:

@@ -1,4 +1,4 @@
-"""What stands on many pages of a site is furniture: counted in memory of a fixed size, whatever the number of pages."""
+"""Boilerplate detection: counts blocks that many pages of a site share, in memory of a fixed size."""
 
 from __future__ import annotations
 
