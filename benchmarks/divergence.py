@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--note", default="")
     parser.add_argument("--override", nargs="*", default=[], help="settings of all runs to change; use other --results")
     parser.add_argument("--draw", action="store_true", help="draw what stands in the results, and train nothing")
-    parser.add_argument("--judge", action="store_true", help="write anew which cells rise, and train nothing")
+    parser.add_argument("--judge", action="store_true", help="write again which cells rise, and train nothing")
     options = parser.parse_args(arguments)
     if options.judge:
         rows = [row | {"rise": rise(row["losses"])} for row in read_rows(options.results)]

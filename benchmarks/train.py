@@ -52,8 +52,8 @@ from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, find_recipe
 from lorgnette.sample import Image
 from lorgnette.train.adapters.peft import save_adapters
+from lorgnette.train.callbacks import Callback, StepMetrics, TrainerState
 from lorgnette.train.data import build_data
-from lorgnette.train.logging.log import StepMetrics
 from lorgnette.train.loop import Trainer
 from lorgnette.train.optim import build_optimiser
 from lorgnette.train.planner.dry_run import Bytes
@@ -226,11 +226,12 @@ def measure(side: str, folder: Path, options: argparse.Namespace) -> dict[str, A
     clock = Clock()
     if side == "ours":
 
-        def tick(_: Trainer, row: StepMetrics) -> None:
-            clock.tick(row.loss, row.learned, row.waited)
+        class Tick(Callback):
+            def on_step_end(self, run: Run, state: TrainerState, metrics: StepMetrics) -> None:
+                clock.tick(metrics.loss, metrics.learned, metrics.waited)
 
         with tempfile.TemporaryDirectory() as name:
-            Trainer(run, Path(name), Console(quiet=True), callbacks=[tick]).train()
+            Trainer(run, Path(name), Console(quiet=True), callbacks=[Tick()]).train()
         return clock.figures(options.steps)
     peer, start = Peer(folder, side, run.stages[0].lr), time.perf_counter()
     for batches in peer.batches():

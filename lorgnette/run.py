@@ -45,12 +45,12 @@ class LoraConfig(Settings):
     alpha: int = pydantic.Field(default=16, ge=1)
     dropout: float = pydantic.Field(default=0.1, ge=0, lt=1)
     init: Literal["gaussian", "kaiming"] = "gaussian"
-    """How the first of the two matrices is drawn; the second starts at zero, so that the adapter changes nothing."""
+    """Distribution of the first of the two matrices; the second starts at zero, so that the adapter changes nothing."""
     targets: tuple[Projection, ...] = ("query", "key", "value", "output", "gate", "up", "down")
-    """Which linear layers within the layers of a part are adapted (the vision encoder has no `gate`); and `head`, the
+    """Linear layers within the layers of a part that are adapted (the vision encoder has no `gate`); and `head`, the
     language model's output table, where it is not tied to the embedding. The head's adapter has no dropout."""
     unfreeze: tuple[Literal["norms", "patches"], ...] = ()
-    """What trains in full beside the adapters: norms, and how patches and their positions are embedded."""
+    """Parameters that train in full beside the adapters: norms, and embeddings of patches and of their positions."""
     keep: bool = True
     """At the end of the stage, write the adapters in PEFT's format, and what they stand on, to `adapters/`."""
 
@@ -68,7 +68,7 @@ class StageConfig(Settings):
     pack: PackConfig | None = None
     """Make packs by length, which prepared sources allow."""
     weights: Literal["samples", "tokens", "supervised", "epochs"] = "samples"
-    """What the sources' weights are shares of; other than samples only for prepared sources."""
+    """Unit that the sources' weights are shares of; other than samples only for prepared sources."""
     shortest: int | None = pydantic.Field(default=None, ge=1)
     longest: int | None = pydantic.Field(default=None, ge=1)
     """Sides of images in this stage, in pixels; None for the run's (the paper trains first on 384, then on 980)."""
@@ -159,16 +159,15 @@ class InitConfig(Settings):
 
 
 class DivergenceConfig(Settings):
-    """When training counts as diverging, and what is done then (full unfreezing diverged in the paper's section 3.3).
+    """Detection of training divergence, and the response (full unfreezing diverged in the paper's section 3.3).
 
     Two things are watched: a spike, which is one step that stands out, and a slow rise of the smoothed loss.
     """
 
     act: Literal["report", "skip", "rewind", "stop"] = "report"
-    """`report` logs it and continues; `skip` discards the update, and ends the run after ten in a row;
-    `rewind` goes back to the weights of the last checkpoint and on with the next step's data; `stop` ends the run
-    before the step is learned. No one step makes a rise: for it `skip` is `report`, and `rewind` goes back to the last
-    checkpoint before it that is kept."""
+    """`report`: log and continue; `skip`: discard the update, and end the run after ten in a row; `rewind`: restore the
+    weights of the last checkpoint, and continue with the next step's data; `stop`: end the run before the update. No
+    single step makes a rise: for it `skip` is `report`, and `rewind` restores the last checkpoint before the rise."""
     window: int = pydantic.Field(default=50, ge=4)
     """Steps that a step is compared with; those before it in its stage, after the warm-up. Also the steps that the loss
     is smoothed over, and those for which it has not been lower when it counts as risen."""
@@ -188,7 +187,7 @@ class ValidationConfig(Settings):
     samples: int = pydantic.Field(default=64, ge=1)
     """Samples of each source."""
     sources: tuple[SourceConfig, ...] = ()
-    """What to validate on; where nothing is given, the validation split of the stage's built-in sources."""
+    """Sources to validate on; by default the validation split of the stage's built-in sources."""
 
 
 class CheckpointConfig(Settings):
@@ -225,14 +224,14 @@ class Run(Settings):
 
     name: str
     seed: int = pydantic.Field(default=0, ge=0, lt=2**48)
-    """Of everything that is drawn at random; with the numbers of stages, steps and samples."""
+    """Seed of everything random, together with the numbers of stages, steps and samples."""
     threads: int | None = pydantic.Field(default=None, ge=1)
     """CPU threads to compute with; None for all cores."""
     parallel_microbatches: int = pydantic.Field(default=4, ge=1)
     """Most packs of a step that are computed at the same time on a CPU, each with its share of the threads. Each holds
     its own activations: 1 takes the least memory."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """What layers compute in; `auto` is bf16 on a GPU and fp32 elsewhere. Weights that train are fp32 in any case."""
+    """Type that layers compute in; `auto` is bf16 on a GPU and fp32 elsewhere. Weights that train are always fp32."""
     compile: bool | None = None
     """Compile each layer; None does so on a GPU."""
     init: InitConfig = InitConfig()

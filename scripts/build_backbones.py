@@ -1,4 +1,4 @@
-"""Make the two shipped backbones anew: a vision encoder and a language model that have never met.
+"""Make the two shipped backbones: a vision encoder and a language model that have never met.
 
     python scripts/distil_vision.py ...         # the vision encoder: see there
     python scripts/build_backbones.py texts     # what the language model reads: runs/backbones/texts

@@ -101,7 +101,7 @@ class Lesson:
     """For each of X drawings the share that each patch has in it: a row adds up to one."""
     views_X: Tensor
     by_scene: dict[str, Tensor]
-    """Answers that hang on the scene: the place of each drawing, and how many others there are (X each)."""
+    """Answers that depend on the scene: the place of each drawing, and how many others there are (X each)."""
 
 
 def lesson(split: str, scenes: Sequence[Scene], config: ImageConfig) -> Lesson:

@@ -180,7 +180,6 @@ def _run(
     from lorgnette.eval.runner import evaluate as run_task
     from lorgnette.eval.shards import Rank
     from lorgnette.eval.tasks import names_in, task_named
-    from lorgnette.files import hold
 
     rank = Rank.of_torchrun()
     if rank.of > 1 and folder is None:
@@ -191,8 +190,7 @@ def _run(
     results = {}
     places = {name: ResultsFolder(folder / name.replace(":", "-"), rank) if folder else None for name in opened}
     for path in [place.path for place in places.values() if place]:
-        lock = rank.file(path, ".examples").with_suffix(".lock")
-        hold(lock, f"{path}: another process evaluates into this folder; wait for it, or choose another one")
+        rank.claim(path)
     bar = progress_bar()
     bar.disable = rank.number > 0
     with bar:

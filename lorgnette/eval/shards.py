@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lorgnette.errors import DataError, SettingsError
-from lorgnette.files import explain_disk, write_text
+from lorgnette.errors import DataError, LorgnetteError, SettingsError
+from lorgnette.files import explain_disk, hold, is_held, write_text
 from lorgnette.untrusted import parse_json
 
 Item = TypeVar("Item")
@@ -51,6 +51,21 @@ class Rank:
         """File of this process for rows of a kind."""
         part = f"-{self.number:05d}-of-{self.of:05d}" if self.of > 1 else ""
         return folder / f"{kind}{part}.jsonl"
+
+    def claim(self, folder: Path) -> Callable[[], None]:
+        """Hold a results folder until this process ends or calls what is returned.
+
+        Ranks of one number of processes share it, each by a lock file of its own. Each takes its own before it looks at
+        those of other numbers, so that of two evaluations which start at once both may be refused, but never neither.
+        Raises: LorgnetteError if another process has this rank, or an evaluation by another number of processes runs.
+        """
+        refusal = f"{folder}: another process evaluates into this folder; wait for it, or choose another one"
+        shared = [Rank(number, self.of).file(folder, ".examples").with_suffix(".lock") for number in range(self.of)]
+        release = hold(shared[self.number], refusal)
+        if any(is_held(lock) for lock in set(folder.glob(".examples*.lock")) - set(shared)):
+            release()
+            raise LorgnetteError(refusal)
+        return release
 
 
 def parts(folder: Path, kind: str) -> list[Path]:

@@ -31,7 +31,7 @@ Named = tuple[ImageSource, str]
 
 
 class Latents:
-    """LRU cache of visual tokens by image, bounded in bytes; emptied when the weights change.
+    """Image feature cache: visual tokens by image, bounded in bytes (LRU), emptied when the weights change.
 
     split: as of `generate`: whether images are shown in five crops.
     """

@@ -23,7 +23,7 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True)
 class Spans:
-    """Lengths of things that lie end to end: documents of tokens, images of patches. Kept on the host: no syncs."""
+    """Sequence lengths of a packed (unpadded) batch, kept on the CPU to avoid device synchronisation."""
 
     lengths: tuple[int, ...]
 

@@ -1,4 +1,4 @@
-"""From a run's stage to the steps that it trains on."""
+"""Builds the data pipeline of a stage."""
 
 from __future__ import annotations
 

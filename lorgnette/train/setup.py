@@ -1,4 +1,4 @@
-"""From a `Run` to a model and a processor that fit each other."""
+"""Setup of a run: its complete settings, its model and its processor."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def build_processor(run: Run) -> Processor:
 
 
 def _generation(run: Run) -> GenerationRules:
-    """Generation rules of the initial model; of a decoder that is joined, its end tokens alone."""
+    """Generation settings of the model that a run starts from; of a decoder that is joined, its end tokens alone."""
     if run.init.model:
         return open_checkpoint(run.init.model).processor.generation
     if run.init.language:

@@ -1,4 +1,4 @@
-"""Trainable parts of a stage: one mode per part, and the optimiser groups that follow from it."""
+"""Trainable parts of a stage: one word per part, `frozen`, `lora`, `dora` or `full`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ BESIDE = {
     "norms": re.compile(r"norm\.(weight|bias)$"),
     "patches": re.compile(r"\.(patch_embedding|position_embedding)\."),
 }
-"""What `lora.unfreeze` names, by the end of a parameter's name."""
+"""Names in `lora.unfreeze` -> end of the names of the parameters that are meant."""
 
 
 @dataclass(frozen=True)
 class TrainablePart:
-    """Number of parameters of a part, and of those that train."""
+    """Numbers of parameters and of trainable parameters of a part."""
 
     part: str
     mode: Mode
@@ -52,7 +52,7 @@ def named_parts(model: VLM) -> Iterator[tuple[str, str, nn.Parameter]]:
 
 
 def drops(stage: StageConfig) -> bool:
-    """Return whether layers draw at random while they compute: adapters with dropout."""
+    """True if layers draw at random while they compute: adapters with dropout."""
     return stage.lora.dropout > 0 and any(part.mode in ("lora", "dora") for part in (stage.vision, stage.language))
 
 
@@ -90,7 +90,7 @@ def check_parts(config: VLMConfig, stages: Iterable[StageConfig]) -> None:
 
 
 def _trains(stage: StageConfig, part: str, name: str) -> bool:
-    """Return whether a parameter trains in a stage: by its part's word, or beside the part's adapters."""
+    """True if a parameter trains in a stage: by the mode of its part, or beside the part's adapters."""
     mode = part_config(stage, part).mode
     if mode in ("full", "frozen"):
         return mode == "full"

@@ -1,4 +1,4 @@
-"""One optimiser step: the loss summed over all packs and divided by all learned tokens, checked finite, clipped."""
+"""One optimiser step with gradient accumulation: the loss of all packs divided by all supervised tokens."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class NotFiniteError(LorgnetteError):
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Result of a step. Counts are over all its packs, on all ranks."""
+    """Loss, gradient norm and counts of a step, over all its packs on all ranks."""
 
     loss: float
-    """Mean cross-entropy over the learned tokens, in nats, without z-loss."""
+    """Mean cross-entropy over the supervised tokens, in nats, without z-loss."""
     grad_norm: float
     """Before clipping."""
     tokens: int
@@ -34,12 +34,12 @@ class StepResult:
     images: int
     samples: int
     sources: Mapping[str, float] = field(default_factory=dict)
-    """The loss of each source's learned tokens."""
+    """Loss of each source's supervised tokens."""
 
 
 @dataclass
 class _Tally:
-    """Totals over the packs of one rank."""
+    """Counts of one rank's packs."""
 
     packs: int = 0
     tokens: int = 0

@@ -67,7 +67,7 @@ def test_rescoring_and_comparing_say_that_scores_are_of_another_version(tmp_path
 def test_a_summary_that_is_damaged_is_made_anew(tmp_path: Path, content: str) -> None:
     evaluate(TASK, Constant("the cat"), folder=tmp_path)
     (tmp_path / "summary.json").write_text(content)
-    assert "rescore makes it anew" in command("rescore", tmp_path)
+    assert "rescore makes it again" in command("rescore", tmp_path)
     assert ResultsFolder(tmp_path).outdated() == ""
 
 

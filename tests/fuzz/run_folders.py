@@ -140,6 +140,7 @@ def run(folder: Path) -> Sequence[str]:
     from lorgnette.inputs.config import SpecialTokens
     from lorgnette.inputs.tokenizer import Tokenizer, train_tokenizer
     from lorgnette.run import Run
+    from lorgnette.train.callbacks import Callback
     from lorgnette.train.checkpoint import manager
     from lorgnette.train.checkpoint.debug_step import keep_step
     from lorgnette.train.loop import Trainer
@@ -159,16 +160,14 @@ def run(folder: Path) -> Sequence[str]:
             "sources": [{"kind": "messages", "path": str(folder / "rows.jsonl")}],
         }],
     }  # fmt: skip
-    kept: list[int] = []
 
-    def keep(trainer: Any, row: Any) -> None:
-        if not kept:
-            kept.append(row.total_step)
-            batches = trainer_batches(trainer)
-            progress = manager.Progress(trainer.progress.run, 0, 0, 0, 0.0)
-            keep_step(folder / "run" / "replay", progress, batches, trainer.model, 0, trainer.world)
+    class Keep(Callback):
+        def on_step_end(self, run: Any, state: Any, metrics: Any) -> None:
+            if metrics.total_step == 1:
+                progress = manager.Progress(state.progress.run, 0, 0, 0, 0.0)
+                keep_step(folder / "run" / "replay", progress, trainer_batches(trainer), state.model, 0, state.world)
 
-    trainer = Trainer(Run.parse(values), folder / "run", Console(quiet=True), callbacks=[keep])
+    trainer = Trainer(Run.parse(values), folder / "run", Console(quiet=True), callbacks=[Keep()])
     trainer.train()
     return ("run/run.yaml", "run/log.jsonl", "run/data.json", "run/checkpoints/*/*", "run/checkpoints/*/.metadata",
             "run/replay/*/replay.json", "run/replay/*/*.safetensors")  # fmt: skip

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 
 import pytest
 
-from tests.house.source import ROOT, modules, tracked_files
+from tests.house.source import OURS, ROOT, modules, tracked_files
 from tests.house.test_readme import BLOCK
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -100,6 +101,23 @@ def test_every_module_named_in_a_guide_exists(guide):
     named = set(re.findall(r"\b(?:lorgnette|corpus)(?:\.[A-Za-z_]\w*)+", text)) - {"lorgnette.cli"}
     files = {name for name in named if name.endswith((".py", ".md"))}
     assert {name for name in named - files if not is_there(name)} == set()
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_every_class_named_in_a_guide_is_defined(guide):
+    named = CODE.findall(BLOCK.sub("", (ROOT / guide).read_text(encoding="utf-8")))
+    classes = {name for name in named if re.fullmatch(r"(?:[A-Z]+[a-z]+)+[A-Z]*", name)}
+    defined = {node.name for module in modules(*OURS) for node in module.tree.body if isinstance(node, ast.ClassDef)}
+    assert classes - defined == set()
+
+
+@pytest.mark.parametrize("guide", [guide for guide in GUIDES if guide not in ("README.md", "docs/using.md")])
+def test_python_in_a_guide_runs(guide):
+    """That of the others runs in `test_readme`, where there is a model."""
+    blocks = [
+        body for language, body in BLOCK.findall((ROOT / guide).read_text(encoding="utf-8")) if language == "python"
+    ]
+    assert all(exec(block, {}) is None for block in blocks)
 
 
 def test_a_path_that_is_not_there_is_found_out():

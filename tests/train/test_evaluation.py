@@ -15,6 +15,7 @@ from lorgnette.files import explain_disk
 from lorgnette.hub.load import load
 from lorgnette.train import evaluation
 from lorgnette.train.adapters.peft import merge_adapters
+from lorgnette.train.callbacks import Callback
 from lorgnette.train.checkpoint.resume import model_at
 from lorgnette.train.logging.log import read_log
 from lorgnette.train.loop import Interrupted, Trainer
@@ -48,14 +49,14 @@ def test_scores_are_told_and_the_model_with_the_best_is_kept(tiny, tmp_path, mon
     folder = tmp_path / "run"
     told = []
 
-    class Tracker:
-        def log(self, step, values):
-            told.extend((step, value) for name, value in values.items() if name == "evaluation/drawings")
+    class Told(Callback):
+        def on_evaluation(self, run, state, kind, values):
+            told.append((state.progress.total_step, values["drawings"]))
 
-        def close(self):
+        def on_run_end(self, run, state):
             told.append("closed")
 
-    trained = Trainer(run, folder, QUIET, trackers=[Tracker()]).train()
+    trained = Trainer(run, folder, QUIET, callbacks=[Told()]).train()
     assert same(trained, plain), "evaluating moves no weight"
     rows = read_log(folder / "evaluation.jsonl")
     assert [(row["total_step"], row["scores"]["drawings"]) for row in rows] == [(4, 0), (5, 0), (9, 100), (11, 0)]

@@ -24,6 +24,7 @@ from lorgnette.train.checkpoint import manager
 from lorgnette.train.checkpoint.claim import claim
 from lorgnette.train.loop import Trainer
 from lorgnette.train.parallel import DistributedContext
+from tests.train.watchers import OnStep
 
 QUIET = Console(quiet=True)
 
@@ -68,7 +69,7 @@ def test_training_leaves_what_it_did_not_write(tiny, tmp_path):
     (folder / "photos" / "a.txt").write_text("mine")
     stopped: list[int] = []
 
-    def keep(trainer, row):
+    def keep(state, metrics):
         kept = manager.checkpoints(folder / "checkpoints")
         if kept and not stopped:
             stopped.append(1)
@@ -78,7 +79,7 @@ def test_training_leaves_what_it_did_not_write(tiny, tmp_path):
             copy.mkdir()
             (copy / "progress.json").write_text("mine")
 
-    Trainer(run, folder, QUIET, callbacks=[keep]).train()
+    Trainer(run, folder, QUIET, callbacks=[OnStep(keep)]).train()
     assert stopped and (folder / "photos" / "a.txt").read_text() == "mine"
     (noted,) = (folder / "checkpoints").glob("*/notes.txt")
     assert sorted(path.name for path in noted.parent.iterdir()) == ["mine", "notes.txt"]

@@ -1,4 +1,4 @@
-"""A run's folder, claimed for one training at a time and for one run's settings."""
+"""Locks a run's folder for one training at a time and one run's settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lorgnette.errors import LorgnetteError, SettingsError
-from lorgnette.files import check_own, check_replaceable, hold, write_text
+from lorgnette.files import DiskError, check_own, check_replaceable, hold, write_text
 from lorgnette.hub.export import check_checkpoint_folder
 from lorgnette.run import CHANGEABLE, Run
 from lorgnette.train.adapters.peft import WRITTEN_ADAPTER
@@ -36,28 +36,32 @@ def claim(folder: Path, run: Run, world: DistributedContext) -> Callable[[], Non
     wrote under a run's names; CheckpointError and DiskError for what could not be written at the end.
     """
     release: Callable[[], None] = _nothing
-    refused: LorgnetteError | None = None
-    if world.is_main:
-        try:
-            release = hold(folder / ".lock", f"{folder}: another process trains in this folder; choose another one")
-            try:
-                _check_foreign(folder, run)
-                _check(folder, run)
-                manager.remove_unfinished(folder / "checkpoints")
-                write_text(folder / "run.yaml", run.to_yaml())
-            except BaseException:
-                release()
-                raise
-        except LorgnetteError as error:
-            refused = BusyError(str(error)) if type(error) is LorgnetteError else error
-    for met in world.gather(refused):
-        if met is not None:
-            raise met
+    with world.alike():
+        if world.is_main:
+            release = _claim(folder, run)
     return release
 
 
 def _nothing() -> None:
-    """A rank that holds no lock has none to let go of."""
+    """Release the lock of a rank that holds none."""
+
+
+def _claim(folder: Path, run: Run) -> Callable[[], None]:
+    try:
+        release = hold(folder / ".lock", f"{folder}: another process trains in this folder; choose another one")
+    except DiskError:
+        raise
+    except LorgnetteError as error:
+        raise BusyError(str(error)) from None
+    try:
+        _check_foreign(folder, run)
+        _check(folder, run)
+        manager.remove_unfinished(folder / "checkpoints")
+        write_text(folder / "run.yaml", run.to_yaml())
+    except BaseException:
+        release()
+        raise
+    return release
 
 
 OURS = (
@@ -88,7 +92,7 @@ def _check_foreign(folder: Path, run: Run) -> None:
 
 
 def _is_run(content: bytes) -> bool:
-    """Return whether a run.yaml has the names that one has, of this version or another."""
+    """True if a file has the keys of a run.yaml, of this version or another."""
     try:
         values = parse_yaml(content.decode("utf-8-sig", "replace"), "")
     except LorgnetteError:

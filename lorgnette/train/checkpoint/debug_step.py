@@ -1,4 +1,4 @@
-"""A step that went wrong, kept to be looked at: its batches, and the weights that it met."""
+"""Saves a step that gave no finite loss, its batches and weights, and computes it again to find the reason."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def keep_step(
     seed: int,
     world: DistributedContext,
 ) -> Path:
-    """Write what a step computed with to `folder/step-NNNNNN`. Every rank must ask. Returns that folder.
+    """Write batches and weights of a step to `folder/step-NNNNNN`, which is returned. Collective: all ranks call it.
 
     progress: where the run stood before the step. seed: of the step's noise and dropout. Raises: DiskError.
     """
@@ -97,7 +97,7 @@ def _read(name: str, value: list[Any]) -> Any:
 
 
 def replay(path: Path, console: Console) -> list[str]:
-    """Compute a kept step again on the CPU and say, sample by sample, what comes out.
+    """Compute a saved step again on the CPU and print each sample's loss.
 
     path: a folder `replay/step-NNNNNN` of a run. Returns the names of samples whose loss is not finite.
     Raises: CheckpointError if it is not such a folder.

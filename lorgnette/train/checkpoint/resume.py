@@ -1,4 +1,4 @@
-"""The model of a run that is not finished, from one of its checkpoints."""
+"""Opens the model of an unfinished run, from one of its checkpoints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lorgnette.train.stages import prepare_parts
 
 
 def model_at(path: Path, run: Run, stage: StageConfig) -> VLM:
-    """The weights that a folder of shards holds, the stage's adapters in place. Raises: CheckpointError."""
+    """Load the model of a checkpoint, the stage's adapters in place. Raises: CheckpointError."""
     with torch.device("meta"):
         model = VLM(run.model)
     manager.check_size(path, model)  # before anything is allocated
@@ -28,7 +28,7 @@ def model_at(path: Path, run: Run, stage: StageConfig) -> VLM:
 
 
 def open_unfinished(folder: Path) -> tuple[VLM, Processor]:
-    """The model of a run's last checkpoint, adapters merged and ready to answer, and its processor.
+    """Load the model of a run's last checkpoint, adapters merged, for inference, and its processor.
 
     folder: of the run. Raises: CheckpointError if it has no checkpoint, or a damaged one.
     """
