@@ -118,7 +118,7 @@ def _stream(
         for prompt, sample in zip(prompts, samples, strict=True)
     ]
     answers = [
-        _Answer(processor, settings, number, len(prompt), opens_turn(sample), most[number])
+        GrowingAnswer(processor, settings, number, len(prompt), opens_turn(sample), most[number])
         for number, (prompt, sample) in enumerate(zip(prompts, samples, strict=True))
     ]
     sampler = Sampler(settings, prompts, slot_tokens(processor), rules_on_logits(processor), most)
@@ -218,7 +218,7 @@ def decoder_of(processor: Processor, chat: bool) -> Callable[[list[int]], str]:
     return (lambda ids: decode(ids).removeprefix(" ")) if chat else decode
 
 
-class _Answer:
+class GrowingAnswer:
     """One answer in the making: its text so far, and when it ends."""
 
     def __init__(
@@ -236,12 +236,12 @@ class _Answer:
         self.tokens: list[int] = []
         self.generation: Generation | None = None
 
-    def push(self, token: int) -> Iterator[Piece]:
-        """Take in the next token; the piece of text that it makes certain, if any."""
+    def push(self, token: int, last: bool = False) -> Iterator[Piece]:
+        """Take in the next token; the piece of text that it makes certain, if any. last: whether it ends the answer."""
         self.tokens.append(token)
         ended = token in self.ends
         text = "" if ended else self.text.push(token)
-        finish: Finish | None = "end" if ended else "stop" if self.text.stopped else None
+        finish: Finish | None = "stop" if self.text.stopped else "end" if ended or last else None
         if finish is None and len(self.tokens) == self.most:
             finish = "length"
         if finish is not None:
