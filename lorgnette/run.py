@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from lorgnette import plugins
 from lorgnette.data.config import AugmentConfig, LoaderConfig, PackConfig, SourceConfig
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
@@ -300,6 +301,12 @@ class Run(Settings):
         """Twelve hex digits that name what is learned: runs that differ in the `CHANGEABLE` alone have the same."""
         values = {name: value for name, value in self.plain().items() if name not in CHANGEABLE}
         return type(self).parse(values).digest()
+
+    def plugins(self) -> dict[str, str]:
+        """Plug-ins that the settings name -> the package and version of each. Raises: SettingsError."""
+        sources = [*(source for stage in self.stages for source in stage.sources), *self.validation.sources]
+        kinds = dict.fromkeys(source.kind for source in sources)
+        return plugins.record(("connectors", self.model.connector.kind), *(("sources", kind) for kind in kinds))
 
     @property
     def steps(self) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 
+from lorgnette import plugins
+from lorgnette.data.record import Record
 from lorgnette.settings import Settings
 
 
@@ -149,7 +152,32 @@ class MessagesConfig(ChatConfig):
         return self.name or self.path
 
 
-PreparedConfig = (
+class SourcePlugin(RowsConfig):
+    """Base class of sources from other packages (docs/plugins.md): settings, and how a row is read.
+
+    `kind` is the name that was given. Rows are those of parquet files, unless `convert` makes them of others.
+    """
+
+    kind: str
+
+    def read(self, row: Mapping[str, Any], name: str) -> Record:
+        """What one row holds, a pure function of it. Raises: Refused with a reason."""
+        raise TypeError(f"{type(self).__name__} does not read rows")
+
+    def columns(self) -> tuple[str, ...]:
+        """Columns that `read` looks at. A file need not have all of them."""
+        raise TypeError(f"{type(self).__name__} names no columns")
+
+    def convert(self) -> Iterator[dict[str, Any]] | None:
+        """Rows of files that are no parquet, in order, each with the columns of `row_schema`; None to read parquet."""
+        return None
+
+    def row_schema(self) -> Any:
+        """The `pyarrow.Schema` of the rows that `convert` makes."""
+        raise TypeError(f"{type(self).__name__} does not say what its rows are made of")
+
+
+BuiltInConfig = (
     InterleavedConfig
     | WebpagesConfig
     | PairsConfig
@@ -159,6 +187,7 @@ PreparedConfig = (
     | ChatConfig
     | MessagesConfig
 )
+PreparedConfig = BuiltInConfig | SourcePlugin
 """Sources are read from files, and indexed first."""
 
 RETIRED = {
@@ -181,10 +210,14 @@ def refuse_sources_on_demand(value: Any) -> Any:
 
 
 SourceConfig = Annotated[
-    PreparedConfig,
+    BuiltInConfig,
     pydantic.Field(discriminator="kind"),
     pydantic.BeforeValidator(refuse_sources_on_demand),
+    pydantic.WrapValidator(plugins.settings_of("sources", SourcePlugin, get_args(BuiltInConfig))),
+    pydantic.SerializeAsAny(),
 ]
+"""Settings of a source, by `kind`; one that is none of the built-in ones names a plug-in."""
+"""Settings of a source, by `kind`; one that is none of the built-in ones names a plug-in."""
 
 
 class PackConfig(Settings):

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from lorgnette.eval.bootstrap import Estimate
-from lorgnette.eval.compare import compare
 from lorgnette.eval.metrics.exact import normalise
-from lorgnette.eval.results import Example, Result
+from lorgnette.eval.results.bootstrap import Estimate
+from lorgnette.eval.results.compare import compare
+from lorgnette.eval.results.store import Example, Result
 from lorgnette.report.training_curve import CurvePoint
 from lorgnette.sample import ImageSource
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lorgnette import plugins
 from lorgnette.errors import CheckpointError
 from lorgnette.hub.adapter import open_adapter
 from lorgnette.hub.checkpoint import Weights, check_tensors, import_tensors
@@ -122,7 +123,8 @@ def read_config(folder: Path, processor: Processor) -> tuple[VLMConfig, int]:
     values = read_json(file)
     kind = values.get("model_type")
     if kind == OURS:
-        config = VLMConfig.parse(_group(values, file), str(file))
+        with plugins.reading(str(file)):
+            config = VLMConfig.parse(_group(values, file), str(file))
         stored_rows = config.vocabulary
     elif kind == "idefics2":
         config, stored_rows = _read_upstream(values, processor, file)

@@ -8,15 +8,15 @@ from statistics import fmean
 from rich.console import Console
 
 from lorgnette.errors import LorgnetteError
-from lorgnette.eval.results import ResultsFolder
+from lorgnette.eval.models.local import LorgnetteModel
+from lorgnette.eval.results.rank_files import Rank
+from lorgnette.eval.results.store import ResultsFolder
 from lorgnette.eval.runner import evaluate
-from lorgnette.eval.shards import Rank
 from lorgnette.eval.task import Task
 from lorgnette.eval.tasks import names_in, task_named
 from lorgnette.eval.tasks.builtin import drawings
 from lorgnette.files import DiskError
 from lorgnette.hub.export import save
-from lorgnette.infer.answerer import ModelAnswerer
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.vlm import VLM
 from lorgnette.output import say
@@ -62,7 +62,7 @@ class Evaluation:
         copy = unshard(model, stage)
         merge_adapters(copy)
         identity = f"{self.run.identity} step {total_step}"
-        answerer = ModelAnswerer(copy.to(self.world.device).eval(), self.processor, identity=identity)
+        answerer = LorgnetteModel(copy.to(self.world.device).eval(), self.processor, identity=identity)
         place = self.folder / "evaluation" / f"step-{total_step:06d}"
         found = {}
         for name, task in self.tasks.items():

@@ -7,10 +7,10 @@ from pathlib import Path
 from rich.console import Console
 
 from lorgnette.eval.benchmark import Asking
+from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.tasks import BENCHMARKS, task_named
-from lorgnette.eval.training import write_training
-from lorgnette.infer.answerer import ModelAnswerer
+from lorgnette.eval.train_split import write_training
 from lorgnette.run import Run, find_recipe
 from lorgnette.train.loop import Trainer
 
@@ -39,7 +39,7 @@ def test_write_train_measure(tmp_path: Path) -> None:
     run = Run.load(find_recipe("probe/docvqa"), [*SMALL, f"stages.0.sources.0.path={tmp_path / 'data'}"])
     trainer = Trainer(run, tmp_path / "run", Console(quiet=True))
     model = trainer.train()
-    result = evaluate(task_named("doc_vqa"), ModelAnswerer(model, trainer.processor), limit=4)
+    result = evaluate(task_named("doc_vqa"), LorgnetteModel(model, trainer.processor), limit=4)
     assert result.count == 4
     assert result.settings["metric"] == "anls"
     assert trainer.progress.total_step == 2

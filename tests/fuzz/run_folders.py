@@ -78,8 +78,8 @@ def read(make: Make, use: Use, content: bytes, folder: Path) -> None:
 
 def evaluation(folder: Path) -> Sequence[str]:
     """Results of one task of two questions."""
-    from lorgnette.eval.metrics import Truth
-    from lorgnette.eval.results import Example, Refusal, ResultsFolder
+    from lorgnette.eval.metrics import Reference
+    from lorgnette.eval.results.store import Example, Refusal, ResultsFolder
 
     settings = {
         "task": "vqav2",
@@ -91,7 +91,7 @@ def evaluation(folder: Path) -> Sequence[str]:
     }
     store = ResultsFolder(folder)
     store.begin(settings, {"began": "now", "torch": "2"})
-    truth = Truth(("yes", "no"), ("a", "b"))
+    truth = Reference(("yes", "no"), ("a", "b"))
     asked = [Example(n, f"row {n}", "kind/inner", "Which?", "yes", truth, ("0" * 8,), id=str(n)) for n in range(2)]
     store.append(asked, {"0" * 8: b"picture"})
     store.refuse([Refusal(2, "row 2", "unreadable image")])
@@ -102,8 +102,8 @@ def evaluation(folder: Path) -> Sequence[str]:
 def _use_evaluation(folder: Path, name: str) -> None:
     from lorgnette.cli.results import compare, rescore, submission
     from lorgnette.errors import LorgnetteError
-    from lorgnette.eval import bootstrap
-    from lorgnette.eval.results import ResultsFolder
+    from lorgnette.eval.results import bootstrap
+    from lorgnette.eval.results.store import ResultsFolder
 
     bootstrap.resample.__defaults__ = (20,)  # in this process, which reads inputs alone: draws take all the time
     refused: list[LorgnetteError] = []

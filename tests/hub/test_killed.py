@@ -12,8 +12,8 @@ import pytest
 from lorgnette import files
 from lorgnette.cli.eval import _run
 from lorgnette.errors import LorgnetteError
-from lorgnette.eval.results import ResultsFolder
-from lorgnette.eval.shards import Rank
+from lorgnette.eval.results.rank_files import Rank
+from lorgnette.eval.results.store import ResultsFolder
 from lorgnette.files import hold
 from lorgnette.hub.export import export
 from lorgnette.hub.load import load
@@ -32,7 +32,7 @@ module.export(tiny_model(), tiny_processor(), sys.argv[1])
 """
 EVALUATES = """
 import os, pathlib, sys
-from lorgnette.eval.results import ResultsFolder
+from lorgnette.eval.results.store import ResultsFolder
 store = ResultsFolder(sys.argv[1])
 store.begin({"task": "a", "metric": "b"})
 pathlib.Path.write_bytes = lambda path, content: (path.touch(), os.kill(os.getpid(), 9))
@@ -92,7 +92,7 @@ def test_an_evaluation_refuses_a_folder_that_another_process_writes(tmp_path):
 
 CLAIMS = """
 import pathlib, sys
-from lorgnette.eval.shards import Rank
+from lorgnette.eval.results.rank_files import Rank
 Rank(int(sys.argv[2]), int(sys.argv[3])).claim(pathlib.Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

@@ -16,8 +16,8 @@ import pytest
 from lorgnette.data.inspect.unpatchify import original_size
 from lorgnette.data.prepare.image_facts import image_facts
 from lorgnette.errors import ImageError, SettingsError
-from lorgnette.eval.answerers.messages import image_url
-from lorgnette.eval.pictures import check_image, image_digest
+from lorgnette.eval.image_checks import check_image, image_digest
+from lorgnette.eval.models.openai_api import image_url
 from lorgnette.infer.latents import _key
 from lorgnette.inputs.config import MAX_PIXELS, ImageConfig
 from lorgnette.inputs.image import image_patches

@@ -9,7 +9,7 @@ from lorgnette.data.record import Record
 from lorgnette.data.rejected import RejectedRow
 from lorgnette.data.sources.reading.row_files import origin_of
 from lorgnette.data.sources.reading.shards import Shards, list_shards
-from lorgnette.data.sources.table import KINDS, Row, converter
+from lorgnette.data.sources.table import Row, converter, kind_of
 from lorgnette.errors import DataError
 from lorgnette.sample import Sample
 from lorgnette.settings import Settings, apply_override
@@ -32,7 +32,7 @@ def first_samples(config: SourceConfig, most: int) -> Iterator[Sample | str]:
 
     Raises: DataError if the source cannot be opened at all.
     """
-    read = KINDS[config.kind].read
+    read = kind_of(config).read
     for number, (name, row) in enumerate(_rows(config)):
         if number == most:
             return
@@ -54,7 +54,7 @@ def _rows(config: PreparedConfig) -> Iterator[tuple[str, Row | RejectedRow]]:
             name = ", ".join(origin) if origin else f"{config.path}, row {number}"
             yield name.removesuffix(", "), row
         return
-    kind = KINDS[config.kind]
+    kind = kind_of(config)
     shards = Shards(list_shards(config.path), kind.columns(config))
     for shard, path in enumerate(shards.paths):
         for group in range(len(shards.groups(shard))):

@@ -15,7 +15,7 @@ from lorgnette.data.config import PreparedConfig
 from lorgnette.data.rejected import RejectedRow, RowOrRejected, read_rejected, rejected_file, write_rejected
 from lorgnette.data.sources.reading.download import bytes_in
 from lorgnette.data.sources.reading.row_files import ORIGIN, origin_of
-from lorgnette.data.sources.table import KINDS, Convert
+from lorgnette.data.sources.table import Convert, kind_of
 from lorgnette.errors import DataError
 from lorgnette.files import new_file, write_json
 from lorgnette.settings import typed
@@ -92,7 +92,7 @@ def convert_source(
 
 
 def _schema(config: PreparedConfig) -> pa.Schema:
-    schema = KINDS[config.kind].schema
+    schema = kind_of(config).schema
     assert schema is not None, f"kind {config.kind} converts rows of unknown types"
     return schema(config).append(pa.field(ORIGIN, ORIGIN_TYPE))
 

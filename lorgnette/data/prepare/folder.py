@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorgnette.data.config import PreparedConfig
+from lorgnette import plugins
+from lorgnette.data.config import PreparedConfig, SourcePlugin
 from lorgnette.data.sources.reading.boundary import folder_of_source
 from lorgnette.data.sources.reading.shards import is_url, list_files, list_shards, open_url
 from lorgnette.errors import DataError
@@ -97,12 +98,14 @@ def reading_digest(config: PreparedConfig, processor: Processor) -> str:
     settings = {key: value for key, value in config.plain().items() if key not in NOT_READING}
     root, template, pixels = root_of(config), processor.template.source, processor.images.max_pixels
     within = config.path if root is None else os.path.relpath(config.path, root)
+    if isinstance(config, SourcePlugin):
+        settings["plugin"] = plugins.record(("sources", config.kind))
     return digest([FORM, settings, within, processor.tokenizer.fingerprint, template, pixels])
 
 
 def find_home(config: PreparedConfig, processor: Processor) -> Path:
     """The folder of a source prepared before; where it would be prepared if it has not been."""
-    name = f"{config.kind}-{reading_digest(config, processor)}"
+    name = f"{config.kind.replace(':', '.')}-{reading_digest(config, processor)}"
     places = _places(config)
     return next((place / name for place in places if (place / name).is_dir()), _first_writable(places) / name)
 

@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lorgnette.data.config import PreparedConfig
+from lorgnette.data.config import InstructConfig, PreparedConfig
 from lorgnette.data.index import Index
 from lorgnette.data.prepare.chunk import Chunk
 from lorgnette.data.prepare.contamination.benchmark_pictures import Pictures, pictures_of
@@ -35,7 +35,7 @@ from lorgnette.data.sources.reading.passed_over import FILES, passed_over
 from lorgnette.data.sources.reading.shards import Shards, list_files
 from lorgnette.data.sources.reading.unread import REASON as UNREAD
 from lorgnette.data.sources.reading.unread import unread_in
-from lorgnette.data.sources.table import KINDS, converter, known_before_scan
+from lorgnette.data.sources.table import converter, kind_of, known_before_scan
 from lorgnette.errors import DataError
 from lorgnette.files import new_file, write_json
 from lorgnette.inputs.processor import Processor
@@ -128,7 +128,7 @@ class _Job:
         scanner = Scanner(config, self.processor)
         made = None if convert is None else self._convert(files)
         scanned, shards = self._scan(scanner, made)
-        if made is None and config.kind == "instruct" and config.merge and same_images(scanned.index):
+        if made is None and isinstance(config, InstructConfig) and config.merge and same_images(scanned.index):
             made = self._convert(files)
             scanned, shards = self._scan(scanner, made)
         index, entries = select(scanned, config, folder, self.options.pictures)
@@ -163,7 +163,7 @@ class _Job:
         """Return the conversion that a source needs first, if any. Finding out may read much: the answer is cached."""
         kept = self.home / f"convert-{files}.json"
         if kept.is_file():
-            return KINDS[self.config.kind].convert if kept.read_bytes().strip() == b"true" else None
+            return kind_of(self.config).convert if kept.read_bytes().strip() == b"true" else None
         convert = converter(self.config)
         for old in self.home.glob("convert-*.json"):
             old.unlink()
@@ -171,7 +171,7 @@ class _Job:
         return convert
 
     def _convert(self, files: str) -> Converted:
-        convert, folder = KINDS[self.config.kind].convert, self.home / f"converted-{files}"
+        convert, folder = kind_of(self.config).convert, self.home / f"converted-{files}"
         assert convert is not None
         with progress(self.options.console, f"{self.config.title}: writing as parquet", None) as advance:
             made = convert_source(self.config, convert, folder, advance)

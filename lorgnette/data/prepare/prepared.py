@@ -16,7 +16,7 @@ from lorgnette.data.record import Record
 from lorgnette.data.rejected import rejected_file
 from lorgnette.data.sources.reading.row_files import ORIGIN, origin_of
 from lorgnette.data.sources.reading.shards import Shards
-from lorgnette.data.sources.table import KINDS
+from lorgnette.data.sources.table import kind_of
 from lorgnette.errors import DataError
 from lorgnette.inputs.processor import Processor
 from lorgnette.settings import typed
@@ -70,7 +70,7 @@ class Prepared:
 
     def record(self, number: int) -> Record:
         """Read a record. Raises: Refused or another DataError, naming the row, if it is not what was prepared."""
-        index, kind = self.index, KINDS[self.config.kind]
+        index, kind = self.index, kind_of(self.config)
         shard, group, row = (int(array[number]) for array in (index.shard_E, index.group_E, index.row_E))
         values = self._shards.read(shard, group, row)
         origin = origin_of(values)
@@ -78,7 +78,7 @@ class Prepared:
 
     @cached_property
     def _shards(self) -> Shards:
-        return Shards(self.index.shards, (*KINDS[self.config.kind].columns(self.config), ORIGIN))
+        return Shards(self.index.shards, (*kind_of(self.config).columns(self.config), ORIGIN))
 
     @cached_property
     def facts(self) -> dict[str, Any]:

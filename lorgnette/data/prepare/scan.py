@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lorgnette import plugins
 from lorgnette.data.config import PreparedConfig
 from lorgnette.data.prepare.chunk import Chunk, ChunkWriter
 from lorgnette.data.prepare.counts import Counter
@@ -17,7 +17,7 @@ from lorgnette.data.record import Record, Refused
 from lorgnette.data.rejected import RejectedRow
 from lorgnette.data.sources.reading.row_files import ORIGIN, origin_of, plain_rows
 from lorgnette.data.sources.reading.shards import FOLDER, Shards, folder_of
-from lorgnette.data.sources.table import KINDS
+from lorgnette.data.sources.table import kind_of
 from lorgnette.errors import CheckpointError, DataError, ImageError, SettingsError, is_fault
 from lorgnette.inputs.access import is_link
 from lorgnette.inputs.processor import Processor
@@ -51,7 +51,7 @@ class Scanner:
         """Raises: SettingsError for a filter that cannot be imported."""
         self.filters = [(name, load_filter(name)) for name in self.config.filters]
         self.count = Counter(self.processor)
-        self.columns = (*KINDS[self.config.kind].columns(self.config), *ADDRESSES, ORIGIN)
+        self.columns = (*kind_of(self.config).columns(self.config), *ADDRESSES, ORIGIN)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Scanner, (self.config, self.processor)
@@ -77,7 +77,7 @@ class Scanner:
         try:
             if isinstance(row, ValueError):
                 raise Refused("unreadable row", str(row))
-            record = KINDS[self.config.kind].read(row, self.config, f"{file}, {where}")
+            record = kind_of(self.config).read(row, self.config, f"{file}, {where}")
             values = self._values(row, record)
         except Refused as refused:
             writer.reject(RejectedRow(file, where, refused.reason, refused.detail))
@@ -140,13 +140,7 @@ class Scanner:
 
 def load_filter(name: str) -> Filter:
     """A function by its dotted name. Raises: SettingsError."""
-    module, _, function = name.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SettingsError(
-            f"filters: {name} cannot be imported ({error}); write it as package.module.function"
-        ) from None
+    found = plugins.import_named(name, f"filters: {name}")
     if not callable(found):
         raise SettingsError(f"filters: {name} is a {type(found).__name__}; expected a function from a Record")
     return found

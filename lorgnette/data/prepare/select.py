@@ -20,7 +20,7 @@ from lorgnette.data.rejected import RejectedRow
 from lorgnette.data.sources.reading.passed_over import FILES
 from lorgnette.data.sources.reading.shards import Shards
 from lorgnette.data.sources.reading.unread import REASON as UNREAD
-from lorgnette.data.sources.table import KINDS
+from lorgnette.data.sources.table import kind_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class _Reader:
     """Reads single pictures of records again."""
 
     def __init__(self, config: PreparedConfig, index: Index) -> None:
-        self.config, self.index, self.kind = config, index, KINDS[config.kind]
+        self.config, self.index, self.kind = config, index, kind_of(config)
         self.shards = Shards(index.shards, self.kind.columns(config))
 
     def image(self, record: int, number: int) -> object:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lorgnette.data.config import PreparedConfig
+from lorgnette.data.config import InstructConfig, PreparedConfig, SourcePlugin, WebpagesConfig
 from lorgnette.data.record import Record
 from lorgnette.data.rejected import RowOrRejected
 from lorgnette.data.sources.reading import message_forms, schemas
@@ -108,6 +108,20 @@ KINDS: dict[str, Kind] = {
 """Kind -> how it is read."""
 
 
+PLUGIN = Kind(
+    read=lambda row, config, name: config.read(row, name),
+    columns=lambda config: config.columns(),
+    convert=lambda config: config.convert(),
+    schema=lambda config: config.row_schema(),
+)
+"""Sources of other packages: their settings say how they are read."""
+
+
+def kind_of(config: PreparedConfig) -> Kind:
+    """How a source is read."""
+    return PLUGIN if isinstance(config, SourcePlugin) else KINDS[config.kind]
+
+
 def converter(config: PreparedConfig) -> Convert | None:
     """Conversion that this source needs before it is read; None where its files are read as they are.
 
@@ -115,8 +129,10 @@ def converter(config: PreparedConfig) -> Convert | None:
     instructions are too, unless rows are to be merged.
     Raises: DataError if the path holds no file of the kind.
     """
-    kind = KINDS[config.kind]
-    if config.kind == "webpages":
+    kind = kind_of(config)
+    if isinstance(config, SourcePlugin):
+        return None if config.convert() is None else kind.convert
+    if isinstance(config, WebpagesConfig):
         return kind.convert
     module = {"pairs": "caption_files", "messages": "conversations", "chat": "conversations"}.get(
         config.kind, config.kind
@@ -134,4 +150,4 @@ def known_before_scan(config: PreparedConfig) -> bool:
 
 def most_units(config: PreparedConfig) -> int | None:
     """Units that a piece of a record may hold at most, by the source's settings; None for no limit but length."""
-    return config.most_turns if config.kind == "instruct" else None
+    return config.most_turns if isinstance(config, InstructConfig) else None

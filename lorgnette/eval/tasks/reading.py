@@ -11,7 +11,7 @@ from typing import Any
 from lorgnette.data.record import Refused
 from lorgnette.data.sources.reading.values import read_image, read_list
 from lorgnette.eval.benchmark_prompts import Question
-from lorgnette.eval.rows import answers_of, list_written, text_of, text_written
+from lorgnette.eval.benchmark_rows import answers_of, list_written, text_of, text_written
 from lorgnette.sample import Image
 from lorgnette.untrusted import quoted
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
+from lorgnette import plugins
 from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.errors import CheckpointError
 from lorgnette.files import explain_disk, write_json
@@ -106,7 +107,8 @@ def replay(path: Path, console: Console) -> list[str]:
     if not (path / "replay.json").is_file() or not settings.is_file():
         raise CheckpointError(f"{path}: is not a kept step; give a folder replay/step-NNNNNN of a run")
     facts = read_json(path / "replay.json", CheckpointError)
-    run = resolve(Run.load(settings, stored=True))
+    with plugins.reading(str(settings)):
+        run = resolve(Run.load(settings, stored=True))
     numbers: list[Any] = [facts.get(name) for name in ("stage", "step", "seed")] if isinstance(facts, dict) else [None]
     if any(type(number) is not int for number in numbers) or not 0 <= numbers[0] < len(run.stages):
         raise CheckpointError(f"{path}: replay.json names no stage, step and seed of the run")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from lorgnette import plugins
 from lorgnette.errors import CheckpointError
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.vlm import VLM
@@ -32,7 +33,8 @@ def open_unfinished(folder: Path) -> tuple[VLM, Processor]:
 
     folder: of the run. Raises: CheckpointError if it has no checkpoint, or a damaged one.
     """
-    run = resolve(Run.load(folder / "run.yaml", stored=True))
+    with plugins.reading(str(folder / "run.yaml")):
+        run = resolve(Run.load(folder / "run.yaml", stored=True))
     found = manager.checkpoints(folder / "checkpoints")
     if not found:
         raise CheckpointError(f"{folder}: the run has no checkpoint yet; the command that began it resumes it")

@@ -17,9 +17,9 @@ from lorgnette.errors import DataError, LorgnetteError, SettingsError
 from lorgnette.files import explain_disk, hold, is_held, write_text
 from lorgnette.untrusted import parse_json
 
-Item = TypeVar("Item")
-Row = dict[str, Any]
-TRIES = 5
+_Item = TypeVar("_Item")
+StoredRow = dict[str, Any]
+_TRIES = 5
 """Times that files are listed again when another process joins them meanwhile."""
 
 
@@ -42,7 +42,7 @@ class Rank:
             raise SettingsError(f"RANK is {number!r} and WORLD_SIZE is {of!r}; both must be numbers, as torchrun sets")
         return cls(int(number), int(of))
 
-    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+    def share(self, items: Sequence[_Item]) -> Sequence[_Item]:
         """This process's part: neighbours, so that what they have in common is read once."""
         first, last = (len(items) * number // self.of for number in (self.number, self.number + 1))
         return items[first:last]
@@ -73,12 +73,12 @@ def parts(folder: Path, kind: str) -> list[Path]:
     return sorted(folder.glob(f"{kind}-*-of-*.jsonl"))
 
 
-def rows(folder: Path, kind: str) -> list[tuple[str, Row]]:
+def rows(folder: Path, kind: str) -> list[tuple[str, StoredRow]]:
     """Every whole row of a kind and where it stands, joined ones first. The last line of a file may be cut short.
 
     Raises: DataError for a damaged row before the last.
     """
-    for _ in range(TRIES):
+    for _ in range(_TRIES):
         try:
             single, joined = parts(folder, kind), folder / f"{kind}.jsonl"  # who joins writes before taking away
             files = [joined, *single] if joined.exists() else single
@@ -88,7 +88,7 @@ def rows(folder: Path, kind: str) -> list[tuple[str, Row]]:
     raise DataError(f"{folder}: its files change while they are read; try again")
 
 
-def _rows(file: Path) -> Iterator[tuple[str, Row]]:
+def _rows(file: Path) -> Iterator[tuple[str, StoredRow]]:
     lines = file.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         where = f"{file}, line {number}"
@@ -109,7 +109,7 @@ def damaged(where: str) -> DataError:
     return DataError(f"{where}: damaged; delete it and run again")
 
 
-def lines(rows: Sequence[Row]) -> str:
+def lines(rows: Sequence[StoredRow]) -> str:
     """Rows as text, one a line. Half of a surrogate pair, which a server may send, stays an escape."""
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     return text.encode("utf-8", "backslashreplace").decode()
@@ -123,7 +123,7 @@ def mend(file: Path) -> None:
             os.truncate(file, content.rfind(b"\n") + 1)
 
 
-def append(file: Path, rows: Sequence[Row]) -> None:
+def append(file: Path, rows: Sequence[StoredRow]) -> None:
     """Add rows; they survive a kill once this returns."""
     with explain_disk(file), file.open("a", encoding="utf-8") as stream:
         stream.write(lines(rows))
@@ -131,12 +131,12 @@ def append(file: Path, rows: Sequence[Row]) -> None:
         os.fsync(stream.fileno())
 
 
-def write_rows(file: Path, rows: Sequence[Row]) -> None:
+def write_rows(file: Path, rows: Sequence[StoredRow]) -> None:
     """Write a whole file of rows, beside it first."""
     write_text(file, lines(rows))
 
 
-def join(folder: Path, kind: str, rows: Sequence[Row]) -> None:
+def join(folder: Path, kind: str, rows: Sequence[StoredRow]) -> None:
     """Write all rows of a kind as one file, and take away those of single processes."""
     write_rows(folder / f"{kind}.jsonl", rows)
     for file in parts(folder, kind):

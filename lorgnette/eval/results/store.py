@@ -10,7 +10,7 @@ and `weights`, a digest of its files, for equality. A folder goes on under equal
 `refused.jsonl`: rows that could not be asked, and why; absent if there are none.
 `summary.json`: the scores, written last.
 
-Where several processes share the work, each writes rows to files of its own; the last one joins them (`shards.py`).
+Where several processes share the work, each writes rows to files of its own; the last one joins them (`rank_files.py`).
 Folders of older versions lack `weights`, `questions`, sittings, and of each example `id` and `rendered`.
 """
 
@@ -26,18 +26,19 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Strict
 
+from lorgnette import plugins
 from lorgnette.errors import DataError, SettingsError
-from lorgnette.eval.bootstrap import Estimate, estimate
-from lorgnette.eval.metrics import METRICS, Truth, metric_named
+from lorgnette.eval.metrics import METRICS, Reference, metric_named
 from lorgnette.eval.reasoning import cut_thought
-from lorgnette.eval.shards import Rank, Row, append, damaged, join, mend, rows, write_rows
+from lorgnette.eval.results.bootstrap import Estimate, estimate
+from lorgnette.eval.results.rank_files import Rank, StoredRow, append, damaged, join, mend, rows, write_rows
 from lorgnette.files import DiskError, check_replaceable, explain_disk, new_file, write_json
 from lorgnette.settings import typed
 from lorgnette.untrusted import read_json
 
 ROWS_CONFIG = ConfigDict(extra="forbid")
 """How rows are read: a key that no evaluation writes is damage, as a value of another type is."""
-Index = Annotated[int, Strict()]
+StrictIndex = Annotated[int, Strict()]
 """Questions are known by it: the text `1` or true would be another question, or stand for one."""
 
 
@@ -47,14 +48,14 @@ class Example:
 
     __pydantic_config__ = ROWS_CONFIG
 
-    index: Index
+    index: StrictIndex
     """Its place in the task."""
     name: str
     kind: str
     question: str
     answer: str
     """The raw output: nothing is cut off or normalised before it is stored."""
-    truth: Truth
+    truth: Reference
     images: tuple[str, ...]
     """Digests of the images that were shown."""
     score: float = 0.0
@@ -85,7 +86,7 @@ class Example:
         return self.extracted is None and cut_thought(self.answer).unclosed
 
     @classmethod
-    def from_row(cls, row: Row) -> Example:
+    def from_row(cls, row: StoredRow) -> Example:
         """Raises: DataError if a value lacks, is not of its type, or is none that examples have."""
         return typed(cls, row, "an example")
 
@@ -96,7 +97,7 @@ class Refusal:
 
     __pydantic_config__ = ROWS_CONFIG
 
-    index: Index
+    index: StrictIndex
     name: str
     reason: str
 
@@ -198,7 +199,7 @@ class Result:
         return {**self.settings, "overall": {"count": self.count}, "kinds": {}, **found}
 
 
-def judge(settings: dict[str, Any], examples: Iterable[Example], refused: Iterable[Refusal] = ()) -> Result:
+def score(settings: dict[str, Any], examples: Iterable[Example], refused: Iterable[Refusal] = ()) -> Result:
     """Score examples by the metric that the settings name. No model and no sample is needed.
 
     The result's settings name the metric's version, `metric_version`.
@@ -228,9 +229,9 @@ class ResultsFolder:
 
     def __init__(self, path: str | Path, rank: Rank | None = None) -> None:
         self.path, self.rank = Path(path), rank or Rank()
-        self._sitting: Row | None = None
+        self._sitting: StoredRow | None = None
 
-    def begin(self, settings: dict[str, Any], sitting: Row | None = None) -> list[Example]:
+    def begin(self, settings: dict[str, Any], sitting: StoredRow | None = None) -> list[Example]:
         """Start the folder, or take it up again: the examples already answered under the same settings.
 
         sitting: what is worth knowing about this process; it is stored once it has something to append.
@@ -286,8 +287,9 @@ class ResultsFolder:
         write_json(self.path / "summary.json", result.summary() | {"made_by": _distinct(sittings)})
 
     def result(self) -> Result:
-        """The stored examples, scored."""
-        return judge(self.settings(), self.examples(), self.refused())
+        """The stored examples, scored. Raises: DataError; SettingsError for a metric that only the folder names."""
+        with plugins.reading(str(self.path)):
+            return score(self.settings(), self.examples(), self.refused())
 
     def settings(self) -> dict[str, Any]:
         """Raises: DataError if there are none."""
@@ -323,7 +325,7 @@ class ResultsFolder:
         answered = {example.index for example in self.examples()} if found else set()
         return [refusal for index, refusal in found.items() if index not in answered]
 
-    def sittings(self) -> list[Row]:
+    def sittings(self) -> list[StoredRow]:
         """Facts of each process that worked here, in the order in which they began."""
         every = [row for _, row in rows(self.path, "sittings") if _is_finite(row)]
         found = {json.dumps(row, sort_keys=True): row for row in every}
@@ -391,7 +393,7 @@ def folders_in(path: str | Path) -> dict[str, Path]:
     return found
 
 
-def _distinct(sittings: Iterable[Row]) -> list[Row]:
+def _distinct(sittings: Iterable[StoredRow]) -> list[StoredRow]:
     """Distinct code versions and devices of the sessions."""
     kept = [{key: value for key, value in row.items() if key not in ("began", "rank")} for row in sittings]
     return list({json.dumps(row, sort_keys=True): row for row in kept}.values())

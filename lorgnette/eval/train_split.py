@@ -20,7 +20,7 @@ from lorgnette.data.sources.reading.values import stored
 from lorgnette.errors import SettingsError
 from lorgnette.eval.benchmark import Asking
 from lorgnette.eval.task import prompt_of
-from lorgnette.eval.tasks import benchmark_named
+from lorgnette.eval.tasks import benchmark_named, name_and_split
 from lorgnette.sample import Sample, Text
 
 
@@ -38,7 +38,7 @@ def write_training(task: str, folder: str | Path, asking: Asking) -> Written:
     Rows that cannot be read, or whose answer is not known, are counted and left out.
     Raises: SettingsError for a benchmark without a training split; DataError; DiskError.
     """
-    name, _, split = task.partition(":")
+    name, split = name_and_split(task)
     benchmark = benchmark_named(name)
     split = split or benchmark.train or ""
     if not split:

@@ -17,10 +17,11 @@ import pytest
 
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.benchmark import Asking
-from lorgnette.eval.pictures import image_digest
-from lorgnette.eval.results import Example, ResultsFolder
+from lorgnette.eval.image_checks import image_digest
+from lorgnette.eval.models.base import Model
+from lorgnette.eval.results.rank_files import Rank, join, parts, rows
+from lorgnette.eval.results.store import Example, ResultsFolder
 from lorgnette.eval.runner import evaluate
-from lorgnette.eval.shards import Rank, join, parts, rows
 from lorgnette.eval.task import Task, transcript
 from lorgnette.eval.tasks import BENCHMARKS, task_named
 from lorgnette.sample import Sample, Text
@@ -52,7 +53,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {key: path for name in NAMES for key, path in write_benchmark(root, name).items()}
 
 
-class Wavers:
+class Wavers(Model):
     """Right or wrong by a hash of all that it is shown: another shot or picture shows in the score."""
 
     def __init__(self, batches: int = 10**6) -> None:
@@ -128,13 +129,14 @@ def test_another_number_of_ranks_goes_on(name: str, data: dict[str, str], tmp_pa
 
 SHARED = """
 import json, sys, time
-from lorgnette.eval.results import ResultsFolder
+from lorgnette.eval.models.base import Model
+from lorgnette.eval.results.store import ResultsFolder
 from lorgnette.eval.runner import evaluate
-from lorgnette.eval.shards import Rank
+from lorgnette.eval.results.rank_files import Rank
 from lorgnette.eval.task import Task
 from lorgnette.sample import Sample, Text
 
-class Slow:
+class Slow(Model):
     identity = "slow"
 
     def generate(self, samples, *, max_tokens, stop=()):
@@ -200,12 +202,9 @@ def test_a_damaged_row_of_any_file_is_named(tmp_path: Path) -> None:
             ResultsFolder(tmp_path).examples()
 
 
-class Says:
+class Says(Model):
     def generate(self, samples: Sequence[Sample], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         return ["a"] * len(samples)
-
-    def score(self, samples: Sequence[Sample], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
-        raise AssertionError
 
 
 def test_files_that_are_joined_while_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +214,7 @@ def test_files_that_are_joined_while_they_are_read(tmp_path: Path, monkeypatch: 
     gone = tmp_path / "examples-00000-of-00002.jsonl"
     assert not gone.exists()
     listed = [[gone], []]  # the first listing is from before
-    monkeypatch.setattr("lorgnette.eval.shards.parts", lambda folder, kind: listed.pop(0))
+    monkeypatch.setattr("lorgnette.eval.results.rank_files.parts", lambda folder, kind: listed.pop(0))
     assert [Example.from_row(row).index for _, row in rows(tmp_path, "examples")] == [0, 1, 2, 3]
 
 
@@ -230,10 +229,10 @@ def test_files_that_are_joined_while_they_are_listed(
     def meanwhile(folder: Path, kind: str) -> list[Path]:
         """Lists files at the moment at which another process joins them."""
         with monkeypatch.context() as other:
-            other.setattr("lorgnette.eval.shards.parts", parts)
+            other.setattr("lorgnette.eval.results.rank_files.parts", parts)
             listed = parts(folder, kind)
             join(folder, kind, stored)
             return parts(folder, kind) if first else listed
 
-    monkeypatch.setattr("lorgnette.eval.shards.parts", meanwhile)
+    monkeypatch.setattr("lorgnette.eval.results.rank_files.parts", meanwhile)
     assert [row for _, row in rows(tmp_path, "examples")] == stored

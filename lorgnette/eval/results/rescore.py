@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lorgnette.eval.results import Result, ResultsFolder, judge
+from lorgnette import plugins
+from lorgnette.eval.metrics import metric_named
+from lorgnette.eval.results.store import Result, ResultsFolder, score
 
 
 def rescore(folder: str | Path, metric: str | None = None) -> Result:
@@ -15,7 +17,10 @@ def rescore(folder: str | Path, metric: str | None = None) -> Result:
     """
     store = ResultsFolder(folder)
     settings = store.settings()
-    result = judge({**settings, "metric": metric or settings["metric"]}, store.examples(), store.refused())
+    if metric is not None:
+        metric_named(metric)  # that the user names it is what lets a plug-in run
+    with plugins.reading(str(store.path)):
+        result = score({**settings, "metric": metric or settings["metric"]}, store.examples(), store.refused())
     if not result.missing:
         store.finish(result)
     return result

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from lorgnette.errors import DataError
-from lorgnette.eval.bootstrap import Estimate, paired_difference
 from lorgnette.eval.metrics import metric_named
-from lorgnette.eval.results import Example, Result, ResultsFolder, folders_in, in_kind
+from lorgnette.eval.results.bootstrap import Estimate, paired_difference
+from lorgnette.eval.results.store import Example, Result, ResultsFolder, folders_in, in_kind
 from lorgnette.files import is_own_page, replace_text
 from lorgnette.report.charts import Interval, interval_chart
 from lorgnette.report.html import render_page
 from lorgnette.report.thumbnails import data_uri
 
-Pair = tuple[Example, Example]
+ExamplePair = tuple[Example, Example]
 """One question as answered before and after."""
 SAME = {
     "task": "compare two runs of one benchmark",
@@ -27,7 +27,7 @@ SAME = {
     "metric_version": "rescore the older one",
 }
 """Settings without which scores are not about the same thing, and what to do."""
-SHOWN = 3
+_SHOWN = 3
 """How many questions a message names."""
 
 
@@ -61,7 +61,7 @@ class Comparison:
             "settings": differing,
         }
 
-    def changed(self) -> tuple[list[Pair], list[Pair]]:
+    def changed(self) -> tuple[list[ExamplePair], list[ExamplePair]]:
         """The examples that became worse, and those that became better, the largest changes first."""
         sign = 1 if metric_named(self.after.settings["metric"]).higher_is_better else -1
         pairs = zip(self.before.examples, self.after.examples, strict=True)
@@ -83,7 +83,7 @@ class Comparison:
 
 
 def compare(before: Result, after: Result) -> Comparison:
-    """Pair two results example by example.
+    """ExamplePair two results example by example.
 
     Raises: DataError if they are not about the same benchmark, version, split and metric, do not hold the same
     questions, or hold no scores.
@@ -121,7 +121,7 @@ def _check(before: Result, after: Result) -> None:
     alone = {**old_by_index, **new_by_index}
     names = [alone[index].name for index in sorted(old_by_index.keys() ^ new_by_index.keys())]
     if names:
-        some = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+        some = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
         raise DataError(
             f"{len(names):,} questions were answered on one side only ({some}); use the same data and limit"
         )

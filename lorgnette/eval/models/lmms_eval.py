@@ -19,13 +19,13 @@ from lmms_eval.api.model import lmms
 from rich.progress import Progress
 
 from lorgnette.errors import SettingsError
-from lorgnette.eval.report import progress_bar
+from lorgnette.eval.models.local import LorgnetteModel, own_device
+from lorgnette.eval.results.summary import progress_bar
 from lorgnette.hub.load import load
-from lorgnette.infer.answerer import ModelAnswerer, own_device
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.sample import Image, Sample, Text, Turn
 
-MOST_TOKENS = 1024
+DEFAULT_TOKENS = 1024
 """The longest answer of a task that does not say."""
 
 
@@ -62,7 +62,7 @@ class Lorgnette(lmms):  # type: ignore[misc]  # without lmms-eval it is of no kn
             raise SettingsError(f"dtype is {dtype!r}; use float32, bfloat16 or float16")
         self._device = torch.device(device) if device else own_device()
         opened = load(pretrained, device=self._device, dtype=getattr(torch, dtype) if dtype else None)
-        self.answerer = ModelAnswerer(*opened, identity=pretrained, split=split, batch_size=int(batch_size))
+        self.model = LorgnetteModel(*opened, identity=pretrained, split=split, batch_size=int(batch_size))
 
     @property
     def device(self) -> torch.device:
@@ -71,7 +71,7 @@ class Lorgnette(lmms):  # type: ignore[misc]  # without lmms-eval it is of no kn
 
     @property
     def batch_size(self) -> int:
-        return self.answerer.batch_size
+        return self.model.batch_size
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """The answer to each request: greedy unless it asks for samples, and cut before its first stop string.
@@ -82,10 +82,10 @@ class Lorgnette(lmms):  # type: ignore[misc]  # without lmms-eval it is of no kn
         bar = self._bar("answering", len(requests))
         with bar:
             for settings, places in _grouped(requests, lambda request: _settings(self._arguments(request))).items():
-                self.answerer.settings = settings
+                self.model.settings = settings
                 for some in _chunks(places, self.batch_size):
                     prompts = [self._prompt(requests[place]) for place in some]
-                    said = self.answerer.generate(prompts, max_tokens=settings.max_tokens, stop=settings.stop)
+                    said = self.model.generate(prompts, max_tokens=settings.max_tokens, stop=settings.stop)
                     for place, text in zip(some, said, strict=True):
                         asked = requests[place].args[0], self._arguments(requests[place])
                         self.cache_hook.add_partial("generate_until", asked, text)
@@ -102,14 +102,14 @@ class Lorgnette(lmms):  # type: ignore[misc]  # without lmms-eval it is of no kn
         """
         found: list[Any] = [None] * len(requests)
         questions = list(_grouped(requests, _question_of).values())
-        self.answerer.settings = GenerationConfig()
+        self.model.settings = GenerationConfig()
         bar = self._bar("scoring", len(requests))
         with bar:
             for some in _chunks(questions, self.batch_size):
                 prompts = [self._question(requests[places[0]]) for places in some]
                 texts = [[self._continuation(requests[place]) for place in places] for places in some]
-                scores = self.answerer.score(prompts, texts)
-                said = self.answerer.generate(prompts, max_tokens=self._most_tokens(texts))
+                scores = self.model.score(prompts, texts)
+                said = self.model.generate(prompts, max_tokens=self._most_tokens(texts))
                 for places, row, options, best in zip(some, scores, texts, said, strict=True):
                     for place, score, text in zip(places, row, options, strict=True):
                         found[place] = GenerationResult((-score, best.startswith(text)))
@@ -148,7 +148,7 @@ class Lorgnette(lmms):  # type: ignore[misc]  # without lmms-eval it is of no kn
         return str(text).lstrip()
 
     def _most_tokens(self, texts: Sequence[Sequence[str]]) -> int:
-        encode = self.answerer.processor.tokenizer.encode
+        encode = self.model.processor.tokenizer.encode
         return max(1 + len(encode(text)) for options in texts for text in options)
 
     def _bar(self, what: str, total: int) -> Progress:
@@ -178,7 +178,7 @@ def _settings(arguments: Mapping[str, Any]) -> GenerationConfig:
     until = arguments.get("until") or ()
     temperature = float(arguments.get("temperature") or 0)
     values: dict[str, Any] = {
-        "max_tokens": int(arguments.get("max_new_tokens") or MOST_TOKENS),
+        "max_tokens": int(arguments.get("max_new_tokens") or DEFAULT_TOKENS),
         "stop": [text for text in ((until,) if isinstance(until, str) else until) if text],
         "temperature": temperature if arguments.get("do_sample", temperature > 0) else 0.0,
     }

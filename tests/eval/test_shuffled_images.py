@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorgnette.errors import DataError, ImageError
-from lorgnette.eval.blind import blinded
-from lorgnette.eval.pictures import image_digest
+from lorgnette.eval.image_checks import image_digest
+from lorgnette.eval.shuffled_images import blinded
 from lorgnette.sample import Image, Sample, Text
 
 

@@ -31,7 +31,7 @@ LONGEST_WAIT = 60.0
 """Seconds to which the wait between attempts grows."""
 FIRST_ATTEMPTS = 3
 """Attempts to reach a server that never answered: its address is more likely wrong than it is busy."""
-MOST_BYTES = 16 * 2**20
+MAX_REPLY_BYTES = 16 * 2**20
 """A reply beyond this is no chat completion."""
 
 
@@ -233,8 +233,8 @@ def _read(response: Any, deadline: float, seconds: float) -> bytes:
     try:
         while chunk := response.read1(65536) if hasattr(response, "read1") else response.read(65536):
             content += chunk
-            if len(content) > MOST_BYTES:
-                raise _Trouble(f"its reply exceeds {MOST_BYTES >> 20} MiB")
+            if len(content) > MAX_REPLY_BYTES:
+                raise _Trouble(f"its reply exceeds {MAX_REPLY_BYTES >> 20} MiB")
             if time.monotonic() > deadline:
                 raise _Trouble(f"no whole answer within {seconds:.3g} seconds")
     except (OSError, http.client.HTTPException) as error:

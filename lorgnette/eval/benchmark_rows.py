@@ -17,6 +17,7 @@ from lorgnette.data.record import Refused
 from lorgnette.data.sources.reading.shards import Shards, is_url, list_shards
 from lorgnette.data.sources.reading.values import missing
 from lorgnette.errors import DataError
+from lorgnette.hub.source import BUILT_IN, HUB_ID
 from lorgnette.untrusted import MAX_DEPTH, parse_json, quoted
 
 MOST_WHOLE = 2**53
@@ -29,8 +30,6 @@ _BRACKETED = re.compile(r"""\[[^,'"\d]+\]""")
 _QUOTES_WRITTEN = re.compile(r"""\s*(?:array\()?\[\s*['"].*\]""", re.DOTALL)
 """A list of quoted texts: within a list, only such a text is taken for one."""
 _SIDE_BY_SIDE = re.compile(r"""((?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"))\s+(?=['"])""")
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[^:]+)?")
-BUILT_IN = "builtin:"
 
 
 def find_shards(root: str, files: str, others: Sequence[str] = ()) -> tuple[str, ...]:

@@ -10,12 +10,12 @@ import PIL.Image
 import pytest
 
 from lorgnette.errors import DataError, SettingsError
-from lorgnette.eval.bootstrap import estimate, paired_difference, pool
-from lorgnette.eval.compare import compare, compare_folders
-from lorgnette.eval.metrics import METRICS, Truth
+from lorgnette.eval.metrics import METRICS, Reference
 from lorgnette.eval.metrics.metric import mean
-from lorgnette.eval.rescore import rescore
-from lorgnette.eval.results import Example, Result, ResultsFolder, judge
+from lorgnette.eval.results.bootstrap import estimate, paired_difference, pool
+from lorgnette.eval.results.compare import compare, compare_folders
+from lorgnette.eval.results.rescore import rescore
+from lorgnette.eval.results.store import Example, Result, ResultsFolder, score
 from lorgnette.report.thumbnails import thumbnail
 from tests.pages import Page
 
@@ -29,20 +29,20 @@ def answered(right: int, wrong: int, metric: str = "exact_match", nasty: str = "
             ("colour", "count")[index % 2],
             f"[image] Which? {nasty}",
             "yes" if index < right else f"no {nasty}",
-            Truth(("yes",)),
+            Reference(("yes",)),
             (f"{index // 2:016x}",),
         )
         for index in range(right + wrong)
     ]
-    return judge({"task": "made up", "metric": metric, "model": f"right {right}"}, examples)
+    return score({"task": "made up", "metric": metric, "model": f"right {right}"}, examples)
 
 
-def changed(name: str = "", truth: Truth | None = None, **settings: object) -> Result:
+def changed(name: str = "", truth: Reference | None = None, **settings: object) -> Result:
     """As `answered(3, 3)`, with other settings, or another first question."""
     result = answered(3, 3)
     first = result.examples[0]
     first = dataclasses.replace(first, name=name or first.name, truth=truth or first.truth)
-    return judge(result.settings | settings, [first, *result.examples[1:]])
+    return score(result.settings | settings, [first, *result.examples[1:]])
 
 
 def stored(folder: Path, result: Result) -> Path:
@@ -83,7 +83,7 @@ def test_lower_is_better_for_error_rates() -> None:
         (changed(task="other"), r"differ in their task \(made up and other\)"),
         (changed(version=2), r"differ in their version \(None and 2\)"),
         (changed(questions=9), "3 questions are not answered yet"),
-        (changed(truth=Truth(("no",))), "from q0 on"),
+        (changed(truth=Reference(("no",))), "from q0 on"),
         (changed(name="another"), "from q0 on"),
     ],
 )
@@ -112,7 +112,7 @@ def test_page_of_changed_examples(tmp_path: Path) -> None:
 def test_page_says_who_saw_which_picture_and_what_was_read(tmp_path: Path) -> None:
     before, after = answered(0, 2), answered(2, 0)
     other = [dataclasses.replace(one, images=("other",), rendered=f"<s>User: {one.name}</s>") for one in after.examples]
-    folders = [stored(tmp_path / "a", before), stored(tmp_path / "b", judge(after.settings, other))]
+    folders = [stored(tmp_path / "a", before), stored(tmp_path / "b", score(after.settings, other))]
     compare_folders(*folders, page=tmp_path / "page.html")
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
     page = Page(html)
@@ -174,7 +174,10 @@ def test_questions_on_one_picture_widen_the_interval() -> None:
 
 def test_difference_of_a_corpus_score() -> None:
     bleu = METRICS["bleu_4"]
-    truths = [Truth(("a man rides a brown horse on the beach",)), Truth(("two dogs play in the green park",))] * 5
+    truths = [
+        Reference(("a man rides a brown horse on the beach",)),
+        Reference(("two dogs play in the green park",)),
+    ] * 5
     good = bleu.counts([truth.answers[0] for truth in truths], truths)
     bad = bleu.counts(["a man rides a horse"] * 10, truths)
     found = paired_difference(good, bad, bleu.ratio, range(10))

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from lorgnette.errors import DataError, SettingsError
+from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.hub.export import save
-from lorgnette.infer.answerer import ModelAnswerer
 from lorgnette.infer.generate import generate
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.sample import Image, Sample, Text, Turn
@@ -23,7 +23,7 @@ from tests.hub.tiny import picture, tiny_model, tiny_processor
 
 RECORDED = Path(__file__).parent / "recorded"
 FILES = ("api/model.py", "api/instance.py", "models/registry_v2.py")
-OURS = "lorgnette.eval.lmms"
+OURS = "lorgnette.eval.models.lmms_eval"
 DOCS = [{"question": f"what colour is number {n}?", "picture": picture(40 + n, 60, seed=n)} for n in range(5)]
 
 
@@ -92,7 +92,7 @@ def sample(number: int) -> Sample:
 
 
 def test_the_entry_point_names_a_class_for_messages_and_one_without(adapter: Any) -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     module, _, name = project["entry-points"]["lmms_eval.models"]["lorgnette"].partition(":")
     assert module == OURS
     made = getattr(adapter, name)()
@@ -115,7 +115,7 @@ def test_requests_of_unlike_settings_are_answered_in_their_order(lm: Any) -> Non
         GenerationConfig(max_tokens=6, temperature=1.0, top_p=0.9),
     ]
     found = lm.generate_until([asked(n, ways[n % 3]) for n in range(5)])
-    model, processor = lm.answerer.model, lm.answerer.processor
+    model, processor = lm.model.model, lm.model.processor
     expected = [generate(model, processor, [sample(n)], settings[n % 3])[0].text for n in range(5)]
     assert found == expected
     assert sorted(lm.cache_hook.added, key=lambda one: expected.index(one[2]))[0][0] == "generate_until"
@@ -143,7 +143,7 @@ def test_continuations_are_scored_by_question(lm: Any, monkeypatch: pytest.Monke
     def visuals(doc: dict[str, Any]) -> list[Any]:
         return [doc["picture"]]
 
-    best = ModelAnswerer(lm.answerer.model, lm.answerer.processor).generate([sample(1)], max_tokens=3)[0]
+    best = LorgnetteModel(lm.model.model, lm.model.processor).generate([sample(1)], max_tokens=3)[0]
     question = DOCS[1]["question"]
     requests = [
         Instance("loglikelihood", (question, " red", visuals, 1, "colours", "test"), 0),
@@ -153,13 +153,13 @@ def test_continuations_are_scored_by_question(lm: Any, monkeypatch: pytest.Monke
         Instance("loglikelihood", ("", "red"), 0),
     ]
     asked_together: list[int] = []
-    score = ModelAnswerer.score
+    score = LorgnetteModel.score
 
-    def counted(self: ModelAnswerer, prompts: list[Sample], texts: list[list[str]]) -> list[list[float]]:
+    def counted(self: LorgnetteModel, prompts: list[Sample], texts: list[list[str]]) -> list[list[float]]:
         asked_together.append(len(prompts))
         return score(self, prompts, texts)
 
-    monkeypatch.setattr(ModelAnswerer, "score", counted)
+    monkeypatch.setattr(LorgnetteModel, "score", counted)
     found = [unwrap_generation_output(one)[0] for one in lm.loglikelihood(requests)]
     assert asked_together == [2, 1], "three questions by two"
     prompts = [
@@ -169,7 +169,7 @@ def test_continuations_are_scored_by_question(lm: Any, monkeypatch: pytest.Monke
         sample(1),
         Sample((Turn("user"), Text(""))),
     ]
-    alone = ModelAnswerer(lm.answerer.model, lm.answerer.processor)
+    alone = LorgnetteModel(lm.model.model, lm.model.processor)
     for (loss, greedy), prompt, text in zip(found, prompts, ("red", "blue", best, "red", "red"), strict=True):
         assert loss == pytest.approx(-score(alone, [prompt], [[text]])[0][0], abs=1e-4)
         assert greedy == (text == best)

@@ -1,8 +1,9 @@
-"""Any `AutoModelForImageTextToText` of transformers as an `Answerer`, and all that this room knows of transformers."""
+"""Any `AutoModelForImageTextToText` of transformers as a `Model`."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import inspect
 import logging
 import os
@@ -17,25 +18,24 @@ import torch
 from torch import Tensor
 
 from lorgnette.errors import CheckpointError, SettingsError
-from lorgnette.eval.answerer import until_stop, with_crops
-from lorgnette.eval.answerers.messages import conversation
+from lorgnette.eval.models.base import Model, conversation, until_stop, with_crops
+from lorgnette.eval.models.local import device_facts, own_device
 from lorgnette.files import expand_user
 from lorgnette.hub.digest import checkpoint_digest
 from lorgnette.hub.source import HUB_ID, find_folder
-from lorgnette.infer.answerer import facts_of_device, own_device
 from lorgnette.inputs.image_io import open_image
 from lorgnette.sample import Image, ImageSource, Sample, Text
 
 log = logging.getLogger("lorgnette")
 
-Value = TypeVar("Value")
+_Value = TypeVar("_Value")
 LEFT, RIGHT = "\ue000", "\ue001"
 """Characters that no text holds, to see what a template writes between two others."""
 SPLIT = "do_image_splitting"
 """What upstream's image processors call the switch; those of Idefics' descent have it."""
 
 
-def open_peer(source: str, *, split: bool | None = None, batch_size: int = 16) -> PeerAnswerer:
+def open_transformers(source: str, *, split: bool | None = None, batch_size: int = 16) -> TransformersModel:
     """Open a folder, or an id on the hub, with transformers: bfloat16 on a GPU if there is one, else float32.
 
     Raises: SettingsError for a switch that the model does not have, CheckpointError if transformers is not installed
@@ -64,12 +64,14 @@ def open_peer(source: str, *, split: bool | None = None, batch_size: int = 16) -
         said = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{place}: transformers does not open it: {type(error).__name__}: {said}") from error
     weights = checkpoint_digest(place) if local else str(getattr(model.config, "_commit_hash", None) or "")
-    answerer = PeerAnswerer(
-        model.to(device), processor, identity=f"transformers:{source}", split=split, batch_size=batch_size
+    return TransformersModel(
+        model.to(device),
+        processor,
+        identity=f"transformers:{source}",
+        weights=weights,
+        split=split,
+        batch_size=batch_size,
     )
-    answerer.weights = weights
-    answerer.facts |= {"transformers": transformers.__version__}
-    return answerer
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class _Row:
     learned: int = 0
 
 
-class PeerAnswerer:
+class TransformersModel(Model):
     """Answers `batch_size` prompts at a time, greedily, padded on the left. In float32, batches change no answer.
 
     A conversation is written by the processor's chat template; in a document each image stands as the template writes
@@ -90,13 +92,22 @@ class PeerAnswerer:
     identity: names the model to people. split: images in five crops or one, where its image processor has the switch.
     """
 
+    encodes_images = True
+
     def __init__(
-        self, model: Any, processor: Any, *, identity: str, split: bool | None = None, batch_size: int = 16
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        identity: str,
+        weights: str = "",
+        split: bool | None = None,
+        batch_size: int = 16,
     ) -> None:
         """Raises: SettingsError if it has no such switch, CheckpointError for a processor that reads no text."""
         self.model, self.processor, self.batch_size = model.eval(), processor, batch_size
         self.identity = with_crops(identity, split)
-        self.weights = ""
+        self.weights = weights
         if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
             raise CheckpointError(f"{identity}: has no processor of both text and images")
         self.tokenizer = processor.tokenizer
@@ -106,8 +117,12 @@ class PeerAnswerer:
                 raise SettingsError(f"{identity}: has no switch for crops; leave out --split and --no-split")
             setattr(processor.image_processor, SPLIT, split)
         model.generation_config.update(do_sample=False, num_beams=1, temperature=None, top_p=None, top_k=None)
-        images = {"image_processor": type(processor.image_processor).__name__}
-        self.facts: dict[str, Any] = facts_of_device(self.model.device, model.dtype) | images
+
+    def environment(self) -> dict[str, Any]:
+        """Device, type of numbers, image processor, and the version of transformers."""
+        used = {"image_processor": type(self.processor.image_processor).__name__}
+        used["transformers"] = importlib.metadata.version("transformers")
+        return device_facts(self.model.device, self.model.dtype) | used
 
     def _set_padding(self) -> None:
         if self.tokenizer.pad_token is None:
@@ -156,21 +171,21 @@ class PeerAnswerer:
         scores = iter(self._in_batches(rows, self._log_likelihoods))
         return [[next(scores) for _ in texts] for texts in candidates]
 
-    def look(self, images: Sequence[ImageSource]) -> Any:
+    def encode_images(self, images: Sequence[ImageSource]) -> Any:
         """A vector of length 1 for each image: the mean of what the vision encoder makes of it, before any connector.
 
         Returns: float32 of shape (images, width of the encoder), as numpy.
         Raises: SettingsError if the model does not show it.
         """
-        return torch.stack([self._look(open_image(source)) for source in images]).numpy()
+        return torch.stack([self._encode(open_image(source)) for source in images]).numpy()
 
-    def written(self, samples: Sequence[Sample]) -> list[str]:
+    def rendered_prompts(self, samples: Sequence[Sample]) -> list[str]:
         """Return the text that the processor gets for each prompt. The number of tokens of an image is not in it."""
         return [self._text(sample) for sample in samples]
 
-    def _in_batches(self, rows: Sequence[_Row], run: Callable[[Sequence[_Row]], list[Value]]) -> list[Value]:
+    def _in_batches(self, rows: Sequence[_Row], run: Callable[[Sequence[_Row]], list[_Value]]) -> list[_Value]:
         """`run` over batches. Rows with and without images go apart: upstream fails where the first one has none."""
-        found: dict[int, Value] = {}
+        found: dict[int, _Value] = {}
         for seeing in (True, False):
             places = [place for place, row in enumerate(rows) if bool(row.images) == seeing]
             for start in range(0, len(places), self.batch_size):
@@ -237,7 +252,7 @@ class PeerAnswerer:
                     f"{self.identity}: its processor writes on after a text; ask with --choices generation"
                 )
 
-    def _look(self, image: PIL.Image.Image) -> Tensor:
+    def _encode(self, image: PIL.Image.Image) -> Tensor:
         read = getattr(self.model, "get_image_features", None)
         seen = None
         if read is not None:

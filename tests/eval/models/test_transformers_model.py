@@ -18,15 +18,14 @@ from typer.testing import CliRunner
 
 from lorgnette.cli import app
 from lorgnette.errors import CheckpointError, LorgnetteError, SettingsError
-from lorgnette.eval.answerer import facts_of, weights_of
-from lorgnette.eval.answerers.open import open_answerer
-from lorgnette.eval.answerers.peer import PeerAnswerer
 from lorgnette.eval.benchmark import Asking
+from lorgnette.eval.models import open_model
+from lorgnette.eval.models.local import LorgnetteModel
+from lorgnette.eval.models.transformers_model import TransformersModel
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.tasks import task_named
 from lorgnette.hub.digest import checkpoint_digest
 from lorgnette.hub.export import export
-from lorgnette.infer.answerer import ModelAnswerer
 from lorgnette.sample import Image, Sample, Text, Turn
 from tests.hub.tiny import SAMPLES, picture, question, tiny_model, tiny_processor, tiny_tokenizer
 
@@ -52,13 +51,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ours() -> ModelAnswerer:
-    return ModelAnswerer(tiny_model(seed=1), tiny_processor())
+def ours() -> LorgnetteModel:
+    return LorgnetteModel(tiny_model(seed=1), tiny_processor())
 
 
-def peer(folder: Path, **options: Any) -> PeerAnswerer:
-    answerer = open_answerer(f"transformers:{folder}", **options)
-    assert isinstance(answerer, PeerAnswerer)
+def peer(folder: Path, **options: Any) -> TransformersModel:
+    answerer = open_model(f"transformers:{folder}", **options)
+    assert isinstance(answerer, TransformersModel)
     return answerer
 
 
@@ -66,7 +65,7 @@ def peer(folder: Path, **options: Any) -> PeerAnswerer:
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_an_exported_model_says_and_scores_what_ours_does(folder: Path, split: bool | None, batch_size: int) -> None:
     theirs = peer(folder, split=split, batch_size=batch_size)
-    mine = ModelAnswerer(tiny_model(seed=1), tiny_processor(), split=split)
+    mine = LorgnetteModel(tiny_model(seed=1), tiny_processor(), split=split)
     for order in (PROMPTS, PROMPTS[::-1]):
         assert theirs.generate(order, max_tokens=12) == mine.generate(order, max_tokens=12)
     assert len(set(mine.generate(PROMPTS, max_tokens=12))) == len(PROMPTS)
@@ -82,7 +81,7 @@ def test_an_exported_model_says_and_scores_what_ours_does(folder: Path, split: b
     [("drawings", {}), ("scene_vqa", {"shots": 2}), ("text_vqa", {"shots": 1, "form": "chat"}), ("scene_captions", {})],
     ids=lambda value: str(value),
 )
-def test_tasks_are_answered_alike(folder: Path, ours: ModelAnswerer, name: str, asking: dict) -> None:
+def test_tasks_are_answered_alike(folder: Path, ours: LorgnetteModel, name: str, asking: dict) -> None:
     task = task_named(name, Asking(**asking))
     mine, alone, together = (
         evaluate(task, answerer, limit=5, batch_size=5) for answerer in (ours, peer(folder, batch_size=1), peer(folder))
@@ -105,7 +104,7 @@ def test_a_tokenizer_whose_offsets_leave_out_spaces(folder: Path) -> None:
         assert row == pytest.approx(wanted, abs=1e-5)
 
 
-def test_multiple_choice_by_likelihood(folder: Path, ours: ModelAnswerer) -> None:
+def test_multiple_choice_by_likelihood(folder: Path, ours: LorgnetteModel) -> None:
     samples = [
         dataclasses.replace(question("which?", (40, 30 + n)), meta={"name": f"q{n}", "answer": "A", "options": "abc"})
         for n in range(4)
@@ -117,29 +116,29 @@ def test_multiple_choice_by_likelihood(folder: Path, ours: ModelAnswerer) -> Non
 
 def test_half_precision_as_on_a_gpu(folder: Path) -> None:
     theirs = peer(folder)
-    half = PeerAnswerer(theirs.model.to(torch.bfloat16), theirs.processor, identity="half")
-    assert facts_of(half)["dtype"] == "bfloat16"
+    half = TransformersModel(theirs.model.to(torch.bfloat16), theirs.processor, identity="half")
+    assert half.environment()["dtype"] == "bfloat16"
     assert all(half.generate(PROMPTS[:3], max_tokens=4))
     (found,), (wanted,) = half.score(PROMPTS[:1], [["red"]]), peer(folder).score(PROMPTS[:1], [["red"]])
     assert found == pytest.approx(wanted, rel=0.05)
-    assert half.look([picture(40, 60)]).dtype == "float32"
+    assert half.encode_images([picture(40, 60)]).dtype == "float32"
 
 
-def test_pictures_look_alike_to_both(folder: Path, ours: ModelAnswerer) -> None:
+def test_pictures_look_alike_to_both(folder: Path, ours: LorgnetteModel) -> None:
     images = [picture(40, 60), picture(84, 30, seed=1), picture(28, 28, seed=2)]
-    mine, theirs = ours.look(images), peer(folder, split=True).look(images)
+    mine, theirs = ours.encode_images(images), peer(folder, split=True).encode_images(images)
     assert theirs == pytest.approx(mine, abs=1e-5)
     assert theirs.dtype == mine.dtype
     assert abs(theirs[0] - theirs[1]).max() > 1e-3
 
 
-def test_what_is_known_of_it(folder: Path, ours: ModelAnswerer) -> None:
+def test_what_is_known_of_it(folder: Path, ours: LorgnetteModel) -> None:
     theirs = peer(folder, split=False)
     assert theirs.identity == f"transformers:{folder}, images in one crop"
-    assert weights_of(theirs) == checkpoint_digest(folder)
-    assert facts_of(theirs)["transformers"] == transformers.__version__
-    assert facts_of(theirs)["dtype"] == "float32"
-    chat, document = theirs.written([PROMPTS[0], PROMPTS[4]])
+    assert theirs.weights == checkpoint_digest(folder)
+    assert theirs.environment()["transformers"] == transformers.__version__
+    assert theirs.environment()["dtype"] == "float32"
+    chat, document = theirs.rendered_prompts([PROMPTS[0], PROMPTS[4]])
     assert chat == "User:<image>what colour is the cat?<end_of_utterance>\nAssistant:"
     assert document == "<image> is a"
 
@@ -147,7 +146,7 @@ def test_what_is_known_of_it(folder: Path, ours: ModelAnswerer) -> None:
 def test_text_that_spells_a_special_token_stays_text(folder: Path) -> None:
     theirs = peer(folder)
     odd = question("is <image> a <end_of_utterance>?", (40, 40))
-    assert theirs.written([odd])[0].startswith("User:<image>is < image> a < end_of_utterance>?<")
+    assert theirs.rendered_prompts([odd])[0].startswith("User:<image>is < image> a < end_of_utterance>?<")
     (seen,) = theirs.generate([odd], max_tokens=4)
     assert isinstance(seen, str)
     assert theirs.score([odd], [["<image>", "red"]])[0][0] < 0
@@ -237,7 +236,7 @@ def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return FAMILIES[request.param](tmp_path_factory.mktemp(request.param))
 
 
-def slowly(theirs: PeerAnswerer, sample: Sample, tokens: int) -> str:
+def slowly(theirs: TransformersModel, sample: Sample, tokens: int) -> str:
     """The oracle: upstream's own calls on one prompt, argmax by argmax, without a cache."""
     messages: list[dict[str, Any]] = []
     for segment in sample.segments:
@@ -273,12 +272,12 @@ def test_any_other_family(other: Path) -> None:
     alone = [peer(other).score([sample], [texts])[0] for sample, texts in zip(PROMPTS, candidates, strict=True)]
     for row, wanted in zip(theirs.score(PROMPTS, candidates), alone, strict=True):
         assert row == pytest.approx(wanted, abs=1e-4)
-    assert theirs.look([picture(40, 60)]).shape == (1, 24)
+    assert theirs.encode_images([picture(40, 60)]).shape == (1, 24)
 
 
 def test_a_score_is_the_chain_of_next_tokens(other: Path) -> None:
     theirs, sample = peer(other), SAMPLES[0]
-    start, whole = (theirs.written([sample])[0] + text for text in ("", "the cat"))
+    start, whole = (theirs.rendered_prompts([sample])[0] + text for text in ("", "the cat"))
     image = [[one.source for one in sample.images]]
     inputs = theirs.processor(text=whole, images=image, return_tensors="pt")
     before = theirs.processor(text=start, images=image, return_tensors="pt")["input_ids"].shape[1]
@@ -329,11 +328,11 @@ def test_a_model_without_a_chat_template(tmp_path: Path) -> None:
     theirs = peer(folder)
     with pytest.raises(SettingsError, match="--form base"):
         theirs.generate([SAMPLES[0]], max_tokens=3)
-    assert theirs.written([SAMPLES[4]]) == ["<image> is a"], "the processor names its image token"
+    assert theirs.rendered_prompts([SAMPLES[4]]) == ["<image> is a"], "the processor names its image token"
     theirs.processor.image_token = None
     del theirs.__dict__["_image_mark"]
     with pytest.raises(SettingsError, match="names no image token; ask with --form chat"):
-        theirs.written([SAMPLES[4]])
+        theirs.rendered_prompts([SAMPLES[4]])
 
 
 def test_what_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,7 +378,7 @@ def test_features_that_are_not_shown(folder: Path) -> None:
     theirs = peer(folder)
     theirs.model = Blind(theirs.model)
     with pytest.raises(SettingsError, match="choose shots with --choose random"):
-        theirs.look([picture(30, 30)])
+        theirs.encode_images([picture(30, 30)])
 
 
 def test_the_command(folder: Path, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
-"""A server of OpenAI's chat completions as an `Answerer`: vLLM, SGLang, llama.cpp, LM Studio, or one that is paid."""
+"""A server of OpenAI's chat completions as a `Model`: vLLM, SGLang, llama.cpp, LM Studio, or one that is paid."""
 
 from __future__ import annotations
 
+import base64
+import io
 import logging
 import re
 import threading
@@ -9,14 +11,20 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any, NoReturn
 
+import PIL.Image
+
 from lorgnette.errors import SettingsError
-from lorgnette.eval.answerer import Answer, until_stop
-from lorgnette.eval.answerers.client import Client, Declined, ServerError, ServerSettings
-from lorgnette.eval.answerers.messages import chat_messages, messages_written
-from lorgnette.sample import Sample
+from lorgnette.eval.image_checks import image_digest
+from lorgnette.eval.models.base import Answer, Model, conversation, until_stop
+from lorgnette.eval.models.http_client import Client, Declined, ServerError, ServerSettings
+from lorgnette.inputs.image_io import image_bytes, open_image, plain_format
+from lorgnette.sample import Image, ImageSource, Sample, Text
 from lorgnette.untrusted import quoted
 
 log = logging.getLogger("lorgnette")
+
+MEDIA = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+"""Formats that servers open."""
 
 MOST_STOPS = 4
 """Stop strings that OpenAI's servers take. All of them are obeyed here."""
@@ -24,10 +32,10 @@ MOST_DECLINED = 4
 """Prompts that a server may decline before it answers its first one."""
 OPTIONS = ("max_tokens", "temperature", "stop")
 """What can be asked for in another way, or left out, where a server does not know it."""
-UNSUPPORTED = re.compile(r"unsupported|not support|unrecogni[sz]ed|unexpected|not permitted|unknown", re.IGNORECASE)
+_UNSUPPORTED = re.compile(r"unsupported|not support|unrecogni[sz]ed|unexpected|not permitted|unknown", re.IGNORECASE)
 
 
-class ServerAnswerer:
+class OpenAIModel(Model):
     """Asks a server, several prompts at once, greedily. A conversation is sent as it is, a document as one user's turn.
 
     A prompt that the server declines (by status 400, or a content filter) has an empty answer that says why.
@@ -65,7 +73,7 @@ class ServerAnswerer:
         """Raises: SettingsError. Chat completions give no likelihood of a text that the server did not write."""
         raise SettingsError(f"{self.identity}: a server cannot score given answers; ask with --choices generation")
 
-    def written(self, samples: Sequence[Sample]) -> list[str]:
+    def rendered_prompts(self, samples: Sequence[Sample]) -> list[str]:
         """The messages as they are sent; the server's own template is not known here."""
         return [messages_written(sample) for sample in samples]
 
@@ -88,7 +96,7 @@ class ServerAnswerer:
     def _adapted(self, declined: Declined, options: dict[str, Any]) -> bool:
         """Return whether the server complains of an option that is then no longer sent."""
         said = str(declined)
-        if not UNSUPPORTED.search(said):
+        if not _UNSUPPORTED.search(said):
             return False
         named = [name for name in OPTIONS if name == declined.option or re.search(rf"\b{name}\b", said)]
         wrong = next((name for name in named if name in options), None)
@@ -166,3 +174,56 @@ def _thought(message: dict[str, Any]) -> str:
     parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
     parts = [part for part in parts if part.get("type") in THOUGHTS]
     return apart or "".join(_text(part.get("thinking")) or _text(part.get("text")) for part in parts)
+
+
+def chat_messages(sample: Sample) -> list[dict[str, Any]]:
+    """The messages of OpenAI's chat completions. A turn of text alone is a plain string, which every server takes.
+
+    Raises: ImageError naming the sample and image.
+    """
+    numbers = iter(range(1, len(sample.images) + 1))
+
+    def part(content: Text | Image) -> dict[str, Any]:
+        if isinstance(content, Text):
+            return {"type": "text", "text": content.text}
+        url = image_url(content.source, f"{sample.name}, image {next(numbers)}")
+        return {"type": "image_url", "image_url": {"url": url}}
+
+    return [
+        {"role": role, "content": _plain(contents) or [part(content) for content in contents]}
+        for role, contents in conversation(sample)
+    ]
+
+
+def _plain(contents: Sequence[Text | Image]) -> str:
+    """The text, if that is all."""
+    return contents[0].text if len(contents) == 1 and isinstance(contents[0], Text) else ""
+
+
+def messages_written(sample: Sample) -> str:
+    """The messages for the record: a line for each turn, an image as `[image DIGEST]`."""
+    named = (
+        (role, (f"[image {image_digest(one.source)}]" if isinstance(one, Image) else one.text for one in contents))
+        for role, contents in conversation(sample)
+    )
+    return "\n".join(f"{role}: {''.join(parts)}" for role, parts in named)
+
+
+def image_url(source: ImageSource, name: str = "image") -> str:
+    """An image for a server: a link stays a link, all else becomes a `data:` URL.
+
+    The file is sent as it is if it is an upright and opaque PNG, JPEG or WebP of eight bits, of which everybody makes
+    the same picture; any other one is sent as the PNG of the pixels that our own models see.
+
+    Raises: ImageError naming it.
+    """
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        return source
+    content = source if isinstance(source, PIL.Image.Image) else image_bytes(source, name)
+    media = MEDIA.get(plain_format(content)) if isinstance(content, bytes) else None
+    if media is None:
+        file = io.BytesIO()
+        open_image(content, name).save(file, "PNG")
+        media, content = MEDIA["PNG"], file.getvalue()
+    assert isinstance(content, bytes)
+    return f"data:{media};base64,{base64.b64encode(content).decode()}"

@@ -6,12 +6,12 @@ import random
 from collections.abc import Callable, Sequence
 
 from lorgnette.errors import DataError
-from lorgnette.eval.pictures import image_digest
+from lorgnette.eval.image_checks import image_digest
 from lorgnette.sample import Image, Sample
 
-Pictures = tuple[str, ...]
+ImageDigests = tuple[str, ...]
 """The digests of a sample's images, in order."""
-Place = tuple[int, int]
+ImagePlace = tuple[int, int]
 """An image among samples: which sample, and which of its images."""
 
 
@@ -34,11 +34,11 @@ def blinded(samples: Sequence[Sample], seed: int = 0) -> Callable[[int], Sample]
     return take
 
 
-def _other_pictures(shown: Sequence[Pictures], seed: int) -> dict[Pictures, list[Place]]:
+def _other_pictures(shown: Sequence[ImageDigests], seed: int) -> dict[ImageDigests, list[ImagePlace]]:
     """For each distinct tuple of pictures, where to find as many others."""
     holders = {pictures: index for index, pictures in reversed(list(enumerate(shown))) if pictures}
     everything = random.Random(seed).sample(sorted(holders), len(holders))
-    places: dict[Pictures, list[Place]] = {}
+    places: dict[ImageDigests, list[ImagePlace]] = {}
     for length in {len(pictures) for pictures in everything}:
         ring = [pictures for pictures in everything if len(pictures) == length]
         for pictures, following in zip(ring, ring[1:] + ring[:1], strict=True):
@@ -49,6 +49,6 @@ def _other_pictures(shown: Sequence[Pictures], seed: int) -> dict[Pictures, list
     return places
 
 
-def _places(donors: Sequence[Pictures], avoid: Pictures, holders: dict[Pictures, int]) -> list[Place]:
+def _places(donors: Sequence[ImageDigests], avoid: ImageDigests, holders: dict[ImageDigests, int]) -> list[ImagePlace]:
     """Places of the donors' images, except those to avoid."""
     return [(holders[d], place) for d in donors for place, picture in enumerate(d) if picture not in avoid]

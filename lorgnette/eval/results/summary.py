@@ -11,9 +11,9 @@ from rich.progress import Task as ProgressTask
 from rich.table import Table
 from rich.text import Text
 
-from lorgnette.eval.bootstrap import Estimate
-from lorgnette.eval.compare import Comparison
-from lorgnette.eval.results import Result
+from lorgnette.eval.results.bootstrap import Estimate
+from lorgnette.eval.results.compare import Comparison
+from lorgnette.eval.results.store import Result
 from lorgnette.output import new_console, say
 
 

@@ -26,20 +26,19 @@ from typer.testing import CliRunner
 
 from lorgnette.cli import app
 from lorgnette.errors import LorgnetteError, SettingsError
-from lorgnette.eval.answerer import Answer
-from lorgnette.eval.answerers.client import ServerError, ServerSettings, _retry_after
-from lorgnette.eval.answerers.messages import chat_messages, image_url, messages_written
-from lorgnette.eval.answerers.open import open_answerer
-from lorgnette.eval.answerers.server import ServerAnswerer
 from lorgnette.eval.benchmark import Asking
 from lorgnette.eval.judge import judged
-from lorgnette.eval.metrics import Truth
-from lorgnette.eval.report import print_results, progress_bar
-from lorgnette.eval.results import Example, ResultsFolder, judge
+from lorgnette.eval.metrics import Reference
+from lorgnette.eval.models import open_model
+from lorgnette.eval.models.base import Answer
+from lorgnette.eval.models.http_client import ServerError, ServerSettings, _retry_after
+from lorgnette.eval.models.local import LorgnetteModel
+from lorgnette.eval.models.openai_api import OpenAIModel, chat_messages, image_url, messages_written
+from lorgnette.eval.results.store import Example, ResultsFolder, score
+from lorgnette.eval.results.summary import print_results, progress_bar
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.task import Task
 from lorgnette.eval.tasks import task_named
-from lorgnette.infer.answerer import ModelAnswerer
 from lorgnette.sample import Image, Sample, Text, Turn
 from tests.eval.fixtures import write_benchmark
 from tests.eval.serving import Reply, Request, Served, answers_of, completion, failure, serving, text_of
@@ -63,8 +62,8 @@ def server() -> Iterator[Served]:
         yield served
 
 
-def client(served: Served, **settings: object) -> ServerAnswerer:
-    return ServerAnswerer(served.address, "tiny", ServerSettings.parse(QUICK | settings))
+def client(served: Served, **settings: object) -> OpenAIModel:
+    return OpenAIModel(served.address, "tiny", ServerSettings.parse(QUICK | settings))
 
 
 def asked(*texts: str) -> list[Sample]:
@@ -295,7 +294,7 @@ def test_a_server_that_says_nothing_in_time(server: Served) -> None:
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/v1", "http://a..b/v1", "http://[::1]:9/v1", "http://é/ü"])
 def test_nobody_there(address: str) -> None:
-    answerer = ServerAnswerer(address, "tiny", ServerSettings.parse(QUICK))
+    answerer = OpenAIModel(address, "tiny", ServerSettings.parse(QUICK))
     with pytest.raises(ServerError, match=r"/chat/completions: cannot be reached .*attempt 3"):
         answerer.generate(asked("a"), max_tokens=5)
 
@@ -319,7 +318,7 @@ def test_what_no_attempt_mends_is_not_tried_again(server: Served, reply: Reply, 
 
 
 def test_an_address_that_is_not_the_api(server: Served) -> None:
-    wrong = ServerAnswerer(server.address.removesuffix("/v1"), "tiny", ServerSettings.parse(QUICK))
+    wrong = OpenAIModel(server.address.removesuffix("/v1"), "tiny", ServerSettings.parse(QUICK))
     with pytest.raises(ServerError, match="nothing at /chat/completions; check the address"):
         wrong.generate(asked("a"), max_tokens=5)
 
@@ -450,7 +449,7 @@ def test_the_key_is_sent_and_never_seen_again(
     server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY + "\n")
-    monkeypatch.setattr("lorgnette.eval.answerers.client.LONGEST_WAIT", 0.01)
+    monkeypatch.setattr("lorgnette.eval.models.http_client.LONGEST_WAIT", 0.01)
     caplog.set_level(logging.DEBUG)
     echo = f"Incorrect key Bearer {KEY} sent"
     named = completion(echo, model=f"m {KEY}")
@@ -487,7 +486,7 @@ def test_where_a_key_comes_from_and_goes_to(server: Served, monkeypatch: pytest.
     assert server.headers[-1]["Authorization"] == "Bearer mine"
 
     def key_for(address: str, **settings: object) -> str:
-        return ServerAnswerer(address, "m", ServerSettings.parse(settings))._client._key()
+        return OpenAIModel(address, "m", ServerSettings.parse(settings))._client._key()
 
     assert key_for("https://api.example.org/v1") == key_for("http://localhost:1/v1") == KEY
     assert key_for("http://api.example.org/v1") == "", "anybody on the way could read it"
@@ -523,15 +522,15 @@ def test_no_redirect_takes_the_key_along(server: Served, monkeypatch: pytest.Mon
 )
 def test_a_name_that_names_nobody(spec: str, message: str) -> None:
     with pytest.raises(LorgnetteError, match=message) as caught:
-        open_answerer(spec)
+        open_model(spec)
     assert "secret" not in str(caught.value)
 
 
 def test_names_of_servers() -> None:
     for address in ("https://host/v1", "https://host/v1/", "https://host/v1/chat/completions"):
-        assert open_answerer(f"{address}#org/model-7B#x").identity == "https://host/v1#org/model-7B#x"  # type: ignore[attr-defined]
+        assert open_model(f"{address}#org/model-7B#x").identity == "https://host/v1#org/model-7B#x"  # type: ignore[attr-defined]
     with pytest.raises(SettingsError, match="leave out --split"):
-        open_answerer("https://host/v1#m", split=True)
+        open_model("https://host/v1#m", split=True)
 
 
 # --- whole evaluations
@@ -541,7 +540,7 @@ def test_names_of_servers() -> None:
     ("name", "asking"), [("drawings", {}), ("scene_vqa", {"shots": 2, "form": "chat"}), ("mmmu", {}), ("docvqa", {})]
 )
 def test_behind_a_server_our_model_scores_the_same(name: str, asking: dict, tmp_path: Path) -> None:
-    ours = ModelAnswerer(tiny_model(seed=1), tiny_processor())
+    ours = LorgnetteModel(tiny_model(seed=1), tiny_processor())
     data = write_benchmark(tmp_path, name) if name in ("mmmu", "docvqa") else {}
     with serving(answers_of(ours)) as served:
         task = task_named(name, Asking(**asking, data=data, incomplete=bool(data)))
@@ -565,7 +564,7 @@ def test_few_shot_documents_are_one_turn_of_a_chat(server: Served) -> None:
 
 
 def test_the_command(server: Served, tmp_path: Path) -> None:
-    server.answer = answers_of(ModelAnswerer(tiny_model(seed=1), tiny_processor()))
+    server.answer = answers_of(LorgnetteModel(tiny_model(seed=1), tiny_processor()))
     common = ["eval", "--model", f"{server.address}#tiny", "--tasks", "drawings", "--limit", "8", "--json"]
     done = CliRunner().invoke(app, [*common, "--folder", str(tmp_path), "--concurrency", "2", "--per-minute", "60000"])
     assert done.exit_code == 0, done.output
@@ -607,14 +606,14 @@ def test_progress_shows_the_rate_and_the_time_left() -> None:
 
 
 NUMBERS = """
-from lorgnette.eval.answerers.open import open_answerer
+from lorgnette.eval.models import open_model
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.task import Task
 from lorgnette.sample import Sample, Text, Turn
 
 def numbers(address, folder):
     samples = [Sample((Turn("user"), Text(f"{n}")), {"name": f"q{n}", "answer": str(n)}) for n in range(12)]
-    return evaluate(Task("numbers", samples), open_answerer(address), batch_size=4, folder=folder)
+    return evaluate(Task("numbers", samples), open_model(address), batch_size=4, folder=folder)
 """
 
 
@@ -651,10 +650,10 @@ def reads_words(request: Request) -> str:
 
 def test_a_judge_behind_a_server(server: Served, tmp_path: Path) -> None:
     server.answer = reads_words
-    truth = Truth(("12",), form="integer")
+    truth = Reference(("12",), form="integer")
     answers = ["12", "zwölf Äpfel", "keine Ahnung"]
     examples = [Example(n, f"q{n}", "", "[image] How many?", text, truth, ()) for n, text in enumerate(answers)]
-    plain = judge({"task": "mathvista", "metric": "mathvista_accuracy"}, examples)
+    plain = score({"task": "mathvista", "metric": "mathvista_accuracy"}, examples)
     again = judged(plain, client(server))
     assert (plain.accuracy, again.accuracy) == pytest.approx((100 / 3, 200 / 3))
     assert [one.extracted_by for one in again.examples] == ["", *[f"{server.address}#tiny"] * 2]

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 import torch
 
-from lorgnette.eval.answerer import Answerer
-from lorgnette.infer.answerer import ModelAnswerer, own_device
+from lorgnette.eval.models.base import Model
+from lorgnette.eval.models.local import LorgnetteModel, own_device
 from lorgnette.infer.generate import end_tokens
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.vlm import VLM
@@ -50,7 +50,7 @@ def test_scores_equal_whole_documents(
     processor: Processor, batch_size: int, split: bool | None, language: dict
 ) -> None:
     model = tiny_model(tiny_config(**language), seed=2)
-    answerer = ModelAnswerer(model, processor, batch_size=batch_size, split=split)
+    answerer = LorgnetteModel(model, processor, batch_size=batch_size, split=split)
     scores = answerer.score(PROMPTS, CANDIDATES)
     assert [len(row) for row in scores] == [len(row) for row in CANDIDATES]
     for sample, texts, found in zip(PROMPTS, CANDIDATES, scores, strict=True):
@@ -64,12 +64,12 @@ def test_images_are_seen_once_per_prompt(processor: Processor, monkeypatch: pyte
     monkeypatch.setattr(
         VLM, "encode_images", lambda self, batch: calls.append(len(batch.images)) or encode(self, batch)
     )
-    ModelAnswerer(model, processor).score(SAMPLES, [["a", "b", "c"]] * len(SAMPLES))
+    LorgnetteModel(model, processor).score(SAMPLES, [["a", "b", "c"]] * len(SAMPLES))
     assert calls == [5]
 
 
 def test_scoring_depends_on_the_images(processor: Processor) -> None:
-    answerer = ModelAnswerer(tiny_model(), processor)
+    answerer = LorgnetteModel(tiny_model(), processor)
     blind = dataclasses.replace(
         SAMPLES[0], segments=(SAMPLES[0].segments[0], *SAMPLES[4].images, SAMPLES[0].segments[-1])
     )
@@ -79,10 +79,10 @@ def test_scoring_depends_on_the_images(processor: Processor) -> None:
 
 def test_generate_is_the_protocols(processor: Processor) -> None:
     model = tiny_model(seed=1)
-    answerer: Answerer = ModelAnswerer(model, processor, identity="run 3, step 100", batch_size=2)
+    answerer: Model = LorgnetteModel(model, processor, identity="run 3, step 100", batch_size=2)
     assert answerer.identity == "run 3, step 100"
     texts = answerer.generate(SAMPLES, max_tokens=6)
-    assert texts == ModelAnswerer(model, processor).generate(SAMPLES, max_tokens=6)
+    assert texts == LorgnetteModel(model, processor).generate(SAMPLES, max_tokens=6)
     assert any(len(text) > 1 for text in texts)
     letter = next(character for character in texts[0] if character.isprintable())
     assert all(letter not in text for text in answerer.generate(SAMPLES, max_tokens=6, stop=[letter]))

@@ -1,4 +1,4 @@
-"""A model and its processor as what evaluation asks: generate text, score candidates."""
+"""A model of ours, with its processor, as evaluation asks it: text is generated, candidates are scored."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from lorgnette.errors import DataError
+from lorgnette.eval.models.base import Answer, Model
 from lorgnette.infer.generate import check_length, end_tokens, evaluating, generate
 from lorgnette.infer.latents import KEEP_BYTES, Latents, without_images
 from lorgnette.infer.sampling import GenerationConfig
@@ -31,29 +32,20 @@ def own_device(environment: Mapping[str, str] = os.environ) -> torch.device:
     return torch.device("cuda", int(environment.get("LOCAL_RANK", 0)))
 
 
-def facts_of_device(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+def device_facts(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Facts of a device and precision, for the record."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {"device": f"{device} ({name})", "dtype": str(dtype).removeprefix("torch.")}
 
 
-class Unasked(str):
-    """The empty answer to a prompt that the model cannot be asked, with the reason in `declined`."""
-
-    declined: str
-
-    def __new__(cls, reason: str) -> Unasked:
-        answer = super().__new__(cls, "")
-        answer.declined = reason
-        return answer
-
-
-class ModelAnswerer:
+class LorgnetteModel(Model):
     """Answers `batch_size` prompts at a time, greedily unless `settings` say more.
 
     identity: names the model to people. weights: the digest of its files (`hub.digest`), if it came from files.
     keep_bytes: visual tokens of images that are kept for prompts that show them again, in bytes.
     """
+
+    encodes_images = True
 
     def __init__(
         self,
@@ -82,7 +74,10 @@ class ModelAnswerer:
             for prompts in _chunks(asked, self.batch_size)
             for answer in generate(self.model, self.processor, prompts, settings, latents=self.latents)
         )
-        return [Unasked(too_long[number]) if number in too_long else next(answers) for number in range(len(samples))]
+        return [
+            Answer("", declined=too_long[number]) if number in too_long else next(answers)
+            for number in range(len(samples))
+        ]
 
     def _too_long(self, sample: Sample, text: str | None = None) -> str:
         """Why a prompt, or it and a candidate, has no place among the model's positions; empty if it has."""
@@ -93,18 +88,17 @@ class ModelAnswerer:
             return str(error)
         return ""
 
-    @property
-    def facts(self) -> dict[str, Any]:
+    def environment(self) -> dict[str, Any]:
         """Device, precision and threads, for the record."""
-        where = facts_of_device(self.model.device, self.model.dtype)
+        where = device_facts(self.model.device, self.model.dtype)
         return where | {"threads": torch.get_num_threads()}
 
-    def written(self, samples: Sequence[Sample]) -> list[str]:
-        """The very text that the model reads for each prompt, up to where its answer begins; see `Processor.spell`."""
+    def rendered_prompts(self, samples: Sequence[Sample]) -> list[str]:
+        """The text that the model reads for each prompt, up to where its answer begins; see `Processor.spell`."""
         return [self.processor.spell(self.latents.prompt(sample).tokens_T.tolist()) for sample in samples]
 
     @torch.no_grad()
-    def look(self, images: Sequence[ImageSource]) -> Any:
+    def encode_images(self, images: Sequence[ImageSource]) -> Any:
         """A vector of length 1 for each image: the mean over its patches of what the vision encoder makes of them.
 
         Returns: float32 of shape (images, width of the encoder), as numpy.
@@ -174,7 +168,7 @@ class ModelAnswerer:
 
 @dataclass(frozen=True)
 class _Part:
-    """Some of a sample's tokens: those from `start` up to `stop`."""
+    """Part of a sample's tokens: those from `start` up to `stop`."""
 
     rendered: Rendered
     start: int

@@ -14,12 +14,12 @@ from typing import Any
 
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.metrics.mmmu import parse_choice
-from lorgnette.eval.results import Example, ResultsFolder
+from lorgnette.eval.results.store import Example, ResultsFolder
 from lorgnette.eval.tasks import BENCHMARKS
 from lorgnette.files import replace_text
 from lorgnette.untrusted import parse_json
 
-SHOWN = 5
+_SHOWN = 5
 """How many questions a message names."""
 
 
@@ -34,8 +34,8 @@ def write_submission(folder: str | Path, file: str | Path, *, incomplete: bool =
     store = ResultsFolder(folder)
     settings, examples = store.settings(), sorted(store.examples(), key=lambda example: example.index)
     task = settings["task"]
-    if task not in FORMATS:
-        raise SettingsError(f"{store.path}: {task} has no server; there are files for {', '.join(FORMATS)}")
+    if task not in SUBMISSION_FORMATS:
+        raise SettingsError(f"{store.path}: {task} has no server; there are files for {', '.join(SUBMISSION_FORMATS)}")
     lacking = list(_lacking(store, settings, {example.index for example in examples}))
     if lacking and not incomplete:
         raise DataError(
@@ -48,12 +48,12 @@ def write_submission(folder: str | Path, file: str | Path, *, incomplete: bool =
     twice = [id for id, count in Counter(ids).items() if count > 1]
     if twice:
         raise DataError(f"{store.path}: two questions have the id {twice[0]}; the server would take only one")
-    replace_text(file, json.dumps(FORMATS[task](examples)), _is_submission)
+    replace_text(file, json.dumps(SUBMISSION_FORMATS[task](examples)), _is_submission)
     return lacking
 
 
 def _is_submission(content: bytes) -> bool:
-    """Return whether a file holds what one of the `FORMATS` makes."""
+    """Return whether a file holds what one of the `SUBMISSION_FORMATS` makes."""
     try:
         held = parse_json(content, "")
     except DataError:
@@ -81,8 +81,8 @@ def _lacking(store: ResultsFolder, settings: dict[str, Any], answered: set[int])
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _said(example: Example) -> str:
@@ -108,7 +108,7 @@ def _mmmu(examples: Sequence[Example]) -> dict[str, str]:
     return {example.id: named(example) for example in examples}
 
 
-FORMATS: dict[str, Callable[[Sequence[Example]], Any]] = {
+SUBMISSION_FORMATS: dict[str, Callable[[Sequence[Example]], Any]] = {
     "vqav2": _records("question_id"),
     "docvqa": _records("questionId"),
     "mmmu": _mmmu,
