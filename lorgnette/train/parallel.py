@@ -73,10 +73,6 @@ class DistributedContext:
         if errors:
             raise next((error for error in errors if isinstance(error, DiskError)), errors[0])
 
-    def barrier(self) -> None:
-        if self.size > 1:
-            dist.barrier()
-
 
 def start_distributed() -> DistributedContext:
     """Context of this process among those that torchrun started; of a single process without torchrun."""

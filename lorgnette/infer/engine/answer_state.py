@@ -23,6 +23,8 @@ class RequestState:
     """Requests that came before it."""
     since: float
     """Time at which it came."""
+    root: bytes
+    """Hash that stands for what is before its first block."""
     answers: list[AnswerState] = field(default_factory=list)
     """One for each choice. The first alone computes the prompt, and the others fork from it."""
     cached_tokens: int = 0
@@ -68,13 +70,10 @@ class AnswerState:
         """Tokens whose keys and values the answer needs at most: those of its last token are never read."""
         return len(self.owner.prompt.tokens) + self.answer.most - 1
 
-    def block_hashes(self, root: bytes, block: int, tokens: int) -> list[bytes]:
-        """Hashes of the whole blocks within the first `tokens` tokens.
-
-        root: what the first block's hash begins with.
-        """
+    def block_hashes(self, block: int, tokens: int) -> list[bytes]:
+        """Hashes of the whole blocks within the first `tokens` tokens."""
         for start in range(len(self.hashes) * block, tokens - block + 1, block):
-            before = self.hashes[-1] if self.hashes else root
+            before = self.hashes[-1] if self.hashes else self.owner.root
             self.hashes.append(self.owner.prompt.block_hash(before, self.tokens[start : start + block], start))
         return self.hashes[: tokens // block]
 

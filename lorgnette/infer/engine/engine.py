@@ -8,57 +8,25 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 
 from lorgnette.errors import DataError, LorgnetteError, SettingsError
+from lorgnette.infer.engine.advance import advance
 from lorgnette.infer.engine.answer_state import AnswerState, RequestState
 from lorgnette.infer.engine.config import EngineConfig
 from lorgnette.infer.engine.kv_store import KVStore, SlabStore
 from lorgnette.infer.engine.prompt import Prompt, prepare
 from lorgnette.infer.engine.request import ChosenToken, Event, QueueFull, QueueTimeout, Request, Usage
-from lorgnette.infer.engine.runner import Ran, Runner
+from lorgnette.infer.engine.runner import Runner
 from lorgnette.infer.engine.scheduler import Scheduler
-from lorgnette.infer.engine.token_sampler import TokenSampler, choose_tokens
+from lorgnette.infer.engine.stats import Counts, EngineStats, collect_stats
+from lorgnette.infer.engine.token_sampler import TokenSampler
 from lorgnette.infer.generate import GrowingAnswer, evaluating, opens_turn
 from lorgnette.infer.latents import Latents
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.ops.allocator import keep_freed_memory
 from lorgnette.model.vlm import VLM
-
-
-@dataclass(frozen=True)
-class EngineStats:
-    """Counters since the start, and what there is now. Memory in bytes."""
-
-    running: int
-    waiting: int
-    preempted: int
-    """Answers that wait to be computed again."""
-    kv_bytes: int
-    kv_bytes_used: int
-    """Of running answers and of cached prefixes."""
-    kv_bytes_cached: int
-    """Of ended requests, kept as prefixes of others."""
-    image_bytes: int
-    image_hits: int
-    image_misses: int
-    prefix_queries: int
-    """Tokens of admitted prompts."""
-    prefix_hits: int
-    """Tokens of them that the prefix cache held."""
-    preemptions: int
-    aborts: int
-    refusals: int
-    """Requests refused for a full queue, or given up after waiting too long."""
-    faults: int
-    out_of_memory: int
-    prompt_tokens: int
-    """Of requests that were accepted."""
-    image_tokens: int
-    generation_tokens: int
-    steps: int
 
 
 class Engine:
@@ -96,8 +64,7 @@ class Engine:
         if model.device.type == "cpu":
             keep_freed_memory()
         self._requests: dict[str, RequestState] = {}
-        self._arrivals = self._aborts = self._refusals = self._steps = 0
-        self._prompt_tokens = self._image_tokens = self._generation_tokens = 0
+        self.counts, self._arrivals = Counts(), 0
 
     def add(self, request: Request, now: float = 0.0) -> Prompt:
         """Take a request in. Its images are decoded later, one step or another before they are needed.
@@ -108,7 +75,7 @@ class Engine:
         if request.id in self._requests:
             raise DataError(f"request {request.id!r} is being answered already; give each an id of its own")
         if len(self.scheduler.waiting) >= self.config.max_waiting:
-            self._refusals += 1
+            self.counts.refusals += 1
             raise QueueFull(f"{self.config.max_waiting} requests are waiting already; try again later")
         prompt = prepare(request, self.latents)
         needed = len(prompt.tokens) + prompt.most - 1
@@ -117,14 +84,19 @@ class Engine:
                 f"{request.sample.name}: prompt and answer need memory for {needed:,} tokens, and the engine has it for"
                 f" {self.store.longest:,}; lower max_tokens, or raise kv_bytes"
             )
-        state = RequestState(request, prompt, self._arrivals, now)
+        state = RequestState(request, prompt, self._arrivals, now, self._root(request))
         state.answers = [self._answer(state, choice) for choice in range(prompt.params.n)]
         self._requests[request.id] = state
         self.scheduler.waiting.add(state)
         self._arrivals += 1
-        self._prompt_tokens += len(prompt.tokens)
-        self._image_tokens += len(prompt.places)
+        self.counts.prompt_tokens += len(prompt.tokens)
+        self.counts.image_tokens += len(prompt.places)
         return prompt
+
+    def _root(self, request: Request) -> bytes:
+        """Beginning of the first block's hash: weights and salt, so that tenants share nothing."""
+        salt = request.key if request.salt is None else request.salt
+        return f"{self.config.weights}\0{salt}".encode()
 
     def _answer(self, state: RequestState, choice: int) -> AnswerState:
         prompt, request = state.prompt, state.request
@@ -139,7 +111,7 @@ class Engine:
         """Drop a request and free its memory; False if it has ended, or never came."""
         state = self._requests.pop(request, None)
         if state is not None:
-            self._aborts += 1
+            self.counts.aborts += 1
             self.scheduler.remove(state)
         return state is not None
 
@@ -154,7 +126,7 @@ class Engine:
         events = list(self._expired(now))
         if self.is_idle:
             return events
-        self._steps += 1
+        self.counts.steps += 1
         # the walk through all modules is left out where nothing is to be changed
         with evaluating(self.model) if self.model.training else contextlib.nullcontext():
             chunks = self.scheduler.plan(now, self.runner.encode)
@@ -162,49 +134,15 @@ class Engine:
             for answer, error in failed:
                 events += self._fail(answer.owner, error)
             ran = self.runner.run([chunk for chunk in chunks if chunk.answer.owner.request.id in self._requests])
-            events += self._taken_in(ran)
+            for answer, token in advance(self.scheduler, ran):
+                events += self._grown(answer, token)
         return events
 
     def _expired(self, now: float) -> Iterator[Event]:
         for state in [one for one in self.scheduler.waiting if now - one.since > self.config.queue_seconds]:
-            self._refusals += 1
+            self.counts.refusals += 1
             seconds = f"{self.config.queue_seconds:g}"
             yield from self._fail(state, QueueTimeout(f"not admitted within {seconds} seconds; try again later"))
-
-    def _taken_in(self, ran: list[Ran]) -> list[Event]:
-        """Choose the next token of every answer whose last known one was computed."""
-        events: list[Event] = []
-        for one in ran:
-            if one.error is not None:
-                events += self._fail(one.chunk.answer.owner, one.error)
-        done = [one for one in ran if one.error is None and one.chunk.answer.document is not None]
-        for one in done:
-            self._computed(one.chunk.answer)
-        rows = [
-            (answer, one.logits_K) for one in done if one.chunk.is_last for answer in self._choosing(one.chunk.answer)
-        ]
-        if not rows:
-            return events
-        logits_BK = torch.stack([logits_K for _, logits_K in rows if logits_K is not None])
-        chosen = choose_tokens(logits_BK, [answer.sampler for answer, _ in rows])
-        for (answer, _), token in zip(rows, chosen, strict=True):
-            events += self._grown(answer, token)
-        return events
-
-    def _computed(self, answer: AnswerState) -> None:
-        """Let go of visual tokens that are in the KV cache now, and make its blocks known."""
-        prompt = answer.owner.prompt
-        for number in [one for one in answer.visual if prompt.places[prompt.firsts[one + 1] - 1] < answer.computed]:
-            del answer.visual[number]
-        self.scheduler.advanced(answer)
-
-    def _choosing(self, answer: AnswerState) -> list[AnswerState]:
-        """The answers that choose a token from this one's logits: at the end of the prompt, all of the request's."""
-        if answer.answer.tokens or len(answer.owner.answers) == 1:
-            return [answer]
-        for other in answer.owner.answers[1:]:
-            self.scheduler.fork(answer, other)
-        return answer.owner.answers
 
     def _grown(self, answer: AnswerState, token: ChosenToken | LorgnetteError) -> list[Event]:
         request = answer.owner.request.id
@@ -212,7 +150,7 @@ class Engine:
             return []
         if isinstance(token, LorgnetteError):
             return self._fail(answer.owner, token)
-        self._generation_tokens += 1
+        self.counts.generation_tokens += 1
         constraint = answer.sampler.constraint
         pieces = list(answer.answer.push(token.id, last=constraint is not None and constraint.finished))
         text, generation = "".join(piece.text for piece in pieces), answer.answer.generation
@@ -238,26 +176,5 @@ class Engine:
         self.scheduler.prefixes.clear()
 
     def stats(self) -> EngineStats:
-        scheduler, store, latents = self.scheduler, self.store, self.latents
-        return EngineStats(
-            running=len(scheduler.running),
-            waiting=len(scheduler.waiting),
-            preempted=len(scheduler.preempted),
-            kv_bytes=store.total * store.slot_bytes,
-            kv_bytes_used=store.used * store.slot_bytes,
-            kv_bytes_cached=scheduler.prefixes.bytes,
-            image_bytes=latents.bytes,
-            image_hits=latents.hits,
-            image_misses=latents.misses,
-            prefix_queries=scheduler.prefix_queries,
-            prefix_hits=scheduler.prefix_hits,
-            preemptions=scheduler.preemptions,
-            aborts=self._aborts,
-            refusals=self._refusals,
-            faults=self.runner.faults,
-            out_of_memory=self.runner.out_of_memory,
-            prompt_tokens=self._prompt_tokens,
-            image_tokens=self._image_tokens,
-            generation_tokens=self._generation_tokens,
-            steps=self._steps,
-        )
+        """Counters since the start, and what there is now."""
+        return collect_stats(self.scheduler, self.runner, self.latents, self.counts)

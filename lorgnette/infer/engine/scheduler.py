@@ -90,7 +90,7 @@ class Scheduler:
         """Memory for an answer's tokens and some more, with the longest prefix that is known."""
         answered = len(answer.answer.tokens)
         room = len(answer.tokens) + min(answer.answer.most - answered, self.config.answer_room) - 1
-        hashes = answer.block_hashes(self._root(answer.owner), self.config.block, len(answer.tokens) - 1)
+        hashes = answer.block_hashes(self.config.block, len(answer.tokens) - 1)
         holder, blocks = self.prefixes.find(hashes)
         document = self._allocate(room, holder, blocks * self.config.block)
         if document is None:
@@ -138,9 +138,7 @@ class Scheduler:
     def advanced(self, answer: AnswerState) -> None:
         """Make known the blocks of an answer whose tokens have been computed."""
         assert answer.document is not None
-        self.prefixes.add(
-            answer.document, answer.block_hashes(self._root(answer.owner), self.config.block, answer.computed)
-        )
+        self.prefixes.add(answer.document, answer.block_hashes(self.config.block, answer.computed))
 
     def fork(self, first: AnswerState, other: AnswerState) -> None:
         """Let another answer to the same prompt go on from the keys and values of the first."""
@@ -174,11 +172,6 @@ class Scheduler:
         document, answer.document = answer.document, None
         self.prefixes.remove(document)
         answer.visual.clear()
-
-    def _root(self, state: RequestState) -> bytes:
-        """Beginning of the first block's hash: weights and salt, so that tenants share nothing."""
-        salt = state.request.key if state.request.salt is None else state.request.salt
-        return f"{self.config.weights}\0{salt}".encode()
 
 
 def first_missing(answer: AnswerState) -> int:
