@@ -24,8 +24,9 @@ from lorgnette.data.config import FilesConfig
 from lorgnette.data.loader.batches import BatchBuilder, Steps
 from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.data.sources.reading.shards import is_url
-from lorgnette.errors import CheckpointError
+from lorgnette.errors import CheckpointError, SettingsError
 from lorgnette.model.batch import IGNORED, Batch, Spans
+from lorgnette.model.config import VisionConfig
 from lorgnette.model.flops import ModelCost, along
 from lorgnette.model.ops.loss import logits_held
 from lorgnette.model.vlm import VLM
@@ -76,9 +77,11 @@ def dry_run(run: Run, console: Console) -> None:
     """Print the plan of every stage, then take two steps of the first and hold the estimate against them.
 
     The plan needs shapes alone: no weight is drawn or read for it. Where data or weights are not here, or the steps
-    would not fit in memory, they are left out, and the reason is said.
+    would not fit in memory, they are left out, and the reason is said. Raises: SettingsError for a plug-in's encoder.
     """
     run = resolve(run)
+    if not isinstance(run.model.vision, VisionConfig):
+        raise SettingsError(f"--dry-run: cannot estimate the plug-in {run.model.vision.kind}; train without it")
     torch.set_num_threads(run.threads or torch.get_num_threads())
     say(console, run.name, style="bold", end="")
     say(console, f": {_start(run)}")
