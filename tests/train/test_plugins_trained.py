@@ -69,11 +69,9 @@ def test_a_checkpoint_cannot_run_code_that_nobody_named(installed, tiny, tmp_pat
     assert load(tmp_path / "model")[0].config.connector.kind == DOTTED["connectors"]
 
 
-def test_a_dry_run_estimates_a_connector_of_a_plugin_and_refuses_an_encoder(installed, tiny, capsys):
+def test_a_dry_run_estimates_an_encoder_and_a_connector_of_a_plugin(installed, tiny, capsys):
     values = tiny.plain()
     values["model"]["connector"] = {"kind": DOTTED["connectors"]}
+    values["model"]["vision"] = {"kind": DOTTED["encoders"], "width": 16, "patch": 8, "grid": 4}
     dry_run(Run.parse(values), Console())
     assert "connector" in capsys.readouterr().out
-    values["model"]["vision"] = {"kind": DOTTED["encoders"], "width": 16, "patch": 8, "grid": 4}
-    with pytest.raises(SettingsError, match=r"cannot estimate the plug-in fable\.encoders:Colours"):
-        dry_run(Run.parse(values), Console(quiet=True))
