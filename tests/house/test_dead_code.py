@@ -23,6 +23,7 @@ EXCEPTIONS = {
     "lorgnette/infer/engine/engine.py:Engine.clear_caches": "what a server drives",
     "lorgnette/infer/engine/engine.py:Engine.stats": "what a server drives",
     "lorgnette/inputs/downloader.py:_Timed.makefile": "http.client reads a socket by it",
+    "lorgnette/plugins.py:forget": "public: after a package was installed while a program runs",
     "lorgnette/model/flops.py:ModelCost.trained_parameters": "public: parameters that a stage trains, by modes",
 }
 """`path:Class.method` or `path:NAME` -> who uses it, where that cannot be seen."""
