@@ -163,6 +163,8 @@ def write_idefics2(config: VLMConfig) -> Json:
     Raises: CheckpointError if transformers' classes cannot represent a setting, with the setting and what they can.
     """
     language, perceiver = config.language, config.connector
+    if not isinstance(config.vision, VisionConfig):
+        raise CheckpointError(f"transformers' Idefics2 has a ViT; it cannot hold vision.kind={config.vision.kind}")
     if not isinstance(perceiver, PerceiverConfig):
         raise CheckpointError(f"transformers' Idefics2 has a perceiver; it cannot hold connector.kind={perceiver.kind}")
     for name, needed, why in (

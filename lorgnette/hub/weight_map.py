@@ -17,6 +17,7 @@ from torch import Tensor
 from lorgnette.model.config import (
     ConnectorPlugin,
     ConnectorSettings,
+    EncoderPlugin,
     EncoderSettings,
     LanguageConfig,
     LinearConfig,
@@ -26,6 +27,7 @@ from lorgnette.model.config import (
     VLMConfig,
 )
 from lorgnette.model.connectors import build_connector
+from lorgnette.model.vision import build_encoder
 
 
 @dataclass(frozen=True)
@@ -131,11 +133,9 @@ def connector_rules(connector: ConnectorSettings, prefix: str) -> list[Rule]:
     return [_within(rule, prefix, "connector.") for rule in CONNECTOR_RULES[type(connector)](connector)]
 
 
-def plugin_rules(config: VLMConfig, prefix: str) -> list[Rule]:
-    """The tensors of a plug-in's connector, under the names that it gives them itself."""
-    with torch.device("meta"):
-        connector = build_connector(config.connector, config.vision.width, config.language.width)
-    return [_within(Rule(name, (name,)), prefix, "connector.") for name, _ in connector.named_parameters()]
+def plugin_rules(part: torch.nn.Module, prefix: str, ours: str) -> list[Rule]:
+    """The tensors of a plug-in's part, under the names that it gives them itself."""
+    return [_within(Rule(name, (name,)), prefix, ours) for name, _ in part.named_parameters()]
 
 
 def _perceiver_rules(connector: PerceiverConfig) -> list[Rule]:
@@ -176,13 +176,17 @@ def decoder_rules(language: LanguageConfig, prefix: str, head: str = "lm_head.we
 
 def idefics2_rules(config: VLMConfig) -> list[Rule]:
     """The whole model, as transformers' `Idefics2ForConditionalGeneration` names it."""
-    prefix, plugin = "model.connector.", isinstance(config.connector, ConnectorPlugin)
-    connector = plugin_rules(config, prefix) if plugin else connector_rules(config.connector, prefix)
-    return [
-        *vision_rules(config.vision, "model.vision_model."),
-        *connector,
-        *decoder_rules(config.language, "model.text_model."),
-    ]
+    with torch.device("meta"):
+        if isinstance(config.vision, EncoderPlugin):
+            vision = plugin_rules(build_encoder(config.vision), "model.vision_model.", "vision.")
+        else:
+            vision = vision_rules(config.vision, "model.vision_model.")
+        if isinstance(config.connector, ConnectorPlugin):
+            made = build_connector(config.connector, config.vision.width, config.language.width)
+            connector = plugin_rules(made, "model.connector.", "connector.")
+        else:
+            connector = connector_rules(config.connector, "model.connector.")
+    return [*vision, *connector, *decoder_rules(config.language, "model.text_model.")]
 
 
 def _all(pairs: Iterable[Pair]) -> list[Rule]:

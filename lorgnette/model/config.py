@@ -94,6 +94,24 @@ class VisionConfig(EncoderSettings):
         return self
 
 
+class EncoderPlugin(EncoderSettings):
+    """Base class of settings of vision encoders from other packages (docs/plugins.md). `kind` is the given name."""
+
+    kind: str
+
+    def build(self) -> Any:
+        """The encoder: a `lorgnette.model.vision.VisionEncoder`."""
+        raise TypeError(f"{type(self).__name__} does not build a vision encoder")
+
+
+EncoderConfig = Annotated[
+    VisionConfig,  # or an `EncoderPlugin`: what reads more than `EncoderSettings` has must ask for the class
+    pydantic.WrapValidator(plugins.settings_of("encoders", EncoderPlugin, (VisionConfig,))),
+    pydantic.SerializeAsAny(),
+]
+"""Settings of a vision encoder, by `kind`."""
+
+
 class ConnectorSettings(Settings):
     """Settings common to all kinds of connectors."""
 
@@ -344,7 +362,7 @@ class LanguageConfig(Settings):
 class VLMConfig(Settings):
     """The whole model: vision encoder, connector, decoder, and how they are joined."""
 
-    vision: VisionConfig = VisionConfig()
+    vision: EncoderConfig = VisionConfig()
     connector: ConnectorConfig = PerceiverConfig()
     language: LanguageConfig = LanguageConfig()
     fusion: Literal["autoregressive"] = "autoregressive"

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lorgnette.errors import SettingsError
 from lorgnette.model.batch import Grid, Spans
-from lorgnette.model.config import EncoderSettings, VisionConfig
+from lorgnette.model.config import EncoderPlugin, EncoderSettings, VisionConfig
 from lorgnette.model.layers import Stack
 from lorgnette.model.ops.attention import attention
 from lorgnette.model.ops.gelu_tanh import gelu_tanh
@@ -130,5 +131,12 @@ ENCODERS: dict[type[EncoderSettings], type[VisionEncoder]] = {VisionConfig: ViT}
 
 
 def build_encoder(config: EncoderSettings) -> VisionEncoder:
-    """The vision encoder of these settings."""
+    """The vision encoder of these settings. Raises: SettingsError for a plug-in that builds something else."""
+    if isinstance(config, EncoderPlugin):
+        made = config.build()
+        if not isinstance(made, VisionEncoder):
+            raise SettingsError(
+                f"vision encoder {config.kind}: builds a {type(made).__name__}, which is no VisionEncoder"
+            )
+        return made
     return ENCODERS[type(config)](config)
