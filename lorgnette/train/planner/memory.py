@@ -102,18 +102,16 @@ class Interval:
 
 
 class Trace:
-    """Intervals of a training step of two packs, between the ends of blocks in forward and backward.
+    """Intervals of a pack in a training step, between the ends of blocks in forward and backward."""
 
-    The first pack finds no gradients, and the second those of all weights.
-    """
+    def __init__(self, run: Run, stage: StageConfig, batch: Batch, packs: int = 1, *, real: bool = False):
+        """packs: of the step. The last of several finds the gradients of those before it, which take most memory.
 
-    def __init__(self, run: Run, stage: StageConfig, batch: Batch, *, real: bool = False):
-        """real: on tensors with memory, for tests."""
+        real: on tensors with memory, for tests.
+        """
         self.intervals: list[Interval] = []
-        self.losses: list[int] = []
-        """For each pack, how many intervals have passed when its loss is known."""
-        self.ends: list[int] = []
-        """For each pack, how many intervals have passed when its gradients are there."""
+        self.loss = 0
+        """Intervals that have passed when the loss is known."""
         model, left_out = _short_model(run, stage, real)
         self._counter, self._start, self._backward = TensorBytes(), 0, False
         self._counter.know(model.parameters())
@@ -123,33 +121,40 @@ class Trace:
             self._watch(name, part)
         with self._counter, contextlib.ExitStack() as kept:
             for name, part in model.stacks().items():
-                kept.enter_context(weights_kept(part))
+                leaves = kept.enter_context(weights_kept(part))
                 self._mark(name, 1 + left_out[name] / TRACED)
-            self._packs(model, batch)
+                self._give_gradients(leaves, packs)
+                self._mark("kept gradients", 1 + left_out[name] / TRACED)
+            self._give_gradients(model.parameters(), packs)
+            self._run(model, batch)
 
-    def _packs(self, model: VLM, batch: Batch) -> None:
-        for _ in range(2):
-            loss_sum = model(batch, want="loss").loss_sum
-            self._mark("head")
-            self.losses.append(len(self.intervals))
-            self._backward = True
-            loss_sum.backward()
-            self._backward = False
-            del loss_sum
-            self._mark("vision")
-            self.ends.append(len(self.intervals))
+    def _give_gradients(self, weights: Iterable[Tensor], packs: int) -> None:
+        """Make gradients as the pack finds them: of all weights if it is not the first of its step."""
+        for weight in weights if packs > 1 else ():
+            if weight.requires_grad:
+                weight.grad = torch.empty_like(weight)
+
+    def _run(self, model: VLM, batch: Batch) -> None:
+        self._start = self._counter.peak = self._counter.now  # gradients of weights are counted elsewhere
+        loss_sum = model(batch, want="loss").loss_sum
+        self._mark("head")
+        self.loss = len(self.intervals)
+        self._backward = True
+        loss_sum.backward()
+        del loss_sum
+        self._mark("vision")
 
     def activations(self) -> dict[str, int]:
-        """Bytes by part that are alive when the loss of the first pack is known."""
+        """Bytes by part that are alive when the loss is known."""
         kept: dict[str, float] = {}
-        for one in self.intervals[: self.losses[0]]:
+        for one in self.intervals[: self.loss]:
             kept[one.part] = kept.get(one.part, 0) + one.times * one.change
         return {part: int(size) for part, size in kept.items()}
 
-    def peak(self, alive: int, packs: int) -> int:
-        """Most bytes at once in the whole model in a step of so many packs, with so many alive at its start."""
+    def peak(self, alive: int) -> int:
+        """Most bytes at once in the whole model, with so many alive at the start, gradients among them."""
         peak = alive
-        for one in self.intervals[: self.ends[min(packs, 2) - 1]]:
+        for one in self.intervals:
             last = alive + int((one.times - 1) * one.change)
             peak = max(peak, max(alive, last) + one.rise)
             alive += int(one.times * one.change)
@@ -207,7 +212,8 @@ def estimate(run: Run, stage: StageConfig, model: VLM, batches: Iterable[Batch])
     model: prepared for the stage; its sizes count, not its weights. Activations are those of the largest pack: what is
     alive when its loss is known. Nothing is known here of layers, connectors or adapters: they are run.
     """
-    traced = Trace(run, stage, max(batches, key=lambda batch: _rows(run, batch)))
+    packs = stage.pack.packs_per_step if stage.pack else stage.micro_batches
+    traced = Trace(run, stage, max(batches, key=lambda batch: _rows(run, batch)), packs)
     activations, momenta = traced.activations(), _momenta(model, stage)
     parts: dict[str, Memory] = {}
     for part in (*model.parts(), "head"):
@@ -217,8 +223,8 @@ def estimate(run: Run, stage: StageConfig, model: VLM, batches: Iterable[Batch])
         optimiser = sum(4 * momenta.get(id(parameter), 0) * parameter.numel() for parameter in parameters)
         parts[part] = Memory(weights, trained, optimiser, activations.get(part, 0))
     held = sum(part.weights + part.optimiser for part in parts.values())
-    packs = stage.pack.packs_per_step if stage.pack else stage.micro_batches
-    return Estimate(parts, traced.peak(held, packs))
+    found = sum(part.gradients for part in parts.values()) if packs > 1 else 0
+    return Estimate(parts, traced.peak(held + found))
 
 
 def _momenta(model: VLM, stage: StageConfig) -> dict[int, int]:
