@@ -306,7 +306,11 @@ class Run(Settings):
         """Plug-ins that the settings name -> the package and version of each. Raises: SettingsError."""
         sources = [*(source for stage in self.stages for source in stage.sources), *self.validation.sources]
         kinds = dict.fromkeys(source.kind for source in sources)
-        return plugins.record(("connectors", self.model.connector.kind), *(("sources", kind) for kind in kinds))
+        return plugins.record(
+            ("connectors", self.model.connector.kind),
+            ("encoders", self.model.vision.kind),
+            *(("sources", kind) for kind in kinds),
+        )
 
     @property
     def steps(self) -> int:

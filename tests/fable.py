@@ -22,8 +22,15 @@ DOTTED = {
     "benchmarks": "fable.benchmarks:COLOURS",
     "sources": "fable.sources:Colours",
     "connectors": "fable.connectors:Average",
+    "encoders": "fable.encoders:Colours",
 }
-SHORT = {"metrics": "first_letter", "benchmarks": "colours", "sources": "colours", "connectors": "average"}
+SHORT = {
+    "metrics": "first_letter",
+    "benchmarks": "colours",
+    "sources": "colours",
+    "connectors": "average",
+    "encoders": "colours",
+}
 COLOURS = ("red", "green", "blue", "yellow", "white", "black", "purple", "orange")
 BOTH = pytest.mark.parametrize("names", [DOTTED, SHORT], ids=["by dotted name", "by entry point"])
 

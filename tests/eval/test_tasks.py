@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from lorgnette.data.record import Refused
 from lorgnette.errors import DataError, SettingsError
-from lorgnette.eval.benchmark import ABLATION_ROLES, Asking
+from lorgnette.eval.benchmark import Asking, Role
 from lorgnette.eval.benchmark_prompts import VARIANTS
 from lorgnette.eval.image_checks import image_digest
 from lorgnette.eval.metrics import METRICS
@@ -69,7 +70,7 @@ def test_the_table_is_what_the_paper_measures() -> None:
     assert [*public, "scene_vqa", "text_vqa", "knowledge_vqa", "scene_captions", "doc_vqa"] == NAMES
     assert MAKERS.keys() == BENCHMARKS.keys() == ODD.keys()
     for group in BENCHMARK_GROUPS.values():
-        assert [BENCHMARKS[name].role for name in group] == list(ABLATION_ROLES)
+        assert [BENCHMARKS[name].role for name in group] == list(get_args(Role))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -88,12 +89,12 @@ def test_a_benchmark_says_all_that_it_must(name: str) -> None:
 def test_odd_rows_are_named_and_the_others_asked(name: str, form: str, data: dict[str, str], tmp_path: Path) -> None:
     task = opened(name, data, form=form)
     result = evaluate(task, Sees(task), folder=tmp_path, batch_size=3)
-    assert {refusal.index for refusal in result.refused} == ODD[name].keys()
-    for refusal in result.refused:
-        assert ODD[name][refusal.index] in refusal.reason
+    assert result.rejected.keys() == ODD[name].keys()
+    for index, row in result.rejected.items():
+        assert ODD[name][index] in row.reason
     assert result.count == len(task.samples) - len(ODD[name])
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["refused"] == {refusal.name: refusal.reason for refusal in result.refused}
+    assert summary["refused"] == {row.name: row.reason for row in result.rejected.values()}
     assert ResultsFolder(tmp_path).result() == result
 
 

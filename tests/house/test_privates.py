@@ -13,7 +13,7 @@ EXCEPTIONS = {
     "_replace": "the public way to copy a named tuple",
     "_exit": "os has no other name for it",
     "_version": "torch counts changes of a tensor in place there alone",
-    "_cdata": "torch identifies a storage by it alone",
+    "_scaled_dot_product_flash_attention_for_cpu": "torch has no public name for this operation",
     "_MEM_FORMAT_ENCODING": "torch names it in the metadata of its checkpoints",
     "_check": "a class method calls it on the object that it has made",
     "_origin": "strings that know what they came from, in two modules that are one machine",

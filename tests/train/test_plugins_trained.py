@@ -15,13 +15,17 @@ from lorgnette.hub.load import load
 from lorgnette.run import Run
 from lorgnette.train.logging.log import read_log
 from lorgnette.train.loop import Trainer
+from lorgnette.train.planner.dry_run import dry_run
 from tests.fable import BOTH, DOTTED
 
 
 @BOTH
-def test_a_source_is_read_and_a_connector_trained_and_opened_again(installed, data, tiny, tmp_path, names):
+def test_a_source_is_read_and_an_encoder_and_a_connector_are_trained_and_opened_again(
+    installed, data, tiny, tmp_path, names
+):
     values = tiny.plain()
     values["model"]["connector"] = {"kind": names["connectors"]}
+    values["model"]["vision"] = {"kind": names["encoders"], "width": 16, "patch": 8, "grid": 4}
     source = {"kind": names["sources"], "path": str(data / "train.parquet"), "question": "Say the colour."}
     pack = {"tokens": 300, "patches": 400, "packs_per_step": 1}
     values["stages"] = [values["stages"][0] | {"sources": [source], "pack": pack, "steps": 2}]
@@ -29,12 +33,14 @@ def test_a_source_is_read_and_a_connector_trained_and_opened_again(installed, da
     assert Run.parse(run.plain()) == run and run.stages[0].sources[0].question == "Say the colour."
     folder = tmp_path / "run"
     trainer = Trainer(run, folder, Console(quiet=True))
-    before = trainer.model.connector.projection.weight.clone()
+    before = trainer.model.connector.projection.weight.clone(), trainer.model.vision.embedding.weight.clone()
     model = trainer.train()
-    assert not model.connector.projection.weight.equal(before)
+    after = model.connector.projection.weight, model.vision.embedding.weight
+    assert not any(new.equal(old) for new, old in zip(after, before, strict=True))
     assert len([row for row in read_log(folder / "log.jsonl") if "loss" in row]) == 2
     assert json.loads((folder / "plugins.json").read_text()) == {
         names["connectors"]: "fable 1.2",
+        names["encoders"]: "fable 1.2",
         names["sources"]: "fable 1.2",
     }
     (ledger,) = (data / ".lorgnette").rglob("rejected.jsonl")
@@ -42,9 +48,10 @@ def test_a_source_is_read_and_a_connector_trained_and_opened_again(installed, da
 
     save(model, trainer.processor, folder / "model")
     again, processor = load(folder / "model")
+    assert again.config.vision.kind == names["encoders"] and again.config.plain() == model.config.plain()
     assert again.config.connector.plain() == {"kind": names["connectors"]} == processor.connector.plain()
     assert all(new.equal(model.get_parameter(name)) for name, new in again.named_parameters())
-    with pytest.raises(CheckpointError, match=r"cannot hold connector.kind"):
+    with pytest.raises(CheckpointError, match=r"cannot hold vision.kind"):
         export(model, trainer.processor, tmp_path / "theirs")
 
 
@@ -60,3 +67,11 @@ def test_a_checkpoint_cannot_run_code_that_nobody_named(installed, tiny, tmp_pat
     assert "fable.connectors" not in sys.modules
     monkeypatch.setenv(plugins.ALLOWED, f"some.other:Name,{DOTTED['connectors']}")
     assert load(tmp_path / "model")[0].config.connector.kind == DOTTED["connectors"]
+
+
+def test_a_dry_run_estimates_an_encoder_and_a_connector_of_a_plugin(installed, tiny, capsys):
+    values = tiny.plain()
+    values["model"]["connector"] = {"kind": DOTTED["connectors"]}
+    values["model"]["vision"] = {"kind": DOTTED["encoders"], "width": 16, "patch": 8, "grid": 4}
+    dry_run(Run.parse(values), Console())
+    assert "connector" in capsys.readouterr().out

@@ -17,6 +17,8 @@ from torch import Tensor
 from lorgnette.model.config import (
     ConnectorPlugin,
     ConnectorSettings,
+    EncoderPlugin,
+    EncoderSettings,
     LanguageConfig,
     LinearConfig,
     PerceiverConfig,
@@ -25,6 +27,7 @@ from lorgnette.model.config import (
     VLMConfig,
 )
 from lorgnette.model.connectors import build_connector
+from lorgnette.model.vision import build_encoder
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,13 @@ DECODER_LAYER = (
 QK_NORM = (Pair("self_attn.q_norm", "attention.query_norm"), Pair("self_attn.k_norm", "attention.key_norm"))
 
 
-def vision_rules(vision: VisionConfig, prefix: str) -> list[Rule]:
-    """SigLIP's vision model, alone or within Idefics2. `prefix` is what stands before its names in transformers."""
+def vision_rules(vision: EncoderSettings, prefix: str) -> list[Rule]:
+    """A vision encoder, as transformers names one of its kind. prefix: stands before its names there."""
+    return [_within(rule, prefix, "vision.") for rule in ENCODER_RULES[type(vision)](vision)]
+
+
+def _vit_rules(vision: VisionConfig) -> list[Rule]:
+    """SigLIP's vision model, alone or within Idefics2."""
     patch = Rule(
         "embeddings.patch_embedding.weight",
         ("patch_embedding.weight",),
@@ -113,8 +121,11 @@ def vision_rules(vision: VisionConfig, prefix: str) -> list[Rule]:
     )
     pairs = [Pair("embeddings.position_embedding", "position_embedding"), Pair("post_layernorm", "norm", bias=True)]
     rules = [patch, Rule("embeddings.patch_embedding.bias", ("patch_embedding.bias",)), *_all(pairs)]
-    rules += _layers(VISION_LAYER, vision.layers, "encoder.layers.")
-    return [_within(rule, prefix, "vision.") for rule in rules]
+    return rules + _layers(VISION_LAYER, vision.layers, "encoder.layers.")
+
+
+ENCODER_RULES: dict[type[EncoderSettings], Callable[[Any], list[Rule]]] = {VisionConfig: _vit_rules}
+"""The names of each kind of vision encoder."""
 
 
 def connector_rules(connector: ConnectorSettings, prefix: str) -> list[Rule]:
@@ -122,11 +133,9 @@ def connector_rules(connector: ConnectorSettings, prefix: str) -> list[Rule]:
     return [_within(rule, prefix, "connector.") for rule in CONNECTOR_RULES[type(connector)](connector)]
 
 
-def plugin_rules(config: VLMConfig, prefix: str) -> list[Rule]:
-    """The tensors of a plug-in's connector, under the names that it gives them itself."""
-    with torch.device("meta"):
-        connector = build_connector(config.connector, config.vision.width, config.language.width)
-    return [_within(Rule(name, (name,)), prefix, "connector.") for name, _ in connector.named_parameters()]
+def plugin_rules(part: torch.nn.Module, prefix: str, ours: str) -> list[Rule]:
+    """The tensors of a plug-in's part, under the names that it gives them itself."""
+    return [_within(Rule(name, (name,)), prefix, ours) for name, _ in part.named_parameters()]
 
 
 def _perceiver_rules(connector: PerceiverConfig) -> list[Rule]:
@@ -167,13 +176,17 @@ def decoder_rules(language: LanguageConfig, prefix: str, head: str = "lm_head.we
 
 def idefics2_rules(config: VLMConfig) -> list[Rule]:
     """The whole model, as transformers' `Idefics2ForConditionalGeneration` names it."""
-    prefix, plugin = "model.connector.", isinstance(config.connector, ConnectorPlugin)
-    connector = plugin_rules(config, prefix) if plugin else connector_rules(config.connector, prefix)
-    return [
-        *vision_rules(config.vision, "model.vision_model."),
-        *connector,
-        *decoder_rules(config.language, "model.text_model."),
-    ]
+    with torch.device("meta"):
+        if isinstance(config.vision, EncoderPlugin):
+            vision = plugin_rules(build_encoder(config.vision), "model.vision_model.", "vision.")
+        else:
+            vision = vision_rules(config.vision, "model.vision_model.")
+        if isinstance(config.connector, ConnectorPlugin):
+            made = build_connector(config.connector, config.vision.width, config.language.width)
+            connector = plugin_rules(made, "model.connector.", "connector.")
+        else:
+            connector = connector_rules(config.connector, "model.connector.")
+    return [*vision, *connector, *decoder_rules(config.language, "model.text_model.")]
 
 
 def _all(pairs: Iterable[Pair]) -> list[Rule]:
