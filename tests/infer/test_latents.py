@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import lorgnette.infer.latents
 from lorgnette.errors import ImageError
 from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.infer.generate import generate
@@ -92,6 +93,35 @@ def test_a_broken_image_is_named() -> None:
     sample = Sample((Image(picture(20, 20)), Image(b"nothing"), Text("?")), {"name": "row 7"})
     with pytest.raises(ImageError, match="row 7, image 2"):
         Latents(tiny_model(), PROCESSOR).of([sample])
+
+
+def test_what_is_remembered_of_sizes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorgnette.infer.latents.MEMORY_OF_SIZES", 2)
+    latents = Latents(tiny_model(), PROCESSOR)
+    images = [latents.images(question("", (40 + number, 60)))[0] for number in range(4)]
+    expected = [latents.grids(image) for image in images]
+    headers = []
+    read = lorgnette.infer.latents.image_grids
+    monkeypatch.setattr("lorgnette.infer.latents.image_grids", lambda *given: headers.append(given) or read(*given))
+    assert latents.grids(images[3]) == expected[3]
+    assert not headers
+    assert latents.grids(images[0]) == expected[0]
+    assert len(headers) == 1
+
+
+def test_an_image_is_found_as_it_was_encoded() -> None:
+    """Split and whole are two images, and what is found is what was made."""
+    latents = Latents(tiny_model(), PROCESSOR)
+    whole, split = (latents.images(SAMPLES[0], split)[0] for split in (False, True))
+    assert latents.find(whole) is None
+    (made,) = latents.encode([whole])
+    assert latents.find(whole) is made
+    assert latents.find(split) is None
+    assert len(latents.encode([split])[0]) == 5 * len(made)
+    assert (latents.hits, latents.misses) == (1, 2)
+    latents.clear()
+    assert latents.find(whole) is None
+    assert latents.bytes == 0
 
 
 def test_looks_are_unit_vectors_that_know_the_picture() -> None:

@@ -35,6 +35,8 @@ class Document:
     """Tokens for which there is room."""
     places: list[int] = field(default_factory=list)
     """Where it lies: the first slot of its slab, or its pages."""
+    clean: int = 0
+    """Slots, from its first on, that hold its own numbers or zeros."""
 
 
 class KVStore(Protocol):
@@ -79,7 +81,7 @@ class SlabStore:
         self.slabs = SlabAllocator(memory // self.slot_bytes)
         self.total, self.longest = self.slabs.total, self.slabs.largest
         shape = (self.total, config.kv_heads, config.head_width)
-        # memory that is not touched is not taken from the system: slabs are zeroed when they are handed out
+        # memory that is not touched is not taken from the system: slots are zeroed when they are first read
         self.keys = [torch.empty(shape, device=device, dtype=dtype) for _ in range(config.layers)]
         self.values = [torch.empty(shape, device=device, dtype=dtype) for _ in range(config.layers)]
 
@@ -91,13 +93,10 @@ class SlabStore:
         start = self.slabs.take(room)
         if start is None:
             return None
-        document = Document(0, self.slabs.size_for(room), [start])
-        self._zero(start, document.room)
-        return document
+        return Document(0, self.slabs.size_for(room), [start])
 
     def grow(self, document: Document, room: int) -> bool:
         while document.room < room and self.slabs.extend(document.places[0], document.room):
-            self._zero(document.places[0] + document.room, document.room)
             document.room *= 2
         if document.room >= room:
             return True
@@ -105,7 +104,7 @@ class SlabStore:
         if larger is None:
             return False
         self.leave(document)
-        document.room, document.places = larger.room, larger.places
+        document.room, document.places, document.clean = larger.room, larger.places, larger.clean
         return True
 
     def fork(self, document: Document, length: int, room: int) -> Document | None:
@@ -115,7 +114,7 @@ class SlabStore:
         source, target = document.places[0], copy.places[0]
         for table in (*self.keys, *self.values):
             table[target : target + length] = table[source : source + length]
-        copy.length = length
+        copy.length = copy.clean = length
         return copy
 
     def leave(self, document: Document) -> None:
@@ -124,10 +123,15 @@ class SlabStore:
     def begin(self, documents: Sequence[Document]) -> SlabPass:
         return SlabPass(self, documents)
 
-    def _zero(self, start: int, slots: int) -> None:
-        """What another document left there must not be read, not even with weight 0: it may be NaN."""
+    def clean(self, document: Document, slots: int) -> None:
+        """Zero what another document left in these slots: it must not be read, not even with weight 0, if it is NaN."""
+        if slots <= document.clean:
+            return
+        start = document.places[0]
+        last = min(-(-slots // self.slabs.smallest) * self.slabs.smallest, document.room)
         for table in (*self.keys, *self.values):
-            table[start : start + slots].zero_()
+            table[start + document.clean : start + last].zero_()
+        document.clean = last
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,7 @@ class SlabPass:
 
     def advance(self) -> None:
         for document, length in zip(self.documents, self.seen.lengths, strict=True):
-            document.length = length
+            document.length, document.clean = length, max(length, document.clean)
 
     def attend(self, layer: int, q_THN: Tensor, k_TGN: Tensor, v_TGN: Tensor, documents: Spans) -> Tensor:
         k_SGN, v_SGN = self.store.keys[layer], self.store.values[layer]
@@ -205,6 +209,8 @@ class SlabPass:
             return Group(rows, starts[0] + longest - window, 0, window, None)
         distance = torch.tensor(lengths)[:, None] - 1 - torch.arange(longest)
         hidden = (distance < 0) if window is None else (distance < 0) | (distance >= window)
+        for document in self.documents[rows]:
+            self.store.clean(document, longest)
         mask = like.new_zeros(hidden.shape).masked_fill(hidden.to(like.device), float("-inf"))
         return Group(rows, starts[0], stride, longest, mask[:, None, None])
 

@@ -102,6 +102,8 @@ def prepare(request: Request, latents: Latents) -> Prompt:
 
 def _check_least_length(sample: Sample, latents: Latents, split: bool) -> None:
     """Refuse a prompt that would be too long were all its images as small as can be. It touches no image."""
+    if not sample.images:
+        return
     connector = latents.processor.connector
     least = connector.visual_tokens(connector.multiple, connector.multiple)
     slots = [(least,) * (5 if split else 1) for _ in sample.images]

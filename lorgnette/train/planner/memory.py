@@ -1,6 +1,6 @@
 """Memory of training, traced and not derived: one pack through a model of few layers, on tensors without memory.
 
-Every layer of a part costs what its middle one does, so three are traced, and the middle one is counted for all others.
+Every layer of a part costs what its middle one does, so four are traced, and the middle one is counted for all others.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ from lorgnette.train.adapters.fused_lora import weights_kept
 from lorgnette.train.optim import build_optimiser
 from lorgnette.train.stages import named_parts, prepare_parts
 
-TRACED = 3
-"""Layers of a part that are traced: a first, a middle and a last one."""
+TRACED, MIDDLE = 4, 2
+"""Layers of a part that are traced, and the index of the middle one.
+
+Not the second: what the first was given, and does not keep, is freed while the second runs.
+"""
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ class Trace:
         self._counter.know(model.parameters())
         for name, part in model.stacks().items():
             for index, block in enumerate(part.blocks()):
-                self._watch(name, block, *(1 + left_out[name] * (index == place) for place in (1, 0)))
+                self._watch(name, block, *(1 + left_out[name] * (index == place) for place in (MIDDLE, MIDDLE - 1)))
             self._watch(name, part)
         with self._counter, contextlib.ExitStack() as kept:
             for name, part in model.stacks().items():
