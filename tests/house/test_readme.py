@@ -24,7 +24,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 SMALL = shlex.split(
-    "stages.0.steps=2 stages.1.steps=2 stages.2.steps=2 stages.3.steps=2 stages.2.samples_per_step=4"
+    "stages.0.steps=2 stages.1.steps=2 stages.2.steps=2 stages.3.steps=2 "
+    " stages.2.sources.0.path=builtin:validation/scenes/scene_questions.parquet"
+    " stages.2.sources.1.path=builtin:validation/scenes/named_scenes.parquet"
     " evaluation.questions=8 loader.workers=0 threads=1"
 )
 """What is added to commands that train."""
