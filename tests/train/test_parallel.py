@@ -74,7 +74,7 @@ def mixed(tiny, squares, tmp_path_factory):
     asked = {"every": 100, "questions": 4, "batch_size": 1, "max_tokens": 2}
     run = tiny.plain() | {"evaluation": asked, "checkpoints": {"every": 1000}}
     for stage in run["stages"]:
-        stage |= {"sources": sources, "samples_per_step": 3, "micro_batches": 1}
+        stage |= {"sources": sources, "pack": {"samples": 3, "per_step": 1}, "micro_batches": 1}
     return type(tiny).parse(run)
 
 

@@ -16,7 +16,7 @@ from lorgnette.train.loop import Interrupted, Trainer
 
 QUIET = Console(quiet=True)
 SOURCES = {
-    "messages": {"samples_per_step": 4},
+    "messages": {"pack": {"samples": 4, "per_step": 1}},
     "chat": {"pack": {"tokens": 100, "patches": 64, "per_step": 1}},
 }
 
