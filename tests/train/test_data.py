@@ -89,7 +89,7 @@ def test_what_is_left_out_or_hardly_meant_is_said_before_the_first_step(packs, t
 
 
 def test_samples_longer_than_a_pack_are_left_out_and_packs_longer_than_the_model_reads_refused(tiny, short, tmp_path):
-    with pytest.raises(SettingsError, match="documents longer than the language model's 8 positions; set pack.tokens"):
+    with pytest.raises(SettingsError, match="documents longer than the language model's 8 positions"):
         tiny.override("model.language.max_positions=8")
     steps = build_data(tiny, 0, build_processor(tiny))
     lengths = [len(steps.processor.render(steps.sources[0].record(n).piece()).tokens_T) for n in range(32)]
@@ -162,7 +162,7 @@ def test_packs_of_a_number_of_samples_are_listed_too(tiny, tmp_path):
     (tmp_path / "run.yaml").write_text(tiny.to_yaml())
     listed = said(["data", "plan", tmp_path / "run.yaml", "--stage", "second", "--steps", "1:3"])
     steps = build_data(tiny, 1, build_processor(tiny))
-    assert f"step 2  {steps.plan.digest(2)}  1 packs, 4 samples" in listed and "rows.jsonl, row" in listed
+    assert f"step 2  {steps.plan.digest(2)}  1 packs, 4 samples" in listed and "00000.parquet, group 0, row" in listed
     batches = steps.batches(1)
     assert len(batches) == 2
     assert digest_of(ref for batch in batches for ref in batch.refs) == steps.plan.digest(1)
@@ -199,14 +199,14 @@ def test_settings_of_a_run_on_packs_of_the_version_before_still_open(packs):
     assert Run.parse(values) == packs
 
 
-def test_a_pack_is_computed_in_several_batches_of_the_same_samples(packs):
-    whole, cut = (
-        build_data(packs.override(f"stages.0.micro_batches={count}"), 0, build_processor(packs)) for count in (1, 3)
-    )
-    for part in range(whole.parts):
-        [batch], batches = whole.part(0, part), cut.part(0, part)
-        assert 1 < len(batches) <= 3 and [name for one in batches for name in one.names] == list(batch.names)
-        assert [ref for one in batches for ref in one.refs] == list(batch.refs)
+@pytest.mark.parametrize(("count", "batches"), [(3, 3), (4, 4)])
+def test_a_pack_is_computed_in_several_batches_of_the_same_samples(tiny, count, batches):
+    processor = build_processor(tiny)
+    whole, cut = (build_data(tiny.override(f"stages.0.micro_batches={one}"), 0, processor) for one in (1, count))
+    for step in range(3):
+        [batch], made = whole.batches(step), cut.batches(step)
+        assert len(made) == batches and [name for one in made for name in one.names] == list(batch.names)
+        assert [ref for one in made for ref in one.refs] == list(batch.refs)
 
 
 def test_weights_may_be_shares_of_epochs(packs):

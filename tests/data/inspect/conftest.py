@@ -52,7 +52,7 @@ def planned(listed: list[Sample], weight: float, processor: Processor) -> Planne
     rendered = [processor.render(one) for one in listed]
     tokens = [[len(one.tokens_T)] for one in rendered]
     images = [[(0, *image.source.size) for image in one.images] for one in listed]
-    return PlannedSource("made", index_of(tokens, images), weight)
+    return PlannedSource("<b>hostile</b>", index_of(tokens, images), weight)
 
 
 @pytest.fixture(scope="session")

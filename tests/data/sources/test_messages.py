@@ -99,7 +99,7 @@ def test_rows_that_are_too_long_are_left_out_and_said(tmp_path, processor):
     plan = planned(opened(path, processor))
     assert {ref.record for step in range(4) for ref in plan.step(step)} == {1}
     (said,) = plan.oversized()
-    assert "of 2 units in 2 records 1 do not fit a pack of 64 tokens" in said and "row 1" in said
+    assert "of 2 units in 2 records 1 do not fit a pack of 64 tokens" in said and "row 0 first" in said
 
 
 def test_an_image_that_is_lost_after_preparing_is_replaced_by_the_next_row(tmp_path, processor):
