@@ -57,10 +57,10 @@ def cell_run(mode: str, lr: float, seed: int, steps: int) -> Run:
         f"stages.0.steps={steps}",
         f"stages.0.warmup={WARMUP}",
         f"stages.0.lr={lr}",
-        "stages.0.pack.per_step=2",
+        "stages.0.pack.packs_per_step=2",
         f"stages.0.vision.mode={mode}",
         f"stages.0.language.mode={mode}",
-        f"spikes.window={WINDOW}",
+        f"divergence.window={WINDOW}",
         "loader.workers=0",
     )
 
@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--note", default="")
     parser.add_argument("--override", nargs="*", default=[], help="settings of all runs to change; use other --results")
     parser.add_argument("--draw", action="store_true", help="draw what stands in the results, and train nothing")
-    parser.add_argument("--judge", action="store_true", help="write anew which cells rise, and train nothing")
+    parser.add_argument("--judge", action="store_true", help="write again which cells rise, and train nothing")
     options = parser.parse_args(arguments)
     if options.judge:
         rows = [row | {"rise": rise(row["losses"])} for row in read_rows(options.results)]

@@ -29,13 +29,13 @@ import torch
 from model_step import clock_ratio, conditions
 
 from lorgnette.data.builtin.questions import tokenizer_texts
-from lorgnette.eval.answerer import Answerer, until_stop
 from lorgnette.eval.benchmark import Asking
+from lorgnette.eval.models.base import Model, until_stop
+from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.eval.runner import evaluate
-from lorgnette.eval.tasks import GROUPS, task_named
+from lorgnette.eval.tasks import BENCHMARK_GROUPS, task_named
 from lorgnette.hub.export import export
 from lorgnette.hub.load import load
-from lorgnette.infer.answerer import ModelAnswerer
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer
@@ -43,7 +43,7 @@ from lorgnette.model.config import LanguageConfig, PerceiverConfig, VisionConfig
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Image, Sample
 
-TASKS = (*GROUPS["builtin"], "doc_vqa")
+TASKS = (*BENCHMARK_GROUPS["builtin"], "doc_vqa")
 SHOTS = 4
 BATCH = 32
 VOCABULARY = 1000
@@ -65,7 +65,7 @@ def write_model(folder: Path) -> None:
     export(VLM(config).initialise(0), Processor(tokenizer, IMAGES, config.connector), folder)
 
 
-class Transformers:
+class Transformers(Model):
     """One prompt at a time through transformers' own processor and `generate`."""
 
     def __init__(self, folder: Path) -> None:
@@ -87,26 +87,23 @@ class Transformers:
         answer = self.processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return until_stop(answer, stop)
 
-    def score(self, samples: Sequence[Sample], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
-        raise ValueError("nothing here is answered by likelihood")
-
 
 def measure(side: str, folder: Path, options: argparse.Namespace) -> None:
     """Print the figures of one side as JSON. A few questions first, so that nothing is timed that happens once."""
     torch.set_num_threads(options.threads)
-    answerer: Answerer
+    model: Model
     if side == "ours":
-        answerer = ModelAnswerer(*load(folder), batch_size=BATCH)
+        model = LorgnetteModel(*load(folder), batch_size=BATCH)
     else:
-        answerer = Transformers(folder)
+        model = Transformers(folder)
     size = BATCH if side == "ours" else 1
     for name in TASKS:  # the files of the corpus are written, the code is warm; the store of latents is not
-        evaluate(task_named(name, Asking(form="base")), answerer, limit=1, batch_size=size)
-    if isinstance(answerer, ModelAnswerer):
-        answerer = ModelAnswerer(answerer.model, answerer.processor, batch_size=BATCH)
+        evaluate(task_named(name, Asking(form="base")), model, limit=1, batch_size=size)
+    if isinstance(model, LorgnetteModel):
+        model = LorgnetteModel(model.model, model.processor, batch_size=BATCH)
     start, cpu = time.perf_counter(), time.process_time()
     found = {
-        name: evaluate(task_named(name, Asking(shots=SHOTS)), answerer, limit=options.limit, batch_size=size)
+        name: evaluate(task_named(name, Asking(shots=SHOTS)), model, limit=options.limit, batch_size=size)
         for name in TASKS
     }
     seconds, busy = time.perf_counter() - start, time.process_time() - cpu

@@ -1,4 +1,4 @@
-"""Indexes drawn by lot to have the published statistics of OBELICS and of The Cauldron, without their data.
+"""Random indexes that have the published statistics of OBELICS and of The Cauldron, without their data.
 
 OBELICS has 2.5 images and 816 tokens a document (353M images and 115B tokens in 141M documents), here in paragraphs.
 The Cauldron's sets have the images, questions and answer tokens of `SETS`, mixed as the paper's Table 14 does.

@@ -44,7 +44,7 @@ from lorgnette.data.loader.workers import _received, _sent
 from lorgnette.data.plan.mixture import PlannedSource
 from lorgnette.data.plan.pack_plan import PackedPlan
 from lorgnette.data.prepare import Prepared, prepare
-from lorgnette.data.sources import schemas
+from lorgnette.data.sources.reading import schemas
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer
@@ -111,7 +111,7 @@ def write(folder: Path, records: int) -> None:
 
 def steps_of(source: Prepared, processor: Processor) -> BatchBuilder:
     planned = PlannedSource("made", source.index, 1.0, 7)
-    plan = PackedPlan((planned,), PackConfig(per_step=1), 0, processor.images, processor.connector)
+    plan = PackedPlan((planned,), PackConfig(packs_per_step=1), 0, processor.images, processor.connector)
     return BatchBuilder(plan, (source,), processor)
 
 

@@ -33,14 +33,14 @@ RUNS = 7
 def planned(plan: PackedPlan, packs: int) -> tuple[int, float]:
     """Samples in the first packs of a plan, and the seconds of this process's time that planning them took."""
     start = time.process_time()
-    samples = sum(len(plan.step(step)) for step in range(packs // plan.pack.per_step))
+    samples = sum(len(plan.step(step)) for step in range(packs // plan.pack.packs_per_step))
     return samples, time.process_time() - start
 
 
 def resumed(plan: PackedPlan, packs: int) -> float:
     """Seconds to find the step that follows so many packs."""
     start = time.process_time()
-    plan.step(packs // plan.pack.per_step)
+    plan.step(packs // plan.pack.packs_per_step)
     return time.process_time() - start
 
 

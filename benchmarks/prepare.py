@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from model_step import conditions
 
 from lorgnette.data.builtin.questions import tokenizer_texts
-from lorgnette.data.sources import schemas
+from lorgnette.data.sources.reading import schemas
 from lorgnette.inputs.tokenizer import train_tokenizer
 
 SIZES = ((320, 240), (480, 360), (640, 480), (640, 640), (800, 600), (1024, 768))

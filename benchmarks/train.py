@@ -52,8 +52,8 @@ from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, find_recipe
 from lorgnette.sample import Image
 from lorgnette.train.adapters.peft import save_adapters
+from lorgnette.train.callbacks import Callback, StepMetrics, TrainerState
 from lorgnette.train.data import build_data
-from lorgnette.train.logging.log import StepMetrics
 from lorgnette.train.loop import Trainer
 from lorgnette.train.optim import build_optimiser
 from lorgnette.train.planner.dry_run import Bytes
@@ -71,9 +71,9 @@ M100: dict[str, Any] = {
 """Idefics2's proportions at 99 million parameters: 29 in the vision encoder, 58 in the decoder, 12 between them."""
 IMAGES_M100 = {"shortest": 196, "longest": 490, "patch": 14, "grid": 35}
 PACKS = {
-    "tiny": {"tokens": 512, "patches": 1024, "per_step": 1},
-    "micro": {"tokens": 1024, "patches": 2048, "per_step": 4},
-    "100m": {"tokens": 1024, "patches": 8192, "per_step": 4},
+    "tiny": {"tokens": 512, "patches": 1024, "packs_per_step": 1},
+    "micro": {"tokens": 1024, "patches": 2048, "packs_per_step": 4},
+    "100m": {"tokens": 1024, "patches": 8192, "packs_per_step": 4},
 }
 WAYS = {
     "tiny": ("all", "4"),
@@ -226,11 +226,12 @@ def measure(side: str, folder: Path, options: argparse.Namespace) -> dict[str, A
     clock = Clock()
     if side == "ours":
 
-        def tick(_: Trainer, row: StepMetrics) -> None:
-            clock.tick(row.loss, row.learned, row.waited)
+        class Tick(Callback):
+            def on_step_end(self, run: Run, state: TrainerState, metrics: StepMetrics) -> None:
+                clock.tick(metrics.loss, metrics.learned, metrics.waited)
 
         with tempfile.TemporaryDirectory() as name:
-            Trainer(run, Path(name), Console(quiet=True), callbacks=[tick]).train()
+            Trainer(run, Path(name), Console(quiet=True), callbacks=[Tick()]).train()
         return clock.figures(options.steps)
     peer, start = Peer(folder, side, run.stages[0].lr), time.perf_counter()
     for batches in peer.batches():
@@ -247,7 +248,7 @@ def our_bytes(run: Run) -> dict[str, int]:
     prepare_parts(model.train(), stage, seed=run.seed)
     optimiser = build_optimiser(model, stage)
     batches = build_data(run, 0, stage_processor(processor, run, stage)).batches(0)
-    return counted(model, optimiser, lambda: train_step(model, batches, optimiser, stage.clip))
+    return counted(model, optimiser, lambda: train_step(model, batches, optimiser, stage.max_grad_norm))
 
 
 def their_bytes(peer: Peer) -> dict[str, int]:

@@ -97,7 +97,7 @@ def draw(
     work: Annotated[Path | None, typer.Option(help="Keep rendered pictures here, for a faster second run.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:
-    """Make the drawings anew from the SVG files of Debian's package openclipart-svg; then run `build`.
+    """Make the drawings from the SVG files of Debian's package openclipart-svg; then run `build`.
 
     Get these with: apt-get download openclipart-svg && dpkg-deb -x openclipart-svg_*.deb openclipart
     """
@@ -132,7 +132,7 @@ def fetch(
 
 @app.command()
 def card() -> None:
-    """Write the numbers, samples and pictures of docs/data-card.md anew."""
+    """Write the numbers, samples and pictures of docs/data-card.md."""
     from corpus.data_card import CARD, write_card
 
     write_card()

@@ -50,7 +50,7 @@ def described(part: Part) -> dict[str, Any]:
 
 
 def check(parts: Sequence[str] = tuple(PARTS), splits: Sequence[str] = SPLITS) -> tuple[int, list[str]]:
-    """Make parts anew in a temporary folder. Returns how many files, and how they differ from the manifest."""
+    """Make parts again in a temporary folder. Returns how many files, and how they differ from the manifest."""
     with tempfile.TemporaryDirectory() as folder:
         written = {file.file: file for file in write_corpus(folder, 1, parts, splits, fresh=True)}
     chosen = {PARTS[name].file(split) for name in parts for split in splits}

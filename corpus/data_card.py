@@ -250,7 +250,7 @@ def strip(part: Part, width: int = 780, height: int = 150) -> PIL.Image.Image | 
 
 
 def written(text: str) -> str:
-    """The card with every table made anew."""
+    """Return the card with every table made again."""
     tables = {
         "size": size,
         "made_with": made_with,

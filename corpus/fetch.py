@@ -95,7 +95,7 @@ def fetch(name: str, folder: Path, console: Console | None = None) -> Fetched | 
 
 def _remove_working(package: Path, unpacked: Path, working: Path) -> None:
     """Remove a package and what was unpacked of it, and their folder if nothing else is in it."""
-    leftovers.remove(package)  # first: what is left without it is unpacked anew
+    leftovers.remove(package)  # first: what is left without it is unpacked again
     leftovers.remove(unpacked)
     with contextlib.suppress(OSError):
         working.rmdir()

@@ -14,13 +14,13 @@ import pyarrow as pa
 
 from lorgnette.data.builtin.drawings import SPLITS
 from lorgnette.data.parquet import ROW_GROUP
-from lorgnette.data.sources import schemas
+from lorgnette.data.sources.reading import schemas
 from lorgnette.errors import DataError
 
 Kind = Literal["pairs", "interleaved", "documents", "instruct", "scenes", "chat", "benchmark"]
 Row = dict[str, Any]
 Make = Callable[[str, int, int], Iterable[Row]]
-"""`make(split, count, seed)`: `count` rows. Row n hangs on (split, seed, n) alone: a larger corpus starts with a
+"""`make(split, count, seed)`: `count` rows. Row n depends on (split, seed, n) alone: a larger corpus starts with a
 smaller one. An image is `{"bytes": ..., "path": None}` of an RGB or grey picture (drawings: RGBA); `origin` names what
 the row is made of, each thing in one split only."""
 

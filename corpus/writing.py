@@ -119,7 +119,7 @@ def facts(folder: str | Path, file: str) -> WrittenFile:
 
 
 def versions() -> dict[str, str]:
-    """What the bytes of a corpus hang on."""
+    """Digest of everything that the bytes of a corpus depend on."""
     import PIL
     import PIL.features
 

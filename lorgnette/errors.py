@@ -29,7 +29,7 @@ class CheckpointError(LorgnetteError):
 
 
 def is_fault(error: BaseException) -> bool:
-    """Whether an error says that input is bad, rather than that the program is to end.
+    """Return whether an error says that input is bad, rather than that the program is to end.
 
     Extensions in Rust report their own failures, of any input, by a PanicException, which is no Exception.
     """

@@ -133,6 +133,8 @@ def locked_file(path: str | Path) -> Iterator[None]:
         lock.release()
 
 
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+"""Errors of a file system that knows no locks."""
 _held: dict[str, list[Any]] = {}
 _holding = threading.Lock()
 
@@ -156,12 +158,32 @@ def hold(path: str | Path, refusal: str) -> Callable[[], None]:
             except filelock.Timeout:
                 raise LorgnetteError(refusal) from None
             except OSError as error:
-                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+                if error.errno not in NO_LOCKS:
                     raise
                 _say([f"{path}: this disk knows no locks; see to it that no other process writes there"])
             _held[key] = [lock, 0]
         _held[key][1] += 1
     return functools.partial(_let_go, key, iter((key,)))
+
+
+def is_held(path: str | Path) -> bool:
+    """Whether another process holds a lock file that exists. It is free again when this returns. Raises: DiskError."""
+    import filelock
+
+    with _holding, explain_disk(path):
+        if os.path.realpath(path) in _held:
+            return False
+        lock = filelock.FileLock(path, timeout=0, thread_local=False)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            return True
+        except OSError as error:  # a disk without locks, as in `hold`
+            if error.errno not in NO_LOCKS:
+                raise
+            return False
+        lock.release()
+        return False
 
 
 def _let_go(key: str, once: Iterator[str]) -> None:
@@ -226,7 +248,7 @@ PAGE_MARK = b'<meta name="generator" content="lorgnette">'
 
 
 def is_own_page(content: bytes) -> bool:
-    """Whether an HTML file says near its beginning that lorgnette wrote it."""
+    """Return whether an HTML file says near its beginning that lorgnette wrote it."""
     return PAGE_MARK in content[:2_000]
 
 
@@ -271,7 +293,7 @@ def expand_user(path: str | Path) -> Path:
 
 
 def user_cache() -> Path:
-    """Where a user's computer keeps what can be made again. Raises: DiskError if there is no such place."""
+    """Return the folder of caches on this computer. Raises: DiskError if there is no such place."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(given):  # the standard: a relative one is ignored
         return Path(given) / "lorgnette"

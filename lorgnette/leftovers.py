@@ -89,7 +89,7 @@ def _is_left(path: Path, found: re.Match[str]) -> bool:
 
 
 def _is_former(path: Path) -> bool:
-    """Whether an earlier version left this: its host is this one, its process is gone, and it is an hour old."""
+    """Return whether an earlier version left this: its host is this one, its process is gone, and it is an hour old."""
     found = _FORMER.fullmatch(path.name)
     if found is None or not path.name.endswith(f".{platform.node()}.{found['pid']}.tmp"):
         return False
@@ -132,7 +132,7 @@ def _changed(path: Path) -> float:
 
 
 def _is_running(pid: int, began: int) -> bool:
-    """Whether the process that began then is still there; another one that has its number now is not."""
+    """Return whether the process that began then is still there; another one that has its number now is not."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

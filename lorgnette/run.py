@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from lorgnette import plugins
 from lorgnette.data.config import AugmentConfig, LoaderConfig, PackConfig, SourceConfig
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.model.config import VLMConfig
-from lorgnette.settings import OURS, Settings
+from lorgnette.settings import OURS, STORED, Settings
 from lorgnette.untrusted import quoted
 
 Mode = Literal["frozen", "lora", "dora", "full"]
@@ -26,7 +27,7 @@ Projection = Literal["query", "key", "value", "output", "gate", "up", "down", "h
 
 
 class PartConfig(Settings):
-    """How one part of the model trains during a stage. Rows of the extra vocabulary always train."""
+    """Training mode of one part of the model during a stage. Rows of the extra vocabulary always train."""
 
     mode: Mode = "full"
     lr: float | None = pydantic.Field(default=None, gt=0)
@@ -45,12 +46,12 @@ class LoraConfig(Settings):
     alpha: int = pydantic.Field(default=16, ge=1)
     dropout: float = pydantic.Field(default=0.1, ge=0, lt=1)
     init: Literal["gaussian", "kaiming"] = "gaussian"
-    """How the first of the two matrices is drawn; the second starts at zero, so that the adapter changes nothing."""
+    """Distribution of the first of the two matrices; the second starts at zero, so that the adapter changes nothing."""
     targets: tuple[Projection, ...] = ("query", "key", "value", "output", "gate", "up", "down")
-    """Which linear layers within the layers of a part are adapted (the vision encoder has no `gate`); and `head`, the
+    """Linear layers within the layers of a part that are adapted (the vision encoder has no `gate`); and `head`, the
     language model's output table, where it is not tied to the embedding. The head's adapter has no dropout."""
     unfreeze: tuple[Literal["norms", "patches"], ...] = ()
-    """What trains in full beside the adapters: norms, and how patches and their positions are embedded."""
+    """Parameters that train in full beside the adapters: norms, and embeddings of patches and of their positions."""
     keep: bool = True
     """At the end of the stage, write the adapters in PEFT's format, and what they stand on, to `adapters/`."""
 
@@ -58,13 +59,15 @@ class LoraConfig(Settings):
 class StageConfig(Settings):
     """One stage of training. Pre-training, instruction tuning and chat tuning differ only in these values."""
 
+    renamed = {"clip": "max_grad_norm"}
+
     name: str
     sources: tuple[SourceConfig, ...]
     steps: int = pydantic.Field(ge=1)
     pack: PackConfig = PackConfig()
     """Packs of samples, and how many of them make a step."""
-    weights: Literal["samples", "tokens", "learned", "epochs"] = "samples"
-    """What the sources' weights are shares of."""
+    weights: Literal["samples", "tokens", "supervised", "epochs"] = "samples"
+    """Unit that the sources' weights are shares of."""
     shortest: int | None = pydantic.Field(default=None, ge=1)
     longest: int | None = pydantic.Field(default=None, ge=1)
     """Sides of images in this stage, in pixels; None for the run's (the paper trains first on 384, then on 980)."""
@@ -83,7 +86,7 @@ class StageConfig(Settings):
     """Learning rate at the last step, as a share of the peak."""
     weight_decay: float = pydantic.Field(default=0.1, ge=0)
     betas: tuple[Beta, Beta] = (0.9, 0.999)
-    clip: float = pydantic.Field(default=1.0, gt=0)
+    max_grad_norm: float = pydantic.Field(default=1.0, gt=0)
     """Largest norm of the gradient over all parameters."""
     vision: PartConfig = PartConfig()
     connector: PartConfig = PartConfig()
@@ -98,16 +101,23 @@ class StageConfig(Settings):
 
     @pydantic.model_validator(mode="before")
     @classmethod
-    def _counted_in_packs(cls, values: Any) -> Any:
-        """Refuse `samples_per_step`, which `pack.samples` replaces; beside `pack` a run of before kept its default."""
+    def _counted_in_packs(cls, values: Any, info: pydantic.ValidationInfo) -> Any:
+        """Refuse `samples_per_step`, which `pack.samples` replaces; a stored run may hold it unused beside `pack`."""
         if not isinstance(values, dict) or "samples_per_step" not in values:
             return values
-        samples = values["samples_per_step"]
-        if values.get("pack") is None:
-            raise ValueError(f"samples_per_step is now pack.samples: write pack: {{samples: {samples}, per_step: 1}}")
-        if samples != 32:
-            raise ValueError("samples_per_step is not obeyed beside `pack`: leave it out, or set pack.samples")
+        if info.context is not STORED or values.get("pack") is None:
+            samples = values["samples_per_step"]
+            raise ValueError(
+                f"samples_per_step is now called pack.samples: write pack: {{samples: {samples}, packs_per_step: 1}}"
+            )
         return {name: value for name, value in values.items() if name != "samples_per_step"}
+
+    @pydantic.field_validator("weights", mode="before")
+    @classmethod
+    def _renamed_measure(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        if value == "learned" and info.context is not STORED:
+            raise ValueError("learned is now called supervised")
+        return "supervised" if value == "learned" else value
 
     @pydantic.model_validator(mode="after")
     def _possible(self) -> StageConfig:
@@ -125,7 +135,7 @@ class StageConfig(Settings):
 
 
 class TokenizerConfig(Settings):
-    """Where the tokenizer comes from."""
+    """Source of the tokenizer."""
 
     path: str | None = None
     """Folder with a `tokenizer.json`; None for that of what the run starts from, or, where it starts from nothing, to
@@ -133,7 +143,7 @@ class TokenizerConfig(Settings):
 
 
 class InitConfig(Settings):
-    """Which weights a run starts from; without any, all are drawn from the seed.
+    """Initial weights of a run; without any, all are drawn from the seed.
 
     Give a whole `model`, or a `vision` encoder and a `language` model to be joined: folders, or `owner/name` on a hub.
     The settings `model` and `images` and the tokenizer may then be left out: they are those of what is started from.
@@ -162,16 +172,15 @@ class InitConfig(Settings):
 
 
 class DivergenceConfig(Settings):
-    """When training counts as diverging, and what is done then (full unfreezing diverged in the paper's section 3.3).
+    """Detection of training divergence, and the response (full unfreezing diverged in the paper's section 3.3).
 
     Two things are watched: a spike, which is one step that stands out, and a slow rise of the smoothed loss.
     """
 
     act: Literal["report", "skip", "rewind", "stop"] = "report"
-    """`report` says so and learns on; `skip` does not learn from the step, and ends the run after ten in a row;
-    `rewind` goes back to the weights of the last checkpoint and on with the next step's data; `stop` ends the run
-    before the step is learned. No one step makes a rise: for it `skip` is `report`, and `rewind` goes back to the last
-    checkpoint before it that is kept."""
+    """`report`: log and continue; `skip`: discard the update, and end the run after ten in a row; `rewind`: restore the
+    weights of the last checkpoint, and continue with the next step's data; `stop`: end the run before the update. No
+    single step makes a rise: for it `skip` is `report`, and `rewind` restores the last checkpoint before the rise."""
     window: int = pydantic.Field(default=50, ge=4)
     """Steps that a step is compared with; those before it in its stage, after the warm-up. Also the steps that the loss
     is smoothed over, and those for which it has not been lower when it counts as risen."""
@@ -191,7 +200,7 @@ class ValidationConfig(Settings):
     samples: int = pydantic.Field(default=64, ge=1)
     """Samples of each source."""
     sources: tuple[SourceConfig, ...] = ()
-    """What to validate on; where nothing is given, the validation split of the stage's built-in sources."""
+    """Sources to validate on; by default the validation split of the stage's built-in sources."""
 
 
 class CheckpointConfig(Settings):
@@ -217,24 +226,25 @@ class EvaluationConfig(Settings):
     """Keep the model with the best mean of scores in `best/`, ready to use."""
 
 
-CHANGEABLE = ("packs_at_once", "loader", "checkpoints", "spikes", "validation", "evaluation")
-"""Settings of a run that may be others when it is gone on with: what is learned does not depend on them, but for what
-`spikes` does about divergence."""
+CHANGEABLE = ("parallel_microbatches", "loader", "checkpoints", "divergence", "validation", "evaluation")
+"""Settings that may change when a run is resumed: of these, only what `divergence` does changes the weights."""
 
 
 class Run(Settings):
     """Everything a run does. See `recipes/` for whole examples."""
 
+    renamed = {"packs_at_once": "parallel_microbatches", "spikes": "divergence"}
+
     name: str
     seed: int = pydantic.Field(default=0, ge=0, lt=2**48)
-    """Of everything that is drawn at random; with the numbers of stages, steps and samples."""
+    """Seed of everything random, together with the numbers of stages, steps and samples."""
     threads: int | None = pydantic.Field(default=None, ge=1)
     """CPU threads to compute with; None for all cores."""
-    packs_at_once: int = pydantic.Field(default=4, ge=1)
+    parallel_microbatches: int = pydantic.Field(default=4, ge=1)
     """Most packs of a step that are computed at the same time on a CPU, each with its share of the threads. Each holds
     its own activations: 1 takes the least memory."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """What layers compute in; `auto` is bf16 on a GPU and fp32 elsewhere. Weights that train are fp32 in any case."""
+    """Type that layers compute in; `auto` is bf16 on a GPU and fp32 elsewhere. Weights that train are always fp32."""
     compile: bool | None = None
     """Compile each layer; None does so on a GPU."""
     init: InitConfig = InitConfig()
@@ -245,7 +255,7 @@ class Run(Settings):
     stages: tuple[StageConfig, ...]
     loader: LoaderConfig = LoaderConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
-    spikes: DivergenceConfig = DivergenceConfig()
+    divergence: DivergenceConfig = DivergenceConfig()
     validation: ValidationConfig = ValidationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
@@ -274,7 +284,7 @@ class Run(Settings):
         return self
 
     def _check_stage(self, stage: StageConfig) -> None:
-        """What a stage asks of the model must be possible."""
+        """Refuse a stage that the model cannot train."""
         most = self.model.language.max_positions
         if self.model.isolate_documents and stage.pack.tokens > most:
             raise ValueError(
@@ -287,14 +297,14 @@ class Run(Settings):
             raise ValueError(f"stage {stage.name!r}: {error.errors()[0]['msg'].removeprefix(OURS)}") from None
 
     def stage_images(self, stage: StageConfig) -> ImageConfig:
-        """How images are sized in a stage."""
+        """Return the image settings of a stage."""
         sides = {"shortest": stage.shortest, "longest": stage.longest}
         given = {name: side for name, side in sides.items() if side is not None}
         return ImageConfig.model_validate(self.images.plain() | given) if given else self.images
 
     @property
     def has_sizes(self) -> bool:
-        """Whether the model's settings are all here; else they are those of what the run starts from."""
+        """Return whether the model's settings are all here; else they are those of what the run starts from."""
         joined = bool(self.init.vision) and self.model.model_fields_set == {"connector"}
         return not self.init.given or ("model" in self.model_fields_set and not joined)
 
@@ -303,6 +313,12 @@ class Run(Settings):
         """Twelve hex digits that name what is learned: runs that differ in the `CHANGEABLE` alone have the same."""
         values = {name: value for name, value in self.plain().items() if name not in CHANGEABLE}
         return type(self).parse(values).digest()
+
+    def plugins(self) -> dict[str, str]:
+        """Plug-ins that the settings name -> the package and version of each. Raises: SettingsError."""
+        sources = [*(source for stage in self.stages for source in stage.sources), *self.validation.sources]
+        kinds = dict.fromkeys(source.kind for source in sources)
+        return plugins.record(("connectors", self.model.connector.kind), *(("sources", kind) for kind in kinds))
 
     @property
     def steps(self) -> int:

@@ -88,7 +88,7 @@ class Sample:
 
     @property
     def name(self) -> str:
-        """How messages refer to this sample: `meta["name"]` if it has one."""
+        """Name of the sample in messages: `meta["name"]` if it has one."""
         return str(self.meta.get("name", "unnamed sample"))
 
     @property

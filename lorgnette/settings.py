@@ -14,7 +14,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import pydantic
 import yaml
@@ -29,6 +29,8 @@ MOST_PROBLEMS = 8
 """Wrong settings that one message names."""
 INTEGER_BITS = 64
 """Bits of the largest whole numbers: what generators, tensors and files can hold."""
+STORED = {"stored": True}
+"""Context of a validation of settings that lorgnette wrote: former names are read."""
 _EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
 """A number that YAML 1.1 reads as text, because it has no dot or no sign in its exponent."""
 
@@ -40,6 +42,9 @@ class Settings(pydantic.BaseModel):
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Former names of settings, each with its name today. A former name is refused with the new one in what a user
+    writes, and read in what an earlier version stored."""
 
     if not typing.TYPE_CHECKING:  # type checkers know the fields as pydantic's own constructor does
 
@@ -53,8 +58,10 @@ class Settings(pydantic.BaseModel):
 
     @pydantic.model_validator(mode="before")
     @classmethod
-    def _no_switch_for_a_number(cls, values: Any) -> Any:
-        """Refuse true and false where a number is expected: pydantic would read 1 and 0."""
+    def _prepare(cls, values: Any, info: pydantic.ValidationInfo) -> Any:
+        """Read former names of stored settings. Refuse true and false for a number: pydantic would read 1 and 0."""
+        if info.context is STORED and isinstance(values, dict):
+            values = {cls.renamed.get(name, name): value for name, value in values.items()}
         for name, value in values.items() if isinstance(values, dict) else ():
             inner = value if isinstance(value, list | tuple) else [value]
             if name in cls.model_fields and any(isinstance(one, bool) for one in inner):
@@ -64,20 +71,21 @@ class Settings(pydantic.BaseModel):
         return values
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any], where: str = "settings") -> Self:
-        """Build from plain values (as read from YAML). `where` names their origin in errors.
+    def parse(cls, values: Mapping[str, Any], where: str = "settings", *, stored: bool = False) -> Self:
+        """Build from plain values (as read from YAML). `where` names their origin in errors; `stored` as of `load`.
 
         Raises: SettingsError naming every wrong key, with the nearest valid one for an unknown key.
         """
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(values, context=STORED if stored else None)
         except pydantic.ValidationError as error:
             raise SettingsError(f"{where}: {_explain_all(cls, error)}") from None
 
     @classmethod
-    def load(cls, path: str | Path, overrides: Iterable[str] = ()) -> Self:
+    def load(cls, path: str | Path, overrides: Iterable[str] = (), *, stored: bool = False) -> Self:
         """Read a YAML file and apply dotted overrides such as `stages.0.lr=1e-4`.
 
+        stored: whether lorgnette itself wrote the file, perhaps with former names of settings.
         Raises: SettingsError naming the file, the key or the override.
         """
         values = read_yaml(path, SettingsError)
@@ -85,7 +93,10 @@ class Settings(pydantic.BaseModel):
             values = {}
         if not isinstance(values, dict):
             raise SettingsError(f"{path}: holds a {type(values).__name__}; expected `key: value` lines")
-        return cls._overridden(_checked(values, str(path)), overrides, str(path))
+        values = _checked(values, str(path))
+        if stored:
+            values = cls.parse(values, str(path), stored=True).plain()
+        return cls._overridden(values, overrides, str(path))
 
     def override(self, *overrides: str) -> Self:
         """A copy with dotted overrides applied: `run.override("stages.0.lr=1e-4")`."""
@@ -256,7 +267,11 @@ def _explain(root: type[Settings], problem: Any) -> str:
     if problem["type"] != "extra_forbidden":
         given = "" if problem["type"] == "missing" else f" (given {quoted(repr(problem['input']), 80)})"
         return f"{key}: {_shortened(problem['msg'], problem['input'])}{given}"
-    valid = _fields_at(root, location[:-1])
+    classes = _classes_at(root, location[:-1])
+    for cls in classes:
+        if location[-1] in cls.renamed:
+            return f"{key}: is now called {cls.renamed[location[-1]]}"
+    valid = sorted({name for cls in classes for name in cls.model_fields})
     near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}?" if near else f"valid names: {', '.join(sorted(valid))}"
     return f"{key}: no such setting; {hint}"
@@ -279,8 +294,8 @@ def _texts(value: Any) -> Iterable[str]:
             yield from _texts(inner)
 
 
-def _fields_at(root: type[Settings], location: list[Any]) -> list[str]:
-    """The field names of the settings class found by walking `location` from `root`; all candidates of a union."""
+def _classes_at(root: type[Settings], location: list[Any]) -> list[type[Settings]]:
+    """The settings class found by walking `location` from `root`; all candidates of a union."""
     classes: list[type[Settings]] = [root]
     for part in location:
         if not isinstance(part, str):
@@ -289,7 +304,7 @@ def _fields_at(root: type[Settings], location: list[Any]) -> list[str]:
             c for cls in classes if part in cls.model_fields for c in _classes_in(cls.model_fields[part].annotation)
         ]
         classes = nexts or classes  # a union's tag stands in the location without being a field
-    return sorted({name for cls in classes for name in cls.model_fields})
+    return classes
 
 
 def _types_in(annotation: Any) -> Iterable[Any]:

@@ -1,4 +1,4 @@
-"""Which code runs: the version and, in a checkout, the commit."""
+"""Version of the running code and, in a checkout, its commit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Make the two shipped backbones anew: a vision encoder and a language model that have never met.
+"""Make the two shipped backbones: a vision encoder and a language model that have never met.
 
     python scripts/distil_vision.py ...         # the vision encoder: see there
     python scripts/build_backbones.py texts     # what the language model reads: runs/backbones/texts
@@ -24,7 +24,7 @@ import torch
 from corpus.drawn.scene_rows import SceneSource
 from corpus.parts import PARTS
 from lorgnette.data.parquet import write_rows
-from lorgnette.data.sources import schemas
+from lorgnette.data.sources.reading import schemas
 from lorgnette.hub.backbones import write_language_backbone, write_vision_backbone
 from lorgnette.hub.build import VisionBackbone
 from lorgnette.hub.load import load

@@ -101,7 +101,7 @@ class Lesson:
     """For each of X drawings the share that each patch has in it: a row adds up to one."""
     views_X: Tensor
     by_scene: dict[str, Tensor]
-    """Answers that hang on the scene: the place of each drawing, and how many others there are (X each)."""
+    """Answers that depend on the scene: the place of each drawing, and how many others there are (X each)."""
 
 
 def lesson(split: str, scenes: Sequence[Scene], config: ImageConfig) -> Lesson:
@@ -185,7 +185,7 @@ class Heads(nn.Module):
         self.answers = nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
 
 
-class Truth:
+class Reference:
     """The right answers about each view of a split. What is not known of a drawing is not asked."""
 
     def __init__(self, split: str) -> None:
@@ -249,7 +249,7 @@ class Course:
         run = Run.load(find_recipe("micro"), ["init={}", *options.override])
         self.folder, self.steps = options.folder, options.steps
         self.model, self.processor = build(run)
-        self.truth, self.examination = Truth("train"), Truth("validation")
+        self.truth, self.examination = Reference("train"), Reference("validation")
         torch.manual_seed(0)
         self.heads = Heads(run.model.vision.width, self.truth.teacher.shape[1], self.truth.sizes)
         named = dict(self.model.vision.named_parameters())

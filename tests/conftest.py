@@ -10,6 +10,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+pytest_plugins = ["tests.fable"]
+
 # transformers, our oracle, needs no torchvision, and fails to import beside one that was built for another torch
 sys.modules.setdefault("torchvision", None)  # type: ignore[arg-type]
 

@@ -60,7 +60,7 @@ def test_diff_names_what_differs_and_nothing_else():
         ("stages.0.sources=[]", "no sources"),
         ("stages.0.connector.mode=lora", "newly initialised"),
         ("images.patch=7", "patches of 7"),
-        ("stages.0.samples_per_step=64", "is not obeyed beside `pack`"),
+        ("stages.0.samples_per_step=64", "now called pack.samples"),
         ("model.vision.heads=7", "not a multiple"),
         ("model.language.kv_heads=5", "cannot share"),
     ],
@@ -266,6 +266,37 @@ def test_a_wrong_value_given_in_python_is_refused_as_one_in_a_file(make, key):
     with pytest.raises(SettingsError, match=key) as caught:
         make()
     assert "\n" not in str(caught.value) and str(caught.value).startswith(("GenerationConfig: ", "ImageConfig: "))
+
+
+RENAMED = [
+    ("packs_at_once=2", "packs_at_once: is now called parallel_microbatches"),
+    ("spikes.act=skip", "spikes: is now called divergence"),
+    ("stages.0.clip=0.5", "stages.0.clip: is now called max_grad_norm"),
+    ("stages.0.pack.per_step=4", "stages.0.pack.per_step: is now called packs_per_step"),
+    ("stages.0.weights=learned", "learned is now called supervised"),
+]
+
+
+@pytest.mark.parametrize(("override", "said"), RENAMED)
+def test_a_former_name_of_a_setting_is_refused_with_the_new_one(override, said):
+    with pytest.raises(SettingsError, match=said):
+        tiny().override(override)
+
+
+def test_settings_that_an_earlier_version_stored_are_read(tmp_path):
+    stored = tiny().plain()
+    for override, _ in RENAMED:
+        apply_override(stored, override)
+    for now in ("parallel_microbatches", "divergence"):
+        del stored[now]
+    del stored["stages"][0]["max_grad_norm"]
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(stored), encoding="utf-8")
+    with pytest.raises(SettingsError, match="is now called"):
+        Run.load(tmp_path / "run.yaml")
+    run = Run.load(tmp_path / "run.yaml", ["stages.0.lr=0.5"], stored=True)
+    stage = run.stages[0]
+    assert (run.parallel_microbatches, run.divergence.act, stage.max_grad_norm, stage.lr) == (2, "skip", 0.5, 0.5)
+    assert stage.pack is not None and (stage.pack.packs_per_step, stage.weights) == (4, "supervised")
 
 
 @pytest.mark.parametrize(

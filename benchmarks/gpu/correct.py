@@ -90,7 +90,7 @@ def logits(device: str) -> dict[str, float]:
 
 @torch.no_grad()
 def decode(device: str) -> dict[str, float]:
-    """Of each decode step from the cache, against the whole documents anew; two of them leave on the way."""
+    """Difference of each decode step from the cache and a full forward pass; two documents leave on the way."""
     fast, slow = models(device)
     full = common.make_batch(slow.config, [(images, words + 6) for images, words in DOCUMENTS])
     right = slow(full).logits.split(full.documents.lengths)

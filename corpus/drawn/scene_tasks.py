@@ -111,7 +111,7 @@ TASKS: dict[str, Callable[[str, int, int, int], Drawn]] = {
     "place": _place,
     "named": _named,
 }
-"""What makes row `number` of (split, seed), with scenes of `size` pixels. Rows hang on nothing else."""
+"""What makes row `number` of (split, seed), with scenes of `size` pixels. Rows depend on nothing else."""
 
 
 def _of_forms(kind: Any, split: str, seed: int, number: int, size: int, tag: str = "") -> Drawn:

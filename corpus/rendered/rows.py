@@ -28,7 +28,7 @@ IN_STEPS = ("Show your steps.", "Explain how you find it.", "Write out the steps
 
 
 def rows(name: str, split: str, count: int, seed: int, make: Callable[[Lot], Row]) -> Iterator[Row]:
-    """`count` rows of a part. Row n hangs on (name, split, seed, n) alone; its `origin` is what its lot drew."""
+    """`count` rows of a part. Row n depends on (name, split, seed, n) alone; its `origin` is what was drawn for it."""
     for index in range(count):
         lot = Lot(name, split, index, seed)
         row = make(lot)

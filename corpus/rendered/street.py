@@ -1,4 +1,4 @@
-"""What signs hang on: a street, a wall, a table top, and the plates themselves."""
+"""Backgrounds of signs: a street, a wall, a table top, and the plates themselves."""
 
 from __future__ import annotations
 

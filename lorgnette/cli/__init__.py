@@ -26,7 +26,7 @@ app = typer.Typer(
 
 app.add_typer(data, name="data")
 app.add_typer(evaluation, name="eval")
-Model = Annotated[
+ModelOption = Annotated[
     str, typer.Option("--model", help="Folder of a model (or of a run), or a hub id (owner/name, owner/name@revision).")
 ]
 SPINS = "3000"
@@ -119,7 +119,7 @@ def train(
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Option(help="What to say to the model.")],
-    model: Model,
+    model: ModelOption,
     image: Annotated[
         list[Path] | None, typer.Option(help="An image to show before the prompt; as often as you like.")
     ] = None,
@@ -158,7 +158,7 @@ def generate(
 
 @app.command()
 def chat(
-    model: Model,
+    model: ModelOption,
     split: Annotated[bool, typer.Option("--split", help="Show each image as four crops and the whole.")] = False,
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens in an answer; 256 or the model's own.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 for the likeliest answer; 0 or the model's own.")] = None,
@@ -177,7 +177,7 @@ def chat(
 
 
 def _lines_typed() -> Iterator[str]:
-    """What is typed (or piped in), line by line, until Ctrl-D."""
+    """Yield the lines typed or piped in, until Ctrl-D."""
     prompt = "> " if sys.stdin.isatty() else ""
     while True:
         try:
@@ -201,7 +201,7 @@ def import_(
 
 @app.command(name="export")
 def export_(
-    model: Model,
+    model: ModelOption,
     folder: Annotated[Path, typer.Argument(help="Where to write it in transformers' format.")],
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare with transformers' classes; write parity.json.")

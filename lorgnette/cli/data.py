@@ -20,12 +20,12 @@ def inspect(
     steps: Annotated[str, typer.Option(help="Steps of it, as FIRST:END; the end is not included.")] = "0:1",
     html: Annotated[Path | None, typer.Option(help="Write a page too, with every picture.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Documents to show; 4 here and 64 in a page.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Look at a source by itself: pairs, interleaved, ...")] = None,
+    kind: Annotated[str | None, typer.Option(help="Preview at a source by itself: pairs, interleaved, ...")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="With --kind: folder of a tokenizer or a model.")] = None,
 ) -> None:
     """See what a step trains on: every document, token by token, its images as the model gets them."""
     from lorgnette.cli.inspect import look_at_run, look_at_source, processor_of_run, processor_of_source
-    from lorgnette.data.inspect import Speller, print_look, write_page
+    from lorgnette.data.inspect import Speller, print_preview, write_page
     from lorgnette.output import new_console, say
 
     console, most = new_console(), samples or (64 if html else 4)
@@ -36,7 +36,7 @@ def inspect(
         processor = processor_of_source(tokenizer)
         look = look_at_source(console, processor, kind, recipe, override or [], most)
     speller = Speller(processor.tokenizer, processor.image_token)
-    print_look(console, look, speller, samples or 4)
+    print_preview(console, look, speller, samples or 4)
     if html is not None:
         say(console, f"Wrote {write_page(html, look, speller)}")
 

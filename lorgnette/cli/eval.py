@@ -11,9 +11,9 @@ from lorgnette.cli import results as stored
 from lorgnette.cli.doctor import doctor
 
 if TYPE_CHECKING:
-    from lorgnette.eval.answerer import Answerer
     from lorgnette.eval.benchmark import Asking
-    from lorgnette.eval.results import Result
+    from lorgnette.eval.models.base import Model
+    from lorgnette.eval.results.store import Result
 
 WHO = (
     "Who answers: the folder of a model (or of a run) or a hub id; transformers:FOLDER_OR_ID for any"
@@ -29,7 +29,9 @@ for verb in (stored.rescore, stored.compare, stored.submission, doctor):
 def evaluate(
     context: typer.Context,
     model: Annotated[str | None, typer.Option(help=WHO)] = None,
-    tasks: Annotated[str, typer.Option(help="Benchmarks, with commas; NAME:SPLIT for another split.")] = "drawings",
+    tasks: Annotated[
+        str, typer.Option(help="Benchmarks, with commas; NAME:SPLIT for a split; package.module:Name for your own.")
+    ] = "drawings",
     shots: Annotated[int, typer.Option(min=0, help="Solved examples before each question.")] = 0,
     choose: Annotated[str, typer.Option(help="random, rices (by likeness) or text (without pictures).")] = "random",
     pool: Annotated[int, typer.Option(min=1, help="Rows of the training split that shots are chosen from.")] = 2048,
@@ -70,9 +72,9 @@ def evaluate(
     if context.invoked_subcommand is not None:
         return
     from lorgnette.errors import SettingsError
-    from lorgnette.eval.answerers.client import ServerSettings
-    from lorgnette.eval.answerers.open import open_answerer
     from lorgnette.eval.benchmark import Asking
+    from lorgnette.eval.models import open_model
+    from lorgnette.eval.models.http_client import ServerSettings
 
     if model is None:
         raise SettingsError("say which model to measure, as --model FOLDER")
@@ -91,10 +93,10 @@ def evaluate(
         ServerSettings.parse(asked | {"key_variable": name}, "how a server is asked")
         for name in (key_variable, judge_key_variable)
     )
-    answerer = open_answerer(model, split=split, batch_size=batch_size, server=server)
-    reader = open_answerer(judge, batch_size=batch_size, server=judging) if judge else None
+    measured = open_model(model, split=split, batch_size=batch_size, server=server)
+    reader = open_model(judge, batch_size=batch_size, server=judging) if judge else None
     conditions = {"blind": blind, "limit": limit, "seed": seed, "batch_size": batch_size}
-    _show(_run(tasks, asking, answerer, reader, folder, conditions), as_json)
+    _show(_run(tasks, asking, measured, reader, folder, conditions), as_json)
 
 
 @evaluation.command(name="tasks")
@@ -102,11 +104,12 @@ def list_tasks() -> None:
     """List the benchmarks: what is asked, how it is scored, and which splits there are."""
     from rich.table import Table
 
-    from lorgnette.eval.tasks import BENCHMARKS
+    from lorgnette.eval.tasks import BENCHMARKS, benchmark_named
     from lorgnette.output import new_console
+    from lorgnette.plugins import installed
 
     table = Table("task", "what is asked", "metric", "splits (rows)", "licence")
-    for benchmark in BENCHMARKS.values():
+    for benchmark in map(benchmark_named, [*BENCHMARKS, *installed("benchmarks")]):
         sizes = {name: f"{split.size:,}" if split.size else "?" for name, split in benchmark.splits.items()}
         splits = ", ".join(f"{'*' * (name == benchmark.split)}{name} ({size})" for name, size in sizes.items())
         table.add_row(benchmark.name, benchmark.about, benchmark.metric, splits, benchmark.licence)
@@ -123,7 +126,7 @@ def training(
 ) -> None:
     """Write a benchmark's training split as questions and answers that `{kind: instruct, path: FOLDER}` trains on."""
     from lorgnette.eval.benchmark import Asking
-    from lorgnette.eval.training import write_training
+    from lorgnette.eval.train_split import write_training
 
     values = _checked({"variant": variant})
     written = write_training(task, folder, Asking(**values, data=_places(data or []), incomplete=incomplete))
@@ -137,10 +140,10 @@ def _checked(values: dict[str, str | None]) -> dict[str, Any]:
     from typing import get_args
 
     from lorgnette.errors import SettingsError
-    from lorgnette.eval.benchmark_prompts import VARIANTS, Form
+    from lorgnette.eval.benchmark_prompts import VARIANTS, PromptForm
     from lorgnette.eval.fewshot import Choose
 
-    words = {"variant": VARIANTS, "form": (*get_args(Form), None), "choose": get_args(Choose)}
+    words = {"variant": VARIANTS, "form": (*get_args(PromptForm), None), "choose": get_args(Choose)}
     words["choices"] = ("generation", "likelihood")
     for name, value in values.items():
         if value not in words[name]:
@@ -158,47 +161,43 @@ def _places(data: list[str]) -> dict[str, str]:
         name, equals, path = text.partition("=")
         if not equals or not path:
             raise SettingsError(f"--data {text}: write it as NAME=PATH, for example vqav2=data/vqav2")
-        benchmark_named(name.partition("/")[0])
-        places[name] = path
+        benchmark, slash, split = name.partition("/")
+        places[f"{benchmark_named(benchmark).name}{slash}{split}"] = path
     return places
 
 
 def _run(
     tasks: str,
     asking: Asking,
-    answerer: Answerer,
-    judge: Answerer | None,
+    measured: Model,
+    judge: Model | None,
     folder: Path | None,
     conditions: dict[str, Any],
 ) -> dict[str, Result]:
     """Each task's result, by name."""
     from lorgnette.errors import SettingsError
-    from lorgnette.eval.fewshot import Seer
     from lorgnette.eval.judge import judged
-    from lorgnette.eval.report import progress_bar, shown_in
-    from lorgnette.eval.results import ResultsFolder
+    from lorgnette.eval.results.rank_files import Rank
+    from lorgnette.eval.results.store import ResultsFolder
+    from lorgnette.eval.results.summary import progress_bar, shown_in
     from lorgnette.eval.runner import evaluate as run_task
-    from lorgnette.eval.shards import Rank
     from lorgnette.eval.tasks import names_in, task_named
-    from lorgnette.files import hold
 
     rank = Rank.of_torchrun()
     if rank.of > 1 and folder is None:
         raise SettingsError("several processes share the work in a folder; give one, as --folder RESULTS")
 
-    seer = answerer if isinstance(answerer, Seer) else None
-    opened = {name: task_named(name, asking, seer) for name in names_in(tasks)}
+    opened = {name: task_named(name, asking, measured) for name in names_in(tasks)}
     results = {}
     places = {name: ResultsFolder(folder / name.replace(":", "-"), rank) if folder else None for name in opened}
     for path in [place.path for place in places.values() if place]:
-        lock = rank.file(path, ".examples").with_suffix(".lock")
-        hold(lock, f"{path}: another process evaluates into this folder; wait for it, or choose another one")
+        rank.claim(path)
     bar = progress_bar()
     bar.disable = rank.number > 0
     with bar:
         for name, task in opened.items():
             place, progress = places[name], shown_in(bar, name)
-            results[name] = run_task(task, answerer, folder=place, progress=progress, **conditions)
+            results[name] = run_task(task, measured, folder=place, progress=progress, **conditions)
             if judge is not None and task.metric == "mathvista_accuracy" and not results[name].missing:
                 results[name] = judged(results[name], judge, place.path if place else None)
     return {name: place.result() if place and rank.of > 1 else results[name] for name, place in places.items()}
@@ -207,8 +206,8 @@ def _run(
 def _show(results: dict[str, Result], as_json: bool) -> None:
     import dataclasses
 
-    from lorgnette.eval.report import means, print_results
-    from lorgnette.eval.tasks import GROUPS
+    from lorgnette.eval.results.summary import means, print_results
+    from lorgnette.eval.tasks import BENCHMARK_GROUPS
     from lorgnette.output import print_json
 
     if missing := sum(result.missing for result in results.values()):
@@ -218,8 +217,8 @@ def _show(results: dict[str, Result], as_json: bool) -> None:
         typer.echo(sentence, err=True)
         return
     if not as_json:
-        print_results(results, groups=GROUPS)
+        print_results(results, groups=BENCHMARK_GROUPS)
         return
     summaries = {name: result.summary() for name, result in results.items()}
-    found = {f"mean of {group}": dataclasses.asdict(mean) for group, mean in means(results, GROUPS).items()}
+    found = {f"mean of {group}": dataclasses.asdict(mean) for group, mean in means(results, BENCHMARK_GROUPS).items()}
     print_json({**summaries, **found})

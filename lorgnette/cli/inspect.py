@@ -1,4 +1,4 @@
-"""What `lorgnette data inspect` looks at: the rooms below, put together."""
+"""The verb `lorgnette data inspect`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lorgnette.cli.train import load_run
-from lorgnette.data.inspect import Gatherer, Look, first_samples, rules, shares, source_config
+from lorgnette.data.inspect import Gatherer, Preview, first_samples, rules, shares, source_config
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer
@@ -37,7 +37,7 @@ def processor_of_source(folder: str | None) -> Processor:
     return Processor(Tokenizer.load(folder))
 
 
-def look_at_run(console: Console, processor: Processor, run: Run, stage: str | None, steps: str, most: int) -> Look:
+def look_at_run(console: Console, processor: Processor, run: Run, stage: str | None, steps: str, most: int) -> Preview:
     """The packs of a stage's steps. Raises: SettingsError for a stage or step that the run has not."""
     number = stage_number(run, stage)
     chosen = run.stages[number]
@@ -47,7 +47,7 @@ def look_at_run(console: Console, processor: Processor, run: Run, stage: str | N
     with _progress(console) as advance:
         packs, refused = gatherer.steps(build_data(run, number, processor), first, last, most, advance)
     span = f"step {first:,}" if last - first == 1 else f"steps {first:,} to {last - 1:,}"
-    return Look(
+    return Preview(
         title=f"{run.name}, stage {chosen.name}, {span}",
         packs=tuple(packs),
         sources=shares([_title(one) for one in chosen.sources], [one.weight for one in chosen.sources]),
@@ -62,13 +62,13 @@ def look_at_run(console: Console, processor: Processor, run: Run, stage: str | N
 
 def look_at_source(
     console: Console, processor: Processor, kind: str, path: str, overrides: list[str], most: int
-) -> Look:
+) -> Preview:
     """The first rows of a source, prepared or not."""
     config = source_config(kind, path, overrides)
     gatherer = Gatherer(processor, processor.tokenizer.vocabulary)
     with _progress(console) as advance:
         packs, refused = gatherer.samples(first_samples(config, most), most, advance)
-    return Look(
+    return Preview(
         title=f"the first {most:,} rows of {_title(config)}",
         packs=tuple(packs),
         sources=shares([_title(config)], [1.0]),

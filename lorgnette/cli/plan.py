@@ -1,4 +1,4 @@
-"""What `lorgnette data plan` says: which samples each step trains on, and whether a run trained on them."""
+"""The verb `lorgnette data plan`: the samples of each step, and a check that a run trained on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `lorgnette data prepare` does: the sources of a recipe, or one by itself, each with a table of its rows."""
+"""The verb `lorgnette data prepare`: the sources of a recipe, or one alone, each with a table of its rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lorgnette.output import say
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked for on the command line."""
+    """Options of the command line."""
 
     target: str
     """A recipe or a run's folder; with `kind`, the path of a source."""
@@ -72,7 +72,7 @@ def show(console: Console, prepared: Prepared) -> None:
             table.add_row(f"refused: {reason}", f"{count:,}")
     table.add_row("kept", f"{facts['kept']:,}", end_section=True)
     for reason, count in facts["notes"].items():
-        table.add_row(f"in the ledger: {reason}", f"{count:,}")
+        table.add_row(f"noted: {reason}", f"{count:,}")
     if facts["notes"]:
         table.add_section()
     for name in ("images", "tokens", "learned"):
@@ -80,6 +80,8 @@ def show(console: Console, prepared: Prepared) -> None:
     console.print(table)
     for sentence in facts["unread"]:
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-    files = ["index.parquet", "ledger.jsonl"] + (["contamination.html"] if prepared.config.decontaminate else [])
+    files = ["index.parquet", prepared.rejected.name] + (
+        ["contamination.html"] if prepared.config.decontaminate else []
+    )
     where = f"{prepared.folder}: {', '.join(files)}"
     say(console, where)

@@ -13,13 +13,16 @@ Folder = Annotated[Path, typer.Argument(help="Folder that an evaluation wrote: o
 
 def rescore(
     folder: Folder,
-    metric: Annotated[str | None, typer.Option(help="Another metric than the task's own.")] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Another metric than the task's own; package.module:Name for one of yours, whose code runs."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compute the scores again from the stored answers."""
-    from lorgnette.eval.report import print_results
-    from lorgnette.eval.rescore import rescore as score
-    from lorgnette.eval.results import folders_in
+    from lorgnette.eval.results.rescore import rescore as score
+    from lorgnette.eval.results.store import folders_in
+    from lorgnette.eval.results.summary import print_results
     from lorgnette.output import print_json
 
     places = folders_in(folder)
@@ -39,8 +42,8 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compare two evaluations of the same questions: differences with paired 95 % intervals, and what changed."""
-    from lorgnette.eval.compare import compare_folders, pairs_in
-    from lorgnette.eval.report import print_comparison
+    from lorgnette.eval.results.compare import compare_folders, pairs_in
+    from lorgnette.eval.results.summary import print_comparison
     from lorgnette.output import print_json
 
     pairs = pairs_in(before, after)
@@ -62,7 +65,7 @@ def submission(
     incomplete: Annotated[bool, typer.Option("--incomplete", help="Write it though answers are lacking.")] = False,
 ) -> None:
     """Write the answers as the file that the benchmark's server reads."""
-    from lorgnette.eval.submission import write_submission
+    from lorgnette.eval.results.submission import write_submission
 
     for lacking in write_submission(folder, out, incomplete=incomplete):
         typer.echo(f"lorgnette: {lacking}", err=True)
@@ -70,7 +73,7 @@ def submission(
 
 
 def _say_what_is_old(places: Iterable[Path]) -> None:
-    from lorgnette.eval.results import ResultsFolder
+    from lorgnette.eval.results.store import ResultsFolder
 
     for place in places:
         store = ResultsFolder(place)

@@ -21,31 +21,21 @@ if TYPE_CHECKING:
 def load_run(recipe: str, overrides: Sequence[str]) -> Run:
     """A recipe by name or path, or the settings in a run's folder."""
     settings = Path(recipe) / "run.yaml"
-    return Run.load(settings if os.path.isfile(settings) else find_recipe(recipe), overrides)
+    stored = os.path.isfile(settings)
+    return Run.load(settings if stored else find_recipe(recipe), overrides, stored=stored)
 
 
 def train(run: Run, folder: Path | None, hours: float | None, log: Sequence[str], changed_data: bool = False) -> None:
     """Train all stages, and write the model to FOLDER/model; runs/NAME where no folder is given."""
-    from lorgnette.hub.export import save
-    from lorgnette.train.logging.trackers import open_trackers
-    from lorgnette.train.loop import Trainer
-    from lorgnette.train.parallel import end_distributed
+    from lorgnette.train import loop
 
     if folder is None and Path(run.name).name != run.name:
         raise SettingsError(f"name: {quoted(run.name)!r} is no folder's name; say where to write it by --folder")
     folder, console = folder or Path("runs") / run.name, new_console()
     limit = None if hours is None else hours * 3600
-    trainer = Trainer(run, folder, console, limit_s=limit, changed_data=changed_data)
-    if trainer.world.is_main:
-        trainer.trackers = open_trackers(log, trainer.run, folder)
-    try:
-        model = trainer.train()
-        if trainer.world.is_main:
-            save(model, trainer.processor, folder / "model")
-            said = f"Trained. Talk to it: lorgnette chat --model {shlex.quote(str(folder))}"
-            say(console, said)
-    finally:
-        end_distributed()
+    loop.train(run, folder, console, limit_s=limit, trackers=log, changed_data=changed_data)
+    if os.environ.get("RANK", "0") == "0":
+        say(console, f"Trained. Talk to it: lorgnette chat --model {shlex.quote(str(folder))}")
 
 
 def plan(run: Run) -> None:

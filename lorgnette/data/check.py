@@ -99,7 +99,7 @@ def _runs(marks_T: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _lost(rendered: Rendered, visual_T: np.ndarray, most_tokens: int) -> str:
-    """What a cut at the limit would do to the images."""
+    """Describe what a cut at the limit would do to the images."""
     kept = int(visual_T[:most_tokens].sum())
     lost = sum(end > kept for end in accumulate(rendered.visual_tokens))
     return f", and a cut there would lose {lost} of its images" if lost else ""

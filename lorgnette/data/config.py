@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 
+from lorgnette import plugins
+from lorgnette.data.record import Record
 from lorgnette.settings import Settings
 
 
@@ -15,7 +18,7 @@ class SourceSettings(Settings):
 
 
 class FilesConfig(SourceSettings):
-    """What all sources read from files have in common. Such a source is prepared (indexed) before it is trained on."""
+    """Settings common to all sources of files. Such a source is prepared (indexed) before training."""
 
     path: str
     """A file, a folder, a glob, or a URL that fsspec opens (`hf://datasets/...`, `s3://...`)."""
@@ -62,7 +65,7 @@ class FilesConfig(SourceSettings):
 
 
 class RowsConfig(FilesConfig):
-    """What sources of rows have in common: parquet, Arrow, JSON or JSONL, compressed or not, and images beside them."""
+    """Settings common to sources of rows: parquet, Arrow, JSON or JSONL, compressed or not, and images beside them."""
 
 
 class InterleavedConfig(RowsConfig):
@@ -100,7 +103,7 @@ class PairsConfig(RowsConfig):
 
     kind: Literal["pairs"] = "pairs"
     captions: Literal["alt", "synthetic", "both"] = "both"
-    """Which captions are learned (Table 6): those found with the image, those made for it, or one of them by lot."""
+    """Captions to train on (Table 6): those found with the image, synthetic ones, or one chosen at random."""
     image_column: str = "image"
     alt_column: str = "alt"
     synthetic_column: str = "caption"
@@ -149,7 +152,32 @@ class MessagesConfig(ChatConfig):
         return self.name or self.path
 
 
-PreparedConfig = (
+class SourcePlugin(RowsConfig):
+    """Base class of sources from other packages (docs/plugins.md): settings, and how a row is read.
+
+    `kind` is the name that was given. Rows are those of parquet files, unless `convert` makes them of others.
+    """
+
+    kind: str
+
+    def read(self, row: Mapping[str, Any], name: str) -> Record:
+        """What one row holds, a pure function of it. Raises: Refused with a reason."""
+        raise TypeError(f"{type(self).__name__} does not read rows")
+
+    def columns(self) -> tuple[str, ...]:
+        """Columns that `read` looks at. A file need not have all of them."""
+        raise TypeError(f"{type(self).__name__} names no columns")
+
+    def convert(self) -> Iterator[dict[str, Any]] | None:
+        """Rows of files that are no parquet, in order, each with the columns of `row_schema`; None to read parquet."""
+        return None
+
+    def row_schema(self) -> Any:
+        """The `pyarrow.Schema` of the rows that `convert` makes."""
+        raise TypeError(f"{type(self).__name__} does not say what its rows are made of")
+
+
+BuiltInConfig = (
     InterleavedConfig
     | WebpagesConfig
     | PairsConfig
@@ -159,6 +187,7 @@ PreparedConfig = (
     | ChatConfig
     | MessagesConfig
 )
+PreparedConfig = BuiltInConfig | SourcePlugin
 """Sources are read from files, and indexed first."""
 
 RETIRED = {
@@ -181,14 +210,20 @@ def refuse_sources_on_demand(value: Any) -> Any:
 
 
 SourceConfig = Annotated[
-    PreparedConfig,
+    BuiltInConfig,
     pydantic.Field(discriminator="kind"),
     pydantic.BeforeValidator(refuse_sources_on_demand),
+    pydantic.WrapValidator(plugins.settings_of("sources", SourcePlugin, get_args(BuiltInConfig))),
+    pydantic.SerializeAsAny(),
 ]
+"""Settings of a source, by `kind`; one that is none of the built-in ones names a plug-in."""
+"""Settings of a source, by `kind`; one that is none of the built-in ones names a plug-in."""
 
 
 class PackConfig(Settings):
     """Packs of samples by length: as many as fit, or a number of them."""
+
+    renamed = {"per_step": "packs_per_step"}
 
     tokens: int = pydantic.Field(default=2048, ge=64)
     """Most tokens in a pack, visual ones included (section 4.1 has sequences of 2,048, 1,536 and 1,024)."""
@@ -197,12 +232,12 @@ class PackConfig(Settings):
     samples: int | None = pydantic.Field(default=None, ge=1)
     """Samples in a pack, in the order of the mixture (fewer where these would pass the other limits); None for as many
     as fit, which are then chosen to fill packs best."""
-    per_step: int = pydantic.Field(default=8, ge=1)
+    packs_per_step: int = pydantic.Field(default=8, ge=1)
     """Packs in a step, over all ranks."""
 
 
 class AugmentConfig(Settings):
-    """What is drawn anew for a sample each time, from a generator of (seed, sample, epoch)."""
+    """Random augmentation of a sample, drawn in each epoch from a generator of (seed, sample, epoch)."""
 
     split: float = pydantic.Field(default=0.0, ge=0, le=1)
     """Share of samples whose images are shown as four quadrants and the whole (section 3.4: half is enough)."""
@@ -215,7 +250,7 @@ class AugmentConfig(Settings):
 
 
 class LoaderConfig(Settings):
-    """How batches are made ready while the model computes. Changes nothing in what is trained on, or in which order."""
+    """Settings of the data loader's workers. They do not change the data or its order."""
 
     workers: int = pydantic.Field(default=1, ge=0)
     prefetch: int = pydantic.Field(default=4, ge=1)

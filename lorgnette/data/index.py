@@ -21,7 +21,7 @@ from lorgnette.untrusted import parse_json
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Where each record stands and how long its parts are, in tokens of text and pixels of images."""
+    """Index of a source: the place of each record, and its parts' lengths in tokens of text and pixels of images."""
 
     shards: tuple[str, ...]
     """Paths or URLs of the parquet files, in order."""
@@ -63,16 +63,16 @@ class Index:
 
     @property
     def unit_starts(self) -> np.ndarray:
-        """Where the units of each record begin in the arrays over U, and the end (int64, one more than E)."""
+        """Offsets of each record's units in the arrays over U, and the end (int64, one more than E)."""
         return _starts(self.units_E)
 
     @property
     def image_starts(self) -> np.ndarray:
-        """Where the images of each record begin in the arrays over I, and the end (int64, one more than E)."""
+        """Offsets of each record's images in the arrays over I, and the end (int64, one more than E)."""
         return _starts(self.images_E)
 
     def name(self, record: int) -> str:
-        """How messages refer to a record."""
+        """Return the name of a record in messages."""
         return f"{self.shards[self.shard_E[record]]}, group {self.group_E[record]}, row {self.row_E[record]}"
 
     @property
@@ -81,7 +81,7 @@ class Index:
         return {name: getattr(self, name) for name in ARRAYS}
 
     def record_of_image(self) -> np.ndarray:
-        """Which record each image belongs to (int64)."""
+        """Record of each image (int64)."""
         return np.repeat(np.arange(len(self)), self.images_E)
 
     def only(self, kept_E: np.ndarray) -> Index:
@@ -105,7 +105,7 @@ class Index:
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Index:
-        """What `table` gave. Raises: KeyError, IndexError, ValueError or pa.ArrowException if it is another one."""
+        """Read what `table` wrote. Raises: KeyError, IndexError, ValueError or pa.ArrowException if it is not."""
         shards = tuple(parse_json((table.schema.metadata or {})[b"shards"], "its shards"))
         made = cls(shards, **{name: table.column(name)[0].values.to_numpy(zero_copy_only=False) for name in ARRAYS})
         made._check()

@@ -43,7 +43,7 @@ def write_rows(
 
 
 def has_columns(content: bytes, columns: pa.Schema) -> bool:
-    """Whether a file is parquet of just these columns."""
+    """Return whether a file is parquet of just these columns."""
     try:
         return bool(pq.read_schema(pa.BufferReader(content)).remove_metadata().equals(columns.remove_metadata()))
     except (pa.ArrowException, OSError):

@@ -140,7 +140,7 @@ def _reworded(text: str, tokenizer: Tokenizer, draw: int) -> str:
 
 
 def _request(text: str) -> tuple[int, Sequence[str]]:
-    """Where a known request starts in a text that ends with it, and all its wordings; no wordings if there is none."""
+    """Find a known request at the end of a text: its first character, and all its templates; none if there is none."""
     whole = text.strip()
     before = len(text) - len(text.lstrip())
     if whole.casefold() in WAYS_TO_ASK:
@@ -152,6 +152,6 @@ def _request(text: str) -> tuple[int, Sequence[str]]:
 
 
 def _sentences(text: str) -> list[int]:
-    """Where each sentence after the first starts: behind a space that follows a full stop or the like."""
+    """Starts of all sentences but the first: after a space that follows a full stop or the like."""
     spaces = [at for at in range(1, len(text)) if text[at].isspace()]
     return [at + 1 for at in spaces if text[at] == "\n" or text[at - 1] in ".?!:)"]

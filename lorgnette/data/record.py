@@ -11,7 +11,7 @@ from lorgnette.sample import Image, Sample, Segment, Turn
 
 
 class Refused(DataError):
-    """A row that is not trained on. `reason` is a word or two that a ledger counts by; `detail` says the rest."""
+    """A row that is not trained on. `reason` is a word or two, which rows are counted by; `detail` says the rest."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         self.reason, self.detail = reason, detail
@@ -33,7 +33,7 @@ class Record:
     shuffle: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
     doubts: tuple[tuple[str, str], ...] = ()
-    """Reason and detail of what is odd about the row though it is kept: said in the ledger, and counted."""
+    """Reason and detail of what is odd about the row though it is kept: listed with the rejected rows, and counted."""
 
     def piece(self, start: int = 0, end: int | None = None, order: Sequence[int] | None = None) -> Sample:
         """Units `start` to `end` (not included) as a sample, in the given order of themselves (0 is `start`)."""

@@ -21,12 +21,12 @@ from rich.console import Console
 
 from lorgnette.demo.report import print_examples, print_table, write_report
 from lorgnette.demo.results import Asked, DemoResults, example_from, show_fairly
-from lorgnette.eval.report import progress_bar, shown_in
-from lorgnette.eval.results import Result
+from lorgnette.eval.models.local import LorgnetteModel
+from lorgnette.eval.results.store import Result
+from lorgnette.eval.results.summary import progress_bar, shown_in
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.task import Task
 from lorgnette.hub.export import save
-from lorgnette.infer.answerer import ModelAnswerer
 from lorgnette.model.vlm import VLM
 from lorgnette.output import new_console, say
 from lorgnette.report.training_curve import curve_from_log
@@ -90,7 +90,7 @@ def run_demo(
 
 
 def lorgnette_command() -> str:
-    """How to start lorgnette from this folder: by its name if that is on the path, else by where it was started."""
+    """Return the command that starts lorgnette: its name if that is on the path, else the path it was started by."""
     if shutil.which("lorgnette"):
         return "lorgnette"
     program = Path(sys.argv[0])
@@ -101,14 +101,14 @@ def lorgnette_command() -> str:
 
 
 def demo_tasks(run: Run) -> dict[str, Task]:
-    """What the demo asks: about drawings of the test split, which no stage trains on, and the built-in benchmarks."""
+    """Benchmarks of the demo: questions about drawings of the test split, and the built-in benchmarks."""
     return {name: task_of(name, run.evaluation) for name in ("drawings", *BUILT_IN)}
 
 
 def measure(name: str, tasks: Mapping[str, Task], trainer: Trainer, console: Console) -> dict[str, Result]:
     """Ask the trainer's model; kept in `eval/NAME/TASK`, and taken from there if done before."""
     step, config = 0 if name == "before" else trainer.run.steps, trainer.run.evaluation
-    answerer = ModelAnswerer(trainer.model.eval(), trainer.processor, identity=f"{trainer.run.digest()} step {step}")
+    answerer = LorgnetteModel(trainer.model.eval(), trainer.processor, identity=f"{trainer.run.digest()} step {step}")
     found = {}
     bar = progress_bar(console)
     bar.disable = not console.is_terminal
@@ -153,7 +153,7 @@ def peak_gib(workers: int) -> float:
 
 
 def conditions() -> dict[str, str]:
-    """Where and how the figures were measured."""
+    """Conditions of the measurements."""
     return {
         "device": _processor(),
         "cores": str(os.cpu_count()),

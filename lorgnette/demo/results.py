@@ -1,4 +1,4 @@
-"""What the demo found, and what it says about it: the numbers, their JSON form, and words derived from them alone."""
+"""Results of the demo: the numbers, their JSON form, and sentences derived from them alone."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from lorgnette.eval.bootstrap import Estimate
-from lorgnette.eval.compare import compare
 from lorgnette.eval.metrics.exact import normalise
-from lorgnette.eval.results import Example, Result
+from lorgnette.eval.results.bootstrap import Estimate
+from lorgnette.eval.results.compare import compare
+from lorgnette.eval.results.store import Example, Result
 from lorgnette.report.training_curve import CurvePoint
 from lorgnette.sample import ImageSource
 
@@ -121,7 +121,7 @@ def benchmark_lines(results: DemoResults) -> list[Line]:
 
 
 def verdicts(results: DemoResults) -> list[str]:
-    """What is learned and what is not, in sentences made from the numbers."""
+    """Verdicts on what was learned, in sentences made from the numbers."""
     *kinds, overall = lines(results)
     verb = "sees" if overall.gain.low > 0 else "does not see yet"
     sentences = [

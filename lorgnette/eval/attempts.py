@@ -1,4 +1,4 @@
-"""Prompts put to an answerer: a batch that fails is asked again one by one, and a question that fails is named."""
+"""Prompts put to an model: a batch that fails is asked again one by one, and a question that fails is named."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from lorgnette.errors import DataError, LorgnetteError
-from lorgnette.eval.answerer import Answer, Answerer, written_by
-from lorgnette.eval.results import Example
+from lorgnette.eval.models.base import Answer, Model
+from lorgnette.eval.results.store import Example
 from lorgnette.eval.task import Task, truth_of
 from lorgnette.sample import Sample
 from lorgnette.untrusted import reason_of
@@ -16,10 +16,10 @@ from lorgnette.untrusted import reason_of
 log = logging.getLogger("lorgnette")
 
 MOST_FAILED = 8
-"""Questions in a row on which an answerer may fail: after that it is the answerer, and not the questions."""
+"""Questions in a row on which an model may fail: after that it is the model, and not the questions."""
 
 
-def ask(task: Task, answerer: Answerer, prompts: Sequence[Sample]) -> Sequence[Any]:
+def ask(task: Task, model: Model, prompts: Sequence[Sample]) -> Sequence[Any]:
     """The answer to each prompt, as the task wants it: generated, or the likeliest of the candidates.
 
     A question whose `candidates` are none is open, and is answered by generation all the same.
@@ -27,34 +27,34 @@ def ask(task: Task, answerer: Answerer, prompts: Sequence[Sample]) -> Sequence[A
     if not prompts:
         return []
     if task.answer_by == "generation":
-        return answerer.generate(prompts, max_tokens=task.max_tokens, stop=task.stop)
+        return model.generate(prompts, max_tokens=task.max_tokens, stop=task.stop)
     lists = [prompt.meta.get("candidates", truth_of(prompt).options or None) for prompt in prompts]
     for prompt, choices in zip(prompts, lists, strict=True):
         if choices is None:
             raise DataError(f"{prompt.name}: no options to choose from; put `options` in its meta")
-    scores = answerer.score(prompts, lists)
+    scores = model.score(prompts, lists)
     best = [choices[row.index(max(row))] if choices else None for row, choices in zip(scores, lists, strict=True)]
     open_ended = [prompt for prompt, choice in zip(prompts, best, strict=True) if choice is None]
-    said = iter(answerer.generate(open_ended, max_tokens=task.max_tokens, stop=task.stop) if open_ended else ())
+    said = iter(model.generate(open_ended, max_tokens=task.max_tokens, stop=task.stop) if open_ended else ())
     return [next(said) if choice is None else str(choice) for choice in best]
 
 
 class Attempts:
     """The answers of one process, with the failures that are not stored before another question is answered."""
 
-    def __init__(self, task: Task, answerer: Answerer, answered: bool) -> None:
-        """answered: whether the answerer has answered before, in an earlier process."""
-        self.task, self.answerer, self.answered = task, answerer, answered
+    def __init__(self, task: Task, model: Model, answered: bool) -> None:
+        """answered: whether the model has answered before, in an earlier process."""
+        self.task, self.model, self.answered = task, model, answered
         self._held: list[Example] = []
         self._errors: list[Exception] = []
 
     def answer(self, prompts: Sequence[Sample]) -> tuple[list[Answer], list[str]]:
         """The answer to each prompt, and the text that was read for it; a failure is an empty answer that says why.
 
-        Raises: what the answerer raised, if it is no fault of a question, or the last `MOST_FAILED` all failed.
+        Raises: what the model raised, if it is no fault of a question, or the last `MOST_FAILED` all failed.
         """
         try:
-            answers = ask(self.task, self.answerer, prompts), written_by(self.answerer, prompts)
+            answers = ask(self.task, self.model, prompts), self.model.rendered_prompts(prompts)
         except Exception as error:
             self._check(error)
             if len(prompts) > 1:
@@ -68,7 +68,7 @@ class Attempts:
         if prompts:
             self._errors.clear()
             self.answered = True
-        return [_as_answer(answer) for answer in answers[0]], answers[1]
+        return [Answer.of(answer) for answer in answers[0]], answers[1]
 
     def settle(self, examples: Sequence[Example]) -> list[Example]:
         """Those that are to be stored: failures at the end are held until a later question is answered."""
@@ -79,24 +79,15 @@ class Attempts:
         return settled
 
     def end(self, examples: Sequence[Example]) -> list[Example]:
-        """As `settle`, once all is asked: nothing is held. Raises: what the answerer raised, if it never answered."""
+        """As `settle`, once all is asked: nothing is held. Raises: what the model raised, if it never answered."""
         if self._errors and not self.answered:
             raise self._errors[0]
         return [*self._held, *examples]
 
     def _check(self, error: Exception) -> None:
-        """Raises: the error, if it concerns the answerer as a whole: settings, a checkpoint, a server, a disk."""
+        """Raises: the error, if it concerns the model as a whole: settings, a checkpoint, a server, a disk."""
         if isinstance(error, LorgnetteError) and not isinstance(error, DataError):
             raise error
-
-
-def _as_answer(answer: Any) -> Answer:
-    """What an answerer gave, as text: nothing is an empty answer."""
-    if isinstance(answer, Answer):
-        return answer
-    if isinstance(answer, bytes | bytearray):
-        return Answer(bytes(answer).decode("utf-8", "replace"))
-    return Answer("" if answer is None else str(answer))
 
 
 def _reason(error: Exception) -> str:

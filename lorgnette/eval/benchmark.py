@@ -8,20 +8,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.boundary import Boundary, boundary_of_benchmark, drawn
-from lorgnette.data.sources.shards import folder_of
-from lorgnette.data.sources.values import fetched
+from lorgnette.data.sources.reading.boundary import Boundary, boundary_of_benchmark, drawn
+from lorgnette.data.sources.reading.shards import folder_of
+from lorgnette.data.sources.reading.values import fetched
 from lorgnette.errors import DataError, SettingsError
-from lorgnette.eval.benchmark_prompts import Form, PromptTemplate, Question, Variant, question_sample
-from lorgnette.eval.fewshot import POOL, Choose, FewShot, Seer
-from lorgnette.eval.rows import Rows, find_shards
+from lorgnette.eval.benchmark_prompts import PromptForm, PromptTemplate, Question, Variant, question_sample
+from lorgnette.eval.benchmark_rows import Rows, find_shards
+from lorgnette.eval.fewshot import POOL, Choose, FewShot
+from lorgnette.eval.models.base import Model
 from lorgnette.eval.task import Task
 from lorgnette.sample import Sample
 from lorgnette.untrusted import quoted
 
-Row = Mapping[str, Any]
+BenchmarkRow = Mapping[str, Any]
 Role = Literal["vqav2", "textvqa", "okvqa", "coco"]
-ROLES: tuple[Role, ...] = ("vqav2", "textvqa", "okvqa", "coco")
+ABLATION_ROLES: tuple[Role, ...] = ("vqav2", "textvqa", "okvqa", "coco")
 """The four whose mean is the score of the paper's ablations (section 3)."""
 
 
@@ -53,10 +54,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Asking:
-    """How benchmarks are asked. Everything here is stored beside the answers."""
+    """Settings of an evaluation. All are stored beside the answers."""
 
     variant: Variant = "paper"
-    form: Form | None = None
+    form: PromptForm | None = None
     """None for a document where there are shots, and a conversation where there are none."""
     shots: int = 0
     choose: Choose = "random"
@@ -84,7 +85,7 @@ class Benchmark:
     splits: Mapping[str, Split]
     split: str
     """The split that is asked if none is named."""
-    read: Callable[[Row], Question]
+    read: Callable[[BenchmarkRow], Question]
     """A row in the public columns to a question. Raises: Refused."""
     metric: str
     """A name in `METRICS`, for every variant that `metrics` does not name."""
@@ -102,14 +103,14 @@ class Benchmark:
     role: Role | None = None
     """Whose part it plays in the mean of the paper's ablations."""
 
-    def open(self, asking: Asking, split: str | None = None, seer: Seer | None = None) -> Task:
-        """The benchmark as a task. seer: whose vision features retrieve shots.
+    def open(self, asking: Asking, split: str | None = None, encoder: Model | None = None) -> Task:
+        """The benchmark as a task. encoder: the model whose vision features retrieve shots.
 
         Raises: SettingsError for a split that there is not, DataError if the data are not there or not whole.
         """
         split = split or self.split
-        form: Form = asking.form or ("base" if asking.shots else "chat")
-        wording = self.wording(form, asking.variant)
+        form: PromptForm = asking.form or ("base" if asking.shots else "chat")
+        template = self.template(form, asking.variant)
         samples = self.samples(asking, split, form)
         return Task(
             name=self.name,
@@ -118,25 +119,25 @@ class Benchmark:
             split=split,
             splits=tuple(self.splits),
             licence=self.licence,
-            prompt=wording.described(),
+            prompt=template.described(),
             answer_by=asking.choices,
             max_tokens=asking.max_tokens or self.max_tokens,
             stop=("\n",) if form == "base" else (),
             form=form,
             variant=asking.variant,
-            shots=self._shots(asking, form, wording, seer),
+            shots=self._shots(asking, form, template, encoder),
             groups=samples.groups,
         )
 
-    def wording(self, form: Form, variant: Variant) -> PromptTemplate:
-        """How questions are put."""
+    def template(self, form: PromptForm, variant: Variant) -> PromptTemplate:
+        """Prompt template of the questions."""
         return self.base if form == "base" else self.chat[variant]
 
     def metric_of(self, variant: Variant) -> str:
         """The name of the metric by which a variant's answers are scored."""
         return self.metrics.get(variant, self.metric)
 
-    def samples(self, asking: Asking, split: str, form: Form) -> BenchmarkSamples:
+    def samples(self, asking: Asking, split: str, form: PromptForm) -> BenchmarkSamples:
         """A split as Samples whose answers are to be learned. Raises: SettingsError, DataError."""
         if split not in self.splits:
             raise SettingsError(f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}")
@@ -155,10 +156,12 @@ class Benchmark:
                 " or say that it is incomplete (--incomplete)"
             )
         place = root if os.path.exists(root) else folder_of(rows.shards.paths[0])
-        line, wording = boundary_of_benchmark(place), self.wording(form, asking.variant)
-        return BenchmarkSamples(self, rows, wording, form, line, about.answers)
+        line, template = boundary_of_benchmark(place), self.template(form, asking.variant)
+        return BenchmarkSamples(self, rows, template, form, line, about.answers)
 
-    def _shots(self, asking: Asking, form: Form, wording: PromptTemplate, seer: Seer | None) -> FewShot | None:
+    def _shots(
+        self, asking: Asking, form: PromptForm, template: PromptTemplate, encoder: Model | None
+    ) -> FewShot | None:
         if form == "chat" and not asking.shots:
             return None
         examples: Sequence[Sample] = ()
@@ -168,7 +171,7 @@ class Benchmark:
             examples = self.samples(asking, self.train, form)
         source = f"{self.name}/{self.train}" if asking.shots else ""
         return FewShot(
-            examples, asking.shots, asking.choose, asking.seed, asking.pool, source, wording.instruction, seer
+            examples, asking.shots, asking.choose, asking.seed, asking.pool, source, template.instruction, encoder
         )
 
 
@@ -182,13 +185,13 @@ class BenchmarkSamples(Sequence[Sample]):
         self,
         benchmark: Benchmark,
         rows: Rows,
-        wording: PromptTemplate,
-        form: Form,
+        template: PromptTemplate,
+        form: PromptForm,
         line: Boundary,
         answered: bool = False,
     ) -> None:
         """answered: whether answers are public. A row without one is then refused: it could only be scored as wrong."""
-        self.benchmark, self.rows, self.wording, self.form, self.line = benchmark, rows, wording, form, line
+        self.benchmark, self.rows, self.template, self.form, self.line = benchmark, rows, template, form, line
         self.answered = answered
         self.passes = benchmark.passes(rows) if benchmark.passes else None
         self.groups: Sequence[Hashable] | None = self.passes and [one.group for one in self.passes]
@@ -203,11 +206,11 @@ class BenchmarkSamples(Sequence[Sample]):
         try:
             question = self._read(self.rows[row])
             question = question.rotated(turns) if turns else question
-            return question_sample(question, self.wording, self.form, f"{self.benchmark.name}/{question.id or row}")
+            return question_sample(question, self.template, self.form, f"{self.benchmark.name}/{question.id or row}")
         except Refused as refused:
             raise Refused(refused.reason, f"row {row}: {refused.detail}") from None
 
-    def _read(self, row: Row) -> Question:
+    def _read(self, row: BenchmarkRow) -> Question:
         """Raises: Refused, whatever the row holds."""
         try:
             with drawn(self.line):

@@ -21,7 +21,7 @@ from lorgnette.sample import Image, Sample, Segment, Text, Turn
 Variant = Literal["paper", "lmms-eval", "vlmevalkit"]
 VARIANTS: tuple[Variant, ...] = ("paper", "lmms-eval", "vlmevalkit")
 """Whose wording: the paper's (as far as it is known), or that of a harness for models of any kind."""
-Form = Literal["chat", "base"]
+PromptForm = Literal["chat", "base"]
 """A conversation, or a document that a model without instruction tuning continues."""
 
 _MARK = re.compile(r"<image (\d+)>")
@@ -100,27 +100,27 @@ class PromptTemplate:
         return (self.letter if lettered and self.letter else self.answer).format(answer=answer)
 
 
-def question_sample(question: Question, wording: PromptTemplate, form: Form, name: str) -> Sample:
+def question_sample(question: Question, template: PromptTemplate, form: PromptForm, name: str) -> Sample:
     """The question as a Sample whose last text is the answer, to be learned; `prompt_of` cuts it off.
 
     Raises: Refused for more options than letters, or images that the text marks and that are not there.
     """
     if len(question.options) > len(ascii_uppercase):
         raise Refused("too many options", f"{len(question.options)}, more than there are letters")
-    if wording.change:
-        question = wording.change(question)
+    if template.change:
+        question = template.change(question)
     lettered = bool(question.options)
     shown = question.shown or next(iter(question.answers), "")
-    request = tuple(_request(question, wording.request(question)))
+    request = tuple(_request(question, template.request(question)))
     space = "" if form == "chat" else " "
-    reply = Text(space + wording.reply(shown, lettered), learn=True)
+    reply = Text(space + template.reply(shown, lettered), learn=True)
     letters = ascii_uppercase[: len(question.options)]
     meta = {
         "name": name,
         "id": question.id,
         "answers": question.answers,
         "options": question.options,
-        "candidates": tuple(space + wording.reply(letter, True) for letter in letters),
+        "candidates": tuple(space + template.reply(letter, True) for letter in letters),
         "kind": question.kind,
         "form": question.form,
         "group": question.group,
@@ -158,9 +158,13 @@ PHRASE_ONLY = "Answer the question using a single word or phrase."
 LETTER_ONLY = "Answer with the option's letter from the given choices directly."
 """Sentences of LLaVA's that both harnesses ask with."""
 
-BRIEF = PromptTemplate(f"{{question}}\n{VERY_BRIEF}")
-PHRASE = PromptTemplate(f"{{question}}\n{PHRASE_ONLY}")
-SHORT_ANSWER: Mapping[Variant, PromptTemplate] = {"paper": BRIEF, "lmms-eval": PHRASE, "vlmevalkit": PHRASE}
+BRIEF_ANSWER = PromptTemplate(f"{{question}}\n{VERY_BRIEF}")
+WORD_OR_PHRASE = PromptTemplate(f"{{question}}\n{PHRASE_ONLY}")
+SHORT_ANSWER: Mapping[Variant, PromptTemplate] = {
+    "paper": BRIEF_ANSWER,
+    "lmms-eval": WORD_OR_PHRASE,
+    "vlmevalkit": WORD_OR_PHRASE,
+}
 """Questions with a short answer."""
 
 LETTER_TAUGHT = PromptTemplate(
@@ -190,7 +194,7 @@ OPEN_OR_CHOICE_BASE = replace(CHOICE_BASE, ask=QUESTION_BASE.ask, choices=CHOICE
 """Benchmarks with both kinds of questions."""
 CAPTION_BASE = PromptTemplate("Caption:", instruction="Instruction: provide a short caption of the image.\n")
 
-CAPTION: Mapping[Variant, PromptTemplate] = {
+CAPTION_PROMPTS: Mapping[Variant, PromptTemplate] = {
     "paper": PromptTemplate("Provide a brief description of the given image."),
     "lmms-eval": PromptTemplate("Provide a one-sentence caption for the provided image."),
     "vlmevalkit": PromptTemplate(
@@ -214,7 +218,7 @@ def _capitalised(question: Question) -> Question:
 
 TEXTVQA_PROMPTS: Mapping[Variant, PromptTemplate] = {
     **SHORT_ANSWER,
-    "lmms-eval": replace(PHRASE, change=_capitalised),
+    "lmms-eval": replace(WORD_OR_PHRASE, change=_capitalised),
 }
 
 MMBENCH_PROMPTS: Mapping[Variant, PromptTemplate] = {
@@ -256,3 +260,14 @@ MATHVISTA_PROMPTS: Mapping[Variant, PromptTemplate] = {
     "lmms-eval": PromptTemplate("{question}\n{note}", choices="{question}\n{options}\n{note}"),
     "vlmevalkit": PromptTemplate("{query}"),
 }
+
+JUDGE_PROMPT = """\
+Below are a question and a response to it. Write the final answer that the response gives, and nothing else: the letter
+of a choice, a number, or a list. Write "none" if it gives none.
+
+Question: {question}
+
+Response: {answer}
+
+Final answer:"""
+"""Asks a judge for the final answer in a text (`judge.py`)."""

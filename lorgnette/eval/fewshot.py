@@ -10,15 +10,16 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lorgnette.data.record import Refused
 from lorgnette.errors import DataError, ImageError, SettingsError
-from lorgnette.eval.pictures import check_image, image_digest
-from lorgnette.sample import Image, ImageSource, Sample, Segment, Text
+from lorgnette.eval.image_checks import check_image, image_digest
+from lorgnette.eval.models.base import Model
+from lorgnette.sample import Image, Sample, Segment, Text
 
 Choose = Literal["random", "rices", "text"]
 """At random; by likeness of the picture, the likest last (RICES, Yang et al. 2022); at random and without pictures,
@@ -29,15 +30,6 @@ DIGITS = 5
 """Decimal places of a likeness. What differs by less, as it may between batches, is alike, and the order decides."""
 LOOK = 64
 """Pictures looked at together."""
-
-
-@runtime_checkable
-class Seer(Protocol):
-    """Whatever has features of images. Shots are retrieved by the measured model's own (Idefics2's vision encoder)."""
-
-    def look(self, images: Sequence[ImageSource]) -> NDArray[np.float32]:
-        """A vector for each image, of length 1: shape (images, width)."""
-        ...
 
 
 @dataclass
@@ -55,12 +47,13 @@ class FewShot:
     pool: int = POOL
     source: str = ""
     instruction: str = ""
-    seer: Seer | None = None
+    encoder: Model | None = None
+    """The model whose vision features retrieve shots: the measured one (Idefics2's vision encoder)."""
     separator: str = "\n"
     _read: dict[int, Sample | None] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        if self.choose == "rices" and self.count and self.seer is None:
+        if self.choose == "rices" and self.count and not (self.encoder and self.encoder.encodes_images):
             raise SettingsError("retrieving shots by likeness needs a model that shows its vision features; use random")
 
     def described(self) -> dict[str, Any]:
@@ -82,11 +75,11 @@ class FewShot:
     @cached_property
     def _features(self) -> tuple[list[int], NDArray[np.float32]]:
         """Places of the pool's examples that have a picture, and a vector for each."""
-        assert self.seer is not None
+        assert self.encoder is not None
         pairs = [(place, example.images[0].source) for place in self.chosen if (example := self._example(place))
                  and example.images]  # fmt: skip
         parts = [pairs[start : start + LOOK] for start in range(0, len(pairs), LOOK)]
-        vectors = [self.seer.look([source for _, source in part]) for part in parts]
+        vectors = [self.encoder.encode_images([source for _, source in part]) for part in parts]
         return [place for place, _ in pairs], np.concatenate(vectors) if vectors else np.empty((0, 0), np.float32)
 
     def _orders(self, prompts: Sequence[Sample]) -> list[Iterator[int]]:
@@ -99,10 +92,10 @@ class FewShot:
         return iter(random.Random(f"{self.seed} {prompt.name}").sample(self.chosen, len(self.chosen)))
 
     def _by_likeness(self, prompts: Sequence[Sample]) -> list[Iterator[int]]:
-        assert self.seer is not None
+        assert self.encoder is not None
         places, vectors = self._features
         seen = [prompt.images[0].source for prompt in prompts if prompt.images]
-        looks = iter(self.seer.look(seen) if seen else ())
+        looks = iter(self.encoder.encode_images(seen) if seen else ())
         orders = []
         for prompt in prompts:
             if not prompt.images:

@@ -1,6 +1,6 @@
 """A language model as a judge: it reads the final answer out of texts in which the rules find none.
 
-Any `Answerer` can judge, so also one behind an OpenAI-style server. What it reads is stored beside the raw answer:
+Any `Model` can judge, so also one behind an OpenAI-style server. What it reads is stored beside the raw answer:
 scoring again needs no judge.
 """
 
@@ -10,23 +10,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lorgnette.eval.answerer import Answerer, identity_of
+from lorgnette.eval.benchmark_prompts import JUDGE_PROMPT
 from lorgnette.eval.metrics.mathvista import extract
+from lorgnette.eval.models.base import Answer, Model
 from lorgnette.eval.reasoning import cut_thought
-from lorgnette.eval.results import Example, Result, ResultsFolder
-from lorgnette.eval.results import judge as score
+from lorgnette.eval.results.store import Example, Result, ResultsFolder, score
 from lorgnette.sample import Sample, Text, Turn
 
-ASK = """\
-Below are a question and a response to it. Write the final answer that the response gives, and nothing else: the letter
-of a choice, a number, or a list. Write "none" if it gives none.
-
-Question: {question}
-
-Response: {answer}
-
-Final answer:"""
-MOST_TOKENS = 32
+JUDGE_TOKENS = 32
 AT_ONCE = 64
 """Answers read before what was read is stored."""
 
@@ -37,32 +28,32 @@ def doubtful(examples: Sequence[Example]) -> list[Example]:
     return [one for one in unread if extract(one.judged, one.truth) is None]
 
 
-def extracted(examples: Sequence[Example], judge: Answerer, wanted: Sequence[Example] | None = None) -> list[Example]:
+def extracted(examples: Sequence[Example], judge: Model, wanted: Sequence[Example] | None = None) -> list[Example]:
     """The examples, with what the judge read in the wanted ones (None: in all doubtful ones).
 
     What it declines to read stays as it was.
     """
     wanted = doubtful(examples) if wanted is None else wanted
     asked = [Sample((Turn("user"), Text(_request(one))), {"name": one.name}) for one in wanted]
-    said = judge.generate(asked, max_tokens=MOST_TOKENS) if asked else []
+    said = judge.generate(asked, max_tokens=JUDGE_TOKENS) if asked else []
     cuts = [cut_thought(text) for text in said]
     read = {
         one.index: cut.answer.strip()
         for one, text, cut in zip(wanted, said, cuts, strict=True)
-        if not getattr(text, "declined", "") and not cut.unclosed
+        if not Answer.of(text).declined and not cut.unclosed
     }
-    name = identity_of(judge)
+    name = judge.identity
     return [
         replace(one, extracted=read[one.index], extracted_by=name) if one.index in read else one for one in examples
     ]
 
 
 def _request(example: Example) -> str:
-    return ASK.format(question=example.question.replace("[image]", "").strip(), answer=example.judged.strip())
+    return JUDGE_PROMPT.format(question=example.question.replace("[image]", "").strip(), answer=example.judged.strip())
 
 
-def judged(result: Result, judge: Answerer, folder: str | Path | None = None) -> Result:
-    """The result with doubtful answers read by the judge, and scored anew.
+def judged(result: Result, judge: Model, folder: str | Path | None = None) -> Result:
+    """Return the result with doubtful answers read by the judge, and scored again.
 
     It is written to `folder`, if there is one, every `AT_ONCE` answers: those are not read again.
     """

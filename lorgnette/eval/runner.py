@@ -1,4 +1,4 @@
-"""Run a task: ask an answerer batch by batch, store each answer as it comes, and score them all at the end."""
+"""Run a task: ask a model batch by batch, store each answer as it comes, and score them all at the end."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lorgnette import plugins
 from lorgnette.data.record import Refused
 from lorgnette.errors import DataError, ImageError
-from lorgnette.eval.answerer import Answerer, facts_of, identity_of, weights_of
 from lorgnette.eval.attempts import Attempts
-from lorgnette.eval.blind import blinded
-from lorgnette.eval.pictures import check_image, image_digest
-from lorgnette.eval.results import Example, Refusal, Result, ResultsFolder, judge
+from lorgnette.eval.image_checks import check_image, image_digest
+from lorgnette.eval.metrics import metric_named
+from lorgnette.eval.models.base import Answer, Model
+from lorgnette.eval.results.store import Example, Refusal, Result, ResultsFolder, score
+from lorgnette.eval.shuffled_images import blinded
 from lorgnette.eval.task import Task, prompt_of, transcript, truth_of
 from lorgnette.report.thumbnails import thumbnail
 from lorgnette.sample import Sample
 from lorgnette.version import code
 
-Asked = tuple[int, Sample]
+IndexedPrompt = tuple[int, Sample]
 """A question's place in the task, and its prompt without examples before it."""
 
 
 def evaluate(
     task: Task,
-    answerer: Answerer,
+    model: Model,
     *,
     blind: bool = False,
     limit: int | None = None,
@@ -44,20 +46,20 @@ def evaluate(
     of all that is there, and `missing` says how many are not: the process that finds none missing stores the scores.
     progress: called with (done, total) of this process's share, before the first batch and after each.
     Neither `batch_size`, nor an interruption, nor the number of ranks changes a score. A row that cannot be read is not
-    asked: the result names it. A question on which the answerer fails is scored as an empty answer, and named too.
+    asked: the result names it. A question on which the model fails is scored as an empty answer, and named too.
     Raises: DataError for a task whose size is not as declared, SettingsError if `folder` holds other results.
     """
     size = len(task.samples)
     if task.expected_size not in (None, size):
         raise DataError(f"task {task.name}: holds {size} samples, not {task.expected_size}; get all its files")
     chosen = _choose(task, limit, seed)
-    settings = settings_of(task, answerer, blind=blind, limit=limit, seed=seed, questions=len(chosen))
+    settings = settings_of(task, model, blind=blind, limit=limit, seed=seed, questions=len(chosen))
     store = folder if isinstance(folder, ResultsFolder) or folder is None else ResultsFolder(folder)
-    examples = store.begin(settings, _sitting(store, answerer, batch_size)) if store else []
+    examples = store.begin(settings, _sitting(store, model, batch_size)) if store else []
     source, done = _Source(task, chosen, blind, seed), {example.index for example in examples}
     share = store.rank.share(chosen) if store else chosen
     waiting = [index for index in share if index not in done]
-    attempts, unseen = Attempts(task, answerer, bool(examples)), list[Sample]()
+    attempts, unseen = Attempts(task, model, bool(examples)), list[Sample]()
     for start in range(0, len(waiting), batch_size):
         if progress:
             progress(len(share) - len(waiting) + start, len(share))
@@ -74,7 +76,7 @@ def evaluate(
     if progress:
         progress(len(share), len(share))
     if store is None:
-        return judge(settings, examples, source.refused.values())
+        return score(settings, examples, source.refused.values())
     store.refuse(source.refused.values())
     result = store.result()
     if not result.missing:
@@ -82,21 +84,24 @@ def evaluate(
     return result
 
 
-def _sitting(store: ResultsFolder, answerer: Answerer, batch_size: int) -> dict[str, Any]:
-    """What is stored of this process: the code, and where it runs."""
+def _sitting(store: ResultsFolder, model: Model, batch_size: int) -> dict[str, Any]:
+    """Return the facts of this process to store: code, device, versions."""
     began = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     where = {"python": platform.python_version(), "torch": importlib.metadata.version("torch")}
     rank = {"rank": store.rank.number, "ranks": store.rank.of}
-    return {"began": began, **code(), **where, **facts_of(answerer), "batch_size": batch_size, **rank}
+    return {"began": began, **code(), **where, **model.environment(), "batch_size": batch_size, **rank}
 
 
-def settings_of(task: Task, answerer: Answerer, **conditions: Any) -> dict[str, Any]:
-    """All that decides the answers, as stored beside them. `weights` is there where the answerer knows its files."""
+def settings_of(task: Task, model: Model, **conditions: Any) -> dict[str, Any]:
+    """All that decides the answers, as stored beside them. `weights` is there where the model knows its files."""
+    metric_named(task.metric)  # one that is not there ends the evaluation before the first question
     fields = ("name", "version", "split", "metric", "prompt", "form", "variant", "answer_by", "max_tokens")
     described = {"task" if field == "name" else field: getattr(task, field) for field in fields}
-    described |= {"stop": list(task.stop), "size": len(task.samples), "model": identity_of(answerer)}
+    described |= {"stop": list(task.stop), "size": len(task.samples), "model": model.identity}
     described |= {"shots": task.shots.described() if task.shots else None}
-    described |= {"weights": weights_of(answerer)} if weights_of(answerer) else {}
+    described |= {"weights": model.weights} if model.weights else {}
+    code = {**task.plugins, **plugins.record(("metrics", task.metric))}
+    described |= {"plugins": code} if code else {}
     return {**described, **conditions}
 
 
@@ -125,7 +130,7 @@ class _Source:
             swapped = blinded(_Some(task.samples, readable), seed)
             self._take = lambda index: swapped(place[index])
 
-    def read(self, indices: Sequence[int]) -> list[Asked]:
+    def read(self, indices: Sequence[int]) -> list[IndexedPrompt]:
         """The prompts of some samples; those that cannot be read are left out, and named in `refused`."""
         asked = []
         for index in indices:
@@ -163,7 +168,7 @@ class _Some(Sequence[Sample]):
         return self.samples[self.indices[number]]
 
 
-def _example(asked: Asked, shown: Sample, answer: str, rendered: str) -> Example:
+def _example(asked: IndexedPrompt, shown: Sample, answer: Answer, rendered: str) -> Example:
     index, prompt = asked
     return Example(
         index=index,
@@ -176,8 +181,8 @@ def _example(asked: Asked, shown: Sample, answer: str, rendered: str) -> Example
         prompt=transcript(shown, image_digest),
         rendered=rendered,
         id=str(prompt.meta.get("id", "")),
-        by=getattr(answer, "by", ""),
-        declined=getattr(answer, "declined", ""),
+        by=answer.by,
+        declined=answer.declined,
     )
 
 

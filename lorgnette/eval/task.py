@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from lorgnette.errors import DataError
-from lorgnette.eval.metrics.metric import Truth
+from lorgnette.eval.metrics.metric import Reference
 from lorgnette.sample import Image, ImageSource, Sample, Text, Turn
 
 
 class Shots(Protocol):
-    """What is shown before each question: see `lorgnette.eval.fewshot`."""
+    """Settings of the examples before each question: see `lorgnette.eval.fewshot`."""
 
     def before(self, prompts: Sequence[Sample]) -> list[Sample]:
         """Each prompt with its examples before it. What stands beside a prompt in the list changes nothing."""
@@ -27,7 +27,7 @@ class Shots(Protocol):
 class Task:
     """A benchmark. `meta` of each sample holds the reference: `answer` or `answers`, and maybe `kind` (counted by kind,
     and `Business/Finance` in `Business` too), `options`, `candidates` (what to score by likelihood, if other texts than
-    the options), `form` and `group` (see `Truth`).
+    the options), `form` and `group` (see `Reference`).
 
     Samples may be those of training: what they would teach is cut off before a model sees them (see `prompt_of`). A
     sample that cannot be read raises `Refused`; it is named in the results and not scored.
@@ -53,6 +53,8 @@ class Task:
     variant: str = ""
     """Whose wording this is: `paper`, `lmms-eval`, `vlmevalkit`; empty where there is one only."""
     shots: Shots | None = None
+    plugins: Mapping[str, str] = field(default_factory=dict)
+    """Plug-ins that it depends on, by name: the package and version of each, as stored beside the answers."""
     groups: Sequence[Hashable] | None = None
     """The group of each sample, where several are judged as one: a limit never takes a part of a group."""
 
@@ -67,14 +69,14 @@ def prompt_of(sample: Sample) -> Sample:
     return Sample(tuple(segments), sample.meta)
 
 
-def truth_of(sample: Sample) -> Truth:
+def truth_of(sample: Sample) -> Reference:
     """The reference in a sample's `meta`. Raises DataError naming a sample that has none."""
     meta = sample.meta
     answers = meta["answers"] if "answers" in meta else [meta["answer"]] if "answer" in meta else None
     if answers is None:
         raise DataError(f"{sample.name}: nothing to score against; put `answer` or `answers` in its meta")
     options = tuple(map(str, meta.get("options", ())))
-    return Truth(tuple(map(str, answers)), options, str(meta.get("form", "")), str(meta.get("group", "")))
+    return Reference(tuple(map(str, answers)), options, str(meta.get("form", "")), str(meta.get("group", "")))
 
 
 def transcript(sample: Sample, digest: Callable[[ImageSource], str] | None = None) -> str:

@@ -100,7 +100,7 @@ class Adapter:
         return tensors
 
     def scale(self, module: str, rank: int) -> float:
-        """What the product of a module's two matrices is multiplied by."""
+        """Scale of the product of a module's two matrices."""
         alpha = self._by_pattern("alpha_pattern", module, self.settings.get("lora_alpha", 8))
         wanted = self._by_pattern("rank_pattern", module, self.settings.get("r", 8))
         if wanted != rank:
@@ -164,7 +164,7 @@ class MergedWeights(Weights):
             self.home["lm_head.weight"] = self.home[TABLE]
 
     def _unties(self, changed: Set[str]) -> bool:
-        """Whether a head that was tied is another than the embedding from now on.
+        """Return whether a head that was tied is another than the embedding from now on.
 
         PEFT trains one of the two alone unless it is asked for `ensure_weight_tying`; trained tokens are of both.
         """

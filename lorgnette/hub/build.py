@@ -149,33 +149,37 @@ def build(
     Rows for the special tokens are added after the pre-trained table, as the mean of its rows.
     Raises: CheckpointError naming the folder and what is missing, unknown or not ours.
     """
-    eyes, words = VisionBackbone.open(vision), LanguageBackbone.open(language)
-    patch, tokenizer = eyes.config.patch, Tokenizer.load(words.weights.folder, SpecialTokens())
+    vision_backbone, language_backbone = VisionBackbone.open(vision), LanguageBackbone.open(language)
+    patch, tokenizer = vision_backbone.config.patch, Tokenizer.load(language_backbone.weights.folder, SpecialTokens())
     images = images or ImageConfig(patch=patch, grid=GRID, shortest=patch * SHORTEST, longest=patch * GRID)
-    config = joined_config(eyes, words, tokenizer, connector, images.grid)
-    model = empty_model(config, eyes.weights, words.weights)
-    eyes.give_to(model, dtype)
-    words.give_to(model, dtype)
+    config = joined_config(vision_backbone, language_backbone, tokenizer, connector, images.grid)
+    model = empty_model(config, vision_backbone.weights, language_backbone.weights)
+    vision_backbone.give_to(model, dtype)
+    language_backbone.give_to(model, dtype)
     fresh = nn.Module()  # the connector under its own name in the model, which its draws depend on
     fresh.connector = model.connector.to_empty(device="cpu")
     initialise(fresh.to(dtype), seed)
     template, vision_config = Idefics2Template(tokenizer.special), config.vision
-    rules = GenerationRules(end_tokens=read_generation_rules(words.weights.folder).end_tokens)
+    rules = GenerationRules(end_tokens=read_generation_rules(language_backbone.weights.folder).end_tokens)
     normalisation = vision_config.mean, vision_config.std
     return model.eval(), Processor(tokenizer, images, config.connector, template, *normalisation, rules)
 
 
 def joined_config(
-    eyes: VisionBackbone, words: LanguageBackbone, tokenizer: Tokenizer, connector: ConnectorConfig | None, grid: int
+    vision_backbone: VisionBackbone,
+    language_backbone: LanguageBackbone,
+    tokenizer: Tokenizer,
+    connector: ConnectorConfig | None,
+    grid: int,
 ) -> VLMConfig:
     """The settings of the whole. The pre-trained table ends where the special tokens begin."""
-    stored = words.config.vocabulary
+    stored = language_backbone.config.vocabulary
     rows = max(stored, tokenizer.vocabulary)
     table = min(stored, first_extra_row(rows, tokenizer))
     return VLMConfig(
-        vision=VisionConfig.parse(eyes.config.plain() | {"grid": grid}),
-        connector=connector or PerceiverConfig(projection_width=words.config.mlp_width),
-        language=LanguageConfig.parse(words.config.plain() | {"vocabulary": table}),
+        vision=VisionConfig.parse(vision_backbone.config.plain() | {"grid": grid}),
+        connector=connector or PerceiverConfig(projection_width=language_backbone.config.mlp_width),
+        language=LanguageConfig.parse(language_backbone.config.plain() | {"vocabulary": table}),
         extra_vocabulary=rows - table,
         image_token=tokenizer.id(tokenizer.special.image),
     )
@@ -200,7 +204,7 @@ def resize_positions(table: Tensor, side: int, new_side: int) -> Tensor:
 
 
 def _prefix(weights: Weights) -> str:
-    """What stands before a decoder's names: transformers saves it with its head, or bare."""
+    """Prefix of a decoder's tensor names: transformers saves it with its head, or bare."""
     return "model." if any(name.startswith("model.") for name in weights.names) else ""
 
 

@@ -61,7 +61,7 @@ MADE_BEFORE = re.compile(
 
 
 def is_own_card(content: bytes) -> bool:
-    """Whether README.md is as `model_card` wrote it."""
+    """Return whether README.md is as `model_card` wrote it."""
     seal = SEAL.search(content)
     if seal is None:
         return MADE_BEFORE.match(content) is not None

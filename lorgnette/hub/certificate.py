@@ -28,7 +28,7 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two tensors are from each other."""
+    """Difference of two tensors."""
 
     largest: float
     relative: float
@@ -167,7 +167,7 @@ def _open_with_transformers(folder: Path) -> tuple[Any, Any]:
 
 
 def _their_parts(model: Any, processor: Any, shown: Shown) -> tuple[dict[str, Tensor], Tensor]:
-    """What transformers computes, without the padding it needs."""
+    """Outputs of transformers, without padding."""
     texts = [processor.apply_chat_template(_messages(images)) for images in shown]
     inputs = processor(
         text=texts, images=[list(images) for images in shown], padding=True, padding_side="right", return_tensors="pt"
@@ -186,7 +186,7 @@ def _their_parts(model: Any, processor: Any, shown: Shown) -> tuple[dict[str, Te
 
 
 def _real_patches(mask: Tensor, patch: int) -> Tensor:
-    """Which patches of each image are wholly real (bool: images, patches). Images of padding alone are left out."""
+    """Mask of the patches that are wholly real (bool: images, patches). Images of padding alone are left out."""
     mask = mask.flatten(0, 1)
     mask = mask[mask.any(-1).any(-1)]
     return mask.unfold(1, patch, patch).unfold(2, patch, patch).all(-1).all(-1).flatten(1)

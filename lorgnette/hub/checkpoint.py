@@ -133,7 +133,7 @@ class Weights:
 
 
 def _shared_prefix(names: set[str]) -> str:
-    """What all names begin with, up to a dot."""
+    """Common prefix of all names, up to a dot."""
     first, last = min(names, default=""), max(names, default="")
     same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
     shared = first[:same]

@@ -1,4 +1,4 @@
-"""What a checkpoint folder holds, and what it costs to run, without reading its weights."""
+"""Description of a checkpoint folder: its parts and the cost of running it, without reading its weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lorgnette.model.config import VLMConfig
 
 @dataclass(frozen=True)
 class ImageCost:
-    """What a square image of one size costs."""
+    """Cost of a square image of one size."""
 
     side: int
     """Pixels."""

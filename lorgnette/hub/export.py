@@ -146,7 +146,7 @@ ORIGIN_KEYS = ("transformers_version", "_from_model_config", "_commit_hash")
 
 
 def _check_written(model: VLM, folder: Path) -> None:
-    """What was written must read back as the same settings and the same bits. Raises: CheckpointError."""
+    """Check that the export reads back as the same settings and the same bits. Raises: CheckpointError."""
     again, _ = load(folder)
     if again.config != model.config:
         changed = ", ".join(model.config.diff(again.config))

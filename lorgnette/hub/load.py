@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lorgnette import plugins
 from lorgnette.errors import CheckpointError
 from lorgnette.hub.adapter import open_adapter
 from lorgnette.hub.checkpoint import Weights, check_tensors, import_tensors
@@ -122,7 +123,8 @@ def read_config(folder: Path, processor: Processor) -> tuple[VLMConfig, int]:
     values = read_json(file)
     kind = values.get("model_type")
     if kind == OURS:
-        config = VLMConfig.parse(_group(values, file), str(file))
+        with plugins.reading(str(file)):
+            config = VLMConfig.parse(_group(values, file), str(file))
         stored_rows = config.vocabulary
     elif kind == "idefics2":
         config, stored_rows = _read_upstream(values, processor, file)
@@ -150,7 +152,7 @@ def _read_upstream(values: Json, processor: Processor, file: Path) -> tuple[VLMC
 
 
 def first_extra_row(vocabulary: int, tokenizer: Tokenizer) -> int:
-    """Where the special tokens' rows begin in a vocabulary of so many rows; its end if they lie within the table."""
+    """First row of the special tokens in a vocabulary of so many rows; its end if they lie within the table."""
     special = tokenizer.special
     first = min(tokenizer.id(token) for token in (special.around_image, special.image, special.end_of_utterance))
     return first if 0 < vocabulary - first <= MOST_EXTRA_ROWS else vocabulary
@@ -176,7 +178,7 @@ def check_layers(weights: Weights, layers: int) -> None:
 
 
 def untie_if_different(weights: Weights, table: str, head: str = "lm_head.weight") -> bool:
-    """Whether the output table is the embedding. One that is stored beside it, and equal, counts as not there.
+    """Return whether the output table is the embedding. One that is stored beside it, and equal, counts as not there.
 
     Of tensors that share memory safetensors keeps one, which may be the output table: it is the embedding then.
     """
@@ -253,7 +255,7 @@ def _group(values: Json, file: Path) -> Json:
 
 
 def check_processor(config: VLMConfig, processor: Processor, where: str) -> None:
-    """What the model's settings and the processor's both say must agree. Raises: CheckpointError naming `where`."""
+    """Check that the settings of model and processor agree. Raises: CheckpointError naming `where`."""
     side = 12 * config.connector.multiple
     tokens = [one.visual_tokens(side, side) for one in (config.connector, processor.connector)]
     for what, ours, theirs in (

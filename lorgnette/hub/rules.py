@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lorgnette.model.config import (
+    ConnectorPlugin,
     ConnectorSettings,
     LanguageConfig,
     LinearConfig,
@@ -23,6 +24,7 @@ from lorgnette.model.config import (
     VisionConfig,
     VLMConfig,
 )
+from lorgnette.model.connectors import build_connector
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Rule:
 
     @property
     def is_vocabulary(self) -> bool:
-        """Whether this is a table of tokens, which holds our extra rows too."""
+        """Return whether this is a table of tokens, which holds our extra rows too."""
         return len(self.ours) > 1
 
     def their_shape(self, shapes: Mapping[str, torch.Size]) -> tuple[int, ...]:
@@ -120,6 +122,13 @@ def connector_rules(connector: ConnectorSettings, prefix: str) -> list[Rule]:
     return [_within(rule, prefix, "connector.") for rule in CONNECTOR_RULES[type(connector)](connector)]
 
 
+def plugin_rules(config: VLMConfig, prefix: str) -> list[Rule]:
+    """The tensors of a plug-in's connector, under the names that it gives them itself."""
+    with torch.device("meta"):
+        connector = build_connector(config.connector, config.vision.width, config.language.width)
+    return [_within(Rule(name, (name,)), prefix, "connector.") for name, _ in connector.named_parameters()]
+
+
 def _perceiver_rules(connector: PerceiverConfig) -> list[Rule]:
     """Idefics2's connector: modality projection and perceiver resampler."""
     pairs = [Pair(f"modality_projection.{kind}_proj", f"projection.{kind}") for kind in ("gate", "up", "down")]
@@ -158,9 +167,11 @@ def decoder_rules(language: LanguageConfig, prefix: str, head: str = "lm_head.we
 
 def idefics2_rules(config: VLMConfig) -> list[Rule]:
     """The whole model, as transformers' `Idefics2ForConditionalGeneration` names it."""
+    prefix, plugin = "model.connector.", isinstance(config.connector, ConnectorPlugin)
+    connector = plugin_rules(config, prefix) if plugin else connector_rules(config.connector, prefix)
     return [
         *vision_rules(config.vision, "model.vision_model."),
-        *connector_rules(config.connector, "model.connector."),
+        *connector,
         *decoder_rules(config.language, "model.text_model."),
     ]
 

@@ -73,7 +73,7 @@ def _of_run(folder: Path) -> Path:
         return folder
     if not (folder / "model").is_dir():
         raise CheckpointError(
-            f"{folder}: the run has no model yet; the command that began it goes on with it, and"
+            f"{folder}: the run has no model yet; the command that began it resumes it, and"
             " `lorgnette export` writes what it has learned so far"
         )
     return folder / "model"

@@ -50,7 +50,7 @@ HINTS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """How far a part is, computed in one way, from the same part computed for each prompt alone."""
+    """Largest difference between a part computed in one way and the same part computed for each prompt alone."""
 
     way: str
     part: str
@@ -62,7 +62,7 @@ class Finding:
     passed: bool
 
     def sentence(self) -> str:
-        """What is wrong, where it did not pass."""
+        """The failure in one sentence; empty if it passed."""
         where = f"{self.way}, images in {self.crops}"
         amount = f"{self.part} differs by {self.largest:.2g}, {self.relative:.1g} of its largest value"
         return f"{where}: {amount}: {HINTS[self.way, self.part]}"
@@ -70,7 +70,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found, and on what."""
+    """Findings, and the model and prompts they were made on."""
 
     findings: tuple[Finding, ...]
     images: tuple[tuple[int, int], ...]
@@ -82,7 +82,7 @@ class Diagnosis:
         return all(finding.passed for finding in self.findings)
 
     def verdict(self) -> str:
-        """Whether the model is sound, and if not, what is wrong with it."""
+        """Return whether the model is sound, and if not, what is wrong with it."""
         wrong = [finding.sentence() for finding in self.findings if not finding.passed]
         if not wrong:
             most = max((finding.relative for finding in self.findings), default=0.0)

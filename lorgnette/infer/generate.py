@@ -118,7 +118,7 @@ def _stream(
         for prompt, sample in zip(prompts, samples, strict=True)
     ]
     answers = [
-        _Answer(processor, settings, number, len(prompt), opens_turn(sample), most[number])
+        GrowingAnswer(processor, settings, number, len(prompt), opens_turn(sample), most[number])
         for number, (prompt, sample) in enumerate(zip(prompts, samples, strict=True))
     ]
     sampler = Sampler(settings, prompts, slot_tokens(processor), rules_on_logits(processor), most)
@@ -174,7 +174,7 @@ def check_length(language: LanguageConfig, name: str, tokens: int) -> None:
 def longest_answer(
     language: LanguageConfig, processor: Processor, settings: GenerationConfig, name: str, prompt_tokens: int
 ) -> int:
-    """How many tokens an answer may have: as the settings say, and no more than the decoder has positions.
+    """Return the most tokens of an answer: as the settings say, and no more than the decoder has positions.
 
     Raises: DataError if the prompt leaves no room.
     """
@@ -198,7 +198,7 @@ def end_tokens(processor: Processor) -> frozenset[int]:
 
 
 def rules_on_logits(processor: Processor) -> LogitRules:
-    """What the checkpoint asks of the tokens of an answer."""
+    """Return the rules on logits that the checkpoint states."""
     return LogitRules(processor.generation, end_tokens(processor))
 
 
@@ -208,7 +208,7 @@ def slot_tokens(processor: Processor) -> list[int]:
 
 
 def opens_turn(sample: Sample) -> bool:
-    """Whether the answer begins a turn, and does not go on with a document or a text of the assistant's."""
+    """Return whether the answer begins a turn, and does not go on with a document or a text of the assistant's."""
     return sample.is_chat and prompt_ending(sample) == "generation_prompt"
 
 
@@ -218,7 +218,7 @@ def decoder_of(processor: Processor, chat: bool) -> Callable[[list[int]], str]:
     return (lambda ids: decode(ids).removeprefix(" ")) if chat else decode
 
 
-class _Answer:
+class GrowingAnswer:
     """One answer in the making: its text so far, and when it ends."""
 
     def __init__(
@@ -236,12 +236,12 @@ class _Answer:
         self.tokens: list[int] = []
         self.generation: Generation | None = None
 
-    def push(self, token: int) -> Iterator[Piece]:
-        """Take in the next token; the piece of text that it makes certain, if any."""
+    def push(self, token: int, last: bool = False) -> Iterator[Piece]:
+        """Take in the next token; the piece of text that it makes certain, if any. last: whether it ends the answer."""
         self.tokens.append(token)
         ended = token in self.ends
         text = "" if ended else self.text.push(token)
-        finish: Finish | None = "end" if ended else "stop" if self.text.stopped else None
+        finish: Finish | None = "stop" if self.text.stopped else "end" if ended or last else None
         if finish is None and len(self.tokens) == self.most:
             finish = "length"
         if finish is not None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +20,31 @@ from lorgnette.inputs.image import image_grids, image_patches
 from lorgnette.inputs.image_io import decoded_bytes, local_path
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.render import Ending, Rendered, prompt_ending
-from lorgnette.model.batch import Batch
+from lorgnette.model.batch import Batch, Grid
 from lorgnette.model.vlm import VLM
-from lorgnette.sample import Image, ImageSource, Sample
+from lorgnette.sample import ImageSource, Sample
 
 KEEP_BYTES = 2**30
 """Visual tokens kept, in bytes. 64 tokens of width 4096 are half a megabyte in bfloat16."""
 
-Named = tuple[ImageSource, str]
-"""An image, and what messages call it."""
+MEMORY_OF_SIZES = 65_536
+"""Images whose sizes in patches are remembered."""
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """An image of a prompt by its content."""
+
+    key: str
+    """Names the content, and whether it is split into crops."""
+    source: ImageSource
+    name: str
+    """How messages refer to it."""
+    split: bool
 
 
 class Latents:
-    """Visual tokens by image; what was not used for longest is forgotten first. They are made anew if weights change.
+    """Image feature cache: visual tokens by image, bounded in bytes (LRU), emptied when the weights change.
 
     split: as of `generate`: whether images are shown in five crops.
     """
@@ -46,7 +59,7 @@ class Latents:
         self.hits = self.misses = 0
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
         self._stamp: tuple[tuple[int, int], ...] = ()
-        self._slots: dict[str, tuple[int, ...]] = {}
+        self._grids: OrderedDict[str, tuple[Grid, ...]] = OrderedDict()
 
     def prompts(self, samples: Sequence[Sample]) -> tuple[Batch, Tensor]:
         """Prompts as a batch without patches, and the visual tokens of their images: what a model answers from.
@@ -65,61 +78,105 @@ class Latents:
 
         Raises: ImageError for an image that was not seen before and whose size cannot be read.
         """
-        slots = [self._slots_of(image.source, name) for image, name in _named(sample)]
+        slots = [self.slots(image) for image in self.images(sample)]
         return self.processor.render_text(sample, slots, ending)
 
-    def _slots_of(self, source: ImageSource, name: str) -> tuple[int, ...]:
+    def images(self, sample: Sample, split: bool | None = None) -> list[ImageRef]:
+        """The images of a sample, in order. split: whether they are shown in five crops, if not as always here."""
+        split = self.split if split is None else split
+        return [
+            ImageRef(f"{_key(image.source)}/{5 if split else 1}", image.source, f"{sample.name}, image {number}", split)
+            for number, image in enumerate(sample.images, 1)
+        ]
+
+    def slots(self, image: ImageRef) -> tuple[int, ...]:
         """Visual tokens of each crop of an image, from its size alone."""
-        key = _key(source)
-        if key not in self._slots:
-            grids = image_grids(source, self.processor.images, self.split, name)
-            self._slots[key] = tuple(self.processor.connector.visual_tokens(*grid) for grid in grids)
-        return self._slots[key]
+        return tuple(self.processor.connector.visual_tokens(*grid) for grid in self.grids(image))
+
+    def grids(self, image: ImageRef) -> tuple[Grid, ...]:
+        """Rows and columns of patches of each crop of an image, from its header if it was not seen before."""
+        if image.key not in self._grids:
+            self._remember(image.key, image_grids(image.source, self.processor.images, image.split, image.name))
+        return self._grids[image.key]
 
     @torch.no_grad()
     def of(self, samples: Sequence[Sample]) -> Tensor:
         """The visual tokens of all images of the samples, end to end (V,D)."""
-        named = [(image.source, name) for sample in samples for image, name in _named(sample)]
-        if not named:
+        images = [image for sample in samples for image in self.images(sample)]
+        if not images:
             return self.model.connector.empty()
-        self._forget_if_changed()
-        keys = [_key(source) for source, _ in named]
-        new = {key: one for key, one in zip(keys, named, strict=True) if key not in self._kept}
-        self.hits, self.misses = self.hits + len(keys) - len(new), self.misses + len(new)
-        made = dict(zip(new, self._encode(new), strict=True)) if new else {}
-        found = [made[key] if key in made else self._kept[key] for key in keys]
-        self._keep(keys, made)
+        self.forget_if_changed()
+        new: dict[str, ImageRef] = {}
+        for image in images:
+            if image.key not in self._kept:
+                new.setdefault(image.key, image)
+        self.hits, self.misses = self.hits + len(images) - len(new), self.misses + len(new)
+        made = self._encode(list(new.values()))
+        found = [made[image.key] if image.key in made else self._kept[image.key] for image in images]
+        self._keep([image.key for image in images], made)
         return torch.cat(found)
 
-    def _encode(self, images: Mapping[str, Named]) -> list[Tensor]:
-        """The visual tokens of each image, encoded together."""
-        rendered = [self._render(source, name) for source, name in images.values()]
-        self._slots |= {key: one.visual_tokens for key, one in zip(images, rendered, strict=True)}
+    def find(self, image: ImageRef) -> Tensor | None:
+        """The visual tokens of an image that was encoded before (V,D), if they are still kept."""
+        found = self._kept.get(image.key)
+        if found is not None:
+            self.hits += 1
+            self._kept.move_to_end(image.key)
+        return found
+
+    @torch.no_grad()
+    def encode(self, images: Sequence[ImageRef]) -> list[Tensor]:
+        """The visual tokens of each of these different images (V,D), encoded together and kept.
+
+        Raises: ImageError naming the image that cannot be read.
+        """
+        made = self._encode(images)
+        self.misses += len(images)
+        self._keep([image.key for image in images], made)
+        return list(made.values())
+
+    def clear(self) -> None:
+        """Forget all visual tokens."""
+        self._kept.clear()
+        self.bytes = 0
+
+    def _encode(self, images: Sequence[ImageRef]) -> dict[str, Tensor]:
+        if not images:
+            return {}
+        rendered = [self._render(image) for image in images]
         batch = self.processor.pack(rendered).to(self.model.device)
         made = self.model.encode_images(batch).split([len(one.tokens_T) for one in rendered])
-        return [part.clone() for part in made]  # so that forgetting one frees it
+        # clones, so that forgetting one frees it
+        return {image.key: part.clone() for image, part in zip(images, made, strict=True)}
 
-    def _render(self, source: ImageSource, name: str) -> Rendered:
-        crops = image_patches(source, self.processor.images, self.split, name)
-        counts = tuple(self.processor.connector.visual_tokens(crop.rows, crop.columns) for crop in crops)
+    def _render(self, image: ImageRef) -> Rendered:
+        crops = image_patches(image.source, self.processor.images, image.split, image.name)
+        self._remember(image.key, tuple((crop.rows, crop.columns) for crop in crops))
+        counts = self.slots(image)
         tokens_T = np.full(sum(counts), self.processor.image_token)
-        return Rendered(tokens_T, tokens_T < 0, crops, counts, name)
+        return Rendered(tokens_T, tokens_T < 0, crops, counts, image.name)
+
+    def _remember(self, key: str, grids: tuple[Grid, ...]) -> None:
+        self._grids[key] = grids
+        if len(self._grids) > MEMORY_OF_SIZES:
+            self._grids.popitem(last=False)
 
     def _keep(self, keys: Sequence[str], made: dict[str, Tensor]) -> None:
-        self.bytes += sum(part.nbytes for part in made.values())
+        self.bytes += sum(part.nbytes for key, part in made.items() if key not in self._kept)
         self._kept |= made
         for key in keys:
             self._kept.move_to_end(key)
         while self.bytes > self.keep_bytes and self._kept:
             self.bytes -= self._kept.popitem(last=False)[1].nbytes
 
-    def _forget_if_changed(self) -> None:
+    def forget_if_changed(self) -> None:
+        """Forget visual tokens that other weights have made."""
         parts = (self.model.vision, self.model.connector)
         weights = [weight for part in parts for weight in part.parameters()]
         stamp = tuple((one.data_ptr(), 0 if one.is_inference() else one._version) for one in weights)
         if stamp != self._stamp:
-            self._kept.clear()
-            self._stamp, self.bytes = stamp, 0
+            self.clear()
+            self._stamp = stamp
 
 
 def without_images(batch: Batch) -> Batch:
@@ -127,11 +184,6 @@ def without_images(batch: Batch) -> Batch:
     return dataclasses.replace(
         batch, patches_PC=batch.patches_PC[:0], patch_positions_P=batch.patch_positions_P[:0], grids=()
     )
-
-
-def _named(sample: Sample) -> list[tuple[Image, str]]:
-    """The images of a sample, and what messages call each."""
-    return [(image, f"{sample.name}, image {number}") for number, image in enumerate(sample.images, 1)]
 
 
 def _key(source: ImageSource) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from typing import TypeVar, cast
 
 import pydantic
 import torch
@@ -17,7 +18,7 @@ from lorgnette.settings import Settings
 
 
 class GenerationConfig(Settings):
-    """How answers are generated. Defaults are greedy decoding."""
+    """Settings of generation. Defaults are greedy decoding."""
 
     max_tokens: int = pydantic.Field(default=256, ge=1)
     """Most tokens per answer."""
@@ -46,16 +47,19 @@ class GenerationConfig(Settings):
         return stop
 
 
-def with_rules(settings: GenerationConfig | None, rules: GenerationRules) -> GenerationConfig:
+Config = TypeVar("Config", bound=GenerationConfig)
+
+
+def with_rules(settings: Config | None, rules: GenerationRules) -> Config:
     """The settings, with the checkpoint's own where the caller gave none; its stop strings are always stop strings.
 
     The caller gave what he wrote out: `GenerationConfig(max_tokens=5)` says nothing of the temperature.
     """
-    settings = settings or GenerationConfig()
+    settings = settings or cast(Config, GenerationConfig())
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
     drawn = {} if "temperature" in given else rules.sampling  # greedy where the caller says so
     values = {"max_tokens": rules.max_new_tokens} if rules.max_new_tokens is not None else {}
-    return GenerationConfig(**(values | drawn | given | {"stop": (*settings.stop, *rules.stop)}))
+    return type(settings)(**(values | drawn | given | {"stop": (*settings.stop, *rules.stop)}))
 
 
 class Sampler:
@@ -86,7 +90,7 @@ class Sampler:
         self.generators = []
         for prompt in prompts:
             key = tuple(prompt)
-            self.generators.append(torch.Generator().manual_seed(_seed(settings.seed, key, copies[key])))
+            self.generators.append(seeded_generator(settings.seed, key, copies[key]))
             copies[key] += 1
 
     def choose(self, logits_BK: Tensor, documents: Sequence[int]) -> list[int]:
@@ -139,6 +143,7 @@ def draw(logits_BK: Tensor, uniform_B: Tensor, settings: GenerationConfig) -> Te
     return tokens_BK.gather(-1, torch.minimum(place_BK, last_BK))[:, 0]
 
 
-def _seed(seed: int, prompt: tuple[int, ...], copy: int) -> int:
+def seeded_generator(seed: int, prompt: tuple[int, ...], copy: int) -> torch.Generator:
+    """Generator of one answer, from the seed, the tokens of its prompt, and how many answers to it come before."""
     digest = hashlib.sha256(repr((seed, prompt, copy)).encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1  # a non-negative int64
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)  # a non-negative int64

@@ -27,7 +27,7 @@ from lorgnette.sample import Sample
 def generate_slow(
     model: VLM, processor: Processor, sample: Sample, settings: GenerationConfig, *, split: bool | None = None
 ) -> Generation:
-    """As `generate` for one sample: no cache, no batch, no stream, images encoded anew for every token."""
+    """As `generate` for one sample: no cache, no batch, no stream, images encoded again for every token."""
     batch = processor.prompts([sample], split=split).to(model.device)
     prompt, settings = batch.tokens_T.tolist(), with_rules(settings, processor.generation)
     most = longest_answer(model.config.language, processor, settings, sample.name, len(prompt))

@@ -121,7 +121,7 @@ class Access:
                 )
 
     def addresses(self, host: str, port: int, deadline: float) -> list[Any]:
-        """What a host resolves to, as `socket.getaddrinfo` gives it; exactly these are to be connected to.
+        """Resolve a host, as `socket.getaddrinfo` does; exactly these addresses are to be connected to.
 
         Raises: AccessError if it cannot be resolved in time, or one of its addresses may not be used.
         """
@@ -184,17 +184,17 @@ if hasattr(os, "register_at_fork"):  # Windows has no forks
 
 
 def is_link(path: str) -> bool:
-    """Whether a string is an http(s) address."""
+    """Return whether a string is an http(s) address."""
     return path.lower().startswith(("http://", "https://"))
 
 
 def is_below(path: str, folder: str) -> bool:
-    """Whether a real path is a folder or lies below it."""
+    """Return whether a real path is a folder or lies below it."""
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is one of the public internet, also the one that is embedded in an IPv6 address."""
+    """Return whether an address is one of the public internet, also the one that is embedded in an IPv6 address."""
     try:
         ip: Address = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -232,12 +232,12 @@ def read_file(path: str | Path, most_bytes: int | None = None) -> bytes:
 
 
 def _is_still(path: Path, opened: os.stat_result) -> bool:
-    """Whether a real path is one still, and leads to the file that was opened."""
+    """Return whether a real path is one still, and leads to the file that was opened."""
     return os.path.realpath(path) == str(path) and os.path.samestat(os.lstat(path), opened)
 
 
 def within(seconds: float, function: Callable[..., Found], *arguments: Any) -> Found:
-    """What a function gives. Its thread is left to itself when the time is up. Raises: TimeoutError then."""
+    """Call a function in a thread and return its result. Raises: TimeoutError when the time is up, and leaves it."""
     done: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
 
     def work() -> None:

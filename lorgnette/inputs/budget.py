@@ -22,7 +22,7 @@ MAX_SOURCE = 2**20
 
 
 class Budget:
-    """What one rendering may still use. Every operation of the template is charged here.
+    """Remaining work and output of one rendering. Every operation of the template is charged here.
 
     Raises: jinja2.TemplateError from `step`, `room` and `charge` when a limit is passed.
     """
@@ -53,7 +53,7 @@ class Budget:
         self.step(1 + length // 64)
 
     def read(self, pieces: Iterable[str]) -> Iterator[str]:
-        """What a template writes, piece by piece, up to the limit."""
+        """Join the pieces that a template writes, up to the limit."""
         length = 0
         for piece in pieces:
             length += len(piece)

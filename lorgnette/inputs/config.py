@@ -17,7 +17,7 @@ MOST_PIXELS = 178_956_970
 
 
 class ImageConfig(Settings):
-    """How an image becomes patches. Defaults are Idefics2's: its own aspect ratio, sides between 378 and 980 pixels."""
+    """Settings of image preprocessing. Defaults are Idefics2's: own aspect ratio, sides between 378 and 980 pixels."""
 
     policy: Literal["native", "square"] = "native"
     """`native` keeps the aspect ratio (Table 5); `square` stretches to `longest` x `longest`."""

@@ -39,7 +39,7 @@ BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an exchange may take. deadline: a time of `time.monotonic`; seconds: what it was made of, for messages."""
+    """Limits of an exchange. deadline: a time of `time.monotonic`; seconds: what it was made of, for messages."""
 
     deadline: float
     seconds: float = SECONDS

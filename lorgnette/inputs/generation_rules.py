@@ -22,7 +22,7 @@ TOP_K = 50
 
 
 class GenerationRules(Settings):
-    """What a checkpoint asks of every answer, and the settings that hold where a caller gives none of his own."""
+    """Rules of a checkpoint on every answer, and its defaults for settings that a caller does not give."""
 
     end_tokens: Ids = ()
     """Ids that end an answer, besides the tokenizer's end of sequence and the end of the utterance."""
@@ -54,7 +54,7 @@ class GenerationRules(Settings):
 
     @property
     def change_logits(self) -> bool:
-        """Whether any rule depends on the tokens before, or bans some."""
+        """Return whether any rule depends on the tokens before, or bans some."""
         return self.model_copy(update=FREE) != self
 
     @property

@@ -146,7 +146,7 @@ def _resized_fast(image: PIL.Image.Image, width: int, height: int) -> list[np.nd
 
 @lru_cache(maxsize=4096)
 def patch_positions(rows: int, columns: int, grid: int, rule: str) -> np.ndarray:
-    """Where each patch of a rows x columns image stands in the grid x grid table of positions (int64)."""
+    """Position of each patch of a rows x columns image in the grid x grid table of positions (int64)."""
     buckets = parity_buckets if rule == "parity" else exact_buckets
     positions = (buckets(rows, grid)[:, None] * grid + buckets(columns, grid)[None, :]).reshape(-1)
     positions.setflags(write=False)  # shared by all images of this shape

@@ -236,7 +236,7 @@ def local_path(source: str | Path) -> Path:
 
 
 def _unknown(content: bytes) -> str:
-    """What a file is that no decoder knows, and what to do."""
+    """Name the kind of a file that no decoder knows, and say what to do."""
     if not content:
         return "is empty, not an image"
     for start, reason in _REFUSED:

@@ -21,7 +21,7 @@ GREY = 255.0
 
 
 def read_image_settings(folder: Path) -> dict[str, Any]:
-    """What the folder says of images; empty if it says nothing. Raises: CheckpointError, ValueError."""
+    """Read the image settings of a folder; empty if it states none. Raises: CheckpointError, ValueError."""
     files = (folder / "processor_config.json", folder / "preprocessor_config.json")
     nested, old = (read_json(file) if file.is_file() else {} for file in files)
     settings = nested.get("image_processor") or old

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lorgnette import plugins
 from lorgnette.errors import CheckpointError, SettingsError
 from lorgnette.files import write_json
 from lorgnette.inputs.config import FILTERS, ImageConfig, SpecialTokens
@@ -38,7 +39,7 @@ OURS = "lorgnette.json"
 
 @dataclass(frozen=True)
 class Processor:
-    """What turns samples into a model's `Batch`: `batch = processor([sample, ...])`."""
+    """Processor: tokenizer, chat template and image preprocessing of a model: `batch = processor([sample, ...])`."""
 
     tokenizer: Tokenizer
     images: ImageConfig = field(default_factory=ImageConfig)
@@ -166,7 +167,8 @@ class Processor:
             special = SpecialTokens.parse(ours.get("special", {}), str(folder / OURS))
             images = image_config(pictures, vision, ours.get("images", {}), str(folder))
             latents = whole({"image_seq_len": 64} | values, "image_seq_len")
-            connector = parse_connector(ours.get("connector") or {"latents": latents})
+            with plugins.reading(str(folder / OURS)):
+                connector = parse_connector(ours.get("connector") or {"latents": latents})
             mean, std = normalisation(pictures)
         except (SettingsError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
             raise CheckpointError(f"{folder}: its image settings cannot be understood ({error})") from None

@@ -36,7 +36,7 @@ def ending_of(add_generation_prompt: bool, continue_final_message: bool) -> Endi
 
 
 def prompt_ending(sample: Sample) -> Ending:
-    """Where a sample ends that is to be answered: a last text of the assistant's is continued."""
+    """Return where a prompt ends: a last text of the assistant's is continued."""
     roles = [segment.role for segment in sample.segments if isinstance(segment, Turn)]
     if roles and roles[-1] == "assistant" and can_continue(sample):
         return "continue_final_message"
@@ -192,7 +192,7 @@ class _Writer:
 
 
 def _learned(texts: Sequence[Text], offsets: Sequence[tuple[int, int]], start: int) -> list[bool]:
-    """Which tokens overlap a learned text, given that the first text starts at character `start`."""
+    """Mask of the tokens that overlap a supervised text, given that the first text starts at character `start`."""
     marks = {text.learn for text in texts if text.text}
     if len(marks) == 1:
         return [marks.pop()] * len(offsets)

@@ -46,7 +46,7 @@ Piece = Text | Image | Special
 
 
 class Template(Protocol):
-    """How a conversation is written."""
+    """Chat template: writes a conversation as the text of a prompt."""
 
     @property
     def source(self) -> str:
@@ -88,7 +88,7 @@ def check_ending(sample: Sample, add_generation_prompt: bool, continue_final_mes
 
 
 def can_continue(sample: Sample) -> bool:
-    """Whether the last turn of a conversation holds a text."""
+    """Return whether the last turn of a conversation holds a text."""
     last = next((contents for _, contents in reversed(list(turns(sample)))), [])
     return any(isinstance(content, Text) for content in last)
 
@@ -248,7 +248,7 @@ class _Conversation:
         return chr(len(self.contents) + 1)
 
     def cut(self, written: str) -> str:
-        """What a template wrote up to the end of the text that is to be continued, as transformers cuts it."""
+        """Cut the text after the content that is to be continued, as transformers does."""
         if self.continued is None:
             return written
         origin = origin_of(written)
@@ -276,7 +276,7 @@ class _Conversation:
 
 @dataclass(frozen=True)
 class _Written:
-    """What a template wrote, and where each content stands in it."""
+    """Text that a template wrote, and the place of each content in it."""
 
     text: str
     spans: list[tuple[int, int, int]]

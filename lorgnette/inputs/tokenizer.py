@@ -154,7 +154,7 @@ class Tokenizer:
         return None if token is None else self._file.token_to_id(token)
 
     def _surroundings(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """What the file's post-processor puts before and after a text (upstream, too, does not ask `add_bos_token`)."""
+        """Ids that the file's post-processor puts before and after a text (upstream, too, ignores `add_bos_token`)."""
         encoding = self._file.encode("a", add_special_tokens=True)
         text = [at for at, is_special in enumerate(encoding.special_tokens_mask) if not is_special] or [0]
         return tuple(encoding.ids[: text[0]]), tuple(encoding.ids[text[-1] + 1 :])
@@ -186,7 +186,7 @@ def _undisturbed(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
 
 
 def _is_rebuilt(backend: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> bool:
-    """Whether the tokenizer is upstream's LlamaTokenizer, which follows its class and not its file."""
+    """Return whether the tokenizer is upstream's LlamaTokenizer, which follows its class and not its file."""
     if tokenizer_class(settings) != "LlamaTokenizer" or not isinstance(backend.model, models.BPE):
         return False
     return "ByteLevel" not in repr(backend.pre_tokenizer)

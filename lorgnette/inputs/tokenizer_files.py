@@ -81,6 +81,10 @@ def _read_if_there(file: Path) -> dict[str, Any]:
     return read_json(file) if file.is_file() else {}
 
 
+MOST_ROWS = 2**24
+"""Rows of the largest table of embeddings; the largest known has 262,208."""
+
+
 def read_backend(file: Path) -> tokenizers.Tokenizer:
     """The tokenizer of a `tokenizer.json`. Raises: CheckpointError if it is none."""
     try:
@@ -90,12 +94,15 @@ def read_backend(file: Path) -> tokenizers.Tokenizer:
 
 
 def check_ids(backend: tokenizers.Tokenizer, file: Path) -> None:
-    """Refuse a vocabulary in which two tokens share an id: which of them the id stands for would be left to chance.
+    """Refuse a vocabulary in which two tokens share an id (the one that it stands for would be left to chance), or an
+    id exceeds every table of embeddings.
 
-    Raises: CheckpointError that names two of them.
+    Raises: CheckpointError that names the tokens.
     """
     taken: dict[int, str] = {}
     for token, number in sorted(backend.get_vocab(with_added_tokens=False).items()):
+        if number >= MOST_ROWS:
+            raise CheckpointError(f"{file}: the token {quoted(token, 40)} has the id {number}; the file is damaged")
         if number in taken:
             both = f"{quoted(taken[number], 40)} and {quoted(token, 40)}"
             raise CheckpointError(f"{file}: the tokens {both} have the same id, {number}; the file is damaged")

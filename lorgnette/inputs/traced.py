@@ -45,7 +45,7 @@ def origin_of(text: str) -> str:
 
 
 def holds_content(value: Any) -> bool:
-    """Whether a string, or any string inside lists and mappings, holds characters of a content."""
+    """Return whether a string, or any string inside lists and mappings, holds characters of a content."""
     waiting = [value]
     while waiting:
         one = waiting.pop()

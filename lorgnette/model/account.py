@@ -1,4 +1,4 @@
-"""What a model costs, from its settings alone: parameters, floating-point operations and bytes.
+"""Cost of a model, from its settings alone: parameters, floating-point operations and bytes.
 
 An operation count is of matrix products, two per multiply-add, as in the usual model FLOPs utilisation: what the
 mathematics needs, without recomputation. Nothing is allocated: shapes come from the meta device.
@@ -85,7 +85,7 @@ class Account:
         return 6 * self.config.language.width * self.config.language.mlp_width
 
     def unread_flops(self) -> int:
-        """What the last layer leaves out for a token that is not read: query, output and MLP (attention is counted)."""
+        """FLOPs that the last layer saves for a token that is not read: query, output and MLP (not attention)."""
         c = self.config.language
         return 4 * c.width * c.heads * c.head_width + self.mlp_flops()
 

@@ -23,13 +23,13 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True)
 class Spans:
-    """Lengths of things that lie end to end: documents of tokens, images of patches. Kept on the host: no syncs."""
+    """Sequence lengths of a packed (unpadded) batch, kept on the CPU to avoid device synchronisation."""
 
     lengths: tuple[int, ...]
 
     @cached_property
     def starts(self) -> tuple[int, ...]:
-        """Where each span begins, then the total: one more entry than there are spans."""
+        """Offsets of the sequences, then the total: one more entry than there are sequences (cu_seqlens)."""
         return tuple(accumulate(self.lengths, initial=0))
 
     @property
@@ -71,7 +71,7 @@ class Spans:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a `VLM` is given, for training, evaluation and serving alike. Shapes: see the legend in `model/vlm.py`."""
+    """Input of a `VLM`, for training, evaluation and serving alike. Shapes: see the legend in `model/vlm.py`."""
 
     tokens_T: Tensor
     """Token ids of all documents, end to end (int64)."""
@@ -96,12 +96,12 @@ class Batch:
 
     @property
     def document_starts(self) -> Tensor:
-        """Where each document begins in `tokens_T`, then the total number of tokens (int32)."""
+        """Offsets of the documents in `tokens_T`, then the total number of tokens (int32, cu_seqlens)."""
         return self.documents.starts_on(self.tokens_T.device)
 
     @cached_property
     def learned(self) -> int:
-        """How many tokens are predicted and learned."""
+        """Number of supervised tokens."""
         return int((self.targets_T != IGNORED).sum())
 
     @property

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 import pydantic
 
+from lorgnette import plugins
 from lorgnette.settings import Settings
 
 
@@ -50,7 +51,7 @@ Count = TypeVar("Count", int, np.ndarray)
 
 
 class ConnectorSettings(Settings):
-    """What all kinds of connectors have in common."""
+    """Settings common to all kinds of connectors."""
 
     def visual_tokens(self, rows: Count, columns: Count) -> Count:
         """Visual tokens that an image of rows x columns patches becomes; of arrays, an array.
@@ -142,6 +143,16 @@ class PerceiverConfig(ConnectorSettings):
         return f"perceiver: {self.depth} layers, {self.latents} latents"
 
 
+class ConnectorPlugin(ConnectorSettings):
+    """Base class of settings of connectors from other packages (docs/plugins.md). `kind` is the name that was given."""
+
+    kind: str
+
+    def build(self, vision_width: int, width: int) -> Any:
+        """The connector: a `lorgnette.model.connectors.Connector` from the vision encoder's width to the decoder's."""
+        raise TypeError(f"{type(self).__name__} does not build a connector")
+
+
 def _connector_kind(given: Any) -> str:
     """Kind of a connector's settings; a perceiver where they do not say."""
     return str(given.get("kind", "perceiver") if isinstance(given, dict) else getattr(given, "kind", ""))
@@ -152,8 +163,12 @@ ConnectorConfig = Annotated[
     | Annotated[LinearConfig, pydantic.Tag("linear")]
     | Annotated[PixelShuffleConfig, pydantic.Tag("pixel_shuffle")],
     pydantic.Discriminator(_connector_kind),
+    pydantic.WrapValidator(
+        plugins.settings_of("connectors", ConnectorPlugin, (PerceiverConfig, LinearConfig, PixelShuffleConfig))
+    ),
+    pydantic.SerializeAsAny(),
 ]
-"""Settings of a connector, by `kind`."""
+"""Settings of a connector, by `kind`; one that is none of these names a plug-in."""
 
 
 def parse_connector(values: Mapping[str, Any]) -> ConnectorSettings:

@@ -1,6 +1,7 @@
 """Connectors: hidden states of an image's patches to the visual tokens that the decoder reads.
 
-To add one, write a `Connector` here, its settings in `config.py`, and its row in `CONNECTORS`.
+To add one, write a `Connector` here, its settings in `config.py`, and its row in `CONNECTORS`. One of another package
+is a plug-in (docs/plugins.md).
 """
 
 from __future__ import annotations
@@ -10,8 +11,16 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from lorgnette.errors import SettingsError
 from lorgnette.model.batch import Grid, Spans
-from lorgnette.model.config import ConnectorConfig, ConnectorSettings, LinearConfig, PerceiverConfig, PixelShuffleConfig
+from lorgnette.model.config import (
+    ConnectorConfig,
+    ConnectorPlugin,
+    ConnectorSettings,
+    LinearConfig,
+    PerceiverConfig,
+    PixelShuffleConfig,
+)
 from lorgnette.model.layers import RMSNorm, Stack, SwiGLU
 from lorgnette.model.ops.attention import attention
 
@@ -159,5 +168,13 @@ CONNECTORS: dict[type[ConnectorSettings], type[Connector]] = {
 
 
 def build_connector(config: ConnectorConfig, vision_width: int, width: int) -> Connector:
-    """The connector of these settings, from the vision encoder's width to the decoder's."""
+    """The connector of these settings, from the vision encoder's width to the decoder's.
+
+    Raises: SettingsError for a plug-in that builds something else.
+    """
+    if isinstance(config, ConnectorPlugin):
+        made = config.build(vision_width, width)
+        if not isinstance(made, Connector):
+            raise SettingsError(f"connector {config.kind}: builds a {type(made).__name__}, which is no Connector")
+        return made
     return CONNECTORS[type(config)](config, vision_width, width)  # type: ignore[call-arg]

@@ -1,4 +1,4 @@
-"""How new weights are drawn: a standard deviation for each kind of parameter."""
+"""Initialisation of new weights: a standard deviation for each kind of parameter."""
 
 from __future__ import annotations
 

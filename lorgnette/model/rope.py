@@ -70,7 +70,7 @@ def _yarn(frequencies: Tensor, config: LanguageConfig) -> tuple[Tensor, float]:
 
 
 def _yarn_magnitude(config: LanguageConfig, factor: float) -> float:
-    """What cosine and sine are multiplied by: given, or from the factor and its two weights (DeepSeek-V2)."""
+    """Scale of cosine and sine: given, or from the factor and its two weights (DeepSeek-V2)."""
     given = (config.rope_scaling or {}).get("attention_factor")
     if given is not None:
         return float(given)  # type: ignore[arg-type]  # the settings have checked that it is a number

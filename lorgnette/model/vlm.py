@@ -28,7 +28,7 @@ from lorgnette.model.vision import VisionEncoder
 
 @dataclass(frozen=True)
 class Output:
-    """What a forward pass gives: the fields that `want` asked for; the others are None."""
+    """Output of a forward pass: the fields that `want` asked for; the others are None."""
 
     logits: Tensor | None = None
     """want="logits": a row per token (T,K). want="last": a row per document, of its last token (documents,K)."""
@@ -89,7 +89,7 @@ class VLM(nn.Module):
         return visual_VD
 
     def context(self, batch: Batch, cache: CachedDocuments | None, rows_T: Tensor | None) -> Context:
-        """What the decoder's layers share in this pass. The original code trains on a pack as on one long document."""
+        """Build the context of this pass. The original code trains on a pack as on one long document."""
         if self.config.isolate_documents or not self.training:
             return Context(batch.positions_T, batch.documents, cache, rows_T)
         total = batch.documents.total
@@ -128,7 +128,7 @@ class VLM(nn.Module):
         return next(self.connector.parameters()).dtype
 
     def initialise(self, seed: int, device: torch.device | str | None = None) -> VLM:
-        """Draw all weights anew, each from `seed` and its name, on `device` (where the model is, if None)."""
+        """Initialise all weights, each from `seed` and its name, on `device` (where the model is, if None)."""
         if device is not None or self.device == torch.device("meta"):
             self.to_empty(device=device or "cpu")
         initialise(self, seed)

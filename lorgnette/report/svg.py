@@ -60,7 +60,7 @@ def standalone(chart: Svg, width: int = 900) -> str:
 
 
 def is_own_drawing(content: bytes) -> bool:
-    """Whether lorgnette wrote an SVG file."""
+    """Return whether lorgnette wrote an SVG file."""
     return content.startswith(b"<svg") and (OWN in content[:2_000] or OWN_BEFORE in content[:2_000])
 
 

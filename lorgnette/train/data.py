@@ -1,4 +1,4 @@
-"""From a run's stage to the steps that it trains on."""
+"""Builds the data pipeline of a stage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lorgnette.data.loader.batches import BatchBuilder
 from lorgnette.data.plan.mixture import PlannedSource
 from lorgnette.data.plan.pack_plan import PackedPlan
 from lorgnette.data.prepare import Prepared, prepare
-from lorgnette.data.prepare.chunk import read_ledger
+from lorgnette.data.rejected import read_rejected
 from lorgnette.data.sources.table import most_units
 from lorgnette.errors import DataError
 from lorgnette.inputs.processor import Processor
@@ -42,7 +42,7 @@ def build_data(
     prepared = tuple(prepare(config, processor) for config in stage.sources)
     for config, one in zip(stage.sources, prepared, strict=True):
         if not len(one.index):
-            raise DataError(f"{config.title}: holds no row that can be trained on; its ledger in {one.folder} says why")
+            raise DataError(f"{config.title}: holds no row that can be trained on; {one.rejected} says why")
     planned = tuple(
         PlannedSource(config.title, one.index, config.weight, most_units(config))
         for config, one in zip(stage.sources, prepared, strict=True)
@@ -57,7 +57,7 @@ def build_data(
 
 
 def doubts(stage: StageConfig, steps: BatchBuilder) -> Iterator[str]:
-    """What can be done, but was hardly meant, in sentences for people.
+    """Warnings about settings that are valid but probably unintended.
 
     steps: of the stage. Raises: DataError for a source of which nothing would be trained on.
     """
@@ -76,11 +76,11 @@ def left_out(prepared: Prepared) -> Iterator[str]:
     facts, title = prepared.facts, prepared.config.title
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in facts.get("reasons", {}).items() if count)
     if reasons:
-        first = next(one for one in read_ledger(prepared.folder / "ledger.jsonl") if one.rows)
+        first = next(one for one in read_rejected(prepared.rejected) if one.rows)
         yield (
             f"{title}: {facts['refused']:,} of {facts['rows']:,} rows are not trained on ({reasons});"
             f" {first.file}, {first.place}: {first.reason}: {quoted(first.detail)}; all in"
-            f" {prepared.folder / 'ledger.jsonl'}"
+            f" {prepared.rejected}"
         )
     yield from (f"{title}: {sentence}" for sentence in facts.get("unread", ()))
 

@@ -1,16 +1,21 @@
-"""The watch for divergence: a step that stands out from those before it, or a loss that has risen (paper §3.3)."""
+"""Detects training divergence (paper §3.3): a spike in loss or gradient norm, or a slow rise of the smoothed loss."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, median, pstdev
 from typing import Any, NamedTuple
 
+import torch
+from torch import nn
+
 from lorgnette.errors import LorgnetteError
 from lorgnette.run import DivergenceConfig
+from lorgnette.train.checkpoint.manager import CheckpointManager, Progress, read_progress, restore
+from lorgnette.train.step import StepResult
 
 LEAST_DEVIATION = 0.02
 """Nats. A loss that has become nearly constant may still move by this many times `DivergenceConfig.loss`."""
@@ -32,7 +37,7 @@ class DivergedError(LorgnetteError):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What looks like divergence, in words."""
+    """A detected divergence, described for people."""
 
     said: str
     since: int | None = None
@@ -65,7 +70,7 @@ class Rise:
         self._lows: dict[int, _Low] = {}
 
     def see(self, step: int, loss: float) -> Finding | None:
-        """Look at one more step, counted from 0 in its stage. A rise is told once: then the watch starts anew."""
+        """Update with one step, counted from 0 in its stage. A rise is reported once; the window is then reset."""
         self._losses.append(loss)
         self._seen += 1
         steps, mean = len(self._losses), fmean(self._losses)
@@ -80,13 +85,13 @@ class Rise:
         return None
 
     def _exceeds(self, mean: float, low: float, over: int) -> bool:
-        """Whether the mean of a whole window is so far above one over so many steps that noise cannot explain it."""
+        """True if the mean of a full window is further above `low`, a mean of `over` steps, than noise can explain."""
         error = max(_noise(self._losses), LEAST_DEVIATION) * (1 / len(self._losses) + 1 / over) ** 0.5
         return mean - low > max(self.config.rise * low, RISE_ERRORS * error)
 
 
 class DivergenceMonitor:
-    """Judges the steps of a stage, one after the other. A pure function of what it was shown, so a log replays it."""
+    """Finds divergence in the steps of a stage. A pure function of the steps that it is given, so a log replays it."""
 
     def __init__(self, config: DivergenceConfig, warmup: int) -> None:
         self.config, self.warmup = config, warmup
@@ -94,18 +99,18 @@ class DivergenceMonitor:
         self._norms: deque[float] = deque(maxlen=config.window)
         self._rise = Rise(config)
         self.spikes = 0
-        """In a row, up to the last step seen."""
+        """Consecutive spikes, up to the last step."""
 
     def replay(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """See again the steps that a resumed stage has taken, from its log."""
+        """Update with the steps that a resumed stage has taken, from its log."""
         for row in rows:
             if {"step", "loss", "grad_norm"} <= row.keys():  # a log that was written to may lack some
                 self.see(row["step"] - 1, row["loss"], row["grad_norm"])
 
     def see(self, step: int, loss: float, grad_norm: float) -> Finding | None:
-        """What is wrong with a step, counted from 0 in its stage; None for an ordinary one.
+        """Update with one step, counted from 0 in its stage. Returns the divergence that it shows, if any.
 
-        Spikes are compared with steps after the warm-up that were learned; rises are looked for in all others.
+        A spike is measured against earlier steps after the warm-up that updated the model; a rise takes all others.
         """
         spike = self._spike(loss, grad_norm)
         self.spikes = self.spikes + 1 if spike else 0
@@ -119,7 +124,7 @@ class DivergenceMonitor:
         return Finding(spike)
 
     def _spike(self, loss: float, grad_norm: float) -> str | None:
-        """What stands out about a step; None also while too few steps are known."""
+        """Description of a spike; None also while too few steps are known."""
         if len(self._losses) < max(4, self.config.window // 2):
             return None
         mean, usual = fmean(self._losses), median(self._norms)
@@ -129,6 +134,84 @@ class DivergenceMonitor:
         if usual and grad_norm > self.config.grad_norm * usual:
             return f"gradient norm {grad_norm:.3g} after {usual:.3g} over {len(self._norms)} steps"
         return None
+
+
+class DivergencePolicy:
+    """Acts on what the monitor finds in a stage, as `divergence.act` says: reports, skips, rewinds or stops.
+
+    Every rank makes one, and all act alike on what the first one's monitor finds.
+    """
+
+    def __init__(
+        self, config: DivergenceConfig, warmup: int, checkpoints: CheckpointManager, warn: Callable[[str], None]
+    ) -> None:
+        self.act, self.monitor = config.act, DivergenceMonitor(config, warmup)
+        self.checkpoints, self.warn = checkpoints, warn
+        self.finding: Finding | None = None
+        """Divergence at the last step."""
+        self.said = ""
+        """The same, with what is done about it."""
+        self._rewinds: Counter[int] = Counter()
+        self._origins: dict[int, int] = {}
+
+    @property
+    def rewinds(self) -> bool:
+        """True if the last step is to be rewound from."""
+        return self.finding is not None and self.act == "rewind"
+
+    def accept(self, step: int, total_step: int, result: StepResult) -> bool:
+        """Decides if a step, counted from 0 in its stage and from 1 in the run, may update the model.
+
+        Raises: DivergedError where training is to stop.
+        """
+        found = self.checkpoints.world.gather(self.monitor.see(step, result.loss, result.grad_norm))[0]
+        self.finding, self.said = found, ""
+        if not found:
+            return True
+        act: str = self.act
+        if act == "stop":
+            raise DivergedError(
+                f"step {total_step} looks like divergence ({found.said}), and divergence.act is stop; the state before"
+                " it is saved: set divergence.act to report or rewind, or lower the learning rate in another folder"
+            )
+        if act == "skip" and found.since is not None:
+            act = "report"
+        if act == "skip" and self.monitor.spikes > MOST_SKIPS:
+            raise DivergedError(
+                f"step {total_step} would be skipped after {MOST_SKIPS} others in a row ({found.said}): no spike, but"
+                " what training now gives; the state before it is saved: set divergence.act to report or rewind, or"
+                " lower the learning rate in another folder"
+            )
+        done = {"report": "learned all the same", "skip": "skipped", "rewind": "going back"}[act]
+        self.said = f"{found.said}: {done}"
+        self.warn(f"step {total_step}: {self.said}")
+        return act == "report"
+
+    def rewind(self, progress: Progress, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        """Restore the last checkpoint of the stage, or the last before a rise (else the oldest); data continue.
+
+        progress: before the step that is rewound from.
+        Raises: DivergedError if there is no checkpoint to restore, or after `MOST_REWINDS` to the same weights.
+        """
+        assert self.finding is not None
+        since = self.finding.since
+        self.checkpoints.finish()
+        kept = [(read_progress(path), path) for path in self.checkpoints.paths()]
+        kept = [(at, path) for at, path in kept if at.stage == progress.stage]
+        if not kept:
+            raise DivergedError("there is no checkpoint of this stage to go back to: see what was said when it was due")
+        at, path = next((pair for pair in reversed(kept) if since is None or pair[0].step <= since), kept[0])
+        origin = self._origins.get(at.total_step, at.total_step)
+        self._origins[progress.total_step + 1] = origin  # the next checkpoint holds the same weights
+        self._rewinds[origin] += 1
+        if self._rewinds[origin] > MOST_REWINDS:
+            raise DivergedError(
+                f"went back to the weights of step {origin} {MOST_REWINDS} times, and every time training diverged"
+                " again: lower the learning rate, or freeze more of the model or adapt it by lora"
+            )
+        restore(path, model, optimiser if at.step else None)
+        if not at.step:
+            optimiser.state.clear()
 
 
 def _noise(losses: Iterable[float]) -> float:

@@ -1,24 +1,22 @@
-"""Benchmarks asked while training goes on, of a copy of the model with its adapters merged; the best copy is kept."""
+"""Periodic evaluation during training, of a copy of the model with its adapters merged; the best copy is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 
 from rich.console import Console
 
-from lorgnette.errors import DataError, LorgnetteError
-from lorgnette.eval.results import ResultsFolder
+from lorgnette.errors import LorgnetteError
+from lorgnette.eval.models.local import LorgnetteModel
+from lorgnette.eval.results.rank_files import Rank
+from lorgnette.eval.results.store import ResultsFolder
 from lorgnette.eval.runner import evaluate
-from lorgnette.eval.shards import Rank
 from lorgnette.eval.task import Task
 from lorgnette.eval.tasks import names_in, task_named
 from lorgnette.eval.tasks.builtin import drawings
 from lorgnette.files import DiskError
 from lorgnette.hub.export import save
-from lorgnette.infer.answerer import ModelAnswerer
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.vlm import VLM
 from lorgnette.output import say
@@ -26,21 +24,22 @@ from lorgnette.run import EvaluationConfig, Run, StageConfig
 from lorgnette.train.adapters.peft import merge_adapters
 from lorgnette.train.logging.log import read_log
 from lorgnette.train.parallel import DistributedContext, unshard
+from lorgnette.train.validation import is_due
 
 
 def task_of(name: str, config: EvaluationConfig) -> Task:
-    """A benchmark as a run asks it. Raises: SettingsError or DataError for one that there is not."""
+    """The task of a benchmark as a run evaluates it. Raises: SettingsError or DataError if there is none."""
     if name == "drawings":
         return drawings(config.questions, config.seed, config.max_tokens)
     return task_named(name)
 
 
 class Evaluation:
-    """The benchmarks of a run, asked every so often. Ranks share the questions. The model in training is only read.
+    """Periodic evaluation of a run on its benchmarks. Ranks share the questions. The model in training is only read.
 
-    Every answer is stored in `FOLDER/evaluation/step-NNNNNN/TASK`, so that an evaluation that was cut off goes on; the
+    Every answer is stored in `FOLDER/evaluation/step-NNNNNN/TASK`, so that an interrupted evaluation is resumed; the
     model with the best mean so far is `FOLDER/best`.
-    Raises: SettingsError or DataError for a task that there is not, before the first step.
+    Raises: SettingsError or DataError if there is no such task, before the first step.
     """
 
     def __init__(self, run: Run, folder: Path, processor: Processor, world: DistributedContext) -> None:
@@ -50,8 +49,8 @@ class Evaluation:
         self.tasks = {name: task_of(name, self.config) for name in names}
 
     def due(self, step: int, steps: int) -> bool:
-        """Whether to evaluate after so many steps of a stage."""
-        return bool(self.config.every and (step % self.config.every == 0 or step == steps))
+        """True if an evaluation is due after so many steps of a stage."""
+        return is_due(self.config.every, step, steps)
 
     def scores(self, model: VLM, stage: StageConfig, total_step: int, console: Console) -> dict[str, float]:
         """The score of each task in percent. Every rank must ask, and all get the same.
@@ -63,38 +62,29 @@ class Evaluation:
         copy = unshard(model, stage)
         merge_adapters(copy)
         identity = f"{self.run.identity} step {total_step}"
-        answerer = ModelAnswerer(copy.to(self.world.device).eval(), self.processor, identity=identity)
+        answerer = LorgnetteModel(copy.to(self.world.device).eval(), self.processor, identity=identity)
         place = self.folder / "evaluation" / f"step-{total_step:06d}"
         found = {}
         for name, task in self.tasks.items():
             store = ResultsFolder(place / name.replace(":", "-"), Rank(self.world.rank, self.world.size))
             try:
-                with self._alike():
+                with self.world.alike():
                     limit, seed, size = self.config.questions, self.config.seed, self.config.batch_size
                     evaluate(task, answerer, limit=limit, seed=seed, batch_size=size, folder=store)
-            except DataError as error:
+            except DiskError:
+                raise
+            except LorgnetteError as error:
                 if self.world.is_main:
                     sentence = f"step {total_step}: {name} is not scored, and training goes on: {error}"
                     console.print(sentence, highlight=False, markup=False, soft_wrap=True)
                 continue
             found[name] = self.world.gather(store.result().accuracy)[0]
         complete = self.config.keep_best and len(found) == len(self.tasks)
-        with self._alike():
+        with self.world.alike():
             if complete and self.world.is_main and fmean(found.values()) > self._best_before(total_step):
                 save(copy.cpu(), self.processor, self.folder / "best")
                 say(console, f"step {total_step}: the best so far, kept in {self.folder / 'best'}")
         return found
-
-    @contextmanager
-    def _alike(self) -> Iterator[None]:
-        """Wait for all ranks at the end; an error of one is raised on all, so that none waits for ever."""
-        problem: tuple[bool, str] | None = None
-        try:
-            yield
-        except LorgnetteError as error:
-            problem = isinstance(error, DiskError), str(error)
-        for of_disk, said in sorted(filter(None, self.world.gather(problem)), reverse=True):
-            raise (DiskError if of_disk else DataError)(said)
 
     def _best_before(self, total_step: int) -> float:
         """The best mean of evaluations before a step, as the log has them."""

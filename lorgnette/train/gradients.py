@@ -1,4 +1,4 @@
-"""The gradients of a step, pack by pack: one after another, or several packs at a time on the cores of a CPU."""
+"""Gradient accumulation over the packs of a step: one after another, or several at a time on the cores of a CPU."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ def document_losses(batch: Batch, losses: Tensor) -> tuple[Tensor, Tensor]:
     return sums.index_add_(0, learned, losses.double()), torch.bincount(learned, minlength=len(lengths))
 
 
-def packs_at_once(run: Run, stage: StageConfig, world: DistributedContext) -> int:
+def parallel_microbatches(run: Run, stage: StageConfig, world: DistributedContext) -> int:
     """Most packs of a step that are computed at the same time.
 
-    More than one only in one process on a CPU, and where nothing is drawn while packs are computed: threads would draw
-    from one generator in the order of their luck. NEFTune's noise has a generator for each pack.
+    More than one only in one process on a CPU, and without dropout: threads share one generator, so the order of draws
+    would be non-deterministic. NEFTune's noise has a generator for each pack.
     """
     if world.size > 1 or world.device.type != "cpu" or drops(stage) or run.compile:
         return 1
-    return min(run.packs_at_once, torch.get_num_threads())
+    return min(run.parallel_microbatches, torch.get_num_threads())
 
 
 def add_gradients(
@@ -99,7 +99,7 @@ def add_gradients(
 
 
 def threads_for(costs: Sequence[float], most: int) -> int:
-    """How many threads can share out packs of these costs, heaviest first, and all end at nearly the same time."""
+    """Largest number of threads among which packs of these costs, heaviest first, can be shared out evenly."""
     for threads in range(min(most, len(costs)), 1, -1):
         ends = [0.0] * threads
         for cost in sorted(costs, reverse=True):
@@ -112,7 +112,7 @@ def threads_for(costs: Sequence[float], most: int) -> int:
 def _together(
     model: VLM, batches: Sequence[TrainingBatch], costs: Sequence[float], learned: int, at_once: int
 ) -> Losses:
-    """Small packs keep several threads of one computation waiting for each other more than these wait for anything."""
+    """Compute packs in parallel: threads of one small pack would spend more time waiting for each other."""
     losses = Losses()
 
     def compute(batch: TrainingBatch) -> tuple[tuple[Tensor | None, ...], Tensor]:
@@ -141,7 +141,7 @@ def _in_order(
     batches: Sequence[TrainingBatch],
     costs: Sequence[float],
 ) -> Iterator[T]:
-    """What comes of each batch, though the costly ones begin. None is still being computed when this has ended."""
+    """Results in the order of the batches, though the costliest start first. At its end none is running."""
     begun = {
         number: pool.submit(compute, batches[number]) for number in sorted(range(len(costs)), key=lambda n: -costs[n])
     }

@@ -1,17 +1,15 @@
 """The training loop, for every stage of every run: build, restore, then step by step.
 
 A run's folder holds `run.yaml` (its settings), `log.jsonl` (one row per step), `validation.jsonl`, `evaluation.jsonl`
-and `best/` where they are asked for, `checkpoints/` and, after stages with adapters, `adapters/`. Starting it again
-goes on from the last checkpoint, to the same weights bit for bit on the CPU.
+and `best/` where they are asked for, `checkpoints/` and, after stages with adapters, `adapters/`. Restarting resumes
+from the last checkpoint, to the same weights bit for bit on the CPU.
 """
 
 from __future__ import annotations
 
-import json
 import time
 import weakref
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -24,28 +22,29 @@ from lorgnette.data.loader.workers import read_steps
 from lorgnette.data.plan.augment import hashed
 from lorgnette.data.plan.sample_ref import digest_of, joined
 from lorgnette.errors import LorgnetteError
-from lorgnette.files import DiskError, write_text
+from lorgnette.files import DiskError
 from lorgnette.hub.export import save
 from lorgnette.hub.load import assign
 from lorgnette.model.account import Account
 from lorgnette.model.ops.allocator import keep_freed_memory
 from lorgnette.model.vlm import VLM
-from lorgnette.output import new_console, say
+from lorgnette.output import new_console
 from lorgnette.run import Run, StageConfig
 from lorgnette.train import parallel
 from lorgnette.train.adapters.neftune import Neftune
 from lorgnette.train.adapters.peft import adapted_layers, base_tensors, merge_adapters, save_adapters
-from lorgnette.train.checkpoint import manager
+from lorgnette.train.callbacks import Callback, CallbackList, StepMetrics, TrainerState
 from lorgnette.train.checkpoint.claim import claim
 from lorgnette.train.checkpoint.debug_step import keep_step
+from lorgnette.train.checkpoint.manager import CheckpointManager, Progress, read_progress, restore
 from lorgnette.train.checkpoint.unchanged import check_unchanged
 from lorgnette.train.data import build_data, doubts, prepare_stages
-from lorgnette.train.divergence import MOST_REWINDS, MOST_SKIPS, DivergedError, DivergenceMonitor, Finding
+from lorgnette.train.divergence import DivergedError, DivergencePolicy
 from lorgnette.train.evaluation import Evaluation
-from lorgnette.train.gradients import packs_at_once
-from lorgnette.train.logging.log import Log, StepMetrics, read_log
+from lorgnette.train.gradients import parallel_microbatches
+from lorgnette.train.logging.log import StepLog, read_log
 from lorgnette.train.logging.progress import ProgressDisplay
-from lorgnette.train.logging.trackers import Tracker, figures
+from lorgnette.train.logging.trackers import open_trackers
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
 from lorgnette.train.setup import build, resolve, stage_processor
 from lorgnette.train.signals import stop_on_signals
@@ -55,23 +54,18 @@ from lorgnette.train.validation import Validation, unseen_sources
 
 
 class Interrupted(LorgnetteError):
-    """Training was asked to stop (Ctrl-C, SIGTERM or its time limit); what was done is saved."""
+    """Training was asked to stop (Ctrl-C, SIGTERM or its time limit); its progress is saved."""
 
     status = 75
-    """As sysexits.h has it for what should be tried again: a script can tell it from a failure. Not from torchrun's own
-    status, which is 1 whatever its processes end with."""
+    """EX_TEMPFAIL of sysexits.h, so that a script can tell it from a failure. torchrun's own status is always 1."""
     alike = True
 
 
-Callback = Callable[["Trainer", StepMetrics], None]
-"""Called after each step, before a checkpoint: for evaluation during training, say. It may not change the model."""
-
-
 class Trainer:
-    """A run in progress: the model, where it stands, and where it writes.
+    """A run in progress: the model, its progress, and the folder that it is written to.
 
-    folder: created if missing. An unfinished run of the same settings, but for the `CHANGEABLE`, is gone on with.
-    limit_s: seconds after which to save and stop. changed_data: go on though a source is not what it was.
+    folder: created if missing. Resumes an unfinished run with the same settings, except the `CHANGEABLE`.
+    limit_s: seconds after which to save and stop. changed_data: resume although a source has changed.
     Under torchrun every process makes a Trainer of the same folder.
     Raises: SettingsError if the folder holds a run of other settings.
     """
@@ -83,7 +77,6 @@ class Trainer:
         console: Console | None = None,
         *,
         limit_s: float | None = None,
-        trackers: Sequence[Tracker] = (),
         callbacks: Sequence[Callback] = (),
         changed_data: bool = False,
     ) -> None:
@@ -91,51 +84,68 @@ class Trainer:
         self.run, self.folder = resolve(run), folder
         console = (console or new_console()) if self.world.is_main else new_console(quiet=True)
         self.display = ProgressDisplay(console, self.world.device)
-        self.trackers, self.callbacks, self._changed_data = trackers, callbacks, changed_data
-        self._end = None if limit_s is None else time.monotonic() + limit_s
+        log = [StepLog(folder / "log.jsonl")] if self.world.is_main else []
+        self.callbacks: list[Callback] = [*log, self.display, *callbacks]
+        self._changed_data, self._stop = changed_data, False
+        self._deadline = None if limit_s is None else time.monotonic() + limit_s
         torch.set_num_threads(run.threads or torch.get_num_threads())
         if self.world.device.type == "cpu":
             keep_freed_memory()
         self._release = weakref.finalize(self, claim(folder, self.run, self.world))
         self.model, self.processor = build(self.run)
-        found = manager.checkpoints(self._checkpoints)
-        self._restore_from = found[-1] if found else None
-        self.progress = (
-            manager.read_progress(found[-1], len(run.stages))
-            if found
-            else manager.Progress(self.run.digest(), 0, 0, 0, seconds=0.0)
-        )
-        self._keeper = manager.CheckpointManager(self._checkpoints, self.run.checkpoints.keep, self.world)
-        self._stop = False
+        self.checkpoints = CheckpointManager(folder / "checkpoints", self.run.checkpoints.keep, self.world)
+        self._restore_from = next(reversed(self.checkpoints.paths()), None)
+        self.progress = Progress(self.run.digest(), 0, 0, 0, seconds=0.0)
+        if self._restore_from is not None:
+            self.progress = read_progress(self._restore_from, len(run.stages))
+        self.step_seconds = 0.0
 
     @property
-    def _checkpoints(self) -> Path:
-        return self.folder / "checkpoints"
+    def state(self) -> TrainerState:
+        """State of the run now."""
+        stage = self.run.stages[self.progress.stage]
+        return TrainerState(self.progress, stage, self.model, self.folder, self.world, self.step_seconds, self.stop)
+
+    @property
+    def events(self) -> CallbackList:
+        """Callbacks, called in turn."""
+        return CallbackList(self.callbacks, self.display.despite_full_disk)
 
     def train(self) -> VLM:
         """Train all stages to their end. Returns the model, adapters merged.
 
         Raises: Interrupted on Ctrl-C, SIGTERM or the time limit, after saving; DivergedError where the settings say to
-        stop; any LorgnetteError that a sample or a step met.
+        stop; any LorgnetteError of a sample or a step.
         """
         with ExitStack() as stack:
             stack.callback(self._release)
-            log = Log(self.folder / "log.jsonl", self.progress.total_step) if self.world.is_main else None
-            if log:
-                stack.callback(log.close)
-            for tracker in self.trackers:
-                stack.callback(tracker.close)
+            for callback in self.callbacks:
+                stack.callback(self._end, callback)
+                callback.on_run_begin(self.run, self.state)
             self._check_stages()
-            stack.enter_context(stop_on_signals(self))
+            stack.enter_context(stop_on_signals(self.stop))
             stack.enter_context(self.display)
             for number in range(self.progress.stage, len(self.run.stages)):
-                StageRun(self, number).train(log)
+                StageRun(self, number, self._restore_from).train()
+                self._restore_from = None
                 self._end_stage(self.run.stages[number])
         self.model.eval()
         return self.model
 
+    def stop(self) -> None:
+        """Save and stop after the step in flight, on all ranks. `train` then raises Interrupted."""
+        self._stop = True
+
+    def asked_to_stop(self) -> bool:
+        """True if any rank was asked to stop, or its time is over."""
+        over = self._deadline is not None and time.monotonic() > self._deadline
+        return any(self.world.gather(self._stop or over))
+
+    def _end(self, callback: Callback) -> None:
+        callback.on_run_end(self.run, self.state)
+
     def _check_stages(self) -> None:
-        """Prepare the data of the stages to come, and find now what could not begin hours later."""
+        """Prepare the data of the remaining stages, and find now what could not begin hours later."""
         check_parts(self.run.model, self.run.stages[self.progress.stage :])
         prepare_stages(self.run, self.processor, self.display.console if self.world.is_main else None)
         check_unchanged(self.run, self.processor, self.folder, self.progress, self.world, accept=self._changed_data)
@@ -146,8 +156,8 @@ class Trainer:
                 self.display.warn(sentence)
 
     def _end_stage(self, stage: StageConfig) -> None:
-        """Take apart what the stage put around the model, and merge its adapters."""
-        if problem := self._keeper.finish():
+        """Unshard the model, and merge the stage's adapters into it."""
+        if problem := self.checkpoints.finish():
             self.display.warn_of_disk(problem)
         if parallel.is_sharded(self.model):
             self.model = parallel.unshard(self.model, stage)
@@ -165,97 +175,93 @@ class Trainer:
         assign(base, base_tensors(self.model))
         save(base, self.processor, folder / "base")
 
-    def _advance(self, stage: int, step: int, seconds: float) -> None:
-        self.progress = manager.Progress(
-            self.progress.run, stage, step, self.progress.total_step + 1, self.progress.seconds + seconds
-        )
 
-    def asked_to_stop(self) -> bool:
-        """Whether any rank was asked to stop, or its time is over."""
-        over = self._end is not None and time.monotonic() > self._end
-        return any(self.world.gather(self._stop or over))
+def train(
+    run: Run,
+    folder: Path,
+    console: Console | None = None,
+    *,
+    limit_s: float | None = None,
+    trackers: Sequence[str] = (),
+    callbacks: Sequence[Callback] = (),
+    changed_data: bool = False,
+) -> VLM:
+    """Train a run, and write its model to `folder/model`: `lorgnette train`. Returns the model, adapters merged.
+
+    trackers: names of experiment trackers, of `TRACKERS`. The others are those of `Trainer`, which says what is raised.
+    """
+    trainer = Trainer(run, folder, console, limit_s=limit_s, callbacks=callbacks, changed_data=changed_data)
+    try:
+        if trainer.world.is_main:
+            trainer.callbacks += open_trackers(trackers, trainer.run, folder)
+        model = trainer.train()
+        if trainer.world.is_main:
+            save(model, trainer.processor, folder / "model")
+        return model
+    finally:
+        parallel.end_distributed()
 
 
 class StageRun:
-    """One stage of a trainer's run, from its first step or from where a checkpoint stands."""
+    """One stage of a trainer's run, from its first step or from a checkpoint."""
 
-    def __init__(self, trainer: Trainer, number: int) -> None:
+    def __init__(self, trainer: Trainer, number: int, restore_from: Path | None) -> None:
         self.trainer, self.number, self.run = trainer, number, trainer.run
         self.stage, self.world = self.run.stages[number], trainer.world
-        progress = trainer.progress
-        self.finished = progress.step if progress.stage == number else 0
+        trainer.progress = trainer.progress.in_stage(number)
+        self.finished = trainer.progress.step
         model = trainer.model
         self.parts = prepare_parts(model, self.stage, seed=self.run.seed + number)
         model.z_loss = self.stage.z_loss
         parallel.apply(model, self.run, self.stage, self.world)
         self.model, self.optimiser = model, build_optimiser(model, self.stage)
-        if trainer._restore_from is not None:
-            manager.restore(trainer._restore_from, model, self.optimiser if self.finished else None)
-            trainer._restore_from = None
+        if restore_from is not None:
+            restore(restore_from, model, self.optimiser if self.finished else None)
         self.processor = stage_processor(trainer.processor, self.run, self.stage)
-        self._flops = partial(pack_flops, Account(self.run.model), self.stage)
+        self.flops = partial(pack_flops, Account(self.run.model), self.stage)
         self.noise = Neftune(model, self.stage.neftune, dropout=drops(self.stage))
-        self.guard = DivergenceMonitor(self.run.spikes, self.stage.warmup)
-        self.guard.replay(row for row in read_log(trainer.folder / "log.jsonl") if row["stage"] == self.stage.name)
-        self._rewinds: Counter[int] = Counter()
-        self._origins: dict[int, int] = {}
-        self._found: Finding | None = None
-        self._spike = ""
+        config, warn = self.run.divergence, trainer.display.warn
+        self.divergence = DivergencePolicy(config, self.stage.warmup, trainer.checkpoints, warn)
+        rows = read_log(trainer.folder / "log.jsonl")
+        self.divergence.monitor.replay(row for row in rows if row["stage"] == self.stage.name)
 
-    def train(self, log: Log | None) -> None:
-        """Take the steps that are left."""
-        trainer, stage = self.trainer, self.stage
-        steps = build_data(
-            self.run,
-            self.number,
-            self.processor,
-            folder=trainer.folder,
-            rank=self.world.rank,
-            world=self.world.size,
-        )
-        validation = Validation(self.run, stage, self.processor, self.world)
-        for sentence in validation.unread:
+    def train(self) -> None:
+        """Take the remaining steps."""
+        trainer, stage, rank, ranks = self.trainer, self.stage, self.world.rank, self.world.size
+        data = build_data(self.run, self.number, self.processor, folder=trainer.folder, rank=rank, world=ranks)
+        self.validation = Validation(self.run, stage, self.processor, self.world)
+        for sentence in self.validation.unread:
             trainer.display.warn(sentence)
-        evaluation = Evaluation(self.run, trainer.folder, trainer.processor, self.world)
+        self.evaluation = Evaluation(self.run, trainer.folder, trainer.processor, self.world)
         if self.finished < stage.steps:
             trainer.display.start(stage.name, stage.steps, self.finished, self.parts)
-            self._save_to_rewind()
+        if self.finished == 0 and self.run.divergence.act == "rewind":
+            self._save()  # to rewind to
         self.model.train()
         with self.noise:
             before = time.perf_counter()
-            for step, batches in enumerate(
-                read_steps(steps, self.finished, stage.steps, self.run.loader), self.finished
-            ):
+            steps = read_steps(data, self.finished, stage.steps, self.run.loader)
+            for step, batches in enumerate(steps, self.finished):
                 waited = time.perf_counter() - before
                 result = self._step(step, batches)
-                now = time.perf_counter()
-                trainer._advance(self.number, step + 1, now - before)
-                row = self._row(step, batches, result, waited)
-                self._tell(row, log, now - before)
-                if validation.due(step + 1, stage.steps):
-                    self._tell_unseen("validation", "losses", validation.losses(self.model))
-                if evaluation.due(step + 1, stage.steps):
-                    with trainer.display.despite_full_disk():
-                        scores = evaluation.scores(self.model, stage, row.total_step, trainer.display.console)
-                        self._tell_unseen("evaluation", "scores", scores)
-                for callback in trainer.callbacks:
-                    callback(trainer, row)
-                    self.model.train()
+                trainer.step_seconds = time.perf_counter() - before
+                trainer.progress = trainer.progress.after_step(trainer.step_seconds)
+                trainer.events.on_step_end(self.run, trainer.state, self._metrics(step, batches, result, waited))
+                self._evaluate(step + 1)
+                self.model.train()
                 before = time.perf_counter()
                 self._save_if_due(last=step + 1 == stage.steps)
 
     def _step(self, step: int, batches: list[TrainingBatch]) -> StepResult:
-        """One update, or none where the guard says so. Raises: NotFiniteError, DivergedError."""
+        """One update, or none if divergence is skipped or rewound from. Raises: NotFiniteError, DivergedError."""
         self.noise.seed = seed = int(hashed(self.run.seed, self.number, step)[0] >> 1)
         set_lr(self.optimiser, schedule(self.stage, step))
-        self._found, self._spike = None, ""
         before = self.trainer.progress
-        if before.stage != self.number:
-            before = manager.Progress(before.run, self.number, 0, before.total_step, before.seconds)
         try:
-            accept, at_once = partial(self._accept, step), packs_at_once(self.run, self.stage, self.world)
-            clip, world = self.stage.clip, self.world
-            result = train_step(self.model, batches, self.optimiser, clip, world, accept, at_once, self._flops)
+            accept = partial(self.divergence.accept, step, before.total_step + 1)
+            at_once = parallel_microbatches(self.run, self.stage, self.world)
+            max_norm, world = self.stage.max_grad_norm, self.world
+            result = train_step(self.model, batches, self.optimiser, max_norm, world, accept, at_once, self.flops)
         except NotFiniteError as error:
             try:
                 path = keep_step(self.trainer.folder / "replay", before, batches, self.model, seed, self.world)
@@ -263,63 +269,19 @@ class StageRun:
                 raise NotFiniteError(f"{error}; the step is not kept to be looked at: {full}") from None
             raise NotFiniteError(f"{error}; see what happens by `lorgnette train --replay {path}`") from None
         except DivergedError:
-            self.trainer._keeper.save(before, self.model, self.optimiser)
-            self.trainer._keeper.finish()
+            self._save()
+            self.trainer.checkpoints.finish()
             raise
-        if self._found and self.run.spikes.act == "rewind":
-            self._rewind(self._found.since)
+        if self.divergence.rewinds:
+            self.divergence.rewind(before, self.model, self.optimiser)
         return result
 
-    def _accept(self, step: int, result: StepResult) -> bool:
-        """Whether to learn from a step; says what looks like divergence. Raises: DivergedError."""
-        self._found = found = self.world.gather(self.guard.see(step, result.loss, result.grad_norm))[0]
-        if not found:
-            return True
-        act, total = self.run.spikes.act, self.trainer.progress.total_step + 1
-        if act == "stop":
-            raise DivergedError(
-                f"step {total} looks like divergence ({found.said}), and spikes.act is stop; the state before it is"
-                " saved: set spikes.act to report or rewind, or lower the learning rate in another folder"
-            )
-        if act == "skip" and found.since is not None:
-            act = "report"
-        if act == "skip" and self.guard.spikes > MOST_SKIPS:
-            raise DivergedError(
-                f"step {total} would be skipped after {MOST_SKIPS} others in a row ({found.said}): no spike, but what"
-                " training now gives; the state before it is saved: set spikes.act to report or rewind, or lower the"
-                " learning rate in another folder"
-            )
-        done = {"report": "learned all the same", "skip": "skipped", "rewind": "going back"}[act]
-        self._spike = f"{found.said}: {done}"
-        self.trainer.display.warn(f"step {total}: {self._spike}")
-        return act == "report"
-
-    def _rewind(self, since: int | None) -> None:
-        """Back to the weights of the last checkpoint, or of the last before a rise (else the oldest); data go on."""
-        self.trainer._keeper.finish()
-        kept = [(manager.read_progress(path), path) for path in manager.checkpoints(self.trainer._checkpoints)]
-        kept = [(at, path) for at, path in kept if at.stage == self.number]
-        if not kept:
-            raise DivergedError("there is no checkpoint of this stage to go back to: see what was said when it was due")
-        at, path = next((pair for pair in reversed(kept) if since is None or pair[0].step <= since), kept[0])
-        origin = self._origins.get(at.total_step, at.total_step)
-        self._origins[self.trainer.progress.total_step + 1] = origin  # what is saved next holds the same weights
-        self._rewinds[origin] += 1
-        if self._rewinds[origin] > MOST_REWINDS:
-            raise DivergedError(
-                f"went back to the weights of step {origin} {MOST_REWINDS} times, and every time training diverged"
-                " anew: lower the learning rate, or freeze more of the model or adapt it by lora"
-            )
-        manager.restore(path, self.model, self.optimiser if at.step else None)
-        if not at.step:
-            self.optimiser.state.clear()
-
-    def _row(self, step: int, batches: list[TrainingBatch], result: StepResult, waited: float) -> StepMetrics:
+    def _metrics(self, step: int, batches: list[TrainingBatch], result: StepResult, waited: float) -> StepMetrics:
         gathered = self.world.gather(
             (
                 digest_of(ref for batch in batches for ref in batch.refs),
                 tuple(sentence for batch in batches for sentence in batch.replaced),
-                sum(map(self._flops, batches)),
+                sum(map(self.flops, batches)),
             )
         )
         return StepMetrics(
@@ -339,47 +301,39 @@ class StageRun:
             replaced=tuple(sentence for _, replaced, _ in gathered for sentence in replaced),
             sources=result.sources,
             flops=sum(flops for _, _, flops in gathered) / self.world.size,
-            spike=self._spike,
+            spike=self.divergence.said,
         )
 
-    def _tell(self, row: StepMetrics, log: Log | None, seconds: float) -> None:
-        if log:
-            with self.trainer.display.despite_full_disk():
-                log.write(row)
-        self.trainer.display.advance(row, seconds)
-        for tracker in self.trainer.trackers:
-            tracker.log(row.total_step, figures(row, seconds))
+    def _evaluate(self, steps: int) -> None:
+        """Validate and evaluate, where either is due after so many steps of the stage."""
+        trainer = self.trainer
+        if self.validation.due(steps, self.stage.steps):
+            trainer.events.on_evaluation(self.run, trainer.state, "validation", self.validation.losses(self.model))
+        if self.evaluation.due(steps, self.stage.steps):
+            with trainer.display.despite_full_disk():
+                total_step, console = trainer.progress.total_step, trainer.display.console
+                scores = self.evaluation.scores(self.model, self.stage, total_step, console)
+                trainer.events.on_evaluation(self.run, trainer.state, "evaluation", scores)
 
-    def _tell_unseen(self, name: str, kind: str, values: dict[str, float]) -> None:
-        """Write what was found on unseen samples: `losses` of a validation, or `scores` of an evaluation."""
-        step = self.trainer.progress.total_step
-        if self.world.is_main:
-            path = self.trainer.folder / f"{name}.jsonl"
-            rows = [row for row in read_log(path) if row["total_step"] < step]
-            rows.append({"total_step": step, "stage": self.stage.name, kind: values})
-            with self.trainer.display.despite_full_disk():
-                write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-        said = ", ".join(f"{key} {value:.3f}" for key, value in values.items())
-        say(self.trainer.display.console, f"step {step}: {name} {kind} {said}")
-        for tracker in self.trainer.trackers:
-            tracker.log(step, {f"{name}/{key}": value for key, value in values.items()})
+    def _save(self) -> DiskError | None:
+        """Start a checkpoint. Returns the error of the one before, if any."""
+        trainer = self.trainer
+        return trainer.checkpoints.save(trainer.progress, self.model, self.optimiser, self._saved)
 
-    def _save_to_rewind(self) -> None:
-        """A run that may go back needs a place to go back to."""
-        if self.run.spikes.act == "rewind" and not self.finished:
-            progress = self.trainer.progress
-            start = manager.Progress(progress.run, self.number, 0, progress.total_step, progress.seconds)
-            self.trainer._keeper.save(start, self.model, self.optimiser)
+    def _saved(self, path: Path) -> None:
+        self.trainer.events.on_checkpoint(self.run, self.trainer.state, path)
 
     def _save_if_due(self, last: bool) -> None:
-        """Begin a checkpoint where one is due. A full disk is said, and training goes on."""
-        trainer, keeper = self.trainer, self.trainer._keeper
+        """Start a checkpoint where one is due. An error of the disk is printed, and training continues.
+
+        Raises: Interrupted, after saving, where training was asked to stop; DiskError if that save fails.
+        """
+        trainer = self.trainer
         stop = trainer.asked_to_stop()
-        rewound = self._found is not None and self.run.spikes.act == "rewind"
-        if last or stop or rewound or trainer.progress.step % self.run.checkpoints.every == 0:
-            problems = [keeper.save(trainer.progress, self.model, self.optimiser), keeper.finish() if stop else None]
+        if last or stop or self.divergence.rewinds or trainer.progress.step % self.run.checkpoints.every == 0:
+            problems = [self._save(), trainer.checkpoints.finish() if stop else None]
         else:
-            problems = [keeper.poll()]
+            problems = [trainer.checkpoints.poll()]
         for problem in problems:
             if problem and stop:
                 raise problem

@@ -17,7 +17,7 @@ from torch import Tensor
 from lorgnette.train.parallel import share_of, whole
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic iteration: chosen by Jordan for speed; singular values end between about 0.7 and 1.2."""
+"""Coefficients of the quintic iteration, chosen by Jordan for speed; singular values end between about 0.7 and 1.2."""
 
 
 class Muon(torch.optim.AdamW):

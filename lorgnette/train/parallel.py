@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -22,6 +23,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lorgnette.data.loader.training_batch import TrainingBatch
+from lorgnette.errors import LorgnetteError
+from lorgnette.files import DiskError
 from lorgnette.model import connectors, language, vision
 from lorgnette.model.batch import Spans
 from lorgnette.model.layers import Stack
@@ -34,7 +37,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """Who computes: this process' rank, how many there are, and on what it computes."""
+    """Rank of this process, number of processes, and device."""
 
     rank: int = 0
     size: int = 1
@@ -44,24 +47,35 @@ class DistributedContext:
 
     @property
     def is_main(self) -> bool:
-        """Whether this rank writes files and talks to people."""
+        """True on the rank that writes files and prints."""
         return self.rank == 0
 
     def gather(self, value: T) -> list[T]:
-        """Every rank's value, in the order of ranks."""
+        """Every rank's value, in the order of ranks. Collective: all ranks call it."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
 
-    def barrier(self) -> None:
-        if self.size > 1:
-            dist.barrier()
+    @contextmanager
+    def alike(self) -> Iterator[None]:
+        """Context that ends alike on all ranks: a LorgnetteError of one is raised on all, one of the disk first.
+
+        Collective, so that no rank waits for one that failed.
+        """
+        met: LorgnetteError | None = None
+        try:
+            yield
+        except LorgnetteError as error:
+            met = error
+        errors = [error for error in self.gather(met) if error is not None]
+        if errors:
+            raise next((error for error in errors if isinstance(error, DiskError)), errors[0])
 
 
 def start_distributed() -> DistributedContext:
-    """This process' place among those that torchrun started; a world of its own without torchrun."""
+    """Context of this process among those that torchrun started; of a single process without torchrun."""
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else None
     if device is not None:
         torch.cuda.set_device(device)
@@ -80,7 +94,7 @@ def end_distributed() -> None:
 
 
 def half_precision(run: Run, world: DistributedContext) -> bool:
-    """Whether layers compute in bf16."""
+    """True if layers compute in bf16."""
     return run.precision == "bf16" or (run.precision == "auto" and world.device.type == "cuda")
 
 
@@ -104,7 +118,7 @@ def layers(model: VLM) -> Iterator[nn.Module]:
 
 
 def compile_layers(model: VLM) -> None:
-    """Compile each layer by itself. Lengths are dynamic, and no batch compiles anew.
+    """Compile each layer by itself. Lengths are dynamic, so that no batch is compiled again.
 
     What reads spans is left out: their lengths are plain numbers of each batch, and would be compiled in.
     """

@@ -1,4 +1,4 @@
-"""From a `Run` to a model and a processor that fit each other."""
+"""Setup of a run: its complete settings, its model and its processor."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def build_processor(run: Run) -> Processor:
 
 
 def _generation(run: Run) -> GenerationRules:
-    """What the model that a run starts from says of generation; of a decoder that is joined, its end tokens alone."""
+    """Generation settings of the model that a run starts from; of a decoder that is joined, its end tokens alone."""
     if run.init.model:
         return open_checkpoint(run.init.model).processor.generation
     if run.init.language:
@@ -117,14 +117,19 @@ def _of_model(run: Run) -> dict[str, Any]:
 
 
 def _of_backbones(run: Run) -> dict[str, Any]:
-    eyes, words = VisionBackbone.open(str(run.init.vision)), LanguageBackbone.open(str(run.init.language))
-    tokenizer = Tokenizer.load(words.weights.folder, run.special)
-    patch = eyes.config.patch
+    vision_backbone = VisionBackbone.open(str(run.init.vision))
+    language_backbone = LanguageBackbone.open(str(run.init.language))
+    tokenizer = Tokenizer.load(language_backbone.weights.folder, run.special)
+    patch = vision_backbone.config.patch
     images = ImageConfig(patch=patch, grid=GRID, shortest=patch * SHORTEST, longest=patch * GRID)
     images = run.images if "images" in run.model_fields_set else images
     connector = run.model.connector if "model" in run.model_fields_set else None
-    config: VLMConfig = joined_config(eyes, words, tokenizer, connector, images.grid)
-    return {"model": config, "images": images, "tokenizer": run.tokenizer.override(f"path={words.weights.folder}")}
+    config: VLMConfig = joined_config(vision_backbone, language_backbone, tokenizer, connector, images.grid)
+    return {
+        "model": config,
+        "images": images,
+        "tokenizer": run.tokenizer.override(f"path={language_backbone.weights.folder}"),
+    }
 
 
 def _tokenizer_at(run: Run, folder: str, processor: Processor) -> dict[str, Any]:

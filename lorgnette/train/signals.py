@@ -1,32 +1,32 @@
-"""Ctrl-C and SIGTERM end training after the step in flight; a second one ends it at once."""
+"""Ctrl-C and SIGTERM: the first ends training after the step in flight, a second one at once."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Protocol
-
-
-class Stoppable(Protocol):
-    _stop: bool
 
 
 @contextmanager
-def stop_on_signals(trainer: Stoppable) -> Iterator[None]:
-    """Set the trainer's `_stop` on a signal. Signals reach the main thread alone: elsewhere nothing is changed."""
+def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Context in which the first signal calls `stop`, and a second raises KeyboardInterrupt.
+
+    Signals reach the main thread alone: in others nothing is changed.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    seen: list[int] = []
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        if trainer._stop:
+    def handle(number: int, frame: FrameType | None) -> None:
+        if seen:
             raise KeyboardInterrupt
-        trainer._stop = True
+        seen.append(number)
+        stop()
 
-    kept = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    kept = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What trains in a stage: one word per part, and the optimiser groups that follow from it."""
+"""Trainable parts of a stage: one word per part, `frozen`, `lora`, `dora` or `full`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ BESIDE = {
     "norms": re.compile(r"norm\.(weight|bias)$"),
     "patches": re.compile(r"\.(patch_embedding|position_embedding)\."),
 }
-"""What `lora.unfreeze` names, by the end of a parameter's name."""
+"""Names in `lora.unfreeze` -> end of the names of the parameters that are meant."""
 
 
 @dataclass(frozen=True)
 class TrainablePart:
-    """How many parameters a part has, and how many of them train."""
+    """Numbers of parameters and of trainable parameters of a part."""
 
     part: str
     mode: Mode
@@ -52,7 +52,7 @@ def named_parts(model: VLM) -> Iterator[tuple[str, str, nn.Parameter]]:
 
 
 def drops(stage: StageConfig) -> bool:
-    """Whether layers draw at random while they compute: adapters with dropout."""
+    """True if layers draw at random while they compute: adapters with dropout."""
     return stage.lora.dropout > 0 and any(part.mode in ("lora", "dora") for part in (stage.vision, stage.language))
 
 
@@ -77,7 +77,7 @@ def prepare_parts(model: VLM, stage: StageConfig, seed: int) -> list[TrainablePa
 
 
 def pack_flops(account: Account, stage: StageConfig, batch: Batch) -> int:
-    """What training on a pack costs in a stage, forward and backward."""
+    """FLOPs of training on a pack in a stage, forward and backward."""
     modes = {part: part_config(stage, part).mode for part in ("vision", "connector", "language")}
     return account.step_flops(batch.images, batch.documents, batch.learned, modes, stage.lora.rank)
 
@@ -90,7 +90,7 @@ def check_parts(config: VLMConfig, stages: Iterable[StageConfig]) -> None:
 
 
 def _trains(stage: StageConfig, part: str, name: str) -> bool:
-    """Whether a parameter trains in a stage: by its part's word, or beside the part's adapters."""
+    """True if a parameter trains in a stage: by the mode of its part, or beside the part's adapters."""
     mode = part_config(stage, part).mode
     if mode in ("full", "frozen"):
         return mode == "full"

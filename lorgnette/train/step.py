@@ -1,4 +1,4 @@
-"""One optimiser step: the loss summed over all packs and divided by all learned tokens, checked finite, clipped."""
+"""One optimiser step with gradient accumulation: the loss of all packs divided by all supervised tokens."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class NotFiniteError(LorgnetteError):
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step computed. Counts are over all its packs, on all ranks."""
+    """Loss, gradient norm and counts of a step, over all its packs on all ranks."""
 
     loss: float
-    """Mean cross-entropy over the learned tokens, in nats, without z-loss."""
+    """Mean cross-entropy over the supervised tokens, in nats, without z-loss."""
     grad_norm: float
     """Before clipping."""
     tokens: int
@@ -34,12 +34,12 @@ class StepResult:
     images: int
     samples: int
     sources: Mapping[str, float] = field(default_factory=dict)
-    """The loss of each source's learned tokens."""
+    """Loss of each source's supervised tokens."""
 
 
 @dataclass
 class _Tally:
-    """What one rank's packs add up to."""
+    """Counts of one rank's packs."""
 
     packs: int = 0
     tokens: int = 0
@@ -53,7 +53,7 @@ def train_step(
     model: VLM,
     batches: Sequence[TrainingBatch],
     optimiser: torch.optim.Optimizer,
-    clip: float,
+    max_grad_norm: float,
     world: DistributedContext | None = None,
     accept: Callable[[StepResult], bool] = lambda result: True,
     at_once: int = 1,
@@ -75,7 +75,7 @@ def train_step(
     packs = max(tally.packs for tally in tallies)
     losses = world.gather(add_gradients(model, batches, packs, learned, world, at_once, cost))
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-    grad_norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, clip)))
+    grad_norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)))
     result = StepResult(
         loss=sum(rank.total for rank in losses) / learned,
         grad_norm=grad_norm,

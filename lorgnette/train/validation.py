@@ -21,6 +21,11 @@ TOGETHER = 8
 """Samples in a pack."""
 
 
+def is_due(every: int | None, step: int, steps: int) -> bool:
+    """True after every so many steps of a stage, and after its last; never if `every` is None."""
+    return every is not None and (step % every == 0 or step == steps)
+
+
 class Validation:
     """Samples of the validation sources, read once. Each rank computes its share."""
 
@@ -37,8 +42,8 @@ class Validation:
             self._packs[_title(config)] = packs
 
     def due(self, step: int, steps: int) -> bool:
-        """Whether to validate after so many steps of a stage."""
-        return bool(self.every and self._packs and (step % self.every == 0 or step == steps))
+        """True if a validation is due after so many steps of a stage."""
+        return bool(self._packs) and is_due(self.every, step, steps)
 
     @torch.no_grad()
     def losses(self, model: VLM) -> dict[str, float]:
@@ -60,7 +65,7 @@ class Validation:
 
 
 def unseen_sources(run: Run, stage: StageConfig) -> Sequence[SourceConfig]:
-    """What a stage is validated on: what the run says, else the validation split of its built-in sources, each once.
+    """Validation sources of a stage: those of the run, else the validation split of its built-in sources, each once.
 
     Raises: SettingsError if validation is asked for and there is nothing to validate on.
     """

@@ -9,7 +9,7 @@ from benchmarks import divergence
 SMALL = [
     "--steps", "2", "--lrs", "1e-3", "--seeds", "0", "--override",
     "stages.0.sources.0.path=builtin:validation/interleaved", "stages.0.sources.1.path=builtin:validation/pairs",
-    "stages.0.pack={tokens: 256, patches: 512, per_step: 1}",
+    "stages.0.pack={tokens: 256, patches: 512, packs_per_step: 1}",
 ]  # fmt: skip
 
 

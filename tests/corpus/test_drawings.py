@@ -11,7 +11,7 @@ from corpus.drawn.pairs import make_drawings
 from corpus.drawn.pictures import on_white
 from lorgnette.data.builtin.drawings import SPLITS, Drawings, drawings
 from lorgnette.data.config import PairsConfig
-from lorgnette.data.sources.shards import Shards, list_shards
+from lorgnette.data.sources.reading.shards import Shards, list_shards
 from lorgnette.data.sources.table import KINDS
 from lorgnette.inputs.image_io import open_image
 from lorgnette.sample import Text

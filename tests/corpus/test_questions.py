@@ -75,7 +75,7 @@ def test_what_cannot_be_made_is_refused(make: Any) -> None:
         make()
 
 
-# Truth: answers worked out again from where the drawings lie, not from what the maker meant
+# Reference: answers worked out again from where the drawings lie, not from what the maker meant
 
 
 def place_of(box: tuple[int, int, int, int], width: int, height: int) -> str:

@@ -14,7 +14,7 @@ from lorgnette.data.loader.batches import BatchBuilder
 from lorgnette.data.plan.mixture import PlannedSource
 from lorgnette.data.plan.pack_plan import PackedPlan
 from lorgnette.data.prepare import Prepared, prepare
-from lorgnette.data.sources import schemas
+from lorgnette.data.sources.reading import schemas
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer
@@ -71,6 +71,6 @@ def steps_of(source: Prepared, rank: int = 0, world: int = 1, **augment) -> Batc
     """Steps of six packs, everything varied that can be."""
     config = AugmentConfig(**({"split": 0.5, "upscale": 0.5, "templates": True} | augment))
     planned = PlannedSource("squares", source.index, 1.0, source.config.most_turns)
-    pack, connector = PackConfig(tokens=200, patches=2000, per_step=6), processor().connector
+    pack, connector = PackConfig(tokens=200, patches=2000, packs_per_step=6), processor().connector
     plan = PackedPlan((planned,), pack, 7, IMAGES, connector, config)
     return BatchBuilder(plan, (source,), processor(), rank=rank, world=world)

@@ -26,8 +26,8 @@ from lorgnette.demo.results import (
     show_fairly,
     verdicts,
 )
-from lorgnette.eval.metrics import Truth
-from lorgnette.eval.results import Example, Result, judge
+from lorgnette.eval.metrics import Reference
+from lorgnette.eval.results.store import Example, Result, score
 from lorgnette.report.training_curve import CurvePoint
 from tests.pages import Page
 
@@ -49,8 +49,10 @@ def result(rates: dict[str, float], seed: int, each: int = 60) -> Result:
         wrong = [answer for answer in ANSWERS[kind] if answer != truth]
         answer = truth if generator.random() < rates[kind] else generator.choice(wrong)
         images = (f"{number // 2:016x}",)
-        examples.append(Example(number, f"q{number}", kind, f"[image] Which {kind}?", answer, Truth((truth,)), images))
-    return judge({"task": "drawings", "metric": "exact_match"}, examples)
+        examples.append(
+            Example(number, f"q{number}", kind, f"[image] Which {kind}?", answer, Reference((truth,)), images)
+        )
+    return score({"task": "drawings", "metric": "exact_match"}, examples)
 
 
 def drawing(number: int) -> PIL.Image.Image:
@@ -108,8 +110,8 @@ def test_report_shows_the_numbers() -> None:
     text = Page(render(RESULTS)).text
     *kinds, overall = lines(RESULTS)
     for line in (*kinds, overall):
-        for score in (line.before, line.after, line.blind):
-            assert f"{score.value:.1f}" in text
+        for found in (line.before, line.after, line.blind):
+            assert f"{found.value:.1f}" in text
     assert f"{overall.gain.value:+.1f}" in text
     for expected in ("8 min 37 s", "2.42 GiB", "4.8M", "commit", "0123abc", "lorgnette chat", *verdicts(RESULTS)):
         assert expected in text, expected

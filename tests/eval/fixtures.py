@@ -16,7 +16,7 @@ import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lorgnette.data.sources.schemas import IMAGE
+from lorgnette.data.sources.reading.schemas import IMAGE
 from lorgnette.eval.tasks import BENCHMARKS
 
 Row = dict[str, Any]

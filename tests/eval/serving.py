@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from lorgnette.infer.answerer import ModelAnswerer
+from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.sample import Sample
 
 Request = dict[str, Any]
@@ -101,7 +101,7 @@ def text_of(request: Request) -> str:
     return "".join(part if isinstance(part, str) else part.get("text", "") for part in parts)
 
 
-def answers_of(model: ModelAnswerer) -> Callable[[Request], str]:
+def answers_of(model: LorgnetteModel) -> Callable[[Request], str]:
     """One of our models as what a server asks, one request at a time."""
     lock = threading.Lock()
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from lorgnette.errors import CheckpointError, DataError, SettingsError
-from lorgnette.eval.answerers.client import ServerError
 from lorgnette.eval.attempts import MOST_FAILED
-from lorgnette.eval.results import ResultsFolder
+from lorgnette.eval.models.http_client import ServerError
+from lorgnette.eval.results.store import ResultsFolder
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.task import Task
 from lorgnette.sample import Sample

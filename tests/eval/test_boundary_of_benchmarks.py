@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lorgnette.data.prepare.benchmarks import pictures_of
-from lorgnette.data.prepare.lists import read_list
+from lorgnette.data.prepare.contamination.benchmark_pictures import pictures_of
+from lorgnette.data.prepare.opt_out import read_list
 from lorgnette.data.prepare.scan import hash_url
 from lorgnette.data.record import Refused
 from lorgnette.eval.benchmark import Asking

@@ -14,13 +14,14 @@ from lorgnette.cli import app
 from lorgnette.data.config import InstructConfig
 from lorgnette.data.sources import instruct
 from lorgnette.errors import LorgnetteError, SettingsError
-from lorgnette.eval.bootstrap import Estimate
 from lorgnette.eval.judge import extracted, judged
-from lorgnette.eval.metrics import Truth
-from lorgnette.eval.report import mean_score, means, print_results
-from lorgnette.eval.rescore import rescore
-from lorgnette.eval.results import Example, Refusal, Result, ResultsFolder, judge
-from lorgnette.eval.tasks import GROUPS
+from lorgnette.eval.metrics import Reference
+from lorgnette.eval.models.base import Model
+from lorgnette.eval.results.bootstrap import Estimate
+from lorgnette.eval.results.rescore import rescore
+from lorgnette.eval.results.store import Example, Refusal, Result, ResultsFolder, score
+from lorgnette.eval.results.summary import mean_score, means, print_results
+from lorgnette.eval.tasks import BENCHMARK_GROUPS
 from lorgnette.hub.export import save
 from lorgnette.sample import Sample
 from tests.eval.fixtures import write_benchmark
@@ -46,7 +47,7 @@ def run(*arguments: str) -> str:
 def test_the_four_and_their_mean(model: str, tmp_path: Path) -> None:
     common = ("--model", model, "--tasks", "builtin", "--limit", "6", "--json")
     found = json.loads(run(*common, "--shots", "2", "--folder", str(tmp_path)))
-    scores = [found[name]["overall"]["value"] for name in GROUPS["builtin"]]
+    scores = [found[name]["overall"]["value"] for name in BENCHMARK_GROUPS["builtin"]]
     assert found["mean of builtin"]["value"] == pytest.approx(sum(scores) / 4)
     assert found["scene_vqa"]["shots"] == {
         "count": 2,
@@ -127,9 +128,11 @@ def test_the_mean_of_independent_scores() -> None:
     mean = mean_score([result(value, 4) for value in (40, 50, 60, 110)])
     assert (mean.value, mean.count) == (65, 40)
     assert (mean.low, mean.high) == pytest.approx((63, 67)), "four equal intervals make one of half the width"
-    names = GROUPS["builtin"]
-    assert means({name: result(10, 1) for name in names[:3]}, GROUPS) == {}
-    assert means({f"{name}:test": result(10, 1) for name in names}, GROUPS)["builtin"].value == pytest.approx(10)
+    names = BENCHMARK_GROUPS["builtin"]
+    assert means({name: result(10, 1) for name in names[:3]}, BENCHMARK_GROUPS) == {}
+    assert means({f"{name}:test": result(10, 1) for name in names}, BENCHMARK_GROUPS)["builtin"].value == pytest.approx(
+        10
+    )
 
 
 def test_the_table_names_what_was_not_asked(capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,7 +143,7 @@ def test_the_table_names_what_was_not_asked(capsys: pytest.CaptureFixture[str]) 
     assert "two: the answers of split testdev are secret" in printed
 
 
-class Reads:
+class Reads(Model):
     """A judge that reads the last word. `asked` records the requests."""
 
     def __init__(self) -> None:
@@ -150,19 +153,16 @@ class Reads:
         self.asked += [sample.text for sample in samples]
         return [{"zwölf": "12"}.get(text.split("Response: ")[1].split()[0], "none") for text in self.asked]
 
-    def score(self, samples: Sequence[Sample], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
-        raise AssertionError
-
 
 def test_a_judge_reads_what_the_rules_do_not(tmp_path: Path) -> None:
-    truth = Truth(("12",), form="integer")
+    truth = Reference(("12",), form="integer")
     answers = ["12", "zwölf Äpfel", "keine Ahnung"]
     examples = [Example(n, f"q{n}", "", "[image] How many?", text, truth, ()) for n, text in enumerate(answers)]
     settings = {"task": "mathvista", "metric": "mathvista_accuracy"}
     store = ResultsFolder(tmp_path)
     store.begin(settings)
     store.append(examples, {})
-    plain, reader = judge(settings, examples), Reads()
+    plain, reader = score(settings, examples), Reads()
     assert plain.accuracy == pytest.approx(100 / 3)
     again = judged(plain, reader, tmp_path)
     assert again.accuracy == pytest.approx(200 / 3)

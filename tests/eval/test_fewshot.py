@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from lorgnette.data.record import Refused
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.fewshot import FewShot
-from lorgnette.eval.pictures import image_digest
+from lorgnette.eval.image_checks import image_digest
+from lorgnette.eval.models.base import Model
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.task import Task, prompt_of, transcript
 from lorgnette.sample import Image, ImageSource, Sample, Text, Turn
@@ -39,10 +40,12 @@ def solved(number: int, form: str = "base", split: str = "train") -> Sample:
 class Greys:
     """Sees how dark a picture is, as a direction in the plane. `looks` counts the pictures looked at."""
 
+    encodes_images = True
+
     def __init__(self) -> None:
         self.looks = 0
 
-    def look(self, images: Sequence[ImageSource]) -> np.ndarray:
+    def encode_images(self, images: Sequence[ImageSource]) -> np.ndarray:
         self.looks += len(images)
         greys = [PIL.Image.open(io.BytesIO(image)).getpixel((0, 0))[0] for image in images]  # type: ignore[arg-type,index]
         return np.array([[np.cos(grey / 200), np.sin(grey / 200)] for grey in greys], np.float32)
@@ -92,7 +95,7 @@ def test_without_shots_only_the_instruction_stands_before() -> None:
 @given(order=st.permutations(range(12)), cut=st.integers(1, 11), seed=st.integers(0, 3))
 def test_neither_order_nor_batch_nor_rank_matters(choose: str, order: list[int], cut: int, seed: int) -> None:
     def fresh() -> FewShot:
-        return FewShot(EXAMPLES, 4, choose, seed, seer=Greys())  # type: ignore[arg-type]
+        return FewShot(EXAMPLES, 4, choose, seed, encoder=Greys())  # type: ignore[arg-type]
 
     expected = {prompt.name: transcript(whole) for prompt, whole in zip(PROMPTS, fresh().before(PROMPTS), strict=True)}
     for share in (order[:cut], order[cut:]):  # two ranks, each with shots of its own
@@ -109,16 +112,16 @@ def test_questions_and_seeds_get_different_shots() -> None:
 
 
 def test_likest_pictures_come_last() -> None:
-    seer = Greys()
-    shots = FewShot(EXAMPLES, 3, "rices", seer=seer)
+    encoder = Greys()
+    shots = FewShot(EXAMPLES, 3, "rices", encoder=encoder)
     asked = Sample((Image(picture(20)), Text("?")), {"name": "asked"})
     (whole,) = shots.before([asked])
     assert [image_digest(image.source) for image in whole.images] == [
         image_digest(picture(number)) for number in (18, 21, 19, 20)
     ], "its own picture is not among them; of equals the first is likest"
-    assert seer.looks == 41
+    assert encoder.looks == 41
     shots.before([asked])
-    assert seer.looks == 42, "the pool is looked at once"
+    assert encoder.looks == 42, "the pool is looked at once"
 
 
 def test_text_only_shots_have_no_pictures() -> None:
@@ -159,7 +162,7 @@ def test_retrieval_needs_a_model_that_looks() -> None:
         FewShot(EXAMPLES, 4, "rices")
 
 
-class Copies:
+class Copies(Model):
     """Answers with the answer of its last shot: right only if shots and pictures are what they should be."""
 
     def __init__(self) -> None:
@@ -168,9 +171,6 @@ class Copies:
     def generate(self, samples: Sequence[Sample], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         self.prompts += samples
         return [transcript(sample).split(" a")[-1].split("\n")[0] for sample in samples]
-
-    def score(self, samples: Sequence[Sample], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
-        raise AssertionError
 
 
 def test_blind_swaps_the_questions_picture_and_not_the_shots() -> None:

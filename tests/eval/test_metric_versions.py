@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from lorgnette.cli import app
 from lorgnette.errors import DataError
-from lorgnette.eval.compare import compare
-from lorgnette.eval.metrics import METRICS, Truth
-from lorgnette.eval.report import print_results
-from lorgnette.eval.results import Example, Result, ResultsFolder, judge
+from lorgnette.eval.metrics import METRICS, Reference
+from lorgnette.eval.results.compare import compare
+from lorgnette.eval.results.store import Example, Result, ResultsFolder, score
+from lorgnette.eval.results.summary import print_results
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.task import Task
 from lorgnette.eval.tasks import BENCHMARKS
@@ -67,7 +67,7 @@ def test_rescoring_and_comparing_say_that_scores_are_of_another_version(tmp_path
 def test_a_summary_that_is_damaged_is_made_anew(tmp_path: Path, content: str) -> None:
     evaluate(TASK, Constant("the cat"), folder=tmp_path)
     (tmp_path / "summary.json").write_text(content)
-    assert "rescore makes it anew" in command("rescore", tmp_path)
+    assert "rescore makes it again" in command("rescore", tmp_path)
     assert ResultsFolder(tmp_path).outdated() == ""
 
 
@@ -118,7 +118,7 @@ def test_settings_that_no_evaluation_wrote_are_named(tmp_path: Path, key: str, v
 
 
 def test_results_of_two_versions_are_not_compared() -> None:
-    now = judge({"task": "t", "metric": "anls"}, [Example(0, "q", "", "?", "a", Truth(("a",)), ())])
+    now = score({"task": "t", "metric": "anls"}, [Example(0, "q", "", "?", "a", Reference(("a",)), ())])
     before = Result({**now.settings, "metric_version": 1}, now.overall, now.kinds, now.examples)
     with pytest.raises(DataError, match=r"differ in their metric_version \(1 and 2\) .* rescore the older one"):
         compare(before, now)
@@ -135,12 +135,12 @@ def test_rows_of_benchmarks_name_their_metric_and_what_supersedes_it() -> None:
 
 
 def test_cider_of_one_image_says_why_it_is_zero() -> None:
-    captions = Truth(("a red car",))
-    one = judge({"task": "coco", "metric": "cider_d"}, [Example(0, "q", "", "?", "a red car", captions, ())])
+    captions = Reference(("a red car",))
+    one = score({"task": "coco", "metric": "cider_d"}, [Example(0, "q", "", "?", "a red car", captions, ())])
     assert one.accuracy == 0
     assert "CIDEr of one image is 0 whatever the answer" in one.summary()["notes"][0]
     console = Console(file=io.StringIO(), width=200)
     print_results({"coco": one}, console)
     assert "coco: CIDEr of one image is 0" in console.file.getvalue()  # type: ignore[attr-defined]
-    two = judge(one.settings, [*one.examples, Example(1, "p", "", "?", "a dog", Truth(("a dog",)), ())])
+    two = score(one.settings, [*one.examples, Example(1, "p", "", "?", "a dog", Reference(("a dog",)), ())])
     assert "notes" not in two.summary()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lorgnette.eval.metrics import METRICS, Truth, metric_named
+from lorgnette.eval.metrics import METRICS, Reference, metric_named
 from lorgnette.eval.metrics.bleu import bleu_4, bleu_counts
 from lorgnette.eval.metrics.choice import choice_accuracy, choose
 from lorgnette.eval.metrics.cider import cider_d
@@ -183,7 +183,7 @@ def test_error_rates() -> None:
     assert word_errors("a b", ["x y z", "a b"]) == (0, 2)
     assert word_errors("three words here", [""]) == (3, 0)
     rate = metric_named("word_error_rate")
-    assert rate.overall(["a b", "c"], [Truth(("a x",)), Truth(("c d e f",))]) == pytest.approx((1 + 3) / 6)
+    assert rate.overall(["a b", "c"], [Reference(("a x",)), Reference(("c d e f",))]) == pytest.approx((1 + 3) / 6)
 
 
 # --- relaxed accuracy
@@ -247,7 +247,7 @@ def test_caption_words_never_fail(text: str) -> None:
 def test_captioning_scores_are_the_published_ones() -> None:
     golden = json.loads((GOLDEN / "captioning.json").read_text())
     answers = [row["answer"] for row in golden["examples"]]
-    truths = [Truth(tuple(row["references"])) for row in golden["examples"]]
+    truths = [Reference(tuple(row["references"])) for row in golden["examples"]]
     cider, corpus_bleu = metric_named("cider_d"), metric_named("bleu_4")
     assert cider.scores(answers, truths) == pytest.approx([row["cider_d"] for row in golden["examples"]], abs=1e-8)
     assert cider.overall(answers, truths) == pytest.approx(golden["cider_d"], abs=1e-8)
@@ -391,11 +391,11 @@ def test_a_choice_is_a_letter_of_an_option(answer: str, options: list[str]) -> N
 def test_a_circle_is_right_if_all_of_it_is() -> None:
     options, metric = ("x", "y"), metric_named("circular_accuracy")
     truths = [
-        Truth((letter,), options, group=group) for letter, group in (("A", "1"), ("B", "1"), ("A", "2"), ("B", "2"))
+        Reference((letter,), options, group=group) for letter, group in (("A", "1"), ("B", "1"), ("A", "2"), ("B", "2"))
     ]
     assert metric.overall(["A", "B", "A", "A"], truths) == pytest.approx(1 / 2)
     assert metric.scores(["A", "B", "A", "A"], truths) == [1, 1, 0, 0]
-    alone = [Truth(("A",), options), Truth(("B",), options), *truths]
+    alone = [Reference(("A",), options), Reference(("B",), options), *truths]
     assert metric.overall(["A", "A", "A", "B", "A", "B"], alone) == pytest.approx(3 / 4), (
         "no group, a question by itself"
     )
@@ -403,8 +403,12 @@ def test_a_circle_is_right_if_all_of_it_is() -> None:
 
 # --- MathVista
 
-NUMBER, TENTHS, LIST = Truth(("12",), form="integer"), Truth(("0.6",), form="float:1"), Truth(("[1, 2]",), form="list")
-CHOICE = Truth(("B",), ("3/11", "8/11", "6/11", "3/5"))
+NUMBER, TENTHS, LIST = (
+    Reference(("12",), form="integer"),
+    Reference(("0.6",), form="float:1"),
+    Reference(("[1, 2]",), form="list"),
+)
+CHOICE = Reference(("B",), ("3/11", "8/11", "6/11", "3/5"))
 
 
 @pytest.mark.parametrize(
@@ -415,7 +419,7 @@ CHOICE = Truth(("B",), ("3/11", "8/11", "6/11", "3/5"))
         ("The answer is 12 apples, of 30.", NUMBER, "12", 1),
         ("30 - 18 = 12", NUMBER, "12", 1),
         ("In all there are 7, 8 and 12", NUMBER, "12", 1),
-        ("1,200", Truth(("1200",), form="integer"), "1200", 1),
+        ("1,200", Reference(("1200",), form="integer"), "1200", 1),
         ("-12", NUMBER, "-12", 0),
         ("nobody knows", NUMBER, None, 0),
         ("inf", NUMBER, None, 0),
@@ -423,7 +427,7 @@ CHOICE = Truth(("B",), ("3/11", "8/11", "6/11", "3/5"))
         ("0.64", TENTHS, "0.64", 1),
         ("0.66", TENTHS, "0.66", 0),
         (".6", TENTHS, ".6", 1),
-        ("1.450", Truth(("1.45",), form="float:2"), "1.450", 1),
+        ("1.450", Reference(("1.45",), form="float:2"), "1.450", 1),
         ("between 1 and 2: [1, 2]", LIST, "[1, 2]", 1),
         ("[1,2]", LIST, "[1,2]", 1),
         ("[2, 1]", LIST, "[2, 1]", 0),
@@ -434,10 +438,10 @@ CHOICE = Truth(("B",), ("3/11", "8/11", "6/11", "3/5"))
         ("8 / 11", CHOICE, "B", 1),  # a short answer goes to the nearest choice
         ("I would need more information to say anything about that", CHOICE, None, 0),
         ("", CHOICE, None, 0),
-        ("blau", Truth(("blau",)), "blau", 1),
+        ("blau", Reference(("blau",)), "blau", 1),
     ],
 )
-def test_mathvista(answer: str, truth: Truth, found: str | None, score: float) -> None:
+def test_mathvista(answer: str, truth: Reference, found: str | None, score: float) -> None:
     assert extract(answer, truth) == found
     assert mathvista_accuracy(answer, truth) == score
 
@@ -451,7 +455,7 @@ def test_mathvista(answer: str, truth: Truth, found: str | None, score: float) -
 @example(answer="1e999")
 def test_mathvista_never_fails(form: str, answer: str) -> None:
     for wanted in ("1", "[1]", "1e400", ""):
-        assert mathvista_accuracy(answer, Truth((wanted,), form=form)) in (0, 1)
+        assert mathvista_accuracy(answer, Reference((wanted,), form=form)) in (0, 1)
 
 
 # --- all of them
@@ -460,7 +464,7 @@ MMMU = {"mmmu_accuracy", "mmmu_accuracy_lmms_eval", "mmmu_accuracy_vlmevalkit"}
 
 texts = st.text(max_size=40) | st.sampled_from(["a dog", "A red car on the street.", '{"a": [1, "b"]}', "5%", "(B)"])
 truths = st.builds(
-    Truth,
+    Reference,
     st.lists(texts, min_size=1, max_size=5).map(tuple),
     st.lists(texts, max_size=5, min_size=2).map(tuple),
     st.sampled_from(["", "integer", "float:2", "list"]),
@@ -487,7 +491,7 @@ def test_the_reference_itself_is_perfect(name: str) -> None:
     texts = ["a red car on a street", "two green dogs in the park", '{"total": 12}']
     best = {"cider_d": 10.0, "character_error_rate": 0.0, "word_error_rate": 0.0}.get(name, 1.0)
     texts = [*texts[:2], "one blue boat on water"] if name in ("cider_d", "bleu_4") else texts
-    references = [Truth((text,) * 10) for text in texts]
+    references = [Reference((text,) * 10) for text in texts]
     if name == "field_f1":
         texts, references = texts[2:], references[2:]
     score = METRICS[name].overall(texts, references)
@@ -506,17 +510,17 @@ option's letter that stands alone is a capital, and MathVista compares what is n
 @given(st.lists(st.text("abc tv12.'", max_size=12), min_size=1, max_size=4), st.text("abc tv12.'", max_size=12))
 def test_case_does_not_count(name: str, references: list[str], answer: str) -> None:
     metric = METRICS[name]
-    plain = metric.scores([answer, "b"], [Truth(tuple(references)), Truth(("c",))])
-    loud = metric.scores([answer.upper(), "B"], [Truth(tuple(references)), Truth(("c",))])
+    plain = metric.scores([answer, "b"], [Reference(tuple(references)), Reference(("c",))])
+    loud = metric.scores([answer.upper(), "B"], [Reference(tuple(references)), Reference(("c",))])
     assert loud == pytest.approx(plain)
-    shouted = metric.scores([answer, "b"], [Truth(tuple(map(str.upper, references))), Truth(("C",))])
+    shouted = metric.scores([answer, "b"], [Reference(tuple(map(str.upper, references))), Reference(("C",))])
     assert shouted == pytest.approx(plain)
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_odd_and_long_answers_are_scored(name: str) -> None:
     answers = ["", " \n\t", "x" * 20_000, "ja " * 5_000, "Ünïcödé \u200b\U0001f600", "\ud800", "[" * 3000, "-" * 3000]
-    truths = [Truth(("a red car", "1"), ("a red car", "1"), "integer", "g")] * len(answers)
+    truths = [Reference(("a red car", "1"), ("a red car", "1"), "integer", "g")] * len(answers)
     assert np.isfinite(METRICS[name].scores(answers, truths)).all()
     assert np.isfinite(METRICS[name].overall(answers, truths))
 
@@ -531,6 +535,6 @@ def test_metrics_of_nothing() -> None:
 
 def test_micro_average_is_not_a_mean_of_ratios() -> None:
     words = Metric(lambda answers, truths: [(1, 2), (1, 8)])
-    assert words.overall(["", ""], [Truth(()), Truth(())]) == pytest.approx(0.2)
-    assert words.scores(["", ""], [Truth(()), Truth(())]) == [0.5, 0.125]
-    assert per_example(lambda answer, truth: 0.5).overall(["x"], [Truth(())]) == 0.5
+    assert words.overall(["", ""], [Reference(()), Reference(())]) == pytest.approx(0.2)
+    assert words.scores(["", ""], [Reference(()), Reference(())]) == [0.5, 0.125]
+    assert per_example(lambda answer, truth: 0.5).overall(["x"], [Reference(())]) == 0.5

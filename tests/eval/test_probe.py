@@ -7,10 +7,10 @@ from pathlib import Path
 from rich.console import Console
 
 from lorgnette.eval.benchmark import Asking
+from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.tasks import BENCHMARKS, task_named
-from lorgnette.eval.training import write_training
-from lorgnette.infer.answerer import ModelAnswerer
+from lorgnette.eval.train_split import write_training
 from lorgnette.run import Run, find_recipe
 from lorgnette.train.loop import Trainer
 
@@ -21,7 +21,7 @@ SMALL = (
     " model.connector.depth=1 model.connector.heads=2 model.connector.head_width=8 model.connector.kv_heads=1"
     " model.language.vocabulary=509 model.language.width=32 model.language.layers=1 model.language.heads=2"
     " model.language.kv_heads=1 model.language.head_width=16 model.language.mlp_width=32 model.image_token=510"
-    " stages.0.steps=2 stages.0.warmup=0 stages.0.pack.tokens=256 stages.0.pack.per_step=1"
+    " stages.0.steps=2 stages.0.warmup=0 stages.0.pack.tokens=256 stages.0.pack.packs_per_step=1"
     " stages.0.vision.mode=full stages.0.language.mode=full loader.workers=0 threads=1"
 ).split()
 
@@ -39,7 +39,7 @@ def test_write_train_measure(tmp_path: Path) -> None:
     run = Run.load(find_recipe("probe/docvqa"), [*SMALL, f"stages.0.sources.0.path={tmp_path / 'data'}"])
     trainer = Trainer(run, tmp_path / "run", Console(quiet=True))
     model = trainer.train()
-    result = evaluate(task_named("doc_vqa"), ModelAnswerer(model, trainer.processor), limit=4)
+    result = evaluate(task_named("doc_vqa"), LorgnetteModel(model, trainer.processor), limit=4)
     assert result.count == 4
     assert result.settings["metric"] == "anls"
     assert trainer.progress.total_step == 2

@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 
 from lorgnette.cli import app
 from lorgnette.errors import CheckpointError, LorgnetteError, SettingsError
-from lorgnette.eval.metrics import Truth
-from lorgnette.eval.report import means
-from lorgnette.eval.results import Example, Result, ResultsFolder, judge
+from lorgnette.eval.metrics import Reference
+from lorgnette.eval.models.local import LorgnetteModel
+from lorgnette.eval.results.store import Example, Result, ResultsFolder, score
+from lorgnette.eval.results.summary import means
 from lorgnette.eval.tasks import task_named
 from lorgnette.hub.digest import SETTLED, checkpoint_digest
 from lorgnette.hub.export import save
-from lorgnette.infer.answerer import ModelAnswerer
 from lorgnette.sample import Sample, Text, Turn
 from lorgnette.version import code
 from tests.eval.fixtures import docvqa, write_benchmark, write_rows
@@ -48,27 +48,27 @@ def run(*arguments: object) -> str:
 
 
 def test_the_text_as_read_is_the_templates_with_runs_of_image_tokens_counted() -> None:
-    answerer = ModelAnswerer(tiny_model(), tiny_processor())
+    answerer = LorgnetteModel(tiny_model(), tiny_processor())
     slot = "<fake_token_around_image><image>×4<fake_token_around_image>"
     neighbours = slot + "<image>×4<fake_token_around_image>" * 2
-    assert answerer.written(SAMPLES) == [
+    assert answerer.rendered_prompts(SAMPLES) == [
         f"<s>User:{slot} what colour is the cat?<end_of_utterance>\nAssistant:",
         "<s>User: the mat<end_of_utterance>\nAssistant:",
         f"<s>User:{neighbours} a red square over a blue circle: which is red?<end_of_utterance>\nAssistant:",
         "<s>the cat sat on",
         f"<s>{slot} is a",
     ]
-    five = ModelAnswerer(tiny_model(), tiny_processor(), split=True).written(SAMPLES[:1])
+    five = LorgnetteModel(tiny_model(), tiny_processor(), split=True).rendered_prompts(SAMPLES[:1])
     assert five[0].count("<image>×4") == 5
     typed = Sample((Turn("user"), Text("<image>é<image>×4")))
-    assert answerer.written([typed]) == ["<s>User: <image>é<image>×4<end_of_utterance>\nAssistant:"]
+    assert answerer.rendered_prompts([typed]) == ["<s>User: <image>é<image>×4<end_of_utterance>\nAssistant:"]
 
 
 def test_the_text_as_read_is_of_the_tokens_that_are_read() -> None:
-    answerer = ModelAnswerer(tiny_model(), tiny_processor())
+    answerer = LorgnetteModel(tiny_model(), tiny_processor())
     batch, _ = answerer.latents.prompts(SAMPLES)
     spelled = [answerer.processor.spell(ids.tolist()) for ids in batch.tokens_T.split(list(batch.documents.lengths))]
-    assert answerer.written(SAMPLES) == spelled
+    assert answerer.rendered_prompts(SAMPLES) == spelled
 
 
 # --- the digest of weights
@@ -235,7 +235,7 @@ def test_an_unfinished_evaluation_is_scored_as_far_as_it_is(tmp_path: Path) -> N
 
 def test_what_is_secret_or_unfinished_is_in_no_mean() -> None:
     def asked(**settings: object) -> Result:
-        return judge({"metric": "exact_match", **settings}, [Example(0, "q", "", "?", "a", Truth(("a",)), ())])
+        return score({"metric": "exact_match", **settings}, [Example(0, "q", "", "?", "a", Reference(("a",)), ())])
 
     whole = {name: asked() for name in ("one", "two")}
     assert means(whole, {"both": ("one", "two")})["both"].value == 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lorgnette.eval.metrics import Truth, metric_named
+from lorgnette.eval.metrics import Reference, metric_named
 from lorgnette.eval.metrics.choice import choice_accuracy, choose
 from lorgnette.eval.metrics.edit import anls
 from lorgnette.eval.metrics.mmmu import mmmu_accuracy
@@ -68,6 +68,6 @@ def test_the_margin_is_a_share_of_the_reference(answer, reference, score):
 
 def test_cider_of_one_image_is_zero_as_published():
     metric = metric_named("cider_d")
-    assert metric.overall(["a red car"], [Truth(("a red car",))]) == 0.0
-    two = [Truth(("a red car",)), Truth(("a dog",))]
+    assert metric.overall(["a red car"], [Reference(("a red car",))]) == 0.0
+    two = [Reference(("a red car",)), Reference(("a dog",))]
     assert metric.overall(["a red car", "a dog"], two) > 1

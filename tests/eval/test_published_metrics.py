@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lorgnette.eval.metrics import METRICS, Truth
+from lorgnette.eval.metrics import METRICS, Reference
 from lorgnette.eval.metrics.choice import choose
 from lorgnette.eval.metrics.mmmu import (
     lmms_eval_choice,
@@ -37,7 +37,7 @@ def rows(kind: str) -> list[list[Any]]:
     return found
 
 
-def scores(metric: str, answers: Sequence[str], truths: Sequence[Truth]) -> list[float]:
+def scores(metric: str, answers: Sequence[str], truths: Sequence[Reference]) -> list[float]:
     return METRICS[metric].scores(answers, truths)
 
 
@@ -63,7 +63,7 @@ def official_vqa(answer: str, references: Sequence[str]) -> float:
 
 def test_vqa_accuracy_is_the_harnesses() -> None:
     answers, references, normalised, textvqa = zip(*rows("vqa"), strict=True)
-    truths = [Truth(tuple(texts)) for texts in references]
+    truths = [Reference(tuple(texts)) for texts in references]
     assert scores("vqa_accuracy_normalised", answers, truths) == pytest.approx(list(normalised))
     assert scores("textvqa_accuracy", answers, truths) == pytest.approx(list(textvqa))
 
@@ -71,7 +71,7 @@ def test_vqa_accuracy_is_the_harnesses() -> None:
 def test_vqa_accuracy_is_the_official_one() -> None:
     answers, references, *_ = zip(*rows("vqa"), strict=True)
     wanted = [official_vqa(answer, texts) for answer, texts in zip(answers, references, strict=True)]
-    assert scores("vqa_accuracy", answers, [Truth(tuple(texts)) for texts in references]) == pytest.approx(wanted)
+    assert scores("vqa_accuracy", answers, [Reference(tuple(texts)) for texts in references]) == pytest.approx(wanted)
     assert len(set(wanted)) > 5
 
 
@@ -80,7 +80,7 @@ def test_vqa_accuracy_is_the_official_one() -> None:
 
 def test_anls_is_the_servers() -> None:
     answers, references, wanted = zip(*rows("anls"), strict=True)
-    truths = [Truth(tuple(texts)) for texts in references]
+    truths = [Reference(tuple(texts)) for texts in references]
     assert scores("anls", answers, truths) == pytest.approx(list(wanted))
     assert wanted.count(0.5) > 5, "a similarity of exactly 0.5 stays"
     plain = scores("anls_normalised", answers, truths)
@@ -91,7 +91,7 @@ def test_anls_is_the_servers() -> None:
 
 def test_relaxed_accuracy_is_pix2structs_but_where_that_is_worse() -> None:
     answers, references, _ = zip(*rows("relaxed"), strict=True)
-    ours = scores("relaxed_accuracy", answers, [Truth((text,)) for text in references])
+    ours = scores("relaxed_accuracy", answers, [Reference((text,)) for text in references])
     differing = [row for row, mine in zip(rows("relaxed"), ours, strict=True) if mine != row[2]]
     for answer, reference, theirs in differing:
         zero = not float(re.sub(r"[^\d.]", "", reference).strip(".") or 1)  # a reference of 0 written otherwise
@@ -163,5 +163,5 @@ def test_words_of_captions_are_the_published_ones() -> None:
 
 def test_cider_is_the_published_one() -> None:
     answers, references, wanted = zip(*rows("cider"), strict=True)
-    truths = [Truth(tuple(texts)) for texts in references]
+    truths = [Reference(tuple(texts)) for texts in references]
     assert scores("cider_d", answers, truths) == pytest.approx(list(wanted), abs=1e-9)

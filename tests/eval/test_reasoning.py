@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lorgnette.eval.answerers.server import _read
 from lorgnette.eval.judge import doubtful, extracted
-from lorgnette.eval.metrics import METRICS, Truth
+from lorgnette.eval.metrics import METRICS, Reference
+from lorgnette.eval.models.openai_api import _read
 from lorgnette.eval.reasoning import THOUGHT_MARKS, cut_thought
-from lorgnette.eval.report import print_results
-from lorgnette.eval.rescore import rescore
-from lorgnette.eval.results import Example
+from lorgnette.eval.results.rescore import rescore
+from lorgnette.eval.results.store import Example
+from lorgnette.eval.results.summary import print_results
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.task import Task
 from lorgnette.sample import Sample, Text
@@ -72,7 +72,7 @@ def test_every_mark_opens_and_closes(opening: str, closing: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(METRICS))
 def test_no_metric_sees_a_thought(name: str) -> None:
-    truth = Truth(("a red car on a street",) * 10)
+    truth = Reference(("a red car on a street",) * 10)
     plain = Example(0, "q", "", "?", "a red car on a street", truth, ())
     thinking = dataclasses.replace(plain, answer=f"<think>a dog, 5, B? [1]</think>{plain.answer}")
     assert thinking.judged == plain.judged
@@ -101,7 +101,7 @@ def test_an_unclosed_thought_is_an_empty_answer_that_is_counted_and_said(tmp_pat
 
 
 def test_a_judge_reads_no_thoughts_and_its_own_are_cut() -> None:
-    truth = Truth(("12",), form="integer")
+    truth = Reference(("12",), form="integer")
     closed = Example(0, "q", "", "?", "<think>12</think>a dozen", truth, ())
     assert doubtful([closed, dataclasses.replace(closed, answer="<think>perhaps")]) == [closed]
     judge = Constant("<think>a dozen is</think> 12")

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.boundary import boundary_of_benchmark
+from lorgnette.data.sources.reading.boundary import boundary_of_benchmark
 from lorgnette.eval.benchmark import Asking, BenchmarkSamples
-from lorgnette.eval.rows import answers_of
+from lorgnette.eval.benchmark_rows import answers_of
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.tasks import BENCHMARKS, task_named
 from tests.eval.fixtures import COLOURS, MAKERS, stored, write_rows

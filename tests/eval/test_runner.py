@@ -11,8 +11,9 @@ import PIL.Image
 import pytest
 
 from lorgnette.errors import DataError, SettingsError
-from lorgnette.eval.pictures import image_digest
-from lorgnette.eval.results import ResultsFolder
+from lorgnette.eval.image_checks import image_digest
+from lorgnette.eval.models.base import Model
+from lorgnette.eval.results.store import ResultsFolder
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.task import Task, prompt_of, transcript
 from lorgnette.sample import Image, Sample, Text, Turn
@@ -20,7 +21,7 @@ from lorgnette.sample import Image, Sample, Text, Turn
 COLOURS = ("red", "green", "blue", "black", "white", "orange", "purple", "yellow", "brown", "pink")
 
 
-class Perfect:
+class Perfect(Model):
     """Knows every reference. `asked` records what it was shown."""
 
     def __init__(self) -> None:
@@ -155,11 +156,12 @@ def test_resume_loses_the_batch_in_flight_and_nothing_else(tmp_path: Path) -> No
 
 KILLED = """
 import os, signal, sys
+from lorgnette.eval.models.base import Model
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.task import Task
 from lorgnette.sample import Sample, Text
 
-class Kills:
+class Kills(Model):
     identity, batches = "same", int(sys.argv[2])
 
     def generate(self, samples, *, max_tokens, stop=()):

@@ -10,14 +10,15 @@ import pytest
 
 from lorgnette.data.record import Refused
 from lorgnette.errors import DataError, SettingsError
-from lorgnette.eval.benchmark import ROLES, Asking
+from lorgnette.eval.benchmark import ABLATION_ROLES, Asking
 from lorgnette.eval.benchmark_prompts import VARIANTS
+from lorgnette.eval.image_checks import image_digest
 from lorgnette.eval.metrics import METRICS
-from lorgnette.eval.pictures import image_digest
-from lorgnette.eval.results import Result, ResultsFolder
+from lorgnette.eval.models.base import Model
+from lorgnette.eval.results.store import Result, ResultsFolder
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.task import Task, prompt_of, transcript
-from lorgnette.eval.tasks import BENCHMARKS, GROUPS, names_in, task_named
+from lorgnette.eval.tasks import BENCHMARK_GROUPS, BENCHMARKS, names_in, task_named
 from lorgnette.sample import Sample, Text
 from tests.eval.fixtures import MAKERS, ODD, base64_rows, mmbench, mmmu, write_benchmark, write_rows
 
@@ -37,7 +38,7 @@ def opened(name: str, data: dict[str, str], **how: object) -> Task:
     return task_named(name, Asking(data=data, incomplete=True, **how))  # type: ignore[arg-type]
 
 
-class Sees:
+class Sees(Model):
     """Knows the answer to each picture and question, as the training samples teach it; blind, it is lost."""
 
     def __init__(self, task: Task) -> None:
@@ -67,8 +68,8 @@ def test_the_table_is_what_the_paper_measures() -> None:
     public = ["vqav2", "textvqa", "okvqa", "coco", "docvqa", "mmmu", "mathvista", "mmbench", "chartqa", "ai2d"]
     assert [*public, "scene_vqa", "text_vqa", "knowledge_vqa", "scene_captions", "doc_vqa"] == NAMES
     assert MAKERS.keys() == BENCHMARKS.keys() == ODD.keys()
-    for group in GROUPS.values():
-        assert [BENCHMARKS[name].role for name in group] == list(ROLES)
+    for group in BENCHMARK_GROUPS.values():
+        assert [BENCHMARKS[name].role for name in group] == list(ABLATION_ROLES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -272,7 +273,7 @@ def test_what_is_not_there_is_one_sentence() -> None:
 
 
 def test_a_hub_id_becomes_its_files(monkeypatch: pytest.MonkeyPatch, data: dict[str, str]) -> None:
-    import lorgnette.eval.rows as rows
+    import lorgnette.eval.benchmark_rows as rows
 
     asked: list[str] = []
 

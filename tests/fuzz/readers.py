@@ -368,8 +368,8 @@ SNIPPETS_OF_HEADERS = ("0", "1e400", "nan", "-1", "x", "0.001", "Mon, 99 Foo 000
 
 
 def _ask(content: bytes, folder: Path) -> None:
-    from lorgnette.eval.answerers.client import ServerSettings
-    from lorgnette.eval.answerers.server import ServerAnswerer
+    from lorgnette.eval.models.http_client import ServerSettings
+    from lorgnette.eval.models.openai_api import OpenAIModel
     from lorgnette.sample import Sample
     from tests.eval.serving import Reply, serving
 
@@ -377,7 +377,7 @@ def _ask(content: bytes, folder: Path) -> None:
     name, _, value = header.decode().partition(": ")
     with serving(lambda request: Reply(int(status), body, {name: value})) as served:
         settings = ServerSettings(attempts=1, timeout=5, patience=0.5, backoff=0, concurrency=1)
-        answer = ServerAnswerer(served.address, "m", settings).generate(
+        answer = OpenAIModel(served.address, "m", settings).generate(
             [Sample.from_messages([{"role": "user", "content": "Well?"}])], max_tokens=3
         )
         assert isinstance(answer[0], str)

@@ -93,7 +93,7 @@ OPT_OUT = ("https://a.example/a.png\n# one\n\n" + "0" * 64 + "\n", "http://b.exa
 
 
 def _opt_out(content: bytes, folder: Path) -> None:
-    from lorgnette.data.prepare.lists import read_list
+    from lorgnette.data.prepare.opt_out import read_list
 
     (folder / "list.txt").write_bytes(content)
     read_list(str(folder / "list.txt"))
@@ -202,7 +202,7 @@ def _server(answer: bytes) -> Iterator[int]:
 
 
 def _fetch(content: bytes, folder: Path) -> None:
-    from lorgnette.data.sources import download
+    from lorgnette.data.sources.reading import download
 
     download.PAUSE = 0.0
     with _server(content) as port:

@@ -78,8 +78,8 @@ def read(make: Make, use: Use, content: bytes, folder: Path) -> None:
 
 def evaluation(folder: Path) -> Sequence[str]:
     """Results of one task of two questions."""
-    from lorgnette.eval.metrics import Truth
-    from lorgnette.eval.results import Example, Refusal, ResultsFolder
+    from lorgnette.eval.metrics import Reference
+    from lorgnette.eval.results.store import Example, Refusal, ResultsFolder
 
     settings = {
         "task": "vqav2",
@@ -91,7 +91,7 @@ def evaluation(folder: Path) -> Sequence[str]:
     }
     store = ResultsFolder(folder)
     store.begin(settings, {"began": "now", "torch": "2"})
-    truth = Truth(("yes", "no"), ("a", "b"))
+    truth = Reference(("yes", "no"), ("a", "b"))
     asked = [Example(n, f"row {n}", "kind/inner", "Which?", "yes", truth, ("0" * 8,), id=str(n)) for n in range(2)]
     store.append(asked, {"0" * 8: b"picture"})
     store.refuse([Refusal(2, "row 2", "unreadable image")])
@@ -102,8 +102,8 @@ def evaluation(folder: Path) -> Sequence[str]:
 def _use_evaluation(folder: Path, name: str) -> None:
     from lorgnette.cli.results import compare, rescore, submission
     from lorgnette.errors import LorgnetteError
-    from lorgnette.eval import bootstrap
-    from lorgnette.eval.results import ResultsFolder
+    from lorgnette.eval.results import bootstrap
+    from lorgnette.eval.results.store import ResultsFolder
 
     bootstrap.resample.__defaults__ = (20,)  # in this process, which reads inputs alone: draws take all the time
     refused: list[LorgnetteError] = []
@@ -140,6 +140,7 @@ def run(folder: Path) -> Sequence[str]:
     from lorgnette.inputs.config import SpecialTokens
     from lorgnette.inputs.tokenizer import Tokenizer, train_tokenizer
     from lorgnette.run import Run
+    from lorgnette.train.callbacks import Callback
     from lorgnette.train.checkpoint import manager
     from lorgnette.train.checkpoint.debug_step import keep_step
     from lorgnette.train.loop import Trainer
@@ -155,20 +156,18 @@ def run(folder: Path) -> Sequence[str]:
         "images": {"shortest": 16, "longest": 32, "patch": 8, "grid": 4}, "model": model,
         "loader": {"workers": 0}, "evaluation": {"keep_best": False},
         "stages": [{
-            "name": "one", "steps": 2, "pack": {"samples": 1, "per_step": 1},
+            "name": "one", "steps": 2, "pack": {"samples": 1, "packs_per_step": 1},
             "sources": [{"kind": "messages", "path": str(folder / "rows.jsonl")}],
         }],
     }  # fmt: skip
-    kept: list[int] = []
 
-    def keep(trainer: Any, row: Any) -> None:
-        if not kept:
-            kept.append(row.total_step)
-            batches = trainer_batches(trainer)
-            progress = manager.Progress(trainer.progress.run, 0, 0, 0, 0.0)
-            keep_step(folder / "run" / "replay", progress, batches, trainer.model, 0, trainer.world)
+    class Keep(Callback):
+        def on_step_end(self, run: Any, state: Any, metrics: Any) -> None:
+            if metrics.total_step == 1:
+                progress = manager.Progress(state.progress.run, 0, 0, 0, 0.0)
+                keep_step(folder / "run" / "replay", progress, trainer_batches(trainer), state.model, 0, state.world)
 
-    trainer = Trainer(Run.parse(values), folder / "run", Console(quiet=True), callbacks=[keep])
+    trainer = Trainer(Run.parse(values), folder / "run", Console(quiet=True), callbacks=[Keep()])
     trainer.train()
     return ("run/run.yaml", "run/log.jsonl", "run/data.json", "run/checkpoints/*/*", "run/checkpoints/*/.metadata",
             "run/replay/*/replay.json", "run/replay/*/*.safetensors")  # fmt: skip

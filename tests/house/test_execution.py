@@ -22,7 +22,7 @@ EXCEPTIONS = {
         "lorgnette/data/loader/workers.py",
         "pickle.loads",
     ): "an error of this process, to see whether it can travel",
-    ("lorgnette/data/prepare/runner.py", "pickle.loads"): "tasks that this process gave to its own workers",
+    ("lorgnette/data/prepare/pool.py", "pickle.loads"): "tasks that this process gave to its own workers",
     (
         "lorgnette/train/checkpoint/metadata.py",
         "pickle.Unpickler",

@@ -23,6 +23,7 @@ THIRD_PARTY = {
     "untrusted": {"yaml"},
     "files": {"filelock"},
     "leftovers": set(),
+    "plugins": set(),
     "output": {"rich"},
     "settings": {"pydantic", "yaml"},
     "images": {"PIL", "numpy"},
@@ -55,10 +56,14 @@ THIRD_PARTY = {
 """What each room may import from outside. transformers, timm and datasets are in no list: they are oracles of tests."""
 
 ONE_FILE = {
-    ("lorgnette/eval/answerers/peer.py", "torch"): "what a model of transformers is made of",
-    ("lorgnette/eval/answerers/peer.py", "transformers"): "whose models are measured beside ours, when asked for",
-    ("lorgnette/eval/lmms.py", "lmms_eval"): "which imports that file, and no other does",
-    ("lorgnette/eval/lmms.py", "torch"): "devices and types of numbers, as lmms-eval names them",
+    ("lorgnette/eval/models/local.py", "torch"): "our own model",
+    ("lorgnette/eval/models/transformers_model.py", "torch"): "what a model of transformers is made of",
+    (
+        "lorgnette/eval/models/transformers_model.py",
+        "transformers",
+    ): "whose models are measured beside ours, when asked for",
+    ("lorgnette/eval/models/lmms_eval.py", "lmms_eval"): "which imports that file, and no other does",
+    ("lorgnette/eval/models/lmms_eval.py", "torch"): "devices and types of numbers, as lmms-eval names them",
     (
         "lorgnette/hub/keys.py",
         "tokenizers",

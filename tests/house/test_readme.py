@@ -1,4 +1,4 @@
-"""README.md is walked from top to bottom as a newcomer would: every command and every line of Python in it runs.
+"""README.md and then docs/using.md are walked as a newcomer would: every command and every line of Python runs.
 
 Commands that train do so at a size that takes seconds; what they leave behind is what the later ones use.
 """
@@ -21,6 +21,7 @@ from scripts.readme_numbers import SPAN, fill
 from tests.house.source import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+USING = (ROOT / "docs/using.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 SMALL = shlex.split(
@@ -45,9 +46,9 @@ PLAIN_NUMBERS = {
 
 
 def walk() -> list[tuple[str, str]]:
-    """Every step of the README: ("bash", one command) or ("python", a block)."""
+    """Every step of the two pages: ("bash", one command) or ("python", a block)."""
     steps = []
-    for language, body in BLOCK.findall(README):
+    for language, body in BLOCK.findall(README + USING):
         if language == "python":
             steps.append(("python", body))
         elif language == "bash":
@@ -69,7 +70,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def argv(kind: str, step: str) -> list[str]:
-    """What is run for a step of the README."""
+    """What is run for a step of the pages."""
     if kind == "python":
         return [sys.executable, "-c", step]
     program, *arguments = shlex.split(step)

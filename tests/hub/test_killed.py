@@ -12,7 +12,8 @@ import pytest
 from lorgnette import files
 from lorgnette.cli.eval import _run
 from lorgnette.errors import LorgnetteError
-from lorgnette.eval.results import ResultsFolder
+from lorgnette.eval.results.rank_files import Rank
+from lorgnette.eval.results.store import ResultsFolder
 from lorgnette.files import hold
 from lorgnette.hub.export import export
 from lorgnette.hub.load import load
@@ -31,7 +32,7 @@ module.export(tiny_model(), tiny_processor(), sys.argv[1])
 """
 EVALUATES = """
 import os, pathlib, sys
-from lorgnette.eval.results import ResultsFolder
+from lorgnette.eval.results.store import ResultsFolder
 store = ResultsFolder(sys.argv[1])
 store.begin({"task": "a", "metric": "b"})
 pathlib.Path.write_bytes = lambda path, content: (path.touch(), os.kill(os.getpid(), 9))
@@ -87,3 +88,28 @@ def test_an_evaluation_refuses_a_folder_that_another_process_writes(tmp_path):
             _run("drawings", Asking(), None, None, tmp_path, {})
         other.kill()
     hold(lock, "it is still held")()
+
+
+CLAIMS = """
+import pathlib, sys
+from lorgnette.eval.results.rank_files import Rank
+Rank(int(sys.argv[2]), int(sys.argv[3])).claim(pathlib.Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(("other", "refused"), [((0, 1), True), ((1, 3), True), ((0, 2), True), ((1, 2), False)])
+def test_processes_of_one_number_share_a_folder_and_others_are_refused(tmp_path, other, refused):
+    folder = tmp_path / "drawings"
+    Rank(0, 4).claim(folder)()  # lock files that an evaluation left behind stop nobody
+    command = [sys.executable, "-c", CLAIMS, str(folder), "0", "2"]
+    with subprocess.Popen(command, stdin=-1, stdout=-1) as first:
+        assert first.stdout.readline() == b"held\n"
+        command[-2:] = map(str, other)
+        with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1) as second:
+            _, said = second.communicate(timeout=120)
+        assert (second.returncode != 0) == refused
+        assert (b"drawings: another process evaluates into this folder; wait for it" in said) == refused
+        first.kill()
+    Rank(0, 1).claim(folder)()

@@ -14,11 +14,11 @@ import torch
 import transformers
 
 from lorgnette.errors import CheckpointError, DataError, LorgnetteError
+from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.hub.build import VisionBackbone, build
 from lorgnette.hub.export import export, save
 from lorgnette.hub.keys import warn_once
 from lorgnette.hub.load import load
-from lorgnette.infer.answerer import ModelAnswerer
 from lorgnette.infer.chat import Chat
 from lorgnette.infer.generate import generate
 from lorgnette.infer.sampling import GenerationConfig
@@ -272,7 +272,7 @@ def test_sampling_that_the_checkpoint_asks_for(copied: Path) -> None:
     assert drawn == generate(model, processor, QUESTION, written)[0].tokens != greedy
     assert generate(model, processor, QUESTION, GenerationConfig(max_tokens=12, temperature=0.0))[0].tokens == greedy
     assert Chat(model, processor).settings == GenerationConfig()
-    [answer] = ModelAnswerer(model, processor).generate([QUESTION], max_tokens=12)
+    [answer] = LorgnetteModel(model, processor).generate([QUESTION], max_tokens=12)
     assert answer == processor.tokenizer.decode(list(greedy)).removeprefix(" ")
     rewrite(copied, "generation_config.json", {"temperature": None, "top_p": None, "top_k": None})
     rules = load(copied)[1].generation
@@ -353,13 +353,13 @@ def test_a_prompt_longer_than_the_positions_is_refused(tmp_path: Path) -> None:
 
 def test_an_evaluation_counts_prompts_that_are_too_long_and_goes_on() -> None:
     model, processor = short_model(64)
-    alone = ModelAnswerer(*short_model(64)).generate([QUESTION], max_tokens=4)
-    answers = ModelAnswerer(model, processor).generate([QUESTION, LONG, QUESTION], max_tokens=4)
+    alone = LorgnetteModel(*short_model(64)).generate([QUESTION], max_tokens=4)
+    answers = LorgnetteModel(model, processor).generate([QUESTION, LONG, QUESTION], max_tokens=4)
     assert [answers[0], answers[2]] == alone * 2
     assert answers[1] == ""
     assert "exceed the 64 positions" in getattr(answers[1], "declined")  # noqa: B009
-    scores = ModelAnswerer(model, processor).score([QUESTION, LONG], [["a", "b"], ["a", "b"]])
-    assert scores[0] == ModelAnswerer(model, processor).score([QUESTION], [["a", "b"]])[0]
+    scores = LorgnetteModel(model, processor).score([QUESTION, LONG], [["a", "b"], ["a", "b"]])
+    assert scores[0] == LorgnetteModel(model, processor).score([QUESTION], [["a", "b"]])[0]
     assert scores[1] == [float("-inf")] * 2
 
 

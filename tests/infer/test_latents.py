@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lorgnette.errors import ImageError
-from lorgnette.infer.answerer import ModelAnswerer
+from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.infer.generate import generate
 from lorgnette.infer.latents import Latents
 from lorgnette.infer.sampling import GenerationConfig
@@ -95,10 +95,10 @@ def test_a_broken_image_is_named() -> None:
 
 
 def test_looks_are_unit_vectors_that_know_the_picture() -> None:
-    answerer = ModelAnswerer(tiny_model(), PROCESSOR)
+    answerer = LorgnetteModel(tiny_model(), PROCESSOR)
     pictures = [picture(40, 60, seed) for seed in range(3)]
-    vectors = answerer.look(pictures)
+    vectors = answerer.encode_images(pictures)
     assert vectors.shape == (3, 24)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(answerer.look(pictures[1:2])[0], vectors[1], atol=1e-5)
+    np.testing.assert_allclose(answerer.encode_images(pictures[1:2])[0], vectors[1], atol=1e-5)
     assert abs(vectors[0] @ vectors[1]) < 0.9999

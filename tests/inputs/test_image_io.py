@@ -14,10 +14,10 @@ import PIL.Image
 import pytest
 
 from lorgnette.data.inspect.unpatchify import original_size
-from lorgnette.data.prepare.look import look_at
+from lorgnette.data.prepare.image_facts import image_facts
 from lorgnette.errors import ImageError, SettingsError
-from lorgnette.eval.answerers.messages import image_url
-from lorgnette.eval.pictures import check_image, image_digest
+from lorgnette.eval.image_checks import check_image, image_digest
+from lorgnette.eval.models.openai_api import image_url
 from lorgnette.infer.latents import _key
 from lorgnette.inputs.config import MAX_PIXELS, ImageConfig
 from lorgnette.inputs.image import image_patches
@@ -32,7 +32,7 @@ EVERY_PATH = {
     "image_size": image_size,
     "image_patches": lambda source: image_patches(source, ImageConfig(), split=False),
     "fast": lambda source: image_patches(source, ImageConfig(resize="fast"), split=True),
-    "look_at": lambda source: look_at(source, "image", MAX_PIXELS),
+    "image_facts": lambda source: image_facts(source, "image", MAX_PIXELS),
     "check_image": check_image,
     "thumbnail": thumbnail,
     "image_url": image_url,
@@ -65,7 +65,7 @@ def test_no_program_is_run_on_an_image(way, ghostscript, tmp_path):
         (tmp_path / "a.jpg").write_bytes(content)
         with pytest.raises(ImageError):
             EVERY_PATH[way](tmp_path / "a.jpg")
-        if way != "look_at":  # which takes files alone
+        if way != "image_facts":  # which takes files alone
             with pytest.raises(ImageError, match=r"(EPS|IPTC) files are not accepted"):
                 EVERY_PATH[way](PIL.Image.open(io.BytesIO(content)))
     for naming in (image_digest, _key):

@@ -13,7 +13,7 @@ import warnings
 import PIL.Image
 
 from lorgnette.errors import ImageError
-from lorgnette.eval.pictures import check_image
+from lorgnette.eval.image_checks import check_image
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import image_patches
 from lorgnette.inputs.image_io import image_size, open_rgba

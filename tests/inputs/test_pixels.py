@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
 
-from lorgnette.data.prepare.look import look_at
+from lorgnette.data.prepare.image_facts import image_facts
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import image_patches
 from lorgnette.inputs.image_io import glance, image_size, open_image, open_rgba
@@ -96,7 +96,9 @@ def test_a_black_drawing_is_seen_wherever_a_picture_is_made(mode):
         ours, theirs = (image_patches(one, config, split=False)[0].pixels_PC for one in (image, white))
         assert np.array_equal(ours, theirs)
     if mode in ("RGBA", "LA"):
-        assert look_at(saved(image, "PNG"), "one", 10**6).look == look_at(saved(white, "PNG"), "one", 10**6).look
+        assert (
+            image_facts(saved(image, "PNG"), "one", 10**6).look == image_facts(saved(white, "PNG"), "one", 10**6).look
+        )
 
 
 def test_straight_alpha_is_kept_where_it_is_asked_for():

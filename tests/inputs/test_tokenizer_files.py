@@ -253,3 +253,12 @@ def test_two_tokens_of_one_id_are_refused(folder):
     write(folder, "tokenizer.json", stored)
     with pytest.raises(CheckpointError, match=r"have the same id, .*damaged"):
         Tokenizer.load(folder)
+
+
+def test_an_id_beyond_every_table_is_refused(folder):
+    """A byte of damage in an id would else ask for gigabytes, one row for each id below it."""
+    stored = read(folder, "tokenizer.json")
+    stored["model"]["vocab"][next(reversed(stored["model"]["vocab"]))] = 141_000_000
+    write(folder, "tokenizer.json", stored)
+    with pytest.raises(CheckpointError, match="has the id 141000000; the file is damaged"):
+        Tokenizer.load(folder)

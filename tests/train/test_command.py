@@ -23,7 +23,7 @@ from lorgnette.train.loop import Trainer
 
 VALIDATION = {0: ("interleaved", "pairs"), 1: ("interleaved", "pairs", "documents"), 2: ("instruct",), 3: ("chat",)}
 PATHS = [(stage, number, kind) for stage, kinds in VALIDATION.items() for number, kind in enumerate(kinds)]
-SMALL = ("steps=2", "pack={tokens: 512, patches: 1024, per_step: 1}")
+SMALL = ("steps=2", "pack={tokens: 512, patches: 1024, packs_per_step: 1}")
 MICRO = [
     "micro", "threads=1", "loader.workers=0", "checkpoints.every=2",
     *(f"stages.{stage}.{setting}" for stage in VALIDATION for setting in SMALL),

@@ -25,7 +25,7 @@ from lorgnette.train.setup import build_processor
 from lorgnette.train.validation import unseen_sources
 from tests.data.squares import row, spoil, write
 
-PACK = {"tokens": 200, "patches": 400, "per_step": 2}
+PACK = {"tokens": 200, "patches": 400, "packs_per_step": 2}
 
 
 @pytest.fixture
@@ -178,8 +178,7 @@ def test_counts_are_kept_in_the_folder_of_the_run(packs, tmp_path):
 
 
 WRONG = {
-    "samples": ({"samples_per_step": 8}, r"samples_per_step is not obeyed beside `pack`"),
-    "samples alone": ({"samples_per_step": 8, "pack": None}, r"write pack: \{samples: 8, per_step: 1\}"),
+    "samples": ({"samples_per_step": 8}, r"now called pack.samples: write pack: \{samples: 8, packs_per_step: 1\}"),
     "micro_batches": ({"micro_batches": 5, "pack": {"samples": 4}}, "a pack of 4 samples cannot fill 5 batches"),
 }
 
@@ -196,7 +195,10 @@ def test_settings_that_do_not_go_together_are_refused(packs, name):
 def test_settings_of_a_run_on_packs_of_the_version_before_still_open(packs):
     values = packs.plain()
     values["stages"][0]["samples_per_step"] = 32  # a default that was written beside `pack`, and not obeyed
-    assert Run.parse(values) == packs
+    assert Run.parse(values, stored=True) == packs
+    values["stages"][0]["pack"] = None
+    with pytest.raises(SettingsError, match=r"now called pack\.samples"):
+        Run.parse(values, stored=True)
 
 
 @pytest.mark.parametrize(("count", "batches"), [(3, 3), (4, 4)])

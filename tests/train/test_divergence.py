@@ -11,10 +11,11 @@ import torch
 from rich.console import Console
 
 from lorgnette.run import DivergenceConfig
-from lorgnette.train.checkpoint import manager
+from lorgnette.train import divergence
 from lorgnette.train.divergence import FIRST, DivergedError, DivergenceMonitor, Finding, Rise
 from lorgnette.train.logging.log import read_log
 from lorgnette.train.loop import Interrupted, Trainer
+from tests.train.watchers import StopAfter
 
 QUIET = Console(quiet=True)
 
@@ -108,7 +109,7 @@ def test_a_log_that_is_replayed_gives_the_same_verdicts(act):
 
 
 def spiky(short, act):
-    return short.override(f"spikes.act={act}", "spikes.window=4", "stages.0.steps=14", "checkpoints.every=5")
+    return short.override(f"divergence.act={act}", "divergence.window=4", "stages.0.steps=14", "checkpoints.every=5")
 
 
 def finding(monkeypatch, found, *steps):
@@ -148,13 +149,13 @@ def test_a_finding_may_stop_the_run_with_the_state_before_it(short, tmp_path, mo
 
 def test_a_run_that_would_skip_all_the_rest_ends(short, tmp_path, monkeypatch):
     """What steps are compared with stays as it was before a spike: a loss at a new level would be skipped for ever."""
-    monkeypatch.setattr(DivergenceMonitor, "_spike", lambda self, *_: "a new level" if len(self._losses) >= 2 else None)
-    monkeypatch.setattr("lorgnette.train.loop.MOST_SKIPS", 3)
-    with pytest.raises(DivergedError, match=r"step 8 would be skipped after 3 others in a row \(a new level\)"):
-        Trainer(spiky(short, "skip"), tmp_path, QUIET).train()
+    monkeypatch.setattr("lorgnette.train.divergence.MOST_SKIPS", 3)
+    run = spiky(short, "skip").override("stages.0.warmup=0", "stages.0.lr=3.0", "divergence.loss=1e-6")
+    with pytest.raises(DivergedError, match=r"step 8 would be skipped after 3 others in a row \(loss 1\d\d\.\d+ after"):
+        Trainer(run, tmp_path, QUIET).train()
     assert [bool(row["spike"]) for row in read_log(tmp_path / "log.jsonl")] == [False] * 4 + [True] * 3
     with pytest.raises(DivergedError, match="step 8 would be skipped"):  # the log is replayed
-        Trainer(spiky(short, "skip"), tmp_path, QUIET).train()
+        Trainer(run, tmp_path, QUIET).train()
 
 
 @pytest.mark.parametrize(("found", "act"), [(RISE, "report"), (RISE, "skip"), (SPIKE, "report")])
@@ -173,8 +174,8 @@ def test_what_is_reported_is_learned_from(short, tmp_path, monkeypatch, found, a
 def test_a_rise_is_gone_back_from_to_before_it(short, tmp_path, monkeypatch, found, restored):
     finding(monkeypatch, found, 12)
     taken = []
-    restore = manager.restore
-    monkeypatch.setattr(manager, "restore", lambda path, *rest: [taken.append(path.name), restore(path, *rest)])
+    restore = divergence.restore
+    monkeypatch.setattr(divergence, "restore", lambda path, *rest: [taken.append(path.name), restore(path, *rest)])
     Trainer(spiky(short, "rewind"), tmp_path, QUIET).train()
     assert taken == [restored]
     finding(monkeypatch, Finding("an early rise", since=2), 12)
@@ -185,22 +186,15 @@ def test_a_rise_is_gone_back_from_to_before_it(short, tmp_path, monkeypatch, fou
 @pytest.mark.parametrize("act", ["report", "rewind"])
 def test_a_run_that_is_resumed_finds_the_same_rises(short, tmp_path, monkeypatch, act):
     monkeypatch.setattr("lorgnette.train.divergence.RISE_ERRORS", 0.0)  # else so short a run has none
-    run = spiky(short, act).override("stages.0.steps=12", "stages.0.lr=3.0", "spikes.rise=0.001")
-    run = run.override("spikes.loss=99", "spikes.grad_norm=1e9")
+    run = spiky(short, act).override("stages.0.steps=12", "stages.0.lr=3.0", "divergence.rise=0.001")
+    run = run.override("divergence.loss=99", "divergence.grad_norm=1e9")
     whole = Trainer(run, tmp_path / "whole", QUIET).train()
     with pytest.raises(Interrupted):
-        Trainer(run, tmp_path / "run", QUIET, callbacks=[stop_after(5)]).train()
+        Trainer(run, tmp_path / "run", QUIET, callbacks=[StopAfter(5)]).train()
     resumed = Trainer(run, tmp_path / "run", QUIET).train()
     found = [[row["spike"] for row in read_log(tmp_path / name / "log.jsonl")] for name in ("whole", "run")]
     assert any("a slow rise" in said for said in found[0][5:]) and found[0] == found[1]
     assert all(torch.equal(p, resumed.get_parameter(name)) for name, p in whole.named_parameters())
-
-
-def stop_after(step):
-    def callback(trainer, row):
-        trainer._stop = row.total_step == step
-
-    return callback
 
 
 def test_a_run_that_always_goes_back_to_the_same_weights_gives_up(short, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from lorgnette.files import explain_disk
 from lorgnette.hub.load import load
 from lorgnette.train import evaluation
 from lorgnette.train.adapters.peft import merge_adapters
+from lorgnette.train.callbacks import Callback
 from lorgnette.train.checkpoint.resume import model_at
 from lorgnette.train.logging.log import read_log
 from lorgnette.train.loop import Interrupted, Trainer
@@ -29,7 +30,7 @@ def same(ours, theirs) -> bool:
     return all(torch.equal(parameter, theirs[name]) for name, parameter in ours.named_parameters())
 
 
-class Knowing(evaluation.ModelAnswerer):
+class Knowing(evaluation.LorgnetteModel):
     """Knows every answer at one step, and nothing at others."""
 
     step = 0
@@ -42,20 +43,20 @@ class Knowing(evaluation.ModelAnswerer):
 
 def test_scores_are_told_and_the_model_with_the_best_is_kept(tiny, tmp_path, monkeypatch):
     plain = Trainer(tiny.override(*ADAPTED), tmp_path / "plain", QUIET).train()
-    monkeypatch.setattr(evaluation, "ModelAnswerer", Knowing)
+    monkeypatch.setattr(evaluation, "LorgnetteModel", Knowing)
     monkeypatch.setattr(Knowing, "step", 9)
     run = tiny.override(*EVALUATED, *ADAPTED, "checkpoints.every=4")
     folder = tmp_path / "run"
     told = []
 
-    class Tracker:
-        def log(self, step, values):
-            told.extend((step, value) for name, value in values.items() if name == "evaluation/drawings")
+    class Told(Callback):
+        def on_evaluation(self, run, state, kind, values):
+            told.append((state.progress.total_step, values["drawings"]))
 
-        def close(self):
+        def on_run_end(self, run, state):
             told.append("closed")
 
-    trained = Trainer(run, folder, QUIET, trackers=[Tracker()]).train()
+    trained = Trainer(run, folder, QUIET, callbacks=[Told()]).train()
     assert same(trained, plain), "evaluating moves no weight"
     rows = read_log(folder / "evaluation.jsonl")
     assert [(row["total_step"], row["scores"]["drawings"]) for row in rows] == [(4, 0), (5, 0), (9, 100), (11, 0)]
@@ -124,7 +125,7 @@ def test_an_evaluation_that_was_cut_off_goes_on_in_a_run_that_saves_more_often(t
     """Its answers are those of the same model."""
     run = tiny.override(*EVALUATED)
     assert run.identity == run.override("checkpoints.every=3").identity != run.override("seed=1").identity
-    generate, asked = evaluation.ModelAnswerer.generate, []
+    generate, asked = evaluation.LorgnetteModel.generate, []
 
     def cut_off(self, samples, **options):
         asked.append(len(samples))
@@ -132,7 +133,7 @@ def test_an_evaluation_that_was_cut_off_goes_on_in_a_run_that_saves_more_often(t
             raise KeyboardInterrupt
         return generate(self, samples, **options)
 
-    monkeypatch.setattr(evaluation.ModelAnswerer, "generate", cut_off)
+    monkeypatch.setattr(evaluation.LorgnetteModel, "generate", cut_off)
     with pytest.raises(KeyboardInterrupt):
         Trainer(run, tmp_path, QUIET).train()
     Trainer(run.override("checkpoints.every=3"), tmp_path, QUIET).train()

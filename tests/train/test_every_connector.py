@@ -28,7 +28,7 @@ def run_with(tiny, tmp_path):
         values = tiny.plain()
         values["model"]["connector"] = connector
         source = {"kind": "instruct", "path": str(folder), "most_turns": 3}
-        pack = {"tokens": 300, "patches": 400, "per_step": 2}
+        pack = {"tokens": 300, "patches": 400, "packs_per_step": 2}
         augment = {"split": 0.3, "upscale": 0.3}
         values["stages"][0] |= {"sources": [source], "pack": pack, "steps": 6, "augment": augment}
         values["stages"][1] |= {"steps": 3}

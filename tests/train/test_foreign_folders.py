@@ -15,15 +15,16 @@ from corpus.writing import write_corpus
 from lorgnette.cli.train import plot
 from lorgnette.data.prepare.job import _clear
 from lorgnette.errors import LorgnetteError
-from lorgnette.eval import results
-from lorgnette.eval.results import ResultsFolder
-from lorgnette.eval.shards import Rank
-from lorgnette.eval.submission import _is_submission
+from lorgnette.eval.results import store
+from lorgnette.eval.results.rank_files import Rank
+from lorgnette.eval.results.store import ResultsFolder
+from lorgnette.eval.results.submission import _is_submission
 from lorgnette.files import DiskError
 from lorgnette.train.checkpoint import manager
 from lorgnette.train.checkpoint.claim import claim
 from lorgnette.train.loop import Trainer
 from lorgnette.train.parallel import DistributedContext
+from tests.train.watchers import OnStep
 
 QUIET = Console(quiet=True)
 
@@ -68,7 +69,7 @@ def test_training_leaves_what_it_did_not_write(tiny, tmp_path):
     (folder / "photos" / "a.txt").write_text("mine")
     stopped: list[int] = []
 
-    def keep(trainer, row):
+    def keep(state, metrics):
         kept = manager.checkpoints(folder / "checkpoints")
         if kept and not stopped:
             stopped.append(1)
@@ -78,7 +79,7 @@ def test_training_leaves_what_it_did_not_write(tiny, tmp_path):
             copy.mkdir()
             (copy / "progress.json").write_text("mine")
 
-    Trainer(run, folder, QUIET, callbacks=[keep]).train()
+    Trainer(run, folder, QUIET, callbacks=[OnStep(keep)]).train()
     assert stopped and (folder / "photos" / "a.txt").read_text() == "mine"
     (noted,) = (folder / "checkpoints").glob("*/notes.txt")
     assert sorted(path.name for path in noted.parent.iterdir()) == ["mine", "notes.txt"]
@@ -124,15 +125,15 @@ def test_an_evaluation_begins_in_no_folder_of_somebody_else(tmp_path, name):
 
 
 def test_an_evaluation_takes_up_a_folder_that_another_rank_begins_at_the_same_time(tmp_path, monkeypatch):
-    settings, check = {"task": "x", "metric": "x"}, results.check_replaceable
+    settings, check = {"task": "x", "metric": "x"}, store.check_replaceable
 
     def overtaken(folder, ours):
         with monkeypatch.context() as patch:
-            patch.setattr(results, "check_replaceable", check)
+            patch.setattr(store, "check_replaceable", check)
             ResultsFolder(tmp_path, Rank(1, 2)).begin(settings)
         check(folder, ours)
 
-    monkeypatch.setattr(results, "check_replaceable", overtaken)
+    monkeypatch.setattr(store, "check_replaceable", overtaken)
     assert ResultsFolder(tmp_path, Rank(0, 2)).begin(settings) == []
 
 

@@ -11,7 +11,7 @@ import torch
 from lorgnette.errors import LorgnetteError
 from lorgnette.train.adapters.neftune import Neftune, document_seeds
 from lorgnette.train.data import build_data
-from lorgnette.train.gradients import add_gradients, packs_at_once, threads_for
+from lorgnette.train.gradients import add_gradients, parallel_microbatches, threads_for
 from lorgnette.train.logging.log import read_log
 from lorgnette.train.loop import Trainer
 from lorgnette.train.parallel import DistributedContext
@@ -46,7 +46,7 @@ def gradients(run, at_once: int, alpha: float = 0.0):
 @pytest.mark.parametrize("alpha", [0.0, 5.0], ids=["plain", "NEFTune"])
 @pytest.mark.parametrize("mode", ["full", "frozen", "lora", "dora"])
 @pytest.mark.parametrize("checkpointed", [False, True], ids=["kept", "recomputed"])
-def test_packs_at_once_give_the_bits_of_packs_in_turn(tiny, mode, alpha, checkpointed):
+def test_parallel_microbatches_give_the_bits_of_packs_in_turn(tiny, mode, alpha, checkpointed):
     lora = "{rank: 2, dropout: 0.0}"
     run = tiny.override(*(f"stages.0.{part}.mode={mode}" for part in ("vision", "language")), f"stages.0.lora={lora}")
     if checkpointed:
@@ -163,11 +163,11 @@ def test_what_goes_wrong_in_one_pack_is_told_and_none_is_left_computing(tiny, mo
 
 def test_only_one_where_threads_would_draw_from_one_generator(tiny):
     stage = tiny.stages[0]
-    assert packs_at_once(tiny, stage, DistributedContext()) == 3
-    assert packs_at_once(tiny.override("packs_at_once=2"), stage, DistributedContext()) == 2
+    assert parallel_microbatches(tiny, stage, DistributedContext()) == 3
+    assert parallel_microbatches(tiny.override("parallel_microbatches=2"), stage, DistributedContext()) == 2
     dropping = stage.override("language.mode=lora", "lora.dropout=0.1")
-    assert packs_at_once(tiny, dropping, DistributedContext()) == 1
-    assert packs_at_once(tiny.override("compile=true"), stage, DistributedContext()) == 1
+    assert parallel_microbatches(tiny, dropping, DistributedContext()) == 1
+    assert parallel_microbatches(tiny.override("compile=true"), stage, DistributedContext()) == 1
 
 
 @pytest.mark.parametrize("mode", ["full", "lora", "dora"])
@@ -177,7 +177,9 @@ def test_a_run_learns_the_same_however_many_packs_are_computed_at_once(short, tm
     modes = [f"stages.0.{part}.mode={mode}" for part in ("vision", "language")]
     short = short.override(*modes, "stages.0.lora={rank: 2, dropout: 0.0}", f"stages.0.optimiser={optimiser}")
     for at_once in (1, 3):
-        run = short.override("threads=3", f"packs_at_once={at_once}", "stages.0.micro_batches=3", "stages.0.lr=0.01")
+        run = short.override(
+            "threads=3", f"parallel_microbatches={at_once}", "stages.0.micro_batches=3", "stages.0.lr=0.01"
+        )
         Trainer(run, tmp_path / str(at_once), QUIET).train()
         logs.append([row["loss"] for row in read_log(tmp_path / str(at_once) / "log.jsonl")])
     assert logs[1] == pytest.approx(logs[0], rel=1e-5)

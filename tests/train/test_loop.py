@@ -25,12 +25,13 @@ from lorgnette.files import DiskError
 from lorgnette.run import Run
 from lorgnette.train.checkpoint import manager
 from lorgnette.train.data import build_data
-from lorgnette.train.logging.log import Log, read_log
+from lorgnette.train.logging.log import StepLog, read_log
 from lorgnette.train.loop import Interrupted, Trainer
 from lorgnette.train.optim import build_optimiser, schedule
 from lorgnette.train.setup import build
 from lorgnette.train.stages import PARTS, prepare_parts
 from lorgnette.train.step import NotFiniteError, train_step
+from tests.train.watchers import OnStep, StopAfter
 
 QUIET = Console(quiet=True)
 
@@ -65,29 +66,17 @@ MODES = {
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_stopping_at_any_step_and_going_on_gives_the_same_bits(tiny, tmp_path, mode, monkeypatch):
+def test_stopping_at_any_step_and_going_on_gives_the_same_bits(tiny, tmp_path, mode):
     run = tiny.override(*MODES[mode])
     whole = trained(run, tmp_path / "whole")
     for stop in (1, 5, 8, 11):
         folder = tmp_path / f"stop-{stop}"
-        with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "_advance", _stop_after(stop))
-            try:
-                Trainer(run, folder, QUIET).train()
-            except Interrupted as stopped:
-                assert f"after step {stop} of 11" in str(stopped)
+        try:
+            Trainer(run, folder, QUIET, callbacks=[StopAfter(stop)]).train()
+        except Interrupted as stopped:
+            assert f"after step {stop} of 11" in str(stopped)
         assert same(trained(run, folder), whole), f"stopped at step {stop}"
         assert [row["total_step"] for row in read_log(folder / "log.jsonl")] == list(range(1, 12))
-
-
-def _stop_after(step):
-    advance = Trainer._advance
-
-    def stopping(self, *arguments):
-        advance(self, *arguments)
-        self._stop = self._stop or self.progress.total_step == step
-
-    return stopping
 
 
 def started(run, folder):
@@ -128,17 +117,10 @@ def test_a_signal_to_the_whole_group_saves_and_says_so(tiny, tmp_path, number):
     assert read_log(tmp_path / "run" / "log.jsonl")
 
 
-def test_a_signal_ends_after_the_step_in_flight(tiny, tmp_path, monkeypatch):
-    advance = Trainer._advance
-
-    def signalled(self, *arguments):
-        advance(self, *arguments)
-        if self.progress.total_step == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Trainer, "_advance", signalled)
+def test_a_signal_ends_after_the_step_in_flight(tiny, tmp_path):
+    signalled = OnStep(lambda state, metrics: metrics.total_step == 4 and os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted, match="the same command goes on"):
-        Trainer(tiny, tmp_path, QUIET).train()
+        Trainer(tiny, tmp_path, QUIET, callbacks=[signalled]).train()
     assert manager.read_progress(manager.checkpoints(tmp_path / "checkpoints")[-1]).total_step == 4
 
 
@@ -155,7 +137,7 @@ def test_cutting_a_step_in_packs_gives_the_same_update(tiny, micro_batches):
         model, processor = build(run)
         prepare_parts(model, run.stages[0], seed=0)
         optimiser = build_optimiser(model, run.stages[0])
-        train_step(model, build_data(run, 0, processor).batches(0), optimiser, clip=1.0)
+        train_step(model, build_data(run, 0, processor).batches(0), optimiser, max_grad_norm=1.0)
         updates.append({name: parameter.grad for name, parameter in model.named_parameters()})
     for name, gradient in updates[0].items():
         torch.testing.assert_close(updates[1][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
@@ -172,7 +154,7 @@ def test_merged_adapters_compute_the_same(tiny):
     optimiser = build_optimiser(model, stage)
     batches = build_data(tiny, 0, processor).batches(0)
     for _ in range(3):
-        train_step(model, batches, optimiser, clip=1.0)
+        train_step(model, batches, optimiser, max_grad_norm=1.0)
     model.eval()
     adapted = model(batches[0]).logits
     merge_adapters(model)
@@ -216,7 +198,7 @@ def test_an_unreadable_image_is_counted_named_and_left_out(tiny, squares, tmp_pa
         (None, "no such file"),
         ("", "rows: holds no rows$"),
         ("folder", "rows: holds no file; check the path"),
-        ('{"text": 1}\n', r"none of 1 rows can be trained on \(no column 1\); see .*ledger\.jsonl"),
+        ('{"text": 1}\n', r"none of 1 rows can be trained on \(no column 1\); see .*rejected\.jsonl"),
     ],
 )
 def test_a_source_that_holds_nothing_is_named(tiny, tmp_path, content, expected):
@@ -237,7 +219,7 @@ def test_a_loss_that_is_not_finite_touches_no_weight(tiny):
         model.connector.latents.fill_(float("nan"))
     before = weights(model)
     with pytest.raises(NotFiniteError, match=r"rows\.jsonl, row"):
-        train_step(model, build_data(tiny, 0, processor).batches(0), optimiser, clip=1.0)
+        train_step(model, build_data(tiny, 0, processor).batches(0), optimiser, max_grad_norm=1.0)
     after = weights(model)
     assert all(torch.equal(before[name], after[name]) for name in before if name != "connector.latents")
 
@@ -257,9 +239,8 @@ def test_a_full_disk_is_said_and_training_goes_on(tiny, tmp_path, monkeypatch):
 
 def test_a_full_disk_when_asked_to_stop_is_an_error(tiny, tmp_path, monkeypatch):
     full_at(monkeypatch, "step-000004")
-    monkeypatch.setattr(Trainer, "_advance", _stop_after(4))
     with pytest.raises(DiskError, match="the disk is full; free some space and run the same command again"):
-        Trainer(tiny, tmp_path, QUIET).train()
+        Trainer(tiny, tmp_path, QUIET, callbacks=[StopAfter(4)]).train()
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000003"]
 
 
@@ -291,15 +272,14 @@ def test_rows_that_a_full_disk_does_not_take_are_written_with_the_next(tiny, tmp
             super().write(data[: len(data) // 2])
             raise OSError(28, "No space left on device")
 
-    def disturb(trainer, row):
-        log._file = Full(log._path, "ab") if row.total_step in (2, 3) else open(log._path, "ab", buffering=0)  # noqa: SIM115
+    def disturb(state, metrics):
+        log.file.close()
+        log.file = (Full if metrics.total_step in (2, 3) else io.FileIO)(log.path, "ab")
 
     console = Console(record=True, file=io.StringIO(), width=300)
-    trainer = Trainer(tiny, tmp_path, console, callbacks=[disturb])
-    log = Log(tmp_path / "log.jsonl", 0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lorgnette.train.loop.Log", lambda *_: log)
-        trainer.train()
+    trainer = Trainer(tiny, tmp_path, console, callbacks=[OnStep(disturb)])
+    (log,) = (callback for callback in trainer.callbacks if isinstance(callback, StepLog))
+    trainer.train()
     assert console.export_text().count("log.jsonl: cannot be written: the disk is full") == 1
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["total_step"] for line in lines] == list(range(1, 12))

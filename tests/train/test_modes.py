@@ -55,7 +55,7 @@ def test_gradients_reach_what_trains_and_nothing_else(tiny, part, mode, tied):
     steps = build_data(tiny, 0, processor)
     reached = set()
     for step in range(2):  # the first step of an adapter reaches only the half that starts at zero
-        train_step(model, steps.batches(step), optimiser, clip=1.0)
+        train_step(model, steps.batches(step), optimiser, max_grad_norm=1.0)
         reached |= {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert reached == training
     moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
@@ -100,7 +100,7 @@ def learn(run, steps, weights=None):
     optimiser = build_optimiser(model, stage)
     batches = build_data(run, 0, processor).batches(0)
     assert sum(len(batch.documents) for batch in batches) == 32
-    return model, [train_step(model, batches, optimiser, stage.clip).loss for _ in range(steps)]
+    return model, [train_step(model, batches, optimiser, stage.max_grad_norm).loss for _ in range(steps)]
 
 
 LEARNED = {"frozen": 0.15, "lora": 0.1, "dora": 0.1, "full": 0.05, "muon": 0.02}

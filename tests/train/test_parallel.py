@@ -16,6 +16,7 @@ from rich.console import Console
 from lorgnette.run import Run
 from lorgnette.train.logging.log import read_log
 from lorgnette.train.loop import Interrupted, Trainer
+from tests.train.watchers import StopAfter
 
 pytestmark = pytest.mark.kernels
 
@@ -74,7 +75,7 @@ def mixed(tiny, squares, tmp_path_factory):
     asked = {"every": 100, "questions": 4, "batch_size": 1, "max_tokens": 2}
     run = tiny.plain() | {"evaluation": asked, "checkpoints": {"every": 1000}}
     for stage in run["stages"]:
-        stage |= {"sources": sources, "pack": {"tokens": 64, "samples": 2, "per_step": 6}, "micro_batches": 1}
+        stage |= {"sources": sources, "pack": {"tokens": 64, "samples": 2, "packs_per_step": 6}, "micro_batches": 1}
     return type(tiny).parse(run)
 
 
@@ -94,15 +95,8 @@ def folders(mixed, tmp_path_factory):
     for name, run in wanted.items():
         (root / name).mkdir()
         (root / name / "settings.yaml").write_text(run.to_yaml())
-    advance = Trainer._advance
-
-    def stopping(self, *arguments):
-        advance(self, *arguments)
-        self._stop = self.progress.total_step == 4
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(Trainer, "_advance", stopping)
-        Trainer(mixed, root / "begun" / "run", QUIET).train()
+    with pytest.raises(Interrupted):
+        Trainer(mixed, root / "begun" / "run", QUIET, callbacks=[StopAfter(4)]).train()
     train_on_ranks(2, *(root / name for name in wanted))
     return {name: root / name for name in wanted}
 

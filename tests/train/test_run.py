@@ -18,16 +18,18 @@ from lorgnette.hub.export import export, save
 from lorgnette.hub.load import load
 from lorgnette.run import Projection
 from lorgnette.train.adapters.neftune import Neftune
+from lorgnette.train.callbacks import Callback
 from lorgnette.train.checkpoint.debug_step import load_batches, replay, save_batches
 from lorgnette.train.checkpoint.resume import open_unfinished
 from lorgnette.train.data import build_data
 from lorgnette.train.logging.log import read_log
 from lorgnette.train.logging.trackers import open_trackers
-from lorgnette.train.loop import Trainer
+from lorgnette.train.loop import Trainer, train
 from lorgnette.train.optim import build_optimiser
 from lorgnette.train.setup import build, resolve, stage_processor
 from lorgnette.train.stages import prepare_parts
 from lorgnette.train.step import NotFiniteError, train_step
+from tests.train.watchers import OnStep
 
 QUIET = Console(quiet=True)
 ALL = get_args(Projection)
@@ -198,10 +200,37 @@ def test_batches_come_back_as_they_were(tiny, tmp_path):
                 assert same, name
 
 
-def test_callbacks_are_called_after_each_step(short, tmp_path):
+def test_callbacks_are_told_of_each_event(short, squares, tmp_path):
     seen = []
-    Trainer(short, tmp_path, QUIET, callbacks=[lambda trainer, row: seen.append(row.total_step)]).train()
-    assert seen == list(range(1, 6))
+
+    class Watcher(Callback):
+        def on_run_begin(self, run, state):
+            seen.append(("begin", state.progress.total_step))
+
+        def on_step_end(self, run, state, metrics):
+            assert state.progress.total_step == metrics.total_step and state.step_seconds > 0
+            assert state.stage == run.stages[0] and state.folder == tmp_path
+            seen.append(("step", metrics.total_step))
+
+        def on_evaluation(self, run, state, kind, values):
+            seen.append((kind, state.progress.total_step))
+            assert all(value >= 0 for value in values.values())
+
+        def on_checkpoint(self, run, state, path):
+            assert (path / "progress.json").is_file()
+            seen.append(("checkpoint", int(path.name[5:])))
+
+        def on_run_end(self, run, state):
+            seen.append(("end", state.progress.total_step))
+
+    validated = {"every": 4, "sources": [{"kind": "messages", "path": str(squares / "rows.jsonl")}]}
+    run = type(short).parse(short.plain() | {"checkpoints": {"every": 2}, "validation": validated})
+    model = train(run, tmp_path, QUIET, callbacks=[Watcher()])
+    assert torch.equal(load(tmp_path / "model")[0].language.embedding.table, model.language.embedding.table)
+    assert [one for one in seen if one[0] != "checkpoint"] == [
+        ("begin", 0), *(("step", n) for n in range(1, 5)), ("validation", 4), ("step", 5), ("validation", 5), ("end", 5)
+    ]  # fmt: skip
+    assert [step for kind, step in seen if kind == "checkpoint"] == [2, 4, 5]
 
 
 def test_curves_are_drawn(finished):
@@ -238,7 +267,7 @@ def test_figures_go_to_trackers(short, tmp_path, name, monkeypatch):
     )
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard" if name == "tensorboard" else name, fake)
     trackers = open_trackers([name], short, tmp_path)
-    Trainer(short, tmp_path, QUIET, trackers=trackers).train()
+    Trainer(short, tmp_path, QUIET, callbacks=trackers).train()
     losses = [values["loss"] for step, values in (one for one in told if isinstance(one, tuple)) if "loss" in values]
     assert losses == [row["loss"] for row in read_log(tmp_path / "log.jsonl")]
     assert told[-1] == "closed"
@@ -269,7 +298,7 @@ def test_packed_and_separate_samples_give_the_same_update(tiny):
         optimiser = build_optimiser(model, run.stages[0])
         batches = build_data(run, 0, processor).batches(0)
         assert len(batches) == packs
-        train_step(model, batches, optimiser, clip=1e9)
+        train_step(model, batches, optimiser, max_grad_norm=1e9)
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
     for name, gradient in gradients[0].items():
         for other in gradients[1:]:
@@ -312,8 +341,9 @@ def test_compiled_layers_give_the_same_losses_and_no_batch_compiles_anew(short, 
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: compile_(self, backend=backend, **how))
     torch._dynamo.reset()
     counts = []
-    run, keep = short.override("stages.0.steps=12", "model.language.layers=1"), [lambda *_: counts.append(len(graphs))]
-    Trainer(run.override("compile=true"), tmp_path / "compiled", QUIET, callbacks=keep).train()
+    run = short.override("stages.0.steps=12", "model.language.layers=1")
+    keep = OnStep(lambda *_: counts.append(len(graphs)))
+    Trainer(run.override("compile=true"), tmp_path / "compiled", QUIET, callbacks=[keep]).train()
     assert counts[-1] == counts[-10] > 0, "lengths of later batches compile nothing"
     Trainer(run, tmp_path / "plain", QUIET).train()
     ours, theirs = (read_log(tmp_path / name / "log.jsonl") for name in ("compiled", "plain"))

@@ -22,7 +22,7 @@ LARGE, SMALL = 112, 48
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """What is known about one drawing. `image` is the bytes of a WebP file with alpha, `width` x `height` pixels."""
+    """A drawing of the corpus. `image` is the bytes of a WebP file with alpha, `width` x `height` pixels."""
 
     id: str
     image: bytes

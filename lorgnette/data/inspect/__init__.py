@@ -1,21 +1,21 @@
 """Seeing what will be trained on: the documents of a step as the model gets them, in a page and in the terminal."""
 
+from lorgnette.data.inspect.first_samples import first_samples, source_config
 from lorgnette.data.inspect.gather import Gatherer, rules, shares
-from lorgnette.data.inspect.look import Document, Look, Pack, Share
 from lorgnette.data.inspect.page import write_page
-from lorgnette.data.inspect.rows import first_samples, source_config
-from lorgnette.data.inspect.terminal import print_look
-from lorgnette.data.inspect.text import Speller
+from lorgnette.data.inspect.preview import Document, Pack, Preview, Share
+from lorgnette.data.inspect.terminal import print_preview
+from lorgnette.data.inspect.token_text import Speller
 
 __all__ = [
     "Document",
     "Gatherer",
-    "Look",
     "Pack",
+    "Preview",
     "Share",
     "Speller",
     "first_samples",
-    "print_look",
+    "print_preview",
     "rules",
     "shares",
     "source_config",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lorgnette.data.check import check
-from lorgnette.data.inspect.look import Document, Pack, Share, spread
+from lorgnette.data.inspect.preview import Document, Pack, Share, spread
 from lorgnette.data.inspect.unpatchify import original_size, picture
 from lorgnette.data.loader.batches import BatchBuilder, Drawn
 from lorgnette.data.plan.sample_ref import SampleRef
@@ -117,7 +117,7 @@ class Gatherer:
 
 
 def rules(processor: Processor) -> dict[str, str]:
-    """How samples become tokens and patches, for people."""
+    """Settings of rendering, for people."""
     images = processor.images
     size = (
         f"{images.longest} × {images.longest}" if images.policy == "square" else f"{images.shortest}–{images.longest}"

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lorgnette.data.inspect.look import Document, Look, Pack
-from lorgnette.data.inspect.text import Chip, Speller, runs
+from lorgnette.data.inspect.preview import Document, Pack, Preview
+from lorgnette.data.inspect.token_text import Chip, Speller, runs
 from lorgnette.data.inspect.unpatchify import MOST_SIDE, QUADRANTS, Picture, Size
 from lorgnette.files import is_own_page, replace_text
 from lorgnette.report.charts import bins, bubble_chart, histogram, tenths
@@ -64,13 +64,13 @@ class _Budget:
         return frames
 
 
-def write_page(path: str | Path, look: Look, speller: Speller) -> Path:
+def write_page(path: str | Path, look: Preview, speller: Speller) -> Path:
     """Write the page; return its path. Raises: DiskError if it cannot be written, or is a file of somebody else."""
     replace_text(path, render(look, speller), is_own_page)
     return Path(path)
 
 
-def render(look: Look, speller: Speller) -> str:
+def render(look: Preview, speller: Speller) -> str:
     """The page as HTML."""
     budget = _Budget(MOST_BYTES)
     count = len(look.sources)
@@ -95,7 +95,7 @@ def render(look: Look, speller: Speller) -> str:
 
 
 def _width(picture: Picture) -> int:
-    """How wide a picture is on the screen: small ones are enlarged by a whole number, large ones made to fit."""
+    """Return a picture's width on the screen: small ones are enlarged by a whole number, large ones made to fit."""
     width, height = picture.size
     longest = max(width, height)
     least, most = SIZES
@@ -107,7 +107,7 @@ def _learned_shares(documents: list[Document]) -> list[tuple[float, int]]:
     return [(one.learned / one.tokens if one.tokens else 0.0, one.source) for one in documents]
 
 
-def _measured(look: Look, source: int) -> float:
+def _measured(look: Preview, source: int) -> float:
     """The share that a source has in fact, in what the stage's weights are shares of."""
     key = {"samples": "documents"}.get(look.measure, look.measure)
     whole = getattr(look.total, key)
@@ -115,8 +115,8 @@ def _measured(look: Look, source: int) -> float:
     return part / whole if whole else 0.0
 
 
-def _pack(look: Look, pack: Pack, speller: Speller, budget: _Budget) -> dict[str, Any]:
-    """What the template shows of a pack."""
+def _pack(look: Preview, pack: Pack, speller: Speller, budget: _Budget) -> dict[str, Any]:
+    """Values of the template for one pack."""
     others = [other for other in look.packs if other.step == pack.step]
     token_room = look.most_tokens or max(other.total.tokens for other in others) or 1
     patch_room = look.most_patches or max(other.total.patches for other in others) or 1

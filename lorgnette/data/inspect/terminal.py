@@ -8,8 +8,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lorgnette.data.inspect.look import Document, Look, Pack
-from lorgnette.data.inspect.text import Chip, Speller, runs
+from lorgnette.data.inspect.preview import Document, Pack, Preview
+from lorgnette.data.inspect.token_text import Chip, Speller, runs
 from lorgnette.data.inspect.unpatchify import Picture
 from lorgnette.output import say
 from lorgnette.report.visible import visible
@@ -23,7 +23,7 @@ COLUMNS, LINES = 40, 14
 """Most characters that a picture is drawn with; each is two pixels, one above the other."""
 
 
-def print_look(console: Console, look: Look, speller: Speller, most: int) -> None:
+def print_preview(console: Console, look: Preview, speller: Speller, most: int) -> None:
     """Print all totals and, in colours, the first `most` documents of those chosen."""
     total = look.total
     console.print(Text(visible(look.title), style="bold"))
@@ -41,7 +41,7 @@ def print_look(console: Console, look: Look, speller: Speller, most: int) -> Non
         say(console, f"{left:,} of {total.documents:,} documents are counted and not shown.", style="dim")
 
 
-def _sources(look: Look) -> Table:
+def _sources(look: Preview) -> Table:
     table = Table(title="Sources", title_justify="left")
     table.add_column("source")
     for heading in (f"share of {look.measure}", "samples", "tokens", "learned", "", "images", "patches"):
@@ -54,7 +54,7 @@ def _sources(look: Look) -> Table:
     return table
 
 
-def _packs(look: Look) -> Table:
+def _packs(look: Preview) -> Table:
     title = f"Packs (the first {MOST_PACKS} of {len(look.packs):,})" if len(look.packs) > MOST_PACKS else "Packs"
     table = Table(title=title, title_justify="left")
     for heading in ("step", "pack", "documents", "tokens"):
@@ -75,7 +75,7 @@ def _packs(look: Look) -> Table:
 
 
 def _bar(pack: Pack, longest: int, width: int = 20) -> Text:
-    """How full a pack is, each document in the colour of its source."""
+    """Draw the fill of a pack as a bar, each document in the colour of its source."""
     bar, drawn = Text(), 0
     for one, start in zip(pack.documents, pack.starts, strict=False):
         end = min(width, round((start + one.tokens) / longest * width))
@@ -84,7 +84,7 @@ def _bar(pack: Pack, longest: int, width: int = 20) -> Text:
     return bar.append("░" * (width - drawn), style="bright_black")
 
 
-def _print_faults(console: Console, look: Look) -> None:
+def _print_faults(console: Console, look: Preview) -> None:
     reasons = [f"{one.name}: {one.fault}" for one in look.faults] + list(look.refused)
     if not reasons:
         return
@@ -95,7 +95,7 @@ def _print_faults(console: Console, look: Look) -> None:
         say(console, f"  and {len(reasons) - 10:,} more", style="dim")
 
 
-def _print_document(console: Console, look: Look, pack: Pack, place: int, speller: Speller) -> None:
+def _print_document(console: Console, look: Preview, pack: Pack, place: int, speller: Speller) -> None:
     one = pack.documents[place]
     title = Text(f"step {pack.step}, pack {pack.number}, #{place}  ", style="dim")
     title.append(visible(one.name), style="bold not dim")

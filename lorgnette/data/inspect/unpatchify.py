@@ -45,7 +45,7 @@ class Picture:
 
 
 def picture(patches: Patches, grid: int, shown: bool = True) -> Picture:
-    """What a person can look at. grid: rows of the encoder's table of positions, as many as its columns."""
+    """Rebuild the picture from patches. grid: rows of the encoder's table of positions, as many as its columns."""
     side = math.isqrt(patches.pixels_PC.shape[1] // 3)
     positions = patches.positions_P.reshape(patches.rows, patches.columns)
     rows = tuple(int(position) // grid for position in positions[:, 0])

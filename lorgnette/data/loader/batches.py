@@ -66,16 +66,16 @@ class BatchBuilder:
     counts: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.plan.pack.per_step % self.world:
+        if self.plan.pack.packs_per_step % self.world:
             raise SettingsError(
-                f"pack.per_step is {self.plan.pack.per_step}, which {self.world} ranks cannot share equally: make it a"
-                f" multiple of {self.world}"
+                f"pack.packs_per_step is {self.plan.pack.packs_per_step}, which {self.world} ranks cannot share"
+                f" equally: make it a multiple of {self.world}"
             )
 
     @property
     def parts(self) -> int:
         """In how many parts a step is made, each by one worker: the packs of this rank."""
-        return self.plan.pack.per_step // self.world
+        return self.plan.pack.packs_per_step // self.world
 
     def refs(self, step: int, part: int) -> list[SampleRef]:
         """The samples of one of this rank's packs, as planned."""
@@ -86,7 +86,7 @@ class BatchBuilder:
         return refs
 
     def name(self, ref: SampleRef) -> str:
-        """How lists call a sample."""
+        """Name of a sample in lists."""
         return self.plan.name(ref)
 
     def read(self, ref: SampleRef) -> Drawn:

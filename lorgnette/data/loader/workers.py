@@ -91,7 +91,7 @@ class _Worker:
                 self._pipe.send(item)
 
     def next(self) -> list[TrainingBatch]:
-        """What it made of the next item. Raises: what it met there; LoaderError if it was killed there twice."""
+        """Return the result of the next item. Raises: the worker's error; LoaderError if it killed two workers."""
         while (made := self._made.get()) is None:
             if self._lost == self._items[0]:
                 raise LoaderError(
@@ -126,7 +126,7 @@ def _receive(pipe: Connection, made: SimpleQueue[Any]) -> None:
 
 
 def _work(steps: BatchBuilder, pipe: Connection, master: int) -> None:
-    """What a worker does, until it is killed."""
+    """Run a worker until it is killed."""
     torch.set_num_threads(1)
     # Ctrl-C reaches the whole group: the trainer decides when to stop, and its workers end with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""What is drawn anew for a record each time it comes up: a function of (seed, source, record, epoch), and of no state.
+"""Random augmentation in each epoch, as a pure function of (seed, source, record, epoch).
 
 Draws are hashes of their place: the plan knows them without reading, whole arrays at once, and resuming repeats them.
 """
@@ -58,7 +58,7 @@ class Augmenter:
         return 1.0 if self.images.split else self.config.split
 
     def split(self, source: Number, record: Number, epoch: Number) -> np.ndarray:
-        """Whether each record is shown split (section 3.4: half of them is enough)."""
+        """Return whether each record is shown split (section 3.4: half of them is enough)."""
         return uniform(self.seed, SPLIT, source, record, epoch) < self.split_share
 
     def enlarged(
@@ -83,7 +83,7 @@ class Augmenter:
         return tuple(np.argsort(keys, kind="stable").tolist())
 
     def seed_of_words(self, place: tuple[int, int, int], start: int) -> int:
-        """What draws the wordings of the piece that starts with unit `start`."""
+        """Seed of the prompt templates of the piece that starts with unit `start`."""
         return int(hashed(self.seed, WORDS, *place, start)[0])
 
     def replacement(self, place: tuple[int, int, int], attempt: int, records: int) -> int:

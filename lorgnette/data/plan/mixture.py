@@ -15,7 +15,7 @@ from lorgnette.data.plan.augment import BUFFER, GROUPS, hashed, image_costs
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.model.config import ConnectorSettings
 
-Measure = Literal["samples", "tokens", "learned", "epochs"]
+Measure = Literal["samples", "tokens", "supervised", "epochs"]
 """Quantities that weights may be shares of."""
 
 BUFFER_RECORDS = 1024
@@ -84,7 +84,7 @@ class Mixture:
         if by == "epochs":
             weights = [weight * len(source.index) for weight, source in zip(weights, sources, strict=True)]
         elif by != "samples":
-            chosen = [learned if by == "learned" else tokens for tokens, learned in means]
+            chosen = [learned if by == "supervised" else tokens for tokens, learned in means]
             weights = [weight / mean for weight, mean in zip(weights, chosen, strict=True)]
         return cls.of(weights)
 

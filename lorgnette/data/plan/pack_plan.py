@@ -27,7 +27,7 @@ INDEX_ARRAYS = "shard_E group_E head_tokens_E units_E images_E tokens_U learned_
 
 @dataclass(frozen=True, slots=True)
 class SampleView:
-    """How one sample is shown this time, and what that costs, as planned."""
+    """One planned view of a sample: its augmentation, and its cost in tokens and patches."""
 
     tokens: int
     patches: int
@@ -44,7 +44,7 @@ class PackedPlan:
     """The order of training.
 
     The run is a sequence of draws, each a record with all its pieces. A window is a fixed number of draws, packed on
-    its own; the packs of all windows in order, `pack.per_step` at a time, are the steps.
+    its own; the packs of all windows in order, `pack.packs_per_step` at a time, are the steps.
 
     by: the quantity that weights are shares of; see `Mixture.of_sources`.
     connector: says how many visual tokens an image becomes.
@@ -60,11 +60,11 @@ class PackedPlan:
 
     def packs(self, step: int) -> list[list[SampleRef]]:
         """The samples of one step, pack by pack."""
-        return [self.pack_of(step, place) for place in range(self.pack.per_step)]
+        return [self.pack_of(step, place) for place in range(self.pack.packs_per_step)]
 
     def pack_of(self, step: int, place: int) -> list[SampleRef]:
         """The samples of one pack of a step."""
-        return self.sequence.pack(step * self.pack.per_step + place)
+        return self.sequence.pack(step * self.pack.packs_per_step + place)
 
     def step(self, step: int) -> list[SampleRef]:
         """The samples of one step, in order."""
@@ -75,13 +75,13 @@ class PackedPlan:
         return digest_of(map(str, self.step(step)))
 
     def name(self, ref: SampleRef) -> str:
-        """How messages and lists call a sample."""
+        """Name of a sample in messages and lists."""
         source = self.sources[ref.source]
         units = f", units {ref.start}-{ref.end - 1}" if ref.end - ref.start < source.index.units_E[ref.record] else ""
         return f"{source.title}: {source.index.name(ref.record)}{units}"
 
     def view(self, ref: SampleRef, shuffle: bool = False) -> SampleView:
-        """How a sample is shown. shuffle: whether its record allows another order of its units."""
+        """Draw the view of a sample. shuffle: whether its record allows another order of its units."""
         entry_E, epoch_E = self._entry(ref.source, ref.record), np.array([ref.epoch])
         costs = self.splitter.shown(entry_E, epoch_E)
         units = range(ref.start, ref.end)

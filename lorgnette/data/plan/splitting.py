@@ -134,7 +134,7 @@ class RecordSplitter:
         return Pieces(*np.concatenate([np.empty((6, 0), dtype=np.int64), *found], axis=1))
 
     def shown(self, entry_E: np.ndarray, epoch_E: np.ndarray) -> Costs:
-        """What the entries cost as they are shown in these epochs.
+        """Cost of the entries as augmented in these epochs.
 
         One with a unit that would not fit as drawn is shown without its draws: neither split nor enlarged.
         """
@@ -145,7 +145,7 @@ class RecordSplitter:
         return self.costs(entry_E, epoch_E, oversized[1:] == oversized[:-1])
 
     def costs(self, entry_E: np.ndarray, epoch_E: np.ndarray, varied_E: np.ndarray) -> Costs:
-        """What the parts of the entries cost; where `varied_E` is False, without their draws.
+        """Cost of the parts of the entries; without augmentation where `varied_E` is False.
 
         An image costs its visual tokens and the tokens around it as `inputs.render` writes them. Neighbouring images
         share one of those; which ones do is not in the index, so n images may cost up to n - 1 tokens less.
@@ -203,12 +203,12 @@ class RecordSplitter:
 
 
 def starts_of(counts: np.ndarray) -> np.ndarray:
-    """Where runs of these lengths begin when they lie end to end, and the end (int64, one more)."""
+    """Offsets of runs of these lengths laid end to end, and the end (int64, one more)."""
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
 def _runs(starts: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the chosen runs begin when they lie end to end, and the indices of what is in them."""
+    """Offsets of the chosen runs laid end to end, and the indices of their elements."""
     begin = starts[chosen]
     new = starts_of(starts[chosen + 1] - begin)
     return new, np.arange(new[-1]) + np.repeat(begin - new[:-1], np.diff(new))

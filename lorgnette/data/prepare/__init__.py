@@ -1,4 +1,4 @@
-"""Preparing: every source is read once, and then known by an index; what is not trained on stands in a ledger."""
+"""Prepares sources: reads each once and writes an index of its records and a list of its rejected rows."""
 
 from lorgnette.data.prepare.job import prepare
 from lorgnette.data.prepare.prepared import NotPrepared, Prepared, open_prepared

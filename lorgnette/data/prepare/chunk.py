@@ -1,10 +1,10 @@
-"""`Chunk`: what preparing learns of some row groups of a shard, from rows, settings and processor alone."""
+"""`Chunk`: index of some row groups of a shard, a pure function of rows, settings and processor."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -13,38 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lorgnette.data.index import ARRAYS, TYPES, Index
+from lorgnette.data.rejected import RejectedRow
 from lorgnette.errors import DataError
-from lorgnette.files import new_file
-from lorgnette.settings import typed
-from lorgnette.untrusted import parse_json, quoted
-
-LONGEST_DETAIL = 500
-"""Characters of what the ledger says about a row: a row may hold anything, and is not repeated there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A line of the ledger: rows that are not trained on."""
-
-    file: str
-    place: str
-    """Where in the file, in words."""
-    reason: str
-    detail: str = ""
-    rows: int = 1
-    """How many; 0 for a file whose rows cannot be counted, and for what is said of rows that are kept."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "detail", quoted(self.detail, LONGEST_DETAIL))
+from lorgnette.untrusted import parse_json
 
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """What is known of the rows of a few row groups."""
+    """Index and rejected rows of a few row groups."""
 
     index: Index
     """Of the rows that were kept; all of one shard."""
-    refused: tuple[Entry, ...]
+    refused: tuple[RejectedRow, ...]
     rows: int
     """How many were read: as many as were kept and refused."""
     url_W: np.ndarray
@@ -72,7 +52,7 @@ class Chunk:
             with open(path, "rb") as file:
                 table = pq.read_table(file)
             facts = table.schema.metadata or {}
-            refused = tuple(Entry(*values) for values in parse_json(facts[b"refused"], str(path)))
+            refused = tuple(RejectedRow(*values) for values in parse_json(facts[b"refused"], str(path)))
             words = (table.column(name)[0].values.to_numpy(zero_copy_only=False) for name in ("url_W", "owner_W"))
             return cls(Index.from_table(table), refused, int(facts[b"rows"]), *words)
         except (OSError, pa.ArrowException, LookupError, AttributeError, TypeError, ValueError, DataError) as error:
@@ -83,13 +63,13 @@ class Chunk:
 class ChunkWriter:
     """Collects the rows of a chunk in order."""
 
-    refused: list[Entry] = field(default_factory=list)
+    refused: list[RejectedRow] = field(default_factory=list)
     rows: int = 0
     values: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in (*ARRAYS, "url_W", "owner_W")})
 
-    def refuse(self, entry: Entry) -> None:
-        self.refused.append(entry)
-        self.rows += entry.rows
+    def reject(self, row: RejectedRow) -> None:
+        self.refused.append(row)
+        self.rows += row.rows
 
     def keep(self, **values: int | Sequence[int]) -> None:
         """One record: a number for each array over records, and numbers for those over units and images."""
@@ -99,7 +79,7 @@ class ChunkWriter:
         self.rows += 1
 
     def mark(self) -> tuple[int, int, dict[str, int]]:
-        """What to give to `forget` to undo all that follows."""
+        """Return a mark: `forget` undoes all that follows it."""
         return len(self.refused), self.rows, {name: len(values) for name, values in self.values.items()}
 
     def forget(self, mark: tuple[int, int, dict[str, int]]) -> None:
@@ -112,17 +92,3 @@ class ChunkWriter:
         arrays = {name: np.array(values, dtype=TYPES.get(name, np.int32)) for name, values in self.values.items()}
         words = arrays.pop("url_W"), arrays.pop("owner_W")
         return Chunk(Index(("",), **arrays), tuple(self.refused), self.rows, *words)
-
-
-def write_ledger(path: Path, entries: Iterable[Entry]) -> None:
-    """One JSON object a line, beside and renamed."""
-    with new_file(path) as beside, beside.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        for entry in entries:
-            file.write(json.dumps(asdict(entry), ensure_ascii=False) + "\n")
-
-
-def read_ledger(path: str | Path) -> Iterator[Entry]:
-    """What `write_ledger` wrote. Raises: DataError if it is damaged."""
-    with Path(path).open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            yield typed(Entry, parse_json(line, str(path)), str(path))

@@ -12,11 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lorgnette.data.config import PreparedConfig
-from lorgnette.data.prepare.chunk import Entry, read_ledger, write_ledger
-from lorgnette.data.sources.download import bytes_in
-from lorgnette.data.sources.refusal import Refusal
-from lorgnette.data.sources.rows import ORIGIN, origin_of
-from lorgnette.data.sources.table import KINDS, Convert
+from lorgnette.data.rejected import RejectedRow, RowOrRejected, read_rejected, rejected_file, write_rejected
+from lorgnette.data.sources.reading.download import bytes_in
+from lorgnette.data.sources.reading.row_files import ORIGIN, origin_of
+from lorgnette.data.sources.table import Convert, kind_of
 from lorgnette.errors import DataError
 from lorgnette.files import new_file, write_json
 from lorgnette.settings import typed
@@ -29,12 +28,10 @@ GROUP_ROWS, GROUP_BYTES = 64, 32 * 2**20
 
 ORIGIN_TYPE = pa.struct([("file", pa.string()), ("place", pa.string())])
 
-Item = dict[str, Any] | Refusal
-
 
 @dataclass
 class _State:
-    """What state.json says."""
+    """Contents of state.json."""
 
     items: int
     shards: list[str]
@@ -51,17 +48,17 @@ class Converted:
     shards: list[str] = field(default_factory=list)
     done: bool = False
 
-    def refused(self) -> Iterator[Entry]:
-        """What the converter refused, in order."""
+    def refused(self) -> Iterator[RejectedRow]:
+        """Rows that the converter refused, in order."""
         for shard in self.shards:
-            yield from read_ledger(self.folder / f"{shard}.refused.jsonl")
+            yield from read_rejected(rejected_file(self.folder, f"{shard}.rejected.jsonl"))
 
     def save(self) -> None:
         write_json(self.folder / "state.json", {"items": self.items, "shards": self.shards, "done": self.done})
 
     @classmethod
     def load(cls, folder: Path) -> Converted:
-        """What a run before this one has made; nothing if there was none."""
+        """Read the progress of an earlier run; empty if there was none."""
         try:
             state = typed(_State, read_json(folder / "state.json"), str(folder))
         except DataError:
@@ -87,7 +84,7 @@ def convert_source(
     while not made.done:
         name = f"{len(made.shards):05d}.parquet"
         taken, refused, made.done = _write_shard(folder / name, schema, items, progress)
-        write_ledger(folder / f"{name}.refused.jsonl", refused)
+        write_rejected(folder / f"{name}.rejected.jsonl", refused)
         made.items += taken
         made.shards.append(name)
         made.save()
@@ -95,16 +92,16 @@ def convert_source(
 
 
 def _schema(config: PreparedConfig) -> pa.Schema:
-    schema = KINDS[config.kind].schema
+    schema = kind_of(config).schema
     assert schema is not None, f"kind {config.kind} converts rows of unknown types"
     return schema(config).append(pa.field(ORIGIN, ORIGIN_TYPE))
 
 
 def _write_shard(
-    path: Path, schema: pa.Schema, items: Iterator[Item], progress: Callable[[int], None]
-) -> tuple[int, list[Entry], bool]:
+    path: Path, schema: pa.Schema, items: Iterator[RowOrRejected], progress: Callable[[int], None]
+) -> tuple[int, list[RejectedRow], bool]:
     """Fill one shard. Gives how many items were taken, which of them were refused, and whether they were the last."""
-    taken, size, refused = 0, 0, list[Entry]()
+    taken, size, refused = 0, 0, list[RejectedRow]()
     with (
         new_file(path) as beside,
         beside.open("wb") as file,  # pyarrow takes paths as text, which not every name of a folder is
@@ -123,15 +120,14 @@ def _write_shard(
     return taken, refused, False
 
 
-def _take(items: Iterator[Item], refused: list[Entry]) -> tuple[list[dict[str, Any]], int]:
+def _take(items: Iterator[RowOrRejected], refused: list[RejectedRow]) -> tuple[list[dict[str, Any]], int]:
     """Rows of one row group, and how many items were taken for it; none at the end."""
     rows: list[dict[str, Any]] = []
     size = count = 0
     for item in items:
         count += 1
-        if isinstance(item, Refusal):
-            lost = 0 if item.parts else 1  # parts are left out of a row that comes as well
-            refused.append(Entry(item.file, item.place, item.reason, item.detail, lost))
+        if isinstance(item, RejectedRow):
+            refused.append(item)
         else:
             rows.append({**item, ORIGIN: _written(item.get(ORIGIN))})
             size += bytes_in(item)
@@ -147,7 +143,7 @@ def _written(origin: Any) -> Any:
     return {key: str(value).encode("utf-8", "backslashreplace").decode() for key, value in origin.items()}
 
 
-def _table(rows: list[dict[str, Any]], schema: pa.Schema, refused: list[Entry], path: str) -> pa.Table:
+def _table(rows: list[dict[str, Any]], schema: pa.Schema, refused: list[RejectedRow], path: str) -> pa.Table:
     """Rows as a table; one that does not fit the types is refused, and the others stay."""
     try:
         return pa.Table.from_pylist(rows, schema=schema)
@@ -158,5 +154,5 @@ def _table(rows: list[dict[str, Any]], schema: pa.Schema, refused: list[Entry], 
                 tables.append(pa.Table.from_pylist([row], schema=schema))
             except (pa.ArrowException, ValueError, TypeError) as error:
                 file, place = origin_of(row) or (path, "")
-                refused.append(Entry(file, place, "cannot be written", " ".join(str(error).split())))
+                refused.append(RejectedRow(file, place, "cannot be written", " ".join(str(error).split())))
         return pa.concat_tables(tables)

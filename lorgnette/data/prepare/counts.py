@@ -1,4 +1,4 @@
-"""How many tokens each part of a record costs, such that the parts of any piece never cost less than it has.
+"""Token counts of a record's parts, such that the parts of any piece never count less than it has.
 
 Neighbouring texts are joined before they are tokenised (`inputs.render`), so the tokens of a piece are not quite the
 sum of its units' tokens: where a piece starts or ends within a text, a few tokens differ. So a record is tokenised once
@@ -64,7 +64,7 @@ class _Stream:
         self.learns.append(learn)
 
     def span(self, owner: int) -> tuple[int, int]:
-        """Where an owner's tokens start and end: they stand together."""
+        """Return the first and last position of an owner's tokens, which are contiguous."""
         first = self.owners.index(owner) if owner in self.owners else len(self.owners)
         return first, first + self.owners.count(owner)
 
@@ -142,7 +142,7 @@ class Counter:
 
     @cached_property
     def _opening(self) -> str | None:
-        """What the template writes before any conversation, spelled; None if it does not write turns one by one."""
+        """Text that the template writes before any conversation; None if it does not write turns one by one."""
         turns = (Turn("user"), Text("q"), Turn("assistant"), Text("a", learn=True))
         once, twice = (_spelled(self.template.pieces(Sample(turns * times))) for times in (1, 2))
         opening = once[: 2 * len(once) - len(twice)]
@@ -171,7 +171,7 @@ def _owned(segments: Iterable[Segment], owner: int) -> list[Part]:
 
 
 def _edges(alone: _Stream, inside: _Stream, unit: int) -> tuple[int, int]:
-    """How many tokens more than it has inside the whole a unit has before and behind it, as a piece of its own."""
+    """Additional tokens before and after a unit when it is a piece of its own, compared with inside the whole."""
     first, end = alone.span(unit)
     if alone.keys[first:end] == inside.keys:
         return alone.before(first), alone.count - alone.before(end)

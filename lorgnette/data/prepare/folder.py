@@ -1,9 +1,9 @@
-"""Where a prepared source lies, what it hangs on, and whether it still fits the files that it was made of.
+"""Cache layout of a prepared source, its dependencies and their invalidation.
 
 <source>/.lorgnette/<kind>-<digest>/     digest of the source's settings, the tokenizer and the template
     chunks/<shard>-<first group>.parquet what was learned of row groups, each named by its shard's path, size and time
     converted-<digest>/                  shards made of other files
-    index-<digest>/                      of lists and benchmarks: index.parquet, ledger.jsonl, prepared.json, ...
+    index-<digest>/                      of lists and benchmarks: index.parquet, rejected.jsonl, prepared.json, ...
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorgnette.data.config import PreparedConfig
-from lorgnette.data.sources.boundary import folder_of_source
-from lorgnette.data.sources.shards import is_url, list_files, list_shards, open_url
+from lorgnette import plugins
+from lorgnette.data.config import PreparedConfig, SourcePlugin
+from lorgnette.data.sources.reading.boundary import folder_of_source
+from lorgnette.data.sources.reading.shards import is_url, list_files, list_shards, open_url
 from lorgnette.errors import DataError
 from lorgnette.files import clear_once, locked_file, user_cache
 from lorgnette.inputs.processor import Processor
@@ -27,7 +28,7 @@ from lorgnette.inputs.processor import Processor
 HIDDEN = ".lorgnette"
 """The folder beside a source; no source reads what begins with a dot."""
 FORM = 2
-"""Of all that is written here; another one is made anew."""
+"""Version of the format written here; an index of another version is made again."""
 NOT_READING = {"weight", "name", "path", "opt_out", "decontaminate", "prepared"}
 """Settings that change nothing in what is learned of a row."""
 
@@ -93,16 +94,18 @@ def files_of(config: PreparedConfig) -> list[Stamp]:
 
 
 def reading_digest(config: PreparedConfig, processor: Processor) -> str:
-    """Names everything that a chunk hangs on, but the rows."""
+    """Digest of everything that a chunk depends on, but the rows."""
     settings = {key: value for key, value in config.plain().items() if key not in NOT_READING}
     root, template, pixels = root_of(config), processor.template.source, processor.images.max_pixels
     within = config.path if root is None else os.path.relpath(config.path, root)
+    if isinstance(config, SourcePlugin):
+        settings["plugin"] = plugins.record(("sources", config.kind))
     return digest([FORM, settings, within, processor.tokenizer.fingerprint, template, pixels])
 
 
 def find_home(config: PreparedConfig, processor: Processor) -> Path:
     """The folder of a source prepared before; where it would be prepared if it has not been."""
-    name = f"{config.kind}-{reading_digest(config, processor)}"
+    name = f"{config.kind.replace(':', '.')}-{reading_digest(config, processor)}"
     places = _places(config)
     return next((place / name for place in places if (place / name).is_dir()), _first_writable(places) / name)
 

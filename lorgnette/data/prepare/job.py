@@ -1,4 +1,4 @@
-"""`prepare`: from files to an index and a ledger, going on where a killed run was."""
+"""`prepare`: makes an index and a list of rejected rows from files, resuming where a killed run stopped."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lorgnette.data.config import PreparedConfig
+from lorgnette.data.config import InstructConfig, PreparedConfig
 from lorgnette.data.index import Index
-from lorgnette.data.prepare.benchmarks import Pictures, pictures_of
-from lorgnette.data.prepare.chunk import Chunk, Entry, write_ledger
+from lorgnette.data.prepare.chunk import Chunk
+from lorgnette.data.prepare.contamination.benchmark_pictures import Pictures, pictures_of
 from lorgnette.data.prepare.convert import Converted, convert_source
 from lorgnette.data.prepare.folder import Stamp, find_home, locked, shards_of, stamps
+from lorgnette.data.prepare.pool import run
 from lorgnette.data.prepare.prepared import (
     FACTS,
     NotPrepared,
@@ -27,14 +28,14 @@ from lorgnette.data.prepare.prepared import (
     lists_folder,
     open_prepared,
 )
-from lorgnette.data.prepare.runner import run
 from lorgnette.data.prepare.scan import Scanner, Task
 from lorgnette.data.prepare.select import Scanned, join, notes, reasons, select, unread
-from lorgnette.data.sources.passed_over import FILES, passed_over
-from lorgnette.data.sources.shards import Shards, list_files
-from lorgnette.data.sources.table import KINDS, converter, known_before_scan
-from lorgnette.data.sources.unread import REASON as UNREAD
-from lorgnette.data.sources.unread import unread_in
+from lorgnette.data.rejected import REJECTED, RejectedRow, write_rejected
+from lorgnette.data.sources.reading.passed_over import FILES, passed_over
+from lorgnette.data.sources.reading.shards import Shards, list_files
+from lorgnette.data.sources.reading.unread import REASON as UNREAD
+from lorgnette.data.sources.reading.unread import unread_in
+from lorgnette.data.sources.table import converter, kind_of, known_before_scan
 from lorgnette.errors import DataError
 from lorgnette.files import new_file, write_json
 from lorgnette.inputs.processor import Processor
@@ -45,7 +46,7 @@ ROWS_OF_TASK = 512
 
 @dataclass(frozen=True)
 class Options:
-    """How a source is prepared; changes nothing in the result."""
+    """Options of preparing; they do not change the result."""
 
     console: Console | None = None
     """Where progress is shown, if anywhere."""
@@ -90,11 +91,11 @@ def prepare(
 
 OUR_FOLDERS = re.compile(r"chunks|(converted|index)-[0-9a-f]{12}")
 OUR_FILES = re.compile(
-    r"[0-9a-f]{12}-[0-9]+\.parquet|[0-9]{5,}\.parquet(\.refused\.jsonl)?|index\.parquet|ledger\.jsonl|state\.json"
+    r"[0-9a-f]{12}-[0-9]+\.parquet|[0-9]{5,}\.parquet(\.re(jected|fused)\.jsonl)?|index\.parquet|(rejected|ledger)\.jsonl|state\.json"
     r"|prepared\.json|contamination\.(json|html)|\..*\.tmp",
     re.DOTALL,
 )
-"""Names that preparing writes below a source's folder of its own: these are removed when it begins anew."""
+"""Names that preparing writes below its own folder of a source; they are removed when it starts over."""
 
 
 def _clear(home: Path) -> None:
@@ -127,7 +128,7 @@ class _Job:
         scanner = Scanner(config, self.processor)
         made = None if convert is None else self._convert(files)
         scanned, shards = self._scan(scanner, made)
-        if made is None and config.kind == "instruct" and config.merge and same_images(scanned.index):
+        if made is None and isinstance(config, InstructConfig) and config.merge and same_images(scanned.index):
             made = self._convert(files)
             scanned, shards = self._scan(scanner, made)
         index, entries = select(scanned, config, folder, self.options.pictures)
@@ -137,7 +138,8 @@ class _Job:
                 f"{config.title}: {scanned.rows} rows were read, but {len(index)} kept and {refused} refused"
             )
         names = [f"../{made.folder.name}/{shard}" for shard in made.shards] if made else [one.name for one in shards]
-        write_ledger(folder / "ledger.jsonl", entries)
+        write_rejected(folder / REJECTED, entries)
+        (folder / "ledger.jsonl").unlink(missing_ok=True)  # of an earlier version
         Index(tuple(names), **index.arrays).save(folder / "index.parquet")
         facts = {
             "source": config.plain(),
@@ -158,10 +160,10 @@ class _Job:
         write_json(folder / FACTS, facts)
 
     def _converter(self, files: str) -> Callable[..., Iterator[object]] | None:
-        """What must be converted first, if anything. To find out may mean to read much: the answer is kept."""
+        """Return the conversion that a source needs first, if any. Finding out may read much: the answer is cached."""
         kept = self.home / f"convert-{files}.json"
         if kept.is_file():
-            return KINDS[self.config.kind].convert if kept.read_bytes().strip() == b"true" else None
+            return kind_of(self.config).convert if kept.read_bytes().strip() == b"true" else None
         convert = converter(self.config)
         for old in self.home.glob("convert-*.json"):
             old.unlink()
@@ -169,7 +171,7 @@ class _Job:
         return convert
 
     def _convert(self, files: str) -> Converted:
-        convert, folder = KINDS[self.config.kind].convert, self.home / f"converted-{files}"
+        convert, folder = kind_of(self.config).convert, self.home / f"converted-{files}"
         assert convert is not None
         with progress(self.options.console, f"{self.config.title}: writing as parquet", None) as advance:
             made = convert_source(self.config, convert, folder, advance)
@@ -191,14 +193,14 @@ class _Job:
             try:
                 found = tasks_of(path)
             except DataError as error:
-                refused.append(Entry(path, "", "unreadable file", str(error), rows=0))
+                refused.append(RejectedRow(path, "", "unreadable file", str(error), rows=0))
                 continue
             tasks += [(task, number, chunks / f"{shard.key}-{task.first}.parquet") for task in found]
         if made is None:
             sentences = unread_in(paths, scanner.columns, self.config.kind)
-            refused += [Entry(self.config.path, "", UNREAD, sentence, rows=0) for sentence in sentences]
+            refused += [RejectedRow(self.config.path, "", UNREAD, sentence, rows=0) for sentence in sentences]
         if sentence := passed_over(self.config):
-            refused.append(Entry(self.config.path, "", FILES, sentence, rows=0))
+            refused.append(RejectedRow(self.config.path, "", FILES, sentence, rows=0))
         self._run(scanner, tasks)
         kept = {place for *_, place in tasks}
         for old in chunks.glob("*.parquet"):
@@ -230,7 +232,7 @@ def tasks_of(path: str) -> list[Task]:
 
 
 def same_images(index: Index) -> bool:
-    """Whether two records of one shard show the same images in the same order."""
+    """Return whether two records of one shard show the same images in the same order."""
     starts, seen = index.image_starts.tolist(), set[tuple[int, bytes]]()
     sizes, content = index.sha_I.itemsize, np.ascontiguousarray(index.sha_I).tobytes()
     for record, shard in enumerate(index.shard_E.tolist()):

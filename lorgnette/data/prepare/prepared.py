@@ -13,9 +13,10 @@ from lorgnette.data.config import PreparedConfig
 from lorgnette.data.index import Index
 from lorgnette.data.prepare.folder import Stamp, digest, files_of, find_home, shards_of, stamps
 from lorgnette.data.record import Record
-from lorgnette.data.sources.rows import ORIGIN, origin_of
-from lorgnette.data.sources.shards import Shards
-from lorgnette.data.sources.table import KINDS
+from lorgnette.data.rejected import rejected_file
+from lorgnette.data.sources.reading.row_files import ORIGIN, origin_of
+from lorgnette.data.sources.reading.shards import Shards
+from lorgnette.data.sources.table import kind_of
 from lorgnette.errors import DataError
 from lorgnette.inputs.processor import Processor
 from lorgnette.settings import typed
@@ -29,7 +30,7 @@ CONVERTED = re.compile(r"\.\./converted-[0-9a-f]{12}/[0-9]{5,}\.parquet")
 
 @dataclass
 class Facts:
-    """What prepared.json says."""
+    """Contents of prepared.json."""
 
     rows: int
     kept: int
@@ -52,19 +53,24 @@ class NotPrepared(DataError):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A source and its index. Goes to other processes, which open the files anew."""
+    """A source and its index. Can be pickled: another process opens the files itself."""
 
     config: PreparedConfig
     index: Index
     folder: Path
-    """Where index.parquet, ledger.jsonl and prepared.json lie."""
+    """Folder of index.parquet, rejected.jsonl and prepared.json."""
 
     def __len__(self) -> int:
         return len(self.index)
 
+    @property
+    def rejected(self) -> Path:
+        """The file of rejected rows; see `read_rejected`."""
+        return rejected_file(self.folder)
+
     def record(self, number: int) -> Record:
         """Read a record. Raises: Refused or another DataError, naming the row, if it is not what was prepared."""
-        index, kind = self.index, KINDS[self.config.kind]
+        index, kind = self.index, kind_of(self.config)
         shard, group, row = (int(array[number]) for array in (index.shard_E, index.group_E, index.row_E))
         values = self._shards.read(shard, group, row)
         origin = origin_of(values)
@@ -72,7 +78,7 @@ class Prepared:
 
     @cached_property
     def _shards(self) -> Shards:
-        return Shards(self.index.shards, (*KINDS[self.config.kind].columns(self.config), ORIGIN))
+        return Shards(self.index.shards, (*kind_of(self.config).columns(self.config), ORIGIN))
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -98,7 +104,7 @@ def open_prepared(config: PreparedConfig, processor: Processor) -> Prepared:
     except DataError as error:
         raise NotPrepared(f"{config.title}: {error}") from None
     if not len(index):
-        raise DataError(f"{config.title}: {_nothing_kept(facts, folder / 'ledger.jsonl')}")
+        raise DataError(f"{config.title}: {_nothing_kept(facts, rejected_file(folder))}")
     paths = [folder / shard for shard in index.shards] if facts["converted"] else shards_of(config)[0]
     foreign = facts["converted"] and not all(CONVERTED.fullmatch(shard) for shard in index.shards)
     if foreign or len(paths) != len(index.shards):
@@ -106,22 +112,22 @@ def open_prepared(config: PreparedConfig, processor: Processor) -> Prepared:
     return Prepared(config, replace(index, shards=tuple(map(str, paths))), folder)
 
 
-def _nothing_kept(facts: Mapping[str, Any], ledger: Path) -> str:
+def _nothing_kept(facts: Mapping[str, Any], rejected: Path) -> str:
     """Why nothing of a source can be trained on, in words."""
     found = facts["reasons"] if facts["rows"] else facts["notes"]
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in found.items())
     if facts["rows"]:
-        return f"none of {facts['rows']:,} rows can be trained on ({reasons}); see {ledger}"
-    return f"holds no rows that can be read ({reasons}); see {ledger}" if reasons else "holds no rows"
+        return f"none of {facts['rows']:,} rows can be trained on ({reasons}); see {rejected}"
+    return f"holds no rows that can be read ({reasons}); see {rejected}" if reasons else "holds no rows"
 
 
 def lists_folder(config: PreparedConfig) -> str:
-    """The folder of an index, below that of what was read: it hangs on what is left out."""
+    """Folder of an index, below that of what was read: it depends on what is left out."""
     return f"index-{digest([config.opt_out, config.decontaminate])}"
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """What prepared.json says; nothing if it is not there or cannot be read, which is the same to us."""
+    """Read prepared.json; nothing if it is missing or cannot be read."""
     try:
         facts = read_json(folder / FACTS)
         known = vars(typed(Facts, facts, str(folder / FACTS)))
@@ -131,7 +137,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 def changes(config: PreparedConfig, facts: Mapping[str, Any]) -> str:
-    """What has changed since a source was prepared, in words; empty if nothing has."""
+    """Describe what has changed since a source was prepared; empty if nothing has."""
     if facts["lists"] != lists_digest(config):
         return "a list of those who opted out, or a benchmark, has changed"
     if facts["converted"]:
@@ -153,7 +159,7 @@ def files_digest(config: PreparedConfig) -> str:
 
 def lists_digest(config: PreparedConfig) -> str:
     """Names the contents of opt-out lists and benchmarks, by size and time."""
-    from lorgnette.data.prepare.benchmarks import files_of_benchmark
+    from lorgnette.data.prepare.contamination.benchmark_pictures import files_of_benchmark
 
     files = [*config.opt_out, *(file for name in config.decontaminate for file in files_of_benchmark(name))]
     return digest([one.key for one in stamps(files)])

@@ -1,22 +1,23 @@
-"""Reading row groups once: every row becomes counts and hashes in a `Chunk`, or a line of the ledger."""
+"""Reads row groups once: every row becomes counts and hashes in a `Chunk`, or a `RejectedRow`."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lorgnette import plugins
 from lorgnette.data.config import PreparedConfig
-from lorgnette.data.prepare.chunk import Chunk, ChunkWriter, Entry
+from lorgnette.data.prepare.chunk import Chunk, ChunkWriter
 from lorgnette.data.prepare.counts import Counter
-from lorgnette.data.prepare.look import look_at, short_sha
+from lorgnette.data.prepare.image_facts import image_facts, short_sha
 from lorgnette.data.record import Record, Refused
-from lorgnette.data.sources.rows import ORIGIN, origin_of, plain_rows
-from lorgnette.data.sources.shards import FOLDER, Shards, folder_of
-from lorgnette.data.sources.table import KINDS
+from lorgnette.data.rejected import RejectedRow
+from lorgnette.data.sources.reading.row_files import ORIGIN, origin_of, plain_rows
+from lorgnette.data.sources.reading.shards import FOLDER, Shards, folder_of
+from lorgnette.data.sources.table import kind_of
 from lorgnette.errors import CheckpointError, DataError, ImageError, SettingsError, is_fault
 from lorgnette.inputs.access import is_link
 from lorgnette.inputs.processor import Processor
@@ -50,7 +51,7 @@ class Scanner:
         """Raises: SettingsError for a filter that cannot be imported."""
         self.filters = [(name, load_filter(name)) for name in self.config.filters]
         self.count = Counter(self.processor)
-        self.columns = (*KINDS[self.config.kind].columns(self.config), *ADDRESSES, ORIGIN)
+        self.columns = (*kind_of(self.config).columns(self.config), *ADDRESSES, ORIGIN)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Scanner, (self.config, self.processor)
@@ -65,7 +66,7 @@ class Scanner:
                     self._row(writer, (task.path, group, row), values)
             except DataError as error:
                 writer.forget(mark)
-                writer.refuse(Entry(task.path, f"group {group}", "unreadable row group", str(error), rows))
+                writer.reject(RejectedRow(task.path, f"group {group}", "unreadable row group", str(error), rows))
         return writer.chunk()
 
     def _row(self, writer: ChunkWriter, place: tuple[str, int, int], row: Mapping[str, Any] | ValueError) -> None:
@@ -76,23 +77,23 @@ class Scanner:
         try:
             if isinstance(row, ValueError):
                 raise Refused("unreadable row", str(row))
-            record = KINDS[self.config.kind].read(row, self.config, f"{file}, {where}")
+            record = kind_of(self.config).read(row, self.config, f"{file}, {where}")
             values = self._values(row, record)
         except Refused as refused:
-            writer.refuse(Entry(file, where, refused.reason, refused.detail))
+            writer.reject(RejectedRow(file, where, refused.reason, refused.detail))
             return
         except BaseException as error:
             if isinstance(error, Exception) or not is_fault(error):
                 raise
             # an extension in Rust has given up on this row, and on no other
-            writer.refuse(Entry(file, where, "unreadable row", quoted(" ".join(str(error).split()))))
+            writer.reject(RejectedRow(file, where, "unreadable row", quoted(" ".join(str(error).split()))))
             return
         for reason, detail in record.doubts:
-            writer.refuse(Entry(file, where, reason, detail, rows=0))
+            writer.reject(RejectedRow(file, where, reason, detail, rows=0))
         writer.keep(shard_E=0, group_E=group, row_E=number, **values)
 
     def _values(self, row: Mapping[str, Any], record: Record) -> dict[str, Any]:
-        """What the index holds of a row. Raises: Refused."""
+        """Return the index values of a row. Raises: Refused."""
         if not record.units:
             raise Refused("empty", "the row holds nothing to train on")
         self._filter(record)
@@ -121,7 +122,7 @@ class Scanner:
         if isinstance(source, str) and is_link(source):  # it would be fetched again whenever the row is trained on
             raise Refused("not fetched", f"image {number} is a link in a form that is not looked for: {quoted(source)}")
         try:
-            return look_at(source, f"image {number}", self.processor.images.max_pixels)
+            return image_facts(source, f"image {number}", self.processor.images.max_pixels)
         except ImageError as error:
             raise Refused("unreadable image", str(error)) from None
 
@@ -139,13 +140,7 @@ class Scanner:
 
 def load_filter(name: str) -> Filter:
     """A function by its dotted name. Raises: SettingsError."""
-    module, _, function = name.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SettingsError(
-            f"filters: {name} cannot be imported ({error}); write it as package.module.function"
-        ) from None
+    found = plugins.import_named(name, f"filters: {name}")
     if not callable(found):
         raise SettingsError(f"filters: {name} is a {type(found).__name__}; expected a function from a Record")
     return found

@@ -11,15 +11,16 @@ import numpy as np
 
 from lorgnette.data.config import PreparedConfig
 from lorgnette.data.index import Index
-from lorgnette.data.prepare.benchmarks import Pictures
-from lorgnette.data.prepare.chunk import Chunk, Entry
-from lorgnette.data.prepare.contamination import as_report, find_matches, hash_benchmark
-from lorgnette.data.prepare.contamination_page import write_report
-from lorgnette.data.prepare.lists import opted_out
-from lorgnette.data.sources.passed_over import FILES
-from lorgnette.data.sources.shards import Shards
-from lorgnette.data.sources.table import KINDS
-from lorgnette.data.sources.unread import REASON as UNREAD
+from lorgnette.data.prepare.chunk import Chunk
+from lorgnette.data.prepare.contamination.benchmark_pictures import Pictures
+from lorgnette.data.prepare.contamination.contamination_page import write_report
+from lorgnette.data.prepare.contamination.matches import as_report, find_matches, hash_benchmark
+from lorgnette.data.prepare.opt_out import opted_out
+from lorgnette.data.rejected import RejectedRow
+from lorgnette.data.sources.reading.passed_over import FILES
+from lorgnette.data.sources.reading.shards import Shards
+from lorgnette.data.sources.reading.unread import REASON as UNREAD
+from lorgnette.data.sources.table import kind_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +28,13 @@ class Scanned:
     """All that was read of a source, joined."""
 
     index: Index
-    refused: tuple[Entry, ...]
+    refused: tuple[RejectedRow, ...]
     rows: int
     url_W: np.ndarray
     owner_W: np.ndarray
 
 
-def join(shards: Sequence[str], chunks: Sequence[tuple[int, Chunk]], refused: Sequence[Entry]) -> Scanned:
+def join(shards: Sequence[str], chunks: Sequence[tuple[int, Chunk]], refused: Sequence[RejectedRow]) -> Scanned:
     """Chunks in the order of the source, each with the number of its shard; and what else was refused."""
     parts, words, owners, entries, records = [], [np.empty(0, np.uint64)], [np.empty(0, np.int64)], [*refused], 0
     rows = sum(one.rows for one in refused)
@@ -48,7 +49,9 @@ def join(shards: Sequence[str], chunks: Sequence[tuple[int, Chunk]], refused: Se
     return Scanned(index, tuple(entries), rows, np.concatenate(words), np.concatenate(owners))
 
 
-def select(scanned: Scanned, config: PreparedConfig, folder: Path, pictures: Pictures) -> tuple[Index, list[Entry]]:
+def select(
+    scanned: Scanned, config: PreparedConfig, folder: Path, pictures: Pictures
+) -> tuple[Index, list[RejectedRow]]:
     """The records that are left, and every refused row. Writes the report on benchmarks, if there are any."""
     index, entries, kept_E = scanned.index, [*scanned.refused], np.ones(len(scanned.index), bool)
     for record, where in sorted(opted_out(index, scanned.url_W, scanned.owner_W, config.opt_out).items()):
@@ -68,16 +71,16 @@ def select(scanned: Scanned, config: PreparedConfig, folder: Path, pictures: Pic
     return index.only(kept_E), entries
 
 
-def _entry(index: Index, record: int, reason: str, detail: str) -> Entry:
+def _entry(index: Index, record: int, reason: str, detail: str) -> RejectedRow:
     place = f"group {index.group_E[record]}, row {index.row_E[record]}"
-    return Entry(index.shards[index.shard_E[record]], place, reason, detail)
+    return RejectedRow(index.shards[index.shard_E[record]], place, reason, detail)
 
 
 class _Reader:
     """Reads single pictures of records again."""
 
     def __init__(self, config: PreparedConfig, index: Index) -> None:
-        self.config, self.index, self.kind = config, index, KINDS[config.kind]
+        self.config, self.index, self.kind = config, index, kind_of(config)
         self.shards = Shards(index.shards, self.kind.columns(config))
 
     def image(self, record: int, number: int) -> object:
@@ -87,7 +90,7 @@ class _Reader:
         return found.images[number][1].source
 
 
-def reasons(entries: Sequence[Entry]) -> dict[str, int]:
+def reasons(entries: Sequence[RejectedRow]) -> dict[str, int]:
     """Rows refused by reason, the most frequent first."""
     counts: Counter[str] = Counter()
     for one in entries:
@@ -95,12 +98,12 @@ def reasons(entries: Sequence[Entry]) -> dict[str, int]:
     return dict(counts.most_common())
 
 
-def notes(entries: Sequence[Entry]) -> dict[str, int]:
-    """What the ledger says beside refused rows, by reason: lines about parts, files, and rows that are kept."""
+def notes(entries: Sequence[RejectedRow]) -> dict[str, int]:
+    """Lines beside those of rejected rows, by reason: about parts, files, and rows that are kept."""
     counts = Counter(one.reason for one in entries if one.rows == 0 and one.reason not in (UNREAD, FILES))
     return dict(counts.most_common())
 
 
-def unread(entries: Sequence[Entry]) -> list[str]:
+def unread(entries: Sequence[RejectedRow]) -> list[str]:
     """Sentences about columns of images, and files, that are not read."""
     return list(dict.fromkeys(one.detail for one in entries if one.reason in (UNREAD, FILES)))

@@ -8,16 +8,16 @@ from typing import Any
 
 from lorgnette.data.config import PairsConfig
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.columns import IMAGE_COLUMNS, is_absent
-from lorgnette.data.sources.compressed import expanded_name
-from lorgnette.data.sources.download import in_order
-from lorgnette.data.sources.links import holds_links
+from lorgnette.data.rejected import RejectedRow, RowOrRejected
 from lorgnette.data.sources.pairs import image_of, read_captions
-from lorgnette.data.sources.refusal import Refusal
-from lorgnette.data.sources.rows import ORIGIN, row_files, suffixes
-from lorgnette.data.sources.shards import FOLDER, folder_of, list_files, read_bytes
-from lorgnette.data.sources.unread import Watch
-from lorgnette.data.sources.values import read_image, seen, stored
+from lorgnette.data.sources.reading.columns import IMAGE_COLUMNS, is_absent
+from lorgnette.data.sources.reading.compressed import expanded_name
+from lorgnette.data.sources.reading.download import in_order
+from lorgnette.data.sources.reading.links import holds_links
+from lorgnette.data.sources.reading.row_files import ORIGIN, row_files, suffixes
+from lorgnette.data.sources.reading.shards import FOLDER, folder_of, list_files, read_bytes
+from lorgnette.data.sources.reading.unread import Watch
+from lorgnette.data.sources.reading.values import read_image, seen, stored
 from lorgnette.errors import DataError
 from lorgnette.inputs.access import MOST_BYTES
 from lorgnette.untrusted import quoted
@@ -34,7 +34,7 @@ CAPTIONS = ("text", "txt")
 
 
 def must_convert(config: PairsConfig) -> bool:
-    """Whether the path holds no parquet but tables of images' names, or parquet with links.
+    """Return whether the path holds no parquet but tables of images' names, or parquet with links.
 
     Where it holds some parquet, that alone is the data.
     """
@@ -52,7 +52,7 @@ def _is_table(path: str) -> bool:
     return stem == "metadata" and f".{suffix}" in TABLES
 
 
-def convert(config: PairsConfig) -> Iterator[dict[str, Any] | Refusal]:
+def convert(config: PairsConfig) -> Iterator[RowOrRejected]:
     """Each image with its captions, in the columns that the settings name; the images' bytes as they are.
 
     A table names an image in `file_name` (or in the column `image_column`), from the table's own folder, and its
@@ -90,7 +90,7 @@ def not_read(config: PairsConfig) -> list[str]:
 
 
 def _is_whole(path: str) -> bool:
-    """Whether a file in a folder is rows that need no table: parquet, WebDataset, or Arrow but for caches of it."""
+    """Return whether a file holds rows that need no table: parquet, WebDataset, or Arrow but for caches of it."""
     stem = os.path.basename(path)
     is_rows = expanded_name(path).endswith((".parquet", ".tar", ".arrow")) and not _is_table(path)
     return is_rows and not stem.startswith("cache-")
@@ -105,18 +105,18 @@ def _asked(config: PairsConfig) -> str:
     return config.synthetic_column if config.captions == "synthetic" else config.alt_column
 
 
-def _of_table(table: str, config: PairsConfig, named: set[str], watch: Watch) -> Iterator[dict[str, Any] | Refusal]:
+def _of_table(table: str, config: PairsConfig, named: set[str], watch: Watch) -> Iterator[RowOrRejected]:
     """The rows of a table; the images that it names are added to `named`."""
     folder = folder_of(table)
 
-    def read(item: tuple[str, dict[str, Any] | Refusal]) -> dict[str, Any] | Refusal:
+    def read(item: tuple[str, RowOrRejected]) -> RowOrRejected:
         place, row = item
-        if isinstance(row, Refusal):
+        if isinstance(row, RejectedRow):
             return row
         try:
             return {**_captioned(row, folder, config, named), ORIGIN: {"file": table, "place": place}}
         except Refused as refused:
-            return Refusal(table, place, refused.reason, refused.detail)
+            return RejectedRow(table, place, refused.reason, refused.detail)
 
     return in_order(read, watch.file(table))
 
@@ -143,7 +143,7 @@ def _captioned(row: dict[str, Any], folder: str, config: PairsConfig, named: set
     return {config.image_column: stored(read_image(source, {FOLDER: folder}, where), where), **captions}
 
 
-def _beside(found: list[str], config: PairsConfig) -> Iterator[dict[str, Any] | Refusal]:
+def _beside(found: list[str], config: PairsConfig) -> Iterator[RowOrRejected]:
     """Images with the text of the file of the same name beside them."""
     texts = {path[:-4]: path for path in found if path.lower().endswith(".txt")}
     column = _asked(config)
@@ -153,7 +153,7 @@ def _beside(found: list[str], config: PairsConfig) -> Iterator[dict[str, Any] | 
             continue
         text = texts.pop(path.rpartition(".")[0], None)
         if text is None:
-            yield Refusal(path, "", "no caption", "no table names this image, and no .txt file lies beside it")
+            yield RejectedRow(path, "", "no caption", "no table names this image, and no .txt file lies beside it")
             continue
         try:
             captions = read_captions(read_bytes(text, MOST_BYTES).decode("utf-8-sig"), text)
@@ -162,13 +162,13 @@ def _beside(found: list[str], config: PairsConfig) -> Iterator[dict[str, Any] | 
             image = {config.image_column: {"bytes": seen(read_bytes(path, MOST_BYTES), path), "path": None}}
             yield {**image, **columns, column: captions, ORIGIN: {"file": path, "place": ""}}
         except UnicodeDecodeError as error:
-            yield Refusal(path, "", "no caption", f"{text} is not UTF-8 ({error})")
+            yield RejectedRow(path, "", "no caption", f"{text} is not UTF-8 ({error})")
         except Refused as refused:
-            yield Refusal(path, "", refused.reason, refused.detail)
+            yield RejectedRow(path, "", refused.reason, refused.detail)
         except DataError as error:
-            yield Refusal(path, "", "unreadable file", str(error))
+            yield RejectedRow(path, "", "unreadable file", str(error))
     for text in texts.values():
-        yield Refusal(text, "", "no image", "no image of the same name lies beside it")
+        yield RejectedRow(text, "", "no image", "no image of the same name lies beside it")
 
 
 def _join(folder: str, name: str) -> str:

@@ -15,13 +15,13 @@ import numpy as np
 
 from lorgnette.data.config import DocumentsConfig
 from lorgnette.data.record import Record, Refused
-from lorgnette.data.sources.layout import Box, read_page
-from lorgnette.data.sources.links import holds_links
-from lorgnette.data.sources.pdf_page import draw_page, field_boxes
-from lorgnette.data.sources.refusal import Refusal
-from lorgnette.data.sources.rows import rows_of
-from lorgnette.data.sources.shards import is_url, list_files, read_bytes
-from lorgnette.data.sources.values import cut_text, missing, read_image, stored
+from lorgnette.data.rejected import RejectedRow, RowOrRejected
+from lorgnette.data.sources.pdf.layout import Box, read_page
+from lorgnette.data.sources.pdf.pdf_page import draw_page, field_boxes
+from lorgnette.data.sources.reading.links import holds_links
+from lorgnette.data.sources.reading.row_files import rows_of
+from lorgnette.data.sources.reading.shards import is_url, list_files, read_bytes
+from lorgnette.data.sources.reading.values import cut_text, missing, read_image, stored
 from lorgnette.errors import DataError
 from lorgnette.sample import Text
 
@@ -74,15 +74,15 @@ def _long_enough(text: str, config: DocumentsConfig) -> None:
 
 
 def must_convert(config: DocumentsConfig) -> bool:
-    """Whether there is a PDF, or images are links: parquet of pages is read in place."""
+    """Return whether there is a PDF, or images are links: parquet of pages is read in place."""
     parquet = all(path.lower().endswith(".parquet") for path in list_files(config.path, SUFFIXES))
     return not parquet or holds_links(config.path, ("image",))
 
 
-def convert(config: DocumentsConfig) -> Iterator[dict[str, Any] | Refusal]:
+def convert(config: DocumentsConfig) -> Iterator[RowOrRejected]:
     """A row for each page of each file: its picture as PNG, its text, the file's name and the page's number from 1.
 
-    A file that cannot be opened is one Refusal, whatever its pages.
+    A file that cannot be opened is one RejectedRow, whatever its pages.
     """
     for path in list_files(config.path, SUFFIXES):
         if path.lower().endswith(".parquet"):
@@ -91,19 +91,19 @@ def convert(config: DocumentsConfig) -> Iterator[dict[str, Any] | Refusal]:
         try:
             document = _open(path)
         except Refused as refused:
-            yield Refusal(path, "", refused.reason, refused.detail)
+            yield RejectedRow(path, "", refused.reason, refused.detail)
             continue
         with document:
             yield from _pages(document, path, config)
 
 
-def _pages(document: pypdfium2.PdfDocument, path: str, config: DocumentsConfig) -> Iterator[dict[str, Any] | Refusal]:
-    """The pages of a file, each read or refused. Those that it cannot have in truth are one Refusal together."""
+def _pages(document: pypdfium2.PdfDocument, path: str, config: DocumentsConfig) -> Iterator[RowOrRejected]:
+    """The pages of a file, each read or refused. Those that it cannot have in truth are one RejectedRow together."""
     count, lost = len(document), 0
     for number in range(count):
         if lost == MOST_LOST or number == MOST_PAGES:
             reason = f"the {lost} before cannot be loaded" if lost else f"a file is read up to page {MOST_PAGES:,}"
-            yield Refusal(path, f"pages {number + 1} to {count}", "unreadable pages", reason)
+            yield RejectedRow(path, f"pages {number + 1} to {count}", "unreadable pages", reason)
             return
         try:
             page = _load(document, number)
@@ -112,7 +112,7 @@ def _pages(document: pypdfium2.PdfDocument, path: str, config: DocumentsConfig) 
                 yield _page(page, number, path, config)
         except Refused as refused:
             lost += refused.reason == LOST
-            yield Refusal(path, f"page {number + 1}", refused.reason, refused.detail)
+            yield RejectedRow(path, f"page {number + 1}", refused.reason, refused.detail)
 
 
 def _load(document: pypdfium2.PdfDocument, number: int) -> pypdfium2.PdfPage:
@@ -124,9 +124,9 @@ def _load(document: pypdfium2.PdfDocument, number: int) -> pypdfium2.PdfPage:
         raise Refused(LOST, str(error)) from None
 
 
-def _again(path: str, place: str, row: dict[str, Any] | Refusal) -> dict[str, Any] | Refusal:
+def _again(path: str, place: str, row: RowOrRejected) -> RowOrRejected:
     """A page that stands in parquet beside PDF files."""
-    if isinstance(row, Refusal):
+    if isinstance(row, RejectedRow):
         return row
     try:
         if row.get("image") is None:
@@ -135,7 +135,7 @@ def _again(path: str, place: str, row: dict[str, Any] | Refusal) -> dict[str, An
         if not isinstance(row.get("text"), str):
             raise missing(row, "text")
     except Refused as refused:
-        return Refusal(path, place, refused.reason, refused.detail)
+        return RejectedRow(path, place, refused.reason, refused.detail)
     page = row.get("page")
     return {
         "image": image,
@@ -242,7 +242,7 @@ def _characters(page: pypdfium2.PdfPage) -> Iterator[tuple[int, Box]]:
 def _glyph(
     layer: pypdfium2.PdfTextPage, number: int, seen: tuple[float, float, float, float]
 ) -> tuple[tuple[float, float], int, Box] | None:
-    """Where a character is drawn, how it is turned, and its box."""
+    """Position, rotation and box of a character."""
     import pypdfium2.raw as raw
 
     code = raw.FPDFText_GetUnicode(layer, number)

@@ -9,13 +9,13 @@ from typing import Any
 
 from lorgnette.data.config import InstructConfig
 from lorgnette.data.record import Record, Refused
-from lorgnette.data.sources.columns import IMAGE_COLUMNS, images_in, is_blank, list_in
-from lorgnette.data.sources.download import in_order
-from lorgnette.data.sources.links import holds_links
-from lorgnette.data.sources.refusal import Refusal
-from lorgnette.data.sources.rows import ORIGIN, is_parquet, parquet_or_others, placed, rows_of
-from lorgnette.data.sources.unread import Watch
-from lorgnette.data.sources.values import read_image, stored
+from lorgnette.data.rejected import RejectedRow, RowOrRejected
+from lorgnette.data.sources.reading.columns import IMAGE_COLUMNS, images_in, is_blank, list_in
+from lorgnette.data.sources.reading.download import in_order
+from lorgnette.data.sources.reading.links import holds_links
+from lorgnette.data.sources.reading.row_files import ORIGIN, is_parquet, parquet_or_others, placed, rows_of
+from lorgnette.data.sources.reading.unread import Watch
+from lorgnette.data.sources.reading.values import read_image, stored
 from lorgnette.sample import Image, Text, Turn
 
 COLUMNS = (*IMAGE_COLUMNS, "texts")
@@ -78,7 +78,7 @@ def _text(one: Any, number: int, has_images: bool) -> dict[str, Any] | None:
 
 
 def must_convert(config: InstructConfig) -> bool:
-    """Whether images are links, or rows are to be merged and some file shows the same images in two of them.
+    """Return whether images are links, or rows are to be merged and some file shows the same images in two of them.
 
     To find out, the files are read once, until the first such pair. Where rows are known to be merged, as in The
     Cauldron, `merge: false` saves that.
@@ -89,7 +89,7 @@ def must_convert(config: InstructConfig) -> bool:
 
 
 def must_fetch(config: InstructConfig) -> bool:
-    """Whether images are links, or rows are in other files than parquet."""
+    """Return whether images are links, or rows are in other files than parquet."""
     parquet = all(map(is_parquet, parquet_or_others(config.path)))
     return not parquet or holds_links(config.path, IMAGE_COLUMNS)
 
@@ -97,19 +97,19 @@ def must_fetch(config: InstructConfig) -> bool:
 def _repeats(path: str, config: InstructConfig) -> bool:
     seen = set()
     for _, row in rows_of(path, COLUMNS):
-        key = None if isinstance(row, Refusal) else _key(placed(row, path))
+        key = None if isinstance(row, RejectedRow) else _key(placed(row, path))
         if key is not None and key in seen:
             return True
         seen.add(key)
     return False
 
 
-def convert(config: InstructConfig) -> Iterator[dict[str, Any] | Refusal]:
+def convert(config: InstructConfig) -> Iterator[RowOrRejected]:
     """All rows, with those of a file that show the same images, in the same order, merged into the first of them.
 
     Images are the same if the SHA-256 of their bytes is, or their link. Questions keep the order of the rows; a
     question that is repeated with its answer stands once. Each file is read twice, so that only its texts and hashes
-    are in memory. A row that was merged into another is no row of its own, and said in a Refusal with `parts`.
+    are in memory. A row that was merged into another is no row of its own, and said in a RejectedRow with `parts`.
     """
     watch = Watch(config, COLUMNS)
     for path in parquet_or_others(config.path):
@@ -117,16 +117,16 @@ def convert(config: InstructConfig) -> Iterator[dict[str, Any] | Refusal]:
     yield from watch.refusals()
 
 
-def _converted(path: str, place: str, row: dict[str, Any] | Refusal, later: list[Any]) -> dict[str, Any] | Refusal:
-    if isinstance(row, Refusal):
+def _converted(path: str, place: str, row: RowOrRejected, later: list[Any]) -> RowOrRejected:
+    if isinstance(row, RejectedRow):
         return row
     try:
         return {**_merged(row, later), ORIGIN: {"file": path, "place": place}}
     except Refused as refused:
-        return Refusal(path, place, refused.reason, refused.detail)
+        return RejectedRow(path, place, refused.reason, refused.detail)
 
 
-Merging = tuple[str, str, dict[str, Any] | Refusal, list[Any]]
+Merging = tuple[str, str, RowOrRejected, list[Any]]
 
 
 def _merging(watch: Watch, path: str, config: InstructConfig) -> Iterator[Merging]:
@@ -134,23 +134,23 @@ def _merging(watch: Watch, path: str, config: InstructConfig) -> Iterator[Mergin
     later: dict[bytes, list[Any]] = defaultdict(list)
     first: dict[bytes, str] = {}
     for place, row in rows_of(path, COLUMNS) if config.merge else ():
-        key = None if isinstance(row, Refusal) else _key(placed(row, path))
-        if key is not None and not isinstance(row, Refusal) and first.setdefault(key, place) != place:
+        key = None if isinstance(row, RejectedRow) else _key(placed(row, path))
+        if key is not None and not isinstance(row, RejectedRow) and first.setdefault(key, place) != place:
             later[key] += read_texts(row, has_images=True)[0]
     for place, row in watch.file(path):
-        if isinstance(row, Refusal):
+        if isinstance(row, RejectedRow):
             yield path, place, row, []
             continue
         row = placed(row, path)
         key = _key(row) if config.merge else None
         if key is not None and first.get(key, place) != place:
-            yield path, place, Refusal(path, place, "merged", f"into {first[key]}", 1), []
+            yield path, place, RejectedRow(path, place, "merged", f"into {first[key]}", 0, 1), []
         else:
             yield path, place, row, later.get(key, []) if key is not None else []
 
 
 def _key(row: Mapping[str, Any]) -> bytes | None:
-    """What equal image sets have in common; None for a row without images, or one that cannot be read."""
+    """Key that equal sets of images share; None for a row without images, or one that cannot be read."""
     try:
         sources = [image.source for image in _images(row)[0]]
         images = [one if isinstance(one, str) else stored(Image(one), "")["bytes"] for one in sources]

@@ -9,13 +9,13 @@ from typing import Any
 
 from lorgnette.data.config import InterleavedConfig
 from lorgnette.data.record import Record, Refused
-from lorgnette.data.sources.columns import as_list, is_absent, is_blank, list_in
-from lorgnette.data.sources.download import in_order
-from lorgnette.data.sources.links import holds_links
-from lorgnette.data.sources.refusal import Refusal
-from lorgnette.data.sources.rows import ORIGIN, is_parquet, parquet_or_others, placed
-from lorgnette.data.sources.unread import Watch
-from lorgnette.data.sources.values import cut_text, read_image, stored
+from lorgnette.data.rejected import RejectedRow, RowOrRejected
+from lorgnette.data.sources.reading.columns import as_list, is_absent, is_blank, list_in
+from lorgnette.data.sources.reading.download import in_order
+from lorgnette.data.sources.reading.links import holds_links
+from lorgnette.data.sources.reading.row_files import ORIGIN, is_parquet, parquet_or_others, placed
+from lorgnette.data.sources.reading.unread import Watch
+from lorgnette.data.sources.reading.values import cut_text, read_image, stored
 from lorgnette.sample import Image, Segment, Text
 
 COLUMNS = ("images", "texts")
@@ -51,12 +51,12 @@ def read(row: Mapping[str, Any], config: InterleavedConfig, name: str, alt_text:
 
 
 def must_convert(config: InterleavedConfig) -> bool:
-    """Whether rows are in other files than parquet, or images are links."""
+    """Return whether rows are in other files than parquet, or images are links."""
     parquet = all(map(is_parquet, parquet_or_others(config.path)))
     return not parquet or holds_links(config.path, ("images",))
 
 
-def convert(config: InterleavedConfig) -> Iterator[dict[str, Any] | Refusal]:
+def convert(config: InterleavedConfig) -> Iterator[RowOrRejected]:
     """Every document with the bytes of its images. A link that leads nowhere leaves its place empty, and is said."""
     watch = Watch(config, COLUMNS)
     rows = watch.rows(parquet_or_others(config.path))
@@ -65,8 +65,8 @@ def convert(config: InterleavedConfig) -> Iterator[dict[str, Any] | Refusal]:
     yield from watch.refusals()
 
 
-def _fetched(path: str, place: str, row: dict[str, Any] | Refusal) -> Iterator[dict[str, Any] | Refusal]:
-    if isinstance(row, Refusal):
+def _fetched(path: str, place: str, row: RowOrRejected) -> Iterator[RowOrRejected]:
+    if isinstance(row, RejectedRow):
         yield row
         return
     lost: list[Refused] = []
@@ -84,11 +84,11 @@ def _fetched(path: str, place: str, row: dict[str, Any] | Refusal) -> Iterator[d
         if any(text is not None and not isinstance(text, str) for text in texts):
             raise Refused("wrong type", "'texts' holds something else than strings")
     except Refused as refused:
-        yield Refusal(path, place, refused.reason, refused.detail)
+        yield RejectedRow(path, place, refused.reason, refused.detail)
         return
     yield {"images": images, "texts": texts, ORIGIN: {"file": path, "place": place}}
     for one in lost:
-        yield Refusal(path, place, one.reason, one.detail, 1)
+        yield RejectedRow(path, place, one.reason, one.detail, 0, 1)
 
 
 def _alts(row: Mapping[str, Any]) -> list[str]:
@@ -119,7 +119,7 @@ def _with_alts(segments: list[Image | Text], alts: list[str]) -> Iterator[Image 
 
 
 def _says_more(alt: str, beside: list[str]) -> bool:
-    """Whether an alt text is no file's name, and not what the texts beside the image say."""
+    """Return whether an alt text is no file's name, and not what the texts beside the image say."""
     plain = " ".join(alt.split()).casefold()
     said = any(plain in " ".join(text.split()).casefold() for text in beside)
     return sum(letter.isalpha() for letter in plain) > 1 and not said and not FILE_NAME.fullmatch(plain)

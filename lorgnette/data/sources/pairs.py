@@ -8,16 +8,16 @@ from typing import Any
 
 from lorgnette.data.config import PairsConfig
 from lorgnette.data.record import Record, Refused
-from lorgnette.data.sources.columns import IMAGE_COLUMNS, images_in, is_absent
-from lorgnette.data.sources.values import cut_text, missing, read_image
+from lorgnette.data.sources.reading.columns import IMAGE_COLUMNS, images_in, is_absent
+from lorgnette.data.sources.reading.values import cut_text, missing, read_image
 from lorgnette.sample import Text
 
 
 def read(row: Mapping[str, Any], config: PairsConfig, name: str) -> Record:
     """An image and one caption, which is learned (Table 6 compares captions found with captions made).
 
-    Where the settings accept both kinds, or a column holds a list, one caption is taken by lot: first a kind among
-    those that the row has, then one of its captions. The lot hangs on the captions alone, so it is the same in every
+    Where the settings accept both kinds, or a column holds a list, one caption is chosen at random: first a kind among
+    those that the row has, then one of its captions. The choice depends on the captions alone: it is the same in every
     epoch, wherever the file lies. A caption too long for one sample goes on in another one with the same image.
 
     Raises: Refused if the row has no image, or no caption of an accepted kind.

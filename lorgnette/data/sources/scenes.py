@@ -17,11 +17,11 @@ import PIL.ImageColor
 from lorgnette.data.builtin.drawings import SPLITS, Drawings, drawings
 from lorgnette.data.config import ScenesConfig
 from lorgnette.data.record import Record, Refused
+from lorgnette.data.rejected import RejectedRow, RowOrRejected
 from lorgnette.data.sources.instruct import read_texts
-from lorgnette.data.sources.refusal import Refusal
-from lorgnette.data.sources.rows import ORIGIN, is_parquet, parquet_or_others
-from lorgnette.data.sources.unread import Watch
-from lorgnette.data.sources.values import cut_text, missing, read_list
+from lorgnette.data.sources.reading.row_files import ORIGIN, is_parquet, parquet_or_others
+from lorgnette.data.sources.reading.unread import Watch
+from lorgnette.data.sources.reading.values import cut_text, missing, read_list
 from lorgnette.sample import Image, Text, Turn
 from lorgnette.untrusted import quoted
 
@@ -126,15 +126,15 @@ def _file_of(picture: PIL.Image.Image) -> bytes:
 
 
 def must_convert(config: ScenesConfig) -> bool:
-    """Whether rows are in other files than parquet."""
+    """Return whether rows are in other files than parquet."""
     return not all(map(is_parquet, parquet_or_others(config.path)))
 
 
-def convert(config: ScenesConfig) -> Iterator[dict[str, Any] | Refusal]:
+def convert(config: ScenesConfig) -> Iterator[RowOrRejected]:
     """Every row as it is, from whatever form of rows."""
     watch = Watch(config, COLUMNS)
     for path in parquet_or_others(config.path):
         for place, row in watch.file(path):
-            known = {} if isinstance(row, Refusal) else {key: row.get(key) for key in COLUMNS}
-            yield row if isinstance(row, Refusal) else {**known, ORIGIN: {"file": path, "place": place}}
+            known = {} if isinstance(row, RejectedRow) else {key: row.get(key) for key in COLUMNS}
+            yield row if isinstance(row, RejectedRow) else {**known, ORIGIN: {"file": path, "place": place}}
     yield from watch.refusals()

@@ -9,23 +9,23 @@ from typing import Any
 
 import pyarrow as pa
 
-from lorgnette.data.config import PreparedConfig
+from lorgnette.data.config import InstructConfig, PreparedConfig, SourcePlugin, WebpagesConfig
 from lorgnette.data.record import Record
-from lorgnette.data.sources import message_forms, schemas
-from lorgnette.data.sources.boundary import converting_within, reading_within
-from lorgnette.data.sources.columns import IMAGE_COLUMNS
-from lorgnette.data.sources.refusal import Refusal
+from lorgnette.data.rejected import RowOrRejected
+from lorgnette.data.sources.reading import message_forms, schemas
+from lorgnette.data.sources.reading.boundary import converting_within, reading_within
+from lorgnette.data.sources.reading.columns import IMAGE_COLUMNS
 
 Row = Mapping[str, Any]
 Read = Callable[[Row, Any, str], Record]
 """`read(row, config, name)`: a pure function of one parquet row. Raises Refused with a reason."""
-Convert = Callable[[Any], Iterator[dict[str, Any] | Refusal]]
+Convert = Callable[[Any], Iterator[RowOrRejected]]
 """`convert(config)`: the rows that are written as parquet before they are read, in the order of the files."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How one kind of source is read."""
+    """Reader of one kind of source."""
 
     read: Read
     columns: Callable[[Any], tuple[str, ...]]
@@ -36,7 +36,7 @@ class Kind:
     """Types of the rows that `convert` gives, by the settings of the source."""
 
     def __post_init__(self) -> None:
-        """What rows may name is bound to the settings of their source here, for every kind alike."""
+        """Bind the paths that rows may name to the settings of their source, for every kind alike."""
         object.__setattr__(self, "read", reading_within(self.read))
         object.__setattr__(self, "convert", converting_within(self.convert))
 
@@ -63,9 +63,9 @@ def _pair_columns(config: Any) -> tuple[str, ...]:
 
 
 CHAT = Kind(
-    _late("chat", "read"),
+    _late("conversations", "read"),
     _fixed(*IMAGE_COLUMNS, *message_forms.COLUMNS),
-    _late("chat", "convert"),
+    _late("conversations", "convert"),
     _typed(schemas.CHAT),
 )
 
@@ -108,22 +108,40 @@ KINDS: dict[str, Kind] = {
 """Kind -> how it is read."""
 
 
+PLUGIN = Kind(
+    read=lambda row, config, name: config.read(row, name),
+    columns=lambda config: config.columns(),
+    convert=lambda config: config.convert(),
+    schema=lambda config: config.row_schema(),
+)
+"""Sources of other packages: their settings say how they are read."""
+
+
+def kind_of(config: PreparedConfig) -> Kind:
+    """How a source is read."""
+    return PLUGIN if isinstance(config, SourcePlugin) else KINDS[config.kind]
+
+
 def converter(config: PreparedConfig) -> Convert | None:
-    """What must be converted before this source is read; None where its files are read as they are.
+    """Conversion that this source needs before it is read; None where its files are read as they are.
 
     Rows that stand in parquet are read in place, unless they hold links to images, which are fetched once and stored;
     instructions are too, unless rows are to be merged.
     Raises: DataError if the path holds no file of the kind.
     """
-    kind = KINDS[config.kind]
-    if config.kind == "webpages":
+    kind = kind_of(config)
+    if isinstance(config, SourcePlugin):
+        return None if config.convert() is None else kind.convert
+    if isinstance(config, WebpagesConfig):
         return kind.convert
-    module = {"pairs": "caption_files", "messages": "chat"}.get(config.kind, config.kind)
+    module = {"pairs": "caption_files", "messages": "conversations", "chat": "conversations"}.get(
+        config.kind, config.kind
+    )
     return kind.convert if _late(module, "must_convert")(config) else None
 
 
 def known_before_scan(config: PreparedConfig) -> bool:
-    """Whether `converter` can tell before the rows are read: only of instructions to be merged it cannot.
+    """Return whether `converter` can tell before the rows are read: only of instructions to be merged it cannot.
 
     Raises: DataError if the path holds no file of the kind.
     """
@@ -132,4 +150,4 @@ def known_before_scan(config: PreparedConfig) -> bool:
 
 def most_units(config: PreparedConfig) -> int | None:
     """Units that a piece of a record may hold at most, by the source's settings; None for no limit but length."""
-    return config.most_turns if config.kind == "instruct" else None
+    return config.most_turns if isinstance(config, InstructConfig) else None

@@ -13,13 +13,13 @@ from typing import Any
 
 from lorgnette.data.config import WebpagesConfig
 from lorgnette.data.record import Record, Refused
+from lorgnette.data.rejected import RejectedRow, RowOrRejected
 from lorgnette.data.sources import interleaved
-from lorgnette.data.sources.download import in_order
-from lorgnette.data.sources.markup import Block, Part, Picture, read_markup
-from lorgnette.data.sources.pages import Page, Pages, resolve
-from lorgnette.data.sources.refusal import Refusal
-from lorgnette.data.sources.repeats import Counter, key_of
-from lorgnette.data.sources.values import image_size
+from lorgnette.data.sources.reading.download import in_order
+from lorgnette.data.sources.reading.values import image_size
+from lorgnette.data.sources.web.markup import Block, Part, Picture, read_markup
+from lorgnette.data.sources.web.pages import Page, Pages, resolve
+from lorgnette.data.sources.web.repeats import Counter, key_of
 from lorgnette.errors import ImageError
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import open_image
@@ -33,7 +33,7 @@ LARGEST_SIDE = 20_000
 MOST_HELD = 128 * 2**20
 """Bytes of a page's images; those behind them are left out."""
 NAMED = 3
-"""Parts left out that a ledger's line names; it counts the others."""
+"""Parts left out that a rejected row names; it counts the others."""
 
 
 def read(row: Mapping[str, Any], config: WebpagesConfig, name: str) -> Record:
@@ -61,10 +61,10 @@ class _Draft:
         return key_of(*(block.text for block in self.blocks), *links)
 
 
-def convert(config: WebpagesConfig) -> Iterator[dict[str, Any] | Refusal]:
+def convert(config: WebpagesConfig) -> Iterator[RowOrRejected]:
     """A row of `images`, `texts`, `alts` and `url` for each page, images as the bytes of their files.
 
-    Left out of a page, and said in a Refusal with `parts`, are paragraphs and images that stand on many pages of its
+    Left out of a page, and counted in a RejectedRow, are paragraphs and images that stand on many pages of its
     site, those that the page has shown before, and images that are too small, too long or cannot be had. A page that
     says what another one has said, or nothing, becomes no row.
     """
@@ -74,23 +74,23 @@ def convert(config: WebpagesConfig) -> Iterator[dict[str, Any] | Refusal]:
         yield from results
 
 
-def _finish(draft: _Draft | Refusal, pages: Pages, config: WebpagesConfig) -> list[dict[str, Any] | Refusal]:
-    return [draft] if isinstance(draft, Refusal) else list(_row(draft, pages, config))
+def _finish(draft: _Draft | RejectedRow, pages: Pages, config: WebpagesConfig) -> list[RowOrRejected]:
+    return [draft] if isinstance(draft, RejectedRow) else list(_row(draft, pages, config))
 
 
-def _drafts(pages: Pages, config: WebpagesConfig) -> Iterator[_Draft | Refusal]:
+def _drafts(pages: Pages, config: WebpagesConfig) -> Iterator[_Draft | RejectedRow]:
     """Each page's content, without what stands on many of them."""
     census, seen = _census(pages), set()
     for page in pages.read():
-        if isinstance(page, Refusal):
+        if isinstance(page, RejectedRow):
             yield page
             continue
         draft = _draft(page)
         if not draft.blocks:
-            yield Refusal(page.file, page.place, "empty", f"{page.address}: nothing is left without its menus")
+            yield RejectedRow(page.file, page.place, "empty", f"{page.address}: nothing is left without its menus")
             continue
         if draft.key in seen:
-            yield Refusal(page.file, page.place, "duplicate page", f"{page.address}: another page has this content")
+            yield RejectedRow(page.file, page.place, "duplicate page", f"{page.address}: another page has this content")
             continue
         seen.add(draft.key)
         _leave_out_repeats(draft, census, config)
@@ -152,7 +152,7 @@ def _leave_out_repeats(draft: _Draft, census: Counter, config: WebpagesConfig) -
     draft.blocks = [block for block in blocks if block.parts]
 
 
-def _row(draft: _Draft, pages: Pages, config: WebpagesConfig) -> Iterator[dict[str, Any] | Refusal]:
+def _row(draft: _Draft, pages: Pages, config: WebpagesConfig) -> Iterator[RowOrRejected]:
     shown: set[bytes] = set()
     content: list[tuple[Part, bytes | None]] = []
     last, held = "", 0
@@ -181,11 +181,11 @@ def _row(draft: _Draft, pages: Pages, config: WebpagesConfig) -> Iterator[dict[s
     if any(row["texts"]) or any(row["images"]):
         yield {**row, "url": draft.page.address}
     else:
-        yield Refusal(draft.page.file, draft.page.place, "empty", f"{draft.page.address}: all of it was left out")
+        yield RejectedRow(draft.page.file, draft.page.place, "empty", f"{draft.page.address}: all of it was left out")
     for reason, parts in draft.left_out.items():
         more = f" and {len(parts) - NAMED:,} more" if len(parts) > NAMED else ""
         detail = f"{draft.page.address}: {', '.join(parts[:NAMED])}{more}"
-        yield Refusal(draft.page.file, draft.page.place, reason, detail, len(parts))
+        yield RejectedRow(draft.page.file, draft.page.place, reason, detail, 0, len(parts))
 
 
 def _looked_at(draft: _Draft, picture: Picture, pages: Pages, config: WebpagesConfig, shown: set[bytes]) -> bytes:

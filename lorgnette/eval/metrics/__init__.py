@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from lorgnette import plugins
 from lorgnette.errors import SettingsError
 from lorgnette.eval.metrics.bleu import bleu_4, bleu_counts
 from lorgnette.eval.metrics.choice import choice_accuracy, circular_counts
@@ -12,7 +13,7 @@ from lorgnette.eval.metrics.edit import anls, anls_normalised, character_errors,
 from lorgnette.eval.metrics.exact import exact_match
 from lorgnette.eval.metrics.fields import field_counts
 from lorgnette.eval.metrics.mathvista import mathvista_accuracy
-from lorgnette.eval.metrics.metric import Count, Metric, Truth, per_example
+from lorgnette.eval.metrics.metric import CountFunction, Metric, Reference, per_example
 from lorgnette.eval.metrics.mmmu import (
     Parse,
     mmmu_accuracy,
@@ -25,17 +26,17 @@ from lorgnette.eval.metrics.relaxed import relaxed_accuracy
 from lorgnette.eval.metrics.vqa import textvqa_accuracy, vqa_accuracy, vqa_accuracy_normalised
 
 
-def _cider(answers: Sequence[str], truths: Sequence[Truth]) -> list[tuple[float, float]]:
+def _cider(answers: Sequence[str], truths: Sequence[Reference]) -> list[tuple[float, float]]:
     references = [[caption_words(text) for text in truth.answers] for truth in truths]
     return [(score, 1.0) for score in cider_d([caption_words(answer) for answer in answers], references)]
 
 
-def _bleu(answers: Sequence[str], truths: Sequence[Truth]) -> list[list[int]]:
+def _bleu(answers: Sequence[str], truths: Sequence[Reference]) -> list[list[int]]:
     pairs = zip(answers, truths, strict=True)
     return [bleu_counts(caption_words(a), [caption_words(text) for text in t.answers]) for a, t in pairs]
 
 
-def _each(count: Callable[[str, Sequence[str]], tuple[int, int]]) -> Count:
+def _each(count: Callable[[str, Sequence[str]], tuple[int, int]]) -> CountFunction:
     """Counts of one example at a time."""
     return lambda answers, truths: [count(a, t.answers) for a, t in zip(answers, truths, strict=True)]
 
@@ -75,10 +76,13 @@ METRICS: dict[str, Metric] = {
 
 
 def metric_named(name: str) -> Metric:
-    """The metric of that name. Raises SettingsError naming those there are."""
-    if name not in METRICS:
-        raise SettingsError(f"metric {name!r} is unknown; use one of {', '.join(sorted(METRICS))}")
-    return METRICS[name]
+    """The metric of that name, or a plug-in. Raises: SettingsError naming those that there are."""
+    if name in METRICS:
+        return METRICS[name]
+    if plugins.is_plugin("metrics", name):
+        return plugins.find("metrics", name, Metric)
+    known = ", ".join(sorted({**METRICS, **plugins.installed("metrics")}))
+    raise SettingsError(f"metric {name!r} is unknown; use one of {known}, or one of your own as {plugins.NAME_FORM}")
 
 
-__all__ = ["METRICS", "Metric", "Truth", "metric_named"]
+__all__ = ["METRICS", "Metric", "Reference", "metric_named"]

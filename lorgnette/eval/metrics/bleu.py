@@ -15,13 +15,13 @@ TINY, SMALL = 1e-15, 1e-9
 
 
 def ngrams(words: Sequence[str], longest: int = N) -> Counter[tuple[str, ...]]:
-    """How often each run of 1 to `longest` words occurs."""
+    """Count n-grams of 1 to `longest` words."""
     runs = (words[start : start + size] for size in range(1, longest + 1) for start in range(len(words) - size + 1))
     return Counter(map(tuple, runs))
 
 
 def bleu_counts(answer: Sequence[str], references: Sequence[Sequence[str]]) -> list[int]:
-    """What one example adds: matched n-grams, n-grams (n = 1 to 4 each), length, length of the nearest reference."""
+    """Counts of one example: matched n-grams, n-grams (n = 1 to 4 each), length, length of the nearest reference."""
     given, allowed = ngrams(answer), Counter[tuple[str, ...]]()
     for reference in references:
         allowed |= ngrams(reference)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from string import ascii_uppercase
 
 from lorgnette.eval.metrics.exact import normalise
-from lorgnette.eval.metrics.metric import Truth
+from lorgnette.eval.metrics.metric import Reference
 
 _UNSPACED = r"\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
 """Scripts that put no space between words, or write particles on a word: a letter beside them stands alone."""
@@ -121,7 +121,7 @@ def _labelled(answer: str, letters: str) -> str | None:
 
 
 def _is_article(text: str, place: int) -> bool:
-    """Whether the letter there belongs to the word behind it: the article `a` or `A`, or `I` of a speaker."""
+    """Return whether the letter there belongs to the word behind it: the article `a` or `A`, or `I` of a speaker."""
     if text[place] == "a" and text[place + 1 : place + 2].isspace() and text[place + 1 :].strip()[:1].isalnum():
         return True
     return text[place] in "AI" and _ARTICLE.match(text, place + 1) is not None
@@ -159,7 +159,7 @@ def choice_accuracy(answer: str, references: Sequence[str], options: Sequence[st
     return float(choose(answer, options) in references)
 
 
-def circular_counts(answers: Sequence[str], truths: Sequence[Truth]) -> list[tuple[float, float]]:
+def circular_counts(answers: Sequence[str], truths: Sequence[Reference]) -> list[tuple[float, float]]:
     """Counts whose mean is the share of groups with all their passes right (MMBench, Liu et al. 2023, §4.3).
 
     A question that belongs to no group is one by itself. Each pass carries its part of the group, so that sums over

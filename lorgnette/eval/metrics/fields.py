@@ -11,7 +11,7 @@ from typing import Any
 
 Fields = Counter[tuple[str, str]]
 
-OPENINGS = 50
+_OPENINGS = 50
 """Brackets in an answer at which an object is looked for; more would make a long bad answer slow."""
 
 
@@ -34,7 +34,7 @@ def _agreement(given: Fields, wanted: Fields) -> tuple[int, int]:
 
 def _fields_in(text: str) -> Fields:
     openings = (place for place, letter in enumerate(text) if letter in "{[")
-    for place in islice(openings, OPENINGS):
+    for place in islice(openings, _OPENINGS):
         try:
             return Counter(_flatten(json.JSONDecoder().raw_decode(text, place)[0]))
         except (ValueError, RecursionError):

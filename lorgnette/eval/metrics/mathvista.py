@@ -13,7 +13,7 @@ from string import ascii_uppercase
 
 from lorgnette.eval.metrics.choice import choose
 from lorgnette.eval.metrics.edit import edit_distance
-from lorgnette.eval.metrics.metric import Truth
+from lorgnette.eval.metrics.metric import Reference
 
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?")
 _LIST = re.compile(r"\[[^\[\]]*\]")
@@ -22,7 +22,7 @@ LONGEST = 2
 """An answer up to this many times as long as the longest choice is matched to the nearest one, as published."""
 
 
-def mathvista_accuracy(answer: str, truth: Truth) -> float:
+def mathvista_accuracy(answer: str, truth: Reference) -> float:
     """1 if what is extracted equals a reference, else 0.
 
     Numbers are compared after rounding to the places that the question asks for, lists item by item.
@@ -31,7 +31,7 @@ def mathvista_accuracy(answer: str, truth: Truth) -> float:
     return float(found is not None and any(_equal(found, reference, truth.form) for reference in truth.answers))
 
 
-def extract(answer: str, truth: Truth) -> str | None:
+def extract(answer: str, truth: Reference) -> str | None:
     """The final answer in a text: the letter of a choice, a number, or a list as it is written; None without one."""
     if truth.options:
         return choose(answer, truth.options) or _nearest(answer, truth.options)

@@ -16,8 +16,8 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
-    """What an answer is judged by: the reference answers, and the options of a multiple-choice question."""
+class Reference:
+    """Reference (ground truth) of an answer: reference answers, and the options of a multiple-choice question."""
 
     answers: tuple[str, ...]
     options: tuple[str, ...] = ()
@@ -27,7 +27,7 @@ class Truth:
     """Questions of one group count as one, and only if all of them are right: the passes of a circular evaluation."""
 
 
-Count = Callable[[Sequence[str], Sequence[Truth]], Sequence[Sequence[float]]]
+CountFunction = Callable[[Sequence[str], Sequence[Reference]], Sequence[Sequence[float]]]
 """From answers and what they are judged by to rows of counts."""
 
 
@@ -40,7 +40,7 @@ def mean(sums: Floats) -> Floats:
 class Metric:
     """A way to judge answers. Scores are fractions: 1 is perfect (CIDEr-D alone exceeds it, at most 10)."""
 
-    count: Count
+    count: CountFunction
     """One row of counts per example. It sees all examples at once, as CIDEr-D's document frequencies need."""
     ratio: Callable[[Floats], Floats] = mean
     """Sums of counts, shape (..., counts), to scores, shape (...)."""
@@ -50,22 +50,22 @@ class Metric:
     of_one: str = ""
     """Why the score of a single example says nothing, where it does not."""
 
-    def counts(self, answers: Sequence[str], truths: Sequence[Truth]) -> Floats:
+    def counts(self, answers: Sequence[str], truths: Sequence[Reference]) -> Floats:
         """Counts of each example, shape (examples, counts)."""
         if len(answers) != len(truths):
             raise ValueError(f"{len(answers)} answers for {len(truths)} references")
         return np.asarray(self.count(answers, truths), dtype=np.float64)
 
-    def scores(self, answers: Sequence[str], truths: Sequence[Truth]) -> list[float]:
+    def scores(self, answers: Sequence[str], truths: Sequence[Reference]) -> list[float]:
         """The score of each example by itself."""
         return [float(score) for score in self.ratio(self.counts(answers, truths))] if answers else []
 
-    def overall(self, answers: Sequence[str], truths: Sequence[Truth]) -> float:
+    def overall(self, answers: Sequence[str], truths: Sequence[Reference]) -> float:
         """The score of all examples together."""
         return float(self.ratio(self.counts(answers, truths).sum(axis=0))) if answers else 0.0
 
 
-def per_example(score: Callable[[str, Truth], float], version: int = 1) -> Metric:
+def per_example(score: Callable[[str, Reference], float], version: int = 1) -> Metric:
     """The metric that is the mean of a score of each example."""
     return Metric(
         lambda answers, truths: [(score(a, t), 1.0) for a, t in zip(answers, truths, strict=True)], version=version

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from lorgnette import plugins
 from lorgnette.errors import SettingsError
 from lorgnette.eval.benchmark import Asking, Benchmark
-from lorgnette.eval.fewshot import Seer
+from lorgnette.eval.models.base import Model
 from lorgnette.eval.task import Task
 from lorgnette.eval.tasks.ai2d import AI2D
 from lorgnette.eval.tasks.builtin import BUILTIN, drawings
@@ -21,39 +24,49 @@ from lorgnette.eval.tasks.vqav2 import VQAV2
 _PUBLIC = (VQAV2, TEXTVQA, OKVQA, COCO, DOCVQA, MMMU, MATHVISTA, MMBENCH, CHARTQA, AI2D)
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in (*_PUBLIC, *BUILTIN)}
 """Every benchmark by name: the public ones, then those of the built-in corpus."""
-GROUPS: dict[str, tuple[str, ...]] = {
+BENCHMARK_GROUPS: dict[str, tuple[str, ...]] = {
     "ablations": ("vqav2", "textvqa", "okvqa", "coco"),
     "builtin": ("scene_vqa", "text_vqa", "knowledge_vqa", "scene_captions"),
 }
 """Names for several: the four of the paper's ablations, and those that stand in for them."""
 
 
-def benchmark_named(name: str) -> Benchmark:
-    """Raises: SettingsError with the names that there are."""
-    if name not in BENCHMARKS:
-        raise SettingsError(f"no benchmark is called {name!r}; there are: {', '.join(BENCHMARKS)}")
-    return BENCHMARKS[name]
+def benchmark_named(name: str, what: str = "benchmark") -> Benchmark:
+    """The benchmark of that name, or a plug-in. Raises: SettingsError with the names that there are."""
+    if name in BENCHMARKS:
+        return BENCHMARKS[name]
+    if plugins.is_plugin("benchmarks", name):
+        return plugins.find("benchmarks", name, Benchmark)
+    known = ", ".join([*(["drawings"] if what == "task" else []), *BENCHMARKS, *plugins.installed("benchmarks")])
+    raise SettingsError(f"no {what} is called {name!r}; there are: {known}, or one of your own as {plugins.NAME_FORM}")
 
 
-def task_named(name: str, asking: Asking | None = None, seer: Seer | None = None) -> Task:
+def task_named(name: str, asking: Asking | None = None, encoder: Model | None = None) -> Task:
     """A benchmark as a task. name: `drawings`, or that of a benchmark, with `:SPLIT` if another split is meant.
 
-    seer: whose vision features retrieve shots.
+    encoder: the model whose vision features retrieve shots.
     Raises: SettingsError with the names that there are; DataError if the data are not there or not whole.
     """
     asking = asking or Asking()
-    benchmark, _, split = name.partition(":")
+    benchmark, split = name_and_split(name)
     if benchmark == "drawings":
         if asking.shots or split:
             raise SettingsError("task drawings is asked without shots, and has one split; try scene_vqa")
         return drawings(max_tokens=asking.max_tokens) if asking.max_tokens else drawings()
-    if benchmark not in BENCHMARKS:
-        names = ", ".join(["drawings", *BENCHMARKS])
-        raise SettingsError(f"no task is called {benchmark!r}; there are: {names}")
-    return BENCHMARKS[benchmark].open(asking, split or None, seer)
+    task = benchmark_named(benchmark, "task").open(asking, split or None, encoder)
+    return replace(task, plugins=plugins.record(("benchmarks", benchmark)))
+
+
+def name_and_split(text: str) -> tuple[str, str]:
+    """`docvqa:test`, or `package.module:Name:test`, as a name and a split, empty if none is named."""
+    name, _, split = text.partition(":")
+    if "." in name:
+        inner, _, split = split.partition(":")
+        name = f"{name}:{inner}"
+    return name, split
 
 
 def names_in(text: str) -> list[str]:
     """Task names separated by commas, groups resolved."""
     names = [name.strip() for name in text.split(",") if name.strip()]
-    return [one for name in names for one in GROUPS.get(name, (name,))]
+    return [one for name in names for one in BENCHMARK_GROUPS.get(name, (name,))]

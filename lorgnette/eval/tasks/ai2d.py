@@ -7,7 +7,7 @@ from typing import Any
 
 from lorgnette.eval.benchmark import Benchmark, Split
 from lorgnette.eval.benchmark_prompts import CHOICE, CHOICE_BASE, Question
-from lorgnette.eval.rows import text_of
+from lorgnette.eval.benchmark_rows import text_of
 from lorgnette.eval.tasks.reading import image_of, letter_numbered, options_of
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from lorgnette.data.builtin.questions import questions_for_evaluation
 from lorgnette.data.builtin.shipped import shipped_parts
-from lorgnette.eval.benchmark import Benchmark, Role, Row, Split
-from lorgnette.eval.benchmark_prompts import CAPTION, CAPTION_BASE, QUESTION_BASE, SHORT_ANSWER, Question
+from lorgnette.eval.benchmark import Benchmark, BenchmarkRow, Role, Split
+from lorgnette.eval.benchmark_prompts import CAPTION_BASE, CAPTION_PROMPTS, QUESTION_BASE, SHORT_ANSWER, Question
 from lorgnette.eval.task import Task
 from lorgnette.eval.tasks import coco, docvqa
 from lorgnette.eval.tasks.reading import people_answered
@@ -17,7 +17,12 @@ NORMALISED = "vqa_accuracy_normalised"
 
 
 def _benchmark(
-    name: str, about: str, read: Callable[[Row], Question], metric: str, max_tokens: int, role: Role | None = None
+    name: str,
+    about: str,
+    read: Callable[[BenchmarkRow], Question],
+    metric: str,
+    max_tokens: int,
+    role: Role | None = None,
 ) -> Benchmark:
     part, caption = shipped_parts()[name], read is coco.read
     splits = {
@@ -35,7 +40,7 @@ def _benchmark(
         read=read,
         metric=metric,
         licence="public domain (drawings) and Apache-2.0 (what lorgnette renders)",
-        chat=CAPTION if caption else SHORT_ANSWER,
+        chat=CAPTION_PROMPTS if caption else SHORT_ANSWER,
         base=CAPTION_BASE if caption else QUESTION_BASE,
         max_tokens=max_tokens,
         role=role,

@@ -7,17 +7,17 @@ from typing import Any
 
 from lorgnette.eval.benchmark import Benchmark, Split
 from lorgnette.eval.benchmark_prompts import QUESTION_BASE, SHORT_ANSWER, Question
-from lorgnette.eval.rows import answers_of, text_of
+from lorgnette.eval.benchmark_rows import answers_of, text_of
 from lorgnette.eval.tasks.reading import image_of
 
-KINDS = {"0": "human", "1": "machine", "human_test": "human", "augmented_test": "machine"}
+_KINDS = {"0": "human", "1": "machine", "human_test": "human", "augmented_test": "machine"}
 
 
 def read(row: Mapping[str, Any]) -> Question:
     """A row of HuggingFaceM4's files (`query`, `label`) or of lmms-lab's (`question`, `answer`)."""
     kind = str(row.get("human_or_machine", row.get("type", "")))
     answers = answers_of(row, "label", "answer")
-    return Question(text_of(row, "query", "question"), (image_of(row),), answers, kind=KINDS.get(kind, kind))
+    return Question(text_of(row, "query", "question"), (image_of(row),), answers, kind=_KINDS.get(kind, kind))
 
 
 CHARTQA = Benchmark(

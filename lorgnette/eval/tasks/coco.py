@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorgnette.eval.benchmark import Benchmark, Split
-from lorgnette.eval.benchmark_prompts import CAPTION, CAPTION_BASE, Question
-from lorgnette.eval.rows import answers_of
+from lorgnette.eval.benchmark_prompts import CAPTION_BASE, CAPTION_PROMPTS, Question
+from lorgnette.eval.benchmark_rows import answers_of
 from lorgnette.eval.tasks.reading import image_of, one_of
 
 
@@ -32,7 +32,7 @@ COCO = Benchmark(
     read=read,
     metric="cider_d",
     licence="CC BY 4.0",
-    chat=CAPTION,
+    chat=CAPTION_PROMPTS,
     base=CAPTION_BASE,
     max_tokens=32,
     role="coco",

@@ -7,7 +7,7 @@ from typing import Any
 
 from lorgnette.eval.benchmark import Benchmark, Split
 from lorgnette.eval.benchmark_prompts import QUESTION_BASE, SHORT_ANSWER, Question
-from lorgnette.eval.rows import answers_of, text_of
+from lorgnette.eval.benchmark_rows import answers_of, text_of
 from lorgnette.eval.tasks.reading import image_of, kind_named, one_of
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from lorgnette.data.record import Refused
 from lorgnette.eval.benchmark import Benchmark, Split
 from lorgnette.eval.benchmark_prompts import MATHVISTA_NOTES, MATHVISTA_PROMPTS, OPEN_OR_CHOICE_BASE, Question
-from lorgnette.eval.rows import text_of, text_written
+from lorgnette.eval.benchmark_rows import text_of, text_written
 from lorgnette.eval.tasks.reading import image_of, kind_named, letters_of_text, options_of
 from lorgnette.untrusted import quoted
 

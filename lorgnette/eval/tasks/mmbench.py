@@ -13,7 +13,7 @@ from typing import Any
 from lorgnette.data.record import Refused
 from lorgnette.eval.benchmark import Benchmark, Pass, Split
 from lorgnette.eval.benchmark_prompts import CHOICE_BASE, MMBENCH_PROMPTS, Question
-from lorgnette.eval.rows import Rows, text_of
+from lorgnette.eval.benchmark_rows import Rows, text_of
 from lorgnette.eval.tasks.reading import image_of, letter_at
 
 TURN = 1_000_000

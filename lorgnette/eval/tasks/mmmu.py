@@ -8,7 +8,7 @@ from typing import Any
 
 from lorgnette.eval.benchmark import Benchmark, Split
 from lorgnette.eval.benchmark_prompts import MMMU_PROMPTS, OPEN_OR_CHOICE_BASE, Question
-from lorgnette.eval.rows import answers_of, text_of
+from lorgnette.eval.benchmark_rows import answers_of, text_of
 from lorgnette.eval.tasks.reading import image_of, letter_at, options_of
 
 DISCIPLINES = {

@@ -1,4 +1,4 @@
-"""What the readers of several benchmarks share."""
+"""Helpers that the readers of several benchmarks share."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from string import ascii_uppercase
 from typing import Any
 
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.values import read_image, read_list
+from lorgnette.data.sources.reading.values import read_image, read_list
 from lorgnette.eval.benchmark_prompts import Question
-from lorgnette.eval.rows import answers_of, list_written, text_of, text_written
+from lorgnette.eval.benchmark_rows import answers_of, list_written, text_of, text_written
 from lorgnette.sample import Image
 from lorgnette.untrusted import quoted
 

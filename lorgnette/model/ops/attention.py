@@ -62,7 +62,7 @@ def dense_attention(
 
 
 def has_varlen(q_THN: Tensor) -> bool:
-    """Whether the variable-length kernel takes these tensors."""
+    """Return whether the variable-length kernel takes these tensors."""
     return q_THN.is_cuda and q_THN.dtype in (torch.float16, torch.bfloat16)
 
 
@@ -96,5 +96,5 @@ def varlen(
 
 
 def attends_by_rows(x_TD: Tensor) -> bool:
-    """Whether `attention_of_rows` serves this tensor: elsewhere, kernels take whole sequences of queries."""
+    """Return whether `attention_of_rows` serves this tensor: elsewhere, kernels take whole sequences of queries."""
     return x_TD.device.type == "cpu"

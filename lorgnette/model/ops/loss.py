@@ -12,22 +12,15 @@ CHUNK = {"cpu": 2**22, "cuda": 2**25}
 """Logits held at a time, in float32: 16 MiB, which a CPU's cache has room for, and 128 MiB."""
 
 
-def linear_cross_entropy(
-    hidden_TD: Tensor, tables: tuple[Tensor, ...], targets_T: Tensor, chunk: int | None = None
-) -> Tensor:
-    """Sum over rows of the cross-entropy between `hidden_TD @ cat(tables).T` and `targets_T` (a float32 scalar).
-
-    tables: the head's weights as one or more blocks of vocabulary rows (each K,D); frozen ones cost no gradient.
-    chunk: rows of logits to hold at a time. Gradients are made in the forward pass, where the logits are at hand.
-    """
-    return linear_losses(hidden_TD, tables, targets_T, chunk)[0]
-
-
 def linear_losses(
     hidden_TD: Tensor, tables: tuple[Tensor, ...], targets_T: Tensor, chunk: int | None = None, z_loss: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """As `linear_cross_entropy`, and the cross-entropy of each row (float32, T; no gradient).
+    """Cross-entropy between `hidden_TD @ cat(tables).T` and `targets_T`: summed over rows, and of each row (T).
 
+    Both are float32; the second has no gradient. Gradients are made in the forward pass, where the logits are at hand.
+
+    tables: the head's weights as one or more blocks of vocabulary rows (each K,D); frozen ones cost no gradient.
+    chunk: rows of logits to hold at a time.
     z_loss: weight of each row's squared log-normaliser, which is added to the sum and not to the rows.
     """
     total, losses_T = _LinearCrossEntropy.apply(hidden_TD, targets_T, chunk or _rows(tables), z_loss, *tables)
@@ -99,7 +92,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def logits_held(rows: int, vocabulary: int, device: str) -> int:
-    """How many logits are held at a time, where so many rows are learned."""
+    """Number of logits held at a time, for so many supervised rows."""
     return min(rows, _chunk(vocabulary, device)) * vocabulary
 
 
@@ -112,7 +105,7 @@ def _chunk(vocabulary: int, device: str) -> int:
 
 
 def _room(hidden_TD: Tensor, tables: tuple[Tensor, ...], chunk: int) -> Tensor:
-    """Where the logits of every chunk are written, one after the other."""
+    """Buffer that the logits of every chunk are written to, one after the other."""
     return torch.empty(min(chunk, len(hidden_TD)), sum(map(len, tables)), device=hidden_TD.device)
 
 

@@ -28,7 +28,7 @@ def speed_up(part: nn.Module, adapter: str) -> None:
 
 @contextmanager
 def weights_kept(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Within, each adapted weight is made once, and not for each pass: nothing may change it meanwhile.
+    """Context in which each adapted weight W + s B A is computed once, not for each pass; parameters must not change.
 
     Not in a part that is checkpointed: they take the memory of what they adapt a second time. Yields the weights that
     take a gradient of their own, whole (see `fewer_products`): at the end it is passed on to their adapters.
@@ -122,7 +122,7 @@ class _AdaptedLinear(torch.autograd.Function):
 
 
 def fewer_products(width: int, out: int, rank: int) -> bool:
-    """Whether the whole gradient of an adapted weight takes fewer products than those of `a` and `b` without it.
+    """True if the whole gradient of an adapted weight takes fewer products than those of `a` and `b` without it.
 
     So it is in narrow layers of a high rank, as 64 in square ones of up to 256.
     """

@@ -24,7 +24,7 @@ class Neftune:
 
     Only in training mode. Visual tokens are not embedded by the table and get none. Each document's noise is drawn from
     the seed and the document's tokens and pixels.
-    dropout: seed torch's generator anew before each pack, from the seed and what the pack holds, for layers that draw
+    dropout: seed torch's generator before each pack, from the seed and what the pack holds, for layers that draw
     from it. Packs are to be computed one after another then.
     seed: of the step, which the loop sets; torch's own where it is None.
     """

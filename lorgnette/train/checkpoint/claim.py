@@ -1,14 +1,17 @@
-"""A run's folder, claimed for one training at a time and for one run's settings."""
+"""Locks a run's folder for one training at a time and one run's settings."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from lorgnette import plugins
 from lorgnette.errors import LorgnetteError, SettingsError
-from lorgnette.files import check_own, check_replaceable, hold, write_text
+from lorgnette.files import DiskError, check_own, check_replaceable, hold, write_json, write_text
 from lorgnette.hub.export import check_checkpoint_folder
 from lorgnette.run import CHANGEABLE, Run
 from lorgnette.train.adapters.peft import WRITTEN_ADAPTER
@@ -16,7 +19,9 @@ from lorgnette.train.checkpoint import manager
 from lorgnette.train.checkpoint.unchanged import FILE
 from lorgnette.train.logging.log import read_log
 from lorgnette.train.parallel import DistributedContext
-from lorgnette.untrusted import parse_yaml, quoted
+from lorgnette.untrusted import parse_yaml, quoted, read_json
+
+log = logging.getLogger("lorgnette")
 
 PLACE = re.compile(r"stages\.[0-9]+\.sources\.[0-9]+\.(path|prepared)")
 """Settings that say where a source lies. They may change where its contents are compared; see `unchanged`."""
@@ -36,32 +41,50 @@ def claim(folder: Path, run: Run, world: DistributedContext) -> Callable[[], Non
     wrote under a run's names; CheckpointError and DiskError for what could not be written at the end.
     """
     release: Callable[[], None] = _nothing
-    refused: LorgnetteError | None = None
-    if world.is_main:
-        try:
-            release = hold(folder / ".lock", f"{folder}: another process trains in this folder; choose another one")
-            try:
-                _check_foreign(folder, run)
-                _check(folder, run)
-                manager.remove_unfinished(folder / "checkpoints")
-                write_text(folder / "run.yaml", run.to_yaml())
-            except BaseException:
-                release()
-                raise
-        except LorgnetteError as error:
-            refused = BusyError(str(error)) if type(error) is LorgnetteError else error
-    for met in world.gather(refused):
-        if met is not None:
-            raise met
+    with world.alike():
+        if world.is_main:
+            release = _claim(folder, run)
     return release
 
 
+def _keep_plugins(file: Path, run: Run) -> None:
+    """Write the code behind the plug-ins of a run; say so where it is not that of an earlier session."""
+    now: dict[str, str] = run.plugins()
+    before: Any = read_json(file) if file.is_file() else {}
+    for name, code in now.items():
+        known = before.get(name, code) if isinstance(before, dict) else code
+        if known != code:
+            log.warning("%s: this run began with %s of %s; it is %s now", file.parent, name, quoted(str(known)), code)
+    if now != before:
+        write_json(file, now)
+
+
 def _nothing() -> None:
-    """A rank that holds no lock has none to let go of."""
+    """Release the lock of a rank that holds none."""
+
+
+def _claim(folder: Path, run: Run) -> Callable[[], None]:
+    try:
+        release = hold(folder / ".lock", f"{folder}: another process trains in this folder; choose another one")
+    except DiskError:
+        raise
+    except LorgnetteError as error:
+        raise BusyError(str(error)) from None
+    try:
+        _check_foreign(folder, run)
+        _check(folder, run)
+        manager.remove_unfinished(folder / "checkpoints")
+        write_text(folder / "run.yaml", run.to_yaml())
+        _keep_plugins(folder / "plugins.json", run)
+    except BaseException:
+        release()
+        raise
+    return release
 
 
 OURS = (
-    *("log.jsonl", "validation.jsonl", "evaluation.jsonl", "data.json", "packs-*.json", "report.html", "results.json"),
+    *("log.jsonl", "validation.jsonl", "evaluation.jsonl", "data.json", "plugins.json", "packs-*.json"),
+    *("report.html", "results.json"),
     *("checkpoints", "adapters", "replay", "evaluation", "eval", "best", "model"),
 )
 """Names that a run writes in its folder, besides `run.yaml`, which comes first."""
@@ -88,7 +111,7 @@ def _check_foreign(folder: Path, run: Run) -> None:
 
 
 def _is_run(content: bytes) -> bool:
-    """Whether a run.yaml has the names that one has, of this version or another."""
+    """True if a file has the keys of a run.yaml, of this version or another."""
     try:
         values = parse_yaml(content.decode("utf-8-sig", "replace"), "")
     except LorgnetteError:
@@ -102,7 +125,9 @@ def _check(folder: Path, run: Run) -> None:
     if not settings.exists() or not (manager.checkpoints(folder / "checkpoints") or read_log(folder / "log.jsonl")):
         return
     known = (folder / FILE).is_file()
-    for key, (old, new) in Run.load(settings).diff(run).items():
+    with plugins.reading(str(settings)):
+        before = Run.load(settings, stored=True)
+    for key, (old, new) in before.diff(run).items():
         if key.split(".")[0] not in CHANGEABLE and not (known and PLACE.fullmatch(key)):
             raise SettingsError(
                 f"{folder} holds a run of other settings ({key} is {quoted(str(old))} there, {quoted(str(new))} here):"

@@ -1,4 +1,4 @@
-"""A step that went wrong, kept to be looked at: its batches, and the weights that it met."""
+"""Saves a step that gave no finite loss, its batches and weights, and computes it again to find the reason."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
+from lorgnette import plugins
 from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.errors import CheckpointError
 from lorgnette.files import explain_disk, write_json
@@ -42,7 +43,7 @@ def keep_step(
     seed: int,
     world: DistributedContext,
 ) -> Path:
-    """Write what a step computed with to `folder/step-NNNNNN`. Every rank must ask. Returns that folder.
+    """Write batches and weights of a step to `folder/step-NNNNNN`, which is returned. Collective: all ranks call it.
 
     progress: where the run stood before the step. seed: of the step's noise and dropout. Raises: DiskError.
     """
@@ -97,7 +98,7 @@ def _read(name: str, value: list[Any]) -> Any:
 
 
 def replay(path: Path, console: Console) -> list[str]:
-    """Compute a kept step again on the CPU and say, sample by sample, what comes out.
+    """Compute a saved step again on the CPU and print each sample's loss.
 
     path: a folder `replay/step-NNNNNN` of a run. Returns the names of samples whose loss is not finite.
     Raises: CheckpointError if it is not such a folder.
@@ -106,7 +107,8 @@ def replay(path: Path, console: Console) -> list[str]:
     if not (path / "replay.json").is_file() or not settings.is_file():
         raise CheckpointError(f"{path}: is not a kept step; give a folder replay/step-NNNNNN of a run")
     facts = read_json(path / "replay.json", CheckpointError)
-    run = resolve(Run.load(settings))
+    with plugins.reading(str(settings)):
+        run = resolve(Run.load(settings, stored=True))
     numbers: list[Any] = [facts.get(name) for name in ("stage", "step", "seed")] if isinstance(facts, dict) else [None]
     if any(type(number) is not int for number in numbers) or not 0 <= numbers[0] < len(run.stages):
         raise CheckpointError(f"{path}: replay.json names no stage, step and seed of the run")

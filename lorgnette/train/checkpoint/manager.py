@@ -1,8 +1,8 @@
-"""Checkpoints from which training goes on exactly, on any number of ranks (torch.distributed.checkpoint).
+"""Checkpoints from which training resumes exactly, on any number of ranks (torch.distributed.checkpoint).
 
-A checkpoint is the folder `step-NNNNNN`: weights and optimiser state, each rank's share in a file of its own, and
-`progress.json`. It is copied to host memory first and written in the background, under another name until it is whole:
-a kill at any moment, or a full disk, leaves the one before.
+A checkpoint is the folder `step-NNNNNN`: weights and optimiser state, each rank's shard in a file of its own, and
+`progress.json`. It is copied to host memory first and written in the background, under another name until it is
+complete: if the process is killed or the disk is full, the previous checkpoint stays valid.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import contextlib
 import errno
 import re
 import warnings
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # on
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands. `step` counts all stages' finished steps; `seconds` is the time trained, all sittings."""
+    """Progress of a run: `total_step` counts finished steps of all stages, `seconds` the time of all sessions."""
 
     run: str
     """Digest of the run's settings."""
@@ -50,12 +51,20 @@ class Progress:
     total_step: int
     seconds: float
 
+    def in_stage(self, stage: int) -> Progress:
+        """The same, before the first step of `stage` unless it already is in it."""
+        return self if self.stage == stage else replace(self, stage=stage, step=0)
+
+    def after_step(self, seconds: float) -> Progress:
+        """Progress after one more step of the stage, which took `seconds`."""
+        return replace(self, step=self.step + 1, total_step=self.total_step + 1, seconds=self.seconds + seconds)
+
 
 class CheckpointManager:
     """Writes the checkpoints of a run, one at a time, and keeps the newest few.
 
-    A checkpoint that cannot be written is reported by `problem` and changes nothing: training may go on, and the last
-    good checkpoint stays.
+    The error of a checkpoint that cannot be written is returned, not raised: training may continue, and the previous
+    checkpoint stays valid.
     """
 
     def __init__(self, folder: Path, keep: int, world: DistributedContext | None = None) -> None:
@@ -63,9 +72,19 @@ class CheckpointManager:
         self._pending: Future[Any] | None = None
         self._beside: Path | None = None
         self._path: Path | None = None
+        self._on_saved: Callable[[Path], None] | None = None
 
-    def save(self, progress: Progress, model: nn.Module, optimiser: torch.optim.Optimizer) -> DiskError | None:
-        """Begin to write a checkpoint. Returns what the one before met, once that is finished."""
+    def save(
+        self,
+        progress: Progress,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        on_saved: Callable[[Path], None] | None = None,
+    ) -> DiskError | None:
+        """Start an asynchronous save, after finishing the previous one. Returns the error of either, if any.
+
+        on_saved: called on every rank with the checkpoint's folder when it is complete.
+        """
         problem = self.finish()
         self._path = self.folder / f"step-{progress.total_step:06d}"
         self._beside = self.folder / f".{self._path.name}.tmp"
@@ -86,11 +105,15 @@ class CheckpointManager:
         alone = self.world.size == 1
         pending = async_save(state, checkpoint_id=self._beside, process_group=self.world.saving, no_dist=alone)
         assert isinstance(pending, Future)
-        self._pending = pending
+        self._pending, self._on_saved = pending, on_saved
         return problem
 
+    def paths(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        return checkpoints(self.folder)
+
     def finish(self) -> DiskError | None:
-        """Wait for the checkpoint in the making and give it its name. Returns why it could not be written, if so."""
+        """Wait for the checkpoint that is being written, and give it its name. Returns its error, if any."""
         if self._pending is None or self._beside is None or self._path is None:
             return None
         problem: DiskError | None = None
@@ -111,11 +134,13 @@ class CheckpointManager:
                 remove_checkpoint(self._beside)
             for old in checkpoints(self.folder)[: -self.keep]:
                 remove_checkpoint(old)
-        self.world.barrier()
+        saved, self._on_saved = self._on_saved, None
+        if all(self.world.gather(problem is None)) and saved is not None:
+            saved(self._path)
         return problem
 
     def poll(self) -> DiskError | None:
-        """As `finish`, if that takes no waiting on any rank."""
+        """Call `finish` if no rank would have to wait."""
         if self._pending is None or not all(self.world.gather(self._pending.done())):
             return None
         return self.finish()
@@ -151,7 +176,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def read_progress(path: Path, stages: int | None = None) -> Progress:
-    """Where the run stood at a checkpoint.
+    """Read the progress of a checkpoint.
 
     stages: how many the run has. Raises: CheckpointError if progress.json is damaged, or of a stage that it has not.
     """
@@ -246,7 +271,7 @@ def _damaged(path: Path, error: BaseException) -> CheckpointError:
 
 
 def disk_error(error: BaseException, path: Path) -> DiskError:
-    """What the disk said, from within the library's own exception. Raises: `error` itself if it was something else."""
+    """The DiskError within an exception of the library. Raises: `error` itself if it has another cause."""
     failures = [pair[0] for pair in getattr(error, "failures", {}).values()] or [error]
     for failure in failures:
         seen: BaseException | None = failure

@@ -94,7 +94,7 @@ def _check(metadata: Any, name: str) -> None:
 
 
 def _is_whole(tensor: stored.TensorStorageMetadata) -> bool:
-    """Whether sizes and pieces of a tensor are sizes."""
+    """True if the size and the chunks of a tensor have valid values."""
     sizes = [tensor.size]
     if not isinstance(tensor.chunks, list) or not isinstance(tensor.properties, stored.TensorProperties):
         return False

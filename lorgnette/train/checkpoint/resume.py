@@ -1,4 +1,4 @@
-"""The model of a run that is not finished, from one of its checkpoints."""
+"""Opens the model of an unfinished run, from one of its checkpoints."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from lorgnette import plugins
 from lorgnette.errors import CheckpointError
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.vlm import VLM
@@ -17,7 +18,7 @@ from lorgnette.train.stages import prepare_parts
 
 
 def model_at(path: Path, run: Run, stage: StageConfig) -> VLM:
-    """The weights that a folder of shards holds, the stage's adapters in place. Raises: CheckpointError."""
+    """Load the model of a checkpoint, the stage's adapters in place. Raises: CheckpointError."""
     with torch.device("meta"):
         model = VLM(run.model)
     manager.check_size(path, model)  # before anything is allocated
@@ -28,14 +29,15 @@ def model_at(path: Path, run: Run, stage: StageConfig) -> VLM:
 
 
 def open_unfinished(folder: Path) -> tuple[VLM, Processor]:
-    """The model of a run's last checkpoint, adapters merged and ready to answer, and its processor.
+    """Load the model of a run's last checkpoint, adapters merged, for inference, and its processor.
 
     folder: of the run. Raises: CheckpointError if it has no checkpoint, or a damaged one.
     """
-    run = resolve(Run.load(folder / "run.yaml"))
+    with plugins.reading(str(folder / "run.yaml")):
+        run = resolve(Run.load(folder / "run.yaml", stored=True))
     found = manager.checkpoints(folder / "checkpoints")
     if not found:
-        raise CheckpointError(f"{folder}: the run has no checkpoint yet; the command that began it goes on with it")
+        raise CheckpointError(f"{folder}: the run has no checkpoint yet; the command that began it resumes it")
     progress = manager.read_progress(found[-1], len(run.stages))
     model = model_at(found[-1], run, run.stages[progress.stage])
     merge_adapters(model)

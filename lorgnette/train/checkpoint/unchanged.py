@@ -1,4 +1,4 @@
-"""Data that a run goes on with, compared with those that it began with.
+"""Comparison of the data of a resumed run with those that it began with.
 
 `data.json` in a run's folder keeps a digest of every source. It names contents: where a source lies, and when its files
 were written, does not count.
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from lorgnette.data.config import SourceConfig
-from lorgnette.data.sources.shards import is_url, list_files
-from lorgnette.errors import DataError, LorgnetteError, SettingsError
+from lorgnette.data.sources.reading.shards import is_url, list_files
+from lorgnette.errors import DataError, SettingsError
 from lorgnette.files import write_json
 from lorgnette.inputs.processor import Processor
 from lorgnette.run import Run
@@ -44,15 +44,9 @@ def check_unchanged(
     Every rank must ask; the first one reads. Raises: on every rank, ChangedDataError naming the source, DataError if
     one cannot be read, or DiskError.
     """
-    met: LorgnetteError | None = None
-    if world.is_main:
-        try:
+    with world.alike():
+        if world.is_main:
             _check(run, processor, folder, progress.stage, compare=progress.total_step > 0 and not accept)
-        except LorgnetteError as error:
-            met = error
-    for found in world.gather(met):
-        if found is not None:
-            raise found
 
 
 def _check(run: Run, processor: Processor, folder: Path, first: int, *, compare: bool) -> None:

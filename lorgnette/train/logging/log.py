@@ -1,75 +1,69 @@
-"""What a run writes while it trains: a row for each step, and for each validation."""
+"""The logs of a run: a row for each step, and for each validation and evaluation."""
 
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lorgnette.errors import DataError
 from lorgnette.files import explain_disk, write_text
+from lorgnette.run import Run
+from lorgnette.train.callbacks import Callback, StepMetrics, TrainerState
 from lorgnette.untrusted import parse_json
 
-
-@dataclass(frozen=True, slots=True)
-class StepMetrics:
-    """One step, as it stands in `log.jsonl`."""
-
-    total_step: int
-    stage: str
-    step: int
-    loss: float
-    lr: float
-    grad_norm: float
-    samples: int
-    tokens: int
-    learned: int
-    images: int
-    seconds: float
-    """Time trained up to this step's end, over all sittings."""
-    waited: float
-    """Seconds of this step spent waiting for its batch."""
-    data: str = ""
-    """Digest of the samples that the step's batches held; `lorgnette data plan --verify` compares it with the plan."""
-    replaced: tuple[str, ...] = ()
-    """A sentence for each sample that could not be used, with what stood in its place."""
-    sources: Mapping[str, float] = field(default_factory=dict)
-    """Loss of each source's learned tokens."""
-    flops: float = 0.0
-    """Floating-point operations that the step's mathematics needs."""
-    spike: str = ""
-    """What stood out, if the step looked like divergence, and what was done."""
+VALUES = {"validation": "losses", "evaluation": "scores"}
+"""Kind of an evaluation -> key of its values in a row."""
 
 
-class Log:
-    """`log.jsonl` of a run: one row per step. Rows of steps that were lost with a kill are dropped on resume."""
+class StepLog(Callback):
+    """Writes a run's `log.jsonl`, one row per step, and its `validation.jsonl` and `evaluation.jsonl`.
 
-    def __init__(self, path: Path, finished_steps: int) -> None:
-        kept = [row for row in read_log(path) if row["total_step"] <= finished_steps]
-        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._path = path
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+    Rows of steps that were lost when a process was killed are dropped on resume.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file: io.FileIO | None = None
         self._waiting = b""
 
-    def write(self, row: StepMetrics) -> None:
+    def on_run_begin(self, run: Run, state: TrainerState) -> None:
+        """Raises: DiskError."""
+        _write_rows(self.path, [row for row in read_log(self.path) if row["total_step"] <= state.progress.total_step])
+        self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed at the end of the run
+
+    def on_step_end(self, run: Run, state: TrainerState, metrics: StepMetrics) -> None:
         """Raises: DiskError where the disk is full. The row is written with the next one then, and no line is torn."""
-        self._waiting += (json.dumps(asdict(row)) + "\n").encode()
-        with explain_disk(self._path):
-            end = self._file.seek(0, os.SEEK_END)
+        assert self.file is not None
+        self._waiting += (json.dumps(asdict(metrics)) + "\n").encode()
+        with explain_disk(self.path):
+            end = self.file.seek(0, os.SEEK_END)
             try:
-                if self._file.write(self._waiting) < len(self._waiting):
+                if self.file.write(self._waiting) < len(self._waiting):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError:
-                self._file.truncate(end)
+                self.file.truncate(end)
                 raise
         self._waiting = b""
 
-    def close(self) -> None:
-        self._file.close()
+    def on_evaluation(self, run: Run, state: TrainerState, kind: str, values: Mapping[str, float]) -> None:
+        """Raises: DiskError."""
+        step, path = state.progress.total_step, self.path.with_name(f"{kind}.jsonl")
+        rows = [row for row in read_log(path) if row["total_step"] < step]
+        _write_rows(path, [*rows, {"total_step": step, "stage": state.stage.name, VALUES[kind]: values}])
+
+    def on_run_end(self, run: Run, state: TrainerState) -> None:
+        if self.file is not None:
+            self.file.close()
+
+
+def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 NUMBERS = {"step", "loss", "lr", "grad_norm", "samples", "tokens", "learned", "images", "seconds", "waited", "flops"}
@@ -77,7 +71,7 @@ TABLES = {"sources", "losses", "scores"}
 
 
 def _is_row(row: dict[str, Any]) -> bool:
-    """Whether a row names a step and a stage, and what else it has of a row is of a row's types."""
+    """True if a row names a step and a stage, and its other known keys have values of their types."""
     if type(row.get("total_step")) is not int or not isinstance(row.get("stage"), str):
         return False
     if any(type(row[key]) not in (int, float) for key in NUMBERS & row.keys()) or type(row.get("step", 0)) is not int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -15,14 +15,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lorgnette.files import AGAIN, DiskError
 from lorgnette.output import say
-from lorgnette.train.logging.log import StepMetrics
+from lorgnette.run import Run
+from lorgnette.train.callbacks import Callback, StepMetrics, TrainerState
+from lorgnette.train.logging.log import VALUES
 from lorgnette.train.stages import TrainablePart
 
 PEAKS = {"H200": 989e12, "H100": 989e12, "H800": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12}
 """Dense bf16 operations a second of GPUs, as their makers say, by a part of the device's name."""
 
 
-class ProgressDisplay:
+class ProgressDisplay(Callback):
     """The bar on a terminal (one bar per stage), or a line every tenth of a stage where there is no terminal."""
 
     def __init__(self, console: Console, device: torch.device | None = None) -> None:
@@ -77,22 +79,27 @@ class ProgressDisplay:
             self.warn(sentence)
         self._warned = sentence
 
-    def advance(self, row: StepMetrics, seconds: float) -> None:
-        """Show one more step, which took `seconds`. Figures are smoothed over about 30 steps."""
+    def on_step_end(self, run: Run, state: TrainerState, metrics: StepMetrics) -> None:
+        """Show one more step. Figures are smoothed over about 30 steps."""
+        seconds = state.step_seconds
         for name, value in (
-            ("loss", row.loss),
-            ("tokens", row.learned / seconds),
-            ("images", row.images / seconds),
-            ("flops", row.flops / seconds),
+            ("loss", metrics.loss),
+            ("tokens", metrics.learned / seconds),
+            ("images", metrics.images / seconds),
+            ("flops", metrics.flops / seconds),
             ("seconds", seconds),
         ):
             before = self._means.get(name, value)
             self._means[name] = 0.97 * before + 0.03 * value
         said = self.said()
-        self._bar.update(self._task, completed=row.step, said=said)
-        if not self.console.is_terminal and (row.step % max(1, self._steps // 10) == 0):
-            left = (self._steps - row.step) * self._means["seconds"]
-            say(self.console, f"{row.stage} {row.step}/{self._steps}  {said}  {left:.0f} s left")
+        self._bar.update(self._task, completed=metrics.step, said=said)
+        if not self.console.is_terminal and (metrics.step % max(1, self._steps // 10) == 0):
+            left = (self._steps - metrics.step) * self._means["seconds"]
+            say(self.console, f"{metrics.stage} {metrics.step}/{self._steps}  {said}  {left:.0f} s left")
+
+    def on_evaluation(self, run: Run, state: TrainerState, kind: str, values: Mapping[str, float]) -> None:
+        said = ", ".join(f"{key} {value:.3f}" for key, value in values.items())
+        say(self.console, f"step {state.progress.total_step}: {kind} {VALUES[kind]} {said}")
 
     def said(self) -> str:
         """Loss, learned tokens and images a second, share of the device's peak, and memory."""

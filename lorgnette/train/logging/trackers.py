@@ -1,26 +1,40 @@
-"""Where figures of a run can go beside its own files: TensorBoard, wandb and trackio, each where it is installed."""
+"""Experiment trackers: TensorBoard, wandb and trackio, each where it is installed."""
 
 from __future__ import annotations
 
 import importlib
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lorgnette.errors import SettingsError
 from lorgnette.run import Run
-from lorgnette.train.logging.log import StepMetrics
+from lorgnette.train.callbacks import Callback, StepMetrics, TrainerState
 
 
-class Tracker(Protocol):
-    """Something that draws figures over steps."""
+class Tracker(Callback):
+    """Callback that sends metrics of steps and evaluations to an experiment tracker."""
 
-    def log(self, step: int, values: Mapping[str, float]) -> None: ...
+    @abstractmethod
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Record metrics of a step, counted over all stages."""
 
-    def close(self) -> None: ...
+    @abstractmethod
+    def close(self) -> None:
+        """Finish the record of the run."""
+
+    def on_step_end(self, run: Run, state: TrainerState, metrics: StepMetrics) -> None:
+        self.log(metrics.total_step, figures(metrics, state.step_seconds))
+
+    def on_evaluation(self, run: Run, state: TrainerState, kind: str, values: Mapping[str, float]) -> None:
+        self.log(state.progress.total_step, {f"{kind}/{key}": value for key, value in values.items()})
+
+    def on_run_end(self, run: Run, state: TrainerState) -> None:
+        self.close()
 
 
-class TensorBoard:
+class TensorBoard(Tracker):
     """Event files in the run's folder, by torch's own writer."""
 
     def __init__(self, run: Run, folder: Path) -> None:
@@ -36,7 +50,7 @@ class TensorBoard:
         self._writer.close()
 
 
-class _Logged:
+class _Logged(Tracker):
     """wandb's way to log, which trackio has too."""
 
     package = ""
@@ -86,7 +100,7 @@ def open_trackers(names: Sequence[str], run: Run, folder: Path) -> list[Tracker]
 
 
 def figures(row: StepMetrics, seconds: float) -> dict[str, float]:
-    """What trackers draw of a step, which took `seconds`."""
+    """Metrics that trackers draw of a step that took `seconds`."""
     values = {
         "loss": row.loss,
         "learning_rate": row.lr,

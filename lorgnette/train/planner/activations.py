@@ -1,4 +1,4 @@
-"""What the layers of a backbone keep for their backward pass, from sizes alone and by how they train."""
+"""Activation memory: bytes that layers keep for the backward pass."""
 
 from __future__ import annotations
 

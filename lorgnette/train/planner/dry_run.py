@@ -1,4 +1,4 @@
-"""What a run will cost, said before it costs it, and checked with two real steps."""
+"""Estimates memory, FLOPs and time of a run, and checks them with two real steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from lorgnette.data.config import FilesConfig
 from lorgnette.data.loader.batches import BatchBuilder
 from lorgnette.data.loader.training_batch import TrainingBatch
-from lorgnette.data.sources.shards import is_url
+from lorgnette.data.sources.reading.shards import is_url
 from lorgnette.errors import CheckpointError
 from lorgnette.model.account import Account, along
 from lorgnette.model.batch import IGNORED, Batch, Spans
@@ -33,7 +33,7 @@ from lorgnette.output import say
 from lorgnette.run import Run, StageConfig
 from lorgnette.train import parallel
 from lorgnette.train.data import build_data, doubts
-from lorgnette.train.gradients import packs_at_once
+from lorgnette.train.gradients import parallel_microbatches
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
 from lorgnette.train.planner.activations import kept, kept_by_connector
 from lorgnette.train.setup import build, build_processor, resolve, stage_processor
@@ -62,7 +62,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Glance:
-    """What is known of a stage's first step: some of its packs, and how many times as many it has."""
+    """First step of a stage: some of its packs, and the factor to the whole."""
 
     batches: list[TrainingBatch]
     times: float = 1.0
@@ -89,13 +89,13 @@ def dry_run(run: Run, console: Console) -> None:
         glance = _glance(run, number)
         memory = estimate(run, stage, model, glance.batches)
         _print_stage(console, run, stage, parts, memory, glance)
-        packs = stage.pack.per_step * stage.micro_batches
-        if (at_once := min(packs, packs_at_once(run, stage, parallel.start_distributed()))) > 1:
+        packs = stage.pack.packs_per_step * stage.micro_batches
+        if (at_once := min(packs, parallel_microbatches(run, stage, parallel.start_distributed()))) > 1:
             more = (at_once - 1) * sum(one.activations for one in memory.values())
             say(
                 console,
-                f"Up to {at_once} packs are computed at once on the CPU (packs_at_once): their activations take up to"
-                f" {mib(more)} MiB more.",
+                f"Up to {at_once} packs are computed at once on the CPU (parallel_microbatches): their activations take"
+                f" up to {mib(more)} MiB more.",
             )
         for sentence in doubts(stage, glance.steps) if glance.steps else ():
             say(console, sentence, style="yellow")
@@ -107,11 +107,11 @@ def _glance(run: Run, number: int) -> Glance:
     stage = run.stages[number]
     away = [one.path for one in stage.sources if isinstance(one, FilesConfig) and not _is_here(one.path)]
     if away:
-        return Glance([_full_pack(run, stage)], stage.pack.per_step, missing=f"{away[0]} is not here")
+        return Glance([_full_pack(run, stage)], stage.pack.packs_per_step, missing=f"{away[0]} is not here")
     try:
         processor = build_processor(run)
     except CheckpointError as error:
-        return Glance([_full_pack(run, stage)], stage.pack.per_step, missing=str(error))
+        return Glance([_full_pack(run, stage)], stage.pack.packs_per_step, missing=str(error))
     steps = build_data(run, number, stage_processor(processor, run, stage))
     return Glance(_packs(steps, 0), steps.parts / min(steps.parts, MOST_PARTS), steps)
 
@@ -140,7 +140,7 @@ def _full_pack(run: Run, stage: StageConfig) -> TrainingBatch:
 
 
 def _start(run: Run) -> str:
-    """Where the weights come from, as a sentence."""
+    """Name the source of the weights in a sentence."""
     if run.init.model:
         return f"every weight is that of {run.init.model}"
     if not run.init.given:
@@ -301,7 +301,7 @@ def measure(run: Run, stage: StageConfig, model: VLM, steps: BatchBuilder) -> tu
     for batches in made:
         before = time.perf_counter()
         with counter:
-            train_step(model, batches, optimiser, stage.clip, world)
+            train_step(model, batches, optimiser, stage.max_grad_norm, world)
         seconds.append(time.perf_counter() - before)
     on_gpu = world.device.type == "cuda"
     return torch.cuda.max_memory_allocated() if on_gpu else counter.peak, fmean(seconds), estimates

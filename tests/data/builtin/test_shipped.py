@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from lorgnette.cli import app
 from lorgnette.data.builtin.drawings import SPLITS
 from lorgnette.data.builtin.shipped import SHIPPED_CORPUS, manifest, resolve, shipped_parts
-from lorgnette.data.sources.shards import list_shards
+from lorgnette.data.sources.reading.shards import list_shards
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.tasks.builtin import BUILTIN
 

@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 
 from lorgnette.data.config import PackConfig
-from lorgnette.data.inspect import Gatherer, Look, Speller, rules, shares
+from lorgnette.data.inspect import Gatherer, Preview, Speller, rules, shares
 from lorgnette.data.loader.batches import BatchBuilder
 from lorgnette.data.plan.mixture import PlannedSource
 from lorgnette.data.plan.pack_plan import PackedPlan
@@ -68,7 +68,7 @@ def steps(processor) -> BatchBuilder:
     """Steps of one pack of eight samples, in two batches."""
     listed = samples(), samples()[:1]
     sources = tuple(planned(some, weight, processor) for some, weight in zip(listed, (3.0, 1.0), strict=True))
-    pack = PackConfig(samples=8, per_step=1)
+    pack = PackConfig(samples=8, packs_per_step=1)
     plan = PackedPlan(sources, pack, 1, processor.images, processor.connector)
     return BatchBuilder(plan, tuple(map(Listed, listed)), processor, micro_batches=2)
 
@@ -84,7 +84,9 @@ def speller(processor) -> Speller:
 
 
 @pytest.fixture(scope="session")
-def look(gatherer, steps, processor) -> Look:
+def look(gatherer, steps, processor) -> Preview:
     packs, refused = gatherer.steps(steps, 0, 2, most=64)
     titles = ["samples", "captions"]
-    return Look("made for a test", tuple(packs), shares(titles, [3, 1]), refused=tuple(refused), facts=rules(processor))
+    return Preview(
+        "made for a test", tuple(packs), shares(titles, [3, 1]), refused=tuple(refused), facts=rules(processor)
+    )

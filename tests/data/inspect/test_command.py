@@ -46,7 +46,7 @@ def place(tmp_path_factory):
             {
                 "name": name,
                 "steps": 5,
-                "pack": {"samples": 4, "per_step": 1},
+                "pack": {"samples": 4, "packs_per_step": 1},
                 "sources": [{"kind": "messages", "path": str(folder / "rows.jsonl")}],
             }
             for name in ("first", "second")

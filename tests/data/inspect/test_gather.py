@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lorgnette.data.inspect import Gatherer
-from lorgnette.data.inspect.look import Total, spread
+from lorgnette.data.inspect.preview import Total, spread
 from lorgnette.data.inspect.unpatchify import original_size, picture, unpatchify
 from lorgnette.inputs.image import image_patches, open_image
 from lorgnette.model.batch import IGNORED

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from lorgnette.data.inspect import Look, print_look, shares, write_page
+from lorgnette.data.inspect import Preview, print_preview, shares, write_page
 from lorgnette.data.inspect import page as page_module
 from lorgnette.data.inspect.page import render
 from tests.browser import screenshot
@@ -60,12 +60,12 @@ def test_pictures_past_the_budget_are_counted_and_said_to_be_hidden(look, spelle
     assert html.count("data:image/") < render_count(look) and "not shown" in Page(html).text
 
 
-def render_count(look: Look) -> int:
+def render_count(look: Preview) -> int:
     return sum(len(one.pictures) for one in look.documents)
 
 
 def test_nothing_to_show_is_a_page_too(speller):
-    empty = Look("empty", (), shares(["nothing"], [1.0]))
+    empty = Preview("empty", (), shares(["nothing"], [1.0]))
     assert "0 documents" in Page(render(empty, speller)).text
 
 
@@ -82,7 +82,7 @@ def test_a_browser_shows_the_pictures_and_every_part(look, speller, tmp_path):
 
 def test_the_terminal_says_the_same(look, speller):
     console = Console(width=160, record=True, force_terminal=True, color_system="truecolor", file=open_null())
-    print_look(console, look, speller, most=12)
+    print_preview(console, look, speller, most=12)
     text = console.export_text()
     assert f"{look.total.tokens:,} tokens" in text and f"{look.total.learned:,} learned" in text
     assert "▀" in text and "2 visual tokens" in text
@@ -97,6 +97,6 @@ def open_null():
 
 def test_the_terminal_lists_faults(look, speller):
     console = Console(width=160, record=True, file=open_null())
-    print_look(console, replace(look, refused=tuple(f"row {n}: no image" for n in range(12))), speller, most=1)
+    print_preview(console, replace(look, refused=tuple(f"row {n}: no image" for n in range(12))), speller, most=1)
     text = console.export_text()
     assert "12 samples cannot be trained on" in text and "row 0: no image" in text and "and 2 more" in text

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lorgnette.data.inspect.text import runs
+from lorgnette.data.inspect.token_text import runs
 from lorgnette.sample import Sample, Text
 from tests.data.inspect.conftest import samples
 

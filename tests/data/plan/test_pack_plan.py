@@ -30,9 +30,9 @@ PLANS = st.builds(
     made_plan,
     seed=st.integers(0, 2**31),
     weights=st.tuples(st.floats(0.1, 9), st.floats(0.1, 9)),
-    by=st.sampled_from(["samples", "tokens", "learned", "epochs"]),
+    by=st.sampled_from(["samples", "tokens", "supervised", "epochs"]),
     tokens=st.sampled_from([256, 512, 2000]),
-    per_step=st.integers(1, 5),
+    packs_per_step=st.integers(1, 5),
     most_units=st.sampled_from([None, 2, 7]),
 )
 
@@ -46,8 +46,8 @@ def windows_of(plan, windows: int) -> list[list[SampleRef]]:
     ends = [0]
     for window in range(windows):
         ends.append(ends[-1] + len(plan.sequence.window(window).packs))
-    per_step = plan.pack.per_step
-    packs = [plan.packs(number // per_step)[number % per_step] for number in range(ends[-1])]
+    packs_per_step = plan.pack.packs_per_step
+    packs = [plan.packs(number // packs_per_step)[number % packs_per_step] for number in range(ends[-1])]
     return [[ref for pack in packs[start:end] for ref in pack] for start, end in pairwise(ends)]
 
 
@@ -93,7 +93,7 @@ def test_the_mixture_is_within_bounds_at_the_end_of_every_window(plan):
 
 
 def test_within_a_window_the_mixture_is_that_of_a_shuffle():
-    plan = made_plan(weights=(1.0, 1.0), augment=AugmentConfig(), per_step=1)
+    plan = made_plan(weights=(1.0, 1.0), augment=AugmentConfig(), packs_per_step=1)
     [window] = windows_of(plan, 1)
     whole = Counter(ref.source for ref in window)
     half = Counter(ref.source for ref in window[: len(window) // 2])
@@ -109,7 +109,7 @@ def test_no_large_window_draws_more_of_a_source_than_it_has():
         assert drawn[0] <= 301 and drawn[1] <= 3001
 
 
-@pytest.mark.parametrize("by", ["samples", "tokens", "learned", "epochs"])
+@pytest.mark.parametrize("by", ["samples", "tokens", "supervised", "epochs"])
 def test_weights_are_shares_of_what_is_asked_for(by):
     learned = [[1] * 2, [40] * 2]
     indexes = [index_of([[length] * 2] * count, learned=[marks] * count) for length, count, marks in
@@ -117,7 +117,7 @@ def test_weights_are_shares_of_what_is_asked_for(by):
     plan = plan_of(*indexes, weights=(1.0, 3.0), by=by)
     refs = refs_of(plan, 400)
     counts = Counter(ref.source for ref in refs)
-    value = {"samples": (1, 1), "tokens": (42, 122), "learned": (2, 80), "epochs": (1 / 300, 1 / 100)}[by]
+    value = {"samples": (1, 1), "tokens": (42, 122), "supervised": (2, 80), "epochs": (1 / 300, 1 / 100)}[by]
     assert counts[1] * value[1] / (counts[0] * value[0]) == pytest.approx(3.0, rel=0.03)
 
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lorgnette.cli import app
-from lorgnette.data.sources import schemas
+from lorgnette.data.sources.reading import schemas
 from lorgnette.errors import LorgnetteError
 from tests.data.prepare.conftest import instruct_row, write_parquet
 
@@ -35,8 +35,8 @@ def prepared(*arguments: object) -> str:
 def test_a_source_by_itself_is_prepared_once_with_what_was_refused(place, monkeypatch):
     first = prepared("--kind", "instruct", place / "source", "--tokenizer", place / "model")
     assert re.search(r"read .*?5\b", first) and re.search(r"kept .*?4\b", first) and "no text" in first
-    ledger = next(place.rglob("ledger.jsonl"))
-    assert [json.loads(line)["reason"] for line in ledger.read_text().splitlines()] == ["no text"]
+    rejected = next(place.rglob("rejected.jsonl"))
+    assert [json.loads(line)["reason"] for line in rejected.read_text().splitlines()] == ["no text"]
     monkeypatch.setattr("lorgnette.data.prepare.scan.Scanner.__call__", lambda *_: pytest.fail("read again"))
     assert re.search(r"kept .*?4\b", prepared("--kind", "instruct", place / "source", "--tokenizer", place / "model"))
 
@@ -76,9 +76,9 @@ def odd_chat(folder, parquet):
 def test_columns_of_images_that_are_not_read_and_places_without_image_are_said(place, parquet, kind):
     source = odd_chat(place / "odd", parquet)
     said = prepared("--kind", kind, source, "--tokenizer", place / "model")
-    assert "in the ledger: <image> and no image 2" in said and "kept 2" in said
+    assert "noted: <image> and no image 2" in said and "kept 2" in said
     assert f"'imgs' holds images in {1 if parquet else 2} row" in said and "rename the column" in said
-    entries = [json.loads(line) for line in next(source.rglob("ledger.jsonl")).read_text().splitlines()]
+    entries = [json.loads(line) for line in next(source.rglob("rejected.jsonl")).read_text().splitlines()]
     assert sorted(one["reason"] for one in entries) == ["<image> and no image"] * 2 + ["column not read"]
     assert all(one["rows"] == 0 for one in entries)
     if not parquet:

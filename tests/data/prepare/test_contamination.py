@@ -14,11 +14,11 @@ import pytest
 
 from lorgnette.data.config import ChatConfig, InstructConfig, InterleavedConfig, PairsConfig
 from lorgnette.data.prepare import NotPrepared, open_prepared, prepare
-from lorgnette.data.prepare.chunk import read_ledger
-from lorgnette.data.prepare.contamination import hash_benchmark
-from lorgnette.data.prepare.look import look_at
-from lorgnette.data.prepare.near import near_pairs
-from lorgnette.data.sources import schemas
+from lorgnette.data.prepare.contamination.matches import hash_benchmark
+from lorgnette.data.prepare.contamination.near_hashes import near_pairs
+from lorgnette.data.prepare.image_facts import image_facts
+from lorgnette.data.rejected import read_rejected
+from lorgnette.data.sources.reading import schemas
 from lorgnette.errors import DataError, ImageError
 from tests.data.prepare.conftest import image, instruct_row, picture, write_parquet
 from tests.pages import Page
@@ -135,7 +135,7 @@ def test_lists_of_urls_and_hashes_are_obeyed_without_reading_again(tmp_path, pro
     config = plain.model_copy(update={"opt_out": (str(listed),)})
     prepared = prepare(config, processor, workers=1)
     assert prepared.index.row_E.tolist() == [0, 1, 3, 0] and prepared.facts["reasons"] == {"opted out": 2}
-    places = [entry.place for entry in read_ledger(prepared.folder / "ledger.jsonl")]
+    places = [entry.place for entry in read_rejected(prepared.folder / "rejected.jsonl")]
     assert places == ["group 0, row 2", "group 0, row 4"]
     listed.write_text("http://a.org/1.png\n")
     with pytest.raises(NotPrepared, match="a list of those who opted out"):
@@ -175,13 +175,13 @@ def test_nothing_is_near_to_nothing():
 
 
 def test_an_image_is_looked_at_upright_and_whole():
-    look = look_at(changed("turned by EXIF", 1), "image 0", 10**6)
+    look = image_facts(changed("turned by EXIF", 1), "image 0", 10**6)
     assert (look.width, look.height) == BIG
-    plain = look_at(picture(1, BIG), "image 0", 10**6)
+    plain = image_facts(picture(1, BIG), "image 0", 10**6)
     assert plain.sha == int(hashlib.sha256(picture(1, BIG)).hexdigest()[:16], 16)
     assert (plain.look ^ look.look).bit_count() <= 4
     for content in (changed("compressed", 1)[:-300], picture(1, BIG)[:-200], b""):
         with pytest.raises(ImageError, match="image 0"):
-            look_at(content, "image 0", 10**6)
+            image_facts(content, "image 0", 10**6)
     with pytest.raises(ImageError, match="exceeds the limit of 100 pixels"):
-        look_at(image(1)["bytes"], "image 0", 100)
+        image_facts(image(1)["bytes"], "image 0", 100)

@@ -16,7 +16,7 @@ import pytest
 
 from lorgnette.data.inspect import source_config
 from lorgnette.data.prepare import open_prepared, prepare
-from lorgnette.data.prepare.chunk import read_ledger
+from lorgnette.data.rejected import read_rejected
 from lorgnette.inputs.processor import Processor
 from tests.data.prepare.conftest import SOURCES, pairs, picture
 
@@ -74,7 +74,7 @@ def outcome(folder: Path) -> tuple[dict[str, list[int]], list[tuple[str, str]], 
 
     index = Index.load(facts.parent / "index.parquet")
     arrays = {name: values.tolist() for name, values in index.arrays.items()}
-    entries = [(Path(one.file).name, one.reason) for one in read_ledger(facts.parent / "ledger.jsonl")]
+    entries = [(Path(one.file).name, one.reason) for one in read_rejected(facts.parent / "rejected.jsonl")]
     made = sorted(re.sub("[0-9a-f]{12}", "*", path.name) for path in folder.rglob(".lorgnette/**/*.*"))
     return arrays, entries, made
 

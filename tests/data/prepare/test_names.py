@@ -43,6 +43,6 @@ def test_a_folder_of_any_name_is_prepared_and_its_rows_are_named(tmp_path, name,
         with pytest.raises(SystemExit) as ended:
             main()
         assert ended.value.code in (0, None)
-    [ledger] = folder.glob(".lorgnette/*/index-*/ledger.jsonl")
-    [refused] = map(json.loads, ledger.read_text(encoding="utf-8").splitlines())
+    [rejected] = folder.glob(".lorgnette/*/index-*/rejected.jsonl")
+    [refused] = map(json.loads, rejected.read_text(encoding="utf-8").splitlines())
     assert "gone.png" in json.dumps(refused)

@@ -12,9 +12,9 @@ import pytest
 
 from lorgnette.data.inspect import source_config
 from lorgnette.data.prepare import NotPrepared, Prepared, open_prepared, prepare
-from lorgnette.data.prepare.chunk import read_ledger
 from lorgnette.data.prepare.job import tasks_of
-from lorgnette.data.sources import schemas
+from lorgnette.data.rejected import read_rejected
+from lorgnette.data.sources.reading import schemas
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer
@@ -32,9 +32,9 @@ def equal(one: Prepared, other: Prepared) -> bool:
 
 
 def refused(prepared: Prepared) -> dict[str, int]:
-    """Rows of the ledger by reason."""
+    """Rejected rows by reason."""
     counts: dict[str, int] = {}
-    for entry in read_ledger(prepared.folder / "ledger.jsonl"):
+    for entry in read_rejected(prepared.folder / "rejected.jsonl"):
         counts[entry.reason] = counts.get(entry.reason, 0) + entry.rows
     return counts
 
@@ -130,7 +130,7 @@ def test_rows_that_cannot_be_used_are_named_and_the_counts_add_up(tmp_path, proc
     assert refused(prepared) == {"unreadable image": 2, "no text": 1, "no answer": 1, "unreadable file": 0}
     assert prepared.facts["reasons"] == refused(prepared)
     assert len(prepared) == 25 and prepared.facts["rows"] == 29
-    entry = next(iter(read_ledger(prepared.folder / "ledger.jsonl")))
+    entry = next(iter(read_rejected(prepared.folder / "rejected.jsonl")))
     assert {"a.parquet", "b.parquet"} >= {Path(entry.file).name}
 
 
@@ -184,9 +184,9 @@ def test_a_hook_refuses_and_its_errors_are_reported_with_the_row(hook, tmp_path,
     config = source_config("instruct", str(instruct(tmp_path)), [f"filters=[{__name__}.{hook}]"])
     with pytest.raises(DataError, match="none of 24 rows"):
         prepare(config, processor, workers=1)
-    (ledger,) = tmp_path.rglob("ledger.jsonl")
-    assert {entry.reason for entry in read_ledger(ledger)} == set(HOOKS[hook])
-    assert all("row" in entry.place and hook in entry.detail for entry in read_ledger(ledger))
+    (rejected,) = tmp_path.rglob("rejected.jsonl")
+    assert {entry.reason for entry in read_rejected(rejected)} == set(HOOKS[hook])
+    assert all("row" in entry.place and hook in entry.detail for entry in read_rejected(rejected))
 
 
 def test_a_hook_that_is_not_there_is_one_sentence(tmp_path, processor):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lorgnette.data.prepare.runner import _cause, _daft, run
+from lorgnette.data.prepare.pool import _cause, _daft, run
 from lorgnette.data.prepare.scan import Task
 from lorgnette.errors import CheckpointError, DataError, SettingsError
 
@@ -70,7 +70,7 @@ class Slow:
 TASKS = [Task("a.parquet", first, (1,)) for first in range(200)]
 WATCHED = """
 import pickle
-from lorgnette.data.prepare.runner import run
+from lorgnette.data.prepare.pool import run
 from tests.data.prepare.test_runner import TASKS, Slow
 for task, chunk in run(Slow(), TASKS, workers=2):
     print(*pickle.loads(chunk), flush=True)

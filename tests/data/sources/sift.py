@@ -11,11 +11,10 @@ import pyarrow.parquet as pq
 import pydantic
 
 from lorgnette.data.config import PreparedConfig
-from lorgnette.data.prepare.chunk import Entry
 from lorgnette.data.prepare.convert import _table as as_table
 from lorgnette.data.record import Record, Refused
-from lorgnette.data.sources.refusal import Refusal
-from lorgnette.data.sources.shards import Shards, list_shards
+from lorgnette.data.rejected import RejectedRow
+from lorgnette.data.sources.reading.shards import Shards, list_shards
 from lorgnette.data.sources.table import KINDS, converter
 
 
@@ -47,13 +46,13 @@ def sift(settings: PreparedConfig, folder: Path) -> Sifted:
         sifted.converted = True
         rows = []
         for row in convert(settings):
-            if isinstance(row, Refusal):
+            if isinstance(row, RejectedRow):
                 (sifted.left_out if row.parts else sifted.refused)[row.reason] += row.parts or 1
                 sifted.details.append(f"{row.file}: {row.place}: {row.reason}: {row.detail}")
             else:
                 rows.append(row)
         paths = (str(folder / "converted.parquet"),)
-        entries: list[Entry] = []
+        entries: list[RejectedRow] = []
         pq.write_table(as_table(rows, kind.schema(settings), entries, settings.path), paths[0])
         for entry in entries:
             sifted.refused[entry.reason] += 1

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lorgnette.data.prepare.convert import convert_source
-from lorgnette.data.sources import webdataset
+from lorgnette.data.sources.reading import webdataset
 from lorgnette.data.sources.table import KINDS
 from lorgnette.errors import DataError
 from tests.data.sources.made import picture

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pytest
 
 from lorgnette.data.prepare.folder import files_of
-from lorgnette.data.sources import pages, webpages
-from lorgnette.data.sources.download import THREADS, in_order
-from lorgnette.data.sources.shards import list_files, read_bytes
+from lorgnette.data.sources import webpages
+from lorgnette.data.sources.reading.download import THREADS, in_order
+from lorgnette.data.sources.reading.shards import list_files, read_bytes
+from lorgnette.data.sources.web import pages
 from lorgnette.errors import DataError, is_fault
 from lorgnette.inputs import image_io
 from tests.data.sources.made import html, lines, parquet, picture, record, warc
@@ -264,7 +265,7 @@ def test_markup_beyond_limits_is_not_parsed(name: str, markup: str, encoding: st
     "opened", ["<div class=nav>", "<aside>", "<table><tr><td>a<td>", "<ol><li>", "<article><aside>"]
 )
 def test_elements_nested_by_the_thousand_are_read_in_linear_time(opened: str):
-    from lorgnette.data.sources.markup import read_markup
+    from lorgnette.data.sources.web.markup import read_markup
 
     assert read_markup(opened * 2_000 + f"<h1>x</h1>{TEXT}").blocks
 

@@ -11,7 +11,8 @@ import PIL.Image
 import pypdfium2
 import pytest
 
-from lorgnette.data.sources import documents, pdf_page
+from lorgnette.data.sources import documents
+from lorgnette.data.sources.pdf import pdf_page
 from tests.data.sources.made import PARAGRAPH, pdf
 from tests.data.sources.sift import config, sift
 

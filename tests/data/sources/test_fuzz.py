@@ -1,4 +1,4 @@
-"""Rows and files of any content: what comes of them is a record, or Refused, or a Refusal, and nothing else."""
+"""Rows and files of any content: what comes of them is a record, or Refused, or a RejectedRow, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lorgnette.data.record import Record, Refused
-from lorgnette.data.sources.markup import read_markup
-from lorgnette.data.sources.shards import Shards
+from lorgnette.data.sources.reading.shards import Shards
 from lorgnette.data.sources.table import KINDS
+from lorgnette.data.sources.web.markup import read_markup
 from lorgnette.errors import DataError
 from tests.data.sources.made import html, pdf, picture, record, warc
 from tests.data.sources.sift import config, sift

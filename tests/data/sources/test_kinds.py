@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from lorgnette.data.sources.schemas import IMAGE
+from lorgnette.data.sources.reading.schemas import IMAGE
 from lorgnette.data.sources.table import KINDS, most_units
 from lorgnette.errors import DataError
 from lorgnette.inputs.image import open_image

@@ -8,7 +8,7 @@ import pypdfium2
 import pytest
 
 from lorgnette.data.sources.documents import page_text
-from lorgnette.data.sources.layout import Box, read_page
+from lorgnette.data.sources.pdf.layout import Box, read_page
 from tests.data.sources.made import pdf
 
 LEFT = [f"left column line {number} is about as wide as it" for number in range(12)]

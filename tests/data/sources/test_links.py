@@ -15,11 +15,11 @@ import fsspec
 import pytest
 
 from lorgnette.data.record import Refused
-from lorgnette.data.sources import download as module
-from lorgnette.data.sources.boundary import Boundary, drawn
-from lorgnette.data.sources.download import download, in_order
-from lorgnette.data.sources.links import holds_links
-from lorgnette.data.sources.shards import list_files, read_bytes
+from lorgnette.data.sources.reading import download as module
+from lorgnette.data.sources.reading.boundary import Boundary, drawn
+from lorgnette.data.sources.reading.download import download, in_order
+from lorgnette.data.sources.reading.links import holds_links
+from lorgnette.data.sources.reading.shards import list_files, read_bytes
 from lorgnette.data.sources.table import converter
 from lorgnette.errors import DataError
 from lorgnette.inputs.access import Access

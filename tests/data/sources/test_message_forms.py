@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from lorgnette.data.record import Record, Refused
-from lorgnette.data.sources.chat import read
-from lorgnette.data.sources.shards import FOLDER
+from lorgnette.data.sources.conversations import read
+from lorgnette.data.sources.reading.shards import FOLDER
 from lorgnette.data.sources.table import KINDS
 from lorgnette.sample import Image, Text, Turn
 from tests.data.sources.made import picture

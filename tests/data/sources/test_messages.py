@@ -81,7 +81,7 @@ def test_a_bad_row_is_named_and_left_out(row, reason, tmp_path, processor):
     path = write(tmp_path / "a.jsonl", {"messages": [ASK, REPLY]}, row)
     source = opened(path, processor)
     assert len(source) == 1
-    (line,) = (source.folder / "ledger.jsonl").read_text().splitlines()
+    (line,) = (source.folder / "rejected.jsonl").read_text().splitlines()
     entry = json.loads(line)
     assert (entry["file"], entry["place"], entry["reason"]) == (str(path), "row 2", reason)
     assert source.facts["reasons"] == {reason: 1}
@@ -89,7 +89,7 @@ def test_a_bad_row_is_named_and_left_out(row, reason, tmp_path, processor):
 
 def planned(source: Prepared, **pack) -> PackedPlan:
     title = source.config.title
-    limits = PackConfig(**({"tokens": 64, "per_step": 1} | pack))
+    limits = PackConfig(**({"tokens": 64, "packs_per_step": 1} | pack))
     images = ImageConfig(shortest=28, longest=56, grid=4)
     return PackedPlan((PlannedSource(title, source.index),), limits, 0, images, PerceiverConfig(latents=4))
 

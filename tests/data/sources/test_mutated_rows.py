@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from lorgnette.data.prepare.chunk import Entry, read_ledger, write_ledger
 from lorgnette.data.record import Record, Refused
-from lorgnette.data.sources.refusal import Refusal
-from lorgnette.data.sources.shards import FOLDER
+from lorgnette.data.rejected import RejectedRow, read_rejected, write_rejected
+from lorgnette.data.sources.reading.shards import FOLDER
 from lorgnette.data.sources.table import KINDS
 from tests.data.sources.made import picture
 from tests.data.sources.sift import config
@@ -154,7 +153,7 @@ def quick(monkeypatch):
     def refuse(link: str, *arguments: Any, **more: Any) -> bytes:
         raise Refused("not fetched", link[:80])
 
-    monkeypatch.setattr("lorgnette.data.sources.values.download", refuse)
+    monkeypatch.setattr("lorgnette.data.sources.reading.values.download", refuse)
 
 
 @pytest.mark.parametrize("kind", ROWS)
@@ -174,23 +173,22 @@ def test_a_row_of_anything_is_a_record_or_refused(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ROWS)
 def test_a_file_of_anything_is_converted_to_rows_and_refusals(kind, tmp_path):
-    """What JSON can write, as files hold it; each row is accounted for, and the ledger can be written and read."""
+    """What JSON can write, as files hold it; each row is accounted for; rejected ones are written and read again."""
     (tmp_path / "a.png").write_bytes(A)
     name = "metadata.jsonl" if kind == "pairs" else "rows.jsonl"
     written = [_as_json(row) for row in rows_like(kind)]
     (tmp_path / name).write_bytes("\n".join(written).encode("utf-8", "surrogatepass"))
     settings = config(kind, tmp_path / name, **({"merge": False} if kind == "instruct" else {}))
     items = list(KINDS[kind].convert(settings))
-    refused = [one for one in items if isinstance(one, Refusal)]
+    refused = [one for one in items if isinstance(one, RejectedRow)]
     assert len(items) - sum(bool(one.parts) for one in refused) == COUNT
-    rows = [one for one in items if not isinstance(one, Refusal)]
+    rows = [one for one in items if not isinstance(one, RejectedRow)]
     assert len(rows) > COUNT // 20
     for row in rows:
         assert isinstance(_read_or_reason(kind, {**row, FOLDER: ""}, settings), Record | str)
-    entries = [Entry(one.file, one.place, one.reason, one.detail) for one in refused]
-    write_ledger(tmp_path / "ledger.jsonl", entries)
-    assert list(read_ledger(tmp_path / "ledger.jsonl")) == entries
-    assert all(len(one.detail) <= 500 and one.file for one in entries)
+    write_rejected(tmp_path / "rejected.jsonl", refused)
+    assert list(read_rejected(tmp_path / "rejected.jsonl")) == refused
+    assert all(len(one.detail) <= 500 and one.file for one in refused)
 
 
 def _read_or_reason(kind: str, row: dict[str, Any], settings: Any) -> Record | str:

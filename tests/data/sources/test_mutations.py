@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.markup import read_markup
-from lorgnette.data.sources.pages import Page, Pages
+from lorgnette.data.sources.web.markup import read_markup
+from lorgnette.data.sources.web.pages import Page, Pages
 from tests.data.sources.made import html, pdf, picture, record, warc
 from tests.data.sources.sift import config, sift
 

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lorgnette.data.sources import compressed
-from lorgnette.data.sources.links import holds_links
-from lorgnette.data.sources.nested import any_starts
-from lorgnette.data.sources.refusal import Refusal
-from lorgnette.data.sources.rows import rows_of
+from lorgnette.data.rejected import RejectedRow
+from lorgnette.data.sources.reading import compressed
+from lorgnette.data.sources.reading.links import holds_links
+from lorgnette.data.sources.reading.nested import any_starts
+from lorgnette.data.sources.reading.row_files import rows_of
 from lorgnette.errors import DataError
 from tests.data.sources.made import lines, parquet, picture
 from tests.data.sources.sift import config, sift
@@ -49,7 +49,7 @@ def test_compressed_rows_are_read_named_and_in_a_folder(packed, form, tmp_path):
     for cut in range(0, len(path.read_bytes()), 7):
         path.with_name(f"cut.{form}.{packed}").write_bytes(path.read_bytes()[:cut])
         found = list(rows_of(str(path.with_name(f"cut.{form}.{packed}"))))
-        assert all(isinstance(row, dict | Refusal) for _, row in found)
+        assert all(isinstance(row, dict | RejectedRow) for _, row in found)
 
 
 @pytest.mark.parametrize("packed", ["gz", "bz2", "xz", "zst"])
@@ -58,7 +58,7 @@ def test_what_expands_too_far_is_refused_by_name(packed, tmp_path, monkeypatch):
     monkeypatch.setattr(compressed, "MOST_RATIO", 2)
     path = tmp_path / f"bomb.jsonl.{packed}"
     path.write_bytes(PACK[packed](b'{"messages": []}\n' + b" " * 5_000_000))
-    refused = [row for _, row in rows_of(str(path)) if isinstance(row, Refusal)]
+    refused = [row for _, row in rows_of(str(path)) if isinstance(row, RejectedRow)]
     assert [one.reason for one in refused] == ["unreadable file"]
     assert "bomb.jsonl" in refused[0].detail and "expands to more than" in refused[0].detail
 
@@ -70,10 +70,10 @@ def test_a_row_that_is_damaged_leaves_the_others_of_its_list(tmp_path):
     path.write_text("[" + ",\n ".join([good, *bad, good]) + "]")
     found = list(rows_of(str(path)))
     assert [place for place, _ in found] == [f"row {number}" for number in range(1, 7)]
-    reasons = [row.reason if isinstance(row, Refusal) else "" for _, row in found]
+    reasons = [row.reason if isinstance(row, RejectedRow) else "" for _, row in found]
     assert reasons == ["", "not JSON", "not JSON", "not JSON", "wrong type", ""]
     path.write_text("[" + good + ", " + good[:-4])
-    cut = [row.reason if isinstance(row, Refusal) else "" for _, row in rows_of(str(path))]
+    cut = [row.reason if isinstance(row, RejectedRow) else "" for _, row in rows_of(str(path))]
     assert cut == ["", "not JSON", "not JSON"]
 
 
@@ -111,7 +111,7 @@ def test_damaged_arrow_ends_in_refusals(tmp_path):
         content, path = sink.getvalue(), tmp_path / "a.arrow"
         for place in range(0, len(content), 53):
             path.write_bytes(content[:place] + bytes([content[place] ^ 0x5A]) + content[place + 1 :])
-            assert all(isinstance(row, dict | Refusal) for _, row in rows_of(str(path)))
+            assert all(isinstance(row, dict | RejectedRow) for _, row in rows_of(str(path)))
 
 
 def tar(path: Path, **members: bytes) -> Path:
@@ -256,7 +256,7 @@ def test_columns_of_images_that_are_not_read_are_said(tmp_path):
 
 
 def test_columns_of_images_in_parquet_that_are_not_read_are_known(tmp_path):
-    from lorgnette.data.sources.unread import unread_columns
+    from lorgnette.data.sources.reading.unread import unread_columns
 
     held = {"bytes": A, "path": None}
     rows = [

@@ -9,7 +9,7 @@ import pytest
 from lorgnette.data.config import DocumentsConfig, InstructConfig, InterleavedConfig, PairsConfig
 from lorgnette.data.record import Refused
 from lorgnette.data.sources import documents, instruct, interleaved, pairs
-from lorgnette.data.sources.values import LONGEST_TEXT, cut_text
+from lorgnette.data.sources.reading.values import LONGEST_TEXT, cut_text
 from lorgnette.sample import Image, Text, Turn
 from tests.data.sources.made import parquet, pdf, picture
 from tests.data.sources.sift import config, sift

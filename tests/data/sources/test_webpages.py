@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lorgnette.data.sources.markup import Picture, read_markup
-from lorgnette.data.sources.repeats import Counter as Repeats
-from lorgnette.data.sources.repeats import key_of
+from lorgnette.data.sources.web.markup import Picture, read_markup
+from lorgnette.data.sources.web.repeats import Counter as Repeats
+from lorgnette.data.sources.web.repeats import key_of
 from lorgnette.sample import Image, Text
 from tests.data.sources.made import PARAGRAPH, html, picture, record, warc
 from tests.data.sources.sift import Sifted, config, sift

@@ -20,15 +20,17 @@ TRAINS = """
 import os, sys, pathlib
 from rich.console import Console
 from lorgnette.run import Run
+from lorgnette.train.callbacks import Callback
 from lorgnette.train.loop import Trainer
 from lorgnette.train.parallel import end_distributed
 folder = pathlib.Path(sys.argv[1])
-def waits(trainer, row):
-    if row.total_step == 4 and trainer.world.is_main:
-        print(os.getpid(), flush=True)
-        sys.stdin.read()
+class Waits(Callback):
+    def on_step_end(self, run, state, metrics):
+        if metrics.total_step == 4 and state.world.is_main:
+            print(os.getpid(), flush=True)
+            sys.stdin.read()
 try:
-    Trainer(Run.load(folder.parent / "settings.yaml"), folder, Console(quiet=True), callbacks=[waits]).train()
+    Trainer(Run.load(folder.parent / "settings.yaml"), folder, Console(quiet=True), callbacks=[Waits()]).train()
 finally:
     end_distributed()
 """

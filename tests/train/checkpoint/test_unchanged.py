@@ -13,11 +13,12 @@ from lorgnette.run import Run
 from lorgnette.train.checkpoint.unchanged import ChangedDataError
 from lorgnette.train.logging.log import read_log
 from lorgnette.train.loop import Interrupted, Trainer
+from tests.train.watchers import StopAfter
 
 QUIET = Console(quiet=True)
 SOURCES = {
-    "messages": {"pack": {"samples": 4, "per_step": 1}},
-    "chat": {"pack": {"tokens": 100, "patches": 64, "per_step": 1}},
+    "messages": {"pack": {"samples": 4, "packs_per_step": 1}},
+    "chat": {"pack": {"tokens": 100, "patches": 64, "packs_per_step": 1}},
 }
 
 
@@ -29,15 +30,8 @@ def training_on(short, kind, rows) -> Run:
 
 def stopped(run, folder):
     """Train two steps of the run."""
-    advance = Trainer._advance
-
-    def stopping(self, *arguments):
-        advance(self, *arguments)
-        self._stop = self.progress.total_step == 2
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(Trainer, "_advance", stopping)
-        Trainer(run, folder, QUIET).train()
+    with pytest.raises(Interrupted):
+        Trainer(run, folder, QUIET, callbacks=[StopAfter(2)]).train()
 
 
 @pytest.fixture

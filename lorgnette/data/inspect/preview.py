@@ -1,0 +1,156 @@
+"""Preview of packs: their documents, the source of each, and totals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from lorgnette.data.inspect.unpatchify import Picture, Size
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A source, and its share of what the stage's weights are shares of."""
+
+    title: str
+    share: float
+
+
+@dataclass(frozen=True, eq=False)
+class Document:
+    """One sample as the model gets it."""
+
+    name: str
+    source: int
+    """Which of the sources."""
+    tokens_T: np.ndarray
+    learn_T: np.ndarray
+    pictures: tuple[Picture, ...]
+    originals: tuple[Size | None, ...] = ()
+    visual_tokens: tuple[int, ...] = ()
+    """Of each picture."""
+    """Sizes of the sample's images before they were sized; several pictures may come from one image."""
+    epoch: int = 0
+    """How often the source was gone through before."""
+    fault: str = ""
+    """Why it cannot be trained on, if so."""
+
+    @property
+    def tokens(self) -> int:
+        return len(self.tokens_T)
+
+    @cached_property
+    def learned(self) -> int:
+        """Tokens that are targets. The first of a document has nothing to be predicted from."""
+        return int(self.learn_T[1:].sum())
+
+    @property
+    def patches(self) -> int:
+        return sum(one.patches for one in self.pictures)
+
+    @property
+    def crops(self) -> int:
+        """Pictures that each image became: five where it was split."""
+        return len(self.pictures) // len(self.originals) if self.originals else 1
+
+    @property
+    def shown(self) -> bool:
+        return all(one.pixels is not None for one in self.pictures)
+
+
+@dataclass(frozen=True)
+class Total:
+    """Totals over documents."""
+
+    documents: int = 0
+    tokens: int = 0
+    learned: int = 0
+    images: int = 0
+    """Pictures that the model gets: a split image counts five times."""
+    patches: int = 0
+
+    @classmethod
+    def of(cls, documents: Iterable[Document]) -> Total:
+        listed = list(documents)
+        return cls(
+            len(listed),
+            sum(one.tokens for one in listed),
+            sum(one.learned for one in listed),
+            sum(len(one.pictures) for one in listed),
+            sum(one.patches for one in listed),
+        )
+
+    @property
+    def learned_share(self) -> float:
+        return self.learned / self.tokens if self.tokens else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """Documents that lie end to end in one batch."""
+
+    step: int
+    number: int
+    """Within its step, from 0."""
+    documents: tuple[Document, ...]
+    chosen: frozenset[int] = frozenset()
+    """Which of them are shown; the others are counted."""
+
+    @cached_property
+    def total(self) -> Total:
+        return Total.of(self.documents)
+
+    @property
+    def starts(self) -> list[int]:
+        """First token of each document in the pack."""
+        return [0, *np.cumsum([one.tokens for one in self.documents]).tolist()]
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """All that a page or a terminal shows."""
+
+    title: str
+    packs: tuple[Pack, ...]
+    sources: tuple[Share, ...]
+    measure: str = "samples"
+    """What shares are shares of: samples, tokens or learned tokens."""
+    most_tokens: int | None = None
+    """Budget of a pack; None where packs are made of a number of samples."""
+    most_patches: int | None = None
+    refused: tuple[str, ...] = ()
+    """Samples that could not even be rendered, each with its reason."""
+    facts: dict[str, str] = field(default_factory=dict)
+    """What else to know: the tokenizer, the rules for images."""
+
+    @property
+    def documents(self) -> list[Document]:
+        return [one for pack in self.packs for one in pack.documents]
+
+    @cached_property
+    def total(self) -> Total:
+        return Total.of(self.documents)
+
+    @property
+    def totals(self) -> list[Total]:
+        """By source."""
+        return [Total.of(one for one in self.documents if one.source == number) for number in range(len(self.sources))]
+
+    @property
+    def faults(self) -> list[Document]:
+        return [one for one in self.documents if one.fault]
+
+    @property
+    def hidden(self) -> int:
+        """Documents that are counted and not shown."""
+        return self.total.documents - sum(len(pack.chosen) for pack in self.packs)
+
+
+def spread(count: int, most: int) -> frozenset[int]:
+    """`most` of the numbers below `count`, evenly spread; all where there are not more."""
+    if count <= most:
+        return frozenset(range(count))
+    return frozenset(place * count // most for place in range(most))

@@ -1,0 +1,1 @@
+"""Contamination: which pictures of a source a benchmark has too."""

@@ -1,0 +1,1 @@
+"""Web pages: archives and files of them, and the content of their markup in reading order."""

@@ -1,0 +1,68 @@
+"""Models that are measured: one of ours, any model of transformers, or a server. One string names each."""
+
+from __future__ import annotations
+
+import urllib.parse
+
+from lorgnette.errors import SettingsError
+from lorgnette.eval.models.base import Model, with_crops
+from lorgnette.eval.models.http_client import ServerSettings
+from lorgnette.eval.models.openai_api import OpenAIModel
+
+TRANSFORMERS = "transformers:"
+MODEL_NAMES = "a folder or hub id of lorgnette's; transformers:FOLDER_OR_ID; http(s)://HOST:PORT/v1#MODEL"
+
+
+def open_model(
+    spec: str, *, split: bool | None = None, batch_size: int = 16, server: ServerSettings | None = None
+) -> Model:
+    """Open the model that a string names, for `--model` and `--judge` alike.
+
+    spec: a folder or hub id that `lorgnette.load` opens; `transformers:` and a folder or hub id, for any
+    `AutoModelForImageTextToText`; or the address of a server of OpenAI's chat completions, `#` and the model's name.
+    split: images in five crops or one; None as the model has it. batch_size: prompts answered together.
+    server: pace, limits and key of requests to a server.
+    Raises: SettingsError for a string that reads otherwise, CheckpointError for a model that cannot be opened.
+    """
+    if spec.startswith(TRANSFORMERS):
+        from lorgnette.eval.models.transformers_model import open_transformers
+
+        return open_transformers(spec.removeprefix(TRANSFORMERS), split=split, batch_size=batch_size)
+    if "://" in spec:
+        if split is not None:
+            raise SettingsError(f"{spec}: a server cuts images as it likes; leave out --split and --no-split")
+        return OpenAIModel(*parse_server(spec), server)
+    if not spec:
+        raise SettingsError(f"an empty name; give {MODEL_NAMES}")
+    from lorgnette.eval.models.local import LorgnetteModel, own_device
+    from lorgnette.hub.digest import checkpoint_digest
+    from lorgnette.hub.load import load
+
+    weights = checkpoint_digest(spec)
+    opened = load(spec, device=own_device())
+    return LorgnetteModel(
+        *opened, identity=with_crops(spec, split), weights=weights, split=split, batch_size=batch_size
+    )
+
+
+def parse_server(spec: str) -> tuple[str, str]:
+    """The address of a server, up to `/v1`, and the model's name.
+
+    Raises: SettingsError for what is no address, names no model, or holds a password or a query: it would be stored.
+    """
+    address, _, model = spec.partition("#")
+    try:
+        parts = urllib.parse.urlsplit(address)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise SettingsError(f"{address}: is no address ({error}); write it as http(s)://HOST:PORT/v1#MODEL") from None
+    if "@" in parts.netloc or parts.query:
+        kind = f"{parts.scheme}://{host}"
+        raise SettingsError(
+            f"{kind}: a password or a query in an address would be stored; give a key by --key-variable"
+        )
+    if parts.scheme not in ("http", "https") or not host:
+        raise SettingsError(f"{spec}: is no server's address; write it as http(s)://HOST:PORT/v1#MODEL")
+    if not model:
+        raise SettingsError(f"{spec}: names no model; write it after the address, as {address}#MODEL")
+    return address.rstrip("/").removesuffix("/chat/completions"), model

@@ -1,0 +1,191 @@
+"""A model of ours, with its processor, as evaluation asks it: text is generated, candidates are scored."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, takewhile
+from typing import Any
+
+import torch
+
+from lorgnette.errors import DataError
+from lorgnette.eval.models.base import Answer, Model
+from lorgnette.infer.generate import check_length, end_tokens, evaluating, generate
+from lorgnette.infer.latents import KEEP_BYTES, Latents, without_images
+from lorgnette.infer.sampling import GenerationConfig
+from lorgnette.inputs.processor import Processor
+from lorgnette.inputs.render import Rendered
+from lorgnette.model.batch import IGNORED, Batch, Spans
+from lorgnette.model.cache import Cache
+from lorgnette.model.vlm import VLM
+from lorgnette.sample import Image, ImageSource, Sample, Text, Turn
+
+
+def own_device(environment: Mapping[str, str] = os.environ) -> torch.device:
+    """Device of this process: the GPU that torchrun's LOCAL_RANK counts, or the first; the CPU if there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(environment.get("LOCAL_RANK", 0)))
+
+
+def device_facts(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Facts of a device and precision, for the record."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {"device": f"{device} ({name})", "dtype": str(dtype).removeprefix("torch.")}
+
+
+class LorgnetteModel(Model):
+    """Answers `batch_size` prompts at a time, greedily unless `settings` say more.
+
+    identity: names the model to people. weights: the digest of its files (`hub.digest`), if it came from files.
+    keep_bytes: visual tokens of images that are kept for prompts that show them again, in bytes.
+    """
+
+    encodes_images = True
+
+    def __init__(
+        self,
+        model: VLM,
+        processor: Processor,
+        *,
+        identity: str = "lorgnette model",
+        weights: str = "",
+        settings: GenerationConfig | None = None,
+        split: bool | None = None,
+        batch_size: int = 16,
+        keep_bytes: int = KEEP_BYTES,
+    ) -> None:
+        self.model, self.processor, self.identity, self.weights = model, processor, identity, weights
+        self.settings = settings or GenerationConfig()
+        self.split, self.batch_size = split, batch_size
+        self.latents = Latents(model, processor, split=split, keep_bytes=keep_bytes)
+
+    def generate(self, samples: Sequence[Sample], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+        """The answer to each prompt: at most `max_tokens` tokens, ending before the first stop string."""
+        settings = GenerationConfig.parse(self.settings.plain() | {"max_tokens": max_tokens, "stop": tuple(stop)})
+        too_long = {number: reason for number, sample in enumerate(samples) if (reason := self._too_long(sample))}
+        asked = [sample for number, sample in enumerate(samples) if number not in too_long]
+        answers = (
+            answer.text
+            for prompts in _chunks(asked, self.batch_size)
+            for answer in generate(self.model, self.processor, prompts, settings, latents=self.latents)
+        )
+        return [
+            Answer("", declined=too_long[number]) if number in too_long else next(answers)
+            for number in range(len(samples))
+        ]
+
+    def _too_long(self, sample: Sample, text: str | None = None) -> str:
+        """Why a prompt, or it and a candidate, has no place among the model's positions; empty if it has."""
+        asked = self.latents.prompt(sample) if text is None else self.latents.text_of(_answered(sample, text))
+        try:
+            check_length(self.model.config.language, sample.name, len(asked.tokens_T))
+        except DataError as error:
+            return str(error)
+        return ""
+
+    def environment(self) -> dict[str, Any]:
+        """Device, precision and threads, for the record."""
+        where = device_facts(self.model.device, self.model.dtype)
+        return where | {"threads": torch.get_num_threads()}
+
+    def rendered_prompts(self, samples: Sequence[Sample]) -> list[str]:
+        """The text that the model reads for each prompt, up to where its answer begins; see `Processor.spell`."""
+        return [self.processor.spell(self.latents.prompt(sample).tokens_T.tolist()) for sample in samples]
+
+    @torch.no_grad()
+    def encode_images(self, images: Sequence[ImageSource]) -> Any:
+        """A vector of length 1 for each image: the mean over its patches of what the vision encoder makes of them.
+
+        Returns: float32 of shape (images, width of the encoder), as numpy.
+        """
+        rendered = [self.processor.render(Sample((Image(source),)), split=False) for source in images]
+        batch = self.processor.pack(rendered).to(self.model.device)
+        with evaluating(self.model):
+            patches_PD = self.model.vision(batch.patches_PC, batch.patch_positions_P, batch.images)
+        means = [part.float().mean(dim=0) for part in patches_PD.split(list(batch.images.lengths))]
+        return torch.nn.functional.normalize(torch.stack(means), dim=-1).cpu().numpy()
+
+    @torch.no_grad()
+    def score(self, samples: Sequence[Sample], candidates: Sequence[Sequence[str]]) -> list[list[float]]:
+        """The log-likelihood of each prompt's candidates, in nats, summed over their tokens; an end is not counted.
+
+        What a prompt's candidates share, images first of all, is computed once. All candidates of a prompt are as
+        unlikely as can be where one of them exceeds the model's positions with it.
+        """
+        pairs = list(zip(samples, candidates, strict=True))
+        fits = [bool(texts) and not any(self._too_long(sample, text) for text in texts) for sample, texts in pairs]
+        asked = [pair for pair, fit in zip(pairs, fits, strict=True) if fit]
+        with evaluating(self.model):
+            scores = iter([row for chunk in _chunks(asked, self.batch_size) for row in self._score(chunk)])
+        rows = zip(candidates, fits, strict=True)
+        return [next(scores) if fit else [float("-inf")] * len(texts) for texts, fit in rows]
+
+    def _score(self, pairs: Sequence[tuple[Sample, Sequence[str]]]) -> list[list[float]]:
+        written = [[self.latents.text_of(_answered(sample, text)) for text in texts] for sample, texts in pairs]
+        shared = [_shared_tokens(rendered) for rendered in written]
+        tails = [_Part(one, n, len(one.tokens_T)) for n, ones in zip(shared, written, strict=True) for one in ones]
+        cache = None
+        if any(shared):
+            cache = Cache(self.model.config, reserve=max(part.stop - part.start for part in tails))
+            heads = [_Part(ones[0], 0, n) for ones, n in zip(written, shared, strict=True)]
+            visual_VD = self.latents.of([sample for sample, _ in pairs])
+            self.model(self._pack(heads, images=True), want="scores", cache=cache, visual_VD=visual_VD)
+            cache.keep([row for row, rendered in enumerate(written) for _ in rendered])
+        sums = iter(self._log_likelihoods(tails, cache))
+        return [list(islice(sums, len(rendered))) for rendered in written]
+
+    def _log_likelihoods(self, tails: Sequence[_Part], cache: Cache | None) -> list[float]:
+        batch = self._pack(tails, images=False)
+        no_images = torch.empty(0, self.model.config.language.width, device=self.model.device)
+        scores_T = self.model(batch, want="scores", cache=cache, visual_VD=no_images).scores
+        assert scores_T is not None
+        return [part.sum().item() for part in scores_T.double().cpu().split(list(batch.documents.lengths))]
+
+    def _pack(self, parts: Sequence[_Part], *, images: bool) -> Batch:
+        """A batch of parts of samples that predicts no end of an answer. images: whether these have places for them."""
+        whole = self.processor.pack([part.rendered for part in parts])
+        firsts = whole.documents.starts[:-1]
+        places = [first + torch.arange(part.start, part.stop) for first, part in zip(firsts, parts, strict=True)]
+        kept = torch.cat(places)
+        tokens_T, targets_T = whole.tokens_T[kept], whole.targets_T[kept]
+        ends = torch.isin(targets_T, torch.tensor(sorted(end_tokens(self.processor))))
+        none = torch.empty(0, dtype=torch.int64)
+        batch = dataclasses.replace(
+            whole,
+            tokens_T=tokens_T,
+            targets_T=targets_T.masked_fill(ends, IGNORED),
+            positions_T=whole.positions_T[kept],
+            documents=Spans(tuple(part.stop - part.start for part in parts)),
+            visual_V=(tokens_T == self.processor.image_token).nonzero()[:, 0] if images else none,
+        )
+        return without_images(batch).to(self.model.device)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Part of a sample's tokens: those from `start` up to `stop`."""
+
+    rendered: Rendered
+    start: int
+    stop: int
+
+
+def _answered(sample: Sample, text: str) -> Sample:
+    """The sample with a candidate as the assistant's words, or for a document as its continuation."""
+    turn = (Turn("assistant"),) if sample.is_chat else ()
+    return dataclasses.replace(sample, segments=(*sample.segments, *turn, Text(text, learn=True)))
+
+
+def _shared_tokens(rendered: Sequence[Rendered]) -> int:
+    """Length of the prefix that all share, before the token from which the first supervised token is predicted."""
+    lists = [one.tokens_T[: max(0, int(one.learn_T.argmax()) - 1)].tolist() for one in rendered]
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*lists, strict=False)))
+
+
+def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,0 +1,96 @@
+"""State of one answer to a request: its tokens, how many of them are in the KV cache, and what ends it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from lorgnette.infer.engine.kv_store import Document
+from lorgnette.infer.engine.prompt import Prompt
+from lorgnette.infer.engine.request import Request
+from lorgnette.infer.engine.token_sampler import TokenSampler
+from lorgnette.infer.generate import GrowingAnswer
+
+
+@dataclass(eq=False)
+class RequestState:
+    """A request in the engine."""
+
+    request: Request
+    prompt: Prompt
+    arrival: int
+    """Requests that came before it."""
+    since: float
+    """Time at which it came."""
+    root: bytes
+    """Hash that stands for what is before its first block."""
+    answers: list[AnswerState] = field(default_factory=list)
+    """One for each choice. The first alone computes the prompt, and the others fork from it."""
+    cached_tokens: int = 0
+
+
+@dataclass(eq=False)
+class AnswerState:
+    """One answer in the making."""
+
+    owner: RequestState
+    choice: int
+    sampler: TokenSampler
+    answer: GrowingAnswer
+    document: Document | None = None
+    """Its keys and values; None while it waits, and after it has ended."""
+    hashes: list[bytes] = field(default_factory=list)
+    """Of the whole blocks of `tokens`, as far as they were needed."""
+    visual: dict[int, Tensor] = field(default_factory=dict)
+    """Visual tokens of images (V,D) that the next chunks need, by the image's number."""
+
+    @property
+    def tokens(self) -> list[int]:
+        """Tokens of the prompt, and of the answer so far."""
+        return self.sampler.tokens
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Older answers come first."""
+        return self.owner.arrival, self.choice
+
+    @property
+    def computed(self) -> int:
+        """Tokens whose keys and values are stored."""
+        return self.document.length if self.document is not None else 0
+
+    @property
+    def pending(self) -> int:
+        """Tokens still to be computed before the next one is chosen."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def room_needed(self) -> int:
+        """Tokens whose keys and values the answer needs at most: those of its last token are never read."""
+        return len(self.owner.prompt.tokens) + self.answer.most - 1
+
+    def block_hashes(self, block: int, tokens: int) -> list[bytes]:
+        """Hashes of the whole blocks within the first `tokens` tokens."""
+        for start in range(len(self.hashes) * block, tokens - block + 1, block):
+            before = self.hashes[-1] if self.hashes else self.owner.root
+            self.hashes.append(self.owner.prompt.block_hash(before, self.tokens[start : start + block], start))
+        return self.hashes[: tokens // block]
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Tokens of one answer that a step computes: those from `start` up to `stop`."""
+
+    answer: AnswerState
+    start: int
+    stop: int
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the answer's next token is chosen after it."""
+        return self.stop == len(self.answer.tokens)
+
+    def halves(self) -> tuple[Chunk, Chunk]:
+        middle = (self.start + self.stop) // 2
+        return Chunk(self.answer, self.start, middle), Chunk(self.answer, middle, self.stop)

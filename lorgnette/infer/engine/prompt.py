@@ -1,0 +1,120 @@
+"""A prompt as the engine computes it: token ids, and the image behind each visual token.
+
+A request is checked here in full. What is too long is refused before any image is opened.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import struct
+from bisect import bisect_left
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+
+from lorgnette.errors import DataError
+from lorgnette.infer.engine.request import Request, SamplingParams
+from lorgnette.infer.generate import check_length, longest_answer
+from lorgnette.infer.latents import ImageRef, Latents
+from lorgnette.infer.sampling import with_rules
+from lorgnette.inputs.image_io import image_bytes
+from lorgnette.inputs.render import prompt_ending
+from lorgnette.sample import Image, Sample
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """Tokens of a prompt and its images. Visual tokens are numbered from 0 through all images."""
+
+    tokens: tuple[int, ...]
+    images: tuple[ImageRef, ...]
+    places: tuple[int, ...]
+    """Where in `tokens` each visual token stands, ascending."""
+    firsts: tuple[int, ...]
+    """First visual token of each image, then the number of all."""
+    params: SamplingParams
+    """Of the request, with the checkpoint's settings where it gives none."""
+    most: int
+    """Tokens that an answer may have."""
+
+    def visual_range(self, start: int, stop: int) -> tuple[int, int]:
+        """Visual tokens that stand among the tokens from `start` up to `stop`."""
+        return bisect_left(self.places, start), bisect_left(self.places, stop)
+
+    def images_within(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """Images that have visual tokens among the tokens from `start` up to `stop`.
+
+        Returns: for each, its number, and the range of its own visual tokens that stand there.
+        """
+        low, high = self.visual_range(start, stop)
+        spans = enumerate(zip(self.firsts[:-1], self.firsts[1:], strict=True))
+        return [
+            (number, max(low, first) - first, min(high, last) - first)
+            for number, (first, last) in spans
+            if max(low, first) < min(high, last)
+        ]
+
+    def start_of(self, image: int) -> int:
+        """Where in `tokens` the first visual token of an image stands."""
+        return self.places[self.firsts[image]]
+
+    def block_hash(self, before: bytes, tokens: list[int], start: int) -> bytes:
+        """Hash of the block of tokens that begins at `start`, and of all before it.
+
+        Two images of equal prompts differ in it: it holds what each visual token is a part of.
+        """
+        digest = hashlib.sha256(before + struct.pack(f"<{len(tokens)}q", *tokens))
+        for number, first, last in self.images_within(start, start + len(tokens)):
+            digest.update(self.images[number].key.encode() + struct.pack("<2q", first, last))
+        return digest.digest()
+
+
+def prepare(request: Request, latents: Latents) -> Prompt:
+    """Check a request and write its prompt. It reads headers of images only.
+
+    Raises: DataError naming the sample that is too long, or ImageError naming the image that cannot be read.
+    """
+    processor, language = latents.processor, latents.model.config.language
+    split = latents.split if request.split is None else request.split
+    _check_least_length(request.sample, latents, split)
+    sample = _with_contents(request.sample)
+    images = latents.images(sample, split)
+    slots = [latents.slots(image) for image in images]
+    tokens_T = processor.render_text(sample, slots, prompt_ending(sample)).tokens_T
+    params = with_rules(request.params, processor.generation)
+    assert isinstance(params, SamplingParams)  # the rules keep the kind of settings
+    most = longest_answer(language, processor, params, sample.name, len(tokens_T))
+    beyond = [token for token in params.logit_bias if token >= latents.model.config.vocabulary]
+    if beyond:
+        raise DataError(f"logit_bias: the vocabulary has no token {beyond[0]}; give ids below it")
+    return Prompt(
+        tokens=tuple(tokens_T.tolist()),
+        images=tuple(images),
+        places=tuple(np.flatnonzero(tokens_T == processor.image_token).tolist()),
+        firsts=tuple(accumulate((sum(one) for one in slots), initial=0)),
+        params=params,
+        most=most,
+    )
+
+
+def _check_least_length(sample: Sample, latents: Latents, split: bool) -> None:
+    """Refuse a prompt that would be too long were all its images as small as can be. It touches no image."""
+    connector = latents.processor.connector
+    least = connector.visual_tokens(connector.multiple, connector.multiple)
+    slots = [(least,) * (5 if split else 1) for _ in sample.images]
+    rendered = latents.processor.render_text(sample, slots, prompt_ending(sample))
+    check_length(latents.model.config.language, sample.name, len(rendered.tokens_T))
+
+
+def _with_contents(sample: Sample) -> Sample:
+    """The sample with the files of its images read: an image is known by its content, which may not change later."""
+    segments = [
+        Image(image_bytes(one.source, sample.name))
+        if isinstance(one, Image) and isinstance(one.source, str | Path)
+        else one
+        for one in sample.segments
+    ]
+    return dataclasses.replace(sample, segments=tuple(segments))

@@ -1,0 +1,186 @@
+"""Runs the model on the chunks of a step. What fails is halved until the guilty request is found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lorgnette.errors import LorgnetteError
+from lorgnette.infer.engine.answer_state import AnswerState, Chunk
+from lorgnette.infer.engine.kv_store import KVStore
+from lorgnette.infer.engine.request import EngineFault
+from lorgnette.infer.engine.scheduler import Scheduler
+from lorgnette.infer.latents import ImageRef, Latents
+from lorgnette.model.batch import IGNORED, Batch, Spans
+from lorgnette.model.vlm import VLM
+
+QUIET_STEPS = 64
+"""Steps without a lack of memory, after which a step may have twice as many tokens again."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A chunk that was computed, with the logits of its last token (K), or the reason why its request fails."""
+
+    chunk: Chunk
+    logits_K: Tensor | None
+    error: LorgnetteError | None = None
+
+
+class Runner:
+    """Forward passes of the vision part and the decoder, each request's faults kept to itself."""
+
+    def __init__(self, model: VLM, store: KVStore, latents: Latents, scheduler: Scheduler, patches: int) -> None:
+        """patches: image patches encoded in a step."""
+        self.model, self.store, self.latents, self.scheduler, self.patches = model, store, latents, scheduler, patches
+        self.failed: list[tuple[AnswerState, LorgnetteError]] = []
+        """Answers whose images could not be encoded in this step."""
+        self.faults = self.out_of_memory = 0
+        """Failed passes, and those of them for lack of memory."""
+        self._quiet = 0
+
+    def encode(self, reading: list[AnswerState], tokens: int) -> None:
+        """See to the visual tokens that the next `tokens` tokens of these answers need, as far as a step may go."""
+        wanted: dict[str, ImageRef] = {}
+        users: dict[str, list[tuple[AnswerState, int]]] = {}
+        patches = 0
+        for answer in reading:
+            reach = min(answer.pending, tokens)
+            for number, _, _ in answer.owner.prompt.images_within(answer.computed, answer.computed + reach):
+                image = answer.owner.prompt.images[number]
+                if number in answer.visual or self._found(answer, number):
+                    continue
+                more = 0 if image.key in wanted else sum(rows * columns for rows, columns in self.latents.grids(image))
+                if patches and patches + more > self.patches:
+                    break
+                patches += more
+                wanted[image.key] = image
+                users.setdefault(image.key, []).append((answer, number))
+            tokens -= reach
+            if tokens <= 0:
+                break
+        self._encode(list(wanted.values()), users)
+
+    def _found(self, answer: AnswerState, number: int) -> bool:
+        kept = self.latents.find(answer.owner.prompt.images[number])
+        if kept is not None:
+            answer.visual[number] = kept
+        return kept is not None
+
+    def _encode(self, images: list[ImageRef], users: dict[str, list[tuple[AnswerState, int]]]) -> None:
+        """Encode images in one packed pass; if it fails, half of them at a time."""
+        if not images:
+            return
+        try:
+            made = self.latents.encode(images)
+        except Exception as error:  # of a decoder or a kernel: whose image it was is found by halving
+            if not isinstance(error, LorgnetteError):
+                self._note(error)
+            if len(images) > 1:
+                self._encode(images[: len(images) // 2], users)
+                return self._encode(images[len(images) // 2 :], users)
+            self.failed += [(answer, as_fault(error)) for answer, _ in users[images[0].key]]
+            return
+        for image, visual_VD in zip(images, made, strict=True):
+            for answer, number in users[image.key]:
+                answer.visual[number] = visual_VD
+
+    def run(self, chunks: Sequence[Chunk]) -> list[Ran]:
+        """Compute chunks in one pass; if it fails, half of them at a time.
+
+        For lack of memory, caches are dropped first, steps become smaller, and a chunk alone is halved too.
+        """
+        if not chunks:
+            return []
+        try:
+            logits_BK = self._forward(chunks)
+        except Exception as error:  # of the model on any of these requests: whose it was is found by halving
+            return self._halved(chunks, error)
+        self._recover()
+        return [Ran(chunk, row) for chunk, row in zip(chunks, logits_BK, strict=True)]
+
+    def _halved(self, chunks: Sequence[Chunk], error: Exception) -> list[Ran]:
+        lacks_memory = self._note(error)
+        if len(chunks) > 1:
+            middle = len(chunks) // 2
+            return self.run(chunks[:middle]) + self.run(chunks[middle:])
+        chunk = chunks[0]
+        if not lacks_memory or chunk.stop - chunk.start == 1:
+            return [Ran(chunk, None, as_fault(error))]
+        first, second = chunk.halves()
+        ran = self.run([first])
+        return ran if ran[-1].error else self.run([second])
+
+    def _note(self, error: Exception) -> bool:
+        """Count a fault. For lack of memory: drop caches, and make steps smaller."""
+        self.faults += 1
+        lacks_memory = is_out_of_memory(error)
+        if lacks_memory:
+            self.out_of_memory += 1
+            self._quiet = 0
+            self.latents.clear()
+            self.scheduler.prefixes.clear()
+            self.scheduler.budget = max(self.scheduler.budget // 2, 1)
+        return lacks_memory
+
+    def _recover(self) -> None:
+        self._quiet += 1
+        if self._quiet >= QUIET_STEPS:
+            self._quiet = 0
+            self.scheduler.budget = min(2 * self.scheduler.budget, self.scheduler.config.tokens_per_step)
+
+    def _forward(self, chunks: Sequence[Chunk]) -> Tensor:
+        """Logits of the last token of each chunk: a row per chunk (B,K)."""
+        documents = [chunk.answer.document for chunk in chunks if chunk.answer.document is not None]
+        batch, visual_VD = self._batch(chunks)
+        output = self.model(batch, want="last", cache=self.store.begin(documents), visual_VD=visual_VD)
+        assert output.logits is not None
+        logits_BK: Tensor = output.logits
+        return logits_BK
+
+    def _batch(self, chunks: Sequence[Chunk]) -> tuple[Batch, Tensor]:
+        """The tokens of the chunks end to end, and the visual tokens among them (V,D)."""
+        device = self.model.device
+        tokens: list[int] = []
+        positions: list[int] = []
+        places: list[int] = []
+        visual: list[Tensor] = []
+        for chunk in chunks:
+            answer, prompt = chunk.answer, chunk.answer.owner.prompt
+            if chunk.stop - chunk.start > 1 or chunk.start < len(prompt.tokens):
+                low, high = prompt.visual_range(chunk.start, chunk.stop)
+                places += [len(tokens) + place - chunk.start for place in prompt.places[low:high]]
+                seen = prompt.images_within(chunk.start, chunk.stop)
+                visual += [answer.visual[number][first:last] for number, first, last in seen]
+            tokens += answer.tokens[chunk.start : chunk.stop]
+            positions += range(chunk.start, chunk.stop)
+        tokens_T = torch.tensor(tokens, device=device)
+        none = torch.empty(0, dtype=torch.int64, device=device)
+        batch = Batch(
+            tokens_T=tokens_T,
+            targets_T=torch.full_like(tokens_T, IGNORED),
+            positions_T=torch.tensor(positions, device=device),
+            documents=Spans(tuple(chunk.stop - chunk.start for chunk in chunks)),
+            patches_PC=torch.empty(0, self.model.config.vision.patch_width, dtype=torch.uint8, device=device),
+            patch_positions_P=none,
+            grids=(),
+            visual_V=torch.tensor(places, dtype=torch.int64, device=device),
+        )
+        return batch, torch.cat([self.model.connector.empty(), *visual])
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an exception says that memory ran out, on a GPU or in torch's allocator of a CPU."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def as_fault(error: Exception) -> LorgnetteError:
+    """The error of a request: its own fault as it is, the model's by the name of its exception alone."""
+    if isinstance(error, LorgnetteError):
+        return error
+    fault = EngineFault(f"the model failed on this request ({type(error).__name__})")
+    fault.__cause__ = error
+    return fault

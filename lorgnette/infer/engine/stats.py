@@ -1,0 +1,76 @@
+"""Counters of an engine, and what fills its memory."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from lorgnette.infer.engine.runner import Runner
+from lorgnette.infer.engine.scheduler import Scheduler
+from lorgnette.infer.latents import Latents
+
+
+@dataclass
+class Counts:
+    """Counted by the engine itself."""
+
+    aborts: int = 0
+    refusals: int = 0
+    prompt_tokens: int = 0
+    image_tokens: int = 0
+    generation_tokens: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """Counters since the start, and what there is now. Memory in bytes."""
+
+    running: int
+    waiting: int
+    preempted: int
+    """Answers that wait to be computed again."""
+    kv_bytes: int
+    kv_bytes_used: int
+    """Of running answers and of cached prefixes."""
+    kv_bytes_cached: int
+    """Of ended requests, kept as prefixes of others."""
+    image_bytes: int
+    image_hits: int
+    image_misses: int
+    prefix_queries: int
+    """Tokens of admitted prompts."""
+    prefix_hits: int
+    """Tokens of them that the prefix cache held."""
+    preemptions: int
+    aborts: int
+    refusals: int
+    """Requests refused for a full queue, or given up after waiting too long."""
+    faults: int
+    out_of_memory: int
+    prompt_tokens: int
+    """Of requests that were accepted."""
+    image_tokens: int
+    generation_tokens: int
+    steps: int
+
+
+def collect_stats(scheduler: Scheduler, runner: Runner, latents: Latents, counts: Counts) -> EngineStats:
+    """Stats from all parts of an engine."""
+    store = scheduler.store
+    return EngineStats(
+        running=len(scheduler.running),
+        waiting=len(scheduler.waiting),
+        preempted=len(scheduler.preempted),
+        kv_bytes=store.total * store.slot_bytes,
+        kv_bytes_used=store.used * store.slot_bytes,
+        kv_bytes_cached=scheduler.prefixes.bytes,
+        image_bytes=latents.bytes,
+        image_hits=latents.hits,
+        image_misses=latents.misses,
+        prefix_queries=scheduler.prefix_queries,
+        prefix_hits=scheduler.prefix_hits,
+        preemptions=scheduler.preemptions,
+        faults=runner.faults,
+        out_of_memory=runner.out_of_memory,
+        **asdict(counts),
+    )

@@ -1,0 +1,92 @@
+"""The language of the package is that of its field: a reader who greps for a term lands on its definition."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.house.source import Module, modules, texts
+
+TERMS = (
+    "activation checkpointing",
+    "attention mask",
+    "chat template",
+    "checkpoint manager",
+    "data loader",
+    "divergence monitor",
+    "gradient accumulation",
+    "image feature cache",
+    "KV cache",
+    "LM head",
+    "loss mask",
+    "NEFTune",
+    "prompt template",
+    "reference",
+    "sequence lengths",
+)
+"""Terms of transformers, torchtitan, TRL and the paper: each stands in the name or docstring of a definition."""
+
+BANNED = (
+    r"gone on with",
+    r"goes on with",
+    r"learns? on\b",
+    r"\banew\b",
+    r"\bby lot\b",
+    r"\bhangs? on\b",
+    r"the watch for",
+    r"in the order of their luck",
+    r"\beyes\b, words",
+    r"says so and",
+    r"\bfor want of\b",
+    r"\bas of old\b",
+)
+"""A private dialect: each of these has a plain word."""
+
+INTERROGATIVE = re.compile(r"^(What|How|Where|Whether|Which|Who)\b")
+MOST_INTERROGATIVE = 0.02
+Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def definitions(module: Module) -> Iterator[tuple[str, int, str]]:
+    """Each definition of a module with a docstring: its name, its line and the docstring."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, Definition) and (text := ast.get_docstring(node)):
+            yield getattr(node, "name", module.name), getattr(node, "lineno", 1), text
+
+
+def words_of(name: str) -> str:
+    """An identifier as words: `KVCache` and `kv_cache` are `kv cache`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_", " ", name).lower()
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_a_term_of_the_field_has_a_definition(term):
+    found = [
+        f"{module.path}:{line}"
+        for module in modules("lorgnette")
+        for name, line, text in definitions(module)
+        if term.lower() in words_of(name) or term.lower() in text.split("\n\n")[0].lower().replace("\n", " ")
+    ]
+    assert found, f"no definition of {term!r}: a newcomer who searches for it finds nothing"
+
+
+def test_docstrings_begin_with_a_noun_or_a_verb():
+    found = [(module.path, line, text) for module in modules("lorgnette") for _, line, text in definitions(module)]
+    asking = [f"{path}:{line}: {text[:60]}" for path, line, text in found if INTERROGATIVE.match(text)]
+    assert len(asking) <= MOST_INTERROGATIVE * len(found), "\n".join(asking)
+
+
+def test_no_sentence_speaks_a_private_dialect():
+    pattern = re.compile("|".join(BANNED))
+    kept = ("docs/notebook.md", "docs/decisions/", "CHANGELOG.md", "tests/", "benchmarks/results/")
+    lines = [
+        f"{path}:{number}: {line.strip()[:90]}"
+        for path, text in texts().items()
+        if path.endswith((".py", ".md", ".yaml", ".html")) and not path.startswith(kept)
+        for number, line in enumerate(text.splitlines(), 1)
+        if pattern.search(line)
+    ]
+    assert not lines, "\n".join(lines)

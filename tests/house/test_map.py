@@ -1,0 +1,126 @@
+"""Documents name what is there: the tree of the README each room, and every path and module in their prose exists."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+
+import pytest
+
+from tests.house.source import OURS, ROOT, modules, tracked_files
+from tests.house.test_readme import BLOCK
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDES = ("README.md", "CONTRIBUTING.md", "docs/index.md", "docs/tour.md", "docs/using.md")
+CODE = re.compile(r"`([^`\n]+)`")
+PATH = re.compile(r"[\w.{},*-]+(/[\w.{},*-]+)*/?")
+ENDINGS = (".py", ".md", ".yaml", ".yml", ".txt", ".json", ".jsonl", ".toml", ".parquet", ".svg")
+
+WRITTEN = {
+    ".venv": "what make makes",
+    "runs/demo": "what the demo leaves",
+    "best/": "what training with evaluations leaves in a run's folder",
+    "curves.svg": "what `lorgnette train --plot` draws",
+    "build/site": "what `make docs` writes",
+}
+"""Paths that a command makes, and which."""
+
+
+def tree() -> dict[str, str]:
+    """The README's tree: each path relative to the repository -> its words."""
+    (block,) = (body for _, body in BLOCK.findall(README) if body.startswith("lorgnette/"))
+    found: dict[str, str] = {}
+    folders: list[str] = []
+    for line in block.splitlines():
+        indent = len(line) - len(line.lstrip())
+        listed, _, words = line.strip().partition("  ")
+        folders = folders[: indent // 2]
+        for name in listed.split():
+            found["".join([*folders, name])] = words.strip()
+        folders.append(listed)
+    return found
+
+
+def rooms() -> set[str]:
+    """Folders and files directly in the package, and folders in those folders, that hold Python."""
+    paths = [module.path.split("/") for module in modules("lorgnette")]
+    files = {"/".join(parts) for parts in paths if len(parts) == 2 and parts[1] != "__init__.py"}
+    return files | {"/".join(parts[:depth]) + "/" for parts in paths for depth in (1, 2, 3) if len(parts) > depth}
+
+
+def test_the_tree_names_every_room_and_no_other():
+    named = {path for path in tree() if path.startswith("lorgnette/")}
+    assert rooms() - named == set(), "the README's tree lacks rooms"
+    assert named - rooms() == set(), "the README's tree names what is not there"
+
+
+def test_everything_else_in_the_tree_is_there_and_has_words():
+    assert [path for path in tree() if not (ROOT / path).exists()] == []
+    assert [path for path, words in tree().items() if path.endswith("/") and not words] == []
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 90
+
+
+def exists(name: str) -> bool:
+    """Whether a path stands in the repository, from its root, the package, or any room of it."""
+    files = {path.relative_to(ROOT).as_posix() for path in tracked_files()}
+    folders = {"/".join(path.split("/")[:depth]) for path in files for depth in range(1, path.count("/") + 1)}
+    wanted, among = name.rstrip("/"), folders if name.endswith("/") else files | folders
+    return any(path == wanted or path.endswith(f"/{wanted}") for path in among)
+
+
+def is_there(name: str) -> bool:
+    """Whether `lorgnette.a.b` is a module, or something in one."""
+    parts = name.split(".")
+    for depth in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:depth]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[depth:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_every_path_named_in_a_guide_exists(guide):
+    named = CODE.findall(BLOCK.sub("", (ROOT / guide).read_text(encoding="utf-8")))
+    paths = {name for name in named if PATH.fullmatch(name) and (name.endswith("/") or name.endswith(ENDINGS))}
+    assert {path for path in paths if not exists(path)} - WRITTEN.keys() == set()
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_every_module_named_in_a_guide_exists(guide):
+    text = (ROOT / guide).read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(?:lorgnette|corpus)(?:\.[A-Za-z_]\w*)+", text)) - {"lorgnette.cli"}
+    files = {name for name in named if name.endswith((".py", ".md"))}
+    assert {name for name in named - files if not is_there(name)} == set()
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_every_class_named_in_a_guide_is_defined(guide):
+    named = CODE.findall(BLOCK.sub("", (ROOT / guide).read_text(encoding="utf-8")))
+    classes = {name for name in named if re.fullmatch(r"(?:[A-Z]+[a-z]+)+[A-Z]*", name)}
+    defined = {node.name for module in modules(*OURS) for node in module.tree.body if isinstance(node, ast.ClassDef)}
+    assert classes - defined == set()
+
+
+@pytest.mark.parametrize("guide", [guide for guide in GUIDES if guide not in ("README.md", "docs/using.md")])
+def test_python_in_a_guide_runs(guide):
+    """That of the others runs in `test_readme`, where there is a model."""
+    blocks = [
+        body for language, body in BLOCK.findall((ROOT / guide).read_text(encoding="utf-8")) if language == "python"
+    ]
+    assert all(exec(block, {}) is None for block in blocks)
+
+
+def test_a_path_that_is_not_there_is_found_out():
+    assert exists("lorgnette/model/") and exists("vlm.py") and exists("sources/table.py")
+    assert not exists("lorgnette/models/") and not exists("lm.py")
+    assert is_there("lorgnette.errors.DataError") and not is_there("lorgnette.errors.Nothing")
