@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorgnette.hub import rules, translate
+from lorgnette.hub import config_map, weight_map
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import patch_positions, target_size
 from lorgnette.model.batch import IGNORED, Batch, Spans
@@ -106,9 +106,9 @@ def theirs(sizes: list[tuple[int, int]]) -> Step:
     import transformers
 
     kind = transformers.Idefics2ForConditionalGeneration
-    oracle = kind(transformers.Idefics2Config(**translate.write_idefics2(MODEL))).train()
+    oracle = kind(transformers.Idefics2Config(**config_map.write_idefics2(MODEL))).train()
     weights = dict(VLM(MODEL).initialise(0).named_parameters())
-    oracle.load_state_dict({rule.theirs: rule.to_theirs(weights) for rule in rules.idefics2_rules(MODEL)})
+    oracle.load_state_dict({rule.theirs: rule.to_theirs(weights) for rule in weight_map.idefics2_rules(MODEL)})
     batch = make_batch(sizes)
     inputs = padded(batch, sizes)
 

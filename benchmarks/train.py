@@ -44,7 +44,7 @@ from lorgnette.cli import SPINS
 from lorgnette.data.builtin.questions import tokenizer_texts
 from lorgnette.data.loader.batches import BatchBuilder, Drawn
 from lorgnette.hub.export import export
-from lorgnette.hub.rules import idefics2_rules
+from lorgnette.hub.weight_map import idefics2_rules
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.template import Special
 from lorgnette.inputs.tokenizer import train_tokenizer

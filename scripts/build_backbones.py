@@ -26,7 +26,7 @@ from corpus.parts import PARTS
 from lorgnette.data.parquet import write_rows
 from lorgnette.data.sources.reading import schemas
 from lorgnette.hub.backbones import write_language_backbone, write_vision_backbone
-from lorgnette.hub.build import VisionBackbone
+from lorgnette.hub.join import VisionBackbone
 from lorgnette.hub.load import load
 from lorgnette.hub.source import SHIPPED
 from lorgnette.inputs.tokenizer import train_tokenizer

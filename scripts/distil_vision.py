@@ -37,7 +37,7 @@ from lorgnette.files import new_file
 from lorgnette.hub.backbones import write_vision_backbone
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import patchify
-from lorgnette.model.batch import IGNORED, Spans
+from lorgnette.model.batch import IGNORED, Grid, Spans
 from lorgnette.run import Run, find_recipe
 from lorgnette.train.muon import Muon
 from lorgnette.train.optim import set_lr
@@ -96,7 +96,7 @@ class Lesson:
 
     patches_PC: Tensor
     positions_P: Tensor
-    images: Spans
+    grids: tuple[Grid, ...]
     shares_XP: Tensor
     """For each of X drawings the share that each patch has in it: a row adds up to one."""
     views_X: Tensor
@@ -116,7 +116,7 @@ def lesson(split: str, scenes: Sequence[Scene], config: ImageConfig) -> Lesson:
     return Lesson(
         torch.from_numpy(np.concatenate([patches.pixels_PC for patches in cut])),
         torch.from_numpy(np.concatenate([patches.positions_P for patches in cut])),
-        spans,
+        tuple((patches.rows, patches.columns) for patches in cut),
         shares_XP,
         torch.tensor([thing.index for _, thing in things]),
         {
@@ -283,7 +283,7 @@ class Course:
 
     def things(self, one: Lesson) -> Tensor:
         """What the student makes of each drawing of a lesson: X,D."""
-        return one.shares_XP @ self.model.vision(one.patches_PC, one.positions_P, one.images)
+        return one.shares_XP @ self.model.vision(one.patches_PC, one.positions_P, one.grids)
 
     def learn(self, one: Lesson) -> dict[str, float]:
         """One step. Returns the losses."""

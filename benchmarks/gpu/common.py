@@ -21,11 +21,10 @@ from lorgnette.inputs.image import patch_positions
 from lorgnette.model.batch import IGNORED, Batch, Spans
 from lorgnette.model.config import LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
 from lorgnette.model.initialise import deviation
-from lorgnette.model.presets import LANGUAGE
 from lorgnette.model.vlm import VLM
 
 MODELS = {
-    "8b": VLMConfig(language=LANGUAGE["mistral-7b"]),
+    "8b": VLMConfig.parse({"preset": "idefics2"}),
     "tiny": VLMConfig(
         vision=VisionConfig(width=32, layers=2, heads=2, mlp_width=48, patch=4, grid=8),
         connector=PerceiverConfig(projection_width=96, latents=8, depth=2, heads=4, head_width=16, kv_heads=2),

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu import common
-from lorgnette.hub import rules, translate
-from lorgnette.model.account import Account
+from lorgnette.hub import config_map, weight_map
 from lorgnette.model.batch import Batch
 from lorgnette.model.cache import Cache
 from lorgnette.model.config import VLMConfig
+from lorgnette.model.flops import ModelCost
 from lorgnette.model.vlm import VLM
 
 IMAGES_PER_PROMPT = (1, 0, 2, 1, 1, 3, 1, 0, 1, 0, 1, 1, 0, 1, 1, 0)
@@ -61,7 +61,7 @@ def ours(model: VLM, batch: Batch, tokens: int) -> tuple[Tensor, float, float]:
 
 def decode_bytes(config: VLMConfig, lengths: Sequence[int], tokens: int, bytes_each: int) -> int:
     """What all decode steps after the first token must read: weights each time, and the keys and values so far."""
-    account, language = Account(config), config.language
+    account, language = ModelCost(config), config.language
     embedding = 0 if language.tied_embeddings else (language.vocabulary + config.extra_vocabulary) * language.width
     extra = account.parameters["extra_vocabulary"]
     weights = (account.parameters["language"] + extra - embedding) * bytes_each
@@ -76,11 +76,11 @@ def oracle(model: VLM) -> torch.nn.Module:
     import transformers
 
     kept = model.connector.latents
-    settings = transformers.Idefics2Config(**translate.write_idefics2(model.config))
+    settings = transformers.Idefics2Config(**config_map.write_idefics2(model.config))
     with torch.device(kept.device):
         made = transformers.AutoModelForImageTextToText.from_config(settings, dtype=kept.dtype)
     weights = dict(model.named_parameters())
-    made.load_state_dict({rule.theirs: rule.to_theirs(weights) for rule in rules.idefics2_rules(model.config)})
+    made.load_state_dict({rule.theirs: rule.to_theirs(weights) for rule in weight_map.idefics2_rules(model.config)})
     return made.to(kept.device).eval()
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.gpu.train_step [--images 14] [--text 256] [--checkpointing vision language] [--trace FILE]
 
 Prints and keeps tokens, images and patches a second, peak memory, and model FLOPs utilisation: the operations that
-`lorgnette.model.account` counts (recomputation not among them) over the card's dense bf16 peak. Once as it is, once
+`lorgnette.model.flops` counts (recomputation not among them) over the card's dense bf16 peak. Once as it is, once
 with each layer compiled. All weights and AdamW's moments are bf16. `--trace` writes a profile of one step, for Perfetto
 or chrome://tracing. `--size tiny --device cpu` runs the same code in float32 without a card. Needs PEFT.
 """
@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.gpu import common
-from lorgnette.model.account import Account, Mode
 from lorgnette.model.batch import Batch
+from lorgnette.model.flops import Mode, ModelCost
 from lorgnette.model.vlm import VLM
 from lorgnette.run import LoraConfig
 from lorgnette.train.adapters.peft import ADAPTED, add_adapters
@@ -83,7 +83,7 @@ def measure(options: argparse.Namespace, compiled: bool) -> dict[str, object]:
     if options.trace:
         trace(step, options.trace.with_suffix(f".{'compiled' if compiled else 'eager'}.json"))
     learned, middle = batch.learned, statistics.median(seconds)
-    flops = Account(config).step_flops(batch.images, batch.documents, learned, MODES, options.rank)
+    flops = ModelCost(config).step_flops(batch.images, batch.documents, learned, MODES, options.rank)
     return {
         "seconds": round(middle, 5),
         "slowest": round(max(seconds), 5),

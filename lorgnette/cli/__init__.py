@@ -224,6 +224,14 @@ def export_(
 
 
 @app.command()
+def presets() -> None:
+    """Print the models that a recipe can name: `model: {preset: idefics2}`, or in model.vision and model.language."""
+    from lorgnette.cli.presets import lines
+
+    print(*lines(), sep="\n")
+
+
+@app.command()
 def show(model: Annotated[str, typer.Argument(help="Folder of a model, or a hub id.")]) -> None:
     """Say what a checkpoint is: parts, parameters, FLOPs per image and token, bytes, special tokens."""
     from lorgnette.hub.describe import describe, print_description

@@ -60,7 +60,7 @@ def judged(result: Result, judge: Model, folder: str | Path | None = None) -> Re
     waiting = doubtful(result.examples)
     for start in range(0, len(waiting), AT_ONCE):
         examples = extracted(result.examples, judge, waiting[start : start + AT_ONCE])
-        result = score(result.settings, examples, result.refused)
+        result = score(result.settings, examples, result.rejected)
         if folder is not None:
             ResultsFolder(folder).finish(result)
     return result

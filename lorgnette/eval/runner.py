@@ -12,12 +12,13 @@ from typing import Any
 
 from lorgnette import plugins
 from lorgnette.data.record import Refused
+from lorgnette.data.rejected import RejectedRow
 from lorgnette.errors import DataError, ImageError
 from lorgnette.eval.attempts import Attempts
 from lorgnette.eval.image_checks import check_image, image_digest
 from lorgnette.eval.metrics import metric_named
 from lorgnette.eval.models.base import Answer, Model
-from lorgnette.eval.results.store import Example, Refusal, Result, ResultsFolder, score
+from lorgnette.eval.results.store import Example, Result, ResultsFolder, score
 from lorgnette.eval.shuffled_images import blinded
 from lorgnette.eval.task import Task, prompt_of, transcript, truth_of
 from lorgnette.report.thumbnails import thumbnail
@@ -76,8 +77,8 @@ def evaluate(
     if progress:
         progress(len(share), len(share))
     if store is None:
-        return score(settings, examples, source.refused.values())
-    store.refuse(source.refused.values())
+        return score(settings, examples, source.rejected)
+    store.reject(source.rejected)
     result = store.result()
     if not result.missing:
         store.finish(result)
@@ -121,7 +122,7 @@ class _Source:
 
     def __init__(self, task: Task, chosen: Sequence[int], blind: bool, seed: int) -> None:
         self.name, self.chosen = task.name, chosen
-        self.refused: dict[int, Refusal] = {}
+        self.rejected: dict[int, RejectedRow] = {}
         self._opened: set[str] = set()
         self._take: Callable[[int], Sample] = task.samples.__getitem__
         if blind:
@@ -131,19 +132,19 @@ class _Source:
             self._take = lambda index: swapped(place[index])
 
     def read(self, indices: Sequence[int]) -> list[IndexedPrompt]:
-        """The prompts of some samples; those that cannot be read are left out, and named in `refused`."""
+        """The prompts of some samples; those that cannot be read are left out, and named in `rejected`."""
         asked = []
         for index in indices:
-            if index in self.refused:
+            if index in self.rejected:
                 continue
             try:
                 prompt = prompt_of(self._take(index))
                 self._open(prompt)
                 asked.append((index, prompt))
             except Refused as refused:
-                self.refused[index] = Refusal(index, f"{self.name} {index}", str(refused))
+                self.rejected[index] = RejectedRow(f"{self.name} {index}", "", str(refused))
             except ImageError as error:
-                self.refused[index] = Refusal(index, prompt.name, str(error))
+                self.rejected[index] = RejectedRow(prompt.name, "", str(error))
         return asked
 
     def _open(self, prompt: Sample) -> None:

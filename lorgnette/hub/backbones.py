@@ -10,9 +10,9 @@ from torch import Tensor
 
 from lorgnette.files import write_json, write_text
 from lorgnette.hub.checkpoint import write_tensors
+from lorgnette.hub.config_map import write_decoder, write_vision
 from lorgnette.hub.export import checkpoint_folder
-from lorgnette.hub.rules import decoder_rules, vision_rules
-from lorgnette.hub.translate import write_decoder, write_vision
+from lorgnette.hub.weight_map import decoder_rules, vision_rules
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.vlm import VLM
 

@@ -24,9 +24,9 @@ al. 2024): images and text in any order go in, text comes out.
 
 | part | what | parameters |
 |---|---|---:|
-| vision | ViT, {vision.layers} layers of width {vision.width}, patches of {vision.patch} pixels, sides up to {side} | {count[vision]:,} |
+| vision | {vision.about}, sides up to {side} | {count[vision]:,} |
 | connector | {connector.about} | {count[connector]:,} |
-| language | {language.family}, {language.layers} layers of width {language.width} | {count[language]:,} |
+| language | {language.about} | {count[language]:,} |
 | extra vocabulary | {extra} rows for special tokens | {count[extra_vocabulary]:,} |
 
 ## With lorgnette

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from lorgnette.errors import CheckpointError
 from lorgnette.files import share, write_json
-from lorgnette.hub.rules import Rule
 from lorgnette.hub.source import INDEX, WEIGHTS, shard_names
+from lorgnette.hub.weight_map import Rule
 from lorgnette.inputs.tokenizer import read_json
 from lorgnette.untrusted import quoted
 

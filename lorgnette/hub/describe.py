@@ -10,8 +10,8 @@ from lorgnette.errors import CheckpointError
 from lorgnette.hub.load import open_checkpoint
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import read_json
-from lorgnette.model.account import Account
 from lorgnette.model.config import VLMConfig
+from lorgnette.model.flops import ModelCost
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def describe(source: str | Path) -> Description:
     opened = open_checkpoint(source)
     processor, weights, config = opened.processor, opened.weights, opened.config
     folder = weights.folder
-    account, images = Account(config), processor.images
+    cost, images = ModelCost(config), processor.images
     dtypes = sorted({weights.dtype(name) for name in weights.names})
     sides = {images.longest} if images.policy == "square" else {images.shortest, images.longest}
     return Description(
@@ -65,10 +65,10 @@ def describe(source: str | Path) -> Description:
         opens_in_transformers=read_json(folder / "config.json").get("model_type") == "idefics2",
         dtypes=tuple(dtypes),
         bytes=weights.bytes,
-        parameters=account.parameters,
-        images=tuple(_image_cost(account, side) for side in sorted(sides)),
-        token_flops=account.token_flops() + account.head_flops(),
-        cache_bytes=account.cache_bytes(bytes_each=4 if dtypes == ["F32"] else 2),
+        parameters=cost.parameters,
+        images=tuple(_image_cost(cost, side) for side in sorted(sides)),
+        token_flops=cost.token_flops() + cost.head_flops(),
+        cache_bytes=cost.cache_bytes(bytes_each=4 if dtypes == ["F32"] else 2),
         special_tokens=_special_tokens(processor),
         certified=_certified(folder),
     )
@@ -84,8 +84,9 @@ def lines(description: Description) -> Iterator[str]:
     kind = "Idefics2, opens in transformers" if description.opens_in_transformers else "lorgnette's own"
     yield f"{description.folder}: {kind}, {'/'.join(description.dtypes)}, {_amount(description.bytes, 'B')}"
     yield ""
-    for part, what in _parts(description.config).items():
-        yield f"{part:<18}{description.parameters[part]:>16,}  {what}"
+    about = _parts(description.config)
+    for part, count in description.parameters.items():
+        yield f"{part:<18}{count:>16,}  {about[part]}"
     yield f"{'parameters':<18}{sum(description.parameters.values()):>16,}"
     yield ""
     for image in description.images:
@@ -99,21 +100,19 @@ def lines(description: Description) -> Iterator[str]:
 
 
 def _parts(config: VLMConfig) -> dict[str, str]:
-    vision, connector, language = config.vision, config.connector, config.language
-    heads = f"{language.heads} heads on {language.kv_heads}"
-    patch = f"patches of {vision.patch} x {vision.patch} pixels"
     return {
-        "vision": f"ViT: {vision.layers} layers, width {vision.width}, {patch}",
-        "connector": connector.about,
-        "language": f"{language.family}: {language.layers} layers, width {language.width}, {heads}",
-        "extra_vocabulary": f"{config.extra_vocabulary} rows after the table's {language.vocabulary:,}",
+        "vision": config.vision.about,
+        "connector": config.connector.about,
+        "fusion": config.fusion,
+        "language": config.language.about,
+        "extra_vocabulary": f"{config.extra_vocabulary} rows after the table's {config.language.vocabulary:,}",
     }
 
 
-def _image_cost(account: Account, side: int) -> ImageCost:
-    connector = account.config.connector
-    along = side // account.config.vision.patch // connector.multiple * connector.multiple
-    return ImageCost(side, along**2, connector.visual_tokens(along, along), account.image_flops(along**2))
+def _image_cost(cost: ModelCost, side: int) -> ImageCost:
+    connector = cost.config.connector
+    along = side // cost.config.vision.patch // connector.multiple * connector.multiple
+    return ImageCost(side, along**2, connector.visual_tokens(along, along), cost.image_flops(along**2))
 
 
 def _special_tokens(processor: Processor) -> dict[str, int]:

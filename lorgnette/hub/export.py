@@ -12,9 +12,9 @@ from lorgnette.errors import CheckpointError
 from lorgnette.files import new_folder, strangers, write_json, write_text
 from lorgnette.hub.card import is_own_card, model_card
 from lorgnette.hub.checkpoint import SHARD_BYTES, some, write_tensors
+from lorgnette.hub.config_map import Json, write_idefics2
 from lorgnette.hub.load import OURS, check_processor, load
-from lorgnette.hub.rules import idefics2_rules
-from lorgnette.hub.translate import Json, write_idefics2
+from lorgnette.hub.weight_map import idefics2_rules
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import read_json
 from lorgnette.model.vlm import VLM
@@ -53,10 +53,10 @@ def export(
         _write(model, processor, beside, shard_bytes)
         write_text(beside / "README.md", model_card(model, Path(folder).resolve().name))
         if verify:
-            from lorgnette.hub.certificate import certify
+            from lorgnette.hub.parity import check_parity
 
             _check_written(model, beside)
-            write_json(beside / "parity.json", certify(beside).checked().plain())
+            write_json(beside / "parity.json", check_parity(beside).checked().plain())
     return Path(folder)
 
 

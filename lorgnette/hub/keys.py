@@ -57,7 +57,7 @@ def unless(advice: str, **neutral: Any) -> dict[str, Unobeyed]:
     return {key: Unobeyed(value if isinstance(value, tuple) else (value,), advice) for key, value in neutral.items()}
 
 
-TRANSLATE, LOAD, TOKENIZER = "hub/translate.py", "hub/load.py", "inputs/tokenizer.py"
+CONFIG_MAP, LOAD, TOKENIZER = "hub/config_map.py", "hub/load.py", "inputs/tokenizer.py"
 PICTURES, RULES = "inputs/preprocessor.py", "inputs/generation_rules.py"
 RUNNING = "how transformers runs the model, not what it computes"
 TRAINING = "used in training from scratch only"
@@ -112,10 +112,10 @@ DECODING = {
     **keys("transformers_version _commit_hash", ORIGIN),
 }
 OLD_CONFIG = IN_CONFIG | UNSUPPORTED
-SIZES = keys("hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act model_type", TRANSLATE)
+SIZES = keys("hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act model_type", CONFIG_MAP)
 
 WHOLE = Section(
-    obeyed=keys("model_type image_token_id tie_word_embeddings text_config vision_config perceiver_config", TRANSLATE)
+    obeyed=keys("model_type image_token_id tie_word_embeddings text_config vision_config perceiver_config", CONFIG_MAP)
     | {"eos_token_id": RULES, **keys("dtype torch_dtype lorgnette", LOAD)},
     irrelevant=COMMON | DECODING | {"is_composition": ORIGIN},
     refused=NOT_OURS,
@@ -123,10 +123,10 @@ WHOLE = Section(
 )
 TEXT = Section(
     obeyed=SIZES
-    | keys("vocab_size num_key_value_heads head_dim rms_norm_eps max_position_embeddings sliding_window", TRANSLATE)
-    | keys("rope_theta rope_scaling rope_parameters original_max_position_embeddings", TRANSLATE)
-    | keys("partial_rotary_factor tie_word_embeddings attention_bias mlp_bias", TRANSLATE)
-    | keys("use_sliding_window max_window_layers layer_types", TRANSLATE)
+    | keys("vocab_size num_key_value_heads head_dim rms_norm_eps max_position_embeddings sliding_window", CONFIG_MAP)
+    | keys("rope_theta rope_scaling rope_parameters original_max_position_embeddings", CONFIG_MAP)
+    | keys("partial_rotary_factor tie_word_embeddings attention_bias mlp_bias", CONFIG_MAP)
+    | keys("use_sliding_window max_window_layers layer_types", CONFIG_MAP)
     | {"eos_token_id": RULES, **keys("dtype torch_dtype lorgnette", LOAD)},
     irrelevant=COMMON
     | DECODING
@@ -135,7 +135,7 @@ TEXT = Section(
     said=CODE | OLD_CONFIG,
 )
 VISION = Section(
-    obeyed=SIZES | keys("num_channels image_size patch_size layer_norm_eps", TRANSLATE),
+    obeyed=SIZES | keys("num_channels image_size patch_size layer_norm_eps", CONFIG_MAP),
     irrelevant=COMMON
     | DECODING
     | keys("dtype torch_dtype", "the whole's type counts")
@@ -146,7 +146,7 @@ VISION = Section(
     said=CODE | OLD_CONFIG,
 )
 SIGLIP = Section(
-    obeyed=keys("model_type vision_config", "hub/build.py"),
+    obeyed=keys("model_type vision_config", "hub/join.py"),
     irrelevant=COMMON
     | DECODING
     | keys("text_config text_config_dict vision_config_dict projection_dim", "its text model is not used")
@@ -156,8 +156,8 @@ SIGLIP = Section(
     said=CODE | OLD_CONFIG,
 )
 PERCEIVER = Section(
-    obeyed=keys("resampler_n_latents resampler_depth resampler_n_heads resampler_head_dim", TRANSLATE)
-    | keys("num_key_value_heads hidden_act hidden_size rms_norm_eps", TRANSLATE),
+    obeyed=keys("resampler_n_latents resampler_depth resampler_n_heads resampler_head_dim", CONFIG_MAP)
+    | keys("num_key_value_heads hidden_act hidden_size rms_norm_eps", CONFIG_MAP),
     irrelevant=COMMON
     | DECODING
     | keys("model_type base_config_key", ORIGIN)

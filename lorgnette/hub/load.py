@@ -14,10 +14,10 @@ from lorgnette import plugins
 from lorgnette.errors import CheckpointError
 from lorgnette.hub.adapter import open_adapter
 from lorgnette.hub.checkpoint import Weights, check_tensors, import_tensors
+from lorgnette.hub.config_map import Json, read_idefics2
 from lorgnette.hub.keys import check_keys, check_tokenizer
-from lorgnette.hub.rules import idefics2_rules
 from lorgnette.hub.source import find_folder
-from lorgnette.hub.translate import Json, read_idefics2
+from lorgnette.hub.weight_map import idefics2_rules
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.config import VLMConfig
@@ -98,7 +98,7 @@ def open_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoi
     check_tokenizer(words)
     config, stored_rows = read_config(folder, processor)
     weights = Weights(folder)
-    check_layers(weights, config.vision.layers + config.connector.layer_count + config.language.layers)
+    check_layers(weights, config.layer_count)
     untied = VLMConfig.parse(config.plain() | {"language": config.language.plain() | {"tied_embeddings": False}})
     weights.strip_prefix(rule.theirs for rule in idefics2_rules(untied))
     if adapter is not None:

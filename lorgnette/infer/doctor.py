@@ -232,7 +232,7 @@ def _part(alone: Sequence[_Alone], ranges: Sequence[tuple[int, int]]) -> Batch:
 
 
 def _seen(model: VLM, batch: Batch) -> Tensor:
-    patches_PD: Tensor = model.vision(batch.patches_PC, batch.patch_positions_P, batch.images)
+    patches_PD: Tensor = model.vision(batch.patches_PC, batch.patch_positions_P, batch.grids)
     return patches_PD
 
 

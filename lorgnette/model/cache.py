@@ -28,6 +28,9 @@ class Cache:
         self.lengths: tuple[int, ...] = ()
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
+        self.images: dict[int, tuple[Tensor, ...]] = {}
+        """By the decoder layer that a cross-attention block stands before: what it keeps of the image that each
+        document saw last, a row for each document. Written at prefill and by each later image; it does not grow."""
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -58,11 +61,14 @@ class Cache:
         )
 
     def keep(self, documents: Sequence[int]) -> None:
-        """Go on with these documents only (indices into the current ones, in the order given)."""
+        """Keep these documents only (indices into the current ones, in the order given)."""
         rows = torch.tensor(documents, dtype=torch.int64, device=self.keys[0].device)
         longest = max((self.lengths[index] for index in documents), default=0)
         self.keys = [_room(k[:, :longest].index_select(0, rows), longest + self.reserve) for k in self.keys]
         self.values = [_room(v[:, :longest].index_select(0, rows), longest + self.reserve) for v in self.values]
+        self.images = {
+            layer: tuple(one.index_select(0, rows) for one in stored) for layer, stored in self.images.items()
+        }
         self.lengths = tuple(self.lengths[index] for index in documents)
 
     def begin(self, documents: Spans, like: Tensor) -> None:
@@ -87,7 +93,7 @@ class Cache:
         self.mask = self._mask(like)
 
     def advance(self) -> None:
-        """The new tokens are in. Called once per forward, after the layers."""
+        """Count the new tokens as stored. Called once per forward, after the layers."""
         self.lengths = self.seen.lengths
 
     def attend(self, layer: int, q_THN: Tensor, k_TGN: Tensor, v_TGN: Tensor, documents: Spans) -> Tensor:

@@ -1,44 +1,62 @@
-"""Settings of a vision-language model: the kind and the sizes of each part. `presets.py` lists known backbones."""
+"""Settings of a vision-language model: the kind and the sizes of each part. `presets.py` lists known ones."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import pydantic
 
 from lorgnette import plugins
+from lorgnette.model import presets
 from lorgnette.settings import Settings
 
+Count = TypeVar("Count", int, np.ndarray)
+"""Patches of one image, or an array of them for many."""
 
-class VisionConfig(Settings):
-    """A vision transformer on images of any shape. Defaults are SigLIP-SO400M as Idefics2 uses it."""
 
-    kind: Literal["vit"] = "vit"
+class EncoderSettings(Settings):
+    """Settings that all kinds of vision encoders have: sizes and pixels. Defaults are SigLIP-SO400M's in Idefics2."""
+
     width: pydantic.PositiveInt = 1152
-    layers: pydantic.PositiveInt = 27
-    heads: pydantic.PositiveInt = 16
-    mlp_width: pydantic.PositiveInt = 4304
     patch: pydantic.PositiveInt = 14
+    """Side of a square patch, in pixels."""
     grid: pydantic.PositiveInt = 70
     """Side of the square table of positions, in patches (980 / 14)."""
     channels: pydantic.PositiveInt = 3
-    activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu_tanh"
-    norm_eps: float = pydantic.Field(default=1e-6, ge=0)
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     """Subtracted from each channel (as a fraction of 255), before dividing by `std`."""
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    position_rule: ClassVar[Literal["bucket"]] = "bucket"
+    """Rule by which patches of an image find their positions. `bucket`: patch i of n along a side has row or column
+    floor(i * grid / n) of the table (Idefics2)."""
 
     @property
     def patch_width(self) -> int:
         """Values in one flattened patch: the C of `patches_PC`."""
         return self.channels * self.patch * self.patch
 
+    def states(self, rows: Count, columns: Count) -> Count:
+        """Hidden states that an image of rows x columns patches becomes; of arrays, an array.
+
+        One for each patch, row by row, where a kind does not say otherwise: a class token is dropped.
+        """
+        return rows * columns
+
+    @property
+    def layer_count(self) -> int:
+        """Layers: a checkpoint is refused whose settings ask for more of them than it has tensors."""
+        return 0
+
+    @property
+    def about(self) -> str:
+        """The kind and its sizes, for people."""
+        return str(getattr(self, "kind", "encoder"))
+
     @pydantic.model_validator(mode="after")
-    def _sizes_fit(self) -> VisionConfig:
-        if self.width % self.heads:
-            raise ValueError(f"vision width {self.width} is not a multiple of its {self.heads} heads")
+    def _channels_fit(self) -> Self:
         if not len(self.mean) == len(self.std) == self.channels:
             raise ValueError(f"mean and std need a value for each of the {self.channels} channels")
         if 0 in self.std:
@@ -46,8 +64,34 @@ class VisionConfig(Settings):
         return self
 
 
-Count = TypeVar("Count", int, np.ndarray)
-"""Patches of one image, or an array of them for many."""
+class VisionConfig(EncoderSettings):
+    """A vision transformer on images of any shape. Defaults are SigLIP-SO400M as Idefics2 uses it."""
+
+    kind: Literal["vit"] = "vit"
+    layers: pydantic.PositiveInt = 27
+    heads: pydantic.PositiveInt = 16
+    mlp_width: pydantic.PositiveInt = 4304
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu_tanh"
+    norm_eps: float = pydantic.Field(default=1e-6, ge=0)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _of_preset(cls, values: Any) -> Any:
+        return presets.expand(values, presets.VISION)
+
+    @property
+    def layer_count(self) -> int:
+        return self.layers
+
+    @property
+    def about(self) -> str:
+        return f"ViT: {self.layers} layers, width {self.width}, patches of {self.patch} x {self.patch} pixels"
+
+    @pydantic.model_validator(mode="after")
+    def _heads_divide(self) -> VisionConfig:
+        if self.width % self.heads:
+            raise ValueError(f"vision width {self.width} is not a multiple of its {self.heads} heads")
+        return self
 
 
 class ConnectorSettings(Settings):
@@ -171,6 +215,11 @@ ConnectorConfig = Annotated[
 """Settings of a connector, by `kind`; one that is none of these names a plug-in."""
 
 
+def idefics2_connector(language: LanguageConfig) -> PerceiverConfig:
+    """Connector for a decoder where none is given: Idefics2's, whose projection is as wide as the decoder's MLP."""
+    return PerceiverConfig(projection_width=language.mlp_width)
+
+
 def parse_connector(values: Mapping[str, Any]) -> ConnectorSettings:
     """Settings of a connector from plain values. Raises: pydantic.ValidationError, a ValueError."""
     found: ConnectorSettings = pydantic.TypeAdapter(ConnectorConfig).validate_python(values)
@@ -220,6 +269,11 @@ class LanguageConfig(Settings):
     sliding_window: pydantic.PositiveInt | None = None
     max_positions: pydantic.PositiveInt = 32768
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _of_preset(cls, values: Any) -> Any:
+        return presets.expand(values, presets.LANGUAGE)
+
     @pydantic.model_validator(mode="after")
     def _heads_divide(self) -> LanguageConfig:
         if self.heads % self.kv_heads:
@@ -266,6 +320,12 @@ class LanguageConfig(Settings):
             raise ValueError("rope_type 'yarn' needs a rope_theta other than 1")
 
     @property
+    def about(self) -> str:
+        """The family and its sizes, for people."""
+        heads = f"{self.heads} heads on {self.kv_heads}"
+        return f"{self.family}: {self.layers} layers, width {self.width}, {heads}"
+
+    @property
     def context_length(self) -> int:
         """Tokens of the longest document that the decoder was made for.
 
@@ -295,7 +355,17 @@ class VLMConfig(Settings):
     isolate_documents: bool = True
     """Packed documents see only themselves, positions restarting. False: as the original code, across documents."""
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _of_preset(cls, values: Any) -> Any:
+        return presets.expand_model(values)
+
     @property
     def vocabulary(self) -> int:
         """All rows of the embedding: pre-trained and extra."""
         return self.language.vocabulary + self.extra_vocabulary
+
+    @property
+    def layer_count(self) -> int:
+        """Layers of all parts."""
+        return self.vision.layer_count + self.connector.layer_count + self.language.layers

@@ -26,9 +26,10 @@ from lorgnette.model.ops.attention import attention
 
 
 class Connector(Stack):
-    """Base class of connectors. A subclass maps patches to visual tokens, as many per image as its settings say."""
+    """Base class of connectors. A subclass maps an encoder's states to visual tokens, as many as its settings say."""
 
     def __init__(self, config: ConnectorSettings, width: int):
+        """width: of a visual token, which is the decoder's."""
         super().__init__()
         self.config, self.width = config, width
 
@@ -39,10 +40,6 @@ class Connector(Stack):
         Without images the result is empty but depends on the weights: in training every rank touches the same ones.
         """
         raise TypeError(f"{type(self).__name__} has no forward")
-
-    def blocks(self) -> Iterable[nn.Module]:
-        """Submodules that are compiled and sharded one by one."""
-        return self.children()
 
     def empty(self) -> Tensor:
         """Visual tokens of no image, of the connector's device and dtype: 0,D."""

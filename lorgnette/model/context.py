@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Protocol
 
 from torch import Tensor
@@ -29,6 +31,33 @@ class CachedDocuments(Protocol):
 
 
 @dataclass(frozen=True)
+class VisualTokens:
+    """Visual tokens of the images of one pass, and the tokens that see them."""
+
+    states_VD: Tensor
+    images: Spans
+    """Visual tokens of each image; none where the pass is given visual tokens without their images."""
+    slots: Tensor
+    """Where the images stand in the sequence: a slot for each visual token (V), or one for each image (I)."""
+    documents: Spans
+
+    @cached_property
+    def runs(self) -> tuple[Spans, tuple[int | None, ...]]:
+        """Runs of tokens that see one image: their lengths, and the number of the image in the pass.
+
+        A token sees the last image before it in its own document, from the image's first slot on (Idefics1, Flamingo).
+        None: the run sees no image of this pass, but if it continues a document, that document's last image before.
+        Packed documents never share images, whatever their self-attention does.
+        """
+        firsts = self.slots if len(self.slots) == len(self.images) else self.slots[list(self.images.starts[:-1])]
+        seen: dict[int, int | None] = dict.fromkeys(self.documents.starts[:-1])
+        seen |= {first: number for number, first in enumerate(firsts.tolist())}
+        starts = sorted(seen)
+        lengths = tuple(last - first for first, last in pairwise([*starts, self.documents.total]))
+        return Spans(lengths), tuple(seen[start] for start in starts)
+
+
+@dataclass(frozen=True)
 class Context:
     """One forward pass over packed documents. Shapes: see the legend in `vlm.py`."""
 
@@ -40,6 +69,8 @@ class Context:
     """Keys and values of the tokens before these, which the pass continues."""
     rows_T: Tensor | None = None
     """Tokens whose hidden states are read, all if None: the last layer computes no others."""
+    visual: VisualTokens | None = None
+    """Visual tokens of the pass, for blocks that attend to them beside the sequence."""
     rotary: tuple[Tensor, Tensor] | None = None
     """Cosine and sine of every token's rotation; see `rope.rotation`."""
 

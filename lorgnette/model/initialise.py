@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 
 import torch
@@ -28,13 +27,14 @@ def deviation(name: str, fan_in: int, depth: int) -> float:
     """Standard deviation of a matrix: those of the released training code for the connector and the decoder.
 
     Linear layers there: sqrt(0.4 / fan in), with twice the fan in for `down` and 2 x depth times for an attention's
-    `output`; latents and token rows: sqrt(1 / width). The vision encoder, never trained from nothing there, keeps the
-    variance of its input: sqrt(1 / fan in). Its positions are half as strong as its patches, whose variance is 1: at
-    sqrt(1 / width) a small model does not find out where things are for very long (docs/notebook.md).
+    `output`; token rows, and matrices that are a part's own as a perceiver's latents: sqrt(1 / width). The vision
+    encoder, never trained from random weights there, keeps the variance of its input: sqrt(1 / fan in). Its positions
+    are half as strong as its patches, whose variance is 1: at sqrt(1 / width) a small model takes very long to find out
+    where things are (docs/notebook.md).
     """
     if name.endswith("position_embedding.weight"):
         return 0.5
-    if re.search(r"\.(latents|table|extra)$", name) or name.startswith("vision."):
+    if name.count(".") == 1 or name.endswith((".table", ".extra")) or name.startswith("vision."):
         return (1.0 / fan_in) ** 0.5
     factor = 2.0 * depth if name.endswith("attention.output.weight") else 2.0 if name.endswith("down.weight") else 1.0
     return (0.4 / (fan_in * factor)) ** 0.5

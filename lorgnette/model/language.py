@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,9 @@ from lorgnette.model.layers import RMSNorm, Stack, SwiGLU
 from lorgnette.model.ops.attention import attends_by_rows, attention
 from lorgnette.model.ops.grouped_attention import attention_of_rows
 from lorgnette.model.rope import rotate, rotation
+
+Before = Callable[[int, Tensor, Context], Tensor]
+"""From a layer's index, the states that would enter it, and the pass, to the states that do: T,D."""
 
 
 class Decoder(Stack):
@@ -28,15 +32,22 @@ class Decoder(Stack):
         tied = config.tied_embeddings
         self.head = self.embedding if tied else Vocabulary(config.vocabulary, extra_vocabulary, config.width)
 
-    def forward(self, x_TD: Tensor, context: Context) -> Tensor:
-        """Embedded tokens (T,D) to normed hidden states, of the rows that are read."""
+    def blocks(self) -> Iterable[nn.Module]:
+        return self.layers
+
+    def forward(self, x_TD: Tensor, context: Context, before: Before | None = None) -> Tensor:
+        """Embedded tokens (T,D) to normed hidden states, of the rows that are read.
+
+        before: what stands before each layer, by its index; see `Fusion.before`.
+        """
         if context.cache is not None:
             context.cache.begin(context.documents, x_TD)
         rotary = rotation(self.config, context.positions_T, context.longest, x_TD.dtype)
         context = dataclasses.replace(context, rotary=rotary)
-        for layer in self.layers[:-1]:
-            x_TD = self.run(layer, x_TD, context.all_rows())
-        x_TD = self.run(self.layers[-1], x_TD, context)
+        all_rows, last = context.all_rows(), len(self.layers) - 1
+        for index, layer in enumerate(self.layers):
+            x_TD = before(index, x_TD, all_rows) if before else x_TD
+            x_TD = self.run(layer, x_TD, context if index == last else all_rows)
         if context.cache is not None:
             context.cache.advance()
         out: Tensor = self.norm(x_TD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -44,9 +45,13 @@ class SwiGLU(nn.Module):
 
 
 class Stack(nn.Module):
-    """A part made of layers. Its flag says whether a layer's activations are recomputed in the backward pass."""
+    """Part of a model made of blocks. Its flag turns activation checkpointing on: blocks are recomputed in backward."""
 
     checkpointed = False
+
+    def blocks(self) -> Iterable[nn.Module]:
+        """Submodules that are compiled, checkpointed and sharded one by one."""
+        return self.children()
 
     def run(self, layer: nn.Module, *inputs: Any) -> Any:
         """The layer's output, recomputed in the backward pass if this part is checkpointed."""

@@ -1,61 +1,144 @@
-"""Known backbones as rows of sizes. A new one of a known family is a row here and nothing else."""
+"""Presets: known models as rows of sizes, by the name that `preset` gives in `model`, `model.vision`, `model.language`.
+
+To add a model of a known family, add a row. `lorgnette presets` prints the tables.
+"""
 
 from __future__ import annotations
 
-from lorgnette.model.config import LanguageConfig, VisionConfig
+import difflib
+from collections.abc import Mapping
+from typing import Any
 
-VISION: dict[str, VisionConfig] = {
-    "siglip-so400m": VisionConfig(),
-    "siglip-base-16-224": VisionConfig(width=768, layers=12, heads=12, mlp_width=3072, patch=16, grid=14),
-    "siglip-large-16-384": VisionConfig(width=1024, layers=24, heads=16, mlp_width=4096, patch=16, grid=24),
-}
-"""Vision encoders by name. `siglip-so400m` has Idefics2's 70 x 70 positions, the others their checkpoint's."""
-
-_LLAMA3 = {
-    "rope_type": "llama3",
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 8192,
-}
+Values = dict[str, Any]
+"""Settings as a file has them."""
 
 
-def _llama(width: int, layers: int, heads: int, kv_heads: int, mlp_width: int, **rest: object) -> LanguageConfig:
-    sizes = {"width": width, "layers": layers, "heads": heads, "kv_heads": kv_heads, "mlp_width": mlp_width}
-    return LanguageConfig(**{"family": "llama", "head_width": width // heads} | sizes | rest)  # type: ignore[arg-type]
+def _named(names: str, *values: Any) -> Values:
+    return dict(zip(names.split(), values, strict=True))
 
 
-def _llama3(width: int, layers: int, mlp_width: int, factor: float, tied: bool) -> LanguageConfig:
-    rope: dict[str, object] = {"rope_theta": 500000.0, "rope_scaling": _LLAMA3 | {"factor": factor}}
-    return _llama(
-        width, layers, 32, 8, mlp_width, vocabulary=128256, max_positions=131072, tied_embeddings=tied, **rope
-    )
+def _vit(width: int, layers: int, heads: int, mlp_width: int, patch: int, grid: int) -> Values:
+    return _named("width layers heads mlp_width patch grid", width, layers, heads, mlp_width, patch, grid)
 
 
-def _smollm2(width: int, layers: int, heads: int, kv_heads: int, mlp_width: int, theta: float) -> LanguageConfig:
-    rest: dict[str, object] = {"vocabulary": 49152, "rope_theta": theta, "max_positions": 8192, "tied_embeddings": True}
+def _llama(width: int, layers: int, heads: int, kv_heads: int, mlp_width: int, **rest: Any) -> Values:
+    sizes = _named("width layers heads kv_heads mlp_width", width, layers, heads, kv_heads, mlp_width)
+    return {"family": "llama", "head_width": width // heads} | sizes | rest
+
+
+def _llama3(width: int, layers: int, heads: int, mlp_width: int, factor: float, tied: bool) -> Values:
+    stretched = _named("rope_type factor low_freq_factor high_freq_factor", "llama3", factor, 1.0, 4.0)
+    rope = {"rope_theta": 500000.0, "rope_scaling": stretched | {"original_max_position_embeddings": 8192}}
+    rest = _named("vocabulary max_positions tied_embeddings", 128256, 131072, tied)
+    return _llama(width, layers, heads, 8, mlp_width, **rest, **rope)
+
+
+def _smollm2(width: int, layers: int, heads: int, kv_heads: int, mlp_width: int, theta: float) -> Values:
+    rest = _named("vocabulary rope_theta max_positions tied_embeddings", 49152, theta, 8192, True)
     return _llama(width, layers, heads, kv_heads, mlp_width, **rest)
 
 
-def _qwen(width: int, layers: int, heads: int, kv_heads: int, mlp_width: int, **rest: object) -> LanguageConfig:
-    common: dict[str, object] = {"vocabulary": 151936, "norm_eps": 1e-6, "rope_theta": 1e6, "tied_embeddings": True}
+def _qwen(width: int, layers: int, heads: int, kv_heads: int, mlp_width: int, **rest: Any) -> Values:
+    common = _named("vocabulary norm_eps rope_theta tied_embeddings", 151936, 1e-6, 1e6, True)
     return _llama(width, layers, heads, kv_heads, mlp_width, **common | rest)
 
 
-_QWEN25: dict[str, object] = {"family": "qwen2", "attention_bias": True, "max_positions": 32768}
-_QWEN3: dict[str, object] = {"family": "qwen3", "qk_norm": True, "head_width": 128, "max_positions": 40960}
+_QWEN25 = _named("family attention_bias max_positions", "qwen2", True, 32768)
+_QWEN3 = _named("family qk_norm head_width max_positions", "qwen3", True, 128, 40960)
 
-LANGUAGE: dict[str, LanguageConfig] = {
-    "mistral-7b": LanguageConfig(sliding_window=4096),
-    "llama-1-7b": _llama(4096, 32, 32, 32, 11008, norm_eps=1e-6, max_positions=2048),
-    "llama-2-7b": _llama(4096, 32, 32, 32, 11008, max_positions=4096),
-    "llama-3.1-8b": _llama3(4096, 32, 14336, 8.0, tied=False),
-    "llama-3.2-1b": _llama3(2048, 16, 8192, 32.0, tied=True),
+VISION: dict[str, Values] = {
+    "siglip-so400m": _vit(1152, 27, 16, 4304, patch=14, grid=70),
+    "siglip-base-16-224": _vit(768, 12, 12, 3072, patch=16, grid=14),
+    "siglip-large-16-384": _vit(1024, 24, 16, 4096, patch=16, grid=24),
+}
+"""Vision encoders by name. `siglip-so400m` has Idefics2's 70 x 70 positions, the others their checkpoint's."""
+
+LANGUAGE: dict[str, Values] = {
+    "mistral-7b": _llama(4096, 32, 32, 8, 14336, family="mistral", vocabulary=32000, sliding_window=4096)
+    | {"max_positions": 32768},
+    "llama-1-7b": _llama(4096, 32, 32, 32, 11008, vocabulary=32000, norm_eps=1e-6, max_positions=2048),
+    "llama-2-7b": _llama(4096, 32, 32, 32, 11008, vocabulary=32000, max_positions=4096),
+    "llama-3.1-8b": _llama3(4096, 32, 32, 14336, 8.0, tied=False),
+    "llama-3.2-1b": _llama3(2048, 16, 32, 8192, 32.0, tied=True),
+    "llama-3.2-3b": _llama3(3072, 28, 24, 8192, 32.0, tied=True),
     "smollm2-135m": _smollm2(576, 30, 9, 3, 1536, 1e5),
     "smollm2-360m": _smollm2(960, 32, 15, 5, 2560, 1e5),
     "smollm2-1.7b": _smollm2(2048, 24, 32, 32, 8192, 1.3e5),
     "qwen2.5-0.5b": _qwen(896, 24, 14, 2, 4864, **_QWEN25),
     "qwen2.5-1.5b": _qwen(1536, 28, 12, 2, 8960, **_QWEN25),
+    "qwen2.5-7b": _qwen(3584, 28, 28, 4, 18944, **_QWEN25 | _named("vocabulary tied_embeddings", 152064, False))
+    | {"max_positions": 131072},
     "qwen3-0.6b": _qwen(1024, 28, 16, 8, 3072, **_QWEN3),
     "qwen3-1.7b": _qwen(2048, 28, 16, 8, 6144, **_QWEN3),
+    "qwen3-4b": _qwen(2560, 36, 32, 8, 9728, **_QWEN3),
+    "qwen3-8b": _qwen(4096, 36, 32, 8, 12288, **_QWEN3 | {"tied_embeddings": False}),
 }
 """Decoders by name, as published: the vocabulary is the checkpoint's, before any row of ours."""
+
+_PERCEIVER = "latents depth heads head_width kv_heads"
+MODEL: dict[str, Values] = {
+    "idefics2": {
+        "vision": VISION["siglip-so400m"],
+        "connector": _named(_PERCEIVER, 64, 3, 16, 96, 4),
+        "language": LANGUAGE["mistral-7b"],
+    },
+    "micro": {
+        "vision": _vit(192, 4, 6, 768, patch=16, grid=8),
+        "connector": _named(_PERCEIVER, 16, 1, 4, 32, 2),
+        "language": _llama(128, 4, 4, 2, 384, vocabulary=2045, tied_embeddings=True, max_positions=2048),
+    },
+}
+"""Whole models by name: Idefics2 (paper, §4), and the one of the shipped backbones, on a laptop."""
+
+
+def expand(values: Any, presets: Mapping[str, Values]) -> Any:
+    """Settings with their `preset` written out; those that stand beside it win, group by group.
+
+    A group with a preset, or a kind, of its own takes the place of the whole group.
+    Raises: ValueError for an unknown preset, naming the nearest, and for one that nothing is left of.
+    """
+    if not isinstance(values, dict) or "preset" not in values:
+        return values
+    name, beside = values["preset"], {key: value for key, value in values.items() if key != "preset"}
+    if not isinstance(name, str) or name not in presets:
+        near = difflib.get_close_matches(str(name), presets, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known presets: {', '.join(presets)}"
+        raise ValueError(f"preset {name!r:.60} is unknown; {hint}")
+    if _covers(beside, presets[name]):
+        raise ValueError(f"preset {name!r} has no effect, as all of its settings stand beside it; remove either")
+    return _over(presets[name], beside)
+
+
+def expand_model(values: Any) -> Any:
+    """As `expand`, of a whole model, with the settings that follow from others unless they are given.
+
+    They are `image_token`, the second row after the decoder's own, and a perceiver's `projection_width`, its MLP's.
+    """
+    expanded = expand(values, MODEL)
+    if expanded is values or not isinstance(expanded["language"], dict):
+        return expanded
+    language = expand(expanded["language"], LANGUAGE)
+    if isinstance(vocabulary := language.get("vocabulary"), int):
+        expanded = {"image_token": vocabulary + 1} | expanded
+    connector = expanded["connector"]
+    if isinstance(connector, dict) and connector.get("kind", "perceiver") == "perceiver" and "mlp_width" in language:
+        expanded["connector"] = {"projection_width": language["mlp_width"]} | connector
+    return expanded
+
+
+def _over(below: Values, above: Values) -> Values:
+    """Settings `above` in the place of those `below`."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = below.get(key)
+        alike = isinstance(value, dict) and isinstance(under, dict) and not value.keys() & {"preset", "kind"}
+        merged[key] = _over(under, value) if alike and isinstance(under, dict) else value
+    return merged
+
+
+def _covers(above: Values, below: Values) -> bool:
+    """Whether nothing is left of `below`, with `above` beside it."""
+    return all(
+        key in above and (not isinstance(value, dict) or not isinstance(above[key], dict) or _covers(above[key], value))
+        for key, value in below.items()
+    )

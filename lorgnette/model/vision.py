@@ -1,15 +1,18 @@
-"""The vision encoder: a ViT on patches of images of any shape, as SigLIP in Idefics2 (paper §3.2, Figure 2)."""
+"""Vision encoders: patches of images to hidden states.
+
+To add one, write a `VisionEncoder` here, its settings in `config.py`, its row in `ENCODERS`, and its weight map.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorgnette.model.batch import Spans
-from lorgnette.model.config import VisionConfig
+from lorgnette.model.batch import Grid, Spans
+from lorgnette.model.config import EncoderSettings, VisionConfig
 from lorgnette.model.layers import Stack
 from lorgnette.model.ops.attention import attention
 from lorgnette.model.ops.gelu_tanh import gelu_tanh
@@ -23,32 +26,54 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class VisionEncoder(Stack):
-    """Patches to hidden states. Patches of one image see each other and nothing else."""
+    """Base class of vision encoders. A subclass maps patches to states, as many per image as its settings say."""
 
-    def __init__(self, config: VisionConfig):
+    def __init__(self, config: EncoderSettings):
         super().__init__()
         self.config = config
-        self.patch_embedding = nn.Linear(config.patch_width, config.width)
-        self.position_embedding = nn.Embedding(config.grid**2, config.width)
-        self.layers = nn.ModuleList(VisionLayer(config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.width, config.norm_eps)
 
-    def forward(self, patches_PC: Tensor, positions_P: Tensor, images: Spans) -> Tensor:
-        """patches_PC: uint8 pixels of all images end to end. Returns one vector per patch: P,D."""
-        x_PD = self.patch_embedding(self.normalise(patches_PC)) + self.position_embedding(positions_P)
-        for layer in self.layers:
-            x_PD = self.run(layer, x_PD, images)
-        out: Tensor = self.norm(x_PD)
-        return out
+    def forward(self, patches_PC: Tensor, positions_P: Tensor, grids: tuple[Grid, ...]) -> Tensor:
+        """States of all images end to end: P,D, with P as of `states`.
 
-    def normalise(self, patches_PC: Tensor) -> Tensor:
+        patches_PC: uint8 pixels of the patches of all images, end to end. positions_P: what the encoder's position rule
+        says of each. grids: rows and columns of each image. Patches of an image see each other and nothing else.
+        """
+        raise TypeError(f"{type(self).__name__} has no forward")
+
+    def states(self, grids: tuple[Grid, ...]) -> Spans:
+        """States of each image."""
+        return Spans(tuple(self.config.states(rows, columns) for rows, columns in grids))
+
+    def normalise(self, patches_PC: Tensor, like: Tensor) -> Tensor:
         """Pixels 0-255 to what the weights were trained on: each channel minus its mean, over its deviation."""
-        like = self.patch_embedding.weight
         mean, std = (
             torch.tensor(values, device=like.device).repeat_interleave(self.config.patch**2)
             for values in (self.config.mean, self.config.std)
         )
         return torch.addcmul(-mean / std, patches_PC, 1 / (255 * std)).to(like.dtype)
+
+
+class ViT(VisionEncoder):
+    """A vision transformer on patches of images of any shape, as SigLIP in Idefics2 (paper §3.2, Figure 2)."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__(config)
+        self.patch_embedding = nn.Linear(config.patch_width, config.width)
+        self.position_embedding = nn.Embedding(config.grid**2, config.width)
+        self.layers = nn.ModuleList(VisionLayer(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width, config.norm_eps)
+
+    def blocks(self) -> Iterable[nn.Module]:
+        return self.layers
+
+    def forward(self, patches_PC: Tensor, positions_P: Tensor, grids: tuple[Grid, ...]) -> Tensor:
+        pixels_PC = self.normalise(patches_PC, self.patch_embedding.weight)
+        x_PD = self.patch_embedding(pixels_PC) + self.position_embedding(positions_P)
+        images = self.states(grids)
+        for layer in self.layers:
+            x_PD = self.run(layer, x_PD, images)
+        out: Tensor = self.norm(x_PD)
+        return out
 
 
 class VisionLayer(nn.Module):
@@ -98,3 +123,12 @@ class VisionMLP(nn.Module):
     def _rows(self, x_PD: Tensor) -> Tensor:
         out: Tensor = self.down(ACTIVATIONS[self.activation](self.up(x_PD)))
         return out
+
+
+ENCODERS: dict[type[EncoderSettings], type[VisionEncoder]] = {VisionConfig: ViT}
+"""The class of each kind of settings."""
+
+
+def build_encoder(config: EncoderSettings) -> VisionEncoder:
+    """The vision encoder of these settings."""
+    return ENCODERS[type(config)](config)

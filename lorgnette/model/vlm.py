@@ -1,4 +1,4 @@
-"""The whole model on one screen: encode images, connect, merge, decode.
+"""The whole model on one screen: encode images, connect, fuse, decode.
 
 Shapes live in names. T tokens, P patches, C values per patch, I images, V visual tokens, D width, H query heads, G
 key-value heads, N head width, S keys (cached and new), L latents, K vocabulary rows, B a stack of equal-length spans,
@@ -9,6 +9,7 @@ heads by head width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,12 +19,13 @@ from torch import Tensor, nn
 from lorgnette.model.batch import IGNORED, Batch, Spans
 from lorgnette.model.config import VLMConfig
 from lorgnette.model.connectors import build_connector
-from lorgnette.model.context import CachedDocuments, Context
+from lorgnette.model.context import CachedDocuments, Context, VisualTokens
+from lorgnette.model.fusion import build_fusion
 from lorgnette.model.initialise import initialise
 from lorgnette.model.language import Decoder
 from lorgnette.model.layers import Stack
 from lorgnette.model.ops.loss import linear_log_probabilities, linear_losses
-from lorgnette.model.vision import VisionEncoder
+from lorgnette.model.vision import build_encoder
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,9 @@ class VLM(nn.Module):
         """Whether a batch without images passes the vision encoder by, where no gradient is wanted. Not if sharded."""
         device = torch.get_default_device()
         with torch.device("meta"):  # so that no weight is drawn twice
-            self.vision = VisionEncoder(config.vision)
+            self.vision = build_encoder(config.vision)
             self.connector = build_connector(config.connector, config.vision.width, config.language.width)
+            self.fusion = build_fusion(config)
             self.language = Decoder(config.language, config.extra_vocabulary)
         if device != torch.device("meta"):
             self.initialise(0, device)
@@ -69,13 +72,17 @@ class VLM(nn.Module):
         cache: CachedDocuments | None = None,
         visual_VD: Tensor | None = None,
     ) -> Output:
-        """visual_VD: the batch's visual tokens where `encode_images` has made them already."""
-        if visual_VD is None:
-            visual_VD = self.encode_images(batch)
-        x_TD = merge_visual_tokens(self.language.embedding(batch.tokens_T), visual_VD, batch.visual_V)
-        context = self.context(batch, cache, self.rows_read(batch, want))
-        hidden_TD = self.language(x_TD, context)
+        """Encode images, connect, fuse, decode. visual_VD: visual tokens that `encode_images` has made already."""
+        visual = self.visual_tokens(batch, visual_VD)
+        context = self.context(batch, visual, cache, self.rows_read(batch, want))
+        x_TD = self.fusion(self.language.embedding(batch.tokens_T), visual)
+        hidden_TD = self.language(x_TD, context, self.fusion.before)
         return self.read_out(hidden_TD, context.rows_T, batch, want)
+
+    def visual_tokens(self, batch: Batch, visual_VD: Tensor | None = None) -> VisualTokens:
+        """Visual tokens of the batch, encoded now if they are not given, and the slots that they belong to."""
+        states_VD = self.encode_images(batch) if visual_VD is None else visual_VD
+        return VisualTokens(states_VD, self.connector.visual_tokens(batch.grids), batch.visual_V, batch.documents)
 
     def encode_images(self, batch: Batch) -> Tensor:
         """The visual tokens of all images of the batch, end to end: V,D.
@@ -84,16 +91,18 @@ class VLM(nn.Module):
         """
         if not len(batch.images) and not torch.is_grad_enabled() and self.passes_by:
             return self.connector.empty()
-        patches_PD = self.vision(batch.patches_PC, batch.patch_positions_P, batch.images)
+        patches_PD = self.vision(batch.patches_PC, batch.patch_positions_P, batch.grids)
         visual_VD: Tensor = self.connector(patches_PD, batch.grids)
         return visual_VD
 
-    def context(self, batch: Batch, cache: CachedDocuments | None, rows_T: Tensor | None) -> Context:
+    def context(
+        self, batch: Batch, visual: VisualTokens, cache: CachedDocuments | None = None, rows_T: Tensor | None = None
+    ) -> Context:
         """Build the context of this pass. The original code trains on a pack as on one long document."""
-        if self.config.isolate_documents or not self.training:
-            return Context(batch.positions_T, batch.documents, cache, rows_T)
-        total = batch.documents.total
-        return Context(torch.arange(total, device=batch.device), Spans((total,)), cache, rows_T)
+        positions_T, documents = batch.positions_T, batch.documents
+        if self.training and not self.config.isolate_documents:
+            positions_T, documents = torch.arange(documents.total, device=batch.device), Spans((documents.total,))
+        return Context(positions_T, documents, cache, rows_T, visual)
 
     def rows_read(self, batch: Batch, want: str) -> Tensor | None:
         """The tokens whose hidden states are read: the decoder leaves out of its last MLP what nobody reads."""
@@ -134,21 +143,20 @@ class VLM(nn.Module):
         initialise(self, seed)
         return self
 
-    def gradient_checkpointing(self, enabled: bool = True) -> None:
-        """Recompute activations in the backward pass, layer by layer, in every part (the perceiver too)."""
-        for part in self.modules():
-            if isinstance(part, Stack):
-                part.checkpointed = enabled
+    def stacks(self) -> dict[str, Stack]:
+        """Parts made of blocks, by name, in the order in which a pass runs through them; those without any left out."""
+        parts = {"vision": self.vision, "connector": self.connector, "fusion": self.fusion, "language": self.language}
+        return {name: part for name, part in parts.items() if next(part.parameters(), None) is not None}
+
+    def blocks(self) -> Iterator[nn.Module]:
+        """Blocks of all parts: compiled, checkpointed and sharded one by one."""
+        for part in self.stacks().values():
+            yield from part.blocks()
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters by part: vision, connector, language (without the extra rows) and extra_vocabulary."""
-        groups: dict[str, list[nn.Parameter]] = {"vision": [], "connector": [], "language": [], "extra_vocabulary": []}
+        """Parameters by part: those of `stacks` (language without the extra rows), and extra_vocabulary."""
+        groups: dict[str, list[nn.Parameter]] = {name: [] for name in (*self.stacks(), "extra_vocabulary")}
         for name, parameter in self.named_parameters():
             extra = name.endswith((".embedding.extra", ".head.extra"))
             groups["extra_vocabulary" if extra else name.split(".")[0]].append(parameter)
         return groups
-
-
-def merge_visual_tokens(tokens_TD: Tensor, visual_VD: Tensor, visual_V: Tensor) -> Tensor:
-    """Fully autoregressive fusion: visual tokens take their places `visual_V` in the sequence (paper §2, Figure 2)."""
-    return tokens_TD.index_copy(0, visual_V, visual_VD.to(tokens_TD.dtype))

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from lorgnette.data.loader.training_batch import TrainingBatch
-from lorgnette.model.account import Account
 from lorgnette.model.batch import IGNORED, Batch
+from lorgnette.model.flops import ModelCost
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
 from lorgnette.train.adapters.fused_lora import weights_kept
@@ -83,7 +83,7 @@ def add_gradients(
     cost: of a pack, in whatever unit; as if every part trained in full, if it is not given.
     """
     if at_once > 1:
-        account = Account(model.config)
+        account = ModelCost(model.config)
         costs = [cost(b) if cost else account.step_flops(b.images, b.documents, b.learned) for b in batches]
         at_once = threads_for(costs, at_once)
     if at_once > 1:

@@ -25,7 +25,7 @@ from lorgnette.errors import LorgnetteError
 from lorgnette.files import DiskError
 from lorgnette.hub.export import save
 from lorgnette.hub.load import assign
-from lorgnette.model.account import Account
+from lorgnette.model.flops import ModelCost
 from lorgnette.model.ops.allocator import keep_freed_memory
 from lorgnette.model.vlm import VLM
 from lorgnette.output import new_console
@@ -218,7 +218,7 @@ class StageRun:
         if restore_from is not None:
             restore(restore_from, model, self.optimiser if self.finished else None)
         self.processor = stage_processor(trainer.processor, self.run, self.stage)
-        self.flops = partial(pack_flops, Account(self.run.model), self.stage)
+        self.flops = partial(pack_flops, ModelCost(self.run.model), self.stage)
         self.noise = Neftune(model, self.stage.neftune, dropout=drops(self.stage))
         config, warn = self.run.divergence, trainer.display.warn
         self.divergence = DivergencePolicy(config, self.stage.warmup, trainer.checkpoints, warn)

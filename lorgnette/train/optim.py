@@ -22,9 +22,10 @@ def build_optimiser(model: VLM, stage: StageConfig) -> torch.optim.Optimizer:
     learning rate in `peak_lr`.
     """
     groups: dict[tuple[str, str], dict[str, Any]] = {}
+    inner = {id(parameter) for block in model.blocks() for parameter in block.parameters()}
     for part, name, parameter in named_parts(model):
         if parameter.requires_grad:
-            kind = _kind(name, parameter, stage)
+            kind = _kind(name, parameter, stage.optimiser == "muon" and id(parameter) in inner)
             group = groups.setdefault((part, kind), _group(part, kind, stage))
             group["names"].append(name)
             group["params"].append(parameter)
@@ -32,11 +33,11 @@ def build_optimiser(model: VLM, stage: StageConfig) -> torch.optim.Optimizer:
     return cls(list(groups.values()), betas=stage.betas, fused=True)
 
 
-def _kind(name: str, parameter: nn.Parameter, stage: StageConfig) -> str:
-    if parameter.ndim < 2 or any(word in name for word in ("embed", "position", "latents")):
+def _kind(name: str, parameter: nn.Parameter, muon: bool) -> str:
+    """Group of a parameter. Matrices that are a part's own, and not a layer's, are vectors one above the other."""
+    if parameter.ndim < 2 or "embed" in name or "position" in name or name.count(".") == 1:
         return "bare"
-    inner = ".layers." in name or ".projection." in name
-    return "muon" if stage.optimiser == "muon" and inner and parameter.ndim == 2 else "decaying"
+    return "muon" if muon and parameter.ndim == 2 else "decaying"
 
 
 def _group(part: str, kind: str, stage: StageConfig) -> dict[str, Any]:

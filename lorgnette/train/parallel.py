@@ -27,7 +27,6 @@ from lorgnette.errors import LorgnetteError
 from lorgnette.files import DiskError
 from lorgnette.model import connectors, language, vision
 from lorgnette.model.batch import Spans
-from lorgnette.model.layers import Stack
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
 from lorgnette.train.stages import prepare_parts
@@ -101,20 +100,12 @@ def half_precision(run: Run, world: DistributedContext) -> bool:
 def apply(model: VLM, run: Run, stage: StageConfig, world: DistributedContext) -> None:
     """Put around a model, whose adapters are in place, what the stage and the world ask for."""
     model.to(world.device)
-    for name in ("vision", "connector", "language"):
-        part: Stack = getattr(model, name)
+    for name, part in model.stacks().items():
         part.checkpointed = name in stage.checkpointing
     if run.compile if run.compile is not None else world.device.type == "cuda":
         compile_layers(model)
     if world.size > 1 or half_precision(run, world):
         shard(model, world, half=half_precision(run, world))
-
-
-def layers(model: VLM) -> Iterator[nn.Module]:
-    """The layers of all parts, the connector's projection among them: what is compiled and sharded one by one."""
-    yield from model.vision.layers
-    yield from model.connector.blocks()
-    yield from model.language.layers
 
 
 def compile_layers(model: VLM) -> None:
@@ -133,8 +124,8 @@ def compile_layers(model: VLM) -> None:
         function = getattr(module, name)
         if not hasattr(function, "__wrapped__"):
             setattr(module, name, torch.compiler.disable(function))
-    for layer in layers(model):
-        layer.compile(dynamic=True)
+    for block in model.blocks():
+        block.compile(dynamic=True)
 
 
 def shard(model: VLM, world: DistributedContext, *, half: bool) -> None:
@@ -152,7 +143,7 @@ def shard(model: VLM, world: DistributedContext, *, half: bool) -> None:
         for parameter in model.parameters():
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(torch.bfloat16)
-    for module in (*layers(model), model):
+    for module in (*model.blocks(), model):
         fully_shard(module, mesh=mesh, mp_policy=policy)
     model.passes_by = False  # every rank takes part in gathering every layer
     for module in model.modules():

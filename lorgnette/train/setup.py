@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from lorgnette.errors import SettingsError
-from lorgnette.hub.build import GRID, SHORTEST, LanguageBackbone, VisionBackbone, joined_config
+from lorgnette.hub.join import GRID, SHORTEST, LanguageBackbone, VisionBackbone, joined_config
 from lorgnette.hub.load import load, open_checkpoint
 from lorgnette.hub.source import find_folder
 from lorgnette.inputs.config import ImageConfig

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from lorgnette.errors import SettingsError
-from lorgnette.model.account import Account
 from lorgnette.model.batch import Batch
 from lorgnette.model.config import VLMConfig
+from lorgnette.model.flops import ModelCost
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Mode, PartConfig, StageConfig
 from lorgnette.train.adapters.peft import ADAPTED, add_adapters
@@ -76,10 +76,10 @@ def prepare_parts(model: VLM, stage: StageConfig, seed: int) -> list[TrainablePa
     return counts
 
 
-def pack_flops(account: Account, stage: StageConfig, batch: Batch) -> int:
+def pack_flops(cost: ModelCost, stage: StageConfig, batch: Batch) -> int:
     """FLOPs of training on a pack in a stage, forward and backward."""
     modes = {part: part_config(stage, part).mode for part in ("vision", "connector", "language")}
-    return account.step_flops(batch.images, batch.documents, batch.learned, modes, stage.lora.rank)
+    return cost.step_flops(batch.images, batch.documents, batch.learned, modes, stage.lora.rank)
 
 
 def check_parts(config: VLMConfig, stages: Iterable[StageConfig]) -> None:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from lorgnette.cli import app
 from lorgnette.data.config import InstructConfig
+from lorgnette.data.rejected import RejectedRow
 from lorgnette.data.sources import instruct
 from lorgnette.errors import LorgnetteError, SettingsError
 from lorgnette.eval.judge import extracted, judged
@@ -19,7 +20,7 @@ from lorgnette.eval.metrics import Reference
 from lorgnette.eval.models.base import Model
 from lorgnette.eval.results.bootstrap import Estimate
 from lorgnette.eval.results.rescore import rescore
-from lorgnette.eval.results.store import Example, Refusal, Result, ResultsFolder, score
+from lorgnette.eval.results.store import Example, Result, ResultsFolder, score
 from lorgnette.eval.results.summary import mean_score, means, print_results
 from lorgnette.eval.tasks import BENCHMARK_GROUPS
 from lorgnette.hub.export import save
@@ -120,8 +121,8 @@ def test_a_training_split_becomes_a_source(tmp_path: Path) -> None:
 
 def result(value: float, width: float, **settings: str) -> Result:
     described = {"metric": "exact_match", "split": "test", **settings}
-    refused = tuple(Refusal(n, f"row {n}", "no image") for n in range(7))
-    return Result(described, Estimate(value, value - width, value + width, 10), {}, (), refused)
+    rejected = {n: RejectedRow(f"row {n}", "", "no image") for n in range(7)}
+    return Result(described, Estimate(value, value - width, value + width, 10), {}, (), rejected)
 
 
 def test_the_mean_of_independent_scores() -> None:

@@ -313,7 +313,7 @@ def test_files_for_servers(name: str, content: object, model: Path, tmp_path: Pa
     assert not out.exists()
     assert f"the data hold {store.settings()['size']} of the split's" in str(lacking.value)
     assert "could not be asked: " in str(lacking.value)
-    assert all(refusal.name in str(lacking.value) for refusal in store.refused())
+    assert all(row.name in str(lacking.value) for row in store.rejected().values())
     assert "The server wants every question; --incomplete" in str(lacking.value)
     assert f"Wrote {out}" in run("submission", store.path, "--out", out, "--incomplete")
     assert json.loads(out.read_text()) == content

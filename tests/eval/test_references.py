@@ -131,7 +131,7 @@ def test_columns_of_odd_types_are_read(text: str, texts: str, pictures: str, tmp
     pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
     task = task_named("vqav2", Asking(data={"vqav2": str(tmp_path)}, incomplete=True))
     result = evaluate(task, Constant(COLOURS[0]))
-    assert (result.count, result.refused, result.accuracy) == (4, (), 25)
+    assert (result.count, result.rejected, result.accuracy) == (4, {}, 25)
 
 
 ODD_VALUES = (
@@ -161,8 +161,8 @@ def test_a_row_without_references_is_not_scored_as_wrong(value: Any, tmp_path: P
     rows = MAKERS["okvqa"](False)[:3]
     write_rows(tmp_path / "rows.parquet", [*rows[:2], rows[2] | {"answers": value}])
     result = evaluate(task_named("okvqa", Asking(data={"okvqa": str(tmp_path)}, incomplete=True)), Constant("x"))
-    assert (result.count, len(result.refused)) == (2, 1)
-    assert "no reference answer" in result.refused[0].reason
+    assert (result.count, len(result.rejected)) == (2, 1)
+    assert "no reference answer" in result.rejected[2].reason
 
 
 def test_decimal_places_are_counted_or_refused() -> None:

@@ -88,12 +88,12 @@ def test_a_benchmark_says_all_that_it_must(name: str) -> None:
 def test_odd_rows_are_named_and_the_others_asked(name: str, form: str, data: dict[str, str], tmp_path: Path) -> None:
     task = opened(name, data, form=form)
     result = evaluate(task, Sees(task), folder=tmp_path, batch_size=3)
-    assert {refusal.index for refusal in result.refused} == ODD[name].keys()
-    for refusal in result.refused:
-        assert ODD[name][refusal.index] in refusal.reason
+    assert result.rejected.keys() == ODD[name].keys()
+    for index, row in result.rejected.items():
+        assert ODD[name][index] in row.reason
     assert result.count == len(task.samples) - len(ODD[name])
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["refused"] == {refusal.name: refusal.reason for refusal in result.refused}
+    assert summary["refused"] == {row.name: row.reason for row in result.rejected.values()}
     assert ResultsFolder(tmp_path).result() == result
 
 

@@ -78,8 +78,9 @@ def read(make: Make, use: Use, content: bytes, folder: Path) -> None:
 
 def evaluation(folder: Path) -> Sequence[str]:
     """Results of one task of two questions."""
+    from lorgnette.data.rejected import RejectedRow
     from lorgnette.eval.metrics import Reference
-    from lorgnette.eval.results.store import Example, Refusal, ResultsFolder
+    from lorgnette.eval.results.store import Example, ResultsFolder
 
     settings = {
         "task": "vqav2",
@@ -94,7 +95,7 @@ def evaluation(folder: Path) -> Sequence[str]:
     truth = Reference(("yes", "no"), ("a", "b"))
     asked = [Example(n, f"row {n}", "kind/inner", "Which?", "yes", truth, ("0" * 8,), id=str(n)) for n in range(2)]
     store.append(asked, {"0" * 8: b"picture"})
-    store.refuse([Refusal(2, "row 2", "unreadable image")])
+    store.reject({2: RejectedRow("row 2", "", "unreadable image")})
     store.finish(store.result())
     return ("settings.json", "summary.json", "examples.jsonl", "refused.jsonl", "sittings.jsonl")
 

@@ -18,10 +18,7 @@ FORBIDDEN = {
 """Calls that may run code of the data, unless their arguments say otherwise; see `is_safe`."""
 
 EXCEPTIONS = {
-    (
-        "lorgnette/data/loader/workers.py",
-        "pickle.loads",
-    ): "an error of this process, to see whether it can travel",
+    ("lorgnette/data/processes.py", "pickle.loads"): "an error of this process, to see whether it can travel",
     ("lorgnette/data/prepare/pool.py", "pickle.loads"): "tasks that this process gave to its own workers",
     (
         "lorgnette/train/checkpoint/metadata.py",

@@ -68,7 +68,7 @@ ONE_FILE = {
         "lorgnette/hub/keys.py",
         "tokenizers",
     ): "a component is compared with what the library keeps of it",
-    ("lorgnette/hub/certificate.py", "transformers"): "what a certificate compares with, when one is asked for",
+    ("lorgnette/hub/parity.py", "transformers"): "what a certificate compares with, when one is asked for",
 }
 """A package that one file may import, and why."""
 

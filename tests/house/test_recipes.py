@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
+import yaml
 
-from lorgnette.hub.translate import write_idefics2
+from lorgnette.hub.config_map import write_idefics2
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, find_recipe
 from tests.house.source import ROOT
@@ -42,3 +45,26 @@ def test_a_recipe_builds_on_the_meta_device(recipe):
 
 def test_what_a_recipe_builds_can_be_exported(recipe):
     assert write_idefics2(Run.load(recipe).model)["model_type"] == "idefics2"
+
+
+def model_lines(path) -> list[str]:
+    """The `model:` block of a recipe, line by line."""
+    lines = itertools.dropwhile(lambda line: not line.startswith("model:"), path.read_text("utf-8").splitlines())
+    first = next(lines, "")
+    return [first, *itertools.takewhile(lambda line: line.startswith(" "), lines)]
+
+
+@pytest.mark.parametrize(
+    "pair", list(itertools.combinations(RECIPES, 2)), ids=lambda pair: "-".join(p.stem for p in pair)
+)
+def test_no_two_recipes_describe_one_model_at_length(pair):
+    first, second = map(model_lines, pair)
+    equal = [line for line in first if line in second]
+    assert len(equal) <= 6, "give these settings a name in lorgnette/model/presets.py"
+
+
+def test_a_run_with_a_preset_is_the_run_with_its_settings_written_out(recipe):
+    run = Run.load(recipe)
+    written = Run.parse(yaml.safe_load(run.to_yaml()))
+    assert "preset" not in run.to_yaml()
+    assert (written, written.identity) == (run, run.identity)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from lorgnette.hub import translate
+from lorgnette.hub import config_map
 from lorgnette.model.config import VLMConfig
 from tests.hub.tiny import tiny_config, tiny_processor
 
@@ -25,7 +25,7 @@ def write_upstream(
     tiny_processor(config).save(folder)
     (folder / "lorgnette.json").unlink()
     torch.manual_seed(0)
-    values = translate.write_idefics2(config)
+    values = config_map.write_idefics2(config)
     model = transformers.Idefics2ForConditionalGeneration(transformers.Idefics2Config(**values))
     with torch.no_grad():
         for parameter in model.parameters():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lorgnette.errors import CheckpointError
 from lorgnette.hub.backbones import write_language_backbone, write_vision_backbone
-from lorgnette.hub.build import LanguageBackbone, VisionBackbone, build
+from lorgnette.hub.join import LanguageBackbone, VisionBackbone, build
 from lorgnette.hub.source import SHIPPED, find_folder
 from lorgnette.inputs.tokenizer import Tokenizer
 from lorgnette.model.batch import Spans
@@ -38,7 +38,7 @@ def test_transformers_sees_with_our_vision_encoder(tmp_path: Path) -> None:
     image = torch.randint(0, 256, (1, 3, side, side), generator=generator, dtype=torch.uint8)
     patch, grid = model.config.vision.patch, model.config.vision.grid
     patches_PC = torch.nn.functional.unfold(image.float(), patch, stride=patch)[0].T.to(torch.uint8)
-    ours = model.vision(patches_PC, torch.arange(grid**2), Spans((grid**2,)))
+    ours = model.vision(patches_PC, torch.arange(grid**2), ((grid, grid),))
     theirs = oracle.eval()(image / 127.5 - 1).last_hidden_state[0]
     assert relative(ours, theirs) <= 1e-5
 

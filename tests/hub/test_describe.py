@@ -10,7 +10,7 @@ from lorgnette.errors import CheckpointError
 from lorgnette.hub.describe import describe, lines, print_description
 from lorgnette.hub.export import export, save
 from lorgnette.hub.load import load
-from lorgnette.model.account import Account
+from lorgnette.model.flops import ModelCost
 from tests.hub.tiny import ROWS, tiny_config, tiny_model, tiny_processor
 
 
@@ -23,8 +23,8 @@ def test_the_facts_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     assert found.bytes == (folder / "model.safetensors").stat().st_size
     assert (found.dtypes, found.opens_in_transformers) == (("F32",), True)
     assert [(image.side, image.patches, image.visual_tokens) for image in found.images] == [(28, 4, 4), (84, 36, 4)]
-    assert found.images[1].flops == Account(model.config).image_flops(36)
-    assert found.token_flops == Account(model.config).token_flops() + 2 * 32 * ROWS
+    assert found.images[1].flops == ModelCost(model.config).image_flops(36)
+    assert found.token_flops == ModelCost(model.config).token_flops() + 2 * 32 * ROWS
     assert found.cache_bytes == 2 * 2 * (2 * 8) * 4
     assert found.special_tokens["<image>"] == model.config.image_token
     assert found.special_tokens["begin"] == 1

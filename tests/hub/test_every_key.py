@@ -47,14 +47,14 @@ OTHER: dict[str, Any] = {
 }  # fmt: skip
 """For keys that are obeyed: a plausible other value; None for one that follows from the answer, see `other_value`."""
 ELSEWHERE: dict[str, str] = {
-    "original_max_position_embeddings": "of rope types that have one; test_translate.py",
-    "use_sliding_window": "of Qwen's decoders; test_translate.py",
-    "max_window_layers": "of Qwen's decoders; test_translate.py",
-    "layer_types": "of Qwen's decoders; test_translate.py",
+    "original_max_position_embeddings": "of rope types that have one; test_config_map.py",
+    "use_sliding_window": "of Qwen's decoders; test_config_map.py",
+    "max_window_layers": "of Qwen's decoders; test_config_map.py",
+    "layer_types": "of Qwen's decoders; test_config_map.py",
     "dtype": "of weights in several types; test_weights.py",
     "torch_dtype": "of weights in several types; test_weights.py",
     "tie_word_embeddings": "of weights with one table; test_weights.py",
-    "rope_theta": "where no rope_parameters are; test_translate.py",
+    "rope_theta": "where no rope_parameters are; test_config_map.py",
     **dict.fromkeys(["min_length", "min_new_tokens"], "of answers that end; test_obeyed.py"),
     "tokenizer_class": "of files that leave out tokens; test_tokenizer_files.py",
     "forced_bos_token_id": "of prompts of one token; test_obeyed.py",

@@ -15,8 +15,8 @@ import transformers
 
 from lorgnette.errors import CheckpointError, DataError, LorgnetteError
 from lorgnette.eval.models.local import LorgnetteModel
-from lorgnette.hub.build import VisionBackbone, build
 from lorgnette.hub.export import export, save
+from lorgnette.hub.join import VisionBackbone, build
 from lorgnette.hub.keys import warn_once
 from lorgnette.hub.load import load
 from lorgnette.infer.chat import Chat
@@ -28,7 +28,7 @@ from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Image, Sample, Text, Turn
-from tests.hub.test_build import write_decoder, write_siglip
+from tests.hub.test_join import write_decoder, write_siglip
 from tests.hub.tiny import SAMPLES, picture, tiny_config, tiny_model, tiny_processor
 
 

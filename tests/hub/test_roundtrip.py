@@ -18,9 +18,9 @@ import lorgnette.hub.export
 import lorgnette.hub.load
 from lorgnette.cli import app
 from lorgnette.errors import CheckpointError
-from lorgnette.hub.certificate import certify
 from lorgnette.hub.export import export, save
 from lorgnette.hub.load import load
+from lorgnette.hub.parity import check_parity
 from lorgnette.infer.generate import generate
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.inputs.config import ImageConfig
@@ -291,9 +291,9 @@ def test_a_certificate_finds_a_setting_read_otherwise(tmp_path: Path, monkeypatc
         return read(values, where).override("language.norm_eps=0.01")
 
     folder = export(tiny_model(), tiny_processor(), tmp_path / "model")
-    assert certify(folder).passed
+    assert check_parity(folder).passed
     monkeypatch.setattr("lorgnette.hub.load.read_idefics2", misread)
-    certificate = certify(folder)
+    certificate = check_parity(folder)
     assert certificate.parts["connector"].relative < 1e-5 < certificate.parts["language"].relative
     with pytest.raises(CheckpointError, match=r"transformers computes something else \(.*language by"):
         certificate.checked()

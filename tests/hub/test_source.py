@@ -14,9 +14,9 @@ from huggingface_hub.utils import filter_repo_objects
 
 import lorgnette
 from lorgnette.errors import CheckpointError
-from lorgnette.hub.build import LanguageBackbone, VisionBackbone
 from lorgnette.hub.digest import checkpoint_digest
 from lorgnette.hub.export import export
+from lorgnette.hub.join import LanguageBackbone, VisionBackbone
 from lorgnette.hub.load import load
 from lorgnette.hub.source import fetch_checkpoint
 from tests.hub.tiny import tiny_model, tiny_processor

@@ -17,11 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lorgnette.errors import CheckpointError
-from lorgnette.hub.build import LanguageBackbone, VisionBackbone
+from lorgnette.hub.join import LanguageBackbone, VisionBackbone
 from lorgnette.hub.load import load
 from lorgnette.infer.generate import generate
 from lorgnette.infer.sampling import GenerationConfig
-from tests.hub.test_build import write_decoder, write_siglip
+from tests.hub.test_join import write_decoder, write_siglip
 from tests.hub.tiny import SAMPLES, tiny_config
 
 EMBEDDING = "model.text_model.embed_tokens.weight"
@@ -161,7 +161,7 @@ TRIAL = """
 import json, resource, sys
 from pathlib import Path
 from lorgnette.errors import LorgnetteError
-from lorgnette.hub.build import LanguageBackbone, VisionBackbone
+from lorgnette.hub.join import LanguageBackbone, VisionBackbone
 from lorgnette.hub.describe import describe
 from lorgnette.hub.load import load
 from lorgnette.inputs.processor import Processor

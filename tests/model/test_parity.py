@@ -10,7 +10,7 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 
-from lorgnette.hub import rules, translate
+from lorgnette.hub import config_map, weight_map
 from lorgnette.inputs.image import patch_positions
 from lorgnette.model.batch import Batch
 from lorgnette.model.config import VLMConfig
@@ -47,7 +47,7 @@ def test_idefics2(tiny, overrides: dict, documents: list) -> None:
         config, documents, positions=lambda shape, grid: torch.tensor(patch_positions(*shape, grid, "parity"))
     )
     oracle = build(
-        transformers.Idefics2ForConditionalGeneration, translate.write_idefics2(config), model, whole(config)
+        transformers.Idefics2ForConditionalGeneration, config_map.write_idefics2(config), model, whole(config)
     )
 
     ours, theirs = model(batch).logits, oracle(**padded(batch, documents, config)).logits
@@ -98,8 +98,8 @@ DECODERS = {
 def test_decoder(tiny, overrides: dict) -> None:
     config = tiny.config(language=overrides, extra_vocabulary=0)
     model = tiny.model(config)
-    table = rules.decoder_rules(config.language, "model.")
-    values = translate.write_decoder(config.language)
+    table = weight_map.decoder_rules(config.language, "model.")
+    values = config_map.write_decoder(config.language)
     kind = transformers.AutoConfig.for_model(**values)
     oracle = build(type(transformers.AutoModelForCausalLM.from_config(kind)), values, model, table)
     batch = tiny.batch(config, [[]], text=23)
@@ -116,12 +116,12 @@ def test_decoder(tiny, overrides: dict) -> None:
 def test_siglip(tiny, activation: str) -> None:
     config = tiny.config(vision={"activation": activation})
     model = tiny.model(config)
-    table = rules.vision_rules(config.vision, "")
-    values = translate.write_vision(config.vision) | {"vision_use_head": False}
+    table = weight_map.vision_rules(config.vision, "")
+    values = config_map.write_vision(config.vision) | {"vision_use_head": False}
     oracle = build(transformers.SiglipVisionModel, values, model, table, strict=False)
     batch = tiny.batch(config, [[(8, 8), (8, 8)]])
 
-    ours = model.vision(batch.patches_PC, batch.patch_positions_P, batch.images)
+    ours = model.vision(batch.patches_PC, batch.patch_positions_P, batch.grids)
     theirs = oracle(as_image(model.vision.normalise(batch.patches_PC), (8, 8), config)).last_hidden_state.flatten(0, 1)
     assert error(ours, theirs) <= 1e-5
     weights = torch.randn(theirs.shape, generator=torch.Generator().manual_seed(1))
@@ -130,11 +130,11 @@ def test_siglip(tiny, activation: str) -> None:
     compare_gradients(model, oracle, table)
 
 
-def whole(config: VLMConfig) -> list[rules.Rule]:
-    return rules.idefics2_rules(config)
+def whole(config: VLMConfig) -> list[weight_map.Rule]:
+    return weight_map.idefics2_rules(config)
 
 
-def build(kind: type, values: dict, model: VLM, table: Sequence[rules.Rule], strict: bool = True) -> nn.Module:
+def build(kind: type, values: dict, model: VLM, table: Sequence[weight_map.Rule], strict: bool = True) -> nn.Module:
     """The transformers class of these settings with our weights."""
     oracle = kind(kind.config_class(**values)).eval()
     state = {rule.theirs: rule.to_theirs(dict(model.named_parameters())) for rule in table}
@@ -180,7 +180,7 @@ def error(ours: Tensor, theirs: Tensor) -> float:
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
-def compare_gradients(model: VLM, oracle: nn.Module, table: Sequence[rules.Rule], skip: bool = False) -> None:
+def compare_gradients(model: VLM, oracle: nn.Module, table: Sequence[weight_map.Rule], skip: bool = False) -> None:
     """Every parameter of the table: the largest difference, relative to the largest gradient, at most 1e-4."""
     ours = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
     theirs = dict(oracle.named_parameters())

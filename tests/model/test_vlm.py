@@ -165,12 +165,14 @@ def test_checkpointing_covers_every_part_and_changes_no_gradient(tiny) -> None:
         return {name: p.grad.clone() for name, p in model.named_parameters()}, sum(saved.values()) - weights
 
     plain, much = step()
-    model.gradient_checkpointing(True)
+    for stack in model.stacks().values():
+        stack.checkpointed = True
     again, little = step()
     for name, gradient in plain.items():
         torch.testing.assert_close(again[name], gradient, msg=lambda text, name=name: f"{name}: {text}")
     assert little < much / 3
-    model.gradient_checkpointing(False)
+    for stack in model.stacks().values():
+        stack.checkpointed = False
     assert step()[1] == much
 
 

@@ -15,7 +15,7 @@ from lorgnette.model.vlm import VLM
 from lorgnette.run import Run
 from lorgnette.train.loop import Trainer
 from lorgnette.train.setup import build, resolve
-from tests.hub.test_build import write_decoder, write_siglip
+from tests.hub.test_join import write_decoder, write_siglip
 from tests.hub.tiny import ROWS
 
 QUIET = Console(quiet=True)

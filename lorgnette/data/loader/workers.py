@@ -7,13 +7,8 @@ has a pipe of its own: its death, even in the midst of sending, ends that pipe a
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import pickle
-import signal
 import threading
-import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -28,10 +23,8 @@ import torch
 from lorgnette.data.config import LoaderConfig
 from lorgnette.data.loader.batches import BatchBuilder
 from lorgnette.data.loader.training_batch import TrainingBatch
+from lorgnette.data.processes import begin_worker, portable, worker_context
 from lorgnette.errors import LorgnetteError
-
-WATCH_SECONDS = 1.0
-"""How often a worker looks whether the process that it works for is still there."""
 
 
 class LoaderError(LorgnetteError):
@@ -73,9 +66,7 @@ class _Worker:
         self._start()
 
     def _start(self) -> None:
-        """Forked, it starts at once and shares the memory of the indexes; where there is no fork, it is spawned."""
-        forks = "fork" in multiprocessing.get_all_start_methods()
-        context: Any = multiprocessing.get_context("fork" if forks else "spawn")
+        context = worker_context()
         self._pipe, end = context.Pipe()
         self._process = context.Process(target=_work, args=(self._steps, end, os.getpid()), daemon=True)
         self._process.start()
@@ -91,7 +82,7 @@ class _Worker:
                 self._pipe.send(item)
 
     def next(self) -> list[TrainingBatch]:
-        """Return the result of the next item. Raises: the worker's error; LoaderError if it killed two workers."""
+        """What it made of the next item. Raises: what it met there; LoaderError if it was killed there twice."""
         while (made := self._made.get()) is None:
             if self._lost == self._items[0]:
                 raise LoaderError(
@@ -126,35 +117,15 @@ def _receive(pipe: Connection, made: SimpleQueue[Any]) -> None:
 
 
 def _work(steps: BatchBuilder, pipe: Connection, master: int) -> None:
-    """Run a worker until it is killed."""
+    """Make the items that come through the pipe, until the process is killed."""
     torch.set_num_threads(1)
-    # Ctrl-C reaches the whole group: the trainer decides when to stop, and its workers end with it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with, args=(master,), daemon=True).start()
+    begin_worker(master)
     while True:
         item = pipe.recv()
         try:
             pipe.send(_sent(steps.part(*divmod(item, steps.parts))))
         except Exception as error:
-            pipe.send(_portable(error))
-
-
-def _end_with(master: int) -> None:
-    """End this process when its master has, even if that was killed and could tell nobody."""
-    while os.getppid() == master:
-        time.sleep(WATCH_SECONDS)
-    os._exit(1)
-
-
-def _portable(error: Exception) -> Exception:
-    """The error with the lines that it came from, or its words where it cannot travel itself."""
-    error.add_note(f"In a worker of the loader:\n{traceback.format_exc()}")
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # an error's own constructor runs here, and may raise anything
-        return LoaderError(f"{type(error).__name__}: {error}")
-    return error
+            pipe.send(portable(error, LoaderError))
 
 
 def _sent(batches: list[TrainingBatch]) -> list[TrainingBatch]:

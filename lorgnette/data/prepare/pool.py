@@ -1,38 +1,30 @@
-"""Runner of tasks: Daft, in processes of this machine or on a Ray cluster with the same code.
+"""Processes that prepare: a pool on this machine, or a Ray cluster by Daft, with the same code.
 
-The table that Daft works on holds tasks, not rows: a worker reads the row groups of its task itself and gives back a
-few bytes for each row. So nothing large passes between processes, memory is that of one batch of rows for each worker
-whatever the size of the source, and each chunk is written down, by us alone, as soon as it is done.
+Tasks are passed, not rows: a worker reads the row groups of its task itself and gives back a few bytes for each row. So
+nothing large passes between processes, memory is that of one batch of rows for each worker whatever the size of the
+source, and each chunk is written down, by us alone, as soon as it is done.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import multiprocessing
 import os
 import pickle
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
-import time
 from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from typing import Any
 
 from lorgnette.data.prepare.scan import Scanner, Task
+from lorgnette.data.processes import begin_worker, portable, worker_context
 from lorgnette.errors import DataError, LorgnetteError, SettingsError
-
-WATCH_SECONDS = 0.5
-"""How often the host of workers looks whether the process that it works for is still there."""
 
 
 class Work:
-    """Worker of a task pool: made once in each process, called for each task."""
+    """Work of a Daft worker: made once in each, called for each batch of tasks."""
 
     def __init__(self, scanner: bytes) -> None:
         self.scanner: Scanner = pickle.loads(scanner)
@@ -52,105 +44,72 @@ def run(
     """
     if not tasks:
         return
-    if ray is not None:
-        _daft(ray)  # refuses first
+    daft = None if ray is None else _daft(ray)  # refuses first
     many = min(len(tasks), workers or _cores(ray))
+    if daft is not None:
+        yield from _by_daft(daft, scanner, tasks, many)
+    elif many > 1:
+        yield from _by_processes(scanner, tasks, many)
+    else:  # this process itself: it starts at once, and can be interrupted at any time
+        yield from ((task, scanner(task).dumps()) for task in tasks)
+
+
+_scanner: Scanner
+"""That of a worker, given to it when it began."""
+
+
+def _begin(scanner: Scanner, master: int) -> None:
+    global _scanner
+    _scanner = scanner
+    begin_worker(master)
+
+
+def _scan(task: Task) -> bytes | Exception:
+    """A task's chunk, or the error that it met, in a form that travels."""
     try:
-        if ray is not None:
-            yield from _by_daft(scanner, tasks, many, ray)
-        elif many > 1:
-            yield from _hosted(scanner, tasks, many)
-        else:  # this process itself: it starts at once, and can be interrupted at any time
-            yield from ((task, scanner(task).dumps()) for task in tasks)
-    except LorgnetteError:
-        raise
-    except Exception as error:  # Daft wraps what a worker raised in errors of its own
-        raise _cause(error) from error
+        return _scanner(task).dumps()
+    except Exception as error:
+        return portable(error, DataError)
 
 
-def _by_daft(scanner: Scanner, tasks: Sequence[Task], many: int, ray: str | None) -> Iterator[tuple[Task, bytes]]:
-    daft = _daft(ray)
-    work = daft.udf(return_dtype=daft.DataType.binary(), batch_size=1, concurrency=many, use_process=True)(Work)
-    table = daft.from_pydict({"number": list(range(len(tasks))), "task": [pickle.dumps(task) for task in tasks]})
-    if ray is not None:
-        table = table.into_partitions(many)
-    made = work.with_init_args(pickle.dumps(scanner))(daft.col("task")).alias("chunk")
-    with contextlib.closing(table.select(daft.col("number"), made).iter_rows(results_buffer_size=2)) as rows:
-        for row in rows:
-            yield tasks[row["number"]], row["chunk"]
-
-
-HOST = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from lorgnette.data.prepare.pool import host
-host(int(sys.argv[2]), int(sys.argv[3]))
-"""
-"""The program of the process in which Daft runs. Given the path of modules, its pipe, and the process it works for."""
-
-
-def _hosted(scanner: Scanner, tasks: Sequence[Task], many: int) -> Iterator[tuple[Task, bytes]]:
-    """As `_by_daft`, with Daft in a process of its own, which is killed with all its workers when this ends.
-
-    Daft itself cannot be interrupted: the interpreter aborts, and workers and their sockets stay.
-    """
-    place = tempfile.mkdtemp(prefix="lorgnette-")  # of their sockets
-    here, there = multiprocessing.Pipe()
-    arguments = [json.dumps(sys.path), str(there.fileno()), str(os.getpid())]
-    environment = {**os.environ, "TMPDIR": place}
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOST, *arguments], pass_fds=[there.fileno()], env=environment, start_new_session=True
-    )
+def _by_processes(scanner: Scanner, tasks: Sequence[Task], many: int) -> Iterator[tuple[Task, bytes]]:
+    before, left = set(multiprocessing.active_children()), iter(tasks)
+    pool = ProcessPoolExecutor(many, worker_context(), _begin, (scanner, os.getpid()))
+    running: dict[Future[bytes | Exception], Task] = {}
     try:
-        there.close()
-        here.send((scanner, tasks, many))
-        while (found := here.recv()) is not None:
-            if isinstance(found, LorgnetteError):
-                raise found
-            yield tasks[found[0]], found[1]
-    except (EOFError, OSError):
+        while True:
+            running |= {pool.submit(_scan, task): task for task in islice(left, 2 * many - len(running))}
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                chunk = future.result()
+                if isinstance(chunk, Exception):
+                    raise chunk
+                yield running.pop(future), chunk
+    except BrokenProcessPool:
         raise DataError(
             "the processes that prepare were killed, likely for their memory: set --workers lower"
         ) from None
     finally:
-        here.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        shutil.rmtree(place, ignore_errors=True)
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in set(multiprocessing.active_children()) - before:
+            worker.kill()  # a task may take minutes
+            worker.join()
 
 
-def host(number: int, master: int) -> None:
-    """Run tasks that come through a pipe by Daft, and send back what is made, then None; an error instead of it.
-
-    number: the pipe's file descriptor. master: the process at its other end; without it, this group of processes ends.
-    """
-    threading.Thread(target=_end_with, args=(master,), daemon=True).start()
-    pipe = Connection(number)
+def _by_daft(daft: Any, scanner: Scanner, tasks: Sequence[Task], many: int) -> Iterator[tuple[Task, bytes]]:
+    work = daft.udf(return_dtype=daft.DataType.binary(), batch_size=1, concurrency=many, use_process=True)(Work)
+    table = daft.from_pydict({"number": list(range(len(tasks))), "task": [pickle.dumps(task) for task in tasks]})
+    made = work.with_init_args(pickle.dumps(scanner))(daft.col("task")).alias("chunk")
+    chunks = table.into_partitions(many).select(daft.col("number"), made)
     try:
-        scanner, tasks, many = pipe.recv()
-        numbers = {(task.path, task.first): number for number, task in enumerate(tasks)}
-        for task, chunk in _by_daft(scanner, tasks, many, None):
-            pipe.send((numbers[task.path, task.first], chunk))
-        pipe.send(None)
-    except Exception as error:
-        with contextlib.suppress(OSError):  # nobody is there any more
-            pipe.send(_cause(error))
-    finally:
-        _end_group()
-
-
-def _end_with(master: int) -> None:
-    """End the host and its workers when the process that they work for has, even if that was killed."""
-    while os.getppid() == master:
-        time.sleep(WATCH_SECONDS)
-    _end_group()
-
-
-def _end_group() -> None:
-    """Kill every process of this group: Daft's own ways to end leave workers behind."""
-    shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)
-    os.killpg(0, signal.SIGKILL)
+        with contextlib.closing(chunks.iter_rows(results_buffer_size=2)) as rows:
+            for row in rows:
+                yield tasks[row["number"]], row["chunk"]
+    except LorgnetteError:
+        raise
+    except Exception as error:  # Daft wraps what a worker raised in errors of its own
+        raise _cause(error) from error
 
 
 def _cause(error: BaseException) -> LorgnetteError:
@@ -163,16 +122,14 @@ def _cause(error: BaseException) -> LorgnetteError:
     return DataError(f"preparing failed in a worker: {' '.join(str(error).split())[:500]}")
 
 
-def _daft(ray: str | None) -> Any:
-    """Daft with its runner chosen. It counts its users over the network unless told not to, before it is imported."""
+def _daft(ray: str) -> Any:
+    """Daft on a cluster. It counts its users over the network unless told not to, before it is imported."""
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("DAFT_PROGRESS_BAR", "0")
     try:
         import daft
     except ImportError:
-        raise SettingsError("preparing needs Daft: `pip install 'lorgnette[data]'`") from None
-    if ray is None:
-        return daft
+        raise SettingsError(f"--ray {ray}: a cluster needs Daft: `pip install 'lorgnette[data]'`") from None
     if importlib.util.find_spec("ray") is None:
         raise SettingsError(f"--ray {ray}: the package ray is not installed here: `pip install 'daft[ray]'`")
     daft.set_runner_ray(ray, noop_if_initialized=True)

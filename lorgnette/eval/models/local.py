@@ -106,8 +106,10 @@ class LorgnetteModel(Model):
         rendered = [self.processor.render(Sample((Image(source),)), split=False) for source in images]
         batch = self.processor.pack(rendered).to(self.model.device)
         with evaluating(self.model):
-            patches_PD = self.model.vision(batch.patches_PC, batch.patch_positions_P, batch.images)
-        means = [part.float().mean(dim=0) for part in patches_PD.split(list(batch.images.lengths))]
+            patches_PD = self.model.vision(batch.patches_PC, batch.patch_positions_P, batch.grids)
+        means = [
+            part.float().mean(dim=0) for part in patches_PD.split(list(self.model.vision.states(batch.grids).lengths))
+        ]
         return torch.nn.functional.normalize(torch.stack(means), dim=-1).cpu().numpy()
 
     @torch.no_grad()

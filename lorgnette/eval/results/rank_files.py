@@ -11,14 +11,22 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+from pydantic import ConfigDict, Strict
+
+from lorgnette.data.rejected import RejectedRow
 from lorgnette.errors import DataError, LorgnetteError, SettingsError
 from lorgnette.files import explain_disk, hold, is_held, write_text
+from lorgnette.settings import typed
 from lorgnette.untrusted import parse_json
 
 _Item = TypeVar("_Item")
 StoredRow = dict[str, Any]
+ROWS_CONFIG = ConfigDict(extra="forbid")
+"""How rows are read: a key that no evaluation writes is damage, as a value of another type is."""
+StrictIndex = Annotated[int, Strict()]
+"""Questions are known by it: the text `1` or true would be another question, or stand for one."""
 _TRIES = 5
 """Times that files are listed again when another process joins them meanwhile."""
 
@@ -141,3 +149,25 @@ def join(folder: Path, kind: str, rows: Sequence[StoredRow]) -> None:
     write_rows(folder / f"{kind}.jsonl", rows)
     for file in parts(folder, kind):
         file.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _RejectedLine:
+    """A line of `refused.jsonl`."""
+
+    __pydantic_config__ = ROWS_CONFIG
+
+    index: StrictIndex
+    name: str
+    reason: str
+
+
+def rejected_lines(rejected: Mapping[int, RejectedRow]) -> list[StoredRow]:
+    """Lines of `refused.jsonl`: rows of a task that could not be asked, by their place in it."""
+    return [{"index": index, "name": row.name, "reason": row.reason} for index, row in rejected.items()]
+
+
+def read_rejected_rows(folder: Path) -> dict[int, RejectedRow]:
+    """Rows that some process could not ask, by their place in the task. Raises: DataError for a damaged line."""
+    lines = [typed(_RejectedLine, row, where) for where, row in rows(folder, "refused")]
+    return {line.index: RejectedRow(line.name, "", line.reason) for line in lines}

@@ -20,7 +20,7 @@ def rescore(folder: str | Path, metric: str | None = None) -> Result:
     if metric is not None:
         metric_named(metric)  # that the user names it is what lets a plug-in run
     with plugins.reading(str(store.path)):
-        result = score({**settings, "metric": metric or settings["metric"]}, store.examples(), store.refused())
+        result = score({**settings, "metric": metric or settings["metric"]}, store.examples(), store.rejected())
     if not result.missing:
         store.finish(result)
     return result

@@ -19,27 +19,34 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import ConfigDict, Strict
+from typing import Any
 
 from lorgnette import plugins
+from lorgnette.data.rejected import RejectedRow
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.metrics import METRICS, Reference, metric_named
 from lorgnette.eval.reasoning import cut_thought
 from lorgnette.eval.results.bootstrap import Estimate, estimate
-from lorgnette.eval.results.rank_files import Rank, StoredRow, append, damaged, join, mend, rows, write_rows
+from lorgnette.eval.results.rank_files import (
+    ROWS_CONFIG,
+    Rank,
+    StoredRow,
+    StrictIndex,
+    append,
+    damaged,
+    join,
+    mend,
+    read_rejected_rows,
+    rejected_lines,
+    rows,
+    write_rows,
+)
 from lorgnette.files import DiskError, check_replaceable, explain_disk, new_file, write_json
 from lorgnette.settings import typed
 from lorgnette.untrusted import read_json
-
-ROWS_CONFIG = ConfigDict(extra="forbid")
-"""How rows are read: a key that no evaluation writes is damage, as a value of another type is."""
-StrictIndex = Annotated[int, Strict()]
-"""Questions are known by it: the text `1` or true would be another question, or stand for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +98,6 @@ class Example:
         return typed(cls, row, "an example")
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A row of a benchmark that could not be asked. It is not in the score, and the summary names it."""
-
-    __pydantic_config__ = ROWS_CONFIG
-
-    index: StrictIndex
-    name: str
-    reason: str
-
-
 @dataclass
 class _Settings:
     """Settings of an evaluation that are read again; there are more, which are only compared."""
@@ -142,7 +138,8 @@ class Result:
     overall: Estimate
     kinds: dict[str, Estimate]
     examples: tuple[Example, ...]
-    refused: tuple[Refusal, ...] = ()
+    rejected: Mapping[int, RejectedRow] = field(default_factory=dict)
+    """Rows that could not be asked, by their place in the task: not in the score, but named in the summary."""
 
     @property
     def accuracy(self) -> float:
@@ -156,7 +153,7 @@ class Result:
     @property
     def missing(self) -> int:
         """Questions that are neither answered nor refused yet. Folders of older versions do not tell: 0."""
-        there = self.count + len(self.refused)
+        there = self.count + len(self.rejected)
         return max(0, int(self.settings.get("questions", there)) - there)
 
     @property
@@ -182,7 +179,7 @@ class Result:
 
     def summary(self) -> dict[str, Any]:
         """Settings and scores as one JSON object. Where nothing is scored there are counts only."""
-        refused = {refusal.name: refusal.reason for refusal in self.refused}
+        refused = {row.name: row.reason for row in self.rejected.values()}
         declined = {example.name: example.declined for example in self.examples if example.declined}
         found: dict[str, Any] = {"scored": self.scored, "missing": self.missing, "refused": refused}
         found |= {"declined": declined} if declined else {}
@@ -199,7 +196,9 @@ class Result:
         return {**self.settings, "overall": {"count": self.count}, "kinds": {}, **found}
 
 
-def score(settings: dict[str, Any], examples: Iterable[Example], refused: Iterable[Refusal] = ()) -> Result:
+def score(
+    settings: dict[str, Any], examples: Iterable[Example], rejected: Mapping[int, RejectedRow] | None = None
+) -> Result:
     """Score examples by the metric that the settings name. No model and no sample is needed.
 
     The result's settings name the metric's version, `metric_version`.
@@ -217,8 +216,7 @@ def score(settings: dict[str, Any], examples: Iterable[Example], refused: Iterab
 
     kinds = sorted({group for row in rows for group in _groups(row.kind)} - {""})
     by_kind = {kind: estimate_of([i for i, row in enumerate(rows) if in_kind(row.kind, kind)]) for kind in kinds}
-    named = tuple(sorted(refused, key=lambda refusal: refusal.index))
-    return Result(settings, estimate_of(range(len(rows))), by_kind, tuple(rows), named)
+    return Result(settings, estimate_of(range(len(rows))), by_kind, tuple(rows), dict(sorted((rejected or {}).items())))
 
 
 class ResultsFolder:
@@ -270,17 +268,16 @@ class ResultsFolder:
                 beside.write_bytes(content)
         append(self._own("examples"), [dataclasses.asdict(example) for example in examples])
 
-    def refuse(self, refused: Iterable[Refusal]) -> None:
+    def reject(self, rejected: Mapping[int, RejectedRow]) -> None:
         """Store what this process could not ask, in place of what it could not ask before."""
-        found = [dataclasses.asdict(refusal) for refusal in refused]
-        if found or self._own("refused").exists():
-            write_rows(self._own("refused"), found)
+        if rejected or self._own("refused").exists():
+            write_rows(self._own("refused"), rejected_lines(rejected))
 
     def finish(self, result: Result) -> None:
         """Store the scores, in every row and as `summary.json`, and join what several processes wrote."""
         join(self.path, "examples", [dataclasses.asdict(example) for example in result.examples])
-        if result.refused or rows(self.path, "refused"):
-            join(self.path, "refused", [dataclasses.asdict(refusal) for refusal in result.refused])
+        if result.rejected or rows(self.path, "refused"):
+            join(self.path, "refused", rejected_lines(result.rejected))
         sittings = self.sittings()
         if sittings:
             join(self.path, "sittings", sittings)
@@ -289,7 +286,7 @@ class ResultsFolder:
     def result(self) -> Result:
         """The stored examples, scored. Raises: DataError; SettingsError for a metric that only the folder names."""
         with plugins.reading(str(self.path)):
-            return score(self.settings(), self.examples(), self.refused())
+            return score(self.settings(), self.examples(), self.rejected())
 
     def settings(self) -> dict[str, Any]:
         """Raises: DataError if there are none."""
@@ -318,12 +315,11 @@ class ResultsFolder:
             found.setdefault(example.index, example)
         return list(found.values())
 
-    def refused(self) -> list[Refusal]:
-        """Rows that could not be asked, and were not answered since."""
-        every = [typed(Refusal, row, where) for where, row in rows(self.path, "refused")]
-        found = {refusal.index: refusal for refusal in every}
+    def rejected(self) -> dict[int, RejectedRow]:
+        """Rows that could not be asked and were not answered since, by their place in the task."""
+        found = read_rejected_rows(self.path)
         answered = {example.index for example in self.examples()} if found else set()
-        return [refusal for index, refusal in found.items() if index not in answered]
+        return {index: row for index, row in found.items() if index not in answered}
 
     def sittings(self) -> list[StoredRow]:
         """Facts of each process that worked here, in the order in which they began."""

@@ -72,10 +72,10 @@ def _lacking(store: ResultsFolder, settings: dict[str, Any], answered: set[int])
     official = split.size
     if official not in (None, there):
         yield f"the data hold {there:,} of the split's {official:,} questions"
-    refused = store.refused()
-    if refused:
-        yield f"could not be asked: {_some([f'{one.name} ({one.reason})' for one in refused])}"
-    unasked = sorted(set(range(there)) - answered - {one.index for one in refused})
+    rejected = store.rejected()
+    if rejected:
+        yield f"could not be asked: {_some([f'{row.name} ({row.reason})' for row in rejected.values()])}"
+    unasked = sorted(set(range(there)) - answered - rejected.keys())
     if unasked:
         yield f"not answered: {_some([f'row {index}' for index in unasked])}"
 

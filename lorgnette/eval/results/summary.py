@@ -88,10 +88,10 @@ def print_results(
         table.add_row(f"mean of {group}", "", *_cells(mean), style="bold", end_section=True)
     console.print(table)
     for name, result in results.items():
-        for refusal in result.refused[:5]:
-            say(console, f"{name}: not asked, {refusal.name}: {refusal.reason}")
-        if len(result.refused) > 5:
-            say(console, f"{name}: {len(result.refused) - 5:,} more were not asked; the summary names them")
+        for row in [*result.rejected.values()][:5]:
+            say(console, f"{name}: not asked, {row.name}: {row.reason}")
+        if len(result.rejected) > 5:
+            say(console, f"{name}: {len(result.rejected) - 5:,} more were not asked; the summary names them")
         declined = [example for example in result.examples if example.declined]
         for example in declined[:5]:
             say(console, f"{name}: declined, {example.name}: {example.declined}")

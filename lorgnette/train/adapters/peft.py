@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lorgnette.errors import SettingsError
 from lorgnette.files import new_folder, write_json
 from lorgnette.hub.checkpoint import save_tensors
-from lorgnette.hub.rules import idefics2_rules
+from lorgnette.hub.weight_map import idefics2_rules
 from lorgnette.model.vlm import VLM
 from lorgnette.run import LoraConfig, StageConfig
 from lorgnette.train.adapters.fused_lora import speed_up

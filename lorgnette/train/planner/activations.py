@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lorgnette.model.account import Curve
 from lorgnette.model.batch import Grid
 from lorgnette.model.config import ConnectorConfig, VLMConfig
 from lorgnette.model.connectors import Connector, build_connector
+from lorgnette.model.flops import Curve
 from lorgnette.run import LoraConfig, Mode
 from lorgnette.train.adapters.fused_lora import fewer_products
 

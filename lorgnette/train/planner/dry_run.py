@@ -25,8 +25,8 @@ from lorgnette.data.loader.batches import BatchBuilder
 from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.data.sources.reading.shards import is_url
 from lorgnette.errors import CheckpointError
-from lorgnette.model.account import Account, along
 from lorgnette.model.batch import IGNORED, Batch, Spans
+from lorgnette.model.flops import ModelCost, along
 from lorgnette.model.ops.loss import logits_held
 from lorgnette.model.vlm import VLM
 from lorgnette.output import say
@@ -208,7 +208,7 @@ def _print_stage(
     glance: Glance,
 ) -> None:
     batches, times = glance.batches, glance.times
-    account = Account(run.model)
+    account = ModelCost(run.model)
     flops = times * sum(pack_flops(account, stage, batch) for batch in batches)
     tokens = times * sum(batch.documents.total for batch in batches)
     learned = times * sum(batch.learned for batch in batches)

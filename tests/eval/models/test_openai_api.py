@@ -546,7 +546,7 @@ def test_behind_a_server_our_model_scores_the_same(name: str, asking: dict, tmp_
         task = task_named(name, Asking(**asking, data=data, incomplete=bool(data)))
         here, there = (evaluate(task, one, limit=6) for one in (ours, client(served)))
     assert [one.answer for one in there.examples] == [one.answer for one in here.examples]
-    assert (there.overall, there.kinds, there.refused) == (here.overall, here.kinds, here.refused)
+    assert (there.overall, there.kinds, there.rejected) == (here.overall, here.kinds, here.rejected)
     assert all(one.answer for one in here.examples)
     assert all("image_url" in json.dumps(request["messages"]) for request in served.asked)
 

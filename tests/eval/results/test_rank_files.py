@@ -118,7 +118,7 @@ def test_another_number_of_ranks_goes_on(name: str, data: dict[str, str], tmp_pa
         evaluate(task, Wavers(2), folder=ResultsFolder(folder, Rank(1, 2)), batch_size=1)
     with (folder / "examples-00001-of-00002.jsonl").open("ab") as file:
         file.write('{"index": 7, "name": "ü'.encode()[:-1])  # cut within a character
-    assert ResultsFolder(folder).result().missing == whole.count + len(whole.refused) - 2
+    assert ResultsFolder(folder).result().missing == whole.count + len(whole.rejected) - 2
     for rank in range(4):
         found = evaluate(task, Wavers(), folder=ResultsFolder(folder, Rank(rank, 4)), batch_size=2)
     assert found == whole

@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Row:
+class MappedSetting:
     """One setting: our name, transformers' name, and transformers' default (None: the key must be there)."""
 
     ours: str
@@ -36,36 +36,36 @@ class Fixed:
     default: Any
 
 
-VISION = (
-    Row("width", "hidden_size", 768),
-    Row("layers", "num_hidden_layers", 12),
-    Row("heads", "num_attention_heads", 12),
-    Row("mlp_width", "intermediate_size", 3072),
-    Row("channels", "num_channels", 3),
-    Row("norm_eps", "layer_norm_eps", 1e-6),
+VISION_SETTINGS = (
+    MappedSetting("width", "hidden_size", 768),
+    MappedSetting("layers", "num_hidden_layers", 12),
+    MappedSetting("heads", "num_attention_heads", 12),
+    MappedSetting("mlp_width", "intermediate_size", 3072),
+    MappedSetting("channels", "num_channels", 3),
+    MappedSetting("norm_eps", "layer_norm_eps", 1e-6),
 )
 VISION_DEFAULTS = {"idefics2": {"image_size": 224, "patch_size": 32}, "siglip": {"image_size": 224, "patch_size": 16}}
 MOST_CHANNELS = 64
 """Channels of an image beyond which a config is refused: a value is kept for each."""
-ACTIVATIONS = {"gelu_tanh": "gelu_pytorch_tanh", "gelu": "gelu", "quick_gelu": "quick_gelu"}
+ACTIVATION_NAMES = {"gelu_tanh": "gelu_pytorch_tanh", "gelu": "gelu", "quick_gelu": "quick_gelu"}
 
-PERCEIVER = (
-    Row("latents", "resampler_n_latents", 64),
-    Row("depth", "resampler_depth", 3),
-    Row("heads", "resampler_n_heads", 16),
-    Row("head_width", "resampler_head_dim", 96),
-    Row("kv_heads", "num_key_value_heads", 4),
+PERCEIVER_SETTINGS = (
+    MappedSetting("latents", "resampler_n_latents", 64),
+    MappedSetting("depth", "resampler_depth", 3),
+    MappedSetting("heads", "resampler_n_heads", 16),
+    MappedSetting("head_width", "resampler_head_dim", 96),
+    MappedSetting("kv_heads", "num_key_value_heads", 4),
 )
 PERCEIVER_WIDTH, PERCEIVER_EPS = 4096, 1e-6
 
-DECODER = (
-    Row("vocabulary", "vocab_size"),
-    Row("width", "hidden_size", 4096),
-    Row("layers", "num_hidden_layers", 32),
-    Row("heads", "num_attention_heads", 32),
-    Row("mlp_width", "intermediate_size"),
-    Row("max_positions", "max_position_embeddings"),
-    Row("norm_eps", "rms_norm_eps", 1e-6),
+DECODER_SETTINGS = (
+    MappedSetting("vocabulary", "vocab_size"),
+    MappedSetting("width", "hidden_size", 4096),
+    MappedSetting("layers", "num_hidden_layers", 32),
+    MappedSetting("heads", "num_attention_heads", 32),
+    MappedSetting("mlp_width", "intermediate_size"),
+    MappedSetting("max_positions", "max_position_embeddings"),
+    MappedSetting("norm_eps", "rms_norm_eps", 1e-6),
 )
 FAMILIES: dict[str, Json] = {
     "llama": {"vocab_size": 32000, "intermediate_size": 11008, "max_position_embeddings": 2048},
@@ -92,16 +92,18 @@ def read_vision(values: Json, where: str, family: str = "siglip") -> VisionConfi
     Raises: CheckpointError or SettingsError naming `where` and the key.
     """
     values = VISION_DEFAULTS[family] | values
-    ours = _read(VISION, values, where)
+    ours = _read(VISION_SETTINGS, values, where)
     ours["patch"] = _size(values, "patch_size", where)
     if ours["channels"] > MOST_CHANNELS:
         raise CheckpointError(f"{where}: num_channels is {ours['channels']}; images have 3")
     ours |= {"mean": (0.5,) * ours["channels"], "std": (0.5,) * ours["channels"]}
     ours["grid"] = _size(values, "image_size", where, least=ours["patch"]) // ours["patch"]
     theirs = values.get("hidden_act", "gelu_pytorch_tanh")
-    named = [name for name, there in ACTIVATIONS.items() if there == theirs]
+    named = [name for name, there in ACTIVATION_NAMES.items() if there == theirs]
     if not named:
-        raise CheckpointError(f"{where}: hidden_act is {theirs!r:.60}; known are {', '.join(ACTIVATIONS.values())}")
+        raise CheckpointError(
+            f"{where}: hidden_act is {theirs!r:.60}; known are {', '.join(ACTIVATION_NAMES.values())}"
+        )
     return VisionConfig.parse(ours | {"activation": named[0]}, where)
 
 
@@ -115,7 +117,7 @@ def read_decoder(values: Json, where: str, tied: bool | None = None) -> Language
         raise CheckpointError(f"{where}: model_type is {family!r:.60}; known decoders are {', '.join(FAMILIES)}")
     values = FAMILIES[family] | values
     _refuse(DECODER_FIXED, values, where)
-    ours = _read(DECODER, values, where)
+    ours = _read(DECODER_SETTINGS, values, where)
     for name, key, silent in (
         ("kv_heads", "num_key_value_heads", ours["heads"]),
         ("head_width", "head_dim", ours["width"] // ours["heads"]),
@@ -138,7 +140,7 @@ def read_idefics2(values: Json, where: str) -> VLMConfig:
     language = read_decoder(text, f"{where}: text_config", tied=bool(values.get("tie_word_embeddings", False)))
     here = f"{where}: perceiver_config"
     _refuse((SILU,), perceiver, here)
-    connector = _read(PERCEIVER, perceiver, here)
+    connector = _read(PERCEIVER_SETTINGS, perceiver, here)
     matches = perceiver.get("hidden_size", PERCEIVER_WIDTH) == language.width
     # transformers takes the decoder's epsilon where the perceiver's width is silent and not the decoder's
     connector["norm_eps"] = decimal(perceiver.get("rms_norm_eps", PERCEIVER_EPS)) if matches else language.norm_eps
@@ -160,12 +162,15 @@ def write_idefics2(config: VLMConfig) -> Json:
 
     Raises: CheckpointError if transformers' classes cannot represent a setting, with the setting and what they can.
     """
-    connector, language = config.connector, config.language
-    if not isinstance(connector, PerceiverConfig):
-        raise CheckpointError(f"transformers' Idefics2 has a perceiver; it cannot hold connector.kind={connector.kind}")
-    _need("connector.projection_width", connector.projection_width, language.mlp_width, "the decoder's MLP width")
-    _need("connector.mlp_ratio", connector.mlp_ratio, 4, "its only value there")
-    perceiver = _write(PERCEIVER, connector) | {"hidden_act": "silu", "hidden_size": language.width}
+    language, perceiver = config.language, config.connector
+    if not isinstance(perceiver, PerceiverConfig):
+        raise CheckpointError(f"transformers' Idefics2 has a perceiver; it cannot hold connector.kind={perceiver.kind}")
+    for name, needed, why in (
+        ("projection_width", language.mlp_width, "the decoder's MLP width"),
+        ("mlp_ratio", 4, "its only value there"),
+    ):
+        _need(f"connector.{name}", getattr(perceiver, name), needed, why)
+    resampler = _write(PERCEIVER_SETTINGS, perceiver) | {"hidden_act": "silu", "hidden_size": language.width}
     return {
         "architectures": ["Idefics2ForConditionalGeneration"],
         "model_type": "idefics2",
@@ -173,14 +178,14 @@ def write_idefics2(config: VLMConfig) -> Json:
         "tie_word_embeddings": language.tied_embeddings,
         "use_cache": True,
         "vision_config": write_vision(config.vision) | {"model_type": "idefics2_vision"},
-        "perceiver_config": perceiver | {"model_type": "idefics2_perceiver", "rms_norm_eps": connector.norm_eps},
+        "perceiver_config": resampler | {"model_type": "idefics2_perceiver", "rms_norm_eps": perceiver.norm_eps},
         "text_config": write_decoder(language) | {"vocab_size": config.vocabulary},
     }
 
 
 def write_vision(vision: VisionConfig) -> Json:
-    return _write(VISION, vision) | {
-        "hidden_act": ACTIVATIONS[vision.activation],
+    return _write(VISION_SETTINGS, vision) | {
+        "hidden_act": ACTIVATION_NAMES[vision.activation],
         "image_size": vision.grid * vision.patch,
         "patch_size": vision.patch,
     }
@@ -194,7 +199,7 @@ def write_decoder(language: LanguageConfig) -> Json:
     if family == "llama":
         _need("language.sliding_window", language.sliding_window, None, "its only value there")
     rope = {"rope_type": "default"} | (language.rope_scaling or {}) | {"rope_theta": language.rope_theta}
-    values = _write(DECODER, language) | {
+    values = _write(DECODER_SETTINGS, language) | {
         "model_type": family,
         "hidden_act": "silu",
         "num_key_value_heads": language.kv_heads,
@@ -213,7 +218,7 @@ def write_decoder(language: LanguageConfig) -> Json:
 # --- Helpers ----------------------------------------------------------------------------------------------------------
 
 
-def _read(rows: tuple[Row, ...], values: Mapping[str, Any], where: str) -> Json:
+def _read(rows: tuple[MappedSetting, ...], values: Mapping[str, Any], where: str) -> Json:
     return {
         row.ours: decimal(values.get(row.theirs, row.default))
         if row.theirs.endswith("_eps")
@@ -234,7 +239,7 @@ def decimal(value: Any) -> Any:
 MOST_FLOAT32 = 3e38
 
 
-def _write(rows: tuple[Row, ...], config: VisionConfig | PerceiverConfig | LanguageConfig) -> Json:
+def _write(rows: tuple[MappedSetting, ...], config: VisionConfig | PerceiverConfig | LanguageConfig) -> Json:
     return {row.theirs: getattr(config, row.ours) for row in rows}
 
 

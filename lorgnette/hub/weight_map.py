@@ -17,6 +17,7 @@ from torch import Tensor
 from lorgnette.model.config import (
     ConnectorPlugin,
     ConnectorSettings,
+    EncoderSettings,
     LanguageConfig,
     LinearConfig,
     PerceiverConfig,
@@ -104,8 +105,13 @@ DECODER_LAYER = (
 QK_NORM = (Pair("self_attn.q_norm", "attention.query_norm"), Pair("self_attn.k_norm", "attention.key_norm"))
 
 
-def vision_rules(vision: VisionConfig, prefix: str) -> list[Rule]:
-    """SigLIP's vision model, alone or within Idefics2. `prefix` is what stands before its names in transformers."""
+def vision_rules(vision: EncoderSettings, prefix: str) -> list[Rule]:
+    """A vision encoder, as transformers names one of its kind. prefix: stands before its names there."""
+    return [_within(rule, prefix, "vision.") for rule in ENCODER_RULES[type(vision)](vision)]
+
+
+def _vit_rules(vision: VisionConfig) -> list[Rule]:
+    """SigLIP's vision model, alone or within Idefics2."""
     patch = Rule(
         "embeddings.patch_embedding.weight",
         ("patch_embedding.weight",),
@@ -113,8 +119,11 @@ def vision_rules(vision: VisionConfig, prefix: str) -> list[Rule]:
     )
     pairs = [Pair("embeddings.position_embedding", "position_embedding"), Pair("post_layernorm", "norm", bias=True)]
     rules = [patch, Rule("embeddings.patch_embedding.bias", ("patch_embedding.bias",)), *_all(pairs)]
-    rules += _layers(VISION_LAYER, vision.layers, "encoder.layers.")
-    return [_within(rule, prefix, "vision.") for rule in rules]
+    return rules + _layers(VISION_LAYER, vision.layers, "encoder.layers.")
+
+
+ENCODER_RULES: dict[type[EncoderSettings], Callable[[Any], list[Rule]]] = {VisionConfig: _vit_rules}
+"""The names of each kind of vision encoder."""
 
 
 def connector_rules(connector: ConnectorSettings, prefix: str) -> list[Rule]:

@@ -1,7 +1,7 @@
-"""Cost of a model, from its settings alone: parameters, floating-point operations and bytes.
+"""Cost of a model, from its settings alone: parameters, floating-point operations (FLOPs) and bytes.
 
-An operation count is of matrix products, two per multiply-add, as in the usual model FLOPs utilisation: what the
-mathematics needs, without recomputation. Nothing is allocated: shapes come from the meta device.
+FLOPs are of matrix products, two per multiply-add, as in the usual model FLOPs utilisation: what the mathematics needs,
+without recomputation. They are measured by running parts on tensors without memory, and not derived a second time.
 """
 
 from __future__ import annotations
@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lorgnette.model.batch import Spans
-from lorgnette.model.config import ConnectorConfig, VisionConfig, VLMConfig
+from lorgnette.model.config import ConnectorConfig, EncoderSettings, LanguageConfig, VLMConfig
 from lorgnette.model.connectors import build_connector
-from lorgnette.model.vision import VisionEncoder
+from lorgnette.model.context import Context
+from lorgnette.model.language import Decoder
+from lorgnette.model.layers import Stack
+from lorgnette.model.vision import build_encoder
 from lorgnette.model.vlm import VLM
 
 Mode = Literal["frozen", "lora", "dora", "full"]
@@ -28,8 +32,8 @@ FULL: Mapping[str, Mode] = {"vision": "full", "connector": "full", "language": "
 
 
 @dataclass(frozen=True)
-class Account:
-    """The costs of one model. FLOPs are of a forward pass unless the name says otherwise."""
+class ModelCost:
+    """Costs of one model. FLOPs are of a forward pass unless the name says otherwise."""
 
     config: VLMConfig
 
@@ -45,9 +49,9 @@ class Account:
         return {part: sum(p.numel() for p in parameters) for part, parameters in self.model.parts().items()}
 
     def lora_parameters(self, part: str, rank: int, dora: bool = False) -> int:
-        """Parameters of low-rank adapters on every linear layer within the layers of `part`."""
-        layers = self.model.get_submodule(f"{part}.layers")
-        linears = [m for m in layers.modules() if isinstance(m, nn.Linear)]
+        """Parameters of low-rank adapters on every linear layer within the blocks of `part`."""
+        blocks = self.model.stacks()[part].blocks()
+        linears = [module for block in blocks for module in block.modules() if isinstance(module, nn.Linear)]
         return sum(rank * (m.in_features + m.out_features) + dora * m.out_features for m in linears)
 
     def trained_parameters(self, modes: Mapping[str, Mode], rank: int = 64) -> int:
@@ -73,32 +77,33 @@ class Account:
         """One image of so many patches to visual tokens."""
         return self.vision_flops(patches) + self.connector_flops(patches)
 
+    @cached_property
+    def _decoder(self) -> DecoderFlops:
+        rotation_costs_nothing: dict[str, Any] = {"rope_scaling": None}  # and a dict cannot be a key of a cache
+        return _decoder_measured(self.config.language.model_copy(update=rotation_costs_nothing))
+
     def token_flops(self, keys: int = 0) -> int:
         """One token through the decoder that sees `keys` tokens, itself among them (its window permitting)."""
-        c = self.config.language
-        inner, kv_inner = c.heads * c.head_width, c.kv_heads * c.head_width
-        seen = min(keys, c.sliding_window or keys)
-        return c.layers * (4 * c.width * (inner + kv_inner) + self.mlp_flops() + 4 * seen * inner)
-
-    def mlp_flops(self) -> int:
-        """One token through the MLP of one layer of the decoder."""
-        return 6 * self.config.language.width * self.config.language.mlp_width
+        return self._decoder.token + self._decoder.pair * min(keys, self.config.language.sliding_window or keys)
 
     def unread_flops(self) -> int:
-        """FLOPs that the last layer saves for a token that is not read: query, output and MLP (not attention)."""
-        c = self.config.language
-        return 4 * c.width * c.heads * c.head_width + self.mlp_flops()
+        """FLOPs that the last layer leaves out for a token whose hidden state is not read (attention is counted)."""
+        return self._decoder.unread
+
+    @cached_property
+    def _head_flops(self) -> int:
+        hidden_TD = torch.empty(1, self.config.language.width, device="meta")
+        return _measured(lambda: self.model.language.head.logits(hidden_TD))
 
     def head_flops(self) -> int:
         """The scores of all vocabulary rows for one token."""
-        return 2 * self.config.language.width * self.config.vocabulary
+        return self._head_flops
 
     def document_flops(self, length: int) -> int:
         """A document of so many tokens, visual ones among them, through the decoder: causal, each pair once."""
-        c = self.config.language
-        window = min(length, c.sliding_window or length)
+        window = min(length, self.config.language.sliding_window or length)
         pairs = window * (window + 1) // 2 + (length - window) * window
-        return length * self.token_flops() + c.layers * 4 * pairs * c.heads * c.head_width
+        return length * self._decoder.token + pairs * self._decoder.pair
 
     def step_flops(
         self, images: Spans, documents: Spans, learned: int, modes: Mapping[str, Mode] = FULL, rank: int = 64
@@ -124,19 +129,13 @@ class Account:
                 total += 6 * tokens[part] * self.lora_parameters(part, rank)
         return total
 
-    def weight_bytes(self, bytes_each: int = 2) -> int:
-        return sum(self.parameters.values()) * bytes_each
-
     def cache_bytes(self, tokens: int = 1, bytes_each: int = 2) -> int:
         """Keys and values of so many tokens."""
         c = self.config.language
         return tokens * c.layers * 2 * c.kv_heads * c.head_width * bytes_each
 
-    def training_bytes(self, modes: Mapping[str, Mode] = FULL, rank: int = 64, bytes_each: int = 2) -> int:
-        """Weights as stored, and for each trained parameter its float32 copy, gradient and two Adam moments."""
-        return self.weight_bytes(bytes_each) + 16 * self.trained_parameters(modes, rank)
 
-
+Shape = tuple[int, ...]
 Curve = tuple[int, int, int]
 """FLOPs at 1, 2 and 3 units: what is at most quadratic in the units follows exactly."""
 
@@ -148,21 +147,43 @@ def along(curve: Curve, units: int) -> int:
     return one + first * (units - 1) + second * ((units - 1) * (units - 2) // 2)
 
 
+@dataclass(frozen=True)
+class DecoderFlops:
+    """FLOPs of a decoder: of a token, of a query and a key that it sees, and of a token's unread hidden state."""
+
+    token: int
+    pair: int
+    unread: int
+
+
 @lru_cache(maxsize=16)
-def _vision_measured(config: VisionConfig) -> Curve:
-    """FLOPs of the encoder on an image of 1, 2 and 3 patches: measured with one layer and with two."""
+def _decoder_measured(config: LanguageConfig) -> DecoderFlops:
+    """FLOPs of one layer measured on documents of one and two tokens, times the layers."""
+    single = LanguageConfig.parse(config.plain() | {"layers": 1, "vocabulary": 1})
 
-    def flops(layers: int, patches: int) -> int:
-        with torch.device("meta"):
-            encoder = VisionEncoder(VisionConfig.parse(config.plain() | {"layers": layers}))
-            pixels = torch.empty(patches, config.patch_width, dtype=torch.uint8)
-            positions = torch.empty(patches, dtype=torch.int64)
-            return _measured(lambda: encoder(pixels, positions, Spans((patches,))))
+    def flops(tokens: int, rows_T: Tensor | None = None) -> int:
+        context = Context(torch.arange(tokens), Spans((tokens,)), rows_T=rows_T)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            decoder, x_TD = Decoder(single, 0), torch.empty(tokens, config.width)
+        return _measured(lambda: decoder(x_TD, context))
 
-    one, two, three = (
-        (base := flops(1, patches)) + (config.layers - 1) * (flops(2, patches) - base) for patches in (1, 2, 3)
-    )
-    return one, two, three
+    one, two, unread = flops(1), flops(2), flops(1, torch.empty(0, dtype=torch.int64))
+    pair = (two - 2 * one) // 2  # two tokens make four pairs
+    return DecoderFlops(config.layers * (one - pair), config.layers * pair, one - pair - unread)
+
+
+@lru_cache(maxsize=16)
+def _vision_measured(config: EncoderSettings) -> Curve:
+    """FLOPs of the encoder on an image of 1, 2 and 3 patches."""
+    with torch.device("meta"):
+        encoder = build_encoder(config)
+
+        def flops(patches: int) -> int:
+            pixels_PC = torch.empty(patches, config.patch_width, dtype=torch.uint8)
+            positions_P = torch.empty(patches, dtype=torch.int64)
+            return _of_all_layers(encoder, lambda: encoder(pixels_PC, positions_P, ((1, patches),)))
+
+        return flops(1), flops(2), flops(3)
 
 
 @lru_cache(maxsize=16)
@@ -173,12 +194,32 @@ def _connector_measured(config: ConnectorConfig, vision_width: int, width: int) 
 
         def flops(squares: int) -> int:
             patches_PD = torch.empty(side * side * squares, vision_width)
-            return _measured(lambda: connector(patches_PD, ((side, side * squares),)))
+            return _of_all_layers(connector, lambda: connector(patches_PD, ((side, side * squares),)))
 
         return flops(1), flops(2), flops(3)
 
 
+def _of_all_layers(part: Stack, run: Callable[[], object]) -> int:
+    """FLOPs of a part whose layers are alike, from those with one layer and with two."""
+    layers = getattr(part, "layers", None)
+    if layers is None or len(layers) < 3:
+        return _measured(run)
+    counts = []
+    for depth in (1, 2):
+        part.layers = layers[:depth]
+        counts.append(_measured(run))
+    part.layers = layers
+    return counts[0] + (len(layers) - 1) * (counts[1] - counts[0])
+
+
+def _attention_flops(q: Shape, k: Shape, *_: object, **__: object) -> int:
+    """Of the CPU's fused kernel, which `FlopCounterMode` does not know."""
+    batch, heads, queries, width = q
+    return 4 * batch * heads * queries * k[2] * width
+
+
 def _measured(run: Callable[[], object]) -> int:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    kernels = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=kernels) as counter:
         run()
     return counter.get_total_flops()

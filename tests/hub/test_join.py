@@ -13,8 +13,8 @@ import transformers
 from torch import Tensor
 
 from lorgnette.errors import CheckpointError
-from lorgnette.hub.build import LanguageBackbone, VisionBackbone, build, resize_positions
 from lorgnette.hub.export import export
+from lorgnette.hub.join import LanguageBackbone, VisionBackbone, build, resize_positions
 from lorgnette.hub.load import load
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.model.batch import Spans
@@ -125,7 +125,7 @@ def test_siglip_computes_what_transformers_computes(tmp_path: Path, whole: bool)
     images = torch.randint(0, 256, (2, 3, 42, 42), generator=generator, dtype=torch.uint8)
     patches_PC = F.unfold(images.float(), 14, stride=14).transpose(1, 2).flatten(0, 1).to(torch.uint8)
     with torch.no_grad():
-        ours = model.vision(patches_PC, torch.arange(9).repeat(2), Spans((9, 9)))
+        ours = model.vision(patches_PC, torch.arange(9).repeat(2), ((3, 3), (3, 3)))
         padded = F.pad(images / 127.5 - 1, (0, 2, 0, 2))  # the 44 pixels it was made for
         theirs = oracle(padded).last_hidden_state.flatten(0, 1)
     assert relative(ours, theirs) <= 1e-5

@@ -1,6 +1,6 @@
-"""The parity certificate: how far our model is from transformers' own Idefics2 on the same files, part by part.
+"""Parity of an exported checkpoint: differences from transformers' own Idefics2 on the same files, part by part.
 
-This module imports transformers, and only when a certificate is asked for.
+This module imports transformers, and only when a check is asked for.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Certificate:
+class ParityReport:
     """Differences by part, and what they were measured on."""
 
     parts: dict[str, Difference]
@@ -60,7 +60,7 @@ class Certificate:
     def plain(self) -> dict[str, Any]:
         return {"passed": self.passed} | dataclasses.asdict(self)
 
-    def checked(self) -> Certificate:
+    def checked(self) -> ParityReport:
         """Itself. Raises: CheckpointError if a part differs by more than the tolerance."""
         if not self.passed:
             found = ", ".join(f"{name} by {part.relative:.1e}" for name, part in self.parts.items())
@@ -68,7 +68,7 @@ class Certificate:
         return self
 
 
-def certify(folder: str | Path) -> Certificate:
+def check_parity(folder: str | Path) -> ParityReport:
     """Run the same conversations through our model and transformers', both in float32 from the files of `folder`.
 
     Images are prepared by upstream's rules on both sides; a setting that upstream cannot obey is named in `not_obeyed`.
@@ -87,7 +87,7 @@ def certify(folder: str | Path) -> Certificate:
     check_ids(folder, processor, their_processor.tokenizer)
     parts = {name: Difference.between(ours, theirs_by_part[name]) for name, ours in ours_by_part.items()}
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
-    return Certificate(parts, tuple(picture.size for picture in pictures), len(tokens), versions, not_obeyed)
+    return ParityReport(parts, tuple(picture.size for picture in pictures), len(tokens), versions, not_obeyed)
 
 
 MIXED_TEXT = (
@@ -142,7 +142,7 @@ def _messages(images: Sequence[PIL.Image.Image]) -> list[dict[str, Any]]:
 
 def _our_parts(model: VLM, processor: Processor, shown: Shown) -> tuple[dict[str, Tensor], Tensor]:
     batch = processor([Sample.from_messages(_messages(images)) for images in shown])
-    vision_PD = model.vision(batch.patches_PC, batch.patch_positions_P, batch.images)
+    vision_PD = model.vision(batch.patches_PC, batch.patch_positions_P, batch.grids)
     visual_VD = model.connector(vision_PD, batch.grids)
     logits = model(batch, visual_VD=visual_VD).logits
     assert logits is not None

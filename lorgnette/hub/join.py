@@ -13,21 +13,21 @@ from torch import Tensor, nn
 from lorgnette.errors import CheckpointError
 from lorgnette.hub import keys
 from lorgnette.hub.checkpoint import BUFFERS, Weights, check_tensors, import_tensors
+from lorgnette.hub.config_map import read_decoder, read_vision
 from lorgnette.hub.keys import check_keys, check_section, check_tokenizer
 from lorgnette.hub.load import assign, check_layers, empty_model, first_extra_row, untie_if_different
-from lorgnette.hub.rules import Rule, decoder_rules, vision_rules
 from lorgnette.hub.source import find_folder
-from lorgnette.hub.translate import read_decoder, read_vision
+from lorgnette.hub.weight_map import Rule, decoder_rules, vision_rules
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.inputs.generation_rules import GenerationRules, read_generation_rules
 from lorgnette.inputs.preprocessor import normalisation, read_image_settings
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.template import Idefics2Template
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
-from lorgnette.model.config import ConnectorConfig, LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.model.config import ConnectorConfig, LanguageConfig, VisionConfig, VLMConfig, idefics2_connector
 from lorgnette.model.initialise import initialise
 from lorgnette.model.language import Decoder
-from lorgnette.model.vision import VisionEncoder
+from lorgnette.model.vision import build_encoder
 from lorgnette.model.vlm import VLM
 
 SHORTEST = 27
@@ -178,7 +178,7 @@ def joined_config(
     table = min(stored, first_extra_row(rows, tokenizer))
     return VLMConfig(
         vision=VisionConfig.parse(vision_backbone.config.plain() | {"grid": grid}),
-        connector=connector or PerceiverConfig(projection_width=language_backbone.config.mlp_width),
+        connector=connector or idefics2_connector(language_backbone.config),
         language=LanguageConfig.parse(language_backbone.config.plain() | {"vocabulary": table}),
         extra_vocabulary=rows - table,
         image_token=tokenizer.id(tokenizer.special.image),
@@ -188,10 +188,12 @@ def joined_config(
 def shapes_of(config: VisionConfig | LanguageConfig) -> dict[str, torch.Size]:
     """The shape of each tensor of a backbone, under its name in the whole model."""
     with torch.device("meta"):
-        name, part = (
-            ("vision", VisionEncoder(config)) if isinstance(config, VisionConfig) else ("language", Decoder(config, 0))
-        )
-    return {f"{name}.{inner}": tensor.shape for inner, tensor in part.named_parameters(remove_duplicate=False)}
+        whole = nn.Module()
+        if isinstance(config, LanguageConfig):
+            whole.language = Decoder(config, 0)
+        else:
+            whole.vision = build_encoder(config)
+    return {name: tensor.shape for name, tensor in whole.named_parameters(remove_duplicate=False)}
 
 
 def resize_positions(table: Tensor, side: int, new_side: int) -> Tensor:

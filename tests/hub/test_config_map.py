@@ -12,7 +12,7 @@ from transformers.models.idefics2.configuration_idefics2 import Idefics2VisionCo
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from lorgnette.errors import CheckpointError, LorgnetteError
-from lorgnette.hub.translate import (
+from lorgnette.hub.config_map import (
     decimal,
     read_decoder,
     read_idefics2,

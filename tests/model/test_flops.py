@@ -1,4 +1,4 @@
-"""The account of a model equals the paper's figures and what real modules and kernels do."""
+"""The cost of a model equals the paper's figures and what real modules and kernels do."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lorgnette.model import presets
-from lorgnette.model.account import Account
 from lorgnette.model.batch import Spans
-from lorgnette.model.config import VLMConfig
+from lorgnette.model.config import LanguageConfig, VisionConfig, VLMConfig
+from lorgnette.model.flops import ModelCost
 
-ACCOUNT = Account(VLMConfig())
+COST = ModelCost(VLMConfig())
 
 
 def millions(count: int, digits: int = 1) -> float:
@@ -20,14 +20,14 @@ def millions(count: int, digits: int = 1) -> float:
 
 def test_connector_is_743_million() -> None:
     """SwiGLU projection 91.8M and perceiver 651.4M: the paper's 740M new parameters (Table 3)."""
-    assert millions(ACCOUNT.parameters["connector"]) == 743.2
-    assert millions(sum(p.numel() for p in ACCOUNT.model.connector.projection.parameters())) == 91.8
+    assert millions(COST.parameters["connector"]) == 743.2
+    assert millions(sum(p.numel() for p in COST.model.connector.projection.parameters())) == 91.8
 
 
 def test_lora_of_rank_64_makes_the_paper_s_950_million_trained() -> None:
-    assert millions(ACCOUNT.lora_parameters("language", 64)) == 167.8
-    assert millions(ACCOUNT.lora_parameters("vision", 64)) == 34.8
-    trained = ACCOUNT.trained_parameters({"vision": "lora", "connector": "full", "language": "lora"})
+    assert millions(COST.lora_parameters("language", 64)) == 167.8
+    assert millions(COST.lora_parameters("vision", 64)) == 34.8
+    trained = COST.trained_parameters({"vision": "lora", "connector": "full", "language": "lora"})
     assert millions(trained, 0) == 946
 
 
@@ -44,21 +44,25 @@ PUBLISHED = {
     "qwen2.5-1.5b": 1543.7,
     "qwen3-0.6b": 596.0,
     "qwen3-1.7b": 1720.6,
+    "llama-3.2-3b": 3212.7,
+    "qwen2.5-7b": 7615.6,
+    "qwen3-4b": 4022.5,
+    "qwen3-8b": 8190.7,
 }
 
 
 @pytest.mark.parametrize("name", presets.LANGUAGE)
 def test_decoder_presets_have_the_published_size(name: str) -> None:
-    account = Account(VLMConfig(language=presets.LANGUAGE[name], extra_vocabulary=0))
-    assert millions(account.parameters["language"]) == PUBLISHED[name]
+    cost = ModelCost(VLMConfig.parse({"vision": {"layers": 1}, "language": {"preset": name}, "extra_vocabulary": 0}))
+    assert millions(cost.parameters["language"]) == PUBLISHED[name]
 
 
 @pytest.mark.parametrize(
     ("name", "size"), [("siglip-so400m", 417.8), ("siglip-base-16-224", 85.8), ("siglip-large-16-384", 303.7)]
 )
 def test_vision_presets_have_the_published_size_without_the_pooling_head(name: str, size: float) -> None:
-    account = Account(VLMConfig(vision=presets.VISION[name]))
-    assert millions(account.parameters["vision"]) == size
+    cost = ModelCost(VLMConfig.parse({"vision": {"preset": name}}))
+    assert millions(cost.parameters["vision"]) == size
 
 
 def attention_flops(q: torch.Size, k: torch.Size, *_: object, **__: object) -> int:
@@ -73,7 +77,7 @@ def attention_backward_flops(grad: torch.Size, q: torch.Size, k: torch.Size, *_:
 @pytest.mark.parametrize("window", [None, 5])
 def test_flops_are_those_of_the_kernels(tiny, window: int | None) -> None:
     config = tiny.config(language={"sliding_window": window}, connector={"latents": 5})
-    model, account = tiny.model(config), Account(config)
+    model, cost = tiny.model(config), ModelCost(config)
     batch = tiny.batch(config, [[(3, 4), (8, 8)], [], [(2, 2)]])
     aten = torch.ops.aten
     known = {
@@ -85,7 +89,7 @@ def test_flops_are_those_of_the_kernels(tiny, window: int | None) -> None:
         model(batch, want="loss").loss_sum.backward()
     learned = int((batch.targets_T != -100).sum())
     c = config.language
-    seen = sum(account.document_flops(n) - n * account.token_flops() for n in batch.documents.lengths)
+    seen = sum(cost.document_flops(n) - n * cost.token_flops() for n in batch.documents.lengths)
     pairs = (c.layers - 1) * sum(n**2 for n in batch.documents.lengths)
     for targets in batch.targets_T.split(batch.documents.lengths):  # in the last layer only what is read attends
         rows = (targets != -100).nonzero()[:, 0]
@@ -94,25 +98,43 @@ def test_flops_are_those_of_the_kernels(tiny, window: int | None) -> None:
     invisible = 3 * (4 * c.heads * c.head_width * pairs - seen)  # kernels are counted as if they did invisible pairs
     # nothing needs the gradient of pixels
     pixels = 2 * batch.images.total * config.vision.patch_width * config.vision.width
-    expected = account.step_flops(batch.images, batch.documents, learned) + invisible - pixels
+    expected = cost.step_flops(batch.images, batch.documents, learned) + invisible - pixels
     assert counter.get_total_flops() == expected
+
+
+@pytest.mark.parametrize("name", ["mistral-7b", "smollm2-135m", "llama-3.2-1b", "qwen2.5-0.5b", "qwen3-0.6b"])
+def test_a_measured_decoder_costs_what_its_sizes_say(name: str) -> None:
+    """The closed forms of a Llama's layer, as an oracle of what is measured."""
+    c = LanguageConfig.parse({"preset": name})
+    cost = ModelCost(VLMConfig(vision=VisionConfig(layers=1), language=c))
+    inner, kv_inner = c.heads * c.head_width, c.kv_heads * c.head_width
+    mlp = 6 * c.width * c.mlp_width
+    assert cost.token_flops() == c.layers * (4 * c.width * (inner + kv_inner) + mlp)
+    assert cost.token_flops(7) - cost.token_flops() == c.layers * 4 * 7 * inner
+    assert cost.unread_flops() == 4 * c.width * inner + mlp
+    assert cost.head_flops() == 2 * c.width * cost.config.vocabulary
+
+
+@pytest.mark.parametrize("name", presets.VISION)
+def test_a_measured_encoder_costs_what_its_sizes_say(name: str) -> None:
+    c, patches = VisionConfig.parse({"preset": name}), 100
+    layer = patches * (8 * c.width**2 + 4 * c.width * c.mlp_width) + 4 * patches**2 * c.width
+    assert (
+        ModelCost(VLMConfig(vision=c)).vision_flops(patches) == c.layers * layer + 2 * patches * c.width * c.patch_width
+    )
 
 
 def test_frozen_and_lora_parts_cost_less() -> None:
     images, documents = Spans((2916, 729)), Spans((500, 300))
-    step = lambda **modes: ACCOUNT.step_flops(images, documents, 400, modes)  # noqa: E731
+    step = lambda **modes: COST.step_flops(images, documents, 400, modes)  # noqa: E731
     frozen = step(vision="frozen", connector="full", language="frozen")
     lora = step(vision="lora", connector="full", language="lora")
     full = step(vision="full", connector="full", language="full")
     assert frozen < lora < full
-    forward = sum(map(ACCOUNT.image_flops, images.lengths)) + sum(map(ACCOUNT.document_flops, documents.lengths))
-    read = 400 * (ACCOUNT.head_flops() - ACCOUNT.unread_flops())  # of 800 tokens, half are read
+    forward = sum(map(COST.image_flops, images.lengths)) + sum(map(COST.document_flops, documents.lengths))
+    read = 400 * (COST.head_flops() - COST.unread_flops())  # of 800 tokens, half are read
     assert 3 * (forward + read) == full
 
 
-def test_bytes(tiny) -> None:
-    assert ACCOUNT.cache_bytes() == 32 * 2 * 8 * 128 * 2
-    assert ACCOUNT.weight_bytes(4) == 4 * sum(p.numel() for p in ACCOUNT.model.parameters())
-    config = tiny.config()
-    model = tiny.model(config)
-    assert Account(config).training_bytes(bytes_each=4) == 20 * sum(p.numel() for p in model.parameters())
+def test_bytes_of_the_cache() -> None:
+    assert COST.cache_bytes() == 32 * 2 * 8 * 128 * 2
