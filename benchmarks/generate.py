@@ -3,11 +3,12 @@
     python benchmarks/generate.py [--images step|web] [--threads 2] [--repeats 3] [--note "..."]
 
 The model is that of `model_step.py`, and so are the 14 images of `step`; `web` has 18 images, all of shapes as the web
-has them, for which upstream pads less. Both sides start from pictures and messages and end with text,
-greedily, in float32 on the CPU, with the same weights from the same files. transformers pads the prompts to the left
-and the images to the largest. Each side runs in a process of its own, so that its peak memory is its own; a row goes to
-`benchmarks/results/generate.jsonl`. On a machine shared with other work, `cpu_speedup` (processor seconds) is the
-steadier ratio.
+has them, for which upstream pads less. Both sides start from pictures and messages and end with text, greedily, in
+float32 on the CPU, with the same weights from the same files. transformers pads the prompts to the left and the images
+to the largest. Each side runs in a process of its own, so that its peak memory is its own; a row goes to
+`benchmarks/results/generate.jsonl`. `memory_share` of ours: the bytes of weights and cached keys and values that
+decoding reads in a second, over those that a copy moves, measured in the same process. On a machine shared with other
+work, `cpu_speedup` (processor seconds) is the steadier ratio.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import Any
 
 import PIL.Image
 import torch
-from model_step import MODEL, clock_ratio, conditions, shapes
+from model_step import MODEL, clock_ratio, conditions, memory_rate, shapes
 
 from lorgnette.hub.export import export
 from lorgnette.hub.load import load
@@ -36,6 +37,7 @@ from lorgnette.infer.generate import generate
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer
+from lorgnette.model.flops import ModelCost
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Sample
 
@@ -90,6 +92,18 @@ class Ours:
         samples = [Sample.from_messages(messages) for messages in asked]
         return [answer.tokens for answer in generate(*self.pair, samples, GenerationConfig(max_tokens=TOKENS))]
 
+    def memory_share(self, asked: list[list[Message]], seconds: float) -> float:
+        """Share of the memory's bandwidth in decoding: all of `seconds` but what it takes to the first tokens."""
+        samples, (model, processor) = [Sample.from_messages(messages) for messages in asked], self.pair
+        before = time.perf_counter()
+        generate(model, processor, samples, GenerationConfig(max_tokens=1))
+        decoding, cost = seconds - (time.perf_counter() - before), ModelCost(model.config)
+        rows = model.config.vocabulary * model.config.language.width  # of the embedding, of which a few are read
+        weights = 4 * (cost.parameters["language"] + cost.parameters["extra_vocabulary"] - rows)
+        prompts = sum(len(processor.render(sample).tokens_T) for sample in samples)
+        cached = sum(cost.cache_bytes(prompts + len(samples) * step, 4) for step in range(1, TOKENS))
+        return round(((TOKENS - 1) * weights + cached) / decoding / memory_rate(), 3)
+
 
 class Theirs:
     def __init__(self, folder: Path) -> None:
@@ -132,6 +146,8 @@ def measure(side: str, folder: Path, options: argparse.Namespace) -> None:
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
         "answers": answers,
     }
+    if isinstance(engine, Ours):
+        figures["memory_share"] = engine.memory_share(asked, median)
     print(json.dumps(figures))
 
 

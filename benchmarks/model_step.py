@@ -5,7 +5,8 @@
 The model has Idefics2's proportions scaled down (vision 192 x 6, decoder 384 x 6, perceiver 64 latents x 2 layers).
 Both sides have the same weights, the same images and texts, float32 on the CPU, and their own default attention. Each
 runs in a process of its own, so that its peak memory is its own; a row goes to `benchmarks/results/model_step.jsonl`.
-On a machine shared with other work, `cpu_speedup` (processor seconds) is the steadier ratio.
+`matmul_share` is the model's FLOPs a second over those of float32 matrix products, measured in the same process, both
+of processor time. On a machine shared with other work, `cpu_speedup` (processor seconds) is the steadier ratio.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import patch_positions, target_size
 from lorgnette.model.batch import IGNORED, Batch, Spans
 from lorgnette.model.config import LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.model.flops import ModelCost
 from lorgnette.model.vlm import VLM
 from lorgnette.version import commit
 
@@ -46,6 +48,11 @@ Step = Callable[[], float]
 """One forward and backward pass; it returns the loss."""
 TEXT = 40
 """Tokens of text after each image."""
+
+MATRIX = 1024
+"""Rows and columns of the matrices whose product says what the machine can compute."""
+COPIED = 2**26
+"""Bytes of the copy that says what its memory can deliver: far more than a cache."""
 
 
 def shapes() -> list[tuple[int, int]]:
@@ -69,7 +76,7 @@ def make_batch(sizes: list[tuple[int, int]]) -> Batch:
     """One document per image: fake token, visual tokens, fake token, text."""
     generator = torch.Generator().manual_seed(0)
     patch, grid, base = MODEL.vision.patch, MODEL.vision.grid, MODEL.language.vocabulary
-    slots = [base, *[MODEL.image_token] * MODEL.connector.latents, base]
+    slots = [base, *[MODEL.image_token] * MODEL.connector.visual_tokens(1, 1), base]
     grids = [(height // patch, width // patch) for width, height in sizes]
     images = Spans(tuple(rows * columns for rows, columns in grids))
     words = torch.randint(0, base, (len(sizes), TEXT), generator=generator)
@@ -154,10 +161,14 @@ def measure(side: str, threads: int, repeats: int) -> None:
         seconds.append(time.perf_counter() - start)
         busy.append(time.process_time() - cpu)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    rate, batch = matmul_rate(), make_batch(shapes())
+    flops = ModelCost(MODEL).step_flops(batch.images, batch.documents, batch.learned)
     figures = {
         "seconds": round(min(seconds), 2),
         "cpu_seconds": round(min(busy), 2),  # what a machine shared with others leaves as it is
         "busy_threads": round(min(busy) / min(seconds), 2),  # far fewer than `threads`: others took the machine
+        "matmul_gflops": round(rate / 1e9, 1),
+        "matmul_share": round(flops / min(busy) / rate, 3),  # the same work for both sides: real pixels alone
         "images_per_second": round(len(shapes()) / min(seconds), 4),
         "peak_gib": round(peak / 2**20, 3),
         "base_gib": round(base / 2**20, 3),  # before the batch: the imports, the model and a small step
@@ -206,6 +217,30 @@ def clock_ratio(mine: dict[str, float], other: dict[str, float]) -> float | None
     """How many times faster by the clock; None if other work left the two sides unequal shares of the machine."""
     shares = [side["cpu_seconds"] / side["seconds"] for side in (mine, other)]
     return round(other["seconds"] / mine["seconds"], 2) if max(shares) <= 1.25 * min(shares) else None
+
+
+def matmul_rate() -> float:
+    """FLOPs of float32 matrix products in a second of the processor's time, on torch's threads."""
+    left, right = torch.rand(MATRIX, MATRIX), torch.rand(MATRIX, MATRIX)
+    return 2 * MATRIX**3 / _seconds(lambda: torch.mm(left, right))
+
+
+def memory_rate() -> float:
+    """Bytes that are read or written in a second by the clock, in copies: what bounds decoding."""
+    source = torch.zeros(COPIED // 4)
+    into = torch.empty_like(source)
+    return 2 * COPIED / _seconds(lambda: into.copy_(source), time.perf_counter)
+
+
+def _seconds(work: Callable[[], object], clock: Callable[[], float] = time.process_time, repeats: int = 10) -> float:
+    """The fewest seconds of several repeats, after one that warms up."""
+    work()
+    fewest = float("inf")
+    for _ in range(repeats):
+        before = clock()
+        work()
+        fewest = min(fewest, clock() - before)
+    return fewest
 
 
 def conditions(note: str) -> dict[str, object]:

@@ -22,7 +22,6 @@ from lorgnette.untrusted import quoted
 
 BenchmarkRow = Mapping[str, Any]
 Role = Literal["vqav2", "textvqa", "okvqa", "coco"]
-ABLATION_ROLES: tuple[Role, ...] = ("vqav2", "textvqa", "okvqa", "coco")
 """The four whose mean is the score of the paper's ablations (section 3)."""
 
 

@@ -150,19 +150,40 @@ def build(
     Raises: CheckpointError naming the folder and what is missing, unknown or not ours.
     """
     vision_backbone, language_backbone = VisionBackbone.open(vision), LanguageBackbone.open(language)
-    patch, tokenizer = vision_backbone.config.patch, Tokenizer.load(language_backbone.weights.folder, SpecialTokens())
-    images = images or ImageConfig(patch=patch, grid=GRID, shortest=patch * SHORTEST, longest=patch * GRID)
+    tokenizer = Tokenizer.load(language_backbone.weights.folder, SpecialTokens())
+    images = images or default_images(vision_backbone)
     config = joined_config(vision_backbone, language_backbone, tokenizer, connector, images.grid)
+    model = join(vision_backbone, language_backbone, config, seed, dtype)
+    template, vision_config = Idefics2Template(tokenizer.special), config.vision
+    rules = GenerationRules(end_tokens=read_generation_rules(language_backbone.weights.folder).end_tokens)
+    normalisation = vision_config.mean, vision_config.std
+    return model.eval(), Processor(tokenizer, images, config.connector, template, *normalisation, rules)
+
+
+def join(
+    vision_backbone: VisionBackbone,
+    language_backbone: LanguageBackbone,
+    config: VLMConfig,
+    seed: int,
+    dtype: torch.dtype,
+) -> VLM:
+    """The model of two backbones and a connector that is drawn from `seed`, all of `dtype`, in training mode.
+
+    Raises: CheckpointError if a backbone does not fit the settings.
+    """
     model = empty_model(config, vision_backbone.weights, language_backbone.weights)
     vision_backbone.give_to(model, dtype)
     language_backbone.give_to(model, dtype)
     fresh = nn.Module()  # the connector under its own name in the model, which its draws depend on
     fresh.connector = model.connector.to_empty(device="cpu")
     initialise(fresh.to(dtype), seed)
-    template, vision_config = Idefics2Template(tokenizer.special), config.vision
-    rules = GenerationRules(end_tokens=read_generation_rules(language_backbone.weights.folder).end_tokens)
-    normalisation = vision_config.mean, vision_config.std
-    return model.eval(), Processor(tokenizer, images, config.connector, template, *normalisation, rules)
+    return model
+
+
+def default_images(vision_backbone: VisionBackbone) -> ImageConfig:
+    """Sizes of images by default, on a grid of 70 x 70 patches: sides between 378 and 980 pixels for SigLIP-SO400M."""
+    patch = vision_backbone.config.patch
+    return ImageConfig(patch=patch, grid=GRID, shortest=patch * SHORTEST, longest=patch * GRID)
 
 
 def joined_config(

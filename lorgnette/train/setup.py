@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+
+import torch
 
 from lorgnette.errors import SettingsError
-from lorgnette.hub.join import GRID, SHORTEST, LanguageBackbone, VisionBackbone, joined_config
+from lorgnette.hub.join import LanguageBackbone, VisionBackbone, default_images, join, joined_config
 from lorgnette.hub.load import load, open_checkpoint
 from lorgnette.hub.source import find_folder
-from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.generation_rules import GenerationRules, read_generation_rules
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.template import Idefics2Template
 from lorgnette.inputs.tokenizer import Tokenizer, train_tokenizer
-from lorgnette.model.config import VLMConfig
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
+from lorgnette.settings import Settings
 
 
 def resolve(run: Run) -> Run:
@@ -42,12 +42,11 @@ def build(run: Run) -> tuple[VLM, Processor]:
     processor = build_processor(run)
     if run.init.model:
         return _load_whole(run), processor
+    if run.init.vision and run.init.language:
+        vision, language = VisionBackbone.open(run.init.vision), LanguageBackbone.open(run.init.language)
+        return join(vision, language, run.model, run.seed, torch.float32), processor
     model = VLM(run.model)
     model.initialise(run.seed)
-    if run.init.vision and run.init.language:
-        VisionBackbone.open(run.init.vision).give_to(model)
-        LanguageBackbone.open(run.init.language).give_to(model)
-        model.float()
     return model, processor
 
 
@@ -110,27 +109,22 @@ def _load_whole(run: Run) -> VLM:
     return model
 
 
-def _of_model(run: Run) -> dict[str, Any]:
+def _of_model(run: Run) -> dict[str, Settings]:
     opened = open_checkpoint(str(run.init.model))
-    processor, folder = opened.processor, str(opened.tokenizer_folder)
-    return {"model": opened.config, "images": processor.images, **_tokenizer_at(run, folder, processor)}
-
-
-def _of_backbones(run: Run) -> dict[str, Any]:
-    vision_backbone = VisionBackbone.open(str(run.init.vision))
-    language_backbone = LanguageBackbone.open(str(run.init.language))
-    tokenizer = Tokenizer.load(language_backbone.weights.folder, run.special)
-    patch = vision_backbone.config.patch
-    images = ImageConfig(patch=patch, grid=GRID, shortest=patch * SHORTEST, longest=patch * GRID)
-    images = run.images if "images" in run.model_fields_set else images
-    connector = run.model.connector if "model" in run.model_fields_set else None
-    config: VLMConfig = joined_config(vision_backbone, language_backbone, tokenizer, connector, images.grid)
+    tokenizer = run.tokenizer.override(f"path={opened.tokenizer_folder}")
+    processor = opened.processor
     return {
-        "model": config,
-        "images": images,
-        "tokenizer": run.tokenizer.override(f"path={language_backbone.weights.folder}"),
+        "model": opened.config,
+        "images": processor.images,
+        "tokenizer": tokenizer,
+        "special": processor.special,
     }
 
 
-def _tokenizer_at(run: Run, folder: str, processor: Processor) -> dict[str, Any]:
-    return {"tokenizer": run.tokenizer.override(f"path={folder}"), "special": processor.special}
+def _of_backbones(run: Run) -> dict[str, Settings]:
+    vision, language = VisionBackbone.open(str(run.init.vision)), LanguageBackbone.open(str(run.init.language))
+    folder = language.weights.folder
+    images = run.images if "images" in run.model_fields_set else default_images(vision)
+    connector = run.model.connector if "model" in run.model_fields_set else None
+    config = joined_config(vision, language, Tokenizer.load(folder, run.special), connector, images.grid)
+    return {"model": config, "images": images, "tokenizer": run.tokenizer.override(f"path={folder}")}

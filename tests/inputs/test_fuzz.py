@@ -18,26 +18,10 @@ from lorgnette.inputs.image import image_patches
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.template import IDEFICS2_TEMPLATE, JinjaTemplate
 from lorgnette.sample import Image, Sample
+from tests.fuzz.readers import FORMATS
 from tests.inputs.conftest import noise, old_checkpoint
 from tests.inputs.shapes import PART_SHAPES, STRING_SHAPES
 
-FORMATS = [
-    "PNG",
-    "JPEG",
-    "GIF",
-    "WEBP",
-    "TIFF",
-    "BMP",
-    "ICO",
-    "PPM",
-    "TGA",
-    "PCX",
-    "SGI",
-    "JPEG2000",
-    "AVIF",
-    "ICNS",
-    "DDS",
-]
 MAGIC = [
     b"\x89PNG\r\n\x1a\n",
     b"\xff\xd8\xff",

@@ -85,7 +85,7 @@ class _Stream:
         return sum(self.learns)
 
 
-class Counter:
+class TokenCounter:
     """Counts tokens of records as a processor renders them. Visual tokens are not counted: a stage may split images."""
 
     def __init__(self, processor: Processor) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from lorgnette import plugins
 from lorgnette.data.config import PreparedConfig
 from lorgnette.data.prepare.chunk import Chunk, ChunkWriter
-from lorgnette.data.prepare.counts import Counter
+from lorgnette.data.prepare.counts import TokenCounter
 from lorgnette.data.prepare.image_facts import image_facts, short_sha
 from lorgnette.data.record import Record, Refused
 from lorgnette.data.rejected import RejectedRow
@@ -50,7 +50,7 @@ class Scanner:
     def __post_init__(self) -> None:
         """Raises: SettingsError for a filter that cannot be imported."""
         self.filters = [(name, load_filter(name)) for name in self.config.filters]
-        self.count = Counter(self.processor)
+        self.count = TokenCounter(self.processor)
         self.columns = (*kind_of(self.config).columns(self.config), *ADDRESSES, ORIGIN)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from lorgnette.data.config import PairsConfig
 from lorgnette.data.record import Refused
 from lorgnette.data.rejected import RejectedRow, RowOrRejected
 from lorgnette.data.sources.pairs import image_of, read_captions
-from lorgnette.data.sources.reading.columns import IMAGE_COLUMNS, is_absent
+from lorgnette.data.sources.reading.columns import IMAGE_COLUMNS, IMAGE_SUFFIXES, is_absent
 from lorgnette.data.sources.reading.compressed import expanded_name
 from lorgnette.data.sources.reading.download import in_order
 from lorgnette.data.sources.reading.links import holds_links
@@ -22,7 +22,6 @@ from lorgnette.errors import DataError
 from lorgnette.inputs.access import MOST_BYTES
 from lorgnette.untrusted import quoted
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 TABLES = (".jsonl", ".csv", ".tsv", ".json", ".parquet")
 """Forms of a table; in a folder it is called `metadata`, as the hub's image folders have it."""
 WHOLE = (".tar", ".tgz", ".arrow")
@@ -43,7 +42,7 @@ def must_convert(config: PairsConfig) -> bool:
 
 def _shards(config: PairsConfig) -> list[str]:
     """Parquet files that are no table in a folder of images."""
-    found = list_files(config.path, (*IMAGES, *suffixes((*TABLES, *WHOLE))))
+    found = list_files(config.path, (*IMAGE_SUFFIXES, *suffixes((*TABLES, *WHOLE))))
     return [path for path in found if path.lower().endswith(".parquet") and not _is_table(path)]
 
 
@@ -60,8 +59,8 @@ def convert(config: PairsConfig) -> Iterator[RowOrRejected]:
     caption that is asked for. What has an image or a caption alone is refused.
     """
     watch = Watch(config, ("file_name", config.image_column, *IMAGE_COLUMNS, *_caption_columns(config), *CAPTIONS))
-    found = list_files(config.path, (*IMAGES, *suffixes((*TABLES, *WHOLE)), ".txt"))
-    alone = len(found) == 1 and not found[0].lower().endswith((*IMAGES, ".txt"))
+    found = list_files(config.path, (*IMAGE_SUFFIXES, *suffixes((*TABLES, *WHOLE)), ".txt"))
+    alone = len(found) == 1 and not found[0].lower().endswith((*IMAGE_SUFFIXES, ".txt"))
     whole = _shards(config) or (found if alone else [path for path in found if _is_whole(path)])
     if whole:
         for path in whole:
@@ -73,7 +72,7 @@ def convert(config: PairsConfig) -> Iterator[RowOrRejected]:
     for table in tables:
         yield from _of_table(table, config, named, watch)
     yield from _beside(
-        [path for path in found if path not in named and path.lower().endswith((*IMAGES, ".txt"))], config
+        [path for path in found if path not in named and path.lower().endswith((*IMAGE_SUFFIXES, ".txt"))], config
     )
     yield from watch.refusals()
 
@@ -83,7 +82,7 @@ def not_read(config: PairsConfig) -> list[str]:
 
     A table in a folder of images is read if it is called `metadata`.
     """
-    found = [path for path in row_files(config.path, (*TABLES, *WHOLE)) if not path.lower().endswith(IMAGES)]
+    found = [path for path in row_files(config.path, (*TABLES, *WHOLE)) if not path.lower().endswith(IMAGE_SUFFIXES)]
     whole = _shards(config) or [path for path in found if _is_whole(path)]
     read = whole or [path for path in found if _is_table(path)]
     return [path for path in found if path not in read] if len(found) > 1 or found[0] != config.path else []
@@ -149,7 +148,7 @@ def _beside(found: list[str], config: PairsConfig) -> Iterator[RowOrRejected]:
     column = _asked(config)
     columns: dict[str, Any] = dict.fromkeys(_caption_columns(config))
     for path in found:
-        if not path.lower().endswith(IMAGES):
+        if not path.lower().endswith(IMAGE_SUFFIXES):
             continue
         text = texts.pop(path.rpartition(".")[0], None)
         if text is None:

@@ -19,7 +19,7 @@ from lorgnette.data.sources.reading.download import in_order
 from lorgnette.data.sources.reading.values import image_size
 from lorgnette.data.sources.web.markup import Block, Part, Picture, read_markup
 from lorgnette.data.sources.web.pages import Page, Pages, resolve
-from lorgnette.data.sources.web.repeats import Counter, key_of
+from lorgnette.data.sources.web.repeats import RepeatCounter, key_of
 from lorgnette.errors import ImageError
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import open_image
@@ -102,9 +102,9 @@ def _draft(page: Page) -> _Draft:
     return _Draft(page, markup.base, list(markup.blocks))
 
 
-def _census(pages: Pages) -> Counter:
+def _census(pages: Pages) -> RepeatCounter:
     """On how many different pages each paragraph of a site, and each image of all sites, stands."""
-    census, seen = Counter(), set()
+    census, seen = RepeatCounter(), set()
     for page in pages.read(images=True):
         if isinstance(page, Page):
             draft = _draft(page)
@@ -130,7 +130,7 @@ def _image(draft: _Draft, picture: Picture) -> int:
     return key_of("image", "" if "://" in address else draft.page.site, address)
 
 
-def _leave_out_repeats(draft: _Draft, census: Counter, config: WebpagesConfig) -> None:
+def _leave_out_repeats(draft: _Draft, census: RepeatCounter, config: WebpagesConfig) -> None:
     blocks, said = [], set()
     short = max(config.most_repeats, SHORT_REPEATS * census[key_of("site", draft.page.site)])
     for block in draft.blocks:

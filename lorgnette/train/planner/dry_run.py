@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import os
 import time
-import weakref
-from collections.abc import Iterable
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import torch
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakIdKeyDictionary
 
 from lorgnette.data.config import FilesConfig
 from lorgnette.data.loader.batches import BatchBuilder
 from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.data.sources.reading.shards import is_url
 from lorgnette.errors import CheckpointError
-from lorgnette.model.batch import IGNORED, Batch, Spans
-from lorgnette.model.flops import ModelCost, along
-from lorgnette.model.ops.loss import logits_held
+from lorgnette.model.batch import IGNORED, Spans
+from lorgnette.model.flops import ModelCost
 from lorgnette.model.vlm import VLM
 from lorgnette.output import say
 from lorgnette.run import Run, StageConfig
@@ -35,29 +28,15 @@ from lorgnette.train import parallel
 from lorgnette.train.data import build_data, doubts
 from lorgnette.train.gradients import parallel_microbatches
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
-from lorgnette.train.planner.activations import kept, kept_by_connector
+from lorgnette.train.planner.memory import Estimate, TensorBytes, estimate
 from lorgnette.train.setup import build, build_processor, resolve, stage_processor
-from lorgnette.train.stages import TrainablePart, named_parts, pack_flops, prepare_parts
+from lorgnette.train.stages import TrainablePart, pack_flops, prepare_parts
 from lorgnette.train.step import train_step
 
 KINDS = ("weights", "gradients", "optimiser", "activations")
 MOST_PARTS = 16
 """Packs of a step that are looked at: all of those of a large one would take long, and more memory than there is."""
 SHORT = {"gradients": "grads", "optimiser": "optim.", "activations": "activ."}
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes of one part, by kind."""
-
-    weights: int = 0
-    gradients: int = 0
-    optimiser: int = 0
-    activations: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.gradients + self.optimiser + self.activations
 
 
 @dataclass(frozen=True)
@@ -91,7 +70,7 @@ def dry_run(run: Run, console: Console) -> None:
         _print_stage(console, run, stage, parts, memory, glance)
         packs = stage.pack.packs_per_step * stage.micro_batches
         if (at_once := min(packs, parallel_microbatches(run, stage, parallel.start_distributed()))) > 1:
-            more = (at_once - 1) * sum(one.activations for one in memory.values())
+            more = (at_once - 1) * sum(one.activations for one in memory.parts.values())
             say(
                 console,
                 f"Up to {at_once} packs are computed at once on the CPU (parallel_microbatches): their activations take"
@@ -100,7 +79,7 @@ def dry_run(run: Run, console: Console) -> None:
         for sentence in doubts(stage, glance.steps) if glance.steps else ():
             say(console, sentence, style="yellow")
         if not number:
-            _check(console, run, glance, sum(one.total for one in memory.values()))
+            _check(console, run, glance, memory.peak)
 
 
 def _glance(run: Run, number: int) -> Glance:
@@ -133,10 +112,11 @@ def _full_pack(run: Run, stage: StageConfig) -> TrainingBatch:
     count = min(stage.pack.patches // side**2, tokens // (2 * slot))
     targets_T = torch.zeros(tokens, dtype=torch.int64)
     targets_T[: count * slot] = IGNORED
-    nothing = torch.empty(0, dtype=torch.int64)
-    return TrainingBatch(
-        nothing, targets_T, nothing, Spans((tokens,)), nothing, nothing, ((side, side),) * count, nothing
-    )
+    visual_V = torch.arange(count * (slot - 2))
+    patches_PC = torch.zeros(count * side**2, run.model.vision.patch_width, dtype=torch.uint8)
+    positions_P, grids = torch.zeros(len(patches_PC), dtype=torch.int64), ((side, side),) * count
+    tokens_T, positions_T = targets_T.clamp(min=0), torch.arange(tokens)
+    return TrainingBatch(tokens_T, targets_T, positions_T, Spans((tokens,)), patches_PC, positions_P, grids, visual_V)
 
 
 def _start(run: Run) -> str:
@@ -153,63 +133,17 @@ def _start(run: Run) -> str:
     )
 
 
-def estimate(run: Run, stage: StageConfig, model: VLM, batches: list[TrainingBatch]) -> dict[str, Memory]:
-    """Memory of each part while it trains, from sizes alone, for one process in float32.
-
-    Activations are those of the largest pack: what each layer keeps for its backward pass, or its input alone where the
-    part is checkpointed. `head` is what the loss holds: a chunk of logits, the gradients made in passing, and the
-    adapted output table with its own.
-    """
-    found = {}
-    momenta = 2 if stage.optimiser == "adamw" else 1.5  # muon's matrices have one
-    for part in ("vision", "connector", "language", "extra_vocabulary"):
-        parameters = [p for name, _, p in named_parts(model) if name == part]
-        weights = sum(4 * p.numel() for p in parameters)
-        trained = sum(4 * p.numel() for p in parameters if p.requires_grad)
-        activations = max((_activations(run, stage, part, batch) for batch in batches), default=0)
-        found[part] = Memory(weights, trained, int(momenta * trained), activations)
-    learned = max(batch.learned for batch in batches)
-    chunk, width = 4 * logits_held(learned, run.model.vocabulary, "cpu"), run.model.language.width
-    adapted = stage.language.mode in ("lora", "dora") and "head" in stage.lora.targets
-    table = 4 * run.model.language.vocabulary * width if adapted else 0
-    found["head"] = Memory(activations=chunk + 8 * learned * width + 2 * table)
-    return found
-
-
-def _activations(run: Run, stage: StageConfig, part: str, batch: Batch) -> int:
-    """Bytes that a part keeps of one pack; see `estimate`."""
-    model, patches, tokens = run.model, batch.images.total, batch.documents.total
-    width, vision = model.language.width, model.vision
-    if part == "connector":
-        return _connector_activations(run, stage, batch)
-    if part == "vision":
-        mode, rows, input_, layers = stage.vision.mode, patches, vision.width, vision.layers
-    elif part == "language":
-        mode, rows, input_, layers = stage.language.mode, tokens, width, model.language.layers
-    else:
-        return 0
-    layer = kept(model, part, mode, stage.lora)
-    one = 4 * (layer.by_row * rows + layer.at_all)
-    return one + input_ * rows * layers * 4 if part in stage.checkpointing else one * layers
-
-
-def _connector_activations(run: Run, stage: StageConfig, batch: Batch) -> int:
-    config, widths = run.model.connector, (run.model.vision.width, run.model.language.width)
-    measured = kept_by_connector(config, *widths, checkpointed="connector" in stage.checkpointing)
-    return sum(along(measured, patches // config.multiple**2) for patches in batch.images.lengths)
-
-
 def _print_stage(
     console: Console,
     run: Run,
     stage: StageConfig,
     parts: list[TrainablePart],
-    memory: dict[str, Memory],
+    memory: Estimate,
     glance: Glance,
 ) -> None:
     batches, times = glance.batches, glance.times
-    account = ModelCost(run.model)
-    flops = times * sum(pack_flops(account, stage, batch) for batch in batches)
+    cost = ModelCost(run.model)
+    flops = times * sum(pack_flops(cost, stage, batch) for batch in batches)
     tokens = times * sum(batch.documents.total for batch in batches)
     learned = times * sum(batch.learned for batch in batches)
     images, packs = times * sum(len(batch.images) for batch in batches), times * len(batches)
@@ -232,7 +166,7 @@ def _print_stage(
     for heading in ("params", "trained", *(SHORT.get(kind, kind) for kind in KINDS), "all"):
         table.add_column(heading, justify="right")
     counts = {part.part: part for part in parts}
-    for name, bytes_ in memory.items():
+    for name, bytes_ in memory.parts.items():
         part = counts.get(name)
         said = (part.mode, _millions(part.parameters), _millions(part.trainable)) if part else ("", "", "")
         table.add_row(
@@ -242,45 +176,14 @@ def _print_stage(
             mib(bytes_.total),
         )
     table.add_section()
-    sums = [sum(getattr(one, kind) for one in memory.values()) for kind in KINDS]
+    sums = [sum(getattr(one, kind) for one in memory.parts.values()) for kind in KINDS]
     counted = (sum(p.parameters for p in parts), sum(p.trainable for p in parts))
     table.add_row("all", "", *map(_millions, counted), *map(mib, sums), mib(sum(sums)))
     console.print(table)
+    say(console, f"at once: up to {mib(memory.peak)} MiB, as gradients come while activations go")
 
 
-class Bytes(TorchDispatchMode):
-    """Counts the bytes of tensors that are alive while it is entered, and the most that there were at once."""
-
-    def __init__(self, alive: int) -> None:
-        """alive: bytes of tensors that are there already."""
-        super().__init__()
-        self.now = self.peak = alive
-        self._known = WeakIdKeyDictionary()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor) and tensor.device.type != "meta":
-                self._count(tensor.untyped_storage())
-        return out
-
-    def know(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Tensors that were counted before."""
-        for tensor in tensors:
-            self._known[tensor.untyped_storage()] = True
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage not in self._known:
-            self._known[storage] = True
-            self.now += storage.nbytes()
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._free, storage.nbytes())
-
-    def _free(self, size: int) -> None:
-        self.now -= size
-
-
-def measure(run: Run, stage: StageConfig, model: VLM, steps: BatchBuilder) -> tuple[int, float, dict[str, Memory]]:
+def measure(run: Run, stage: StageConfig, model: VLM, steps: BatchBuilder) -> tuple[int, float, Estimate]:
     """Take two real steps, of no more packs than `MOST_PARTS`.
 
     Returns the bytes of tensors at the peak, seconds of a step, and the estimate.
@@ -294,7 +197,7 @@ def measure(run: Run, stage: StageConfig, model: VLM, steps: BatchBuilder) -> tu
     made = [_packs(steps, 0), _packs(steps, min(1, stage.steps - 1))]
     estimates = estimate(run, stage, model, [batch for batches in made for batch in batches])
     parameters = list(model.parameters())
-    counter = Bytes(sum(p.numel() * p.element_size() for p in parameters))
+    counter = TensorBytes(sum(p.numel() * p.element_size() for p in parameters))
     counter.know(parameters)
     counter.know(value for one in made for b in one for value in vars(b).values() if isinstance(value, torch.Tensor))
     seconds = []
@@ -316,14 +219,13 @@ def _check(console: Console, run: Run, glance: Glance, estimated: int) -> None:
         return
     model, _ = build(run)
     prepare_parts(model, stage, seed=run.seed)
-    peak, seconds, estimates = measure(run, stage, model, glance.steps)
-    total = sum(one.total for one in estimates.values())
+    peak, seconds, memory = measure(run, stage, model, glance.steps)
     parts = glance.steps.parts
     some = f" with {MOST_PARTS} of their {parts:,} packs" if parts > MOST_PARTS else ""
     say(
         console,
         f"two steps of {stage.name}{some} took {seconds:.2f} s each and held {mib(peak)} MiB of tensors at their peak,"
-        f" where the estimate is {mib(total)} MiB ({total / peak - 1:+.0%})",
+        f" where the estimate is {mib(memory.peak)} MiB ({memory.peak / peak - 1:+.0%})",
     )
 
 

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from lorgnette import Image, Text, Turn
 from lorgnette.data.builtin.questions import tokenizer_texts
-from lorgnette.data.prepare.counts import Counter
+from lorgnette.data.prepare.counts import TokenCounter
 from lorgnette.data.record import Record
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.inputs.processor import Processor
@@ -115,7 +115,7 @@ def rendered(processor: Processor, record: Record, *piece) -> int:
 
 def overestimates(processor: Processor, record: Record) -> list[int]:
     """By how much every piece of a record is overestimated: runs of its units, and if it may, other orders too."""
-    counts = Counter(processor)(record)
+    counts = TokenCounter(processor)(record)
     units = len(record.units)
     assert len(counts.tokens) == units == len(counts.learned)
     found = []

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from lorgnette.data.sources.web.markup import Picture, read_markup
-from lorgnette.data.sources.web.repeats import Counter as Repeats
-from lorgnette.data.sources.web.repeats import key_of
+from lorgnette.data.sources.web.repeats import RepeatCounter, key_of
 from lorgnette.sample import Image, Text
 from tests.data.sources.made import PARAGRAPH, html, picture, record, warc
 from tests.data.sources.sift import Sifted, config, sift
@@ -270,7 +269,7 @@ def test_what_a_damaged_archive_still_holds_is_kept(tmp_path):
 
 
 def test_counts_are_never_too_low_and_seldom_too_high():
-    counts = Repeats(slots=1 << 16)
+    counts = RepeatCounter(slots=1 << 16)
     keys = [key_of(str(number)) for number in range(1 << 14)]
     for number, key in enumerate(keys):
         for _ in range(1 + (number % 8 == 0)):

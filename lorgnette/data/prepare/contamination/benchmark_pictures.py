@@ -7,13 +7,12 @@ from typing import Any
 
 from lorgnette.data.record import Refused
 from lorgnette.data.sources.reading.boundary import boundary_of_benchmark, drawn
+from lorgnette.data.sources.reading.columns import IMAGE_SUFFIXES
 from lorgnette.data.sources.reading.shards import FOLDER, Shards, list_files, read_bytes
 from lorgnette.data.sources.reading.unread import is_named, looks_like_image
 from lorgnette.data.sources.reading.values import fetched, read_image
 from lorgnette.errors import DataError
 from lorgnette.inputs.image_io import MAX_FILE
-
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 Pictures = Callable[[str], Iterable[tuple[str, bytes]]]
 """From the name of a benchmark to its pictures: how messages call each, and the bytes of its file; none (`b""`) for one
@@ -22,7 +21,7 @@ that cannot be had."""
 
 def files_of_benchmark(name: str) -> tuple[str, ...]:
     """The files of a benchmark given by path, glob or URL, or as `builtin:...`. Raises: DataError if there are none."""
-    return list_files(name, (".parquet", *IMAGES))
+    return list_files(name, (".parquet", *IMAGE_SUFFIXES))
 
 
 def pictures_of(name: str) -> Iterator[tuple[str, bytes]]:

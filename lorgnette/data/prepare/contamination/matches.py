@@ -53,7 +53,7 @@ class Match:
 
 
 @dataclass(frozen=True, eq=False)
-class Benchmark:
+class HashedSet:
     """The pictures of one benchmark, hashed."""
 
     name: str
@@ -64,7 +64,7 @@ class Benchmark:
     """Pictures that could not be read, and so were compared with nothing."""
 
 
-def hash_benchmark(name: str, pictures: Pictures) -> Benchmark:
+def hash_benchmark(name: str, pictures: Pictures) -> HashedSet:
     """Hash every picture of a benchmark once; the hashes of one given by its files are kept in the user's cache."""
     kept = _kept_at(name)
     if kept is not None and kept.is_file():
@@ -77,7 +77,7 @@ def hash_benchmark(name: str, pictures: Pictures) -> Benchmark:
     good = [place for place, readable in enumerate(table["readable"]) if readable]
     sha_K, look_K = (np.array([table[column][place] for place in good], np.uint64) for column in ("sha", "look"))
     bad = tuple(label for label, readable in zip(table["label"], table["readable"], strict=True) if not readable)
-    return Benchmark(name, tuple(table["label"][place] for place in good), sha_K, look_K, bad)
+    return HashedSet(name, tuple(table["label"][place] for place in good), sha_K, look_K, bad)
 
 
 HASHING = 2
@@ -106,7 +106,7 @@ def _kept_at(name: str) -> Path | None:
     return user_cache() / "benchmarks" / f"{digest([name, HASHING, *(one.key for one in stamps(files))])}.parquet"
 
 
-def find_matches(index: Index, benchmarks: Sequence[Benchmark], read: ReadPicture, pictures: Pictures) -> list[Match]:
+def find_matches(index: Index, benchmarks: Sequence[HashedSet], read: ReadPicture, pictures: Pictures) -> list[Match]:
     """The first picture of each record that a benchmark has, in the order of the records.
 
     Hashes say which pictures to compare; those are read again, on both sides, and compared as thumbnails.
@@ -164,7 +164,7 @@ def alike(one: tuple[np.ndarray, float] | None, other: tuple[np.ndarray, float] 
     return max(0.0, float(left @ right / np.sqrt((left @ left) * (right @ right))))
 
 
-def as_report(benchmarks: Sequence[Benchmark], matches: Sequence[Match], index: Index) -> dict[str, Any]:
+def as_report(benchmarks: Sequence[HashedSet], matches: Sequence[Match], index: Index) -> dict[str, Any]:
     """Everything that was compared and found, as plain values."""
     return {
         "benchmarks": [

@@ -13,6 +13,8 @@ from lorgnette.untrusted import parse_json
 
 IMAGE_COLUMNS = ("images", "image")
 """Columns of images, in the order in which they are looked at; the first with an image in it is taken."""
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+"""Endings of files of images."""
 IMAGE_FIELDS = ("bytes", "path", "url")
 """Fields of a struct that is an image."""
 UNSEEN = ("Cc", "Cf")

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from lorgnette.data.config import RowsConfig
 from lorgnette.data.rejected import RejectedRow, RowOrRejected
-from lorgnette.data.sources.reading.columns import as_list, is_absent
+from lorgnette.data.sources.reading.columns import IMAGE_SUFFIXES, as_list, is_absent
 from lorgnette.data.sources.reading.row_files import ORIGIN, Found, is_parquet, open_arrow, rows_of
 from lorgnette.data.sources.reading.shards import FOLDER, Shards
 from lorgnette.errors import DataError
@@ -18,7 +18,6 @@ from lorgnette.untrusted import quoted
 
 NAMES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "pixel", "frame")
 """Parts of names that columns of images have."""
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 """How files of images begin."""
 SAMPLE = 16
@@ -39,7 +38,7 @@ def looks_like_image(value: Any, named: bool) -> bool:
         return value.startswith(MAGIC)
     if isinstance(value, str):
         start = value[:2000].strip().casefold()
-        return named and (start.startswith("data:image") or start.partition("?")[0].endswith(ENDINGS))
+        return named and (start.startswith("data:image") or start.partition("?")[0].endswith(IMAGE_SUFFIXES))
     return any(looks_like_image(one, named) for one in (as_list(value) or [])[:4])
 
 

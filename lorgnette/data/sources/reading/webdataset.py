@@ -9,12 +9,12 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
+from lorgnette.data.sources.reading.columns import IMAGE_SUFFIXES
 from lorgnette.data.sources.reading.compressed import FAULTS, open_expanded
 from lorgnette.errors import DataError
 from lorgnette.untrusted import parse_json, quoted
 
-IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
-TEXTS = ("txt", "text", "caption", "cap")
+TEXT_SUFFIXES = (".txt", ".text", ".caption", ".cap")
 MOST_BYTES = 64 * 2**20
 """Bytes of one member."""
 MOST_MEMBERS = 64
@@ -75,7 +75,7 @@ def _members(path: str) -> Iterator[Member]:
                     folder, _, name = name.rpartition("/")
                     stem, _, ending = name.partition(".")
                     last = ending.lower().rpartition(".")[2]
-                    if not member.isreg() or not stem or last not in (*IMAGES, *TEXTS, "json"):
+                    if not member.isreg() or not stem or f".{last}" not in (*IMAGE_SUFFIXES, *TEXT_SUFFIXES, ".json"):
                         continue
                     key = f"{folder}/{stem}" if folder else stem
                     yield key, ending.lower(), member.size, partial(_content, path, archive, member)
@@ -121,7 +121,7 @@ def _sample(key: str, members: dict[str, bytes]) -> dict[str, Any]:
     images: dict[str, bytes] = {}
     for ending, content in members.items():
         last = ending.rpartition(".")[2]
-        if last in IMAGES:
+        if f".{last}" in IMAGE_SUFFIXES:
             images[ending] = content
         elif last == "json":
             value = _json(key, content)

@@ -15,7 +15,7 @@ def key_of(*parts: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
-class Counter:
+class RepeatCounter:
     """Counts of keys, up to 65,535. Two keys may share a slot, so a count may be too high, but never too low.
 
     A key has two slots, and the smaller count holds. With as many different keys as there are slots, of those seen once

@@ -1,0 +1,231 @@
+"""Memory of training, traced and not derived: one pack through a model of few layers, on tensors without memory.
+
+Every layer of a part costs what its middle one does, so three are traced, and the middle one is counted for all others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+from lorgnette.model.batch import Batch
+from lorgnette.model.vlm import VLM
+from lorgnette.run import Run, StageConfig
+from lorgnette.train.adapters.fused_lora import weights_kept
+from lorgnette.train.optim import build_optimiser
+from lorgnette.train.stages import named_parts, prepare_parts
+
+TRACED = 3
+"""Layers of a part that are traced: a first, a middle and a last one."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one part, by kind."""
+
+    weights: int = 0
+    gradients: int = 0
+    optimiser: int = 0
+    activations: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimiser + self.activations
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes of tensors while a stage trains, for one process in float32."""
+
+    parts: dict[str, Memory]
+    """By part; `head` is the output table's adapters and the loss."""
+    peak: int
+    """Most bytes that are alive at once. Not all of `parts` are: gradients come as activations go."""
+
+
+class TensorBytes(TorchDispatchMode):
+    """Counts the bytes of tensors that are alive while it is entered, and the most that there were at once."""
+
+    def __init__(self, alive: int = 0) -> None:
+        """alive: bytes of tensors that are there already."""
+        super().__init__()
+        self.now = self.peak = alive
+        self._known = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out) if "out" not in (kwargs or {}) else ():  # which was there before
+            if isinstance(tensor, Tensor) and tensor.device.type != "meta":
+                self._count(tensor.untyped_storage())
+        return out
+
+    def know(self, tensors: Iterable[Tensor]) -> None:
+        """Leave out tensors that were counted before."""
+        for tensor in tensors:
+            self._known[tensor.untyped_storage()] = True
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage not in self._known:
+            self._known[storage] = True
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._free, storage.nbytes())
+
+    def _free(self, size: int) -> None:
+        self.now -= size
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A stretch of a training step."""
+
+    part: str
+    times: float
+    """Stretches of this kind in the whole model: all layers that were left out are as the traced middle one."""
+    change: int
+    """Bytes alive at its end, less those at its start."""
+    rise: int
+    """Most bytes alive within, less those at its start."""
+
+
+class Trace:
+    """Intervals of a training step of two packs, between the ends of blocks in forward and backward.
+
+    The first pack finds no gradients, and the second those of all weights.
+    """
+
+    def __init__(self, run: Run, stage: StageConfig, batch: Batch, *, real: bool = False):
+        """real: on tensors with memory, for tests."""
+        self.intervals: list[Interval] = []
+        self.losses: list[int] = []
+        """For each pack, how many intervals have passed when its loss is known."""
+        self.ends: list[int] = []
+        """For each pack, how many intervals have passed when its gradients are there."""
+        model, left_out = _short_model(run, stage, real)
+        self._counter, self._start, self._backward = TensorBytes(), 0, False
+        self._counter.know(model.parameters())
+        for name, part in model.stacks().items():
+            for index, block in enumerate(part.blocks()):
+                self._watch(name, block, *(1 + left_out[name] * (index == place) for place in (1, 0)))
+            self._watch(name, part)
+        with self._counter, contextlib.ExitStack() as kept:
+            for name, part in model.stacks().items():
+                kept.enter_context(weights_kept(part))
+                self._mark(name, 1 + left_out[name] / TRACED)
+            self._packs(model, batch)
+
+    def _packs(self, model: VLM, batch: Batch) -> None:
+        for _ in range(2):
+            loss_sum = model(batch, want="loss").loss_sum
+            self._mark("head")
+            self.losses.append(len(self.intervals))
+            self._backward = True
+            loss_sum.backward()
+            self._backward = False
+            del loss_sum
+            self._mark("vision")
+            self.ends.append(len(self.intervals))
+
+    def activations(self) -> dict[str, int]:
+        """Bytes by part that are alive when the loss of the first pack is known."""
+        kept: dict[str, float] = {}
+        for one in self.intervals[: self.losses[0]]:
+            kept[one.part] = kept.get(one.part, 0) + one.times * one.change
+        return {part: int(size) for part, size in kept.items()}
+
+    def peak(self, alive: int, packs: int) -> int:
+        """Most bytes at once in the whole model in a step of so many packs, with so many alive at its start."""
+        peak = alive
+        for one in self.intervals[: self.ends[min(packs, 2) - 1]]:
+            last = alive + int((one.times - 1) * one.change)
+            peak = max(peak, max(alive, last) + one.rise)
+            alive += int(one.times * one.change)
+        return peak
+
+    def _mark(self, part: str, times: float = 1) -> None:
+        """End an interval here, and begin the next."""
+        now, peak = self._counter.now, self._counter.peak
+        self.intervals.append(Interval(part, times, now - self._start, peak - self._start))
+        self._start = self._counter.peak = now
+
+    def _watch(self, part: str, module: nn.Module, forward: float = 1, backward: float = 1) -> None:
+        """Mark where a module ends in forward, and where the gradient of its output is there.
+
+        forward, backward: of how many alike the intervals are that end there. A block that is run a second time to
+        compute gradients is not marked.
+        """
+
+        def ended(module: nn.Module, inputs: object, output: Tensor) -> None:
+            if self._backward:
+                return
+            self._mark(part, forward)
+            if output.requires_grad:
+                output.register_hook(lambda gradient: self._mark(part, backward))
+
+        module.register_forward_hook(ended)
+
+
+def _short_model(run: Run, stage: StageConfig, real: bool) -> tuple[VLM, dict[str, int]]:
+    """A model with `TRACED` layers a part, prepared for the stage, and how many layers of each part are left out."""
+    left_out = {}
+    with torch.device("meta"):
+        model = VLM(run.model)
+        for name, part in model.stacks().items():
+            layers = getattr(part, "layers", ())
+            left_out[name] = max(len(layers) - TRACED, 0)
+            if left_out[name]:
+                part.layers = layers[:TRACED]
+            part.checkpointed = name in stage.checkpointing
+        prepare_parts(model, stage, seed=0)
+    memory: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    if not real:
+        memory = FakeTensorMode(allow_non_fake_inputs=True)
+    with memory:
+        for name, parameter in list(model.named_parameters()):
+            module, _, leaf = name.rpartition(".")
+            made = nn.Parameter(torch.empty(parameter.shape), requires_grad=parameter.requires_grad)
+            setattr(model.get_submodule(module), leaf, made)
+    return model.train(), left_out
+
+
+def estimate(run: Run, stage: StageConfig, model: VLM, batches: Iterable[Batch]) -> Estimate:
+    """Memory of each part while a stage trains on packs such as these, and of all at once.
+
+    model: prepared for the stage; its sizes count, not its weights. Activations are those of the largest pack: what is
+    alive when its loss is known. Nothing is known here of layers, connectors or adapters: they are run.
+    """
+    traced = Trace(run, stage, max(batches, key=lambda batch: _rows(run, batch)))
+    activations, momenta = traced.activations(), _momenta(model, stage)
+    parts: dict[str, Memory] = {}
+    for part in (*model.parts(), "head"):
+        parameters = [parameter for name, _, parameter in named_parts(model) if name == part]
+        trained = sum(4 * parameter.numel() for parameter in parameters if parameter.requires_grad)
+        weights = sum(4 * parameter.numel() for parameter in parameters)
+        optimiser = sum(4 * momenta.get(id(parameter), 0) * parameter.numel() for parameter in parameters)
+        parts[part] = Memory(weights, trained, optimiser, activations.get(part, 0))
+    held = sum(part.weights + part.optimiser for part in parts.values())
+    packs = stage.pack.packs_per_step * stage.micro_batches
+    return Estimate(parts, traced.peak(held, packs))
+
+
+def _momenta(model: VLM, stage: StageConfig) -> dict[int, int]:
+    """Moving averages that the optimiser keeps of each parameter: one of muon's matrices, two of all others."""
+    groups = build_optimiser(model, stage).param_groups
+    return {id(parameter): 2 - bool(group["muon"]) for group in groups for parameter in group["params"]}
+
+
+def _rows(run: Run, batch: Batch) -> int:
+    """Values that enter the layers of both backbones, by which the largest pack is known."""
+    vision, language = run.model.vision, run.model.language
+    patches, tokens = batch.images.total, batch.documents.total
+    return patches * vision.width * vision.layer_count + tokens * language.width * language.layers

@@ -1,0 +1,74 @@
+"""The trace of a step without memory is that of a real step; layers left out are counted as those traced."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lorgnette.train.data import build_data
+from lorgnette.train.planner.memory import TRACED, Trace, estimate
+from lorgnette.train.setup import build
+from lorgnette.train.stages import prepare_parts
+
+KINDS = {
+    "perceiver": "{projection_width: 48, latents: 4, depth: 2, heads: 2, head_width: 8, kv_heads: 1}",
+    "linear": "{kind: linear}",
+    "pixel shuffle": "{kind: pixel_shuffle, side: 2}",
+}
+
+
+def first_pack(run):
+    _, processor = build(run)
+    return next(batch for batch in build_data(run, 0, processor).part(0, 0) if len(batch.images))
+
+
+@pytest.mark.parametrize("mode", ["full", "frozen", "lora", "dora"])
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_a_trace_without_memory_is_the_trace_with_it(tiny, mode, checkpointed):
+    run = tiny.override(f"stages.0.vision.mode={mode}", f"stages.0.language.mode={mode}")
+    if checkpointed:
+        run = run.override("stages.0.checkpointing=[vision, connector, language]")
+    batch = first_pack(run)
+    fake, real = (Trace(run, run.stages[0], batch, real=real) for real in (False, True))
+    assert [one.part for one in fake.intervals] == [one.part for one in real.intervals]
+    assert fake.peak(0, 2) == pytest.approx(real.peak(0, 2), rel=0.02)
+    assert sum(fake.activations().values()) == pytest.approx(sum(real.activations().values()), rel=0.02)
+
+
+@pytest.mark.parametrize("mode", ["frozen", "lora", "full"])
+@pytest.mark.parametrize("connector", KINDS)
+def test_layers_that_are_left_out_are_counted_as_if_they_were_traced(tiny, mode, connector, monkeypatch):
+    run = tiny.override(
+        f"stages.0.vision.mode={mode}", f"stages.0.language.mode={mode}",
+        "model.vision.layers=6", "model.language.layers=5",
+    )  # fmt: skip
+    run = type(run).parse(run.plain() | {"model": run.plain()["model"] | {"connector": yaml_of(KINDS[connector])}})
+    batch = first_pack(run)
+    short = Trace(run, run.stages[0], batch)
+    monkeypatch.setattr("lorgnette.train.planner.memory.TRACED", 100)
+    whole = Trace(run, run.stages[0], batch)
+    assert len(whole.intervals) > len(short.intervals) > 2 * TRACED
+    assert short.activations() == pytest.approx(whole.activations(), rel=0.01)
+    assert short.peak(0, 1) == pytest.approx(whole.peak(0, 1), rel=0.01)
+    assert short.peak(0, 2) == pytest.approx(whole.peak(0, 2), rel=0.01)
+
+
+def yaml_of(text):
+    import yaml
+
+    return yaml.safe_load(text)
+
+
+def test_checkpointing_and_frozen_parts_take_less(tiny):
+    plain = tiny.override("stages.0.vision.mode=full", "stages.0.language.mode=full")
+    checkpointed = plain.override("stages.0.checkpointing=[vision, connector, language]")
+    frozen = plain.override("stages.0.vision.mode=frozen", "stages.0.language.mode=frozen")
+    batch, peaks = first_pack(plain), []
+    for run in (plain, checkpointed, frozen):
+        model, _ = build(run)
+        prepare_parts(model, run.stages[0], seed=0)
+        found = estimate(run, run.stages[0], model, [batch])
+        assert found.peak > sum(one.weights + one.optimiser for one in found.parts.values())
+        peaks.append(found)
+    assert peaks[1].peak < peaks[0].peak and peaks[2].peak < peaks[0].peak
+    assert peaks[2].parts["vision"].activations == 0 or not torch.is_grad_enabled()
