@@ -56,8 +56,8 @@ def made_index(records: int, seed: int = 0, most_units: int = 6, most_tokens: in
 
 
 def plan_of(*indexes: Index, weights: tuple[float, ...] = (), most_units: int | None = None, **settings) -> PackedPlan:
-    """A plan of small packs on indexes; settings as of `PackedPlan`, and `tokens`, `patches`, `packs_per_step`."""
-    pack = {"tokens": 512, "patches": 20_000, "packs_per_step": 2}
+    """A plan of small packs on indexes; settings as of `PackedPlan` and `PackConfig`."""
+    pack = {"tokens": 512, "patches": 20_000, "samples": None, "packs_per_step": 2}
     pack |= {name: settings.pop(name) for name in list(settings) if name in pack}
     given = weights or (1.0,) * len(indexes)
     sources = tuple(

@@ -31,7 +31,7 @@ def threads():
 
 def gradients(run, at_once: int, alpha: float = 0.0):
     """The gradients and losses of a first step in four packs."""
-    run = run.override("stages.0.samples_per_step=8", "stages.0.micro_batches=4")
+    run = run.override("stages.0.pack.samples=8", "stages.0.micro_batches=4")
     model, processor = build(run)
     prepare_parts(model, run.stages[0], seed=0)
     model.train()

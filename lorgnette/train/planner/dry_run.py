@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorgnette.data.config import FilesConfig
-from lorgnette.data.loader.batches import BatchBuilder, Steps
+from lorgnette.data.loader.batches import BatchBuilder
 from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.data.sources.reading.shards import is_url
 from lorgnette.errors import CheckpointError
@@ -45,7 +45,7 @@ class Glance:
 
     batches: list[TrainingBatch]
     times: float = 1.0
-    steps: Steps | BatchBuilder | None = None
+    steps: BatchBuilder | None = None
     """Where the packs come from; None where they are made up."""
     missing: str = ""
     """Why they are made up."""
@@ -68,7 +68,7 @@ def dry_run(run: Run, console: Console) -> None:
         glance = _glance(run, number)
         memory = estimate(run, stage, model, glance.batches)
         _print_stage(console, run, stage, parts, memory, glance)
-        packs = stage.pack.packs_per_step if stage.pack else stage.micro_batches
+        packs = stage.pack.packs_per_step * stage.micro_batches
         if (at_once := min(packs, parallel_microbatches(run, stage, parallel.start_distributed()))) > 1:
             more = (at_once - 1) * sum(one.activations for one in memory.parts.values())
             say(
@@ -85,19 +85,17 @@ def dry_run(run: Run, console: Console) -> None:
 def _glance(run: Run, number: int) -> Glance:
     stage = run.stages[number]
     away = [one.path for one in stage.sources if isinstance(one, FilesConfig) and not _is_here(one.path)]
-    if away and stage.pack is not None:
+    if away:
         return Glance([_full_pack(run, stage)], stage.pack.packs_per_step, missing=f"{away[0]} is not here")
     try:
         processor = build_processor(run)
     except CheckpointError as error:
-        if stage.pack is None:
-            raise
         return Glance([_full_pack(run, stage)], stage.pack.packs_per_step, missing=str(error))
     steps = build_data(run, number, stage_processor(processor, run, stage))
     return Glance(_packs(steps, 0), steps.parts / min(steps.parts, MOST_PARTS), steps)
 
 
-def _packs(steps: Steps | BatchBuilder, step: int) -> list[TrainingBatch]:
+def _packs(steps: BatchBuilder, step: int) -> list[TrainingBatch]:
     """The first packs of a step."""
     return [batch for part in range(min(steps.parts, MOST_PARTS)) for batch in steps.part(step, part)]
 
@@ -108,7 +106,6 @@ def _is_here(path: str) -> bool:
 
 def _full_pack(run: Run, stage: StageConfig) -> TrainingBatch:
     """A pack for its lengths alone: one document, up to half of it images of the largest size, and all text learned."""
-    assert stage.pack is not None
     images, tokens = run.stage_images(stage), stage.pack.tokens
     side = images.longest // images.patch // run.model.connector.multiple * run.model.connector.multiple
     slot = run.model.connector.visual_tokens(side, side) + 2
@@ -186,7 +183,7 @@ def _print_stage(
     say(console, f"at once: up to {mib(memory.peak)} MiB, as gradients come while activations go")
 
 
-def measure(run: Run, stage: StageConfig, model: VLM, steps: Steps | BatchBuilder) -> tuple[int, float, Estimate]:
+def measure(run: Run, stage: StageConfig, model: VLM, steps: BatchBuilder) -> tuple[int, float, Estimate]:
     """Take two real steps, of no more packs than `MOST_PARTS`.
 
     Returns the bytes of tensors at the peak, seconds of a step, and the estimate.

@@ -217,7 +217,7 @@ def estimate(run: Run, stage: StageConfig, model: VLM, batches: Iterable[Batch])
         optimiser = sum(4 * momenta.get(id(parameter), 0) * parameter.numel() for parameter in parameters)
         parts[part] = Memory(weights, trained, optimiser, activations.get(part, 0))
     held = sum(part.weights + part.optimiser for part in parts.values())
-    packs = stage.pack.packs_per_step if stage.pack else stage.micro_batches
+    packs = stage.pack.packs_per_step * stage.micro_batches
     return Estimate(parts, traced.peak(held, packs))
 
 
