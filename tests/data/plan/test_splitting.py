@@ -49,7 +49,8 @@ class Slow:
         """Tokens and patches of each unit, the head being -1."""
         index, augmenter = self.index, self.splitter.augmenter
         split = bool(augmenter.split(self.source, self.record, self.epoch)) if varied else augmenter.images.split
-        tokens = dict(enumerate(self.part("tokens_U", unit_starts(index)))) | {-1: int(index.head_tokens_E[self.record])}
+        tokens = dict(enumerate(self.part("tokens_U", unit_starts(index))))
+        tokens |= {-1: int(index.head_tokens_E[self.record])}
         patches = dict.fromkeys(tokens, 0)
         columns = (self.part(name, index.image_starts) for name in ("unit_I", "width_I", "height_I"))
         for number, (unit, width, height) in enumerate(zip(*columns, strict=True)):
