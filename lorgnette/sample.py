@@ -26,13 +26,13 @@ OTHER_NAMES = {"developer": "system"}
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Text:
-    """A run of text. `learn` marks it as a training target."""
+    """A run of text. `supervised` marks it as a training target."""
 
     text: str
-    learn: bool = False
+    supervised: bool = False
 
     def __repr__(self) -> str:
-        return f"Text({quoted(repr(self.text))}{', learn=True' if self.learn else ''})"
+        return f"Text({quoted(repr(self.text))}{', supervised=True' if self.supervised else ''})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -109,7 +109,7 @@ class Sample:
         cls,
         messages: Sequence[Mapping[str, Any]],
         *,
-        learn: str | None = "assistant",
+        supervised: str | None = "assistant",
         meta: Mapping[str, Any] | None = None,
     ) -> Sample:
         """Read a conversation in the form that transformers, TRL and OpenAI clients use.
@@ -133,7 +133,7 @@ class Sample:
                 raise DataError(f"{where}: expected {{'role': ..., 'content': ...}}, got {quoted(message, 120)}")
             role = _read_role(message, where)
             segments.append(Turn(role))
-            segments.extend(_read_content(message["content"], role == learn, where))
+            segments.extend(_read_content(message["content"], role == supervised, where))
         return cls(tuple(segments), dict(meta or {}))
 
 
@@ -155,18 +155,18 @@ def _read_role(message: Mapping[str, Any], where: str) -> str:
     return role
 
 
-def _read_content(content: Any, learn: bool, where: str) -> Iterator[Segment]:
+def _read_content(content: Any, supervised: bool, where: str) -> Iterator[Segment]:
     if isinstance(content, str):
         content = [content]
     if not isinstance(content, Iterable) or isinstance(content, Mapping | bytes):
         raise DataError(f"{where}: content is a {type(content).__name__}; use a string or a list of parts")
     for index, part in enumerate(content):
-        yield _read_part(part, learn, f"{where}, part {index}")
+        yield _read_part(part, supervised, f"{where}, part {index}")
 
 
-def _read_part(part: Any, learn: bool, where: str) -> Segment:
+def _read_part(part: Any, supervised: bool, where: str) -> Segment:
     if isinstance(part, str):
-        return Text(part, learn)
+        return Text(part, supervised)
     if not isinstance(part, Mapping):
         raise DataError(f"{where}: a part is a string or a mapping with a `type`, not a {type(part).__name__}")
     kind = part.get("type")
@@ -177,7 +177,7 @@ def _read_part(part: Any, learn: bool, where: str) -> Segment:
     if kind in ("text", "input_text", "output_text"):
         if not isinstance(part.get("text"), str):
             raise DataError(f"{where}: a text part needs `text`, a string")
-        return Text(part["text"], learn)
+        return Text(part["text"], supervised)
     if kind == "image":
         given = [part[key] for key in ("image", "url", "path") if part.get(key) is not None]
         given += [_linked(part[key]) for key in ("image_url",) if part.get(key) is not None]

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from lorgnette.errors import DataError
-from lorgnette.infer.latents import Latents
+from lorgnette.infer.image_cache import ImageFeatureCache
 from lorgnette.infer.logits import LogitRules
 from lorgnette.infer.sampling import GenerationConfig, Sampler, with_rules
 from lorgnette.infer.text import TextStream
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.render import prompt_ending
 from lorgnette.model.batch import Batch
-from lorgnette.model.cache import Cache
 from lorgnette.model.config import LanguageConfig
+from lorgnette.model.kv_cache import KVCache
 from lorgnette.model.ops.allocator import keep_freed_memory
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Sample
@@ -65,7 +65,7 @@ def generate(
     settings: GenerationConfig | None = None,
     *,
     split: bool | None = None,
-    latents: Latents | None = None,
+    image_cache: ImageFeatureCache | None = None,
 ) -> list[Generation]:
     """Answer conversations, or go on with documents: one answer per sample, in order.
 
@@ -78,7 +78,7 @@ def generate(
     Raises: ImageError or DataError naming the sample that cannot be read, or has no room among the model's positions.
     """
     samples = listed(samples)
-    pieces = stream(model, processor, samples, settings, split=split, latents=latents)
+    pieces = stream(model, processor, samples, settings, split=split, image_cache=image_cache)
     answers = {piece.sample: piece.generation for piece in pieces if piece.generation is not None}
     return [answers[number] for number in range(len(samples))]
 
@@ -91,16 +91,16 @@ def stream(
     settings: GenerationConfig | None = None,
     *,
     split: bool | None = None,
-    latents: Latents | None = None,
+    image_cache: ImageFeatureCache | None = None,
 ) -> Iterator[Piece]:
     """As `generate`, but yields text as soon as it is certain: whole characters, none of which begin a stop string."""
     samples = listed(samples)
     if samples:
         with evaluating(model):
-            if latents is None:
+            if image_cache is None:
                 batch, visual_VD = processor.prompts(samples, split=split).to(model.device), None
             else:
-                batch, visual_VD = latents.prompts(samples)
+                batch, visual_VD = image_cache.prompts(samples)
             yield from _stream(model, processor, samples, with_rules(settings, processor.generation), batch, visual_VD)
 
 
@@ -122,8 +122,8 @@ def _stream(
         for number, (prompt, sample) in enumerate(zip(prompts, samples, strict=True))
     ]
     sampler = Sampler(settings, prompts, slot_tokens(processor), rules_on_logits(processor), most)
-    cache = Cache(model.config, reserve=min(max(most), RESERVE))
-    logits_BK = model(batch, want="last", cache=cache, visual_VD=visual_VD).logits
+    cache = KVCache(model.config, reserve=min(max(most), RESERVE))
+    logits_BK = model(batch, output="last", cache=cache, visual_VD=visual_VD).logits
     no_images = logits_BK.new_empty(0, model.config.language.width)
     live = list(range(len(samples)))
     while True:
@@ -137,7 +137,7 @@ def _stream(
             cache.keep(rows)
         live, tokens = [live[row] for row in rows], [tokens[row] for row in rows]
         step = cache.next(torch.tensor(tokens, device=model.device))
-        logits_BK = model(step, want="last", cache=cache, visual_VD=no_images).logits
+        logits_BK = model(step, output="last", cache=cache, visual_VD=no_images).logits
 
 
 @contextlib.contextmanager

@@ -116,8 +116,8 @@ class Processor:
         slots: for each image, the visual tokens of each of its crops.
         """
         pieces = written_pieces(sample, self.template, ending)
-        tokens_T, learn_T = write_tokens(sample, pieces, self.tokenizer, slots, ending)
-        return Rendered(tokens_T, learn_T, (), tuple(count for one in slots for count in one), sample.name)
+        tokens_T, loss_mask_T = write_tokens(sample, pieces, self.tokenizer, slots, ending)
+        return Rendered(tokens_T, loss_mask_T, (), tuple(count for one in slots for count in one), sample.name)
 
     def pack(self, rendered: Sequence[Rendered]) -> Batch:
         """Rendered samples end to end; see `lorgnette.inputs.render.pack`."""

@@ -36,10 +36,10 @@ IDEFICS2_TEMPLATE = (
 
 @dataclass(frozen=True, slots=True)
 class Special:
-    """A special token at this place. `learn` marks it as a training target."""
+    """A special token at this place. `supervised` marks it as a training target."""
 
     token: str
-    learn: bool = False
+    supervised: bool = False
 
 
 Piece = Text | Image | Special
@@ -94,7 +94,7 @@ def can_continue(sample: Sample) -> bool:
 
 
 def _is_learned(contents: list[Text | Image]) -> bool:
-    return any(isinstance(content, Text) and content.learn for content in contents)
+    return any(isinstance(content, Text) and content.supervised for content in contents)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Idefics2Template:
             pieces.append(Text(f"{role.capitalize()}:"))
             opening = contents[0] if contents else Text("")
             if isinstance(opening, Text):
-                pieces.append(Text(" ", opening.learn))
+                pieces.append(Text(" ", opening.supervised))
             pieces.extend(contents)
             pieces.append(Special(self.special.end_of_utterance, _is_learned(contents)))
             pieces.append(Text("\n"))
@@ -339,7 +339,7 @@ class _Reading:
         at = 0
         for mark in marks.finditer(text):
             self._literal(text[at : mark.start()])
-            self.pieces.append(Special(mark[0], learn=self.closing))
+            self.pieces.append(Special(mark[0], supervised=self.closing))
             self.closing = False
             at = mark.end()
         self._literal(text[at:])
@@ -351,13 +351,13 @@ class _Reading:
     def _content(self, number: int, text: str) -> None:
         content = self.contents[number]
         if isinstance(content, Text):
-            content = Text(text, content.learn)
+            content = Text(text, content.supervised)
             self._learn_space_before(content)
         self.pieces.append(content)
 
     def _learn_space_before(self, content: Text) -> None:
         """The model writes the space between `Assistant:` and its answer, so that space is learned with the answer."""
         before = self.pieces[-1] if self.pieces else None
-        if content.learn and isinstance(before, Text) and not before.learn and before.text.endswith(" "):
+        if content.supervised and isinstance(before, Text) and not before.supervised and before.text.endswith(" "):
             kept = before.text.rstrip(" ")
             self.pieces[-1:] = [Text(kept), Text(before.text[len(kept) :], True)]

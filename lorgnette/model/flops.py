@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from lorgnette.model.batch import Spans
+from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.config import ConnectorConfig, EncoderSettings, LanguageConfig, VLMConfig
 from lorgnette.model.connectors import build_connector
 from lorgnette.model.context import Context
@@ -106,7 +106,12 @@ class ModelCost:
         return length * self._decoder.token + pairs * self._decoder.pair
 
     def step_flops(
-        self, images: Spans, documents: Spans, learned: int, modes: Mapping[str, Mode] = FULL, rank: int = 64
+        self,
+        images: SequenceLengths,
+        documents: SequenceLengths,
+        learned: int,
+        modes: Mapping[str, Mode] = FULL,
+        rank: int = 64,
     ) -> int:
         """A training step on such a batch: forward, and backward as far as something trained lies there.
 
@@ -162,7 +167,7 @@ def _decoder_measured(config: LanguageConfig) -> DecoderFlops:
     single = LanguageConfig.parse(config.plain() | {"layers": 1, "vocabulary": 1})
 
     def flops(tokens: int, rows_T: Tensor | None = None) -> int:
-        context = Context(torch.arange(tokens), Spans((tokens,)), rows_T=rows_T)
+        context = Context(torch.arange(tokens), SequenceLengths((tokens,)), rows_T=rows_T)
         with FakeTensorMode(allow_non_fake_inputs=True):
             decoder, x_TD = Decoder(single, 0), torch.empty(tokens, config.width)
         return _measured(lambda: decoder(x_TD, context))

@@ -145,4 +145,4 @@ def _document(one: Document, place: int, start: int, speller: Speller, budget: _
 
 
 def _escaped(speller: Speller, document: Document) -> Iterator[Chip]:
-    return speller.chips(document.tokens_T, document.learn_T, document.visual_tokens, MOST_TOKENS)
+    return speller.chips(document.tokens_T, document.loss_mask_T, document.visual_tokens, MOST_TOKENS)

@@ -27,7 +27,7 @@ class Document:
     source: int
     """Which of the sources."""
     tokens_T: np.ndarray
-    learn_T: np.ndarray
+    loss_mask_T: np.ndarray
     pictures: tuple[Picture, ...]
     originals: tuple[Size | None, ...] = ()
     visual_tokens: tuple[int, ...] = ()
@@ -45,7 +45,7 @@ class Document:
     @cached_property
     def learned(self) -> int:
         """Tokens that are targets. The first of a document has nothing to be predicted from."""
-        return int(self.learn_T[1:].sum())
+        return int(self.loss_mask_T[1:].sum())
 
     @property
     def patches(self) -> int:

@@ -146,7 +146,9 @@ def _colour(image: PIL.Image.Image, x: int, y: int) -> str:
 
 def _tokens(document: Document, speller: Speller) -> Text:
     text = Text()
-    for learned, chips in runs(speller.chips(document.tokens_T, document.learn_T, document.visual_tokens, MOST_TOKENS)):
+    for learned, chips in runs(
+        speller.chips(document.tokens_T, document.loss_mask_T, document.visual_tokens, MOST_TOKENS)
+    ):
         for chip in chips:
             text.append(_words(chip), style=_style(chip, learned))
     if document.tokens > MOST_TOKENS:

@@ -60,7 +60,7 @@ def read(row: Mapping[str, Any], config: DocumentsConfig, name: str) -> Record:
     if text is not None and not isinstance(text, str):
         raise Refused("wrong type", f"'text' is a {type(text).__name__}, not a string")
     _long_enough(text or "", config)
-    units = tuple((Text(part, learn=True),) for part in cut_text((text or "").strip()))
+    units = tuple((Text(part, supervised=True),) for part in cut_text((text or "").strip()))
     return Record(units, head=(image,), meta={"name": name, "source": config.title})
 
 

@@ -35,7 +35,7 @@ def read(row: Mapping[str, Any], config: InstructConfig, name: str) -> Record:
     if absent and not images and any("<image>" in one["user"] for one in texts):
         raise Refused("no image", "the row's images are null or empty, and its text has a place for one")
     units = tuple(
-        (Turn("user"), Text(one["user"]), Turn("assistant"), Text(one["assistant"], learn=True)) for one in texts
+        (Turn("user"), Text(one["user"]), Turn("assistant"), Text(one["assistant"], supervised=True)) for one in texts
     )
     tags = sorted({one["source"] for one in texts if one["source"]})
     meta = {"name": name, "source": config.title, **({"tags": tags} if tags else {})}

@@ -110,7 +110,7 @@ def read(row: Mapping[str, Any], config: ScenesConfig, name: str) -> Record:
     """
     head, meta = (Image(_file_of(picture_of(row))),), {"name": name, "source": config.title}
     if isinstance(caption := row.get("caption"), str) and caption.strip():
-        units = tuple((Text(part, learn=True),) for part in cut_text(caption))
+        units = tuple((Text(part, supervised=True),) for part in cut_text(caption))
         return Record(units, head, meta=meta)
     texts, blank = read_texts(row, has_images=True)
     turns = tuple((Turn("user"), Text(one["user"]), Turn("assistant"), Text(one["assistant"], True)) for one in texts)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lorgnette.infer.engine.slab_allocator import SlabAllocator
-from lorgnette.model.batch import Spans
+from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.config import LanguageConfig
 from lorgnette.model.context import CachedDocuments
 from lorgnette.model.ops.attention import attention
@@ -156,9 +156,9 @@ class SlabPass:
     def __init__(self, store: SlabStore, documents: Sequence[Document]) -> None:
         self.store, self.documents = store, documents
 
-    def begin(self, documents: Spans, like: Tensor) -> None:
+    def begin(self, documents: SequenceLengths, like: Tensor) -> None:
         known = [one.length for one in self.documents]
-        self.seen = Spans(tuple(a + b for a, b in zip(known, documents.lengths, strict=True)))
+        self.seen = SequenceLengths(tuple(a + b for a, b in zip(known, documents.lengths, strict=True)))
         self.singles = next((at for at, new in enumerate(documents.lengths) if new != 1), len(documents))
         firsts = [one.places[0] + one.length for one in self.documents]
         runs = [torch.tensor(firsts[: self.singles], dtype=torch.int64)]
@@ -174,7 +174,7 @@ class SlabPass:
         for document, length in zip(self.documents, self.seen.lengths, strict=True):
             document.length, document.clean = length, max(length, document.clean)
 
-    def attend(self, layer: int, q_THN: Tensor, k_TGN: Tensor, v_TGN: Tensor, documents: Spans) -> Tensor:
+    def attend(self, layer: int, q_THN: Tensor, k_TGN: Tensor, v_TGN: Tensor, documents: SequenceLengths) -> Tensor:
         k_SGN, v_SGN = self.store.keys[layer], self.store.values[layer]
         k_SGN.index_copy_(0, self.new_slots, k_TGN)
         v_SGN.index_copy_(0, self.new_slots, v_TGN)
@@ -184,7 +184,7 @@ class SlabPass:
             rows = slice(documents.starts[number], documents.starts[number + 1])
             start, seen = self.documents[number].places[0], self.seen.lengths[number]
             slab = slice(start, start + seen)
-            queries, keys = Spans((documents.lengths[number],)), Spans((seen,))
+            queries, keys = SequenceLengths((documents.lengths[number],)), SequenceLengths((seen,))
             out.append(attention(q_THN[rows], k_SGN[slab], v_SGN[slab], queries, keys, causal=True, window=window))
         return torch.cat(out) if len(out) > 1 else out[0]
 

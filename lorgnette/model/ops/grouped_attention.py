@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorgnette.model.batch import Spans
+from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.ops.masks import attention_mask, causal_mask
 
 LONG = 1024
@@ -30,8 +30,8 @@ def grouped_attention(
     q_THN: Tensor,
     k_SGN: Tensor,
     v_SGN: Tensor,
-    queries: Spans,
-    keys: Spans,
+    queries: SequenceLengths,
+    keys: SequenceLengths,
     *,
     causal: bool = False,
     window: int | None = None,
@@ -50,7 +50,13 @@ def grouped_attention(
 
 
 def attention_of_rows(
-    q_RHN: Tensor, k_TGN: Tensor, v_TGN: Tensor, rows_R: Tensor, documents: Spans, *, window: int | None = None
+    q_RHN: Tensor,
+    k_TGN: Tensor,
+    v_TGN: Tensor,
+    rows_R: Tensor,
+    documents: SequenceLengths,
+    *,
+    window: int | None = None,
 ) -> Tensor:
     """Causal attention of some tokens only: the rows `rows_R` (ascending) of what `attention` returns. R,H,N.
 
@@ -86,8 +92,8 @@ class _Group:
 class _Plan:
     """The order in which spans of equal lengths are neighbours, and the groups they then form."""
 
-    queries: Spans
-    keys: Spans
+    queries: SequenceLengths
+    keys: SequenceLengths
     device: torch.device
 
     @cached_property
@@ -131,11 +137,11 @@ class _Plan:
 
 
 @lru_cache(maxsize=64)
-def _plan(queries: Spans, keys: Spans, device: torch.device) -> _Plan:
+def _plan(queries: SequenceLengths, keys: SequenceLengths, device: torch.device) -> _Plan:
     return _Plan(queries, keys, device)
 
 
-def _rows(spans: Spans, order: list[int], device: torch.device) -> Tensor | None:
+def _rows(spans: SequenceLengths, order: list[int], device: torch.device) -> Tensor | None:
     """The row numbers of `spans` taken in `order`; None where that changes nothing."""
     if order == list(range(len(spans))):
         return None

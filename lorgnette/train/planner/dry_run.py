@@ -19,7 +19,7 @@ from lorgnette.data.loader.batches import BatchBuilder
 from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.data.sources.reading.shards import is_url
 from lorgnette.errors import CheckpointError
-from lorgnette.model.batch import IGNORED, Spans
+from lorgnette.model.batch import IGNORE_INDEX, SequenceLengths
 from lorgnette.model.flops import ModelCost
 from lorgnette.model.vlm import VLM
 from lorgnette.output import say
@@ -111,12 +111,14 @@ def _full_pack(run: Run, stage: StageConfig) -> TrainingBatch:
     slot = run.model.connector.visual_tokens(side, side) + 2
     count = min(stage.pack.patches // side**2, tokens // (2 * slot))
     targets_T = torch.zeros(tokens, dtype=torch.int64)
-    targets_T[: count * slot] = IGNORED
-    visual_V = torch.arange(count * (slot - 2))
+    targets_T[: count * slot] = IGNORE_INDEX
+    visual_positions_V = torch.arange(count * (slot - 2))
     patches_PC = torch.zeros(count * side**2, run.model.vision.patch_width, dtype=torch.uint8)
     positions_P, grids = torch.zeros(len(patches_PC), dtype=torch.int64), ((side, side),) * count
     tokens_T, positions_T = targets_T.clamp(min=0), torch.arange(tokens)
-    return TrainingBatch(tokens_T, targets_T, positions_T, Spans((tokens,)), patches_PC, positions_P, grids, visual_V)
+    return TrainingBatch(
+        tokens_T, targets_T, positions_T, SequenceLengths((tokens,)), patches_PC, positions_P, grids, visual_positions_V
+    )
 
 
 def _start(run: Run) -> str:

@@ -129,7 +129,7 @@ class Trace:
 
     def _packs(self, model: VLM, batch: Batch) -> None:
         for _ in range(2):
-            loss_sum = model(batch, want="loss").loss_sum
+            loss_sum = model(batch, output="loss").loss_sum
             self._mark("head")
             self.losses.append(len(self.intervals))
             self._backward = True
@@ -184,7 +184,7 @@ def _short_model(run: Run, stage: StageConfig, real: bool) -> tuple[VLM, dict[st
     with torch.device("meta"):
         model = VLM(run.model)
         for name, part in model.stacks().items():
-            layers = getattr(part, "layers", ())
+            layers: Any = getattr(part, "layers", ())
             left_out[name] = max(len(layers) - TRACED, 0)
             if left_out[name]:
                 part.layers = layers[:TRACED]

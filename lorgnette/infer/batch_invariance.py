@@ -19,11 +19,11 @@ from torch import Tensor
 
 from lorgnette.errors import DataError
 from lorgnette.infer.generate import evaluating
-from lorgnette.infer.latents import Latents, without_images
+from lorgnette.infer.image_cache import ImageFeatureCache, without_images
 from lorgnette.inputs.image_io import open_image
 from lorgnette.inputs.processor import Processor
-from lorgnette.model.batch import Batch, Spans
-from lorgnette.model.cache import Cache
+from lorgnette.model.batch import Batch, SequenceLengths
+from lorgnette.model.kv_cache import KVCache
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Image, ImageSource, Sample, Segment, Text, Turn
 
@@ -197,14 +197,14 @@ def _together(model: VLM, processor: Processor, way: str, alone: Sequence[_Alone
 
 def _kept(model: VLM, processor: Processor, alone: Sequence[_Alone], split: bool) -> Iterator[Pair]:
     """Visual tokens asked for a second time."""
-    latents, samples = Latents(model, processor, split=split), [one.sample for one in alone]
-    latents.of(samples)
-    yield "cached", "connector", latents.of(samples), torch.cat([one.visual_VD for one in alone])
+    image_cache, samples = ImageFeatureCache(model, processor, split=split), [one.sample for one in alone]
+    image_cache.of(samples)
+    yield "cached", "connector", image_cache.of(samples), torch.cat([one.visual_VD for one in alone])
 
 
 def _continued(model: VLM, alone: Sequence[_Alone]) -> Iterator[Pair]:
     """All but the last tokens into a cache; then half of these together, and the others one by one."""
-    lengths, cache = [len(one.logits_TK) for one in alone], Cache(model.config, reserve=TAIL)
+    lengths, cache = [len(one.logits_TK) for one in alone], KVCache(model.config, reserve=TAIL)
     visual_VD, none = torch.cat([one.visual_VD for one in alone]), model.connector.empty()
     _logits(model, _part(alone, [(0, length - TAIL) for length in lengths]), visual_VD, cache)
     for first, last in itertools.pairwise([-TAIL, *range(-TAIL // 2, 1)]):
@@ -220,14 +220,14 @@ def _part(alone: Sequence[_Alone], ranges: Sequence[tuple[int, int]]) -> Batch:
         torch.cat([getattr(batch, name)[slice(*ends)] for batch, ends in zip(batches, ranges, strict=True)])
         for name in ("tokens_T", "targets_T", "positions_T")
     )
-    image_tokens = torch.cat([batch.tokens_T[batch.visual_V] for batch in batches])
+    image_tokens = torch.cat([batch.tokens_T[batch.visual_positions_V] for batch in batches])
     return dataclasses.replace(
         without_images(batches[0]),
         tokens_T=tokens_T,
         targets_T=targets_T,
         positions_T=positions_T,
-        documents=Spans(tuple(last - first for first, last in ranges)),
-        visual_V=torch.isin(tokens_T, image_tokens).nonzero()[:, 0],
+        documents=SequenceLengths(tuple(last - first for first, last in ranges)),
+        visual_positions_V=torch.isin(tokens_T, image_tokens).nonzero()[:, 0],
     )
 
 
@@ -236,7 +236,7 @@ def _seen(model: VLM, batch: Batch) -> Tensor:
     return patches_PD
 
 
-def _logits(model: VLM, batch: Batch, visual_VD: Tensor, cache: Cache | None = None) -> Tensor:
+def _logits(model: VLM, batch: Batch, visual_VD: Tensor, cache: KVCache | None = None) -> Tensor:
     logits_TK = model(batch, cache=cache, visual_VD=visual_VD).logits
     assert logits_TK is not None
     return logits_TK
