@@ -19,7 +19,7 @@ from lorgnette.untrusted import quoted
 
 IMAGE_KEYS = ("image", "url", "path", "base64", "image_url")
 """Keys of a part that hold an image."""
-ROLES = ("system", "user", "assistant")
+_ROLES = ("system", "user", "assistant")
 OTHER_NAMES = {"developer": "system"}
 """Roles of OpenAI's messages that are the same as one of ours."""
 
@@ -60,8 +60,8 @@ class Turn:
     role: str
 
     def __post_init__(self) -> None:
-        if self.role not in ROLES:
-            raise DataError(f"role {quoted(self.role, 40)!r} is unknown; use one of {', '.join(ROLES)}")
+        if self.role not in _ROLES:
+            raise DataError(f"role {quoted(self.role, 40)!r} is unknown; use one of {', '.join(_ROLES)}")
 
 
 Segment = Text | Image | Turn
@@ -141,15 +141,15 @@ def _read_role(message: Mapping[str, Any], where: str) -> str:
     """The role of a message that is a text or parts, and calls no tools."""
     role = message["role"]
     if not isinstance(role, str):
-        raise DataError(f"{where}: role is a {type(role).__name__}; use one of {', '.join(ROLES)}")
+        raise DataError(f"{where}: role is a {type(role).__name__}; use one of {', '.join(_ROLES)}")
     role = OTHER_NAMES.get(role, role)
     calls = next((key for key in ("tool_calls", "function_call") if message.get(key)), None)
     if calls is not None:
         raise DataError(f"{where}: {calls} are not supported; write the call as text in `content`, or leave it out")
     if role in ("tool", "function"):
         raise DataError(f"{where}: results of tools (role {role!r}) are not supported; put them into a user's text")
-    if role not in ROLES:
-        raise DataError(f"{where}: role {quoted(role, 40)!r} is unknown; use one of {', '.join(ROLES)} (or developer)")
+    if role not in _ROLES:
+        raise DataError(f"{where}: role {quoted(role, 40)!r} is unknown; use one of {', '.join(_ROLES)} (or developer)")
     if message.get("content") is None:
         raise DataError(f"{where}: the {role}'s message has no content; leave the message out, or give a text")
     return role

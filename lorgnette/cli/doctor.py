@@ -42,13 +42,13 @@ def _print(found: Diagnosis) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from lorgnette.infer.batch_invariance import PARTS
+    from lorgnette.infer.batch_invariance import CHECKED_PARTS
     from lorgnette.output import new_console, say
 
     console = new_console()
-    table = Table("computed", "images in", *PARTS)
+    table = Table("computed", "images in", *CHECKED_PARTS)
     for way, crops in dict.fromkeys((one.way, one.crops) for one in found.findings):
-        largest = dict.fromkeys(PARTS, Text())
+        largest = dict.fromkeys(CHECKED_PARTS, Text())
         for one in found.findings:
             if (one.way, one.crops) == (way, crops):
                 largest[one.part] = Text(f"{one.largest:.1e}", style="" if one.passed else "bold red")

@@ -48,7 +48,7 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextDelta:
     """Some more text of one answer. The pieces of an answer add up to its text."""
 
     sample: int
@@ -92,7 +92,7 @@ def stream(
     *,
     split: bool | None = None,
     image_cache: ImageFeatureCache | None = None,
-) -> Iterator[Piece]:
+) -> Iterator[TextDelta]:
     """As `generate`, but yields text as soon as it is certain: whole characters, none of which begin a stop string."""
     samples = listed(samples)
     if samples:
@@ -111,7 +111,7 @@ def _stream(
     settings: GenerationConfig,
     batch: Batch,
     visual_VD: Tensor | None,
-) -> Iterator[Piece]:
+) -> Iterator[TextDelta]:
     prompts = [prompt.tolist() for prompt in batch.tokens_T.split(list(batch.documents.lengths))]
     most = [
         longest_answer(model.config.language, processor, settings, sample.name, len(prompt))
@@ -236,7 +236,7 @@ class GrowingAnswer:
         self.tokens: list[int] = []
         self.generation: Generation | None = None
 
-    def push(self, token: int, last: bool = False) -> Iterator[Piece]:
+    def push(self, token: int, last: bool = False) -> Iterator[TextDelta]:
         """Take in the next token; the piece of text that it makes certain, if any. last: whether it ends the answer."""
         self.tokens.append(token)
         ended = token in self.ends
@@ -249,4 +249,4 @@ class GrowingAnswer:
             finish = "stop" if self.text.stopped else finish
             self.generation = Generation(self.text.text, tuple(self.tokens), finish, self.prompt_tokens)
         if text or self.generation is not None:
-            yield Piece(self.sample, text, self.generation)
+            yield TextDelta(self.sample, text, self.generation)

@@ -127,7 +127,7 @@ class Idefics2Template:
         return pieces
 
 
-TAG = "CONTINUE_FINAL_MESSAGE_TAG "
+_TAG = "CONTINUE_FINAL_MESSAGE_TAG "
 """What transformers appends to a text that is to be continued; everything from there is cut off."""
 
 
@@ -236,7 +236,7 @@ class _Conversation:
                 else:
                     text = content.text if isinstance(content, Text) else self.image_token
                     text = instead.get(number, text)
-                    tag = TAG if number == self.continued else ""
+                    tag = _TAG if number == self.continued else ""
                     origin = chr(number + 1) * len(text) + self._tag_origin * len(tag)
                     parts.append({"type": "text", "text": traced(text + tag, origin)})
                 number += 1
@@ -254,14 +254,14 @@ class _Conversation:
         origin = origin_of(written)
         end = origin.rfind(self._tag_origin) + 1
         start = len(origin[:end].rstrip(self._tag_origin))
-        if written[start:end].rstrip() != TAG.rstrip():
+        if written[start:end].rstrip() != _TAG.rstrip():
             raise jinja2.TemplateError("it does not write the last text as it is, so this cannot be continued")
         content = self.contents[self.continued]
         if isinstance(content, Text) and content.text.strip() not in str.__str__(written[:start]):
             raise jinja2.TemplateError("it changes the last text, so this cannot be continued")
         if self._tag_origin in origin[:start]:
             raise jinja2.TemplateError("it writes the last text twice, so this cannot be continued")
-        trimmed = not str.startswith(written, TAG, start)  # a space of the template's counts too, as upstream
+        trimmed = not str.startswith(written, _TAG, start)  # a space of the template's counts too, as upstream
         return written[:start].rstrip() if trimmed else written[:start]
 
     def objection(self, missing: set[int]) -> str:

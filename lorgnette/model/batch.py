@@ -1,6 +1,6 @@
 """`Batch`: flat tensors and their boundaries. No element of it is padding.
 
-All patches of all images lie end to end, and so do all tokens of all documents: `SequenceLengths` hold where each begins.
+All patches of all images lie end to end, as do all tokens of all documents: `SequenceLengths` say where each begins.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +17,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lorgnette.model.batch import SequenceLengths
-from lorgnette.model.config import ConnectorConfig, EncoderSettings, LanguageConfig, VLMConfig
+from lorgnette.model.config import ConnectorConfig, EncoderSettings, LanguageConfig, Mode, VLMConfig
 from lorgnette.model.connectors import build_connector
 from lorgnette.model.context import Context
 from lorgnette.model.language import Decoder
 from lorgnette.model.layers import Stack
 from lorgnette.model.vision import build_encoder
 from lorgnette.model.vlm import VLM
-
-Mode = Literal["frozen", "lora", "dora", "full"]
-"""How a part is trained."""
 
 FULL: Mapping[str, Mode] = {"vision": "full", "connector": "full", "language": "full"}
 

@@ -22,7 +22,7 @@ from lorgnette.train.adapters.fused_lora import weights_kept
 from lorgnette.train.parallel import DistributedContext, empty_batch, is_sharded
 from lorgnette.train.stages import drops
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 UNEVEN = 1.15
 """Times the mean that the last thread may work. Sharing every operation costs more than that where packs are small."""
 
@@ -137,10 +137,10 @@ def _together(
 
 def _in_order(
     pool: ThreadPoolExecutor,
-    compute: Callable[[TrainingBatch], T],
+    compute: Callable[[TrainingBatch], _T],
     batches: Sequence[TrainingBatch],
     costs: Sequence[float],
-) -> Iterator[T]:
+) -> Iterator[_T]:
     """Results in the order of the batches, though the costliest start first. At its end none is running."""
     begun = {
         number: pool.submit(compute, batches[number]) for number in sorted(range(len(costs)), key=lambda n: -costs[n])

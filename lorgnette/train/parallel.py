@@ -31,7 +31,7 @@ from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
 from lorgnette.train.stages import prepare_parts
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class DistributedContext:
         """True on the rank that writes files and prints."""
         return self.rank == 0
 
-    def gather(self, value: T) -> list[T]:
+    def gather(self, value: _T) -> list[_T]:
         """Every rank's value, in the order of ranks. Collective: all ranks call it."""
         if self.size == 1:
             return [value]

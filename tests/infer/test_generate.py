@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lorgnette.errors import ImageError, SettingsError
-from lorgnette.infer.generate import Generation, Piece, decoder_of, end_tokens, generate, slot_tokens, stream
+from lorgnette.infer.generate import Generation, TextDelta, decoder_of, end_tokens, generate, slot_tokens, stream
 from lorgnette.infer.image_cache import ImageFeatureCache
 from lorgnette.infer.reference import generate_reference
 from lorgnette.infer.sampling import GenerationConfig
@@ -182,7 +182,7 @@ def test_seeds(model: VLM, processor: Processor) -> None:
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_streaming_equals_not_streaming(model: VLM, processor: Processor, settings: GenerationConfig) -> None:
     answers = generate(model, processor, SAMPLES, settings)
-    pieces: list[Piece] = list(stream(model, processor, SAMPLES, settings))
+    pieces: list[TextDelta] = list(stream(model, processor, SAMPLES, settings))
     for number, answer in enumerate(answers):
         own = [piece for piece in pieces if piece.sample == number]
         assert "".join(piece.text for piece in own) == answer.text

@@ -115,7 +115,7 @@ def test_a_measured_decoder_costs_what_its_sizes_say(name: str) -> None:
     assert cost.head_flops() == 2 * c.width * cost.config.vocabulary
 
 
-@pytest.mark.parametrize("name", presets.VISION)
+@pytest.mark.parametrize("name", presets.VISION_PRESETS)
 def test_a_measured_encoder_costs_what_its_sizes_say(name: str) -> None:
     c, patches = VisionConfig.parse({"preset": name}), 100
     layer = patches * (8 * c.width**2 + 4 * c.width * c.mlp_width) + 4 * patches**2 * c.width

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from lorgnette.data.inspect.unpatchify import Picture, Size
+from lorgnette.data.inspect.unpatchify import Size, Unpatchified
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Document:
     """Which of the sources."""
     tokens_T: np.ndarray
     loss_mask_T: np.ndarray
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Unpatchified, ...]
     originals: tuple[Size | None, ...] = ()
     visual_tokens: tuple[int, ...] = ()
     """Of each picture."""

@@ -32,7 +32,7 @@ BORDER = -(2**31)
 NOBODY = -1
 """Owns what no unit does: beginning and end of sequence, and what a template writes around any conversation."""
 
-Part = tuple[int, Piece]
+_Part = tuple[int, Piece]
 """A piece with the unit that it belongs to."""
 
 
@@ -46,7 +46,7 @@ class Counts:
     """Of each unit's tokens, how many are learned."""
 
 
-Key = tuple[int, int, int]
+_Key = tuple[int, int, int]
 """A token's id, and the characters from where it starts, and ends, to the end of its owner."""
 
 
@@ -54,11 +54,11 @@ Key = tuple[int, int, int]
 class _Stream:
     """Tokens in order, with marks where images stand."""
 
-    keys: list[Key] = field(default_factory=list)
+    keys: list[_Key] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
     supervised_tokens: list[bool] = field(default_factory=list)
 
-    def add(self, key: Key, owner: int, supervised: bool) -> None:
+    def add(self, key: _Key, owner: int, supervised: bool) -> None:
         self.keys.append(key)
         self.owners.append(owner)
         self.supervised_tokens.append(supervised)
@@ -115,7 +115,7 @@ class TokenCounter:
         head = max(before for before, _ in edges) + max(after for _, after in edges)
         return Counts(max(0, head), tuple(tokens), tuple(one.learned for one in inside))
 
-    def _alone(self, record: Record, unit: int, is_chat: bool) -> list[Part]:
+    def _alone(self, record: Record, unit: int, is_chat: bool) -> list[_Part]:
         """One unit as a piece of its own."""
         if not is_chat:
             return [*_owned(record.head, NOBODY), *_owned(record.units[unit], unit)]
@@ -123,7 +123,7 @@ class TokenCounter:
         opening, rest = _without(pieces, self._opening or "")
         return [*((NOBODY, piece) for piece in opening), *((unit, piece) for piece in rest)]
 
-    def _whole(self, record: Record, order: Sequence[int], is_chat: bool) -> list[Part] | None:
+    def _whole(self, record: Record, order: Sequence[int], is_chat: bool) -> list[_Part] | None:
         """Units one after another, owned by their places in `order`; None if the template writes them otherwise."""
         if not is_chat:
             units = (_owned(record.units[unit], place) for place, unit in enumerate(order))
@@ -166,7 +166,7 @@ class TokenCounter:
         return Counts(0, tuple(tokens), tuple(one.learned for one in alone))
 
 
-def _owned(segments: Iterable[Segment], owner: int) -> list[Part]:
+def _owned(segments: Iterable[Segment], owner: int) -> list[_Part]:
     return [(owner, segment) for segment in segments if not isinstance(segment, Turn)]
 
 
@@ -194,7 +194,7 @@ class _Writer:
         self.tokenizer = processor.tokenizer
         self.known: dict[tuple[str, bool], Encoded] = {}
 
-    def stream(self, parts: Sequence[Part], is_chat: bool) -> _Stream:
+    def stream(self, parts: Sequence[_Part], is_chat: bool) -> _Stream:
         tokenizer = self.tokenizer
         self.made = _Stream()
         self.texts: list[tuple[int, Text]] = []
@@ -214,7 +214,7 @@ class _Writer:
     def _border(self, token: int, owner: int, supervised: bool = False) -> None:
         self.made.add((token, self.left.get(owner, 0), BORDER), owner, supervised)
 
-    def _write(self, parts: Iterable[Part]) -> None:
+    def _write(self, parts: Iterable[_Part]) -> None:
         after_image, first = False, True
         for owner, piece in parts:
             if isinstance(piece, Text):
@@ -293,7 +293,7 @@ def _without(pieces: Sequence[Piece], opening: str) -> tuple[list[Piece], list[P
     return first, []
 
 
-def _tail(parts: Sequence[Part], owner: int) -> str:
+def _tail(parts: Sequence[_Part], owner: int) -> str:
     """The text with which an owner's part ends, behind its last token or image."""
     text = ""
     for whose, piece in parts:

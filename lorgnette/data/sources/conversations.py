@@ -22,7 +22,7 @@ from lorgnette.data.sources.reading.values import read_image, stored
 from lorgnette.errors import DataError
 from lorgnette.sample import Image, Segment, Text, Turn
 
-COLUMNS = (*IMAGE_COLUMNS, *message_forms.COLUMNS)
+_COLUMNS = (*IMAGE_COLUMNS, *message_forms.COLUMNS)
 
 PART_COLUMNS = ("conversations", "conversation", "prompt", "completion", "chosen")
 """Columns beside `messages` whose messages may hold images within them."""
@@ -172,7 +172,7 @@ def _may_link(path: str) -> bool:
 
 def convert(config: ChatConfig) -> Iterator[RowOrRejected]:
     """Every conversation as `images` (their bytes as they are) and `messages` whose image parts stand for them."""
-    watch = Watch(config, COLUMNS)
+    watch = Watch(config, _COLUMNS)
 
     def converted(item: tuple[str, str, RowOrRejected]) -> RowOrRejected:
         path, place, row = item

@@ -18,7 +18,7 @@ from lorgnette.data.sources.reading.unread import Watch
 from lorgnette.data.sources.reading.values import cut_text, read_image, stored
 from lorgnette.sample import Image, Segment, Text
 
-COLUMNS = ("images", "texts")
+_COLUMNS = ("images", "texts")
 
 END_OF_DOCUMENT = "END_OF_DOCUMENT_TOKEN_TO_BE_REPLACED"
 """What OBELICS writes where a page changes its topic (its paper, appendix A.1.2)."""
@@ -58,7 +58,7 @@ def must_convert(config: InterleavedConfig) -> bool:
 
 def convert(config: InterleavedConfig) -> Iterator[RowOrRejected]:
     """Every document with the bytes of its images. A link that leads nowhere leaves its place empty, and is said."""
-    watch = Watch(config, COLUMNS)
+    watch = Watch(config, _COLUMNS)
     rows = watch.rows(parquet_or_others(config.path))
     for results in in_order(lambda item: list(_fetched(*item)), rows):
         yield from results

@@ -20,7 +20,7 @@ from lorgnette.infer.engine.prompt import Prompt, prepare
 from lorgnette.infer.engine.request import ChosenToken, Event, QueueFull, QueueTimeout, Request, Usage
 from lorgnette.infer.engine.runner import Runner
 from lorgnette.infer.engine.scheduler import Scheduler
-from lorgnette.infer.engine.stats import Counts, EngineStats, collect_stats
+from lorgnette.infer.engine.stats import EngineCounts, EngineStats, collect_stats
 from lorgnette.infer.engine.token_sampler import TokenSampler
 from lorgnette.infer.generate import GrowingAnswer, evaluating, opens_turn
 from lorgnette.infer.image_cache import ImageFeatureCache
@@ -64,7 +64,7 @@ class Engine:
         if model.device.type == "cpu":
             keep_freed_memory()
         self._requests: dict[str, RequestState] = {}
-        self.counts, self._arrivals = Counts(), 0
+        self.counts, self._arrivals = EngineCounts(), 0
 
     def add(self, request: Request, now: float = 0.0) -> Prompt:
         """Take a request in. Its images are decoded later, one step or another before they are needed.

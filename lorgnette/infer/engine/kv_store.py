@@ -26,7 +26,7 @@ READ_EMPTY = 0.25
 
 
 @dataclass(eq=False)
-class Document:
+class CachedDocument:
     """The place of one document in a store."""
 
     length: int = 0
@@ -55,19 +55,19 @@ class KVStore(Protocol):
     def longest(self) -> int:
         """Tokens of the longest document that an empty store can hold."""
 
-    def join(self, room: int) -> Document | None:
+    def join(self, room: int) -> CachedDocument | None:
         """A new document, with room for so many tokens."""
 
-    def grow(self, document: Document, room: int) -> bool:
+    def grow(self, document: CachedDocument, room: int) -> bool:
         """Make room for so many tokens in all; False if there is none, though some may have been found."""
 
-    def fork(self, document: Document, length: int, room: int) -> Document | None:
+    def fork(self, document: CachedDocument, length: int, room: int) -> CachedDocument | None:
         """A new document that begins with the first `length` tokens of another, and has room for `room` in all."""
 
-    def leave(self, document: Document) -> None:
+    def leave(self, document: CachedDocument) -> None:
         """Free the memory of a document."""
 
-    def begin(self, documents: Sequence[Document]) -> CachedDocuments:
+    def begin(self, documents: Sequence[CachedDocument]) -> CachedDocuments:
         """A pass that continues these documents. Those that get one token come first, in the order of `places`."""
 
 
@@ -89,13 +89,13 @@ class SlabStore:
     def used(self) -> int:
         return self.slabs.used
 
-    def join(self, room: int) -> Document | None:
+    def join(self, room: int) -> CachedDocument | None:
         start = self.slabs.take(room)
         if start is None:
             return None
-        return Document(0, self.slabs.size_for(room), [start])
+        return CachedDocument(0, self.slabs.size_for(room), [start])
 
-    def grow(self, document: Document, room: int) -> bool:
+    def grow(self, document: CachedDocument, room: int) -> bool:
         while document.room < room and self.slabs.extend(document.places[0], document.room):
             document.room *= 2
         if document.room >= room:
@@ -107,7 +107,7 @@ class SlabStore:
         document.room, document.places, document.clean = larger.room, larger.places, larger.clean
         return True
 
-    def fork(self, document: Document, length: int, room: int) -> Document | None:
+    def fork(self, document: CachedDocument, length: int, room: int) -> CachedDocument | None:
         copy = self.join(room)
         if copy is None:
             return None
@@ -117,13 +117,13 @@ class SlabStore:
         copy.length = copy.clean = length
         return copy
 
-    def leave(self, document: Document) -> None:
+    def leave(self, document: CachedDocument) -> None:
         self.slabs.give(document.places[0], document.room)
 
-    def begin(self, documents: Sequence[Document]) -> SlabPass:
+    def begin(self, documents: Sequence[CachedDocument]) -> SlabPass:
         return SlabPass(self, documents)
 
-    def clean(self, document: Document, slots: int) -> None:
+    def clean(self, document: CachedDocument, slots: int) -> None:
         """Zero what another document left in these slots: it must not be read, not even with weight 0, if it is NaN."""
         if slots <= document.clean:
             return
@@ -153,7 +153,7 @@ class Group:
 class SlabPass:
     """One pass over documents of a `SlabStore`: what the decoder attends through."""
 
-    def __init__(self, store: SlabStore, documents: Sequence[Document]) -> None:
+    def __init__(self, store: SlabStore, documents: Sequence[CachedDocument]) -> None:
         self.store, self.documents = store, documents
 
     def begin(self, documents: SequenceLengths, like: Tensor) -> None:
@@ -215,7 +215,7 @@ class SlabPass:
         return Group(rows, starts[0], stride, longest, mask[:, None, None])
 
 
-def _grouped(documents: Sequence[Document], lengths: Sequence[int]) -> list[slice]:
+def _grouped(documents: Sequence[CachedDocument], lengths: Sequence[int]) -> list[slice]:
     """Runs of documents that one view holds: at equal distances, each within its slab, few slots read empty."""
     runs: list[slice] = []
     first = 0
@@ -226,7 +226,7 @@ def _grouped(documents: Sequence[Document], lengths: Sequence[int]) -> list[slic
     return runs
 
 
-def _fit(documents: Sequence[Document], lengths: Sequence[int]) -> bool:
+def _fit(documents: Sequence[CachedDocument], lengths: Sequence[int]) -> bool:
     starts = [one.places[0] for one in documents]
     distances = {later - earlier for earlier, later in pairwise(starts)}
     longest = max(lengths)

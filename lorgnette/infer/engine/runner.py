@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lorgnette.errors import LorgnetteError
-from lorgnette.infer.engine.answer_state import AnswerState, Chunk
+from lorgnette.infer.engine.answer_state import AnswerState, PrefillChunk
 from lorgnette.infer.engine.kv_store import KVStore
 from lorgnette.infer.engine.request import EngineFault
 from lorgnette.infer.engine.scheduler import Scheduler
@@ -25,7 +25,7 @@ QUIET_STEPS = 64
 class Ran:
     """A chunk that was computed, with the logits of its last token (K), or the reason why its request fails."""
 
-    chunk: Chunk
+    chunk: PrefillChunk
     logits_K: Tensor | None
     error: LorgnetteError | None = None
 
@@ -98,7 +98,7 @@ class Runner:
             for answer, number in users[image.key]:
                 answer.visual[number] = visual_VD
 
-    def run(self, chunks: Sequence[Chunk]) -> list[Ran]:
+    def run(self, chunks: Sequence[PrefillChunk]) -> list[Ran]:
         """Compute chunks in one pass; if it fails, half of them at a time.
 
         For lack of memory, caches are dropped first, steps become smaller, and a chunk alone is halved too.
@@ -112,7 +112,7 @@ class Runner:
         self._recover()
         return [Ran(chunk, row) for chunk, row in zip(chunks, logits_BK, strict=True)]
 
-    def _halved(self, chunks: Sequence[Chunk], error: Exception) -> list[Ran]:
+    def _halved(self, chunks: Sequence[PrefillChunk], error: Exception) -> list[Ran]:
         lacks_memory = self._note(error)
         if len(chunks) > 1:
             middle = len(chunks) // 2
@@ -142,7 +142,7 @@ class Runner:
             self._quiet = 0
             self.scheduler.budget = min(2 * self.scheduler.budget, self.scheduler.config.tokens_per_step)
 
-    def _forward(self, chunks: Sequence[Chunk]) -> Tensor:
+    def _forward(self, chunks: Sequence[PrefillChunk]) -> Tensor:
         """Logits of the last token of each chunk: a row per chunk (B,K)."""
         documents = [chunk.answer.document for chunk in chunks if chunk.answer.document is not None]
         batch, visual_VD = self._batch(chunks)
@@ -151,7 +151,7 @@ class Runner:
         logits_BK: Tensor = output.logits
         return logits_BK
 
-    def _batch(self, chunks: Sequence[Chunk]) -> tuple[Batch, Tensor]:
+    def _batch(self, chunks: Sequence[PrefillChunk]) -> tuple[Batch, Tensor]:
         """The tokens of the chunks end to end, and the visual tokens among them (V,D)."""
         device = self.model.device
         tokens: list[int] = []

@@ -10,7 +10,7 @@ from lorgnette.infer.image_cache import ImageFeatureCache
 
 
 @dataclass
-class Counts:
+class EngineCounts:
     """Counted by the engine itself."""
 
     aborts: int = 0
@@ -54,7 +54,9 @@ class EngineStats:
     steps: int
 
 
-def collect_stats(scheduler: Scheduler, runner: Runner, image_cache: ImageFeatureCache, counts: Counts) -> EngineStats:
+def collect_stats(
+    scheduler: Scheduler, runner: Runner, image_cache: ImageFeatureCache, counts: EngineCounts
+) -> EngineStats:
     """Stats from all parts of an engine."""
     store = scheduler.store
     return EngineStats(

@@ -17,9 +17,9 @@ from torch import Tensor
 from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.ops.masks import attention_mask, causal_mask
 
-LONG = 1024
+_LONG = 1024
 """Queries from which on it pays to cut a span for the sake of the threads."""
-BLOCK = 512
+_BLOCK = 512
 """Queries of one masked call within a window, if the window is not longer."""
 CAUSAL_BLOCK = 80
 """Queries of one call on all keys before them. On a CPU one causal call computes nearly the whole square: a span of 200
@@ -154,7 +154,7 @@ def _stack(group: _Group, q_THN: Tensor, k_SGN: Tensor, v_SGN: Tensor, causal: b
     if not group.queries:
         return q_THN
     if causal and window is not None and window < group.keys:
-        return _in_blocks(group, q_THN, k_SGN, v_SGN, window, max(window, BLOCK))
+        return _in_blocks(group, q_THN, k_SGN, v_SGN, window, max(window, _BLOCK))
     square, mask_TS = group.queries == group.keys, None
     if causal and square and group.queries > 2 * CAUSAL_BLOCK and q_THN.device.type == "cpu":
         return _in_blocks(group, q_THN, k_SGN, v_SGN, group.keys, CAUSAL_BLOCK)
@@ -216,7 +216,7 @@ def _pieces(heads: int, queries: int) -> int:
     of the time.
     """
     threads = torch.get_num_threads()
-    if queries < LONG or heads >= 4 * threads:
+    if queries < _LONG or heads >= 4 * threads:
         return 1
     choices = [pieces for pieces in range(1, 2 * threads + 1) if queries % pieces == 0]
     return min(choices, key=lambda pieces: (math.ceil(heads * pieces / threads) / pieces, pieces))

@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from lorgnette.infer.engine.kv_store import Document, SlabStore
+from lorgnette.infer.engine.kv_store import CachedDocument, SlabStore
 from lorgnette.infer.engine.slab_allocator import SlabAllocator
 from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.config import LanguageConfig
@@ -27,13 +27,13 @@ class Model:
 
     def __init__(self, window: int | None) -> None:
         self.store, self.window = store(window), window
-        self.known: dict[Document, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        self.known: dict[CachedDocument, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         self.generator = torch.Generator().manual_seed(0)
 
     def draw(self, tokens: int, heads: int) -> torch.Tensor:
         return torch.randn(tokens, heads, 8, generator=self.generator)
 
-    def step(self, documents: list[Document], new: list[int]) -> None:
+    def step(self, documents: list[CachedDocument], new: list[int]) -> None:
         """Append so many tokens to each, and compare what each of them sees."""
         spans, q_THN = SequenceLengths(tuple(new)), self.draw(sum(new), 4)
         step = self.store.begin(documents)
@@ -56,7 +56,7 @@ class Model:
 @pytest.mark.parametrize("window", WINDOWS)
 def test_documents_that_come_and_go_see_their_own_keys(window: int | None) -> None:
     draw, model = random.Random(0), Model(window)
-    live: list[Document] = []
+    live: list[CachedDocument] = []
     empty = [(torch.empty(0, 2, 8), torch.empty(0, 2, 8))] * 2
     for _ in range(60):
         if draw.random() < 0.4 and (document := model.store.join(draw.randint(1, 150))):
