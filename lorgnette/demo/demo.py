@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 
 from lorgnette.demo.report import print_examples, print_table, write_report
-from lorgnette.demo.results import Asked, DemoResults, example_from, show_fairly
+from lorgnette.demo.scores import Asked, DemoResults, example_from, show_fairly
 from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.eval.results.store import Result
 from lorgnette.eval.results.summary import progress_bar, shown_in

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lorgnette.demo.results import (
+from lorgnette.demo.scores import (
     DemoExample,
     DemoResults,
     Line,

@@ -16,9 +16,9 @@ from lorgnette.infer.engine.advance import advance
 from lorgnette.infer.engine.answer_state import AnswerState, RequestState
 from lorgnette.infer.engine.config import EngineConfig
 from lorgnette.infer.engine.kv_store import KVStore, SlabStore
+from lorgnette.infer.engine.model_runner import Runner
 from lorgnette.infer.engine.prompt import Prompt, prepare
 from lorgnette.infer.engine.request import ChosenToken, Event, QueueFull, QueueTimeout, Request, Usage
-from lorgnette.infer.engine.runner import Runner
 from lorgnette.infer.engine.scheduler import Scheduler
 from lorgnette.infer.engine.stats import EngineCounts, EngineStats, collect_stats
 from lorgnette.infer.engine.token_sampler import TokenSampler

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from lorgnette.infer.engine.runner import Runner
+from lorgnette.infer.engine.model_runner import Runner
 from lorgnette.infer.engine.scheduler import Scheduler
 from lorgnette.infer.image_cache import ImageFeatureCache
 
