@@ -121,7 +121,7 @@ def shortened(batch: Batch, by: int) -> Batch:
             "targets_T": batch.targets_T[kept],
             "positions_T": batch.positions_T[kept],
             "documents": SequenceLengths(tuple((lengths - by).tolist())),
-            "visual_V": batch.visual_positions_V - by * owner[batch.visual_positions_V],
+            "visual_positions_V": batch.visual_positions_V - by * owner[batch.visual_positions_V],
         }
     )
 
