@@ -16,11 +16,10 @@ from lorgnette import plugins
 from lorgnette.data.config import AugmentConfig, LoaderConfig, PackConfig, SourceConfig
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
-from lorgnette.model.config import VLMConfig
-from lorgnette.settings import OURS, STORED, Settings
+from lorgnette.model.config import Mode, VLMConfig
+from lorgnette.settings import STORED, VALIDATOR_PREFIX, Settings
 from lorgnette.untrusted import quoted
 
-Mode = Literal["frozen", "lora", "dora", "full"]
 PartName = Literal["vision", "connector", "language"]
 Beta = Annotated[float, pydantic.Field(ge=0, lt=1)]
 Projection = Literal["query", "key", "value", "output", "gate", "up", "down", "head"]
@@ -294,7 +293,9 @@ class Run(Settings):
         try:
             self.stage_images(stage)
         except pydantic.ValidationError as error:
-            raise ValueError(f"stage {stage.name!r}: {error.errors()[0]['msg'].removeprefix(OURS)}") from None
+            raise ValueError(
+                f"stage {stage.name!r}: {error.errors()[0]['msg'].removeprefix(VALIDATOR_PREFIX)}"
+            ) from None
 
     def stage_images(self, stage: StageConfig) -> ImageConfig:
         """Return the image settings of a stage."""

@@ -95,7 +95,7 @@ class Gatherer:
             name=rendered.name,
             source=drawn.ref.source,
             tokens_T=rendered.tokens_T,
-            learn_T=rendered.learn_T,
+            loss_mask_T=rendered.loss_mask_T,
             pictures=tuple(picture(one, grid, shown) for one in rendered.images),
             visual_tokens=rendered.visual_tokens,
             originals=tuple(original_size(one.source) for one in drawn.sample.images) if shown else (),

@@ -19,7 +19,7 @@ from lorgnette.data.loader.batches import BatchBuilder
 from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.data.sources.reading.shards import is_url
 from lorgnette.errors import CheckpointError
-from lorgnette.model.batch import IGNORED, Spans
+from lorgnette.model.batch import IGNORE_INDEX, SequenceLengths
 from lorgnette.model.flops import ModelCost
 from lorgnette.model.vlm import VLM
 from lorgnette.output import say
@@ -28,15 +28,15 @@ from lorgnette.train import parallel
 from lorgnette.train.data import build_data, doubts
 from lorgnette.train.gradients import parallel_microbatches
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
-from lorgnette.train.planner.memory import Estimate, TensorBytes, estimate
+from lorgnette.train.planner.memory import MemoryEstimate, TensorBytes, estimate
 from lorgnette.train.setup import build, build_processor, resolve, stage_processor
 from lorgnette.train.stages import TrainablePart, pack_flops, prepare_parts
 from lorgnette.train.step import train_step
 
-KINDS = ("weights", "gradients", "optimiser", "activations")
+_KINDS = ("weights", "gradients", "optimiser", "activations")
 MOST_PARTS = 16
 """Packs of a step that are looked at: all of those of a large one would take long, and more memory than there is."""
-SHORT = {"gradients": "grads", "optimiser": "optim.", "activations": "activ."}
+_SHORT = {"gradients": "grads", "optimiser": "optim.", "activations": "activ."}
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,14 @@ def _full_pack(run: Run, stage: StageConfig) -> TrainingBatch:
     slot = run.model.connector.visual_tokens(side, side) + 2
     count = min(stage.pack.patches // side**2, tokens // (2 * slot))
     targets_T = torch.zeros(tokens, dtype=torch.int64)
-    targets_T[: count * slot] = IGNORED
-    visual_V = torch.arange(count * (slot - 2))
+    targets_T[: count * slot] = IGNORE_INDEX
+    visual_positions_V = torch.arange(count * (slot - 2))
     patches_PC = torch.zeros(count * side**2, run.model.vision.patch_width, dtype=torch.uint8)
     positions_P, grids = torch.zeros(len(patches_PC), dtype=torch.int64), ((side, side),) * count
     tokens_T, positions_T = targets_T.clamp(min=0), torch.arange(tokens)
-    return TrainingBatch(tokens_T, targets_T, positions_T, Spans((tokens,)), patches_PC, positions_P, grids, visual_V)
+    return TrainingBatch(
+        tokens_T, targets_T, positions_T, SequenceLengths((tokens,)), patches_PC, positions_P, grids, visual_positions_V
+    )
 
 
 def _start(run: Run) -> str:
@@ -138,7 +140,7 @@ def _print_stage(
     run: Run,
     stage: StageConfig,
     parts: list[TrainablePart],
-    memory: Estimate,
+    memory: MemoryEstimate,
     glance: Glance,
 ) -> None:
     batches, times = glance.batches, glance.times
@@ -163,7 +165,7 @@ def _print_stage(
         "part", "mode", title="parameters in millions; MiB of one process, float32", title_justify="left", box=SIMPLE
     )
     table.padding, table.pad_edge = (0, 1, 0, 0), False  # so that it fits in 80 columns
-    for heading in ("params", "trained", *(SHORT.get(kind, kind) for kind in KINDS), "all"):
+    for heading in ("params", "trained", *(_SHORT.get(kind, kind) for kind in _KINDS), "all"):
         table.add_column(heading, justify="right")
     counts = {part.part: part for part in parts}
     for name, bytes_ in memory.parts.items():
@@ -172,18 +174,18 @@ def _print_stage(
         table.add_row(
             name.replace("vocabulary", "vocab."),
             *said,
-            *(mib(getattr(bytes_, kind)) for kind in KINDS),
+            *(mib(getattr(bytes_, kind)) for kind in _KINDS),
             mib(bytes_.total),
         )
     table.add_section()
-    sums = [sum(getattr(one, kind) for one in memory.parts.values()) for kind in KINDS]
+    sums = [sum(getattr(one, kind) for one in memory.parts.values()) for kind in _KINDS]
     counted = (sum(p.parameters for p in parts), sum(p.trainable for p in parts))
     table.add_row("all", "", *map(_millions, counted), *map(mib, sums), mib(sum(sums)))
     console.print(table)
     say(console, f"at once: up to {mib(memory.peak)} MiB, as gradients come while activations go")
 
 
-def measure(run: Run, stage: StageConfig, model: VLM, steps: BatchBuilder) -> tuple[int, float, Estimate]:
+def measure(run: Run, stage: StageConfig, model: VLM, steps: BatchBuilder) -> tuple[int, float, MemoryEstimate]:
     """Take two real steps, of no more packs than `MOST_PARTS`.
 
     Returns the bytes of tensors at the peak, seconds of a step, and the estimate.

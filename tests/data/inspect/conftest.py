@@ -30,10 +30,10 @@ def samples() -> list[Sample]:
     """A caption, a conversation about two images, a text, and a text of signs that a page must not obey."""
     asked = (Turn("user"), Image(picture(BLUE)), Image(picture(RED, (16, 24))), Text("Which is red?"))
     return [
-        Sample((Image(picture(RED)), Text("A red square, très rouge 🟥.", learn=True)), {"name": "caption"}),
-        Sample((*asked, Turn("assistant"), Text("The second.", learn=True)), {"name": "two images"}),
-        Sample((Text("Nothing to see here.", learn=True),), {"name": "text"}),
-        Sample((Text(HOSTILE, learn=True),), {"name": "<b>hostile</b>"}),
+        Sample((Image(picture(RED)), Text("A red square, très rouge 🟥.", supervised=True)), {"name": "caption"}),
+        Sample((*asked, Turn("assistant"), Text("The second.", supervised=True)), {"name": "two images"}),
+        Sample((Text("Nothing to see here.", supervised=True),), {"name": "text"}),
+        Sample((Text(HOSTILE, supervised=True),), {"name": "<b>hostile</b>"}),
     ]
 
 

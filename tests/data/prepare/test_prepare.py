@@ -201,7 +201,7 @@ def test_images_keep_the_bytes_of_their_files(tmp_path, processor):
 
 
 def test_shards_are_closed_when_they_are_full(tmp_path, processor, monkeypatch):
-    monkeypatch.setattr("lorgnette.data.prepare.convert.SHARD_BYTES", 1)
+    monkeypatch.setattr("lorgnette.data.prepare.convert.PARQUET_SHARD_BYTES", 1)
     monkeypatch.setattr("lorgnette.data.prepare.convert.GROUP_ROWS", 4)
     prepared = prepared_source("pairs", tmp_path, processor)
     assert len(prepared) == 12 and len(set(prepared.index.shard_E.tolist())) == 3
