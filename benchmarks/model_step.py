@@ -30,7 +30,7 @@ from torch import Tensor
 from lorgnette.hub import config_map, weight_map
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import patch_positions, target_size
-from lorgnette.model.batch import IGNORED, Batch, Spans
+from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
 from lorgnette.model.config import LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
 from lorgnette.model.flops import ModelCost
 from lorgnette.model.vlm import VLM
@@ -78,21 +78,21 @@ def make_batch(sizes: list[tuple[int, int]]) -> Batch:
     patch, grid, base = MODEL.vision.patch, MODEL.vision.grid, MODEL.language.vocabulary
     slots = [base, *[MODEL.image_token] * MODEL.connector.visual_tokens(1, 1), base]
     grids = [(height // patch, width // patch) for width, height in sizes]
-    images = Spans(tuple(rows * columns for rows, columns in grids))
+    images = SequenceLengths(tuple(rows * columns for rows, columns in grids))
     words = torch.randint(0, base, (len(sizes), TEXT), generator=generator)
     tokens_BT = torch.cat([torch.tensor(slots).repeat(len(sizes), 1), words], 1)
-    targets_BT = torch.cat([tokens_BT[:, 1:], torch.full((len(sizes), 1), IGNORED)], 1)
-    targets_BT[targets_BT == MODEL.image_token] = IGNORED
+    targets_BT = torch.cat([tokens_BT[:, 1:], torch.full((len(sizes), 1), IGNORE_INDEX)], 1)
+    targets_BT[targets_BT == MODEL.image_token] = IGNORE_INDEX
     count, length = tokens_BT.shape
     return Batch(
         tokens_T=tokens_BT.flatten(),
         targets_T=targets_BT.flatten(),
         positions_T=torch.arange(length).repeat(count),
-        documents=Spans((length,) * count),
+        documents=SequenceLengths((length,) * count),
         patches_PC=torch.randint(0, 256, (images.total, MODEL.vision.patch_width), generator=generator).byte(),
         patch_positions_P=torch.cat([torch.tensor(patch_positions(*shape, grid, "parity")) for shape in grids]),
         grids=tuple(grids),
-        visual_V=(tokens_BT.flatten() == MODEL.image_token).nonzero()[:, 0],
+        visual_positions_V=(tokens_BT.flatten() == MODEL.image_token).nonzero()[:, 0],
     )
 
 
@@ -100,7 +100,7 @@ def ours(sizes: list[tuple[int, int]]) -> Step:
     model, batch = VLM(MODEL).initialise(0).train(), make_batch(sizes)
 
     def step() -> float:
-        out = model(batch, want="loss")
+        out = model(batch, output="loss")
         loss = out.loss_sum / out.learned
         loss.backward()
         return float(loss.detach())

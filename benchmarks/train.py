@@ -156,7 +156,7 @@ def write_samples(folder: Path, run: Run) -> None:
                     "text": written(one, processor),
                     "images": pictures(one, steps),
                     "tokens": one.rendered.tokens_T,
-                    "learn": one.rendered.learn_T,
+                    "learn": one.rendered.loss_mask_T,
                 }
                 for one in drawn
             ]

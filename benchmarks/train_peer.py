@@ -25,7 +25,7 @@ from torch import Tensor
 
 from lorgnette.data.loader.batches import BatchBuilder, Drawn
 from lorgnette.inputs.image import crop_sizes, split_quadrants
-from lorgnette.model.batch import IGNORED
+from lorgnette.model.batch import IGNORE_INDEX
 
 Inputs = dict[str, Tensor]
 """A micro-batch as the model takes it."""
@@ -102,13 +102,13 @@ class Collator:
             padding_side="right",
             return_tensors="pt",
         )
-        inputs["labels"] = torch.full_like(inputs["input_ids"], IGNORED)
+        inputs["labels"] = torch.full_like(inputs["input_ids"], IGNORE_INDEX)
         for row, one in enumerate(samples):
-            tokens, learn = torch.from_numpy(one["tokens"]), torch.from_numpy(one["learn"])
+            tokens, supervised = torch.from_numpy(one["tokens"]), torch.from_numpy(one["learn"])
             assert torch.equal(inputs["input_ids"][row][inputs["attention_mask"][row].bool()], tokens), (
                 "the same tokens"
             )
-            inputs["labels"][row, : len(tokens)] = tokens.where(learn, IGNORED)
+            inputs["labels"][row, : len(tokens)] = tokens.where(supervised, IGNORE_INDEX)
         return dict(inputs)
 
 
@@ -150,7 +150,7 @@ class Peer:
 
     def step(self, batches: list[Inputs]) -> tuple[float, int]:
         """One update. Returns the loss and the number of learned tokens."""
-        learned = sum(int((inputs["labels"][:, 1:] != IGNORED).sum()) for inputs in batches)
+        learned = sum(int((inputs["labels"][:, 1:] != IGNORE_INDEX).sum()) for inputs in batches)
         self.optimiser.zero_grad(set_to_none=True)
         total = 0.0
         for inputs in batches:

@@ -19,7 +19,7 @@ from lorgnette.untrusted import quoted
 
 ImageSource = PIL.Image.Image | bytes | str | Path
 """A decoded image, the bytes of an image file, or the path or URL of one. `image_source` makes it of other forms."""
-MAX_SOURCE = 512 * 2**20
+_MAX_SOURCE = 512 * 2**20
 """Bytes that are read of an open file."""
 _MAGIC = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\1\0", b"icns", b"\0\0\0\x0cjP  ")
 """How files of images begin; WebP, AVIF and BMP have their mark further on."""
@@ -135,13 +135,13 @@ def _from_file(file: Any, where: str) -> bytes:
     try:
         if callable(getattr(file, "seek", None)) and (not hasattr(file, "seekable") or file.seekable()):
             file.seek(0)
-        content = file.read(MAX_SOURCE + 1)
+        content = file.read(_MAX_SOURCE + 1)
     except (OSError, ValueError, TypeError) as error:  # closed, or not open for reading
         raise DataError(f"{where}: the file cannot be read ({quoted(str(error))})") from None
     if not isinstance(content, bytes):
         raise DataError(f"{where}: the file gives {type(content).__name__}, not bytes; open it with 'rb'")
-    if len(content) > MAX_SOURCE:
-        raise DataError(f"{where}: the file exceeds {MAX_SOURCE >> 20} MiB")
+    if len(content) > _MAX_SOURCE:
+        raise DataError(f"{where}: the file exceeds {_MAX_SOURCE >> 20} MiB")
     return content
 
 

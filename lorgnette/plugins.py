@@ -26,7 +26,7 @@ from lorgnette.errors import SettingsError
 log = logging.getLogger("lorgnette")
 
 _Value = TypeVar("_Value")
-Group = Literal["benchmarks", "metrics", "sources", "connectors", "encoders"]
+_Group = Literal["benchmarks", "metrics", "sources", "connectors", "encoders"]
 ALLOWED = "LORGNETTE_PLUGINS"
 """Environment variable: dotted names, separated by commas, that files may name too."""
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+:[A-Za-z_]\w*")
@@ -41,18 +41,18 @@ def is_dotted(name: str) -> bool:
     return DOTTED.fullmatch(name) is not None
 
 
-def is_plugin(group: Group, name: object) -> bool:
+def is_plugin(group: _Group, name: object) -> bool:
     """Whether a name is a dotted one, or that of an entry point; nothing is imported."""
     return isinstance(name, str) and (is_dotted(name) or name in installed(group))
 
 
 @cache
-def installed(group: Group) -> dict[str, importlib.metadata.EntryPoint]:
+def installed(group: _Group) -> dict[str, importlib.metadata.EntryPoint]:
     """Entry points of a group by name, as installed packages declare them."""
     return {one.name: one for one in importlib.metadata.entry_points(group=f"lorgnette.{group}")}
 
 
-def find(group: Group, name: str, kind: type[_Value]) -> _Value:
+def find(group: _Group, name: str, kind: type[_Value]) -> _Value:
     """The plug-in of that name, an instance of `kind`.
 
     Raises: SettingsError if it cannot be imported, is of another type, or is named by a file alone.
@@ -65,7 +65,7 @@ def find(group: Group, name: str, kind: type[_Value]) -> _Value:
     return found
 
 
-def find_class(group: Group, name: str, base: type[_Value]) -> type[_Value]:
+def find_class(group: _Group, name: str, base: type[_Value]) -> type[_Value]:
     """The plug-in of that name, a class that derives from `base`. Raises: as `find`."""
     found = _load(group, name)
     if not (isinstance(found, type) and issubclass(found, base)):
@@ -77,7 +77,7 @@ def find_class(group: Group, name: str, base: type[_Value]) -> type[_Value]:
 
 
 def settings_of(
-    group: Group, base: type[Any], built_in: Iterable[type[Any]]
+    group: _Group, base: type[Any], built_in: Iterable[type[Any]]
 ) -> Callable[[Any, Callable[[Any], Any], Any], Any]:
     """A wrapping validator of settings with a `kind`: one that names a plug-in is read by the plug-in's own settings.
 
@@ -99,7 +99,7 @@ def settings_of(
     return read
 
 
-def _load(group: Group, name: str) -> Any:
+def _load(group: _Group, name: str) -> Any:
     entry = None if is_dotted(name) else installed(group).get(name)
     target = entry.value if entry else name
     place = _reading.get()
@@ -126,7 +126,7 @@ def import_named(name: str, where: str) -> Any:
         ) from None
 
 
-def code_of(name: str, group: Group) -> str:
+def code_of(name: str, group: _Group) -> str:
     """Code that a plug-in runs: its package with the version, or a hash of its file if it is of no installed package.
 
     Raises: SettingsError if it cannot be imported.
@@ -150,7 +150,7 @@ def _modules() -> set[str]:
     return {target.partition(":")[0] for target in _named_by_user}
 
 
-def record(*named: tuple[Group, str]) -> dict[str, str]:
+def record(*named: tuple[_Group, str]) -> dict[str, str]:
     """What is stored beside results of plug-ins: the name of each -> the code behind it. Built-in ones are left out."""
     return {name: code_of(name, group) for group, name in named if is_plugin(group, name)}
 

@@ -16,11 +16,10 @@ from lorgnette import plugins
 from lorgnette.data.config import AugmentConfig, LoaderConfig, PackConfig, SourceConfig
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
-from lorgnette.model.config import VLMConfig
-from lorgnette.settings import OURS, STORED, Settings
+from lorgnette.model.config import Mode, VLMConfig
+from lorgnette.settings import STORED, VALIDATOR_PREFIX, Settings
 from lorgnette.untrusted import quoted
 
-Mode = Literal["frozen", "lora", "dora", "full"]
 PartName = Literal["vision", "connector", "language"]
 Beta = Annotated[float, pydantic.Field(ge=0, lt=1)]
 Projection = Literal["query", "key", "value", "output", "gate", "up", "down", "head"]
@@ -64,18 +63,17 @@ class StageConfig(Settings):
     name: str
     sources: tuple[SourceConfig, ...]
     steps: int = pydantic.Field(ge=1)
-    samples_per_step: int = pydantic.Field(default=32, ge=1)
-    """Used where `pack` is not given."""
-    pack: PackConfig | None = None
-    """Make packs by length, which prepared sources allow."""
+    pack: PackConfig = PackConfig()
+    """Packs of samples, and how many of them make a step."""
     weights: Literal["samples", "tokens", "supervised", "epochs"] = "samples"
-    """Unit that the sources' weights are shares of; other than samples only for prepared sources."""
+    """Unit that the sources' weights are shares of."""
     shortest: int | None = pydantic.Field(default=None, ge=1)
     longest: int | None = pydantic.Field(default=None, ge=1)
     """Sides of images in this stage, in pixels; None for the run's (the paper trains first on 384, then on 980)."""
     augment: AugmentConfig = AugmentConfig()
     micro_batches: int = pydantic.Field(default=1, ge=1)
-    """Packs that a step is computed in; the update is the same for any number."""
+    """Batches that each pack is computed in, one after another (gradient accumulation); the update is the same for any
+    number."""
     optimiser: Literal["adamw", "muon"] = "adamw"
     """`muon` for parts that start from random weights: matrices inside layers learn by Muon, the rest by AdamW."""
     lr: float = pydantic.Field(default=1e-4, gt=0)
@@ -100,6 +98,19 @@ class StageConfig(Settings):
     checkpointing: tuple[PartName, ...] = ()
     """Parts whose activations are recomputed in the backward pass: less memory for about a third more work."""
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _counted_in_packs(cls, values: Any, info: pydantic.ValidationInfo) -> Any:
+        """Refuse `samples_per_step`, which `pack.samples` replaces; a stored run may hold it unused beside `pack`."""
+        if not isinstance(values, dict) or "samples_per_step" not in values:
+            return values
+        if info.context is not STORED or values.get("pack") is None:
+            samples = values["samples_per_step"]
+            raise ValueError(
+                f"samples_per_step is now called pack.samples: write pack: {{samples: {samples}, packs_per_step: 1}}"
+            )
+        return {name: value for name, value in values.items() if name != "samples_per_step"}
+
     @pydantic.field_validator("weights", mode="before")
     @classmethod
     def _renamed_measure(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
@@ -113,9 +124,9 @@ class StageConfig(Settings):
             raise ValueError(f"stage {self.name!r}: files are named after it; leave out slashes and leading dots")
         if not self.sources:
             raise ValueError(f"stage {self.name!r} has no sources to train on")
-        if self.micro_batches > self.samples_per_step:
+        if self.pack.samples is not None and self.micro_batches > self.pack.samples:
             raise ValueError(
-                f"stage {self.name!r}: {self.samples_per_step} samples cannot fill {self.micro_batches} packs"
+                f"stage {self.name!r}: a pack of {self.pack.samples} samples cannot fill {self.micro_batches} batches"
             )
         if self.connector.mode in ("lora", "dora"):
             raise ValueError(f"stage {self.name!r}: the connector is newly initialised; its mode is full or frozen")
@@ -274,7 +285,7 @@ class Run(Settings):
     def _check_stage(self, stage: StageConfig) -> None:
         """Refuse a stage that the model cannot train."""
         most = self.model.language.max_positions
-        if stage.pack is not None and self.model.isolate_documents and stage.pack.tokens > most:
+        if self.model.isolate_documents and stage.pack.tokens > most:
             raise ValueError(
                 f"stage {stage.name!r}: packs of {stage.pack.tokens} tokens may hold documents longer than the language"
                 f" model's {most} positions; set pack.tokens to {most} or less"
@@ -282,7 +293,9 @@ class Run(Settings):
         try:
             self.stage_images(stage)
         except pydantic.ValidationError as error:
-            raise ValueError(f"stage {stage.name!r}: {error.errors()[0]['msg'].removeprefix(OURS)}") from None
+            raise ValueError(
+                f"stage {stage.name!r}: {error.errors()[0]['msg'].removeprefix(VALIDATOR_PREFIX)}"
+            ) from None
 
     def stage_images(self, stage: StageConfig) -> ImageConfig:
         """Return the image settings of a stage."""

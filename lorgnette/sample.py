@@ -19,20 +19,20 @@ from lorgnette.untrusted import quoted
 
 IMAGE_KEYS = ("image", "url", "path", "base64", "image_url")
 """Keys of a part that hold an image."""
-ROLES = ("system", "user", "assistant")
+_ROLES = ("system", "user", "assistant")
 OTHER_NAMES = {"developer": "system"}
 """Roles of OpenAI's messages that are the same as one of ours."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Text:
-    """A run of text. `learn` marks it as a training target."""
+    """A run of text. `supervised` marks it as a training target."""
 
     text: str
-    learn: bool = False
+    supervised: bool = False
 
     def __repr__(self) -> str:
-        return f"Text({quoted(repr(self.text))}{', learn=True' if self.learn else ''})"
+        return f"Text({quoted(repr(self.text))}{', supervised=True' if self.supervised else ''})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -60,8 +60,8 @@ class Turn:
     role: str
 
     def __post_init__(self) -> None:
-        if self.role not in ROLES:
-            raise DataError(f"role {quoted(self.role, 40)!r} is unknown; use one of {', '.join(ROLES)}")
+        if self.role not in _ROLES:
+            raise DataError(f"role {quoted(self.role, 40)!r} is unknown; use one of {', '.join(_ROLES)}")
 
 
 Segment = Text | Image | Turn
@@ -109,7 +109,7 @@ class Sample:
         cls,
         messages: Sequence[Mapping[str, Any]],
         *,
-        learn: str | None = "assistant",
+        supervised: str | None = "assistant",
         meta: Mapping[str, Any] | None = None,
     ) -> Sample:
         """Read a conversation in the form that transformers, TRL and OpenAI clients use.
@@ -133,7 +133,7 @@ class Sample:
                 raise DataError(f"{where}: expected {{'role': ..., 'content': ...}}, got {quoted(message, 120)}")
             role = _read_role(message, where)
             segments.append(Turn(role))
-            segments.extend(_read_content(message["content"], role == learn, where))
+            segments.extend(_read_content(message["content"], role == supervised, where))
         return cls(tuple(segments), dict(meta or {}))
 
 
@@ -141,32 +141,32 @@ def _read_role(message: Mapping[str, Any], where: str) -> str:
     """The role of a message that is a text or parts, and calls no tools."""
     role = message["role"]
     if not isinstance(role, str):
-        raise DataError(f"{where}: role is a {type(role).__name__}; use one of {', '.join(ROLES)}")
+        raise DataError(f"{where}: role is a {type(role).__name__}; use one of {', '.join(_ROLES)}")
     role = OTHER_NAMES.get(role, role)
     calls = next((key for key in ("tool_calls", "function_call") if message.get(key)), None)
     if calls is not None:
         raise DataError(f"{where}: {calls} are not supported; write the call as text in `content`, or leave it out")
     if role in ("tool", "function"):
         raise DataError(f"{where}: results of tools (role {role!r}) are not supported; put them into a user's text")
-    if role not in ROLES:
-        raise DataError(f"{where}: role {quoted(role, 40)!r} is unknown; use one of {', '.join(ROLES)} (or developer)")
+    if role not in _ROLES:
+        raise DataError(f"{where}: role {quoted(role, 40)!r} is unknown; use one of {', '.join(_ROLES)} (or developer)")
     if message.get("content") is None:
         raise DataError(f"{where}: the {role}'s message has no content; leave the message out, or give a text")
     return role
 
 
-def _read_content(content: Any, learn: bool, where: str) -> Iterator[Segment]:
+def _read_content(content: Any, supervised: bool, where: str) -> Iterator[Segment]:
     if isinstance(content, str):
         content = [content]
     if not isinstance(content, Iterable) or isinstance(content, Mapping | bytes):
         raise DataError(f"{where}: content is a {type(content).__name__}; use a string or a list of parts")
     for index, part in enumerate(content):
-        yield _read_part(part, learn, f"{where}, part {index}")
+        yield _read_part(part, supervised, f"{where}, part {index}")
 
 
-def _read_part(part: Any, learn: bool, where: str) -> Segment:
+def _read_part(part: Any, supervised: bool, where: str) -> Segment:
     if isinstance(part, str):
-        return Text(part, learn)
+        return Text(part, supervised)
     if not isinstance(part, Mapping):
         raise DataError(f"{where}: a part is a string or a mapping with a `type`, not a {type(part).__name__}")
     kind = part.get("type")
@@ -177,7 +177,7 @@ def _read_part(part: Any, learn: bool, where: str) -> Segment:
     if kind in ("text", "input_text", "output_text"):
         if not isinstance(part.get("text"), str):
             raise DataError(f"{where}: a text part needs `text`, a string")
-        return Text(part["text"], learn)
+        return Text(part["text"], supervised)
     if kind == "image":
         given = [part[key] for key in ("image", "url", "path") if part.get(key) is not None]
         given += [_linked(part[key]) for key in ("image_url",) if part.get(key) is not None]

@@ -22,8 +22,8 @@ import yaml
 from lorgnette.errors import DataError, LorgnetteError, SettingsError
 from lorgnette.untrusted import QUOTED, parse_yaml, quoted, read_yaml
 
-Value = TypeVar("Value")
-OURS = "Value error, "
+_Value = TypeVar("_Value")
+VALIDATOR_PREFIX = "Value error, "
 """What pydantic puts before the message of a validator."""
 MOST_PROBLEMS = 8
 """Wrong settings that one message names."""
@@ -137,13 +137,13 @@ class Settings(pydantic.BaseModel):
         return {key: (ours.get(key), theirs.get(key)) for key in keys if ours.get(key) != theirs.get(key)}
 
 
-def typed(kind: type[Value], value: Any, where: str, error: type[LorgnetteError] = DataError) -> Value:
+def typed(kind: type[_Value], value: Any, where: str, error: type[LorgnetteError] = DataError) -> _Value:
     """A parsed value as a dataclass, its fields of the types that are declared; other keys are left out.
 
     Raises: `error` if a field lacks or is of another type.
     """
     try:
-        made: Value = _adapter(cast(Any, kind)).validate_python(value)
+        made: _Value = _adapter(cast(Any, kind)).validate_python(value)
         return made
     except pydantic.ValidationError as problem:
         first = problem.errors()[0]
@@ -263,7 +263,9 @@ def _explain(root: type[Settings], problem: Any) -> str:
     location = list(problem["loc"])
     key = quoted(".".join(str(part) for part in location))
     if problem["type"] == "value_error":  # a rule of ours, which says itself what it was given
-        return ": ".join(filter(None, [key, _shortened(problem["msg"].removeprefix(OURS), problem["input"])]))
+        return ": ".join(
+            filter(None, [key, _shortened(problem["msg"].removeprefix(VALIDATOR_PREFIX), problem["input"])])
+        )
     if problem["type"] != "extra_forbidden":
         given = "" if problem["type"] == "missing" else f" (given {quoted(repr(problem['input']), 80)})"
         return f"{key}: {_shortened(problem['msg'], problem['input'])}{given}"

@@ -37,7 +37,7 @@ from lorgnette.files import new_file
 from lorgnette.hub.backbones import write_vision_backbone
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import patchify
-from lorgnette.model.batch import IGNORED, Grid, Spans
+from lorgnette.model.batch import IGNORE_INDEX, Grid, SequenceLengths
 from lorgnette.run import Run, find_recipe
 from lorgnette.train.muon import Muon
 from lorgnette.train.optim import set_lr
@@ -107,7 +107,7 @@ class Lesson:
 def lesson(split: str, scenes: Sequence[Scene], config: ImageConfig) -> Lesson:
     """The scenes, drawn from the views of a split, cut in patches."""
     cut = [patchify(scene.draw(views(split)), config) for scene in scenes]
-    spans = Spans(tuple(map(len, cut)))
+    spans = SequenceLengths(tuple(map(len, cut)))
     things = [(number, thing) for number, scene in enumerate(scenes) for thing in scene.placed]
     shares_XP = torch.zeros(len(things), spans.total)
     for row, (number, thing) in enumerate(things):
@@ -194,14 +194,14 @@ class Reference:
         self.by_view: dict[str, Tensor] = {}
         for name, values in known.items():
             places = {value: place for place, value in enumerate(sorted(set(filter(None, values))))}
-            self.by_view[name] = torch.tensor([places.get(value, IGNORED) for value in asked[name]])
+            self.by_view[name] = torch.tensor([places.get(value, IGNORE_INDEX) for value in asked[name]])
             self.sizes[name] = len(places)
         train = _seen("train")
         seen = train if split == "train" else _seen(split)
         self.teacher = (seen - train.mean(0)) / (train.std(0) + 1e-3)
 
     def wanted(self, name: str, one: Lesson) -> Tensor:
-        """The answer to a question about each drawing of a lesson (X), `IGNORED` where it is not known."""
+        """The answer to a question about each drawing of a lesson (X), `IGNORE_INDEX` where it is not known."""
         return one.by_scene[name] if name in one.by_scene else self.by_view[name][one.views_X]
 
     def losses(self, heads: Heads, things_XD: Tensor, one: Lesson) -> dict[str, Tensor]:
@@ -210,8 +210,8 @@ class Reference:
         losses = {"teacher": 1 - alike_X.mean()}
         for name, head in heads.answers.items():
             wanted_X = self.wanted(name, one)
-            total = functional.cross_entropy(head(things_XD), wanted_X, ignore_index=IGNORED, reduction="sum")
-            losses[name] = total / max(1, int((wanted_X != IGNORED).sum()))
+            total = functional.cross_entropy(head(things_XD), wanted_X, ignore_index=IGNORE_INDEX, reduction="sum")
+            losses[name] = total / max(1, int((wanted_X != IGNORE_INDEX).sum()))
         return losses
 
     def shares_right(self, heads: Heads, things_XD: Tensor, one: Lesson) -> dict[str, float]:
@@ -219,7 +219,7 @@ class Reference:
         found = {"like the teacher": 1 - self.losses(heads, things_XD, one)["teacher"].item()}
         for name, head in heads.answers.items():
             wanted_X = self.wanted(name, one)
-            found[name] = (head(things_XD).argmax(1) == wanted_X)[wanted_X != IGNORED].float().mean().item()
+            found[name] = (head(things_XD).argmax(1) == wanted_X)[wanted_X != IGNORE_INDEX].float().mean().item()
         return found
 
 
@@ -285,7 +285,7 @@ class Course:
         """What the student makes of each drawing of a lesson: X,D."""
         return one.shares_XP @ self.model.vision(one.patches_PC, one.positions_P, one.grids)
 
-    def learn(self, one: Lesson) -> dict[str, float]:
+    def supervised(self, one: Lesson) -> dict[str, float]:
         """One step. Returns the losses."""
         share = min(1.0, (self.done + 1) / WARMUP) * (1 + math.cos(math.pi * self.done / self.steps)) / 2
         set_lr(self.optimiser, share)
@@ -320,7 +320,7 @@ def train(options: argparse.Namespace) -> None:
     )
     started, recent = time.monotonic(), deque[dict[str, float]](maxlen=100)
     for one in loader:
-        recent.append(course.learn(one))
+        recent.append(course.supervised(one))
         if course.done % 100 == 0:
             means = "  ".join(f"{name} {sum(row[name] for row in recent) / len(recent):.3f}" for name in WEIGHTS)
             print(f"step {course.done:,} of {course.steps:,}, {time.monotonic() - started:.0f} s: {means}", flush=True)

@@ -153,9 +153,9 @@ def test_what_cannot_be_read_is_named_shortly(part, reason):
 def test_no_message_holds_a_whole_source():
     long = "x" * 4_000_000
     assert len(repr(Image(PNG * 1000))) < 40
-    for segment in (Image(long), Image(Path(long)), Text(long), Text(long, learn=True)):
+    for segment in (Image(long), Image(Path(long)), Text(long), Text(long, supervised=True)):
         assert len(repr(segment)) < 300
-    assert repr(Text("a", learn=True)) == "Text('a', learn=True)"
+    assert repr(Text("a", supervised=True)) == "Text('a', supervised=True)"
     assert len(repr(Sample((Turn("user"), Image(long), Text(long))))) < 700
     for messages in ([{"role": "user", "text": long}], [long], [{"role": "user", "content": [{"type": long}]}]):
         with pytest.raises(DataError) as refusal:

@@ -14,7 +14,7 @@ ENCODED = base64.b64encode(PNG.getvalue()).decode()
 
 def test_a_document_is_its_segments_in_order():
     picture = Image(PNG.getvalue())
-    sample = Sample((Text("before "), picture, Text("after", learn=True)), {"name": "page 3"})
+    sample = Sample((Text("before "), picture, Text("after", supervised=True)), {"name": "page 3"})
     assert (sample.text, sample.images, sample.is_chat, sample.name) == ("before after", (picture,), False, "page 3")
 
 
@@ -50,10 +50,13 @@ def test_every_form_of_image_part_is_read(part, source):
 
 
 @pytest.mark.parametrize("learn", ["assistant", "user", None])
-def test_only_the_chosen_role_is_learned(learn):
+def test_only_the_chosen_role_is_learned(supervised):
     messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
-    sample = Sample.from_messages(messages, learn=learn)
-    assert [s.learn for s in sample.segments if isinstance(s, Text)] == [learn == "user", learn == "assistant"]
+    sample = Sample.from_messages(messages, supervised=supervised)
+    assert [s.supervised for s in sample.segments if isinstance(s, Text)] == [
+        supervised == "user",
+        supervised == "assistant",
+    ]
 
 
 def test_text_that_spells_an_image_is_no_image():

@@ -60,7 +60,7 @@ def test_diff_names_what_differs_and_nothing_else():
         ("stages.0.sources=[]", "no sources"),
         ("stages.0.connector.mode=lora", "newly initialised"),
         ("images.patch=7", "patches of 7"),
-        ("stages.0.micro_batches=64", "cannot fill 64 packs"),
+        ("stages.0.samples_per_step=64", "now called pack.samples"),
         ("model.vision.heads=7", "not a multiple"),
         ("model.language.kv_heads=5", "cannot share"),
     ],

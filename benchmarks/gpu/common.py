@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.model_step import cpu_name, shapes
 from lorgnette.inputs.image import patch_positions
-from lorgnette.model.batch import IGNORED, Batch, Spans
+from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
 from lorgnette.model.config import LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
 from lorgnette.model.initialise import deviation
 from lorgnette.model.vlm import VLM
@@ -100,20 +100,20 @@ def make_batch(config: VLMConfig, documents: Sequence[tuple[Sequence[Shape], int
     # no document holds a row of the vocabulary that is an image's by accident
     texts = [slots * len(images) + [draw.randrange(3, base) for _ in range(words)] for images, words in documents]
     flat = [shape for images, _ in documents for shape in images]
-    targets = [token for text in texts for token in [*text[1:], IGNORED]]
+    targets = [token for text in texts for token in [*text[1:], IGNORE_INDEX]]
     tokens_T, targets_T = torch.tensor([token for text in texts for token in text]), torch.tensor(targets)
-    images = Spans(tuple(rows * columns for rows, columns in flat))
+    images = SequenceLengths(tuple(rows * columns for rows, columns in flat))
     generator = torch.Generator().manual_seed(0)
     positions = [torch.tensor(patch_positions(*shape, grid, "parity"), dtype=torch.int64) for shape in flat]
     return Batch(
         tokens_T=tokens_T,
-        targets_T=targets_T.where(targets_T < base, IGNORED),
+        targets_T=targets_T.where(targets_T < base, IGNORE_INDEX),
         positions_T=torch.cat([torch.arange(len(text)) for text in texts]),
-        documents=Spans(tuple(map(len, texts))),
+        documents=SequenceLengths(tuple(map(len, texts))),
         patches_PC=torch.randint(0, 256, (images.total, config.vision.patch_width), generator=generator).byte(),
         patch_positions_P=torch.cat([torch.empty(0, dtype=torch.int64), *positions]),
         grids=tuple(flat),
-        visual_V=(tokens_T == config.image_token).nonzero()[:, 0],
+        visual_positions_V=(tokens_T == config.image_token).nonzero()[:, 0],
     )
 
 

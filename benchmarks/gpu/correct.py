@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.gpu import common
-from lorgnette.model.batch import Batch, Spans
-from lorgnette.model.cache import Cache
+from lorgnette.model.batch import Batch, SequenceLengths
 from lorgnette.model.config import VLMConfig
+from lorgnette.model.kv_cache import KVCache
 from lorgnette.model.ops import attention as attending
 from lorgnette.model.ops.loss import linear_losses
 from lorgnette.model.vlm import VLM
@@ -33,9 +33,9 @@ TOLERANCES = {"attention": 0.01, "logits": 0.03, "decode": 0.03, "losses": 0.01,
 
 DOCUMENTS: list[tuple[list[common.Shape], int]] = [([(3, 5)], 9), ([], 17), ([(8, 8), (5, 2)], 4), ([(4, 4)], 1)]
 SPANS = {
-    "unequal": (Spans((70, 1, 33, 128)), Spans((70, 1, 33, 128))),
-    "equal": (Spans((64, 64, 64)), Spans((64, 64, 64))),
-    "cached": (Spans((1, 7, 2)), Spans((40, 7, 130))),
+    "unequal": (SequenceLengths((70, 1, 33, 128)), SequenceLengths((70, 1, 33, 128))),
+    "equal": (SequenceLengths((64, 64, 64)), SequenceLengths((64, 64, 64))),
+    "cached": (SequenceLengths((1, 7, 2)), SequenceLengths((40, 7, 130))),
 }
 """Queries and keys."""
 
@@ -95,15 +95,15 @@ def decode(device: str) -> dict[str, float]:
     full = common.make_batch(slow.config, [(images, words + 6) for images, words in DOCUMENTS])
     right = slow(full).logits.split(full.documents.lengths)
     texts = full.tokens_T.split(full.documents.lengths)
-    cache, live, found = Cache(slow.config, reserve=2), [0, 1, 2, 3], {}
-    last = fast(shortened(full, 6).to(device), want="last", cache=cache).logits
+    cache, live, found = KVCache(slow.config, reserve=2), [0, 1, 2, 3], {}
+    last = fast(shortened(full, 6).to(device), output="last", cache=cache).logits
     for step in range(6):
         found[f"step {step}"] = error(last, torch.stack([right[row][step - 7] for row in live]))
         if step == 3:
             live = [2, 0]
             cache.keep(live)
         tokens = torch.stack([texts[row][step - 6] for row in live]).to(device)
-        last = fast(cache.next(tokens), want="last", cache=cache).logits
+        last = fast(cache.next(tokens), output="last", cache=cache).logits
     return found
 
 
@@ -120,8 +120,8 @@ def shortened(batch: Batch, by: int) -> Batch:
             "tokens_T": tokens_T,
             "targets_T": batch.targets_T[kept],
             "positions_T": batch.positions_T[kept],
-            "documents": Spans(tuple((lengths - by).tolist())),
-            "visual_V": batch.visual_V - by * owner[batch.visual_V],
+            "documents": SequenceLengths(tuple((lengths - by).tolist())),
+            "visual_positions_V": batch.visual_positions_V - by * owner[batch.visual_positions_V],
         }
     )
 
@@ -148,7 +148,7 @@ def gradients(device: str) -> dict[str, float]:
     batch = common.make_batch(slow.config, DOCUMENTS)
     found = {}
     for model, given in ((fast.train(), batch.to(device)), (slow.train(), batch)):
-        out = model(given, want="loss")
+        out = model(given, output="loss")
         (out.loss_sum / batch.learned).backward()
     for part, parameters in slow.parts().items():
         tried = torch.cat([p.grad.cpu().float().flatten() for p in fast.parts()[part]])

@@ -23,9 +23,9 @@ from torch import Tensor
 from benchmarks.gpu import common
 from lorgnette.hub import config_map, weight_map
 from lorgnette.model.batch import Batch
-from lorgnette.model.cache import Cache
 from lorgnette.model.config import VLMConfig
 from lorgnette.model.flops import ModelCost
+from lorgnette.model.kv_cache import KVCache
 from lorgnette.model.vlm import VLM
 
 IMAGES_PER_PROMPT = (1, 0, 2, 1, 1, 3, 1, 0, 1, 0, 1, 1, 0, 1, 1, 0)
@@ -43,16 +43,16 @@ def prompts(size: str, count: int) -> Documents:
 @torch.no_grad()
 def ours(model: VLM, batch: Batch, tokens: int) -> tuple[Tensor, float, float]:
     """The tokens chosen greedily (B, tokens), and seconds of the prompts and of the decode steps."""
-    cache, chosen = Cache(model.config, reserve=tokens), []
+    cache, chosen = KVCache(model.config, reserve=tokens), []
     nothing = torch.empty(0, model.config.language.width, device=batch.device, dtype=model.dtype)
 
     def prefill() -> None:
-        chosen.append(model(batch, want="last", cache=cache).logits.argmax(-1))
+        chosen.append(model(batch, output="last", cache=cache).logits.argmax(-1))
 
     def decode() -> None:
         for _ in range(tokens - 1):
             step = cache.next(chosen[-1])
-            chosen.append(model(step, want="last", cache=cache, visual_VD=nothing).logits.argmax(-1))
+            chosen.append(model(step, output="last", cache=cache, visual_VD=nothing).logits.argmax(-1))
 
     device = str(batch.device)
     seconds = common.timed(prefill, device), common.timed(decode, device)

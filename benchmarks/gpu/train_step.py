@@ -53,7 +53,7 @@ def make_step(model: VLM, batch: Batch) -> Step:
     optimiser = torch.optim.AdamW(trained, lr=1e-5, fused=True)
 
     def step() -> float:
-        out = model(batch, want="loss")
+        out = model(batch, output="loss")
         loss = out.loss_sum / out.learned
         loss.backward()
         optimiser.step()

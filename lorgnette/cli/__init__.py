@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from lorgnette.cli.data import data
+from lorgnette.cli.data_verbs import data
 from lorgnette.cli.eval import evaluation
 
 app = typer.Typer(
@@ -226,7 +226,7 @@ def export_(
 @app.command()
 def presets() -> None:
     """Print the models that a recipe can name: `model: {preset: idefics2}`, or in model.vision and model.language."""
-    from lorgnette.cli.presets import lines
+    from lorgnette.cli.preset_list import lines
 
     print(*lines(), sep="\n")
 

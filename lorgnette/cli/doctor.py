@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from lorgnette.infer.doctor import Diagnosis
+    from lorgnette.infer.batch_invariance import Diagnosis
     from lorgnette.sample import ImageSource
 
 
@@ -22,7 +22,7 @@ def doctor(
     """Compute prompts alone, in batches, packed, from a cache, in one crop and in five; exit with 1 if they differ."""
     from lorgnette.data.builtin.questions import questions_for_evaluation
     from lorgnette.hub.load import load
-    from lorgnette.infer.doctor import examine
+    from lorgnette.infer.batch_invariance import examine
     from lorgnette.output import print_json
 
     images: Sequence[ImageSource] = image or ()
@@ -42,13 +42,13 @@ def _print(found: Diagnosis) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from lorgnette.infer.doctor import PARTS
+    from lorgnette.infer.batch_invariance import CHECKED_PARTS
     from lorgnette.output import new_console, say
 
     console = new_console()
-    table = Table("computed", "images in", *PARTS)
+    table = Table("computed", "images in", *CHECKED_PARTS)
     for way, crops in dict.fromkeys((one.way, one.crops) for one in found.findings):
-        largest = dict.fromkeys(PARTS, Text())
+        largest = dict.fromkeys(CHECKED_PARTS, Text())
         for one in found.findings:
             if (one.way, one.crops) == (way, crops):
                 largest[one.part] = Text(f"{one.largest:.1e}", style="" if one.passed else "bold red")

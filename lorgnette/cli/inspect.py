@@ -43,7 +43,7 @@ def look_at_run(console: Console, processor: Processor, run: Run, stage: str | N
     chosen = run.stages[number]
     first, last = range_of(steps, chosen)
     pack, processor = chosen.pack, stage_processor(processor, run, chosen)
-    gatherer = Gatherer(processor, run.model.vocabulary, pack.tokens if pack else None)
+    gatherer = Gatherer(processor, run.model.vocabulary, pack.tokens)
     with _progress(console) as advance:
         packs, refused = gatherer.steps(build_data(run, number, processor), first, last, most, advance)
     span = f"step {first:,}" if last - first == 1 else f"steps {first:,} to {last - 1:,}"
@@ -52,8 +52,8 @@ def look_at_run(console: Console, processor: Processor, run: Run, stage: str | N
         packs=tuple(packs),
         sources=shares([_title(one) for one in chosen.sources], [one.weight for one in chosen.sources]),
         measure=chosen.weights,
-        most_tokens=pack.tokens if pack else None,
-        most_patches=pack.patches if pack else None,
+        most_tokens=pack.tokens,
+        most_patches=pack.patches,
         refused=tuple(refused),
         facts={"run": f"{run.name} {run.digest()}, seed {run.seed}, {chosen.steps:,} steps in this stage"}
         | rules(processor),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lorgnette.data.loader.batches import BatchBuilder, Steps
+from lorgnette.data.loader.batches import BatchBuilder
 from lorgnette.data.plan.sample_ref import SampleRef, joined
 from lorgnette.errors import DataError, LorgnetteError
 from lorgnette.inputs.processor import Processor
@@ -22,32 +22,30 @@ class OtherData(LorgnetteError):
     """A run trained on other samples than its plan says."""
 
 
-def steps_of(run: Run, processor: Processor, number: int) -> Steps | BatchBuilder:
+def steps_of(run: Run, processor: Processor, number: int) -> BatchBuilder:
     """The steps of a stage, as training opens them."""
     return build_data(run, number, stage_processor(processor, run, run.stages[number]))
 
 
-def list_steps(console: Console, steps: Steps | BatchBuilder, first: int, last: int, names: bool) -> None:
+def list_steps(console: Console, steps: BatchBuilder, first: int, last: int, names: bool) -> None:
     """Print each step with its digest, and each sample of it if `names`; then the digest of them all together."""
     digests = []
     for step in range(first, last):
         digests.append(steps.plan.digest(step))
         packs = [steps.refs(step, part) for part in range(steps.parts)]
         samples = sum(map(len, packs))
-        held = f"{len(packs)} packs, " if isinstance(steps, BatchBuilder) else ""
-        _say(console, f"step {step}  {digests[-1]}  {held}{samples} samples")
+        _say(console, f"step {step}  {digests[-1]}  {len(packs)} packs, {samples} samples")
         if names:
             for line in _lines(steps, packs):
                 _say(console, line)
     _say(console, f"steps {first}:{last}  {joined(digests)}")
 
 
-def _lines(steps: Steps | BatchBuilder, packs: list[list[SampleRef]]) -> Iterator[str]:
+def _lines(steps: BatchBuilder, packs: list[list[SampleRef]]) -> Iterator[str]:
     for number, pack in enumerate(packs):
-        if isinstance(steps, BatchBuilder):
-            shown = [steps.plan.view(ref) for ref in pack]
-            tokens, patches = sum(one.tokens for one in shown), sum(one.patches for one in shown)
-            yield f"  pack {number}: at most {tokens:,} tokens and {patches:,} patches"
+        shown = [steps.plan.view(ref) for ref in pack]
+        tokens, patches = sum(one.tokens for one in shown), sum(one.patches for one in shown)
+        yield f"  pack {number}: at most {tokens:,} tokens and {patches:,} patches"
         yield from (f"    {steps.name(ref)}" for ref in pack)
 
 
@@ -60,7 +58,7 @@ def verify(console: Console, run: Run, processor: Processor, folder: Path) -> No
     if not rows:
         raise DataError(f"{folder}: log.jsonl is missing, or says nothing about data; give the folder of a run")
     names = [stage.name for stage in run.stages]
-    opened: dict[str, Steps | BatchBuilder] = {}
+    opened: dict[str, BatchBuilder] = {}
     replaced = 0
     for row in rows:
         stage, step = row["stage"], row["step"] - 1

@@ -16,7 +16,7 @@ def check(
     image_token: int,
     vocabulary: int,
     most_tokens: int | None = None,
-    learn: bool = True,
+    supervised: bool = True,
 ) -> None:
     """Refuse a rendered sample that a step cannot learn from as it was meant.
 
@@ -26,9 +26,9 @@ def check(
     Raises: DataError naming the sample, for: no tokens; an id outside the embedding; too many tokens; an image cut off
         by the limit; more or fewer images than slots; a visual token marked as learned; nothing learned.
     """
-    tokens_T, learn_T, name = rendered.tokens_T, rendered.learn_T, rendered.name
-    if len(tokens_T) == 0 or len(tokens_T) != len(learn_T):
-        raise DataError(f"{name}: {len(tokens_T)} tokens with {len(learn_T)} learning marks; render it again")
+    tokens_T, loss_mask_T, name = rendered.tokens_T, rendered.loss_mask_T, rendered.name
+    if len(tokens_T) == 0 or len(tokens_T) != len(loss_mask_T):
+        raise DataError(f"{name}: {len(tokens_T)} tokens with {len(loss_mask_T)} learning marks; render it again")
     _check_ids(rendered, vocabulary)
     visual_T = tokens_T == image_token
     _check_slots(rendered, visual_T, most_tokens)
@@ -38,13 +38,13 @@ def check(
             f"{name}: {len(tokens_T)} tokens exceed the limit of {most_tokens}{lost};"
             " cut it in pieces, or raise the limit"
         )
-    if (learn_T & visual_T).any():
-        place = int(np.flatnonzero(learn_T & visual_T)[0])
+    if (loss_mask_T & visual_T).any():
+        place = int(np.flatnonzero(loss_mask_T & visual_T)[0])
         raise DataError(f"{name}: the visual token at position {place} is marked as learned; only text is predicted")
-    if learn and not learn_T[1:].any():  # the first token of a document has nothing to be predicted from
+    if supervised and not loss_mask_T[1:].any():  # the first token of a document has nothing to be predicted from
         raise DataError(
-            f"{name}: none of its {len(tokens_T)} tokens is learned; mark a text with learn=True (of a conversation,"
-            " the assistant's), or leave the sample out"
+            f"{name}: none of its {len(tokens_T)} tokens is supervised; mark a text with supervised=True (of a"
+            " conversation, the assistant's), or leave the sample out"
         )
 
 

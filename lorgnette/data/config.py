@@ -143,7 +143,7 @@ class ChatConfig(RowsConfig):
 
 
 class MessagesConfig(ChatConfig):
-    """Conversations as kind `chat` reads them; where a stage counts samples, not packs, each is one whole sample."""
+    """The same as kind `chat`, by the name that it had."""
 
     kind: Literal["messages"] = "messages"  # type: ignore[assignment]
 
@@ -221,7 +221,7 @@ SourceConfig = Annotated[
 
 
 class PackConfig(Settings):
-    """Packs by length instead of by number of samples: as many samples as fit."""
+    """Packs of samples by length: as many as fit, or a number of them."""
 
     renamed = {"per_step": "packs_per_step"}
 
@@ -229,6 +229,9 @@ class PackConfig(Settings):
     """Most tokens in a pack, visual ones included (section 4.1 has sequences of 2,048, 1,536 and 1,024)."""
     patches: int = pydantic.Field(default=48_000, ge=64)
     """Most patches in a pack: what bounds memory when images are large. Where patches fill packs, tokens go unused."""
+    samples: int | None = pydantic.Field(default=None, ge=1)
+    """Samples in a pack, in the order of the mixture (fewer where these would pass the other limits); None for as many
+    as fit, which are then chosen to fill packs best."""
     packs_per_step: int = pydantic.Field(default=8, ge=1)
     """Packs in a step, over all ranks."""
 

@@ -62,11 +62,6 @@ class Index:
         return len(self.shard_E)
 
     @property
-    def unit_starts(self) -> np.ndarray:
-        """Offsets of each record's units in the arrays over U, and the end (int64, one more than E)."""
-        return _starts(self.units_E)
-
-    @property
     def image_starts(self) -> np.ndarray:
         """Offsets of each record's images in the arrays over I, and the end (int64, one more than E)."""
         return _starts(self.images_E)
@@ -93,7 +88,7 @@ class Index:
     def joined(cls, parts: Sequence[Index], shards: tuple[str, ...]) -> Index:
         """Records of several indexes in order, whose shard numbers all count in `shards`."""
         arrays = {
-            name: np.concatenate([np.empty(0, TYPES.get(name, np.int32)), *(part.arrays[name] for part in parts)])
+            name: np.concatenate([np.empty(0, INDEX_TYPES.get(name, np.int32)), *(part.arrays[name] for part in parts)])
             for name in ARRAYS
         }
         return cls(shards, **arrays)
@@ -114,8 +109,8 @@ class Index:
     def _check(self) -> None:
         """Raises: ValueError if arrays are not of the types that they should be, or a record's shard is not named."""
         for name, array in self.arrays.items():
-            if array.dtype != TYPES.get(name, np.int32) or (
-                name not in TYPES and array.min(initial=0) < LEAST.get(name, 0)
+            if array.dtype != INDEX_TYPES.get(name, np.int32) or (
+                name not in INDEX_TYPES and array.min(initial=0) < LEAST.get(name, 0)
             ):
                 raise ValueError(f"{name} holds something else than counts")
         if not all(isinstance(shard, str) for shard in self.shards):
@@ -139,7 +134,7 @@ class Index:
 
 
 ARRAYS = tuple(field.name for field in fields(Index) if field.name != "shards")
-TYPES = {"sha_I": np.uint64, "look_I": np.uint64, "url_W": np.uint64}
+INDEX_TYPES = {"sha_I": np.uint64, "look_I": np.uint64, "url_W": np.uint64}
 """Types of arrays, where they are not int32; those of chunks included."""
 LEAST = {"unit_I": -1}
 """Least values of arrays of int32, where that is not 0: an image before all units is of unit -1."""

@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 
 from lorgnette.demo.report import print_examples, print_table, write_report
-from lorgnette.demo.results import Asked, DemoResults, example_from, show_fairly
+from lorgnette.demo.scores import Asked, DemoResults, example_from, show_fairly
 from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.eval.results.store import Result
 from lorgnette.eval.results.summary import progress_bar, shown_in
@@ -37,7 +37,7 @@ from lorgnette.train.loop import Trainer
 from lorgnette.train.stages import check_parts
 from lorgnette.version import code
 
-BUILT_IN = ("scene_vqa", "text_vqa", "doc_vqa", "knowledge_vqa", "scene_captions")
+_BUILT_IN = ("scene_vqa", "text_vqa", "doc_vqa", "knowledge_vqa", "scene_captions")
 """The benchmarks of the built-in corpus."""
 SHARE = 5
 """Each of them but `MAIN` is asked a fifth as many questions as there are about drawings."""
@@ -102,7 +102,7 @@ def lorgnette_command() -> str:
 
 def demo_tasks(run: Run) -> dict[str, Task]:
     """Benchmarks of the demo: questions about drawings of the test split, and the built-in benchmarks."""
-    return {name: task_of(name, run.evaluation) for name in ("drawings", *BUILT_IN)}
+    return {name: task_of(name, run.evaluation) for name in ("drawings", *_BUILT_IN)}
 
 
 def measure(name: str, tasks: Mapping[str, Task], trainer: Trainer, console: Console) -> dict[str, Result]:

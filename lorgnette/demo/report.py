@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lorgnette.demo.results import (
+from lorgnette.demo.scores import (
     DemoExample,
     DemoResults,
     Line,
@@ -28,7 +28,7 @@ from lorgnette.report.svg import Svg
 from lorgnette.report.thumbnails import data_uri, thumbnail
 from lorgnette.report.training_curve import training_curve
 
-COLOURS = {"learned": "green", "a little": "yellow", "not learned": "red"}
+_COLOURS = {"learned": "green", "a little": "yellow", "not learned": "red"}
 
 
 def write_report(folder: str | Path, results: DemoResults) -> Path:
@@ -107,7 +107,7 @@ def _cells(line: Line) -> list[Text]:
     scores = [Text(str(score)) for score in (line.before, line.after, line.blind)]
     gain = Text(f"{line.gain.value:+.1f} [{line.gain.low:+.1f}, {line.gain.high:+.1f}]")
     name = Text(f"{line.kind} ({line.after.count:,})")
-    return [name, *scores, gain, Text(line.verdict, style=COLOURS[line.verdict])]
+    return [name, *scores, gain, Text(line.verdict, style=_COLOURS[line.verdict])]
 
 
 def print_examples(console: Console, examples: Sequence[DemoExample]) -> None:

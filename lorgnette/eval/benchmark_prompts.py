@@ -113,7 +113,7 @@ def question_sample(question: Question, template: PromptTemplate, form: PromptFo
     shown = question.shown or next(iter(question.answers), "")
     request = tuple(_request(question, template.request(question)))
     space = "" if form == "chat" else " "
-    reply = Text(space + template.reply(shown, lettered), learn=True)
+    reply = Text(space + template.reply(shown, lettered), supervised=True)
     letters = ascii_uppercase[: len(question.options)]
     meta = {
         "name": name,

@@ -152,4 +152,4 @@ def _digest(image: Image) -> str:
 
 
 def _teaches(example: Sample) -> bool:
-    return any(isinstance(one, Text) and one.learn and one.text.strip() for one in example.segments)
+    return any(isinstance(one, Text) and one.supervised and one.text.strip() for one in example.segments)

@@ -62,7 +62,7 @@ class Task:
 def prompt_of(sample: Sample) -> Sample:
     """The sample without what it would teach: learned text at its end is cut, and the assistant's turn with it."""
     segments = list(sample.segments)
-    while segments and isinstance(segments[-1], Text) and segments[-1].learn:
+    while segments and isinstance(segments[-1], Text) and segments[-1].supervised:
         segments.pop()
     if segments and segments[-1] == Turn("assistant"):
         segments.pop()

@@ -43,7 +43,7 @@ SETTINGS = Section(
 """Keys of adapter_config.json."""
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 """Ways to begin an adapter that change the weights it stands on, so that it does not fit the published ones."""
-PREFIX = "base_model.model."
+_PREFIX = "base_model.model."
 TABLE = "model.text_model.embed_tokens.weight"
 DELTA = re.compile(
     r"^(?P<module>.+)\.(?P<kind>lora_(?:A|B|embedding_A|embedding_B|magnitude_vector))(?P<leaf>\.weight|\.bias)?$"
@@ -95,7 +95,9 @@ class Adapter:
         for name in stored.keys():  # noqa: SIM118 - it is no mapping
             if str(stored.get_slice(name).get_dtype()) not in TYPES:
                 raise CheckpointError(f"{file}: {quoted(name, 80)} holds no floating-point numbers")
-            plain = re.sub(r"\b(base_layer|_orig_mod|modules_to_save|original_module)\.", "", name.removeprefix(PREFIX))
+            plain = re.sub(
+                r"\b(base_layer|_orig_mod|modules_to_save|original_module)\.", "", name.removeprefix(_PREFIX)
+            )
             tensors[plain.replace(".default", "")] = stored.get_tensor(name)
         return tensors
 

@@ -19,7 +19,7 @@ from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import read_json
 from lorgnette.model.vlm import VLM
 
-WRITTEN = (
+_WRITTEN = (
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
@@ -77,7 +77,7 @@ def checkpoint_folder(folder: str | Path, *, marked: bool = True) -> Iterator[Pa
     """
     folder = Path(folder)
     check_checkpoint_folder(folder, marked)
-    with new_folder(folder.resolve(), WRITTEN) as beside:
+    with new_folder(folder.resolve(), _WRITTEN) as beside:
         yield beside
         check_checkpoint_folder(folder, marked)
 
@@ -86,7 +86,7 @@ def check_checkpoint_folder(folder: Path, marked: bool = True) -> None:
     """Refuse a folder that writing a checkpoint may not replace. Raises: CheckpointError naming what is there."""
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder}: is a file; give a new folder")
-    others = strangers(folder, WRITTEN)
+    others = strangers(folder, _WRITTEN)
     if others:
         raise CheckpointError(
             f"{folder}: holds {some(others)}, which no export wrote; give a new folder, or move it away"

@@ -61,10 +61,10 @@ CONFIG_MAP, LOAD, TOKENIZER = "hub/config_map.py", "hub/load.py", "inputs/tokeni
 PICTURES, RULES = "inputs/preprocessor.py", "inputs/generation_rules.py"
 RUNNING = "how transformers runs the model, not what it computes"
 TRAINING = "used in training from scratch only"
-ORIGIN = "where the file comes from"
+_ORIGIN = "where the file comes from"
 
 COMMON = {
-    **keys("_name_or_path _commit_hash transformers_version architectures finetuning_task", ORIGIN),
+    **keys("_name_or_path _commit_hash transformers_version architectures finetuning_task", _ORIGIN),
     **keys("use_cache torchscript use_bfloat16 tf_legacy_loss chunk_size_feed_forward return_dict", RUNNING),
     **keys("output_attentions output_hidden_states attn_implementation _attn_implementation", RUNNING),
     **keys("_attn_implementation_internal _attn_implementation_autoset _experts_implementation", RUNNING),
@@ -108,21 +108,21 @@ DECODING = {
     **keys("output_scores output_logits return_dict_in_generate low_memory renormalize_logits", RUNNING),
     **keys("prefill_chunk_size cache_implementation cache_config max_cache_len", RUNNING),
     **keys("compile_config disable_compile continuous_batching_config return_legacy_cache", RUNNING),
-    "_from_model_config": ORIGIN,
-    **keys("transformers_version _commit_hash", ORIGIN),
+    "_from_model_config": _ORIGIN,
+    **keys("transformers_version _commit_hash", _ORIGIN),
 }
 OLD_CONFIG = IN_CONFIG | UNSUPPORTED
-SIZES = keys("hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act model_type", CONFIG_MAP)
+_SIZES = keys("hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act model_type", CONFIG_MAP)
 
 WHOLE = Section(
     obeyed=keys("model_type image_token_id tie_word_embeddings text_config vision_config perceiver_config", CONFIG_MAP)
     | {"eos_token_id": RULES, **keys("dtype torch_dtype lorgnette", LOAD)},
-    irrelevant=COMMON | DECODING | {"is_composition": ORIGIN},
+    irrelevant=COMMON | DECODING | {"is_composition": _ORIGIN},
     refused=NOT_OURS,
     said=CODE | OLD_CONFIG,
 )
 TEXT = Section(
-    obeyed=SIZES
+    obeyed=_SIZES
     | keys("vocab_size num_key_value_heads head_dim rms_norm_eps max_position_embeddings sliding_window", CONFIG_MAP)
     | keys("rope_theta rope_scaling rope_parameters original_max_position_embeddings", CONFIG_MAP)
     | keys("partial_rotary_factor tie_word_embeddings attention_bias mlp_bias", CONFIG_MAP)
@@ -135,13 +135,13 @@ TEXT = Section(
     said=CODE | OLD_CONFIG,
 )
 VISION = Section(
-    obeyed=SIZES | keys("num_channels image_size patch_size layer_norm_eps", CONFIG_MAP),
+    obeyed=_SIZES | keys("num_channels image_size patch_size layer_norm_eps", CONFIG_MAP),
     irrelevant=COMMON
     | DECODING
     | keys("dtype torch_dtype", "the whole's type counts")
     | keys("vision_use_head projection_dim projection_size", "of the head that pools an image to one vector")
     | keys("tie_word_embeddings eos_token_id", "the encoder has no words")
-    | keys("base_config_key lorgnette", ORIGIN),
+    | keys("base_config_key lorgnette", _ORIGIN),
     refused=NOT_OURS,
     said=CODE | OLD_CONFIG,
 )
@@ -160,7 +160,7 @@ PERCEIVER = Section(
     | keys("num_key_value_heads hidden_act hidden_size rms_norm_eps", CONFIG_MAP),
     irrelevant=COMMON
     | DECODING
-    | keys("model_type base_config_key", ORIGIN)
+    | keys("model_type base_config_key", _ORIGIN)
     | keys("dtype torch_dtype", "the whole's type counts")
     | keys("tie_word_embeddings eos_token_id", "the connector has no words"),
     refused=NOT_OURS,
@@ -177,14 +177,14 @@ GENERATION = Section(
 )
 PROCESSOR = Section(
     obeyed=keys("image_seq_len chat_template image_processor", "inputs/processor.py"),
-    irrelevant=keys("processor_class transformers_version", ORIGIN)
+    irrelevant=keys("processor_class transformers_version", _ORIGIN)
     | keys("tokenizer image_token_id", "the tokenizer's own files say it"),
     said=CODE,
 )
 IMAGES = Section(
     obeyed=keys("image_processor_type do_resize size resample do_rescale rescale_factor do_normalize", PICTURES)
     | keys("image_mean image_std do_image_splitting", PICTURES),
-    irrelevant=keys("processor_class feature_extractor_type transformers_version", ORIGIN)
+    irrelevant=keys("processor_class feature_extractor_type transformers_version", _ORIGIN)
     | {"do_convert_rgb": "every image is made RGB; without, upstream fails on others"}
     | {"do_pad": "nothing is padded; without, upstream takes one size only"}
     | keys("_valid_processor_keys valid_processor_keys return_tensors data_format input_data_format device", RUNNING)
@@ -202,8 +202,8 @@ WORDS = Section(
     irrelevant=keys("model_max_length max_len padding_side truncation_side", "nothing is padded or cut")
     | keys("max_length pad_to_multiple_of pad_token_type_id stride truncation_strategy padding", "nothing is padded or"
             " cut")
-    | keys("processor_class name_or_path tokenizer_file vocab_file merges_file special_tokens_map_file", ORIGIN)
-    | keys("_commit_hash transformers_version is_local backend tokenizer_type spm_file full_tokenizer_file", ORIGIN)
+    | keys("processor_class name_or_path tokenizer_file vocab_file merges_file special_tokens_map_file", _ORIGIN)
+    | keys("_commit_hash transformers_version is_local backend tokenizer_type spm_file full_tokenizer_file", _ORIGIN)
     | keys("add_bos_token add_eos_token split_special_tokens add_special_tokens", "tokenizer.json says what surrounds a"
             " text")
     | keys("errors use_default_system_prompt sp_model_kwargs spaces_between_special_tokens from_slow", "of the slow"
@@ -219,7 +219,7 @@ SPECIAL = Section(
 )
 TOKENIZER_JSON = Section(
     obeyed=keys("added_tokens normalizer pre_tokenizer post_processor decoder model", TOKENIZER),
-    irrelevant={"version": ORIGIN, **keys("truncation padding", "no text is cut or padded")},
+    irrelevant={"version": _ORIGIN, **keys("truncation padding", "no text is cut or padded")},
 )
 COMPONENTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 """Parts of tokenizer.json that the tokenizers library reads whole, passing over keys that it does not know."""
@@ -233,7 +233,7 @@ SUBWORDS = Section(
 ADDED = Section(keys("id content single_word lstrip rstrip normalized special", TOKENIZER))
 """Keys of each of its `added_tokens`."""
 
-FILES: dict[str, Section] = {
+_FILES: dict[str, Section] = {
     "generation_config.json": GENERATION,
     "processor_config.json": PROCESSOR,
     "preprocessor_config.json": IMAGES,
@@ -241,7 +241,7 @@ FILES: dict[str, Section] = {
     "special_tokens_map.json": SPECIAL,
 }
 """Files whose keys are those of one section."""
-GROUPS = {"text_config": TEXT, "vision_config": VISION, "perceiver_config": PERCEIVER}
+KEY_GROUPS = {"text_config": TEXT, "vision_config": VISION, "perceiver_config": PERCEIVER}
 
 
 def check_keys(folder: Path, model: Section | None = None) -> None:
@@ -251,13 +251,13 @@ def check_keys(folder: Path, model: Section | None = None) -> None:
     Raises: CheckpointError naming the file, the key and what to do.
     """
     config = _values(folder / "config.json")
-    for name, group in GROUPS.items():
+    for name, group in KEY_GROUPS.items():
         inner = config.get(name)
         if isinstance(inner, dict) and model is None:
             check_section(group, inner, f"{folder / 'config.json'}: {name}")
     if config.get("model_type") != "lorgnette" and config:
         check_section(model or WHOLE, config, str(folder / "config.json"))
-    for name, section in FILES.items():
+    for name, section in _FILES.items():
         check_section(section, _values(folder / name), str(folder / name))
     nested = _values(folder / "processor_config.json").get("image_processor")
     if isinstance(nested, dict):

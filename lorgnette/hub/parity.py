@@ -22,7 +22,7 @@ from lorgnette.inputs.processor import Processor
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Sample
 
-TOLERANCE = 1e-5
+_TOLERANCE = 1e-5
 """Largest difference that counts as equal, relative to the largest value (float32)."""
 
 
@@ -51,7 +51,7 @@ class ParityReport:
     versions: dict[str, str]
     not_obeyed: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Settings of inputs that transformers has no place for: compared without them, and images may differ there."""
-    tolerance: float = TOLERANCE
+    tolerance: float = _TOLERANCE
 
     @property
     def passed(self) -> bool:

@@ -19,7 +19,7 @@ HUB_ID = re.compile(r"(?P<name>[\w-][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w.-][\w./
 """`owner/name` of a repository, and after an `@` its branch, tag or commit."""
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-SETTINGS = (
+_SETTINGS = (
     "config.json",
     "generation_config.json",
     "processor_config.json",
@@ -96,7 +96,7 @@ def fetch_checkpoint(name: str, revision: str | None = None) -> Path:
     No other file is fetched: no pickle, no copy of the weights in another format, no state of an optimiser.
     Raises: CheckpointError if the hub, or the cache without a network, does not give it.
     """
-    folder = _snapshot(name, revision, SETTINGS)
+    folder = _snapshot(name, revision, _SETTINGS)
     weights = shard_names(folder / INDEX) if (folder / INDEX).is_file() else [WEIGHTS]
     if (folder / ADAPTER).is_file() and not (folder / "config.json").is_file():
         weights = [ADAPTER_WEIGHTS]

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from lorgnette.errors import DataError
-from lorgnette.infer.latents import Latents
+from lorgnette.infer.image_cache import ImageFeatureCache
 from lorgnette.infer.logits import LogitRules
 from lorgnette.infer.sampling import GenerationConfig, Sampler, with_rules
 from lorgnette.infer.text import TextStream
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.render import prompt_ending
 from lorgnette.model.batch import Batch
-from lorgnette.model.cache import Cache
 from lorgnette.model.config import LanguageConfig
+from lorgnette.model.kv_cache import KVCache
 from lorgnette.model.ops.allocator import keep_freed_memory
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Sample
@@ -48,7 +48,7 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextDelta:
     """Some more text of one answer. The pieces of an answer add up to its text."""
 
     sample: int
@@ -65,7 +65,7 @@ def generate(
     settings: GenerationConfig | None = None,
     *,
     split: bool | None = None,
-    latents: Latents | None = None,
+    image_cache: ImageFeatureCache | None = None,
 ) -> list[Generation]:
     """Answer conversations, or go on with documents: one answer per sample, in order.
 
@@ -78,7 +78,7 @@ def generate(
     Raises: ImageError or DataError naming the sample that cannot be read, or has no room among the model's positions.
     """
     samples = listed(samples)
-    pieces = stream(model, processor, samples, settings, split=split, latents=latents)
+    pieces = stream(model, processor, samples, settings, split=split, image_cache=image_cache)
     answers = {piece.sample: piece.generation for piece in pieces if piece.generation is not None}
     return [answers[number] for number in range(len(samples))]
 
@@ -91,16 +91,16 @@ def stream(
     settings: GenerationConfig | None = None,
     *,
     split: bool | None = None,
-    latents: Latents | None = None,
-) -> Iterator[Piece]:
+    image_cache: ImageFeatureCache | None = None,
+) -> Iterator[TextDelta]:
     """As `generate`, but yields text as soon as it is certain: whole characters, none of which begin a stop string."""
     samples = listed(samples)
     if samples:
         with evaluating(model):
-            if latents is None:
+            if image_cache is None:
                 batch, visual_VD = processor.prompts(samples, split=split).to(model.device), None
             else:
-                batch, visual_VD = latents.prompts(samples)
+                batch, visual_VD = image_cache.prompts(samples)
             yield from _stream(model, processor, samples, with_rules(settings, processor.generation), batch, visual_VD)
 
 
@@ -111,7 +111,7 @@ def _stream(
     settings: GenerationConfig,
     batch: Batch,
     visual_VD: Tensor | None,
-) -> Iterator[Piece]:
+) -> Iterator[TextDelta]:
     prompts = [prompt.tolist() for prompt in batch.tokens_T.split(list(batch.documents.lengths))]
     most = [
         longest_answer(model.config.language, processor, settings, sample.name, len(prompt))
@@ -122,8 +122,8 @@ def _stream(
         for number, (prompt, sample) in enumerate(zip(prompts, samples, strict=True))
     ]
     sampler = Sampler(settings, prompts, slot_tokens(processor), rules_on_logits(processor), most)
-    cache = Cache(model.config, reserve=min(max(most), RESERVE))
-    logits_BK = model(batch, want="last", cache=cache, visual_VD=visual_VD).logits
+    cache = KVCache(model.config, reserve=min(max(most), RESERVE))
+    logits_BK = model(batch, output="last", cache=cache, visual_VD=visual_VD).logits
     no_images = logits_BK.new_empty(0, model.config.language.width)
     live = list(range(len(samples)))
     while True:
@@ -137,7 +137,7 @@ def _stream(
             cache.keep(rows)
         live, tokens = [live[row] for row in rows], [tokens[row] for row in rows]
         step = cache.next(torch.tensor(tokens, device=model.device))
-        logits_BK = model(step, want="last", cache=cache, visual_VD=no_images).logits
+        logits_BK = model(step, output="last", cache=cache, visual_VD=no_images).logits
 
 
 @contextlib.contextmanager
@@ -236,7 +236,7 @@ class GrowingAnswer:
         self.tokens: list[int] = []
         self.generation: Generation | None = None
 
-    def push(self, token: int, last: bool = False) -> Iterator[Piece]:
+    def push(self, token: int, last: bool = False) -> Iterator[TextDelta]:
         """Take in the next token; the piece of text that it makes certain, if any. last: whether it ends the answer."""
         self.tokens.append(token)
         ended = token in self.ends
@@ -249,4 +249,4 @@ class GrowingAnswer:
             finish = "stop" if self.text.stopped else finish
             self.generation = Generation(self.text.text, tuple(self.tokens), finish, self.prompt_tokens)
         if text or self.generation is not None:
-            yield Piece(self.sample, text, self.generation)
+            yield TextDelta(self.sample, text, self.generation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-UNFINISHED = "\ufffd"
+_UNFINISHED = "\ufffd"
 """What a decoder shows for bytes that are not yet a whole character."""
 CONTEXT = 8
 """Tokens before a window that are decoded with it, because a token's text depends on its neighbours."""
@@ -53,10 +53,10 @@ class TextStream:
     def _advance(self, window: str, final: bool) -> str:
         if self.stopped:
             return ""
-        whole = window if final else window.rstrip(UNFINISHED)
+        whole = window if final else window.rstrip(_UNFINISHED)
         new = whole[len(self._shown) :]
-        if final and whole.endswith(UNFINISHED) and not whole.startswith(self._shown):
-            new = UNFINISHED  # byte fallback shows a whole run of bytes as unfinished, which had been shown as text
+        if final and whole.endswith(_UNFINISHED) and not whole.startswith(self._shown):
+            new = _UNFINISHED  # byte fallback shows a whole run of bytes as unfinished, which had been shown as text
         found = [place for place in (new.find(stop) for stop in self.stop) if place >= 0]
         if found:
             self.stopped = True
@@ -84,7 +84,7 @@ class TextStream:
             context, tail = self.decode(rest[:CONTEXT]), self.decode(rest)
             head = self.decode(self._ids[: first + CONTEXT])
             same = window[len(head) :] == tail[len(context) :] and window.startswith(head) and tail.startswith(context)
-            if same and UNFINISHED not in context and context and len(head) <= len(self._shown):
+            if same and _UNFINISHED not in context and context and len(head) <= len(self._shown):
                 self._shown = context + self._shown[len(head) :]
                 self._ids, self._next_move = rest, WINDOW
                 return

@@ -41,7 +41,7 @@ NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", 
 """Networks of protocols and documentation that some versions of `ipaddress` call global."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Found = TypeVar("Found")
+_Found = TypeVar("_Found")
 
 
 class AccessError(DataError):
@@ -236,7 +236,7 @@ def _is_still(path: Path, opened: os.stat_result) -> bool:
     return os.path.realpath(path) == str(path) and os.path.samestat(os.lstat(path), opened)
 
 
-def within(seconds: float, function: Callable[..., Found], *arguments: Any) -> Found:
+def within(seconds: float, function: Callable[..., _Found], *arguments: Any) -> _Found:
     """Call a function in a thread and return its result. Raises: TimeoutError when the time is up, and leaves it."""
     done: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
 
@@ -253,7 +253,7 @@ def within(seconds: float, function: Callable[..., Found], *arguments: Any) -> F
         raise TimeoutError(f"no end within {seconds:.3g} seconds") from None
     if not ended:
         raise result
-    found: Found = result
+    found: _Found = result
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import jinja2
 
-SECONDS = 3.0
+_SECONDS = 3.0
 """CPU time of one rendering, with a second more for each million characters of the contents."""
 MAX_WIDTH = 1000
 """Largest width, indentation or number of columns that a template may ask for."""
@@ -31,7 +31,7 @@ class Budget:
         """characters: length of all contents together. contents: their number."""
         self.longest = 16 * characters + 2**20
         self.steps = 200_000 + 10 * characters + 1000 * contents
-        self.seconds = SECONDS + characters / 1e6
+        self.seconds = _SECONDS + characters / 1e6
         self._deadline = time.thread_time() + self.seconds
         self._unchecked = 0
 

@@ -14,7 +14,7 @@ from lorgnette.inputs.tokenizer import read_json
 from lorgnette.settings import Settings
 from lorgnette.untrusted import quoted
 
-FILE = "generation_config.json"
+_FILE = "generation_config.json"
 Id = pydantic.NonNegativeInt
 Ids = tuple[Id, ...]
 TOP_K = 50
@@ -84,7 +84,7 @@ def read_generation_rules(folder: Path) -> GenerationRules:
 
     Raises: CheckpointError naming the file and the key.
     """
-    file, model = folder / FILE, folder / "config.json"
+    file, model = folder / _FILE, folder / "config.json"
     values = read_json(file) if file.is_file() else {}
     config = read_json(model) if model.is_file() else {}
     try:

@@ -22,7 +22,7 @@ from lorgnette.inputs.image_io import open_image as open_image
 from lorgnette.inputs.pixels import upright_rgb, upright_size
 from lorgnette.sample import ImageSource
 
-Box = tuple[int, int, int, int]
+_Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
 
 
@@ -76,7 +76,7 @@ def _undistorted_size(width: int, height: int, config: ImageConfig) -> tuple[int
     return max(config.patch, round(width * scale)), max(config.patch, round(height * scale))
 
 
-def crop_boxes(width: int, height: int, split: bool) -> list[Box]:
+def crop_boxes(width: int, height: int, split: bool) -> list[_Box]:
     """The crops of an image of this size: the whole, after its four quadrants if it is split (paper, section 3.4).
 
     The quadrants are top left, top right, bottom left and bottom right. A side of one pixel cannot be halved: such an
@@ -103,7 +103,7 @@ def split_quadrants(image: PIL.Image.Image) -> tuple[PIL.Image.Image, ...]:
     return tuple(_crop(image, box) for box in crop_boxes(*image.size, split=True))
 
 
-def _crop(image: PIL.Image.Image, box: Box) -> PIL.Image.Image:
+def _crop(image: PIL.Image.Image, box: _Box) -> PIL.Image.Image:
     return image if box == (0, 0, *image.size) else image.crop(box)
 
 
@@ -204,7 +204,7 @@ def image_grids(
     return tuple((height // config.patch, width // config.patch) for width, height in sizes)
 
 
-def _decode_smaller(image: PIL.Image.Image, boxes: list[Box], targets: list[tuple[int, int]]) -> None:
+def _decode_smaller(image: PIL.Image.Image, boxes: list[_Box], targets: list[tuple[int, int]]) -> None:
     """Let a JPEG decode at 1/2, 1/4 or 1/8 of its size, if no crop needs more pixels. Other formats ignore it."""
     shrink = min(
         min((right - left) / width, (bottom - top) / height)

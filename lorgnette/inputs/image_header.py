@@ -37,10 +37,10 @@ HEADER_BYTES = 2**16
 
 _PPM_HEADER = re.compile(rb"P[0-6fy](CMYK|RGBA|P)?((\s|#[^\r\n]*[\r\n])+[-.\w]+){2,3}\s")
 
-Size = tuple[int, int]
+_Size = tuple[int, int]
 
 
-def declared_sizes(content: bytes) -> Iterator[Size]:
+def declared_sizes(content: bytes) -> Iterator[_Size]:
     """Width and height of what Pillow decodes, or allocates, in the moment it opens the file: WebP, ICO and ICNS."""
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         yield from _webp_size(content)
@@ -54,7 +54,7 @@ def declared_sizes(content: bytes) -> Iterator[Size]:
             yield from _embedded_size(block)
 
 
-def _webp_size(content: bytes) -> Iterator[Size]:
+def _webp_size(content: bytes) -> Iterator[_Size]:
     kind = content[12:16]
     if kind == b"VP8X" and len(content) >= 30:
         yield int.from_bytes(content[24:27], "little") + 1, int.from_bytes(content[27:30], "little") + 1
@@ -66,7 +66,7 @@ def _webp_size(content: bytes) -> Iterator[Size]:
         yield width & 0x3FFF, height & 0x3FFF
 
 
-def _embedded_size(block: bytes) -> Iterator[Size]:
+def _embedded_size(block: bytes) -> Iterator[_Size]:
     """The size of an image within an icon: PNG, JPEG 2000 or, in ICO, a BMP of twice its height."""
     start = block.find(JPEG2000) + 4
     if block[:8] == PNG and len(block) >= 24:

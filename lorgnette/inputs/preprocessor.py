@@ -13,7 +13,7 @@ from lorgnette.inputs.config import FILTERS, ImageConfig
 from lorgnette.inputs.tokenizer import read_json
 from lorgnette.untrusted import quoted
 
-CLASSES = ("Idefics2ImageProcessor", "Idefics2ImageProcessorFast", "Idefics2ImageProcessorPil")
+_CLASSES = ("Idefics2ImageProcessor", "Idefics2ImageProcessorFast", "Idefics2ImageProcessorPil")
 """Classes of transformers that size images as `ImageConfig` does."""
 SIZE = {"shortest_edge": 378, "longest_edge": 980}
 """Sides of an image where the file is silent, as of transformers' class."""
@@ -37,9 +37,9 @@ def image_config(
 
     vision: the `vision_config`. Raises: ValueError naming the key that cannot be obeyed, SettingsError.
     """
-    kind = settings.get("image_processor_type", CLASSES[0])
-    if kind not in CLASSES:
-        raise ValueError(f"image_processor_type is {quoted(kind, 60)}; known is {CLASSES[0]}")
+    kind = settings.get("image_processor_type", _CLASSES[0])
+    if kind not in _CLASSES:
+        raise ValueError(f"image_processor_type is {quoted(kind, 60)}; known is {_CLASSES[0]}")
     if not flag(settings, "do_resize", True):
         raise ValueError("do_resize is false or null, but images are always sized here; set it to true")
     patch = int(vision.get("patch_size", ours.get("patch", 14)))

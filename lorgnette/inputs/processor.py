@@ -33,7 +33,7 @@ from lorgnette.untrusted import quoted
 
 IMAGE_FILES = ("processor_config.json", "preprocessor_config.json")
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
-OURS = "lorgnette.json"
+_OURS = "lorgnette.json"
 """Settings of inputs that upstream's files have no place for."""
 
 
@@ -116,8 +116,8 @@ class Processor:
         slots: for each image, the visual tokens of each of its crops.
         """
         pieces = written_pieces(sample, self.template, ending)
-        tokens_T, learn_T = write_tokens(sample, pieces, self.tokenizer, slots, ending)
-        return Rendered(tokens_T, learn_T, (), tuple(count for one in slots for count in one), sample.name)
+        tokens_T, loss_mask_T = write_tokens(sample, pieces, self.tokenizer, slots, ending)
+        return Rendered(tokens_T, loss_mask_T, (), tuple(count for one in slots for count in one), sample.name)
 
     def pack(self, rendered: Sequence[Rendered]) -> Batch:
         """Rendered samples end to end; see `lorgnette.inputs.render.pack`."""
@@ -157,17 +157,17 @@ class Processor:
         own, base = Path(folder), Path(base or folder)
         folder = own if any((own / name).is_file() for name in IMAGE_FILES) else base
         words = own if (own / "tokenizer.json").is_file() else base
-        ours = _read_if_there(folder / OURS)
+        ours = _read_if_there(folder / _OURS)
         values = _read_if_there(folder / "processor_config.json")
         vision = _read_if_there(base / "config.json").get("vision_config", {})
         try:
             pictures = read_image_settings(folder)
             if not pictures:
                 raise CheckpointError(f"{folder}: holds neither processor_config.json nor preprocessor_config.json")
-            special = SpecialTokens.parse(ours.get("special", {}), str(folder / OURS))
+            special = SpecialTokens.parse(ours.get("special", {}), str(folder / _OURS))
             images = image_config(pictures, vision, ours.get("images", {}), str(folder))
             latents = whole({"image_seq_len": 64} | values, "image_seq_len")
-            with plugins.reading(str(folder / OURS)):
+            with plugins.reading(str(folder / _OURS)):
                 connector = parse_connector(ours.get("connector") or {"latents": latents})
             mean, std = normalisation(pictures)
         except (SettingsError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
@@ -205,7 +205,7 @@ class Processor:
         }
         write_json(folder / "processor_config.json", values)
         ours = {"images": self.images, "special": self.special, "connector": self.connector}
-        write_json(folder / OURS, {name: settings.plain() for name, settings in ours.items()})
+        write_json(folder / _OURS, {name: settings.plain() for name, settings in ours.items()})
         (folder / "chat_template.jinja").write_text(self.template.source, encoding="utf-8")
 
 

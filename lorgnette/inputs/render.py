@@ -14,7 +14,7 @@ from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import Patches, image_patches
 from lorgnette.inputs.template import Piece, Special, Template, can_continue
 from lorgnette.inputs.tokenizer import Tokenizer
-from lorgnette.model.batch import IGNORED, Batch, Spans
+from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
 from lorgnette.model.config import ConnectorSettings
 from lorgnette.sample import Image, Sample, Text, Turn
 
@@ -49,7 +49,7 @@ class Rendered:
 
     tokens_T: np.ndarray
     """Token ids (int64)."""
-    learn_T: np.ndarray
+    loss_mask_T: np.ndarray
     """True where this token is a target to be predicted (bool)."""
     images: tuple[Patches, ...]
     """Every image, or every crop of it when split, in the order of the visual tokens."""
@@ -93,10 +93,10 @@ def render(
         for number, (image, size) in enumerate(zip(images, sizes, strict=True), 1)
     ]
     slots = [tuple(connector.visual_tokens(crop.rows, crop.columns) for crop in one) for one in crops]
-    tokens_T, learn_T = write_tokens(sample, pieces, tokenizer, slots, ending)
+    tokens_T, loss_mask_T = write_tokens(sample, pieces, tokenizer, slots, ending)
     return Rendered(
         tokens_T,
-        learn_T,
+        loss_mask_T,
         tuple(crop for one in crops for crop in one),
         tuple(count for one in slots for count in one),
         sample.name,
@@ -131,8 +131,8 @@ def write_tokens(
         writer.write(pieces)
         if tokenizer.eos is not None and ending == "whole":
             texts = [piece for piece in pieces if isinstance(piece, Text)]
-            writer.ids([tokenizer.eos], learn=bool(texts) and texts[-1].learn)
-    return np.array(writer.tokens, dtype=np.int64), np.array(writer.learn, dtype=bool)
+            writer.ids([tokenizer.eos], supervised=bool(texts) and texts[-1].supervised)
+    return np.array(writer.tokens, dtype=np.int64), np.array(writer.supervised, dtype=bool)
 
 
 class _Writer:
@@ -144,7 +144,7 @@ class _Writer:
         self.image = tokenizer.id(tokenizer.special.image)
         self.slots = iter(slots)
         self.tokens: list[int] = []
-        self.learn: list[bool] = []
+        self.supervised: list[bool] = []
         self.texts: list[Text] = []
         self.after_image = False
         self.first = True
@@ -160,9 +160,9 @@ class _Writer:
                 self._special(piece)
         self._flush()
 
-    def ids(self, ids: Sequence[int], learn: bool = False) -> None:
+    def ids(self, ids: Sequence[int], supervised: bool = False) -> None:
         self.tokens.extend(ids)
-        self.learn.extend([learn] * len(ids))
+        self.supervised.extend([supervised] * len(ids))
 
     def _image(self) -> None:
         self._flush()
@@ -175,7 +175,7 @@ class _Writer:
 
     def _special(self, piece: Special) -> None:
         self._flush()
-        self.ids([self.tokenizer.id(piece.token)], piece.learn)
+        self.ids([self.tokenizer.id(piece.token)], piece.supervised)
         self.after_image, self.first = False, False
 
     def _flush(self) -> None:
@@ -186,19 +186,19 @@ class _Writer:
             space = self.after_image and not text[0].isspace() and text[0] != "<"
             ids, offsets = self.tokenizer.encode_with_offsets(f" {text}" if space else text, self.first)
             self.tokens.extend(ids)
-            self.learn.extend(_learned(self.texts, offsets, start=int(space)))
+            self.supervised.extend(_learned(self.texts, offsets, start=int(space)))
             self.first = False
         self.texts = []
 
 
 def _learned(texts: Sequence[Text], offsets: Sequence[tuple[int, int]], start: int) -> list[bool]:
     """Mask of the tokens that overlap a supervised text, given that the first text starts at character `start`."""
-    marks = {text.learn for text in texts if text.text}
+    marks = {text.supervised for text in texts if text.text}
     if len(marks) == 1:
         return [marks.pop()] * len(offsets)
     mask = bytearray(start)
     for text in texts:
-        mask += (b"\1" if text.learn else b"\0") * len(text.text)
+        mask += (b"\1" if text.supervised else b"\0") * len(text.text)
     return [1 in mask[begin:end] for begin, end in offsets]
 
 
@@ -210,13 +210,13 @@ def pack(rendered: Sequence[Rendered], *, image_token: int, patch_width: int) ->
     """
     for one in rendered:
         _check(one, image_token, patch_width)
-    documents = Spans(tuple(len(one.tokens_T) for one in rendered))
+    documents = SequenceLengths(tuple(len(one.tokens_T) for one in rendered))
     images = [image for one in rendered for image in one.images]
     tokens_T = _joined([one.tokens_T for one in rendered])
-    learn_T = _joined([one.learn_T for one in rendered]).astype(bool)
-    targets_T = np.full_like(tokens_T, IGNORED)
-    np.copyto(targets_T[:-1], tokens_T[1:], where=learn_T[1:])
-    targets_T[np.array(documents.starts[1:], dtype=np.int64) - 1] = IGNORED  # the next document is not foreseen
+    loss_mask_T = _joined([one.loss_mask_T for one in rendered]).astype(bool)
+    targets_T = np.full_like(tokens_T, IGNORE_INDEX)
+    np.copyto(targets_T[:-1], tokens_T[1:], where=loss_mask_T[1:])
+    targets_T[np.array(documents.starts[1:], dtype=np.int64) - 1] = IGNORE_INDEX  # the next document is not foreseen
     pixels = [np.empty((0, patch_width), dtype=np.uint8), *(image.pixels_PC for image in images)]
     return Batch(
         tokens_T=torch.from_numpy(tokens_T),
@@ -226,7 +226,7 @@ def pack(rendered: Sequence[Rendered], *, image_token: int, patch_width: int) ->
         patches_PC=torch.from_numpy(np.concatenate(pixels)),
         patch_positions_P=torch.from_numpy(_joined([image.positions_P for image in images])),
         grids=tuple((image.rows, image.columns) for image in images),
-        visual_V=torch.from_numpy(np.flatnonzero(tokens_T == image_token)),
+        visual_positions_V=torch.from_numpy(np.flatnonzero(tokens_T == image_token)),
     )
 
 
@@ -244,9 +244,9 @@ def _check(one: Rendered, image_token: int, patch_width: int) -> None:
         )
     if one.images and len(one.images) != len(one.visual_tokens):
         raise DataError(f"{one.name}: {len(one.images)} images for {len(one.visual_tokens)} slots; give one for each")
-    if len(one.tokens_T) == 0 or len(one.tokens_T) != len(one.learn_T):
-        raise DataError(f"{one.name}: {len(one.tokens_T)} tokens with {len(one.learn_T)} learning marks")
-    if (one.learn_T & (one.tokens_T == image_token)).any():
+    if len(one.tokens_T) == 0 or len(one.tokens_T) != len(one.loss_mask_T):
+        raise DataError(f"{one.name}: {len(one.tokens_T)} tokens with {len(one.loss_mask_T)} learning marks")
+    if (one.loss_mask_T & (one.tokens_T == image_token)).any():
         raise DataError(f"{one.name}: visual tokens are marked as learned; only text is predicted")
     for image in one.images:
         if image.pixels_PC.shape != (len(image.positions_P), patch_width):

@@ -36,10 +36,10 @@ IDEFICS2_TEMPLATE = (
 
 @dataclass(frozen=True, slots=True)
 class Special:
-    """A special token at this place. `learn` marks it as a training target."""
+    """A special token at this place. `supervised` marks it as a training target."""
 
     token: str
-    learn: bool = False
+    supervised: bool = False
 
 
 Piece = Text | Image | Special
@@ -94,7 +94,7 @@ def can_continue(sample: Sample) -> bool:
 
 
 def _is_learned(contents: list[Text | Image]) -> bool:
-    return any(isinstance(content, Text) and content.learn for content in contents)
+    return any(isinstance(content, Text) and content.supervised for content in contents)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Idefics2Template:
             pieces.append(Text(f"{role.capitalize()}:"))
             opening = contents[0] if contents else Text("")
             if isinstance(opening, Text):
-                pieces.append(Text(" ", opening.learn))
+                pieces.append(Text(" ", opening.supervised))
             pieces.extend(contents)
             pieces.append(Special(self.special.end_of_utterance, _is_learned(contents)))
             pieces.append(Text("\n"))
@@ -127,7 +127,7 @@ class Idefics2Template:
         return pieces
 
 
-TAG = "CONTINUE_FINAL_MESSAGE_TAG "
+_TAG = "CONTINUE_FINAL_MESSAGE_TAG "
 """What transformers appends to a text that is to be continued; everything from there is cut off."""
 
 
@@ -236,7 +236,7 @@ class _Conversation:
                 else:
                     text = content.text if isinstance(content, Text) else self.image_token
                     text = instead.get(number, text)
-                    tag = TAG if number == self.continued else ""
+                    tag = _TAG if number == self.continued else ""
                     origin = chr(number + 1) * len(text) + self._tag_origin * len(tag)
                     parts.append({"type": "text", "text": traced(text + tag, origin)})
                 number += 1
@@ -254,14 +254,14 @@ class _Conversation:
         origin = origin_of(written)
         end = origin.rfind(self._tag_origin) + 1
         start = len(origin[:end].rstrip(self._tag_origin))
-        if written[start:end].rstrip() != TAG.rstrip():
+        if written[start:end].rstrip() != _TAG.rstrip():
             raise jinja2.TemplateError("it does not write the last text as it is, so this cannot be continued")
         content = self.contents[self.continued]
         if isinstance(content, Text) and content.text.strip() not in str.__str__(written[:start]):
             raise jinja2.TemplateError("it changes the last text, so this cannot be continued")
         if self._tag_origin in origin[:start]:
             raise jinja2.TemplateError("it writes the last text twice, so this cannot be continued")
-        trimmed = not str.startswith(written, TAG, start)  # a space of the template's counts too, as upstream
+        trimmed = not str.startswith(written, _TAG, start)  # a space of the template's counts too, as upstream
         return written[:start].rstrip() if trimmed else written[:start]
 
     def objection(self, missing: set[int]) -> str:
@@ -339,7 +339,7 @@ class _Reading:
         at = 0
         for mark in marks.finditer(text):
             self._literal(text[at : mark.start()])
-            self.pieces.append(Special(mark[0], learn=self.closing))
+            self.pieces.append(Special(mark[0], supervised=self.closing))
             self.closing = False
             at = mark.end()
         self._literal(text[at:])
@@ -351,13 +351,13 @@ class _Reading:
     def _content(self, number: int, text: str) -> None:
         content = self.contents[number]
         if isinstance(content, Text):
-            content = Text(text, content.learn)
+            content = Text(text, content.supervised)
             self._learn_space_before(content)
         self.pieces.append(content)
 
     def _learn_space_before(self, content: Text) -> None:
         """The model writes the space between `Assistant:` and its answer, so that space is learned with the answer."""
         before = self.pieces[-1] if self.pieces else None
-        if content.learn and isinstance(before, Text) and not before.learn and before.text.endswith(" "):
+        if content.supervised and isinstance(before, Text) and not before.supervised and before.text.endswith(" "):
             kept = before.text.rstrip(" ")
             self.pieces[-1:] = [Text(kept), Text(before.text[len(kept) :], True)]

@@ -1,6 +1,6 @@
 """`Batch`: flat tensors and their boundaries. No element of it is padding.
 
-All patches of all images lie end to end, all tokens of all documents lie end to end, and `Spans` say where each begins.
+All patches of all images lie end to end, as do all tokens of all documents: `SequenceLengths` say where each begins.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-IGNORED = -100
+IGNORE_INDEX = -100
 """The target of a position from which nothing is learned."""
 
 Grid = tuple[int, int]
@@ -22,7 +22,7 @@ Grid = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Spans:
+class SequenceLengths:
     """Sequence lengths of a packed (unpadded) batch, kept on the CPU to avoid device synchronisation."""
 
     lengths: tuple[int, ...]
@@ -43,14 +43,14 @@ class Spans:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def pieces(self, most: int) -> list[Spans]:
+    def pieces(self, most: int) -> list[SequenceLengths]:
         """Runs of neighbouring spans, in order, of at most `most` in all; a span that is longer is a run by itself."""
         runs: list[list[int]] = [[]]
         for length in self.lengths:
             if runs[-1] and sum(runs[-1]) + length > most:
                 runs.append([])
             runs[-1].append(length)
-        return [Spans(tuple(run)) for run in runs]
+        return [SequenceLengths(tuple(run)) for run in runs]
 
     def starts_on(self, device: torch.device | str) -> Tensor:
         """`starts` as an int32 tensor (what varlen attention kernels take), made once per device."""
@@ -76,23 +76,23 @@ class Batch:
     tokens_T: Tensor
     """Token ids of all documents, end to end (int64)."""
     targets_T: Tensor
-    """What each position should predict: the next token of its document, or `IGNORED` (int64)."""
+    """What each position should predict: the next token of its document, or `IGNORE_INDEX` (int64)."""
     positions_T: Tensor
     """Position of each token within its own document (int64)."""
-    documents: Spans
+    documents: SequenceLengths
     patches_PC: Tensor
     """Pixels of all patches of all images, end to end, each flattened as channel, row, column (uint8, 0-255)."""
     patch_positions_P: Tensor
     """Row of each patch in the vision encoder's position table (int64)."""
     grids: tuple[Grid, ...]
     """Rows and columns of patches of each image, on the host: connectors and position tables need both."""
-    visual_V: Tensor
+    visual_positions_V: Tensor
     """Where in `tokens_T` the visual tokens stand, image by image (int64)."""
 
     @cached_property
-    def images(self) -> Spans:
+    def images(self) -> SequenceLengths:
         """Patches of each image."""
-        return Spans(tuple(rows * columns for rows, columns in self.grids))
+        return SequenceLengths(tuple(rows * columns for rows, columns in self.grids))
 
     @property
     def document_starts(self) -> Tensor:
@@ -102,7 +102,7 @@ class Batch:
     @cached_property
     def learned(self) -> int:
         """Number of supervised tokens."""
-        return int((self.targets_T != IGNORED).sum())
+        return int((self.targets_T != IGNORE_INDEX).sum())
 
     @property
     def device(self) -> torch.device:

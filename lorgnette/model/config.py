@@ -12,6 +12,8 @@ from lorgnette import plugins
 from lorgnette.model import presets
 from lorgnette.settings import Settings
 
+Mode = Literal["frozen", "lora", "dora", "full"]
+"""Training mode of a part of the model."""
 Count = TypeVar("Count", int, np.ndarray)
 """Patches of one image, or an array of them for many."""
 
@@ -77,7 +79,7 @@ class VisionConfig(EncoderSettings):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _of_preset(cls, values: Any) -> Any:
-        return presets.expand(values, presets.VISION)
+        return presets.expand(values, presets.VISION_PRESETS)
 
     @property
     def layer_count(self) -> int:

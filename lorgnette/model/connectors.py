@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lorgnette.errors import SettingsError
-from lorgnette.model.batch import Grid, Spans
+from lorgnette.model.batch import Grid, SequenceLengths
 from lorgnette.model.config import (
     ConnectorConfig,
     ConnectorPlugin,
@@ -45,9 +45,9 @@ class Connector(Stack):
         """Visual tokens of no image, of the connector's device and dtype: 0,D."""
         return next(self.parameters()).new_empty(0, self.width)
 
-    def visual_tokens(self, grids: tuple[Grid, ...]) -> Spans:
+    def visual_tokens(self, grids: tuple[Grid, ...]) -> SequenceLengths:
         """Visual tokens of each image."""
-        return Spans(tuple(self.config.visual_tokens(rows, columns) for rows, columns in grids))
+        return SequenceLengths(tuple(self.config.visual_tokens(rows, columns) for rows, columns in grids))
 
 
 class Linear(Connector):
@@ -97,7 +97,7 @@ class Perceiver(Connector):
         self.norm = RMSNorm(width, config.norm_eps)
 
     def forward(self, patches_PD: Tensor, grids: tuple[Grid, ...]) -> Tensor:
-        images = Spans(tuple(rows * columns for rows, columns in grids))
+        images = SequenceLengths(tuple(rows * columns for rows, columns in grids))
         context_PD = self.run(self.projection, patches_PD)
         visual_VD = self.latents.repeat(len(images), 1)
         for layer in self.layers:
@@ -120,7 +120,7 @@ class PerceiverLayer(nn.Module):
         self.mlp_norm = RMSNorm(width, config.norm_eps)
         self.mlp = SwiGLU(width, config.mlp_ratio * width)
 
-    def forward(self, visual_VD: Tensor, context_PD: Tensor, images: Spans) -> Tensor:
+    def forward(self, visual_VD: Tensor, context_PD: Tensor, images: SequenceLengths) -> Tensor:
         visual_VD = visual_VD + self.attention(self.latent_norm(visual_VD), self.context_norm(context_PD), images)
         out: Tensor = visual_VD + self.mlp(self.mlp_norm(visual_VD))
         return out
@@ -136,20 +136,20 @@ class PerceiverAttention(nn.Module):
         self.value = nn.Linear(width, kv_inner, bias=False)
         self.output = nn.Linear(inner, width, bias=False)
 
-    def forward(self, visual_VD: Tensor, context_PD: Tensor, images: Spans) -> Tensor:
-        latents = Spans((self.latents,) * len(images))
+    def forward(self, visual_VD: Tensor, context_PD: Tensor, images: SequenceLengths) -> Tensor:
+        latents = SequenceLengths((self.latents,) * len(images))
         q_VHN = self.query(visual_VD).unflatten(-1, (-1, self.head_width))
         # keys and values are narrow where the context is wide: project first, then join
         k_SGN, v_SGN = (
             interleave(project(context_PD), images, project(visual_VD), latents).unflatten(-1, (-1, self.head_width))
             for project in (self.key, self.value)
         )
-        seen = Spans(tuple(length + self.latents for length in images.lengths))
+        seen = SequenceLengths(tuple(length + self.latents for length in images.lengths))
         out: Tensor = self.output(attention(q_VHN, k_SGN, v_SGN, latents, seen).flatten(1))
         return out
 
 
-def interleave(first: Tensor, first_spans: Spans, second: Tensor, second_spans: Spans) -> Tensor:
+def interleave(first: Tensor, first_spans: SequenceLengths, second: Tensor, second_spans: SequenceLengths) -> Tensor:
     """Span i of `first` followed by span i of `second`, for each i, end to end."""
     firsts, seconds = first.split(list(first_spans.lengths)), second.split(list(second_spans.lengths))
     pieces = [piece for pair in zip(firsts, seconds, strict=True) for piece in pair]

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from lorgnette.model.batch import Spans
+from lorgnette.model.batch import SequenceLengths
 
 
 class CachedDocuments(Protocol):
@@ -20,10 +20,10 @@ class CachedDocuments(Protocol):
     def longest(self) -> int:
         """Tokens of the longest document, those of this pass included. Known after `begin`."""
 
-    def begin(self, documents: Spans, like: Tensor) -> None:
+    def begin(self, documents: SequenceLengths, like: Tensor) -> None:
         """Make room for the new tokens of every document. Called once per pass, before the layers."""
 
-    def attend(self, layer: int, q_THN: Tensor, k_TGN: Tensor, v_TGN: Tensor, documents: Spans) -> Tensor:
+    def attend(self, layer: int, q_THN: Tensor, k_TGN: Tensor, v_TGN: Tensor, documents: SequenceLengths) -> Tensor:
         """Store new keys and values, and attend from the new queries to all of their document's: T,H,N."""
 
     def advance(self) -> None:
@@ -35,14 +35,14 @@ class VisualTokens:
     """Visual tokens of the images of one pass, and the tokens that see them."""
 
     states_VD: Tensor
-    images: Spans
+    images: SequenceLengths
     """Visual tokens of each image; none where the pass is given visual tokens without their images."""
     slots: Tensor
     """Where the images stand in the sequence: a slot for each visual token (V), or one for each image (I)."""
-    documents: Spans
+    documents: SequenceLengths
 
     @cached_property
-    def runs(self) -> tuple[Spans, tuple[int | None, ...]]:
+    def runs(self) -> tuple[SequenceLengths, tuple[int | None, ...]]:
         """Runs of tokens that see one image: their lengths, and the number of the image in the pass.
 
         A token sees the last image before it in its own document, from the image's first slot on (Idefics1, Flamingo).
@@ -54,7 +54,7 @@ class VisualTokens:
         seen |= {first: number for number, first in enumerate(firsts.tolist())}
         starts = sorted(seen)
         lengths = tuple(last - first for first, last in pairwise([*starts, self.documents.total]))
-        return Spans(lengths), tuple(seen[start] for start in starts)
+        return SequenceLengths(lengths), tuple(seen[start] for start in starts)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Context:
 
     positions_T: Tensor
     """Position of each token within its document."""
-    documents: Spans
+    documents: SequenceLengths
     """Tokens that attend to each other."""
     cache: CachedDocuments | None = None
     """Keys and values of the tokens before these, which the pass continues."""

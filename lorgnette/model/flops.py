@@ -9,24 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from lorgnette.model.batch import Spans
-from lorgnette.model.config import ConnectorConfig, EncoderSettings, LanguageConfig, VLMConfig
+from lorgnette.model.batch import SequenceLengths
+from lorgnette.model.config import ConnectorConfig, EncoderSettings, LanguageConfig, Mode, VLMConfig
 from lorgnette.model.connectors import build_connector
 from lorgnette.model.context import Context
 from lorgnette.model.language import Decoder
 from lorgnette.model.layers import Stack
 from lorgnette.model.vision import build_encoder
 from lorgnette.model.vlm import VLM
-
-Mode = Literal["frozen", "lora", "dora", "full"]
-"""How a part is trained."""
 
 FULL: Mapping[str, Mode] = {"vision": "full", "connector": "full", "language": "full"}
 
@@ -106,7 +103,12 @@ class ModelCost:
         return length * self._decoder.token + pairs * self._decoder.pair
 
     def step_flops(
-        self, images: Spans, documents: Spans, learned: int, modes: Mapping[str, Mode] = FULL, rank: int = 64
+        self,
+        images: SequenceLengths,
+        documents: SequenceLengths,
+        learned: int,
+        modes: Mapping[str, Mode] = FULL,
+        rank: int = 64,
     ) -> int:
         """A training step on such a batch: forward, and backward as far as something trained lies there.
 
@@ -162,7 +164,7 @@ def _decoder_measured(config: LanguageConfig) -> DecoderFlops:
     single = LanguageConfig.parse(config.plain() | {"layers": 1, "vocabulary": 1})
 
     def flops(tokens: int, rows_T: Tensor | None = None) -> int:
-        context = Context(torch.arange(tokens), Spans((tokens,)), rows_T=rows_T)
+        context = Context(torch.arange(tokens), SequenceLengths((tokens,)), rows_T=rows_T)
         with FakeTensorMode(allow_non_fake_inputs=True):
             decoder, x_TD = Decoder(single, 0), torch.empty(tokens, config.width)
         return _measured(lambda: decoder(x_TD, context))

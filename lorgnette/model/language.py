@@ -26,11 +26,11 @@ class Decoder(Stack):
     def __init__(self, config: LanguageConfig, extra_vocabulary: int):
         super().__init__()
         self.config = config
-        self.embedding = Vocabulary(config.vocabulary, extra_vocabulary, config.width)
+        self.embedding = TokenEmbedding(config.vocabulary, extra_vocabulary, config.width)
         self.layers = nn.ModuleList(DecoderLayer(config, index) for index in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
         tied = config.tied_embeddings
-        self.head = self.embedding if tied else Vocabulary(config.vocabulary, extra_vocabulary, config.width)
+        self.head = self.embedding if tied else TokenEmbedding(config.vocabulary, extra_vocabulary, config.width)
 
     def blocks(self) -> Iterable[nn.Module]:
         return self.layers
@@ -54,7 +54,7 @@ class Decoder(Stack):
         return out
 
 
-class Vocabulary(nn.Module):
+class TokenEmbedding(nn.Module):
     """Rows for tokens: the pre-trained `table`, which may be frozen, and after it the `extra` ones, always trained."""
 
     def __init__(self, rows: int, extra: int, width: int):

@@ -46,7 +46,7 @@ def _qwen(width: int, layers: int, heads: int, kv_heads: int, mlp_width: int, **
 _QWEN25 = _named("family attention_bias max_positions", "qwen2", True, 32768)
 _QWEN3 = _named("family qk_norm head_width max_positions", "qwen3", True, 128, 40960)
 
-VISION: dict[str, Values] = {
+VISION_PRESETS: dict[str, Values] = {
     "siglip-so400m": _vit(1152, 27, 16, 4304, patch=14, grid=70),
     "siglip-base-16-224": _vit(768, 12, 12, 3072, patch=16, grid=14),
     "siglip-large-16-384": _vit(1024, 24, 16, 4096, patch=16, grid=24),
@@ -78,7 +78,7 @@ LANGUAGE: dict[str, Values] = {
 _PERCEIVER = "latents depth heads head_width kv_heads"
 MODEL: dict[str, Values] = {
     "idefics2": {
-        "vision": VISION["siglip-so400m"],
+        "vision": VISION_PRESETS["siglip-so400m"],
         "connector": _named(_PERCEIVER, 64, 3, 16, 96, 4),
         "language": LANGUAGE["mistral-7b"],
     },

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorgnette.errors import SettingsError
-from lorgnette.model.batch import Grid, Spans
+from lorgnette.model.batch import Grid, SequenceLengths
 from lorgnette.model.config import EncoderPlugin, EncoderSettings, VisionConfig
 from lorgnette.model.layers import Stack
 from lorgnette.model.ops.attention import attention
@@ -41,9 +41,9 @@ class VisionEncoder(Stack):
         """
         raise TypeError(f"{type(self).__name__} has no forward")
 
-    def states(self, grids: tuple[Grid, ...]) -> Spans:
+    def states(self, grids: tuple[Grid, ...]) -> SequenceLengths:
         """States of each image."""
-        return Spans(tuple(self.config.states(rows, columns) for rows, columns in grids))
+        return SequenceLengths(tuple(self.config.states(rows, columns) for rows, columns in grids))
 
     def normalise(self, patches_PC: Tensor, like: Tensor) -> Tensor:
         """Pixels 0-255 to what the weights were trained on: each channel minus its mean, over its deviation."""
@@ -88,10 +88,10 @@ class VisionLayer(nn.Module):
         self.mlp_width = config.mlp_width
         self.mlp = VisionMLP(config)
 
-    def forward(self, x_PD: Tensor, images: Spans) -> Tensor:
+    def forward(self, x_PD: Tensor, images: SequenceLengths) -> Tensor:
         return in_images(self._images, x_PD, images, self.mlp_width)
 
-    def _images(self, x_PD: Tensor, images: Spans) -> Tensor:
+    def _images(self, x_PD: Tensor, images: SequenceLengths) -> Tensor:
         x_PD = x_PD + self.attention(self.attention_norm(x_PD), images)
         out: Tensor = x_PD + self.mlp(self.mlp_norm(x_PD))
         return out
@@ -103,7 +103,7 @@ class VisionAttention(nn.Module):
         self.heads = config.heads
         self.query, self.key, self.value, self.output = (nn.Linear(config.width, config.width) for _ in range(4))
 
-    def forward(self, x_PD: Tensor, images: Spans) -> Tensor:
+    def forward(self, x_PD: Tensor, images: SequenceLengths) -> Tensor:
         q_PHN, k_PHN, v_PHN = (
             project(x_PD).unflatten(-1, (self.heads, -1)) for project in (self.query, self.key, self.value)
         )

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lorgnette.model.batch import IGNORED, Batch, Spans
+from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
 from lorgnette.model.config import VLMConfig
 from lorgnette.model.connectors import build_connector
 from lorgnette.model.context import CachedDocuments, Context, VisualTokens
@@ -30,18 +30,18 @@ from lorgnette.model.vision import build_encoder
 
 @dataclass(frozen=True)
 class Output:
-    """Output of a forward pass: the fields that `want` asked for; the others are None."""
+    """Output of a forward pass: the fields that `output` asked for; the others are None."""
 
     logits: Tensor | None = None
-    """want="logits": a row per token (T,K). want="last": a row per document, of its last token (documents,K)."""
+    """output="logits": a row per token (T,K). output="last": a row per document, of its last token (documents,K)."""
     loss_sum: Tensor | None = None
-    """want="loss": cross-entropy summed over learned tokens, with its z-loss (float32 scalar)."""
+    """output="loss": cross-entropy summed over learned tokens, with its z-loss (float32 scalar)."""
     losses: Tensor | None = None
-    """want="loss": the cross-entropy of each learned token, in their order (float32); no gradient."""
+    """output="loss": the cross-entropy of each learned token, in their order (float32); no gradient."""
     learned: Tensor | None = None
-    """want="loss": the number of learned tokens (int64 scalar)."""
+    """output="loss": the number of learned tokens (int64 scalar)."""
     scores: Tensor | None = None
-    """want="scores": log-probability of each token's target, 0 where nothing is learned (float32, T); no gradient."""
+    """output="scores": log-probability of each token's target, 0 where nothing is learned (float32, T); no gradient."""
 
 
 class VLM(nn.Module):
@@ -68,21 +68,23 @@ class VLM(nn.Module):
         self,
         batch: Batch,
         *,
-        want: Literal["logits", "loss", "last", "scores"] = "logits",
+        output: Literal["logits", "loss", "last", "scores"] = "logits",
         cache: CachedDocuments | None = None,
         visual_VD: Tensor | None = None,
     ) -> Output:
         """Encode images, connect, fuse, decode. visual_VD: visual tokens that `encode_images` has made already."""
         visual = self.visual_tokens(batch, visual_VD)
-        context = self.context(batch, visual, cache, self.rows_read(batch, want))
+        context = self.context(batch, visual, cache, self.rows_read(batch, output))
         x_TD = self.fusion(self.language.embedding(batch.tokens_T), visual)
         hidden_TD = self.language(x_TD, context, self.fusion.before)
-        return self.read_out(hidden_TD, context.rows_T, batch, want)
+        return self.read_out(hidden_TD, context.rows_T, batch, output)
 
     def visual_tokens(self, batch: Batch, visual_VD: Tensor | None = None) -> VisualTokens:
         """Visual tokens of the batch, encoded now if they are not given, and the slots that they belong to."""
         states_VD = self.encode_images(batch) if visual_VD is None else visual_VD
-        return VisualTokens(states_VD, self.connector.visual_tokens(batch.grids), batch.visual_V, batch.documents)
+        return VisualTokens(
+            states_VD, self.connector.visual_tokens(batch.grids), batch.visual_positions_V, batch.documents
+        )
 
     def encode_images(self, batch: Batch) -> Tensor:
         """The visual tokens of all images of the batch, end to end: V,D.
@@ -101,26 +103,29 @@ class VLM(nn.Module):
         """Build the context of this pass. The original code trains on a pack as on one long document."""
         positions_T, documents = batch.positions_T, batch.documents
         if self.training and not self.config.isolate_documents:
-            positions_T, documents = torch.arange(documents.total, device=batch.device), Spans((documents.total,))
+            positions_T, documents = (
+                torch.arange(documents.total, device=batch.device),
+                SequenceLengths((documents.total,)),
+            )
         return Context(positions_T, documents, cache, rows_T, visual)
 
-    def rows_read(self, batch: Batch, want: str) -> Tensor | None:
+    def rows_read(self, batch: Batch, output: str) -> Tensor | None:
         """The tokens whose hidden states are read: the decoder leaves out of its last MLP what nobody reads."""
-        if want == "logits":
+        if output == "logits":
             return None
-        if want == "last":
+        if output == "last":
             return batch.document_starts[1:].long() - 1
-        if want in ("loss", "scores"):
-            return (batch.targets_T != IGNORED).nonzero()[:, 0]
-        raise ValueError(f"want={want!r} is unknown; use logits, loss, last or scores")
+        if output in ("loss", "scores"):
+            return (batch.targets_T != IGNORE_INDEX).nonzero()[:, 0]
+        raise ValueError(f"output={output!r} is unknown; use logits, loss, last or scores")
 
-    def read_out(self, hidden_TD: Tensor, rows_T: Tensor | None, batch: Batch, want: str) -> Output:
+    def read_out(self, hidden_TD: Tensor, rows_T: Tensor | None, batch: Batch, output: str) -> Output:
         """From the decoder's hidden states, of these rows, to what was asked for."""
         head = self.language.head
-        if rows_T is None or want == "last":
+        if rows_T is None or output == "last":
             return Output(logits=head.logits(hidden_TD))
         targets = batch.targets_T[rows_T]
-        if want == "loss":
+        if output == "loss":
             learned = torch.tensor(len(rows_T), device=batch.device)
             loss_sum, losses = linear_losses(hidden_TD, head.tables, targets, z_loss=self.z_loss)
             return Output(loss_sum=loss_sum, losses=losses, learned=learned)

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 GROUPS = 8
 """Colours that tell groups (sources, models) apart: the classes `h0` to `h7`."""
 
-NAMES = (
+_NAMES = (
     "ground card band rule ink soft see see-wash see-band eye eye-wash blind right wrong h0 h1 h2 h3 h4 h5 h6 h7"
 ).split()
 """Surfaces, lines, text, then hues: `see` for what a model sees, `eye` for images, `blind` for the blind baseline."""
 
-HUES = NAMES[NAMES.index("ink") :]
+HUES = _NAMES[_NAMES.index("ink") :]
 """Names that are classes of pages and charts too; `see-wash` and the like are backgrounds of text."""
 
 _LIGHT = (
@@ -23,7 +23,7 @@ _DARK = (
     "151614 1e201d 282a26 33352f ecebe6 a19d93 4cc2b8 183f3b 1f504a b3a7f5 302b4a e0a04a 62c983 ff8a80"
     " 5fb0dc e3a457 93c26f d58bc0 aa9aec e38a7d 6ccabb c2ae7d"
 )
-LIGHT, DARK = (dict(zip(NAMES, (f"#{colour}" for colour in line.split()), strict=True)) for line in (_LIGHT, _DARK))
+LIGHT, DARK = (dict(zip(_NAMES, (f"#{colour}" for colour in line.split()), strict=True)) for line in (_LIGHT, _DARK))
 
 
 def variables(colours: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lorgnette.data.loader.training_batch import TrainingBatch
-from lorgnette.model.batch import IGNORED, Batch
+from lorgnette.model.batch import IGNORE_INDEX, Batch
 from lorgnette.model.flops import ModelCost
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
@@ -22,7 +22,7 @@ from lorgnette.train.adapters.fused_lora import weights_kept
 from lorgnette.train.parallel import DistributedContext, empty_batch, is_sharded
 from lorgnette.train.stages import drops
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 UNEVEN = 1.15
 """Times the mean that the last thread may work. Sharing every operation costs more than that where packs are small."""
 
@@ -51,7 +51,7 @@ def document_losses(batch: Batch, losses: Tensor) -> tuple[Tensor, Tensor]:
     """Summed loss (float64) and learned tokens of each document, from the loss of each learned token."""
     lengths = batch.documents.lengths_on(losses.device)
     document_T = torch.repeat_interleave(torch.arange(len(lengths), device=losses.device), lengths)
-    learned = document_T[batch.targets_T != IGNORED]
+    learned = document_T[batch.targets_T != IGNORE_INDEX]
     sums = torch.zeros(len(lengths), dtype=torch.float64, device=losses.device)
     return sums.index_add_(0, learned, losses.double()), torch.bincount(learned, minlength=len(lengths))
 
@@ -92,7 +92,7 @@ def add_gradients(
     with nullcontext() if is_sharded(model) else weights_kept(model):  # gathered weights go and come
         for number in range(packs):
             batch = (batches[number] if number < len(batches) else empty_batch(model)).to(world.device)
-            output = model(batch, want="loss")
+            output = model(batch, output="loss")
             (output.loss_sum / learned).backward()
             losses.add(batch, output.losses)
     return losses
@@ -116,7 +116,7 @@ def _together(
     losses = Losses()
 
     def compute(batch: TrainingBatch) -> tuple[tuple[Tensor | None, ...], Tensor]:
-        output = model(batch, want="loss")
+        output = model(batch, output="loss")
         assert output.losses is not None and output.loss_sum is not None
         return torch.autograd.grad(output.loss_sum / learned, trained, allow_unused=True), output.losses
 
@@ -137,10 +137,10 @@ def _together(
 
 def _in_order(
     pool: ThreadPoolExecutor,
-    compute: Callable[[TrainingBatch], T],
+    compute: Callable[[TrainingBatch], _T],
     batches: Sequence[TrainingBatch],
     costs: Sequence[float],
-) -> Iterator[T]:
+) -> Iterator[_T]:
     """Results in the order of the batches, though the costliest start first. At its end none is running."""
     begun = {
         number: pool.submit(compute, batches[number]) for number in sorted(range(len(costs)), key=lambda n: -costs[n])

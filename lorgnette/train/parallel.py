@@ -26,12 +26,12 @@ from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.errors import LorgnetteError
 from lorgnette.files import DiskError
 from lorgnette.model import connectors, language, vision
-from lorgnette.model.batch import Spans
+from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
 from lorgnette.train.stages import prepare_parts
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class DistributedContext:
         """True on the rank that writes files and prints."""
         return self.rank == 0
 
-    def gather(self, value: T) -> list[T]:
+    def gather(self, value: _T) -> list[_T]:
         """Every rank's value, in the order of ranks. Collective: all ranks call it."""
         if self.size == 1:
             return [value]
@@ -186,4 +186,4 @@ def empty_batch(model: VLM) -> TrainingBatch:
     """A pack of nothing: what a rank computes whose share of a step has fewer packs than another's."""
     nothing = torch.empty(0, dtype=torch.int64)
     patches_PC = torch.empty(0, model.config.vision.patch_width, dtype=torch.uint8)
-    return TrainingBatch(nothing, nothing, nothing, Spans(()), patches_PC, nothing, (), nothing)
+    return TrainingBatch(nothing, nothing, nothing, SequenceLengths(()), patches_PC, nothing, (), nothing)

@@ -11,15 +11,15 @@ from torch import nn
 
 from lorgnette.errors import SettingsError
 from lorgnette.model.batch import Batch
-from lorgnette.model.config import VLMConfig
+from lorgnette.model.config import Mode, VLMConfig
 from lorgnette.model.flops import ModelCost
 from lorgnette.model.vlm import VLM
-from lorgnette.run import Mode, PartConfig, StageConfig
+from lorgnette.run import PartConfig, StageConfig
 from lorgnette.train.adapters.peft import ADAPTED, add_adapters
 
 PARTS = ("vision", "connector", "language", "extra_vocabulary")
 """Every parameter belongs to exactly one of these."""
-BESIDE = {
+_BESIDE = {
     "norms": re.compile(r"norm\.(weight|bias)$"),
     "patches": re.compile(r"\.(patch_embedding|position_embedding)\."),
 }
@@ -94,7 +94,7 @@ def _trains(stage: StageConfig, part: str, name: str) -> bool:
     mode = part_config(stage, part).mode
     if mode in ("full", "frozen"):
         return mode == "full"
-    return ".lora_" in name or any(BESIDE[kind].search(name) for kind in stage.lora.unfreeze)
+    return ".lora_" in name or any(_BESIDE[kind].search(name) for kind in stage.lora.unfreeze)
 
 
 def count_parts(model: VLM, stage: StageConfig) -> list[TrainablePart]:

@@ -70,7 +70,7 @@ def train_step(
     learned = sum(tally.learned for tally in tallies)
     if not learned:
         names = [name for tally in tallies for name in tally.names]
-        raise LorgnetteError(f"nothing is learned in a whole step, from {_some(names)}: mark text with learn=True")
+        raise LorgnetteError(f"nothing is learned in a whole step, from {_some(names)}: mark text with supervised=True")
     optimiser.zero_grad(set_to_none=True)
     packs = max(tally.packs for tally in tallies)
     losses = world.gather(add_gradients(model, batches, packs, learned, world, at_once, cost))

@@ -58,7 +58,7 @@ class Validation:
         total, learned = 0.0, 0
         for number in range(max(self.world.gather(len(packs)))):
             batch = (packs[number] if number < len(packs) else empty_batch(model)).to(self.world.device)
-            total += float(model(batch, want="loss").losses.sum())
+            total += float(model(batch, output="loss").losses.sum())
             learned += batch.learned
         pairs = self.world.gather((total, learned))
         return sum(loss for loss, _ in pairs) / max(1, sum(count for _, count in pairs))

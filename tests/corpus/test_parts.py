@@ -90,7 +90,7 @@ def test_the_source_of_its_kind_reads_every_row(name):
         for number, row in enumerate(pa.Table.from_pylist(rows(name, split), schema=part.columns).to_pylist()):
             record = KINDS[part.kind].read(row, CONFIGS[part.kind], f"{name}, row {number}")
             sample = record.piece()
-            assert any(one.learn and one.text.strip() for one in sample.segments if isinstance(one, Text))
+            assert any(one.supervised and one.text.strip() for one in sample.segments if isinstance(one, Text))
             assert len(sample.images) == (1 if part.kind == "scenes" else len(pictures(row)))
 
 

@@ -56,8 +56,8 @@ def made_index(records: int, seed: int = 0, most_units: int = 6, most_tokens: in
 
 
 def plan_of(*indexes: Index, weights: tuple[float, ...] = (), most_units: int | None = None, **settings) -> PackedPlan:
-    """A plan of small packs on indexes; settings as of `PackedPlan`, and `tokens`, `patches`, `packs_per_step`."""
-    pack = {"tokens": 512, "patches": 20_000, "packs_per_step": 2}
+    """A plan of small packs on indexes; settings as of `PackedPlan` and `PackConfig`."""
+    pack = {"tokens": 512, "patches": 20_000, "samples": None, "packs_per_step": 2}
     pack |= {name: settings.pop(name) for name in list(settings) if name in pack}
     given = weights or (1.0,) * len(indexes)
     sources = tuple(
@@ -66,3 +66,8 @@ def plan_of(*indexes: Index, weights: tuple[float, ...] = (), most_units: int | 
     )
     values = {"seed": 3, "images": ImageConfig(), "connector": PerceiverConfig(latents=8)} | settings
     return PackedPlan(sources, PackConfig(**pack), **values)
+
+
+def unit_starts(index: Index) -> np.ndarray:
+    """Offsets of each record's units in the arrays over units, and the end."""
+    return np.concatenate([[0], np.cumsum(index.units_E, dtype=np.int64)])

@@ -21,9 +21,9 @@ PATCHES = Patches(np.zeros((1, 12), np.uint8), np.zeros(1, np.int64), 1, 1)
 
 def rendered(tokens: list[int], learned: tuple[int, ...] = (-1,), images: int = 0) -> Rendered:
     """A sample of these ids, of which the ones at the given places are learned."""
-    learn_T = np.zeros(len(tokens), bool)
-    learn_T[list(learned)] = True
-    return Rendered(np.array(tokens, np.int64), learn_T, (PATCHES,) * images, (VISUAL,) * images, "shard 3, row 7")
+    loss_mask_T = np.zeros(len(tokens), bool)
+    loss_mask_T[list(learned)] = True
+    return Rendered(np.array(tokens, np.int64), loss_mask_T, (PATCHES,) * images, (VISUAL,) * images, "shard 3, row 7")
 
 
 def checked(one: Rendered, **options) -> None:
@@ -51,7 +51,7 @@ BAD = {
     "only the first token learned": (rendered([0, 1, 2], learned=(0,)), {}, "none of its 3 tokens is learned"),
     "no tokens": (rendered([], learned=()), {}, "0 tokens with 0 learning marks"),
     "marks of another length": (
-        replace(rendered([0, 1]), learn_T=np.ones(3, bool)),
+        replace(rendered([0, 1]), loss_mask_T=np.ones(3, bool)),
         {},
         "2 tokens with 3 learning marks",
     ),
@@ -121,6 +121,6 @@ def test_what_passes_can_be_packed_and_learned(tokens, learned, images, limit):
         return
     visual_T = one.tokens_T == IMAGE
     assert visual_T.sum() == images * VISUAL
-    assert one.learn_T[1:].any() and not (one.learn_T & visual_T).any()
+    assert one.loss_mask_T[1:].any() and not (one.loss_mask_T & visual_T).any()
     assert set(tokens) <= set(range(VOCABULARY))
     assert limit is None or len(tokens) <= limit

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from lorgnette.demo.report import print_examples, print_table, render, write_report
-from lorgnette.demo.results import (
+from lorgnette.demo.scores import (
     Asked,
     DemoExample,
     DemoResults,

@@ -106,7 +106,7 @@ def answers_of(model: LorgnetteModel) -> Callable[[Request], str]:
     lock = threading.Lock()
 
     def answer(request: Request) -> str:
-        sample = Sample.from_messages(request["messages"], learn=None)
+        sample = Sample.from_messages(request["messages"], supervised=None)
         with lock:
             return model.generate([sample], max_tokens=request["max_tokens"], stop=request.get("stop", ()))[0]
 

@@ -32,9 +32,9 @@ def solved(number: int, form: str = "base", split: str = "train") -> Sample:
     meta = {"name": f"{split}/{number}", "answer": f"a{number}"}
     image = Image(picture(number + 100 * (split == "test")))
     if form == "chat":
-        turns = (Turn("user"), image, Text(f"q{number}?"), Turn("assistant"), Text(f"a{number}", learn=True))
+        turns = (Turn("user"), image, Text(f"q{number}?"), Turn("assistant"), Text(f"a{number}", supervised=True))
         return Sample(turns, meta)
-    return Sample((image, Text(f"q{number}?"), Text(f" a{number}", learn=True)), meta)
+    return Sample((image, Text(f"q{number}?"), Text(f" a{number}", supervised=True)), meta)
 
 
 class Greys:
@@ -75,7 +75,7 @@ def test_a_document_goes_on_after_its_shots() -> None:
     (whole,) = shots.before(PROMPTS[:1])
     first, second = sorted([0, 1], key=lambda n: transcript(whole).index(f"q{n}?"))
     assert transcript(whole) == f"Answer.\n[image] q{first}? a{first}\n[image] q{second}? a{second}\n[image] q0?"
-    assert not any(isinstance(one, Text) and one.learn for one in whole.segments)
+    assert not any(isinstance(one, Text) and one.supervised for one in whole.segments)
     assert whole.meta == PROMPTS[0].meta
 
 
@@ -139,7 +139,7 @@ def test_rows_that_cannot_be_read_are_replaced() -> None:
 
 
 def test_a_shot_without_an_answer_teaches_nothing_and_is_not_shown() -> None:
-    silent = Sample((Image(picture(50)), Text("q?"), Text(" ", learn=True)), {"name": "silent"})
+    silent = Sample((Image(picture(50)), Text("q?"), Text(" ", supervised=True)), {"name": "silent"})
     with pytest.raises(DataError, match="0 examples"):
         FewShot([silent], 1).before(PROMPTS[:1])
 

@@ -20,7 +20,7 @@ from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.eval.results.store import Example, Result, ResultsFolder, score
 from lorgnette.eval.results.summary import means
 from lorgnette.eval.tasks import task_named
-from lorgnette.hub.digest import SETTLED, checkpoint_digest
+from lorgnette.hub.checkpoint_hash import SETTLED, checkpoint_digest
 from lorgnette.hub.export import save
 from lorgnette.sample import Sample, Text, Turn
 from lorgnette.version import code
@@ -66,7 +66,7 @@ def test_the_text_as_read_is_the_templates_with_runs_of_image_tokens_counted() -
 
 def test_the_text_as_read_is_of_the_tokens_that_are_read() -> None:
     answerer = LorgnetteModel(tiny_model(), tiny_processor())
-    batch, _ = answerer.latents.prompts(SAMPLES)
+    batch, _ = answerer.image_cache.prompts(SAMPLES)
     spelled = [answerer.processor.spell(ids.tolist()) for ids in batch.tokens_T.split(list(batch.documents.lengths))]
     assert answerer.rendered_prompts(SAMPLES) == spelled
 
@@ -103,7 +103,7 @@ def test_a_remembered_digest_does_not_lie(model: Path, tmp_path: Path, monkeypat
     save(tiny_model(), tiny_processor(), folder)
     first = checkpoint_digest(folder, cache)
     assert remembered(cache) == {}, "changed less than a moment ago"
-    monkeypatch.setattr("lorgnette.hub.digest.SETTLED", -SETTLED)
+    monkeypatch.setattr("lorgnette.hub.checkpoint_hash.SETTLED", -SETTLED)
     cache.write_text(json.dumps({str(tmp_path / "gone"): [[1], "a"]}))
     assert checkpoint_digest(folder, cache) == first
     kept = remembered(cache)

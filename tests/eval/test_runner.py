@@ -80,7 +80,7 @@ def question(number: int, **meta: object) -> Sample:
     """A conversation as training data has it: the answer stands at the end, as learned text."""
     colour = COLOURS[number % len(COLOURS)]
     picture = PIL.Image.new("RGB", (20 + number, 30), colour)
-    segments = (Turn("user"), Image(picture), Text("What colour?"), Turn("assistant"), Text(colour, learn=True))
+    segments = (Turn("user"), Image(picture), Text("What colour?"), Turn("assistant"), Text(colour, supervised=True))
     return Sample(segments, {"name": f"q{number}", "answer": colour, "kind": ("colour", "count")[number % 2], **meta})
 
 
@@ -97,7 +97,7 @@ def test_the_answerer_never_sees_the_answer() -> None:
 
 
 def test_prompt_of_cuts_only_what_is_learned_at_the_end() -> None:
-    shot = Sample((Text("Q: a A: "), Text("b\n", learn=False), Text("Q: c A: "), Text("d", learn=True)))
+    shot = Sample((Text("Q: a A: "), Text("b\n", supervised=False), Text("Q: c A: "), Text("d", supervised=True)))
     assert prompt_of(shot).segments == shot.segments[:3]
     plain = Sample((Turn("user"), Text("hi")))
     assert prompt_of(plain) == plain

@@ -159,7 +159,7 @@ def test_the_training_split_teaches_its_answers(name: str, data: dict[str, str])
     for sample in samples:
         assert sample.is_chat
         assert isinstance(sample.segments[-1], Text)
-        assert sample.segments[-1].learn
+        assert sample.segments[-1].supervised
     assert len({sample.name for sample in samples}) == 8
 
 

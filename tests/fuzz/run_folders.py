@@ -157,7 +157,7 @@ def run(folder: Path) -> Sequence[str]:
         "images": {"shortest": 16, "longest": 32, "patch": 8, "grid": 4}, "model": model,
         "loader": {"workers": 0}, "evaluation": {"keep_best": False},
         "stages": [{
-            "name": "one", "steps": 2, "samples_per_step": 1,
+            "name": "one", "steps": 2, "pack": {"samples": 1, "packs_per_step": 1},
             "sources": [{"kind": "messages", "path": str(folder / "rows.jsonl")}],
         }],
     }  # fmt: skip

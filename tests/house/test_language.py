@@ -90,3 +90,34 @@ def test_no_sentence_speaks_a_private_dialect():
         if pattern.search(line)
     ]
     assert not lines, "\n".join(lines)
+
+
+def exported(module: Module) -> Iterator[str]:
+    """Classes and constants that a module defines at its top and does not mark as private."""
+    for node in module.tree.body:
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.ClassDef):
+            targets = [ast.Name(node.name)]
+        elif isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        yield from (target.id for target in targets if isinstance(target, ast.Name) and target.id[0].isupper())
+
+
+def test_no_class_or_constant_is_exported_by_two_modules():
+    homes: dict[str, list[str]] = {}
+    for module in modules("lorgnette"):
+        for name in exported(module):
+            homes.setdefault(name, []).append(module.path)
+    assert not {name: paths for name, paths in homes.items() if len(paths) > 1}
+
+
+def test_no_file_name_is_that_of_two_modules():
+    """But for `config`, `__init__`, and the name of a benchmark in `tasks/` and `metrics/`."""
+    homes: dict[str, list[str]] = {}
+    for module in modules("lorgnette"):
+        folder, _, name = module.path.rpartition("/")
+        if name not in ("config.py", "__init__.py", "__main__.py") and not folder.endswith("/metrics"):
+            homes.setdefault(name, []).append(module.path)
+    assert not {name: paths for name, paths in homes.items() if len(paths) > 1}

@@ -25,10 +25,12 @@ USING = (ROOT / "docs/using.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 SMALL = shlex.split(
-    "stages.0.steps=2 stages.1.steps=2 stages.2.steps=2 stages.3.steps=2 stages.2.samples_per_step=4"
+    "stages.0.steps=2 stages.1.steps=2 stages.2.steps=2 stages.3.steps=2 "
     " evaluation.questions=8 loader.workers=0 threads=1"
 )
 """What is added to commands that train."""
+FEW_SCENES = ['stages.2.sources=[{kind: scenes, path: "builtin:validation/scenes"}]']
+"""What is added to those that name no sources of their own."""
 
 DRY_MAKE = ["env", "-u", "MAKEFLAGS", "-u", "MAKELEVEL", "make", "--dry-run", "--no-print-directory", "-C", str(ROOT)]
 """Prints what make would do, the same inside another make as outside."""
@@ -74,9 +76,12 @@ def argv(kind: str, step: str) -> list[str]:
     program, *arguments = shlex.split(step)
     if program == "make":
         assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-        return lorgnette("demo", *SMALL) if arguments == ["demo"] else [*DRY_MAKE, *arguments]
+        return lorgnette("demo", *SMALL, *FEW_SCENES) if arguments == ["demo"] else [*DRY_MAKE, *arguments]
     assert program == "lorgnette", f"{step}: teach this test how to run it"
-    return lorgnette(*arguments, *(SMALL if arguments[0] in ("train", "demo") else []))
+    if arguments[0] not in ("train", "demo"):
+        return lorgnette(*arguments)
+    own = any(one.startswith("stages.2.sources") for one in arguments)
+    return lorgnette(*arguments, *SMALL, *([] if own else FEW_SCENES))
 
 
 def lorgnette(*arguments: str) -> list[str]:

@@ -15,7 +15,7 @@ from lorgnette.hub.backbones import write_language_backbone, write_vision_backbo
 from lorgnette.hub.join import LanguageBackbone, VisionBackbone, build
 from lorgnette.hub.source import SHIPPED, find_folder
 from lorgnette.inputs.tokenizer import Tokenizer
-from lorgnette.model.batch import Spans
+from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.context import Context
 from tests.hub.tiny import tiny_config, tiny_model, tiny_processor, tiny_tokenizer
 
@@ -56,7 +56,9 @@ def test_transformers_speaks_with_our_decoder(tmp_path: Path, family: str) -> No
     assert ids == [tokenizer.bos_token_id, *tiny_tokenizer().encode("the cat sat on the mat")]
     assert len(tokenizer) == config.language.vocabulary  # no token for images
     tokens_T = torch.tensor(ids)
-    hidden_TD = model.language(model.language.embedding(tokens_T), Context(torch.arange(len(ids)), Spans((len(ids),))))
+    hidden_TD = model.language(
+        model.language.embedding(tokens_T), Context(torch.arange(len(ids)), SequenceLengths((len(ids),)))
+    )
     ours = model.language.head.logits(hidden_TD)[:, : config.language.vocabulary]
     assert relative(ours, oracle.eval()(tokens_T[None]).logits[0]) <= 1e-5
 

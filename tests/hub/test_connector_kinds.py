@@ -9,9 +9,9 @@ from lorgnette.errors import CheckpointError
 from lorgnette.hub.describe import describe, lines
 from lorgnette.hub.export import export, save
 from lorgnette.hub.load import load
-from lorgnette.infer.doctor import examine
+from lorgnette.infer.batch_invariance import examine
 from lorgnette.infer.generate import generate
-from lorgnette.infer.latents import Latents
+from lorgnette.infer.image_cache import ImageFeatureCache
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.model.config import LinearConfig, PixelShuffleConfig, VLMConfig
 from tests.hub.tiny import SAMPLES, picture, tiny_config, tiny_model, tiny_processor
@@ -46,10 +46,10 @@ def test_it_is_saved_and_opened_in_lorgnettes_own_form(connector, tmp_path):
 def test_kept_visual_tokens_give_the_same_answers(connector, split):
     config = whole(connector)
     model, processor = tiny_model(config), tiny_processor(config)
-    kept = Latents(model, processor, split=split)
+    kept = ImageFeatureCache(model, processor, split=split)
     expected = generate(model, processor, SAMPLES, SETTINGS, split=split)
     for _ in range(2):
-        assert generate(model, processor, SAMPLES, SETTINGS, latents=kept) == expected
+        assert generate(model, processor, SAMPLES, SETTINGS, image_cache=kept) == expected
     with torch.no_grad():
         batch, visual_VD = kept.prompts(SAMPLES)
         together = processor(SAMPLES, add_generation_prompt=True, split=split)

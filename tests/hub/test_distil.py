@@ -76,13 +76,13 @@ def test_a_student_that_was_stopped_learns_what_one_never_stopped_does(
         )
 
     whole, stopped = course("whole"), course("stopped")
-    losses = [whole.learn(lessons[step]) for step in range(4)]
+    losses = [whole.supervised(lessons[step]) for step in range(4)]
     for step in range(2):
-        stopped.learn(lessons[step])
+        stopped.supervised(lessons[step])
     stopped.save()
     gone_on = course("stopped")
     assert gone_on.done == 2
-    assert [gone_on.learn(lessons[step]) for step in (2, 3)] == losses[2:]
+    assert [gone_on.supervised(lessons[step]) for step in (2, 3)] == losses[2:]
     for name, weight in whole.model.vision.state_dict().items():
         assert torch.equal(weight, gone_on.model.vision.state_dict()[name]), name
     assert set(losses[0]) == set(script.WEIGHTS)

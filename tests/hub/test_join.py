@@ -17,7 +17,7 @@ from lorgnette.hub.export import export
 from lorgnette.hub.join import LanguageBackbone, VisionBackbone, build, resize_positions
 from lorgnette.hub.load import load
 from lorgnette.inputs.config import ImageConfig
-from lorgnette.model.batch import Spans
+from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.config import PerceiverConfig
 from lorgnette.model.context import Context
 from lorgnette.model.vlm import VLM
@@ -109,7 +109,7 @@ def test_a_decoder_computes_what_transformers_computes(tmp_path: Path, family: s
 
 
 @torch.no_grad()
-def language_logits(model: VLM, tokens_T: Tensor, documents: Spans) -> Tensor:
+def language_logits(model: VLM, tokens_T: Tensor, documents: SequenceLengths) -> Tensor:
     positions_T = torch.cat([torch.arange(length) for length in documents.lengths])
     hidden_TD = model.language(model.language.embedding(tokens_T), Context(positions_T, documents))
     return model.language.head.logits(hidden_TD)

@@ -107,7 +107,7 @@ def test_a_config_that_an_old_version_dumped_whole_says_nothing(
 ) -> None:
     folder = write_upstream(tmp_path / "old", tiny_config(), dtype=torch.float32)
     values = json.loads((folder / "config.json").read_text())
-    for part in (values, *(values[group] for group in keys.GROUPS)):
+    for part in (values, *(values[group] for group in keys.KEY_GROUPS)):
         part.update(
             old_defaults() | {"torch_dtype": "float32", "pruned_heads": {}, "is_decoder": False, "prefix": None}
         )

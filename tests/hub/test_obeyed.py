@@ -21,8 +21,8 @@ from lorgnette.hub.keys import warn_once
 from lorgnette.hub.load import load
 from lorgnette.infer.chat import Chat
 from lorgnette.infer.generate import generate
+from lorgnette.infer.reference import generate_reference
 from lorgnette.infer.sampling import GenerationConfig
-from lorgnette.infer.slow import generate_slow
 from lorgnette.inputs.config import FILTERS
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer
@@ -224,10 +224,10 @@ def test_rules_of_generation_choose_transformers_tokens(copied: Path, tmp_path: 
     for sample in (QUESTION, SAMPLES[3]):
         [answer] = generate(model, processor, sample, settings)
         assert list(answer.tokens) == theirs(copied, sample, max_new_tokens=24, do_sample=False)
-        assert generate_slow(model, processor, sample, settings) == answer
+        assert generate_reference(model, processor, sample, settings) == answer
     asked = SAMPLES[1::2]
     together = generate(model, processor, asked, settings)
-    assert together == [generate_slow(model, processor, sample, settings) for sample in asked]
+    assert together == [generate_reference(model, processor, sample, settings) for sample in asked]
     again = generate(*load(export(model, processor, tmp_path / "out")), asked, settings)
     assert [answer.tokens for answer in again] == [answer.tokens for answer in together]
 

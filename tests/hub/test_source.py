@@ -14,7 +14,7 @@ from huggingface_hub.utils import filter_repo_objects
 
 import lorgnette
 from lorgnette.errors import CheckpointError
-from lorgnette.hub.digest import checkpoint_digest
+from lorgnette.hub.checkpoint_hash import checkpoint_digest
 from lorgnette.hub.export import export
 from lorgnette.hub.join import LanguageBackbone, VisionBackbone
 from lorgnette.hub.load import load

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from lorgnette.errors import ImageError, SettingsError
-from lorgnette.infer.generate import Generation, Piece, decoder_of, end_tokens, generate, slot_tokens, stream
-from lorgnette.infer.latents import Latents
+from lorgnette.infer.generate import Generation, TextDelta, decoder_of, end_tokens, generate, slot_tokens, stream
+from lorgnette.infer.image_cache import ImageFeatureCache
+from lorgnette.infer.reference import generate_reference
 from lorgnette.infer.sampling import GenerationConfig
-from lorgnette.infer.slow import generate_slow
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Image, Sample, Text, Turn
@@ -46,7 +46,7 @@ def processor() -> Processor:
 def test_cached_and_batched_equals_slow_and_alone(processor: Processor, language: dict, settings: GenerationConfig):
     model = tiny_model(tiny_config(**language), seed=1)
     together = generate(model, processor, SAMPLES, settings)
-    assert together == [generate_slow(model, processor, sample, settings) for sample in SAMPLES]
+    assert together == [generate_reference(model, processor, sample, settings) for sample in SAMPLES]
     assert together == [generate(model, processor, [sample], settings)[0] for sample in SAMPLES]
     assert len({answer.tokens for answer in together}) >= 3, "the prompts are told apart"
 
@@ -54,7 +54,7 @@ def test_cached_and_batched_equals_slow_and_alone(processor: Processor, language
 def test_splitting_is_honoured(model: VLM, processor: Processor) -> None:
     settings = GenerationConfig(max_tokens=8)
     split = generate(model, processor, SAMPLES[:2], settings, split=True)
-    assert split == [generate_slow(model, processor, sample, settings, split=True) for sample in SAMPLES[:2]]
+    assert split == [generate_reference(model, processor, sample, settings, split=True) for sample in SAMPLES[:2]]
     whole = generate(model, processor, SAMPLES[:2], settings)
     assert [a.prompt_tokens - b.prompt_tokens for a, b in zip(split, whole, strict=True)] == [4 * 5, 0]
 
@@ -182,7 +182,7 @@ def test_seeds(model: VLM, processor: Processor) -> None:
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_streaming_equals_not_streaming(model: VLM, processor: Processor, settings: GenerationConfig) -> None:
     answers = generate(model, processor, SAMPLES, settings)
-    pieces: list[Piece] = list(stream(model, processor, SAMPLES, settings))
+    pieces: list[TextDelta] = list(stream(model, processor, SAMPLES, settings))
     for number, answer in enumerate(answers):
         own = [piece for piece in pieces if piece.sample == number]
         assert "".join(piece.text for piece in own) == answer.text
@@ -205,9 +205,9 @@ def test_training_goes_on_after_generation(processor: Processor) -> None:
     """What generation leaves in caches of the model must be usable under autograd."""
     model = tiny_model()
     generate(model, processor, SAMPLES, GenerationConfig(max_tokens=2))
-    learned = Sample((Turn("user"), Text("the cat"), Turn("assistant"), Text("sat", learn=True)))
+    learned = Sample((Turn("user"), Text("the cat"), Turn("assistant"), Text("sat", supervised=True)))
     batch = processor([learned, *SAMPLES])
-    model(batch, want="loss").loss_sum.backward()
+    model(batch, output="loss").loss_sum.backward()
     assert model.language.embedding.table.grad is not None
 
 
@@ -219,7 +219,7 @@ def test_a_model_in_training_answers_as_one_that_is_not(processor: Processor) ->
     expected = generate(model, processor, SAMPLES, settings)
     model.train()
     assert generate(model, processor, SAMPLES, settings) == expected
-    assert [generate_slow(model, processor, sample, settings) for sample in SAMPLES] == expected
+    assert [generate_reference(model, processor, sample, settings) for sample in SAMPLES] == expected
     assert model.training, "and it goes on training"
     pieces = stream(model, processor, SAMPLES, settings)
     next(pieces)
@@ -254,12 +254,12 @@ def test_a_last_text_of_the_assistants_is_continued(model: VLM, processor: Proce
     """The answer goes on from the text, and does not repeat it or lose its first space."""
     sample = Sample((*question("what is it?").segments, Turn("assistant"), Text("a cat")))
     settings = GenerationConfig(max_tokens=12)
-    kept = Latents(model, processor) if latents else None
-    (answer,) = generate(model, processor, [sample], settings, latents=kept)
-    assert answer == generate_slow(model, processor, sample, settings)
+    kept = ImageFeatureCache(model, processor) if latents else None
+    (answer,) = generate(model, processor, [sample], settings, image_cache=kept)
+    assert answer == generate_reference(model, processor, sample, settings)
     prompt = processor([sample], continue_final_message=True)
     assert answer.prompt_tokens == len(prompt.tokens_T)
-    logits = model(prompt.to(model.device), want="last").logits
+    logits = model(prompt.to(model.device), output="last").logits
     assert logits is not None
     best = logits[0].clone()
     best[slot_tokens(processor)] = -torch.inf

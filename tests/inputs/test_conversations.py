@@ -122,7 +122,7 @@ def test_jinja_and_code_write_the_same(processor, conversation):
     for generate in (False, True):
         code, jinja = (one.render(sample, add_generation_prompt=generate) for one in (processor, as_jinja))
         assert code.tokens_T.tolist() == jinja.tokens_T.tolist()
-        assert code.learn_T.tolist() == jinja.learn_T.tolist()
+        assert code.loss_mask_T.tolist() == jinja.loss_mask_T.tolist()
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS, ids=[str(number) for number in range(len(CONVERSATIONS))])
@@ -134,9 +134,9 @@ def test_answers_and_their_ends_are_learned(processor, conversation):
         texts = [part for part in parts if part is not I]
         if role == "assistant" and texts:
             expected += " " + "".join(texts) + "<end_of_utterance>"
-    learned = processor.tokenizer.decode(rendered.tokens_T[rendered.learn_T], keep_special=True)
+    learned = processor.tokenizer.decode(rendered.tokens_T[rendered.loss_mask_T], keep_special=True)
     assert learned == expected
-    assert processor.image_token not in rendered.tokens_T[rendered.learn_T]
+    assert processor.image_token not in rendered.tokens_T[rendered.loss_mask_T]
 
 
 DOCUMENTS = [

@@ -104,12 +104,12 @@ def test_every_conversation_is_rendered_and_packed(processor, conversation, gene
     sample = Sample.from_messages(conversation)
     rendered = processor.render(sample, add_generation_prompt=generate, split=split)
     batch = processor.pack([rendered])
-    assert len(batch.visual_V) == len(sample.images) * processor.connector.latents * (5 if split else 1)
+    assert len(batch.visual_positions_V) == len(sample.images) * processor.connector.latents * (5 if split else 1)
     if sample.is_chat and all(message["content"] != [] for message in conversation):  # upstream's needs a first part
         jinja = dataclasses.replace(processor, template=JinjaTemplate(IDEFICS2_TEMPLATE, processor.tokenizer))
         again = jinja.render(sample, add_generation_prompt=generate, split=split)
         assert again.tokens_T.tolist() == rendered.tokens_T.tolist()
-        assert again.learn_T.tolist() == rendered.learn_T.tolist()
+        assert again.loss_mask_T.tolist() == rendered.loss_mask_T.tolist()
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])

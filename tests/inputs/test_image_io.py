@@ -18,7 +18,7 @@ from lorgnette.data.prepare.image_facts import image_facts
 from lorgnette.errors import ImageError, SettingsError
 from lorgnette.eval.image_checks import check_image, image_digest
 from lorgnette.eval.models.openai_api import image_url
-from lorgnette.infer.latents import _key
+from lorgnette.infer.image_cache import _key
 from lorgnette.inputs.config import MAX_PIXELS, ImageConfig
 from lorgnette.inputs.image import image_patches
 from lorgnette.inputs.image_io import BUDGET, DECODED, FORMATS, glance, image_bytes, image_size, open_image

@@ -13,17 +13,17 @@ from lorgnette.errors import DataError, ImageError
 from lorgnette.inputs.render import Rendered
 from lorgnette.inputs.template import IDEFICS2_TEMPLATE, JinjaTemplate
 from lorgnette.inputs.tokenizer import Tokenizer
-from lorgnette.model.batch import IGNORED
+from lorgnette.model.batch import IGNORE_INDEX
 from lorgnette.sample import Image, Sample, Text, Turn
 from tests.inputs.conftest import noise
 
 
 def chat(*contents: Text | Image, answer: str = "Left.") -> Sample:
-    return Sample((Turn("user"), *contents, Turn("assistant"), Text(answer, learn=True)), {"name": "row 3"})
+    return Sample((Turn("user"), *contents, Turn("assistant"), Text(answer, supervised=True)), {"name": "row 3"})
 
 
 def caption(width: int = 40, height: int = 30) -> Sample:
-    return Sample((Image(noise(width, height)), Text("A red ball.", learn=True)))
+    return Sample((Image(noise(width, height)), Text("A red ball.", supervised=True)))
 
 
 def samples() -> list[Sample]:
@@ -40,18 +40,18 @@ def test_a_document_stands_between_begin_and_end(processor):
     rendered = processor.render(caption())
     assert rendered.tokens_T[0] == tokenizer.bos
     assert rendered.tokens_T[-1] == tokenizer.eos
-    assert tokenizer.decode(rendered.tokens_T[rendered.learn_T], keep_special=True) == "A red ball.</s>".replace(
+    assert tokenizer.decode(rendered.tokens_T[rendered.loss_mask_T], keep_special=True) == "A red ball.</s>".replace(
         "A", " A", 1
     )
-    assert not processor.render(Sample((Text("Not learned."),))).learn_T.any()
+    assert not processor.render(Sample((Text("Not learned."),))).loss_mask_T.any()
     assert processor.render(caption(), add_generation_prompt=True).tokens_T[-1] != tokenizer.eos
 
 
 def test_text_is_tokenised_as_if_it_had_no_seams(processor):
     whole = processor.render(Sample((Text("The quick brown fox"),)))
-    parts = processor.render(Sample((Text("The qu"), Text(""), Text("ick bro", learn=True), Text("wn fox"))))
+    parts = processor.render(Sample((Text("The qu"), Text(""), Text("ick bro", supervised=True), Text("wn fox"))))
     assert parts.tokens_T.tolist() == whole.tokens_T.tolist()
-    learned = processor.tokenizer.decode(parts.tokens_T[parts.learn_T])
+    learned = processor.tokenizer.decode(parts.tokens_T[parts.loss_mask_T])
     assert "ick bro" in learned
     assert learned in "The quick brown fox"
 
@@ -77,7 +77,7 @@ def test_splitting_is_the_same_for_text_and_images(processor, by_default, split)
     crops = 5 if (by_default if split is None else split) else 1
     batch = processor(samples(), split=split)
     assert len(batch.images) == 3 * crops
-    assert len(batch.visual_V) == 3 * crops * processor.connector.latents
+    assert len(batch.visual_positions_V) == 3 * crops * processor.connector.latents
 
 
 def test_packed_equals_separate(processor):
@@ -90,7 +90,8 @@ def test_packed_equals_separate(processor):
     assert batch.images.lengths == tuple(length for one in alone for length in one.images.lengths)
     starts = batch.documents.starts
     assert torch.equal(
-        batch.visual_V, torch.cat([one.visual_V + start for one, start in zip(alone, starts, strict=False)])
+        batch.visual_positions_V,
+        torch.cat([one.visual_positions_V + start for one, start in zip(alone, starts, strict=False)]),
     )
 
 
@@ -99,17 +100,17 @@ def test_targets_are_the_next_learned_tokens(processor):
     batch = processor.pack(rendered)
     expected = []
     for one in rendered:
-        following = [*zip(one.tokens_T, one.learn_T, strict=True)][1:]
-        expected += [int(token) if learn else IGNORED for token, learn in following] + [IGNORED]
+        following = [*zip(one.tokens_T, one.loss_mask_T, strict=True)][1:]
+        expected += [int(token) if supervised else IGNORE_INDEX for token, supervised in following] + [IGNORE_INDEX]
     assert batch.targets_T.tolist() == expected
-    assert batch.targets_T.dtype == batch.tokens_T.dtype == batch.visual_V.dtype == torch.int64
+    assert batch.targets_T.dtype == batch.tokens_T.dtype == batch.visual_positions_V.dtype == torch.int64
     assert batch.patches_PC.dtype == torch.uint8
 
 
 def test_a_document_never_predicts_the_next_one(processor):
     tokens = np.array([5, 6, 7])
     one = Rendered(tokens, np.ones(3, dtype=bool), (), (), "all learned")
-    assert processor.pack([one, one]).targets_T.tolist() == [6, 7, IGNORED, 6, 7, IGNORED]
+    assert processor.pack([one, one]).targets_T.tolist() == [6, 7, IGNORE_INDEX, 6, 7, IGNORE_INDEX]
 
 
 def test_no_element_is_padding(processor):
@@ -121,7 +122,7 @@ def test_no_element_is_padding(processor):
 def test_a_batch_without_images_or_without_samples(processor):
     batch = processor([samples()[1]])
     assert batch.patches_PC.shape == (0, 3 * 14 * 14)
-    assert len(batch.images) == len(batch.visual_V) == len(batch.patch_positions_P) == 0
+    assert len(batch.images) == len(batch.visual_positions_V) == len(batch.patch_positions_P) == 0
     assert len(processor([]).tokens_T) == 0
 
 
@@ -187,12 +188,14 @@ def test_what_was_cut_or_forged_is_refused(processor):
     whole = processor.render(samples()[0])
     cases = {
         "4 visual tokens for 2 images that become 8": altered(
-            whole, tokens_T=whole.tokens_T[:9], learn_T=whole.learn_T[:9]
+            whole, tokens_T=whole.tokens_T[:9], loss_mask_T=whole.loss_mask_T[:9]
         ),
         "1 images for 2 slots": altered(whole, images=whole.images[:1]),
-        "visual tokens are marked as learned": altered(whole, learn_T=np.ones_like(whole.learn_T)),
-        "0 tokens": altered(whole, tokens_T=whole.tokens_T[:0], learn_T=whole.learn_T[:0], images=(), visual_tokens=()),
-        "learning marks": altered(whole, learn_T=whole.learn_T[:-1]),
+        "visual tokens are marked as learned": altered(whole, loss_mask_T=np.ones_like(whole.loss_mask_T)),
+        "0 tokens": altered(
+            whole, tokens_T=whole.tokens_T[:0], loss_mask_T=whole.loss_mask_T[:0], images=(), visual_tokens=()
+        ),
+        "learning marks": altered(whole, loss_mask_T=whole.loss_mask_T[:-1]),
         "expected 588 values each": altered(
             whole, images=tuple(altered(image, pixels_PC=image.pixels_PC[:, :5]) for image in whole.images)
         ),

@@ -37,7 +37,7 @@ def picture() -> Image:
 
 def conversation() -> Sample:
     question = (Turn("user"), picture(), Text(" Which one? "), Text("This?"))
-    return Sample((*question, Turn("assistant"), Text(" Left \n", learn=True)))
+    return Sample((*question, Turn("assistant"), Text(" Left \n", supervised=True)))
 
 
 def written(template: str, sample: Sample, tokenizer, **options) -> str:
@@ -45,7 +45,7 @@ def written(template: str, sample: Sample, tokenizer, **options) -> str:
     texts = []
     for piece in JinjaTemplate(template, tokenizer).pieces(sample, **options):
         text = "(image)" if isinstance(piece, Image) else piece.token if isinstance(piece, Special) else piece.text
-        texts.append(f"[{text}]" if not isinstance(piece, Image) and piece.learn else text)
+        texts.append(f"[{text}]" if not isinstance(piece, Image) and piece.supervised else text)
     return "".join(texts)
 
 

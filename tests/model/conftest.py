@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lorgnette.data.loader.training_batch import TrainingBatch
-from lorgnette.model.batch import Batch, Spans
+from lorgnette.model.batch import Batch, SequenceLengths
 from lorgnette.model.config import LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
 from lorgnette.model.vlm import VLM
 
@@ -75,11 +75,11 @@ def make_batch(
         tokens_T=tokens_T,
         targets_T=targets_T,
         positions_T=torch.cat([torch.arange(length) for length in lengths]),
-        documents=Spans(lengths),
+        documents=SequenceLengths(lengths),
         patches_PC=torch.cat([patches for _, patches in parts]),
         patch_positions_P=torch.cat([nothing, *(positions(shape, config.vision.grid) for shape in shapes)]),
         grids=tuple(shapes),
-        visual_V=(tokens_T == config.image_token).nonzero()[:, 0],
+        visual_positions_V=(tokens_T == config.image_token).nonzero()[:, 0],
         names=tuple(f"document {index}" for index in range(len(parts))),
     )
 

@@ -8,9 +8,9 @@ import torch
 import transformers
 from transformers.models.idefics3.modeling_idefics3 import Idefics3Connector
 
-from lorgnette.model.cache import Cache
 from lorgnette.model.config import LinearConfig, PerceiverConfig, PixelShuffleConfig, parse_connector
 from lorgnette.model.connectors import CONNECTORS, build_connector
+from lorgnette.model.kv_cache import KVCache
 from lorgnette.model.vlm import VLM
 
 KINDS = {
@@ -130,17 +130,17 @@ def test_a_model_with_it_answers_the_same_packed_and_from_a_cache(tiny, config):
     batch = tiny.batch(whole, documents)
     with torch.no_grad():
         logits = model(batch).logits
-        cache = Cache(whole)
-        last = model(batch, want="last", cache=cache).logits
+        cache = KVCache(whole)
+        last = model(batch, output="last", cache=cache).logits
         torch.testing.assert_close(last, logits[batch.document_starts[1:].long() - 1], atol=1e-5, rtol=1e-5)
         following = torch.tensor([1, 2, 3])
-        step = model(cache.next(following), want="last", cache=cache).logits
+        step = model(cache.next(following), output="last", cache=cache).logits
     ends = batch.documents.starts[1:]
     tokens = torch.cat([torch.cat([batch.tokens_T[a:b], following[n : n + 1]])
                         for n, (a, b) in enumerate(zip(batch.documents.starts, ends, strict=False))])  # fmt: skip
     longer = _longer(batch, tokens)
     with torch.no_grad():
-        full = model(longer, want="last").logits
+        full = model(longer, output="last").logits
     torch.testing.assert_close(step, full, atol=1e-5, rtol=1e-5)
 
 
@@ -148,7 +148,7 @@ def _longer(batch, tokens_T):
     """The batch with one token more at the end of each document."""
     import dataclasses
 
-    from lorgnette.model.batch import Spans
+    from lorgnette.model.batch import SequenceLengths
 
     lengths = tuple(length + 1 for length in batch.documents.lengths)
     owner = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(batch.documents.lengths))
@@ -157,8 +157,8 @@ def _longer(batch, tokens_T):
         tokens_T=tokens_T,
         targets_T=torch.full_like(tokens_T, -100),
         positions_T=torch.cat([torch.arange(length) for length in lengths]),
-        documents=Spans(lengths),
-        visual_V=batch.visual_V + owner[batch.visual_V],
+        documents=SequenceLengths(lengths),
+        visual_positions_V=batch.visual_positions_V + owner[batch.visual_positions_V],
     )
 
 
@@ -170,7 +170,7 @@ def test_a_model_with_it_trains(tiny, config):
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []
     for _ in range(8):
-        out = model(batch, want="loss")
+        out = model(batch, output="loss")
         (out.loss_sum / out.learned).backward()
         assert all(parameter.grad is not None for parameter in model.parameters())
         optimiser.step()

@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lorgnette.model import presets
-from lorgnette.model.batch import Spans
+from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.config import LanguageConfig, VisionConfig, VLMConfig
 from lorgnette.model.flops import ModelCost
 
@@ -86,7 +86,7 @@ def test_flops_are_those_of_the_kernels(tiny, window: int | None) -> None:
         aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flops,
     }
     with FlopCounterMode(display=False, custom_mapping=known) as counter:
-        model(batch, want="loss").loss_sum.backward()
+        model(batch, output="loss").loss_sum.backward()
     learned = int((batch.targets_T != -100).sum())
     c = config.language
     seen = sum(cost.document_flops(n) - n * cost.token_flops() for n in batch.documents.lengths)
@@ -115,7 +115,7 @@ def test_a_measured_decoder_costs_what_its_sizes_say(name: str) -> None:
     assert cost.head_flops() == 2 * c.width * cost.config.vocabulary
 
 
-@pytest.mark.parametrize("name", presets.VISION)
+@pytest.mark.parametrize("name", presets.VISION_PRESETS)
 def test_a_measured_encoder_costs_what_its_sizes_say(name: str) -> None:
     c, patches = VisionConfig.parse({"preset": name}), 100
     layer = patches * (8 * c.width**2 + 4 * c.width * c.mlp_width) + 4 * patches**2 * c.width
@@ -125,7 +125,7 @@ def test_a_measured_encoder_costs_what_its_sizes_say(name: str) -> None:
 
 
 def test_frozen_and_lora_parts_cost_less() -> None:
-    images, documents = Spans((2916, 729)), Spans((500, 300))
+    images, documents = SequenceLengths((2916, 729)), SequenceLengths((500, 300))
     step = lambda **modes: COST.step_flops(images, documents, 400, modes)  # noqa: E731
     frozen = step(vision="frozen", connector="full", language="frozen")
     lora = step(vision="lora", connector="full", language="lora")

@@ -54,7 +54,7 @@ def test_idefics2(tiny, overrides: dict, documents: list) -> None:
     theirs = torch.cat([row[:length] for row, length in zip(theirs, batch.documents.lengths, strict=True)])
     assert error(ours, theirs) <= 1e-5
 
-    model(batch, want="loss").loss_sum.backward()
+    model(batch, output="loss").loss_sum.backward()
     F.cross_entropy(theirs, batch.targets_T, reduction="sum").backward()
     compare_gradients(model, oracle, whole(config), skip=not any(documents))
 

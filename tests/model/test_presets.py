@@ -72,5 +72,5 @@ def test_an_override_on_the_command_line_stands_beside_the_preset():
 def test_the_command_prints_every_preset():
     done = CliRunner().invoke(app, ["presets"], terminal_width=200)
     assert done.exit_code == 0, done.output
-    assert all(name in done.output for name in (*presets.MODEL, *presets.VISION, *presets.LANGUAGE))
+    assert all(name in done.output for name in (*presets.MODEL, *presets.VISION_PRESETS, *presets.LANGUAGE))
     assert "8,403 M" in done.output, "Idefics2 with its three extra rows"

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lorgnette.errors import DataError, SettingsError
-from lorgnette.model.batch import IGNORED, Batch, Spans
+from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
 from lorgnette.model.config import ROPE_SCALINGS, LanguageConfig
 from lorgnette.model.ops.allocator import keep_freed_memory
 from lorgnette.model.rope import SCALINGS
@@ -26,16 +26,19 @@ def only(batch: Batch, index: int, images: tuple[int, int]) -> Batch:
     """The batch of one document of a batch, with its images from the first to before the second number."""
     tokens = slice(*batch.documents.starts[index : index + 2])
     patches = slice(batch.images.starts[images[0]], batch.images.starts[images[1]])
-    visual = batch.visual_V[(batch.visual_V >= tokens.start) & (batch.visual_V < tokens.stop)] - tokens.start
+    visual = (
+        batch.visual_positions_V[(batch.visual_positions_V >= tokens.start) & (batch.visual_positions_V < tokens.stop)]
+        - tokens.start
+    )
     return Batch(
         tokens_T=batch.tokens_T[tokens],
         targets_T=batch.targets_T[tokens],
         positions_T=batch.positions_T[tokens],
-        documents=Spans((batch.documents.lengths[index],)),
+        documents=SequenceLengths((batch.documents.lengths[index],)),
         patches_PC=batch.patches_PC[patches],
         patch_positions_P=batch.patch_positions_P[patches],
         grids=batch.grids[slice(*images)],
-        visual_V=visual,
+        visual_positions_V=visual,
     )
 
 
@@ -57,11 +60,11 @@ def test_packed_equals_separate(tiny, overrides: dict) -> None:
         packed(batch).logits, torch.cat([apart(one).logits for one in singles]), atol=2e-6, rtol=1e-5
     )
 
-    out = packed(batch, want="loss")
+    out = packed(batch, output="loss")
     out.loss_sum.backward()
-    outs = [apart(one, want="loss") for one in singles]
+    outs = [apart(one, output="loss") for one in singles]
     torch.stack([one.loss_sum for one in outs]).sum().backward()
-    assert out.learned == sum(one.learned for one in outs) == (batch.targets_T != IGNORED).sum()
+    assert out.learned == sum(one.learned for one in outs) == (batch.targets_T != IGNORE_INDEX).sum()
     for (name, ours), theirs in zip(packed.named_parameters(), apart.parameters(), strict=True):
         torch.testing.assert_close(
             ours.grad, theirs.grad, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
@@ -87,7 +90,7 @@ def test_documents_may_be_joined_as_in_the_original(tiny) -> None:
     config, joined = tiny.config(), tiny.config(isolate_documents=False)
     batch = tiny.batch(config, DOCUMENTS)
     one = dataclasses.replace(
-        batch, documents=Spans((batch.documents.total,)), positions_T=torch.arange(batch.documents.total)
+        batch, documents=SequenceLengths((batch.documents.total,)), positions_T=torch.arange(batch.documents.total)
     )
     model, original = tiny.model(config), tiny.model(joined)
     torch.testing.assert_close(original.train()(batch).logits, model(one).logits)
@@ -99,15 +102,15 @@ def test_loss_last_and_scores_agree_with_logits(tiny) -> None:
     config = tiny.config()
     model, batch = tiny.model(config), tiny.batch(config, DOCUMENTS)
     logits = model(batch).logits
-    loss = F.cross_entropy(logits, batch.targets_T, ignore_index=IGNORED, reduction="sum")
-    torch.testing.assert_close(model(batch, want="loss").loss_sum, loss)
+    loss = F.cross_entropy(logits, batch.targets_T, ignore_index=IGNORE_INDEX, reduction="sum")
+    torch.testing.assert_close(model(batch, output="loss").loss_sum, loss)
     ends = [end - 1 for end in batch.documents.starts[1:]]
-    torch.testing.assert_close(model(batch, want="last").logits, logits[ends])
-    scores = model(batch, want="scores").scores
+    torch.testing.assert_close(model(batch, output="last").logits, logits[ends])
+    scores = model(batch, output="scores").scores
     torch.testing.assert_close(-scores.sum(), loss)
-    assert scores[batch.targets_T == IGNORED].abs().max() == 0
+    assert scores[batch.targets_T == IGNORE_INDEX].abs().max() == 0
     with pytest.raises(ValueError, match="use logits, loss, last or scores"):
-        model(batch, want="everything")
+        model(batch, output="everything")
 
 
 def test_visual_tokens_can_be_made_beforehand(tiny) -> None:
@@ -127,7 +130,7 @@ def test_gradients_reach_what_is_trained_and_nothing_else(tiny, frozen: tuple, d
     for part in frozen:
         for parameter in model.parts()[part]:
             parameter.requires_grad_(False)
-    model(batch, want="loss").loss_sum.backward()
+    model(batch, output="loss").loss_sum.backward()
     for part, parameters in model.parts().items():
         for parameter in parameters:
             if part in frozen:
@@ -159,7 +162,7 @@ def test_checkpointing_covers_every_part_and_changes_no_gradient(tiny) -> None:
 
         model.zero_grad()
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            loss = model(batch, want="loss").loss_sum
+            loss = model(batch, output="loss").loss_sum
         loss.backward()
         weights = sum(p.untyped_storage().nbytes() for p in model.parameters())
         return {name: p.grad.clone() for name, p in model.named_parameters()}, sum(saved.values()) - weights
@@ -221,9 +224,9 @@ def test_training_goes_on_after_inference_mode(tiny) -> None:
     config = tiny.config()
     model, batch = tiny.model(config), tiny.batch(config, [[(3, 7), (2, 2), (3, 7)], [(2, 2)]], text=11)
     with torch.inference_mode():
-        expected = model(batch, want="loss").loss_sum.item()
+        expected = model(batch, output="loss").loss_sum.item()
         starts = batch.document_starts
-    loss = model(batch, want="loss").loss_sum
+    loss = model(batch, output="loss").loss_sum
     loss.backward()
     assert loss.item() == pytest.approx(expected)
     assert not starts.is_inference()
@@ -238,13 +241,13 @@ def test_a_few_images_at_a_time_are_all_at_once(tiny, monkeypatch) -> None:
         monkeypatch.setattr("lorgnette.model.ops.tiling.ROWS_OF_A_CACHE", elements)
         model = tiny.model(config)
         logits = model(batch).logits
-        model(batch, want="loss").loss_sum.backward()
+        model(batch, output="loss").loss_sum.backward()
         found.append([logits.detach(), *(parameter.grad for parameter in model.parameters())])
     for others in found[1:]:
         for whole, cut in zip(found[0], others, strict=True):
             torch.testing.assert_close(cut, whole, atol=1e-5, rtol=1e-4)
-    assert [piece.lengths for piece in Spans((3, 4, 9, 1, 1)).pieces(7)] == [(3, 4), (9,), (1, 1)]
-    assert Spans(()).pieces(7) == [Spans(())]
+    assert [piece.lengths for piece in SequenceLengths((3, 4, 9, 1, 1)).pieces(7)] == [(3, 4), (9,), (1, 1)]
+    assert SequenceLengths(()).pieces(7) == [SequenceLengths(())]
 
 
 def test_freed_memory_is_kept_where_glibc_is() -> None:
@@ -278,12 +281,12 @@ def test_gradients_of_the_loss_are_those_through_all_logits(tiny, overrides: dic
     """What nobody reads is left out of the last layer's queries and MLP, and of nothing else."""
     config = tiny.config(**overrides)
     model, batch = tiny.model(config).train(), tiny.batch(config, [[(3, 4), (8, 8)], [], [(2, 2)]])
-    learned = (batch.targets_T != IGNORED).clone()
+    learned = (batch.targets_T != IGNORE_INDEX).clone()
     learned[::3] = False
     learned[slice(*batch.documents.starts[1:3])] = False  # a document of which nothing is learned
-    batch = dataclasses.replace(batch, targets_T=batch.targets_T.where(learned, IGNORED))
-    fast = torch.autograd.grad(model(batch, want="loss").loss_sum, list(model.parameters()))
-    slow_loss = F.cross_entropy(model(batch).logits, batch.targets_T, reduction="sum", ignore_index=IGNORED)
+    batch = dataclasses.replace(batch, targets_T=batch.targets_T.where(learned, IGNORE_INDEX))
+    fast = torch.autograd.grad(model(batch, output="loss").loss_sum, list(model.parameters()))
+    slow_loss = F.cross_entropy(model(batch).logits, batch.targets_T, reduction="sum", ignore_index=IGNORE_INDEX)
     slow = torch.autograd.grad(slow_loss, list(model.parameters()))
     for ours, right in zip(fast, slow, strict=True):
         torch.testing.assert_close(ours, right, atol=1e-5, rtol=1e-4)
@@ -292,6 +295,6 @@ def test_gradients_of_the_loss_are_those_through_all_logits(tiny, overrides: dic
 def test_a_batch_of_which_nothing_is_learned_has_gradients_of_zero(tiny) -> None:
     config = tiny.config()
     model, batch = tiny.model(config), tiny.batch(config, [[(3, 4)], []])
-    batch = dataclasses.replace(batch, targets_T=torch.full_like(batch.targets_T, IGNORED))
-    model(batch, want="loss").loss_sum.backward()
+    batch = dataclasses.replace(batch, targets_T=torch.full_like(batch.targets_T, IGNORE_INDEX))
+    model(batch, output="loss").loss_sum.backward()
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())

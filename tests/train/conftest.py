@@ -70,7 +70,7 @@ def tiny(squares) -> Run:
                 {
                     "name": "first",
                     "steps": 5,
-                    "samples_per_step": 4,
+                    "pack": {"samples": 4, "packs_per_step": 1},
                     "lr": 0.003,
                     "warmup": 2,
                     "sources": [{"kind": "messages", "path": str(squares / "rows.jsonl")}],
@@ -78,7 +78,7 @@ def tiny(squares) -> Run:
                 {
                     "name": "second",
                     "steps": 6,
-                    "samples_per_step": 4,
+                    "pack": {"samples": 4, "packs_per_step": 1},
                     "micro_batches": 2,
                     "lr": 0.002,
                     "sources": [{"kind": "messages", "path": str(squares / "rows.jsonl")}],

@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from lorgnette.cli import app
-from lorgnette.data.loader.batches import BatchBuilder, Steps
+from lorgnette.data.loader.batches import BatchBuilder
 from lorgnette.data.plan.sample_ref import digest_of, joined
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.run import Run, find_recipe
@@ -30,7 +30,7 @@ PACK = {"tokens": 200, "patches": 400, "packs_per_step": 2}
 
 @pytest.fixture
 def packs(tiny, tmp_path) -> Run:
-    """The tiny run, its first stage on packs of a prepared source and its second on samples made on demand."""
+    """The tiny run, its first stage on varied packs of questions and its second on packs of four conversations."""
     folder = write(tmp_path / "data", [row(number) for number in range(30)])
     values = tiny.plain()
     source = {"kind": "instruct", "path": str(folder), "most_turns": 3}
@@ -88,19 +88,16 @@ def test_what_is_left_out_or_hardly_meant_is_said_before_the_first_step(packs, t
     assert not read_log(tmp_path / "small" / "log.jsonl")
 
 
-def test_samples_longer_than_the_model_reads_are_left_out_and_a_run_of_none_else_is_refused(tiny, short, tmp_path):
-    with pytest.raises(DataError, match=r"rows\.jsonl: 32 of 32 conversations have more tokens than the model's 8 pos"):
-        Trainer(tiny.override("model.language.max_positions=8"), tmp_path / "none", Console(quiet=True)).train()
-    assert not read_log(tmp_path / "none" / "log.jsonl")
+def test_samples_longer_than_a_pack_are_left_out_and_packs_longer_than_the_model_reads_refused(tiny, short, tmp_path):
+    with pytest.raises(SettingsError, match="documents longer than the language model's 8 positions"):
+        tiny.override("model.language.max_positions=8")
     steps = build_data(tiny, 0, build_processor(tiny))
-    lengths = [len(steps.processor.render(steps.sources[0][number]).tokens_T) for number in range(32)]
-    most = sorted(lengths)[15]
-    longer = sum(length > most for length in lengths)
-    assert 0 < longer < 32
+    lengths = [len(steps.processor.render(steps.sources[0].record(n).piece()).tokens_T) for n in range(32)]
+    assert max(lengths) < 64
+    run = short.override("stages.0.pack.tokens=64", "model.connector.latents=60")  # the one text alone fits
     console = Console(record=True, file=io.StringIO(), width=400)
-    run = short.override(f"model.language.max_positions={most}", "stages.0.samples_per_step=32")
     Trainer(run, tmp_path / "some", console).train()
-    assert f"{longer} of 32 conversations have more tokens than the model's {most} positions" in console.export_text()
+    assert re.search(r"rows\.jsonl: of 32 units in 32 records 31 do not fit a pack of 64 tokens", console.export_text())
     rows = read_log(tmp_path / "some" / "log.jsonl")
     assert len(rows) == 5 and not any(row["replaced"] for row in rows)
 
@@ -161,13 +158,13 @@ def test_replaced_rows_are_listed_and_the_run_is_still_as_planned(packs, tmp_pat
     assert "6 steps trained as planned" in verified and "samples could not be used" in verified
 
 
-def test_samples_made_on_demand_are_listed_too(tiny, tmp_path):
+def test_packs_of_a_number_of_samples_are_listed_too(tiny, tmp_path):
     (tmp_path / "run.yaml").write_text(tiny.to_yaml())
     listed = said(["data", "plan", tmp_path / "run.yaml", "--stage", "second", "--steps", "1:3"])
     steps = build_data(tiny, 1, build_processor(tiny))
-    assert isinstance(steps, Steps)
-    assert f"step 2  {steps.plan.digest(2)}  4 samples" in listed and "source 0, sample" in listed
+    assert f"step 2  {steps.plan.digest(2)}  1 packs, 4 samples" in listed and "00000.parquet, group 0, row" in listed
     batches = steps.batches(1)
+    assert len(batches) == 2
     assert digest_of(ref for batch in batches for ref in batch.refs) == steps.plan.digest(1)
 
 
@@ -181,21 +178,37 @@ def test_counts_are_kept_in_the_folder_of_the_run(packs, tmp_path):
 
 
 WRONG = {
-    "micro_batches": (0, {"micro_batches": 2}, "each pack is a batch of its own"),
-    "prepared without pack": (0, {"pack": None}, "give the stage `pack`"),
-    "augment on demand": (1, {"augment": {"split": 0.5}}, "`augment` and `weights` are for packs"),
-    "weights on demand": (1, {"weights": "tokens"}, "`augment` and `weights` are for packs"),
+    "samples": ({"samples_per_step": 8}, r"now called pack.samples: write pack: \{samples: 8, packs_per_step: 1\}"),
+    "micro_batches": ({"micro_batches": 5, "pack": {"samples": 4}}, "a pack of 4 samples cannot fill 5 batches"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_settings_that_do_not_go_together_are_refused(packs, name):
-    number, change, sentence = WRONG[name]
+    change, sentence = WRONG[name]
     values = packs.plain()
-    values["stages"][number] |= change
-    run = Run.parse(values)
+    values["stages"][0] |= change
     with pytest.raises(SettingsError, match=sentence):
-        build_data(run, number, build_processor(run))
+        Run.parse(values)
+
+
+def test_settings_of_a_run_on_packs_of_the_version_before_still_open(packs):
+    values = packs.plain()
+    values["stages"][0]["samples_per_step"] = 32  # a default that was written beside `pack`, and not obeyed
+    assert Run.parse(values, stored=True) == packs
+    values["stages"][0]["pack"] = None
+    with pytest.raises(SettingsError, match=r"now called pack\.samples"):
+        Run.parse(values, stored=True)
+
+
+@pytest.mark.parametrize(("count", "batches"), [(3, 3), (4, 4)])
+def test_a_pack_is_computed_in_several_batches_of_the_same_samples(tiny, count, batches):
+    processor = build_processor(tiny)
+    whole, cut = (build_data(tiny.override(f"stages.0.micro_batches={one}"), 0, processor) for one in (1, count))
+    for step in range(3):
+        [batch], made = whole.batches(step), cut.batches(step)
+        assert len(made) == batches and [name for one in made for name in one.names] == list(batch.names)
+        assert [ref for one in made for ref in one.refs] == list(batch.refs)
 
 
 def test_weights_may_be_shares_of_epochs(packs):

@@ -31,7 +31,7 @@ def threads():
 
 def gradients(run, at_once: int, alpha: float = 0.0):
     """The gradients and losses of a first step in four packs."""
-    run = run.override("stages.0.samples_per_step=8", "stages.0.micro_batches=4")
+    run = run.override("stages.0.pack.samples=8", "stages.0.micro_batches=4")
     model, processor = build(run)
     prepare_parts(model, run.stages[0], seed=0)
     model.train()
@@ -119,7 +119,7 @@ def test_noise_is_that_of_each_document_whatever_pack_it_stands_in_and_what_it_i
     patches_PC[0, 0] ^= 1  # of the first document's image, as that is the first image
     other = dataclasses.replace(batch, patches_PC=patches_PC)
     same = [a == b for a, b in zip(document_seeds(batch, 3), document_seeds(other, 3), strict=True)]
-    shown = int((batch.visual_V[0] >= batch.document_starts).sum()) - 1
+    shown = int((batch.visual_positions_V[0] >= batch.document_starts).sum()) - 1
     assert [number for number, equal in enumerate(same) if not equal] == [shown], "that document's alone changed"
 
 
@@ -135,10 +135,10 @@ def test_dropout_is_that_of_each_pack_in_whatever_order_packs_are_computed(tiny)
     model.train()
     batches = build_data(run, 0, processor).batches(0)
     with Neftune(model, 0.0, dropout=True, seed=7) as noise, torch.no_grad():
-        losses = [float(model(batch, want="loss").loss_sum) for batch in batches]
-        assert [float(model(batch, want="loss").loss_sum) for batch in reversed(batches)] == losses[::-1]
+        losses = [float(model(batch, output="loss").loss_sum) for batch in batches]
+        assert [float(model(batch, output="loss").loss_sum) for batch in reversed(batches)] == losses[::-1]
         noise.seed = 8
-        assert float(model(batches[0], want="loss").loss_sum) != losses[0]
+        assert float(model(batches[0], output="loss").loss_sum) != losses[0]
 
 
 def test_what_goes_wrong_in_one_pack_is_told_and_none_is_left_computing(tiny, monkeypatch):

@@ -181,7 +181,7 @@ def test_an_unreadable_image_is_counted_named_and_left_out(tiny, squares, tmp_pa
     shutil.copytree(squares, tmp_path / "data", ignore=shutil.ignore_patterns(".lorgnette"))
     (tmp_path / "data" / "7.png").write_bytes((squares / "7.png").read_bytes()[:40])
     source = f"stages.0.sources.0.path={tmp_path / 'data' / 'rows.jsonl'}"
-    run = tiny.override(source, "stages.0.samples_per_step=31", "loader.workers=1")
+    run = tiny.override(source, "stages.0.pack.samples=31", "loader.workers=1")
     console = Console(record=True, file=io.StringIO(), width=600)
     Trainer(run, tmp_path / "run", console).train()
     before = console.export_text().partition("first: 5 steps")[0]
@@ -313,7 +313,6 @@ def test_a_tokenizer_that_does_not_fit_the_model_is_refused(tiny):
 LATER = {
     "every part is frozen; set the mode": [f"stages.1.{part}.mode=frozen" for part in PARTS[:3]],
     "name no linear layer of the part": ["stages.1.vision.mode=lora", "stages.1.lora.targets=[gate]"],
-    "`augment` and `weights` are for packs": ["stages.1.augment.split=0.5"],
     "no such file": ["stages.1.sources.0.path=nowhere.jsonl"],
 }
 

@@ -42,7 +42,7 @@ def test_rows_that_cannot_be_used_are_counted_and_named_before_the_first_step(sh
     plain = short.plain()
     plain["stages"][0] |= {
         "sources": [{"kind": "messages", "path": str(damaged / "rows.jsonl")}],
-        "samples_per_step": 26,
+        "pack": {"samples": 26, "packs_per_step": 1},
     }
     said = trained(type(short).parse(plain), tmp_path / "run")
     assert "6 of 32 rows are not trained on" in said and "rows.jsonl, row 3: no image" in said

@@ -78,8 +78,8 @@ def pretrained(squares, tmp_path_factory):
     def weights(tiny):
         if not kept:
             where = f"stages.0.sources.0.path={source}", f"stages.0.sources.0.image_folder={squares}"
-            run = tiny.override(*where, "stages.0.samples_per_step=32")
-            model, losses = learn(run, steps=150)
+            run = tiny.override(*where, "stages.0.pack.samples=32")
+            model, losses = supervised(run, steps=150)
             assert min(losses[-10:]) < 0.3  # measured: 0.028 to 0.065 over five seeds and two sets of kernels
             kept.update({name: parameter.detach().clone() for name, parameter in model.named_parameters()})
         return kept
@@ -87,7 +87,7 @@ def pretrained(squares, tmp_path_factory):
     return weights
 
 
-def learn(run, steps, weights=None):
+def supervised(run, steps, weights=None):
     """Learn the same 32 samples at every step; beside given backbones, with a new connector."""
     model, processor = build(run)
     if weights:
@@ -117,12 +117,12 @@ def test_it_learns_thirty_two_samples_by_heart(tiny, pretrained, mode):
     optimiser, trained = ("muon", "full") if mode == "muon" else ("adamw", mode)
     run = tiny.override(
         *(f"stages.0.{part}.mode={trained}" for part in ("vision", "language")), f"stages.0.optimiser={optimiser}",
-        "stages.0.lr=0.01", "stages.0.samples_per_step=32", "stages.0.lora={rank: 8, alpha: 16, dropout: 0.0}",
+        "stages.0.lr=0.01", "stages.0.pack.samples=32", "stages.0.lora={rank: 8, alpha: 16, dropout: 0.0}",
         # A step of Muon is as long as its rate says, however small the gradient: at a constant 0.02, matrices of
         # width 16 leave the minimum again and again (0.16 after 0.002), with torch.optim.Muon as with ours.
         "stages.0.muon_lr=0.003",
     )  # fmt: skip
-    _, losses = learn(run, 80, pretrained(tiny))
+    _, losses = supervised(run, 80, pretrained(tiny))
     assert min(losses[-10:]) < LEARNED[mode] and losses[0] > 1, f"{losses[0]:.3f} to {losses[-10:]}"
 
 

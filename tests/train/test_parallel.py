@@ -65,7 +65,7 @@ def train_on_ranks(ranks, *folders):
 
 @pytest.fixture(scope="module")
 def mixed(tiny, squares, tmp_path_factory):
-    """Steps of three samples: with images on both ranks, on one, on none; of unequal numbers and lengths."""
+    """Steps of six packs: with images on all ranks, on some, on none; of unequal numbers and lengths."""
     rows = [json.loads(line) for line in (squares / "rows.jsonl").read_text().splitlines()]
     words = {"messages": [{"role": "user", "content": "Say green. " * 5}, {"role": "assistant", "content": "green"}]}
     source = tmp_path_factory.mktemp("mixed") / "rows.jsonl"
@@ -75,7 +75,7 @@ def mixed(tiny, squares, tmp_path_factory):
     asked = {"every": 100, "questions": 4, "batch_size": 1, "max_tokens": 2}
     run = tiny.plain() | {"evaluation": asked, "checkpoints": {"every": 1000}}
     for stage in run["stages"]:
-        stage |= {"sources": sources, "samples_per_step": 3, "micro_batches": 1}
+        stage |= {"sources": sources, "pack": {"tokens": 64, "samples": 2, "packs_per_step": 6}, "micro_batches": 1}
     return type(tiny).parse(run)
 
 

@@ -292,7 +292,7 @@ def test_packed_and_separate_samples_give_the_same_update(tiny):
 
     gradients = []
     for packs in (1, 2, 4, 8):
-        run = tiny.override("stages.0.samples_per_step=8", f"stages.0.micro_batches={packs}")
+        run = tiny.override("stages.0.pack.samples=8", f"stages.0.micro_batches={packs}")
         model, processor = build(run)
         prepare_parts(model, run.stages[0], seed=0)
         optimiser = build_optimiser(model, run.stages[0])

@@ -32,7 +32,13 @@ def started(request, squares, tmp_path):
     """A run on two backbones, their classes in transformers, and the folder."""
     eyes = write_siglip(tmp_path / "vision")
     words = write_decoder(tmp_path / "language", request.param, FAMILIES[request.param])
-    stage = {"name": "join", "steps": 4, "samples_per_step": 4, "lr": 0.01, "vision": {"mode": "lora"}}
+    stage = {
+        "name": "join",
+        "steps": 4,
+        "pack": {"samples": 4, "packs_per_step": 1},
+        "lr": 0.01,
+        "vision": {"mode": "lora"},
+    }
     stage |= {"language": {"mode": "frozen"}, "lora": {"rank": 2, "dropout": 0.0}}
     stage |= {"sources": [{"kind": "messages", "path": str(squares / "rows.jsonl")}]}
     values = {

@@ -35,7 +35,7 @@ def _sample(row: dict[str, Any], number: int) -> Sample:
     [text] = row["texts"]
     question, answer = text["user"], text["assistant"]
     meta = {"name": f"questions/test/0/{number}", "source": "questions", "question": question, "answer": answer}
-    segments = (Turn("user"), Image(picture_of(row)), Text(question), Turn("assistant"), Text(answer, learn=True))
+    segments = (Turn("user"), Image(picture_of(row)), Text(question), Turn("assistant"), Text(answer, supervised=True))
     return Sample(segments, {**meta, "kind": row["kind"], "form": row["form"], "drawings": row["drawings"]})
 
 

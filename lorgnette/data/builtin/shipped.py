@@ -19,7 +19,7 @@ SHIPPED_CORPUS = Path(__file__).with_name("corpus")
 """Folder of the parquet files."""
 MANIFEST = SHIPPED_CORPUS / "manifest.json"
 """Parts by name, and rows, bytes and SHA-256 of every file, with the versions that it was made with."""
-PREFIX = "builtin:"
+_PREFIX = "builtin:"
 """First characters of a path that names a place in the built-in corpus."""
 
 
@@ -56,7 +56,7 @@ def resolve(path: str) -> str:
 
     Raises: DataError if the corpus has no such place.
     """
-    wanted = path.removeprefix(PREFIX).strip("/")
+    wanted = path.removeprefix(_PREFIX).strip("/")
     files = manifest()["files"]
     if not any(f"{file}/".startswith(f"{wanted}/" if wanted else "") for file in files):
         there = sorted({file.rpartition("/")[0] for file in files})

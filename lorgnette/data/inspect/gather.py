@@ -10,7 +10,7 @@ import numpy as np
 from lorgnette.data.check import check
 from lorgnette.data.inspect.preview import Document, Pack, Share, spread
 from lorgnette.data.inspect.unpatchify import original_size, picture
-from lorgnette.data.loader.batches import BatchBuilder, Drawn, Steps
+from lorgnette.data.loader.batches import BatchBuilder, Drawn
 from lorgnette.data.plan.sample_ref import SampleRef
 from lorgnette.errors import DataError, LorgnetteError
 from lorgnette.inputs.processor import Processor
@@ -31,7 +31,7 @@ class Gatherer:
     most_tokens: int | None = None
 
     def steps(
-        self, steps: Steps | BatchBuilder, first: int, last: int, most: int, advance: Callable[[], None] = lambda: None
+        self, steps: BatchBuilder, first: int, last: int, most: int, advance: Callable[[], None] = lambda: None
     ) -> tuple[list[Pack], list[str]]:
         """The packs of steps `first` to `last` (not included), and the samples that could not be rendered.
 
@@ -61,13 +61,13 @@ class Gatherer:
                 refused.append(sample)
                 continue
             try:
-                drawn.append(Drawn(SampleRef(0, len(drawn), 0), sample, self.processor.render(sample)))
+                drawn.append(Drawn(SampleRef(0, len(drawn), 0, 0, 1), sample, self.processor.render(sample)))
             except LorgnetteError as error:
                 refused.append(str(error))
         return [self.pack(drawn, most)], refused
 
     def _draw(
-        self, steps: Steps | BatchBuilder, step: int, refused: list[str], advance: Callable[[], None]
+        self, steps: BatchBuilder, step: int, refused: list[str], advance: Callable[[], None]
     ) -> list[list[Drawn]]:
         """The packs of a step as the loader makes them, but with nothing in place of what is refused."""
         packs = []
@@ -95,7 +95,7 @@ class Gatherer:
             name=rendered.name,
             source=drawn.ref.source,
             tokens_T=rendered.tokens_T,
-            learn_T=rendered.learn_T,
+            loss_mask_T=rendered.loss_mask_T,
             pictures=tuple(picture(one, grid, shown) for one in rendered.images),
             visual_tokens=rendered.visual_tokens,
             originals=tuple(original_size(one.source) for one in drawn.sample.images) if shown else (),

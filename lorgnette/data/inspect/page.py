@@ -10,19 +10,19 @@ from typing import Any
 
 from lorgnette.data.inspect.preview import Document, Pack, Preview
 from lorgnette.data.inspect.token_text import Chip, Speller, runs
-from lorgnette.data.inspect.unpatchify import MOST_SIDE, QUADRANTS, Picture, Size
+from lorgnette.data.inspect.unpatchify import MOST_SIDE, QUADRANTS, Size, Unpatchified
 from lorgnette.files import is_own_page, replace_text
 from lorgnette.report.charts import bins, bubble_chart, histogram, tenths
 from lorgnette.report.html import render_page
 from lorgnette.report.thumbnails import data_uri
 
-MOST_TOKENS = 4096
+_MOST_TOKENS = 4096
 """Tokens of one document that the page spells; the others are counted."""
-MOST_BYTES = 24 * 2**20
+_MOST_BYTES = 24 * 2**20
 """Bytes of all pictures in a page; documents after that are counted and not shown."""
 LOSSLESS = 160
 """Pixels of the longest side up to which a picture is stored exactly."""
-SIZES = (96, 320)
+_SIZES = (96, 320)
 """Pixels between which the longest side of a picture is on the screen."""
 
 
@@ -31,7 +31,7 @@ class Frame:
     """A picture in the page."""
 
     uri: str
-    picture: Picture
+    picture: Unpatchified
     label: str
     original: Size | None
     width: int
@@ -72,7 +72,7 @@ def write_page(path: str | Path, look: Preview, speller: Speller) -> Path:
 
 def render(look: Preview, speller: Speller) -> str:
     """The page as HTML."""
-    budget = _Budget(MOST_BYTES)
+    budget = _Budget(_MOST_BYTES)
     count = len(look.sources)
     documents = look.documents
     packs = [_pack(look, pack, speller, budget) for pack in look.packs]
@@ -94,11 +94,11 @@ def render(look: Preview, speller: Speller) -> str:
     return render_page("inspect.html.jinja", values)
 
 
-def _width(picture: Picture) -> int:
+def _width(picture: Unpatchified) -> int:
     """Return a picture's width on the screen: small ones are enlarged by a whole number, large ones made to fit."""
     width, height = picture.size
     longest = max(width, height)
-    least, most = SIZES
+    least, most = _SIZES
     zoom = -(-least // longest) if longest < least else min(1.0, most / longest)
     return max(1, round(width * zoom))
 
@@ -145,4 +145,4 @@ def _document(one: Document, place: int, start: int, speller: Speller, budget: _
 
 
 def _escaped(speller: Speller, document: Document) -> Iterator[Chip]:
-    return speller.chips(document.tokens_T, document.learn_T, document.visual_tokens, MOST_TOKENS)
+    return speller.chips(document.tokens_T, document.loss_mask_T, document.visual_tokens, _MOST_TOKENS)

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from lorgnette.data.inspect.unpatchify import Picture, Size
+from lorgnette.data.inspect.unpatchify import Size, Unpatchified
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Document:
     source: int
     """Which of the sources."""
     tokens_T: np.ndarray
-    learn_T: np.ndarray
-    pictures: tuple[Picture, ...]
+    loss_mask_T: np.ndarray
+    pictures: tuple[Unpatchified, ...]
     originals: tuple[Size | None, ...] = ()
     visual_tokens: tuple[int, ...] = ()
     """Of each picture."""
@@ -45,7 +45,7 @@ class Document:
     @cached_property
     def learned(self) -> int:
         """Tokens that are targets. The first of a document has nothing to be predicted from."""
-        return int(self.learn_T[1:].sum())
+        return int(self.loss_mask_T[1:].sum())
 
     @property
     def patches(self) -> int:

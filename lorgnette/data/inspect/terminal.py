@@ -10,14 +10,14 @@ from rich.text import Text
 
 from lorgnette.data.inspect.preview import Document, Pack, Preview
 from lorgnette.data.inspect.token_text import Chip, Speller, runs
-from lorgnette.data.inspect.unpatchify import Picture
+from lorgnette.data.inspect.unpatchify import Unpatchified
 from lorgnette.output import say
 from lorgnette.report.visible import visible
 
-COLOURS = ("blue", "yellow", "green", "magenta", "bright_blue", "red", "cyan", "bright_black")
+_COLOURS = ("blue", "yellow", "green", "magenta", "bright_blue", "red", "cyan", "bright_black")
 MOST_PACKS = 24
 """Packs that the terminal lists."""
-MOST_TOKENS = 600
+_MOST_TOKENS = 600
 """Tokens of one document that the terminal spells."""
 COLUMNS, LINES = 40, 14
 """Most characters that a picture is drawn with; each is two pixels, one above the other."""
@@ -47,7 +47,7 @@ def _sources(look: Preview) -> Table:
     for heading in (f"share of {look.measure}", "samples", "tokens", "learned", "", "images", "patches"):
         table.add_column(heading, justify="right")
     for number, (share, total) in enumerate(zip(look.sources, look.totals, strict=True)):
-        name = Text("● ", style=COLOURS[number % 8]).append(visible(share.title), style="default")
+        name = Text("● ", style=_COLOURS[number % 8]).append(visible(share.title), style="default")
         counts = [f"{count:,}" for count in (total.documents, total.tokens, total.learned)]
         learned = f"{100 * total.learned_share:.1f} %"
         table.add_row(name, f"{100 * share.share:.1f} %", *counts, learned, f"{total.images:,}", f"{total.patches:,}")
@@ -79,7 +79,7 @@ def _bar(pack: Pack, longest: int, width: int = 20) -> Text:
     bar, drawn = Text(), 0
     for one, start in zip(pack.documents, pack.starts, strict=False):
         end = min(width, round((start + one.tokens) / longest * width))
-        bar.append("█" * (end - drawn), style=COLOURS[one.source % 8])
+        bar.append("█" * (end - drawn), style=_COLOURS[one.source % 8])
         drawn = max(drawn, end)
     return bar.append("░" * (width - drawn), style="bright_black")
 
@@ -100,7 +100,7 @@ def _print_document(console: Console, look: Preview, pack: Pack, place: int, spe
     title = Text(f"step {pack.step}, pack {pack.number}, #{place}  ", style="dim")
     title.append(visible(one.name), style="bold not dim")
     console.rule(title, align="left", style="bright_black")
-    line = Text("● ", style=COLOURS[one.source % 8])
+    line = Text("● ", style=_COLOURS[one.source % 8])
     line.append(visible(look.sources[one.source].title), style="default")
     line.append(f" · {one.tokens:,} tokens · {one.learned:,} learned · {one.patches:,} patches", style="default")
     console.print(line)
@@ -122,7 +122,7 @@ def _print_pictures(console: Console, document: Document) -> None:
             console.print(Padding(_drawn(one), (0, 0, 0, 2)))
 
 
-def _drawn(picture: Picture) -> Text:
+def _drawn(picture: Unpatchified) -> Text:
     """The picture in characters whose upper and lower halves are two pixels."""
     if picture.pixels is None:
         return Text()
@@ -146,11 +146,13 @@ def _colour(image: PIL.Image.Image, x: int, y: int) -> str:
 
 def _tokens(document: Document, speller: Speller) -> Text:
     text = Text()
-    for learned, chips in runs(speller.chips(document.tokens_T, document.learn_T, document.visual_tokens, MOST_TOKENS)):
+    for learned, chips in runs(
+        speller.chips(document.tokens_T, document.loss_mask_T, document.visual_tokens, _MOST_TOKENS)
+    ):
         for chip in chips:
             text.append(_words(chip), style=_style(chip, learned))
-    if document.tokens > MOST_TOKENS:
-        text.append(f" … and {document.tokens - MOST_TOKENS:,} more tokens", style="dim")
+    if document.tokens > _MOST_TOKENS:
+        text.append(f" … and {document.tokens - _MOST_TOKENS:,} more tokens", style="dim")
     return text
 
 

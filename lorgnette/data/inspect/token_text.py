@@ -45,7 +45,7 @@ class Speller:
         return self._known[ids]
 
     def chips(
-        self, tokens_T: np.ndarray, learn_T: np.ndarray, visual_tokens: Sequence[int], most: int | None = None
+        self, tokens_T: np.ndarray, loss_mask_T: np.ndarray, visual_tokens: Sequence[int], most: int | None = None
     ) -> Iterator[Chip]:
         """The tokens of one document, in order; at most the first `most` of them.
 
@@ -55,7 +55,7 @@ class Speller:
         """
         ids = tokens_T.tolist()
         end = len(ids) if most is None else min(most, len(ids))
-        learned = [False, *learn_T.tolist()[1:]]
+        learned = [False, *loss_mask_T.tolist()[1:]]
         at = images = 0
         while at < end:
             if ids[at] == self.image_token:

@@ -22,7 +22,7 @@ QUADRANTS = ("top left", "top right", "bottom left", "bottom right", "whole")
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class Unpatchified:
     """One image, or one crop of it, as the model gets it."""
 
     rows: int
@@ -44,7 +44,7 @@ class Picture:
         return self.rows * self.columns
 
 
-def picture(patches: Patches, grid: int, shown: bool = True) -> Picture:
+def picture(patches: Patches, grid: int, shown: bool = True) -> Unpatchified:
     """Rebuild the picture from patches. grid: rows of the encoder's table of positions, as many as its columns."""
     side = math.isqrt(patches.pixels_PC.shape[1] // 3)
     positions = patches.positions_P.reshape(patches.rows, patches.columns)
@@ -54,7 +54,7 @@ def picture(patches: Patches, grid: int, shown: bool = True) -> Picture:
     if shown:
         pixels = unpatchify(patches)
         pixels.thumbnail((MOST_SIDE, MOST_SIDE))
-    return Picture(patches.rows, patches.columns, side, (rows, columns), pixels)
+    return Unpatchified(patches.rows, patches.columns, side, (rows, columns), pixels)
 
 
 def unpatchify(patches: Patches) -> PIL.Image.Image:

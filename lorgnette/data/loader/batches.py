@@ -1,7 +1,7 @@
 """The batches of a stage's steps: reads, checks, renders and packs the samples that the plan names.
 
-`Steps` reads sources that make samples on demand, `BatchBuilder` prepared ones. Both make any part of any step from its
-number alone, and take a rank's share of it: nothing is shared, and nothing depends on what was made before.
+Any part of any step is made from its number alone, and a rank takes its share of it: nothing is shared, and nothing
+depends on what was made before.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING
 from lorgnette.data.check import check
 from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.data.plan.pack_plan import PackedPlan, SampleView
-from lorgnette.data.plan.sample_ref import Plan, SampleRef
+from lorgnette.data.plan.sample_ref import SampleRef
 from lorgnette.data.prompts import reworded
-from lorgnette.data.sources import Source
-from lorgnette.data.sources.messages import MessagesSource
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.files import DiskError
 from lorgnette.inputs.processor import Processor
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
     from lorgnette.data.prepare import Prepared
 
 
-MOST_REPLACEMENTS = 64
-"""Samples that are tried in place of one that cannot be used."""
 COUNT_EVERY = 64
 """Steps between two times that counts are saved."""
 
@@ -51,90 +47,10 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Steps:
-    """All steps of a stage on sources that make samples on demand.
-
-    vocabulary: rows of the model's embedding, if ids are to be checked against it.
-    most_tokens: in a sample; a longer one is an error.
-    rank, world: this process takes the samples `rank`, `rank + world`, ... of each step.
-    """
-
-    plan: Plan
-    sources: Sequence[Source]
-    processor: Processor
-    micro_batches: int = 1
-    vocabulary: int | None = None
-    rank: int = 0
-    world: int = 1
-    most_tokens: int | None = None
-
-    @property
-    def parts(self) -> int:
-        """In how many parts a step is made, each by one worker."""
-        return 1
-
-    def refs(self, step: int, part: int = 0) -> list[SampleRef]:
-        """The samples of a part, on this rank."""
-        return self.plan.step(step)[self.rank :: self.world]
-
-    def name(self, ref: SampleRef) -> str:
-        """Name of a sample in lists."""
-        return f"source {ref.source}, sample {ref.record}, epoch {ref.epoch}"
-
-    def read(self, ref: SampleRef) -> Drawn:
-        """Read and render a sample. Raises: a LorgnetteError naming it."""
-        sample = self.sources[ref.source][ref.record]
-        return Drawn(ref, sample, self.processor.render(sample))
-
-    def lay_out(self, drawn: list[Drawn]) -> list[list[Drawn]]:
-        """The samples of a part by the batch that they stand in.
-
-        They are laid by image size and length, so that equal ones lie side by side and are attended to in one call.
-        """
-        return split_evenly(sorted(drawn, key=lambda one: one.shape), self.micro_batches)
-
-    def checked(self, ref: SampleRef) -> Drawn:
-        """As `read`. Raises: a LorgnetteError naming the sample, too if it cannot be learned as it was meant."""
-        return learnable(self.read(ref), self.processor, self.vocabulary, self.most_tokens)
-
-    def part(self, step: int, part: int) -> list[TrainingBatch]:
-        """Read, render, check and pack a part of a step; a row of a file that cannot be used any more is replaced.
-
-        Raises: the LorgnetteError that a sample met, naming it, if it is not of a file or nothing can stand for it.
-        """
-        replaced = list[str]()
-        drawn = [self._checked_or_replaced(ref, replaced) for ref in self.refs(step, part)]
-        laid = self.lay_out(drawn)
-        first, *others = [batch_of(batch, [one.ref for one in batch], self.processor) for batch in laid]
-        return [replace(first, replaced=tuple(replaced)), *others]
-
-    def _checked_or_replaced(self, ref: SampleRef, replaced: list[str]) -> Drawn:
-        """A sample, or the next of its source that can be used, counted as the one that was planned."""
-        try:
-            return self.checked(ref)
-        except DataError as error:
-            source = self.sources[ref.source]
-            if not isinstance(source, MessagesSource):
-                raise
-            for number in range(1, min(source.size, MOST_REPLACEMENTS)):
-                other = ref._replace(record=(ref.record + number) % source.size)
-                try:
-                    drawn = self.checked(other)
-                except DataError:
-                    continue  # its own turn comes, and says what is wrong with it
-                replaced.append(f"{error}; {drawn.sample.name} stands in its place")
-                return replace(drawn, ref=ref)
-            raise
-
-    def batches(self, step: int) -> list[TrainingBatch]:
-        """All batches of one step, on this rank."""
-        return [batch for part in range(self.parts) for batch in self.part(step, part)]
-
-
-@dataclass(frozen=True)
 class BatchBuilder:
-    """All steps of a stage on prepared sources: each pack of the plan is a batch.
+    """All steps of a stage: each pack of the plan is a batch, or some.
 
+    micro_batches: batches that a pack is cut in.
     vocabulary: rows of the model's embedding, if ids are to be checked against it.
     rank, world: this process takes the packs `rank`, `rank + world`, ... of each step, as many as every other rank.
     counts: a file in which packs that were counted are kept, so that going on from a late step takes no time.
@@ -146,6 +62,7 @@ class BatchBuilder:
     vocabulary: int | None = None
     rank: int = 0
     world: int = 1
+    micro_batches: int = 1
     counts: Path | None = None
 
     def __post_init__(self) -> None:
@@ -188,8 +105,12 @@ class BatchBuilder:
         return learnable(self.read(ref), self.processor, self.vocabulary, self.plan.pack.tokens)
 
     def lay_out(self, drawn: list[Drawn]) -> list[list[Drawn]]:
-        """The samples of a pack as the one batch that they are, equal shapes side by side."""
-        return [sorted(drawn, key=lambda one: one.shape)]
+        """The samples of a pack by the batch that they stand in, equal shapes side by side; no batch is empty.
+
+        Equal shapes are attended to in one call.
+        """
+        laid = sorted(drawn, key=lambda one: one.shape)
+        return [batch for batch in split_evenly(laid, self.micro_batches) if batch]
 
     def part(self, step: int, part: int) -> list[TrainingBatch]:
         """Read, render, check and pack one pack of a step; what cannot be used is replaced by the plan's rule.
@@ -201,8 +122,9 @@ class BatchBuilder:
         drawn = [one for one in found if one is not None]
         if not drawn:
             raise DataError(f"step {step}: no sample of pack {part} can be used, nor any in its place: {replaced[0]}")
-        [batch] = [batch_of(one, refs, self.processor) for one in self.lay_out(drawn)]
-        return [replace(batch, replaced=tuple(replaced))]
+        refs_of = [refs, *[[]] * self.micro_batches]  # the first batch answers for what was planned, replaced or not
+        laid = [batch_of(batch, of, self.processor) for batch, of in zip(self.lay_out(drawn), refs_of, strict=False)]
+        return [replace(laid[0], replaced=tuple(replaced)), *laid[1:]]
 
     def batches(self, step: int) -> list[TrainingBatch]:
         """All batches of one step, on this rank."""

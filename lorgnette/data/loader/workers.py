@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from lorgnette.data.config import LoaderConfig
-from lorgnette.data.loader.batches import BatchBuilder, Steps
+from lorgnette.data.loader.batches import BatchBuilder
 from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.data.processes import begin_worker, portable, worker_context
 from lorgnette.errors import LorgnetteError
@@ -31,9 +31,7 @@ class LoaderError(LorgnetteError):
     """The worker processes cannot do their work."""
 
 
-def read_steps(
-    steps: Steps | BatchBuilder, first: int, last: int, config: LoaderConfig
-) -> Iterator[list[TrainingBatch]]:
+def read_steps(steps: BatchBuilder, first: int, last: int, config: LoaderConfig) -> Iterator[list[TrainingBatch]]:
     """The batches of steps `first` to `last` (not included), in order, made ready ahead by workers.
 
     Raises: the LorgnetteError that a sample met; LoaderError if workers are killed again and again.
@@ -47,7 +45,7 @@ def read_steps(
             batches = []
 
 
-def _made(steps: Steps | BatchBuilder, items: range, config: LoaderConfig) -> Iterator[list[TrainingBatch]]:
+def _made(steps: BatchBuilder, items: range, config: LoaderConfig) -> Iterator[list[TrainingBatch]]:
     """Each item made, in order. Item n is part `n % steps.parts` of step `n // steps.parts`."""
     count = min(config.workers, len(items))
     workers = [_Worker(steps, items[first::count], 1 + config.prefetch) for first in range(count)]
@@ -62,7 +60,7 @@ def _made(steps: Steps | BatchBuilder, items: range, config: LoaderConfig) -> It
 class _Worker:
     """A process that makes the given items in order, at most `ahead` of them before they are asked for."""
 
-    def __init__(self, steps: Steps | BatchBuilder, items: range, ahead: int) -> None:
+    def __init__(self, steps: BatchBuilder, items: range, ahead: int) -> None:
         self._steps, self._items, self._ahead = steps, items, ahead
         self._lost: int | None = None
         self._start()
@@ -118,7 +116,7 @@ def _receive(pipe: Connection, made: SimpleQueue[Any]) -> None:
         made.put(None)
 
 
-def _work(steps: Steps | BatchBuilder, pipe: Connection, master: int) -> None:
+def _work(steps: BatchBuilder, pipe: Connection, master: int) -> None:
     """Make the items that come through the pipe, until the process is killed."""
     torch.set_num_threads(1)
     begin_worker(master)

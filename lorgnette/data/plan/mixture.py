@@ -21,14 +21,14 @@ Measure = Literal["samples", "tokens", "supervised", "epochs"]
 BUFFER_RECORDS = 1024
 """Row groups are shuffled, then records among neighbours of as many row groups as hold this many records."""
 
-WHOLE = 2**31
+_WHOLE = 2**31
 """Shares are whole numbers out of at most this many: within one sample of a run of a thousand million."""
 
-Key = TypeVar("Key", bound=Hashable)
-Value = TypeVar("Value")
+_Key = TypeVar("_Key", bound=Hashable)
+_Value = TypeVar("_Value")
 
 
-def remembered(kept: dict[Key, Value], key: Key, most: int, make: Callable[[], Value]) -> Value:
+def remembered(kept: dict[_Key, _Value], key: _Key, most: int, make: Callable[[], _Value]) -> _Value:
     """`kept[key]`, made if it is not there; of what was made before, the newest `most - 1` stay."""
     if key not in kept:
         made = make()
@@ -67,8 +67,8 @@ class Mixture:
         total = sum(weights)
         shares = [weight / total for weight in weights]
         common = math.lcm(*(share.denominator for share in shares))
-        if common > WHOLE:
-            return cls(tuple(max(1, round(share * (WHOLE - len(shares)))) for share in shares))
+        if common > _WHOLE:
+            return cls(tuple(max(1, round(share * (_WHOLE - len(shares)))) for share in shares))
         return cls(tuple(int(share * common) for share in shares))
 
     @classmethod

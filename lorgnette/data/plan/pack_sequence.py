@@ -69,11 +69,15 @@ class PackSequence:
     @cached_property
     def draws_per_window(self) -> int:
         """Records drawn for a window: enough for its packs, but no more of a source than it has (if not too few)."""
-        shares, room = self.mixture.shares, self.splitter.pack.tokens
-        mean = sum(share * tokens for share, (tokens, _) in zip(shares, self.means, strict=True))
+        shares, limits = self.mixture.shares, self.splitter.pack
+        mean = sum((share * tokens for share, (tokens, _) in zip(shares, self.means, strict=True)), start=Fraction(0))
+        held = limits.tokens / max(mean, Fraction(1))
+        if limits.samples is not None:
+            held = min(held, Fraction(limits.samples))
         once = min(len(source.index) / share for source, share in zip(self.sources, shares, strict=True))
-        wanted, least = (math.ceil(packs * room / max(1, mean)) for packs in (WINDOW_PACKS, LEAST_PACKS))
-        return min(max(min(wanted, math.ceil(once)), least), MOST_DRAWS)
+        wanted, least = (math.ceil(packs * held) for packs in (WINDOW_PACKS, LEAST_PACKS))
+        draws = min(max(min(wanted, math.ceil(once)), least), MOST_DRAWS)
+        return draws if limits.samples is None else -(-draws // limits.samples) * limits.samples
 
     @property
     def counts(self) -> list[int]:

@@ -11,14 +11,17 @@ CLASSES = 8
 
 
 def pack_lengths(tokens: np.ndarray, patches: np.ndarray, limits: PackConfig) -> list[list[int]]:
-    """Items by pack: each item in one pack, no pack beyond either limit. Depends on nothing but the arguments.
+    """Items by pack: each item in one pack, no pack beyond any limit. Depends on nothing but the arguments.
 
     The largest item (by the limit it uses most) goes first, into the pack that it leaves the least room for tokens in,
-    among those that are known to have room for its patches.
+    among those that are known to have room for its patches. Where the limits give a number of samples, items stay in
+    their order instead, so that every pack is a sample of the mixture.
     Raises: ValueError if an item exceeds a limit alone.
     """
     if len(tokens) and (tokens.max() > limits.tokens or patches.max() > limits.patches):
         raise ValueError("an item is larger than a pack: cut it in pieces first")
+    if limits.samples is not None:
+        return _in_order(tokens.tolist(), patches.tolist(), limits, limits.samples)
     order = np.argsort(-np.maximum(tokens / limits.tokens, patches / limits.patches), kind="stable")
     packs: list[list[int]] = []
     shelf = _Shelf(limits)
@@ -29,6 +32,19 @@ def pack_lengths(tokens: np.ndarray, patches: np.ndarray, limits: PackConfig) ->
             packs.append([])
         packs[pack].append(item)
         shelf.put(pack, room - needed, room_patches - needed_patches)
+    return packs
+
+
+def _in_order(tokens: list[int], patches: list[int], limits: PackConfig, samples: int) -> list[list[int]]:
+    """Runs of `samples` items; a run ends before an item that would pass another limit."""
+    packs: list[list[int]] = []
+    room = room_patches = 0
+    for item, (needed, needed_patches) in enumerate(zip(tokens, patches, strict=True)):
+        if not packs or len(packs[-1]) == samples or needed > room or needed_patches > room_patches:
+            packs.append([])
+            room, room_patches = limits.tokens, limits.patches
+        packs[-1].append(item)
+        room, room_patches = room - needed, room_patches - needed_patches
     return packs
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lorgnette.data.index import ARRAYS, TYPES, Index
+from lorgnette.data.index import ARRAYS, INDEX_TYPES, Index
 from lorgnette.data.rejected import RejectedRow
 from lorgnette.errors import DataError
 from lorgnette.untrusted import parse_json
@@ -89,6 +89,6 @@ class ChunkWriter:
             del self.values[name][length:]
 
     def chunk(self) -> Chunk:
-        arrays = {name: np.array(values, dtype=TYPES.get(name, np.int32)) for name, values in self.values.items()}
+        arrays = {name: np.array(values, dtype=INDEX_TYPES.get(name, np.int32)) for name, values in self.values.items()}
         words = arrays.pop("url_W"), arrays.pop("owner_W")
         return Chunk(Index(("",), **arrays), tuple(self.refused), self.rows, *words)

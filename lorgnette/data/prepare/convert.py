@@ -21,7 +21,7 @@ from lorgnette.files import new_file, write_json
 from lorgnette.settings import typed
 from lorgnette.untrusted import read_json
 
-SHARD_BYTES = 256 * 2**20
+PARQUET_SHARD_BYTES = 256 * 2**20
 """A shard is closed when it holds more than this."""
 GROUP_ROWS, GROUP_BYTES = 64, 32 * 2**20
 """A row group is what a reader decodes to look at one row."""
@@ -107,7 +107,7 @@ def _write_shard(
         beside.open("wb") as file,  # pyarrow takes paths as text, which not every name of a folder is
         pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=False, write_statistics=False) as writer,
     ):
-        while size < SHARD_BYTES:
+        while size < PARQUET_SHARD_BYTES:
             group, count = _take(items, refused)
             taken += count
             progress(count)

@@ -32,7 +32,7 @@ BORDER = -(2**31)
 NOBODY = -1
 """Owns what no unit does: beginning and end of sequence, and what a template writes around any conversation."""
 
-Part = tuple[int, Piece]
+_Part = tuple[int, Piece]
 """A piece with the unit that it belongs to."""
 
 
@@ -46,7 +46,7 @@ class Counts:
     """Of each unit's tokens, how many are learned."""
 
 
-Key = tuple[int, int, int]
+_Key = tuple[int, int, int]
 """A token's id, and the characters from where it starts, and ends, to the end of its owner."""
 
 
@@ -54,14 +54,14 @@ Key = tuple[int, int, int]
 class _Stream:
     """Tokens in order, with marks where images stand."""
 
-    keys: list[Key] = field(default_factory=list)
+    keys: list[_Key] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
-    learns: list[bool] = field(default_factory=list)
+    supervised_tokens: list[bool] = field(default_factory=list)
 
-    def add(self, key: Key, owner: int, learn: bool) -> None:
+    def add(self, key: _Key, owner: int, supervised: bool) -> None:
         self.keys.append(key)
         self.owners.append(owner)
-        self.learns.append(learn)
+        self.supervised_tokens.append(supervised)
 
     def span(self, owner: int) -> tuple[int, int]:
         """Return the first and last position of an owner's tokens, which are contiguous."""
@@ -70,7 +70,7 @@ class _Stream:
 
     def of(self, owner: int) -> _Stream:
         first, end = self.span(owner)
-        return _Stream(self.keys[first:end], self.owners[first:end], self.learns[first:end])
+        return _Stream(self.keys[first:end], self.owners[first:end], self.supervised_tokens[first:end])
 
     def before(self, place: int) -> int:
         """Tokens before a place."""
@@ -82,7 +82,7 @@ class _Stream:
 
     @property
     def learned(self) -> int:
-        return sum(self.learns)
+        return sum(self.supervised_tokens)
 
 
 class TokenCounter:
@@ -115,7 +115,7 @@ class TokenCounter:
         head = max(before for before, _ in edges) + max(after for _, after in edges)
         return Counts(max(0, head), tuple(tokens), tuple(one.learned for one in inside))
 
-    def _alone(self, record: Record, unit: int, is_chat: bool) -> list[Part]:
+    def _alone(self, record: Record, unit: int, is_chat: bool) -> list[_Part]:
         """One unit as a piece of its own."""
         if not is_chat:
             return [*_owned(record.head, NOBODY), *_owned(record.units[unit], unit)]
@@ -123,7 +123,7 @@ class TokenCounter:
         opening, rest = _without(pieces, self._opening or "")
         return [*((NOBODY, piece) for piece in opening), *((unit, piece) for piece in rest)]
 
-    def _whole(self, record: Record, order: Sequence[int], is_chat: bool) -> list[Part] | None:
+    def _whole(self, record: Record, order: Sequence[int], is_chat: bool) -> list[_Part] | None:
         """Units one after another, owned by their places in `order`; None if the template writes them otherwise."""
         if not is_chat:
             units = (_owned(record.units[unit], place) for place, unit in enumerate(order))
@@ -143,7 +143,7 @@ class TokenCounter:
     @cached_property
     def _opening(self) -> str | None:
         """Text that the template writes before any conversation; None if it does not write turns one by one."""
-        turns = (Turn("user"), Text("q"), Turn("assistant"), Text("a", learn=True))
+        turns = (Turn("user"), Text("q"), Turn("assistant"), Text("a", supervised=True))
         once, twice = (_spelled(self.template.pieces(Sample(turns * times))) for times in (1, 2))
         opening = once[: 2 * len(once) - len(twice)]
         return opening if twice == once + once[len(opening) :] else None
@@ -166,7 +166,7 @@ class TokenCounter:
         return Counts(0, tuple(tokens), tuple(one.learned for one in alone))
 
 
-def _owned(segments: Iterable[Segment], owner: int) -> list[Part]:
+def _owned(segments: Iterable[Segment], owner: int) -> list[_Part]:
     return [(owner, segment) for segment in segments if not isinstance(segment, Turn)]
 
 
@@ -194,7 +194,7 @@ class _Writer:
         self.tokenizer = processor.tokenizer
         self.known: dict[tuple[str, bool], Encoded] = {}
 
-    def stream(self, parts: Sequence[Part], is_chat: bool) -> _Stream:
+    def stream(self, parts: Sequence[_Part], is_chat: bool) -> _Stream:
         tokenizer = self.tokenizer
         self.made = _Stream()
         self.texts: list[tuple[int, Text]] = []
@@ -211,10 +211,10 @@ class _Writer:
             self._border(token, NOBODY)
         return self.made
 
-    def _border(self, token: int, owner: int, learn: bool = False) -> None:
-        self.made.add((token, self.left.get(owner, 0), BORDER), owner, learn)
+    def _border(self, token: int, owner: int, supervised: bool = False) -> None:
+        self.made.add((token, self.left.get(owner, 0), BORDER), owner, supervised)
 
-    def _write(self, parts: Iterable[Part]) -> None:
+    def _write(self, parts: Iterable[_Part]) -> None:
         after_image, first = False, True
         for owner, piece in parts:
             if isinstance(piece, Text):
@@ -224,7 +224,7 @@ class _Writer:
             if isinstance(piece, Image):
                 self._border(MARK, owner)
             else:
-                self._border(self.tokenizer.id(piece.token), owner, piece.learn)
+                self._border(self.tokenizer.id(piece.token), owner, piece.supervised)
             after_image, first = isinstance(piece, Image), False
         self._flush(after_image, first)
 
@@ -245,7 +245,7 @@ class _Writer:
         spans = []  # of each text: where it ends, its owner, whether it is learned, and where its owner ends
         end = 0
         for owner, piece in self.texts:
-            spans.append((end + len(piece.text), owner, piece.learn, end + self.left[owner]))
+            spans.append((end + len(piece.text), owner, piece.supervised, end + self.left[owner]))
             end += len(piece.text)
             self.left[owner] -= len(piece.text)
         at, last = 0, len(spans) - 1
@@ -253,13 +253,13 @@ class _Writer:
             begin, stop = max(0, start - space), stop - space
             while at < last and begin >= spans[at][0]:
                 at += 1
-            border, owner, learn, origin = spans[at]
+            border, owner, supervised, origin = spans[at]
             reached = at
             while stop > border and reached < last:
                 reached += 1
                 border = spans[reached][0]
-                learn = learn or spans[reached][2]
-            self.made.add((token, origin - start + space, origin - stop), owner, learn)
+                supervised = supervised or spans[reached][2]
+            self.made.add((token, origin - start + space, origin - stop), owner, supervised)
 
 
 def _spell(piece: Piece) -> str:
@@ -282,8 +282,8 @@ def _without(pieces: Sequence[Piece], opening: str) -> tuple[list[Piece], list[P
         spelled = _spell(piece)
         if len(spelled) > len(opening) and isinstance(piece, Text):
             cut = len(opening)
-            return [*first, Text(piece.text[:cut], piece.learn)], [
-                Text(piece.text[cut:], piece.learn),
+            return [*first, Text(piece.text[:cut], piece.supervised)], [
+                Text(piece.text[cut:], piece.supervised),
                 *pieces[place + 1 :],
             ]
         if not opening:
@@ -293,7 +293,7 @@ def _without(pieces: Sequence[Piece], opening: str) -> tuple[list[Piece], list[P
     return first, []
 
 
-def _tail(parts: Sequence[Part], owner: int) -> str:
+def _tail(parts: Sequence[_Part], owner: int) -> str:
     """The text with which an owner's part ends, behind its last token or image."""
     text = ""
     for whose, piece in parts:

@@ -25,7 +25,7 @@ from lorgnette.errors import DataError
 from lorgnette.files import clear_once, locked_file, user_cache
 from lorgnette.inputs.processor import Processor
 
-HIDDEN = ".lorgnette"
+_HIDDEN = ".lorgnette"
 """The folder beside a source; no source reads what begins with a dot."""
 FORM = 2
 """Version of the format written here; an index of another version is made again."""
@@ -115,8 +115,8 @@ def _places(config: PreparedConfig) -> list[Path]:
     root = root_of(config)
     where = digest(config.path if root is None else os.path.abspath(config.path))
     if config.prepared is not None:
-        return [Path(config.prepared) / HIDDEN / where]  # hidden, as it may lie within the source
-    beside = [] if root is None else [root / HIDDEN]
+        return [Path(config.prepared) / _HIDDEN / where]  # hidden, as it may lie within the source
+    beside = [] if root is None else [root / _HIDDEN]
     return [*beside, user_cache() / "prepared" / where]
 
 

@@ -28,7 +28,7 @@ from lorgnette.data.prepare.prepared import (
     lists_folder,
     open_prepared,
 )
-from lorgnette.data.prepare.scan import Scanner, Task
+from lorgnette.data.prepare.scan import Scanner, ScanTask
 from lorgnette.data.prepare.select import Scanned, join, notes, reasons, select, unread
 from lorgnette.data.rejected import REJECTED, RejectedRow, write_rejected
 from lorgnette.data.sources.reading.passed_over import FILES, passed_over
@@ -188,7 +188,7 @@ class _Job:
         else:
             paths, shards = shards_of(self.config)
         chunks = self.home / "chunks"
-        tasks, refused = list[tuple[Task, int, Path]](), list(made.refused() if made else ())
+        tasks, refused = list[tuple[ScanTask, int, Path]](), list(made.refused() if made else ())
         for number, (path, shard) in enumerate(zip(paths, shards, strict=True)):
             try:
                 found = tasks_of(path)
@@ -208,7 +208,7 @@ class _Job:
                 old.unlink()
         return join(paths, [(number, Chunk.load(place)) for _, number, place in tasks], refused), shards
 
-    def _run(self, scanner: Scanner, tasks: Sequence[tuple[Task, int, Path]]) -> None:
+    def _run(self, scanner: Scanner, tasks: Sequence[tuple[ScanTask, int, Path]]) -> None:
         places = {(task.path, task.first): place for task, _, place in tasks}
         waiting = [task for task, _, place in tasks if not place.is_file()]
         total = sum(sum(task.rows) for task, *_ in tasks)
@@ -220,15 +220,15 @@ class _Job:
                 advance(sum(task.rows))
 
 
-def tasks_of(path: str) -> list[Task]:
+def tasks_of(path: str) -> list[ScanTask]:
     """A shard's row groups in runs of about `ROWS_OF_TASK` rows. Raises: DataError if it is no parquet."""
-    tasks, waiting, first = list[Task](), list[int](), 0
+    tasks, waiting, first = list[ScanTask](), list[int](), 0
     for group, rows in enumerate(Shards((path,)).groups(0)):
         if waiting and sum(waiting) + rows > ROWS_OF_TASK:
-            tasks.append(Task(path, first, tuple(waiting)))
+            tasks.append(ScanTask(path, first, tuple(waiting)))
             waiting, first = [], group
         waiting.append(rows)
-    return [*tasks, Task(path, first, tuple(waiting))] if waiting else tasks
+    return [*tasks, ScanTask(path, first, tuple(waiting))] if waiting else tasks
 
 
 def same_images(index: Index) -> bool:

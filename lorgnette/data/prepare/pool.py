@@ -18,7 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Any
 
-from lorgnette.data.prepare.scan import Scanner, Task
+from lorgnette.data.prepare.scan import Scanner, ScanTask
 from lorgnette.data.processes import begin_worker, portable, worker_context
 from lorgnette.errors import DataError, LorgnetteError, SettingsError
 
@@ -34,8 +34,8 @@ class Work:
 
 
 def run(
-    scanner: Scanner, tasks: Sequence[Task], *, ray: str | None = None, workers: int | None = None
-) -> Iterator[tuple[Task, bytes]]:
+    scanner: Scanner, tasks: Sequence[ScanTask], *, ray: str | None = None, workers: int | None = None
+) -> Iterator[tuple[ScanTask, bytes]]:
     """Each task with its chunk as bytes, in the order in which they are done.
 
     ray: address of a cluster; None for this machine. workers: processes; None for one for each core. All of them have
@@ -64,7 +64,7 @@ def _begin(scanner: Scanner, master: int) -> None:
     begin_worker(master)
 
 
-def _scan(task: Task) -> bytes | Exception:
+def _scan(task: ScanTask) -> bytes | Exception:
     """A task's chunk, or the error that it met, in a form that travels."""
     try:
         return _scanner(task).dumps()
@@ -72,10 +72,10 @@ def _scan(task: Task) -> bytes | Exception:
         return portable(error, DataError)
 
 
-def _by_processes(scanner: Scanner, tasks: Sequence[Task], many: int) -> Iterator[tuple[Task, bytes]]:
+def _by_processes(scanner: Scanner, tasks: Sequence[ScanTask], many: int) -> Iterator[tuple[ScanTask, bytes]]:
     before, left = set(multiprocessing.active_children()), iter(tasks)
     pool = ProcessPoolExecutor(many, worker_context(), _begin, (scanner, os.getpid()))
-    running: dict[Future[bytes | Exception], Task] = {}
+    running: dict[Future[bytes | Exception], ScanTask] = {}
     try:
         while True:
             running |= {pool.submit(_scan, task): task for task in islice(left, 2 * many - len(running))}
@@ -97,7 +97,7 @@ def _by_processes(scanner: Scanner, tasks: Sequence[Task], many: int) -> Iterato
             worker.join()
 
 
-def _by_daft(daft: Any, scanner: Scanner, tasks: Sequence[Task], many: int) -> Iterator[tuple[Task, bytes]]:
+def _by_daft(daft: Any, scanner: Scanner, tasks: Sequence[ScanTask], many: int) -> Iterator[tuple[ScanTask, bytes]]:
     work = daft.udf(return_dtype=daft.DataType.binary(), batch_size=1, concurrency=many, use_process=True)(Work)
     table = daft.from_pydict({"number": list(range(len(tasks))), "task": [pickle.dumps(task) for task in tasks]})
     made = work.with_init_args(pickle.dumps(scanner))(daft.col("task")).alias("chunk")

@@ -30,7 +30,7 @@ Filter = Callable[[Record], str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class ScanTask:
     """Row groups of a shard that are read in one go."""
 
     path: str
@@ -56,7 +56,7 @@ class Scanner:
     def __reduce__(self) -> tuple[Any, ...]:
         return Scanner, (self.config, self.processor)
 
-    def __call__(self, task: Task) -> Chunk:
+    def __call__(self, task: ScanTask) -> Chunk:
         """Every row of a task. A row group that cannot be read to its end is refused whole: training reads it whole."""
         writer, shards = ChunkWriter(), Shards((task.path,), self.columns)
         for group, rows in enumerate(task.rows, task.first):

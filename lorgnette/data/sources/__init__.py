@@ -1,5 +1,1 @@
-"""Sources: every origin of data, opened as a sequence of `Sample`s."""
-
-from lorgnette.data.sources.open import Source, open_source
-
-__all__ = ["Source", "open_source"]
+"""Sources: a file for each kind of row that samples are read from."""

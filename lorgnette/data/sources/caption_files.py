@@ -22,9 +22,9 @@ from lorgnette.errors import DataError
 from lorgnette.inputs.access import MOST_BYTES
 from lorgnette.untrusted import quoted
 
-TABLES = (".jsonl", ".csv", ".tsv", ".json", ".parquet")
+_TABLES = (".jsonl", ".csv", ".tsv", ".json", ".parquet")
 """Forms of a table; in a folder it is called `metadata`, as the hub's image folders have it."""
-WHOLE = (".tar", ".tgz", ".arrow")
+_WHOLE = (".tar", ".tgz", ".arrow")
 """Forms of rows that hold their images themselves."""
 LONGEST_NAME = 4096
 """Characters of a path."""
@@ -42,13 +42,13 @@ def must_convert(config: PairsConfig) -> bool:
 
 def _shards(config: PairsConfig) -> list[str]:
     """Parquet files that are no table in a folder of images."""
-    found = list_files(config.path, (*IMAGE_SUFFIXES, *suffixes((*TABLES, *WHOLE))))
+    found = list_files(config.path, (*IMAGE_SUFFIXES, *suffixes((*_TABLES, *_WHOLE))))
     return [path for path in found if path.lower().endswith(".parquet") and not _is_table(path)]
 
 
 def _is_table(path: str) -> bool:
     stem, _, suffix = expanded_name(os.path.basename(path)).rpartition(".")
-    return stem == "metadata" and f".{suffix}" in TABLES
+    return stem == "metadata" and f".{suffix}" in _TABLES
 
 
 def convert(config: PairsConfig) -> Iterator[RowOrRejected]:
@@ -59,7 +59,7 @@ def convert(config: PairsConfig) -> Iterator[RowOrRejected]:
     caption that is asked for. What has an image or a caption alone is refused.
     """
     watch = Watch(config, ("file_name", config.image_column, *IMAGE_COLUMNS, *_caption_columns(config), *CAPTIONS))
-    found = list_files(config.path, (*IMAGE_SUFFIXES, *suffixes((*TABLES, *WHOLE)), ".txt"))
+    found = list_files(config.path, (*IMAGE_SUFFIXES, *suffixes((*_TABLES, *_WHOLE)), ".txt"))
     alone = len(found) == 1 and not found[0].lower().endswith((*IMAGE_SUFFIXES, ".txt"))
     whole = _shards(config) or (found if alone else [path for path in found if _is_whole(path)])
     if whole:
@@ -82,7 +82,7 @@ def not_read(config: PairsConfig) -> list[str]:
 
     A table in a folder of images is read if it is called `metadata`.
     """
-    found = [path for path in row_files(config.path, (*TABLES, *WHOLE)) if not path.lower().endswith(IMAGE_SUFFIXES)]
+    found = [path for path in row_files(config.path, (*_TABLES, *_WHOLE)) if not path.lower().endswith(IMAGE_SUFFIXES)]
     whole = _shards(config) or [path for path in found if _is_whole(path)]
     read = whole or [path for path in found if _is_table(path)]
     return [path for path in found if path not in read] if len(found) > 1 or found[0] != config.path else []

@@ -22,7 +22,7 @@ from lorgnette.data.sources.reading.values import read_image, stored
 from lorgnette.errors import DataError
 from lorgnette.sample import Image, Segment, Text, Turn
 
-COLUMNS = (*IMAGE_COLUMNS, *message_forms.COLUMNS)
+_COLUMNS = (*IMAGE_COLUMNS, *message_forms.COLUMNS)
 
 PART_COLUMNS = ("conversations", "conversation", "prompt", "completion", "chosen")
 """Columns beside `messages` whose messages may hold images within them."""
@@ -61,7 +61,7 @@ def _segments(messages: Iterable[Message]) -> Iterator[Segment]:
             if isinstance(part, Image):
                 yield part
             elif isinstance(part, str):
-                yield Text(part, message.learn)
+                yield Text(part, message.supervised)
 
 
 def _exchanges(segments: Iterable[Segment]) -> list[tuple[Segment, ...]]:
@@ -73,7 +73,7 @@ def _exchanges(segments: Iterable[Segment]) -> list[tuple[Segment, ...]]:
         if isinstance(segment, Turn) and answered and segment.role != "assistant":
             exchanges.append(tuple(waiting))
             waiting, answered = [], False
-        answered = answered or (isinstance(segment, Text) and segment.learn)
+        answered = answered or (isinstance(segment, Text) and segment.supervised)
         waiting.append(segment)
     return [*exchanges, tuple(waiting)] if answered else exchanges
 
@@ -172,7 +172,7 @@ def _may_link(path: str) -> bool:
 
 def convert(config: ChatConfig) -> Iterator[RowOrRejected]:
     """Every conversation as `images` (their bytes as they are) and `messages` whose image parts stand for them."""
-    watch = Watch(config, COLUMNS)
+    watch = Watch(config, _COLUMNS)
 
     def converted(item: tuple[str, str, RowOrRejected]) -> RowOrRejected:
         path, place, row = item
@@ -199,6 +199,6 @@ def _stored(row: Mapping[str, Any]) -> dict[str, Any]:
             content.append(
                 {"type": "image", "text": None} if isinstance(part, Image) else {"type": "text", "text": part}
             )
-        weight = 0 if message.role == "assistant" and not message.learn else None
+        weight = 0 if message.role == "assistant" and not message.supervised else None
         said.append({"role": message.role, "content": content, "weight": weight})
     return {"images": [*images, *[None] * absent], "messages": said}

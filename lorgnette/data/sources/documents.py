@@ -16,7 +16,7 @@ import numpy as np
 from lorgnette.data.config import DocumentsConfig
 from lorgnette.data.record import Record, Refused
 from lorgnette.data.rejected import RejectedRow, RowOrRejected
-from lorgnette.data.sources.pdf.layout import Box, read_page
+from lorgnette.data.sources.pdf.layout import TextBox, read_page
 from lorgnette.data.sources.pdf.pdf_page import draw_page, field_boxes
 from lorgnette.data.sources.reading.links import holds_links
 from lorgnette.data.sources.reading.row_files import rows_of
@@ -60,7 +60,7 @@ def read(row: Mapping[str, Any], config: DocumentsConfig, name: str) -> Record:
     if text is not None and not isinstance(text, str):
         raise Refused("wrong type", f"'text' is a {type(text).__name__}, not a string")
     _long_enough(text or "", config)
-    units = tuple((Text(part, learn=True),) for part in cut_text((text or "").strip()))
+    units = tuple((Text(part, supervised=True),) for part in cut_text((text or "").strip()))
     return Record(units, head=(image,), meta={"name": name, "source": config.title})
 
 
@@ -196,7 +196,7 @@ def page_text(page: pypdfium2.PdfPage) -> str:
     Lines that stand upright come first, then those turned by a quarter, and then those that lean. Text outside of the
     visible part of the page is left out. Raises: Refused if codes are missing for too many characters.
     """
-    groups: dict[int, list[Box]] = {}
+    groups: dict[int, list[TextBox]] = {}
     for turn, box in _characters(page):
         groups.setdefault(turn, []).append(box)
     upright = (page.get_rotation() // 90) % 4
@@ -214,7 +214,7 @@ def page_text(page: pypdfium2.PdfPage) -> str:
     return CONTROLS.sub(lambda match: match[0] if match[0] == "\n" else "", text)
 
 
-def _characters(page: pypdfium2.PdfPage) -> Iterator[tuple[int, Box]]:
+def _characters(page: pypdfium2.PdfPage) -> Iterator[tuple[int, TextBox]]:
     """Each character with the quarters by which it is turned against the clock (-1: it leans), upright.
 
     A box is as high as the type's size, from a quarter of it below the line of writing: fonts differ in what they call
@@ -223,7 +223,7 @@ def _characters(page: pypdfium2.PdfPage) -> Iterator[tuple[int, Box]]:
     layer, seen = page.get_textpage(), page.get_bbox()
     if (count := layer.count_chars()) > MOST_CHARACTERS:
         raise Refused("large page", f"{count:,} characters")
-    last: tuple[tuple[float, float], int, Box] | None = None
+    last: tuple[tuple[float, float], int, TextBox] | None = None
     for number in range(count):
         glyph = _glyph(layer, number, seen)
         if glyph is None:
@@ -241,7 +241,7 @@ def _characters(page: pypdfium2.PdfPage) -> Iterator[tuple[int, Box]]:
 
 def _glyph(
     layer: pypdfium2.PdfTextPage, number: int, seen: tuple[float, float, float, float]
-) -> tuple[tuple[float, float], int, Box] | None:
+) -> tuple[tuple[float, float], int, TextBox] | None:
     """Position, rotation and box of a character."""
     import pypdfium2.raw as raw
 
@@ -251,13 +251,13 @@ def _glyph(
     raw.FPDFText_GetCharOrigin(layer, number, x, y)
     origin = x.value, y.value
     if text.isspace():
-        return origin, 0, Box(text, *origin, *origin)
+        return origin, 0, TextBox(text, *origin, *origin)
     raw.FPDFText_GetLooseCharBox(layer, number, edges)
     west, south, east, north = seen
     left, top, right, bottom = edges.left, edges.top, edges.right, edges.bottom
     if right <= west or left >= east or bottom >= north or top <= south:
         return None
-    box = Box(text, left - west, north - top, right - west, north - bottom)
+    box = TextBox(text, left - west, north - top, right - west, north - bottom)
     angle = -raw.FPDFText_GetCharAngle(layer, number)
     turn = round(angle / (math.pi / 2))
     if abs(angle - turn * math.pi / 2) > UPRIGHT:
@@ -265,14 +265,14 @@ def _glyph(
     raw.FPDFText_GetMatrix(layer, number, matrix)
     size = raw.FPDFText_GetFontSize(layer, number) * math.hypot(matrix.c, matrix.d)
     box = _turned(box, turn % 4, east - west, north - south)
-    point = Box("", x.value - west, north - y.value, x.value - west, north - y.value)
+    point = TextBox("", x.value - west, north - y.value, x.value - west, north - y.value)
     line = _turned(point, turn % 4, east - west, north - south).bottom
     if not 0.5 * box.height <= size <= 2 * box.height:  # fonts made of pictures say anything at all
         size = box.height
     return origin, turn % 4, replace(box, top=line - 0.75 * size, bottom=line + 0.25 * size)
 
 
-def _turned(box: Box, turn: int, width: float, height: float) -> Box:
+def _turned(box: TextBox, turn: int, width: float, height: float) -> TextBox:
     """The box as seen when the page is turned with the clock by `turn` quarters."""
     left, top, right, bottom = box.left, box.top, box.right, box.bottom
     if turn == 1:
@@ -281,4 +281,4 @@ def _turned(box: Box, turn: int, width: float, height: float) -> Box:
         left, top, right, bottom = width - right, height - bottom, width - left, height - top
     elif turn == 3:
         left, top, right, bottom = top, width - right, bottom, width - left
-    return Box(box.text, left, top, right, bottom)
+    return TextBox(box.text, left, top, right, bottom)

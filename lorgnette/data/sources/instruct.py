@@ -18,7 +18,7 @@ from lorgnette.data.sources.reading.unread import Watch
 from lorgnette.data.sources.reading.values import read_image, stored
 from lorgnette.sample import Image, Text, Turn
 
-COLUMNS = (*IMAGE_COLUMNS, "texts")
+_COLUMNS = (*IMAGE_COLUMNS, "texts")
 
 
 def read(row: Mapping[str, Any], config: InstructConfig, name: str) -> Record:
@@ -35,7 +35,7 @@ def read(row: Mapping[str, Any], config: InstructConfig, name: str) -> Record:
     if absent and not images and any("<image>" in one["user"] for one in texts):
         raise Refused("no image", "the row's images are null or empty, and its text has a place for one")
     units = tuple(
-        (Turn("user"), Text(one["user"]), Turn("assistant"), Text(one["assistant"], learn=True)) for one in texts
+        (Turn("user"), Text(one["user"]), Turn("assistant"), Text(one["assistant"], supervised=True)) for one in texts
     )
     tags = sorted({one["source"] for one in texts if one["source"]})
     meta = {"name": name, "source": config.title, **({"tags": tags} if tags else {})}
@@ -96,7 +96,7 @@ def must_fetch(config: InstructConfig) -> bool:
 
 def _repeats(path: str, config: InstructConfig) -> bool:
     seen = set()
-    for _, row in rows_of(path, COLUMNS):
+    for _, row in rows_of(path, _COLUMNS):
         key = None if isinstance(row, RejectedRow) else _key(placed(row, path))
         if key is not None and key in seen:
             return True
@@ -111,7 +111,7 @@ def convert(config: InstructConfig) -> Iterator[RowOrRejected]:
     question that is repeated with its answer stands once. Each file is read twice, so that only its texts and hashes
     are in memory. A row that was merged into another is no row of its own, and said in a RejectedRow with `parts`.
     """
-    watch = Watch(config, COLUMNS)
+    watch = Watch(config, _COLUMNS)
     for path in parquet_or_others(config.path):
         yield from in_order(lambda item: _converted(*item), _merging(watch, path, config))
     yield from watch.refusals()
@@ -133,7 +133,7 @@ def _merging(watch: Watch, path: str, config: InstructConfig) -> Iterator[Mergin
     """Each row of a file with the texts of later rows that show the same."""
     later: dict[bytes, list[Any]] = defaultdict(list)
     first: dict[bytes, str] = {}
-    for place, row in rows_of(path, COLUMNS) if config.merge else ():
+    for place, row in rows_of(path, _COLUMNS) if config.merge else ():
         key = None if isinstance(row, RejectedRow) else _key(placed(row, path))
         if key is not None and not isinstance(row, RejectedRow) and first.setdefault(key, place) != place:
             later[key] += read_texts(row, has_images=True)[0]

@@ -18,7 +18,7 @@ from lorgnette.data.sources.reading.unread import Watch
 from lorgnette.data.sources.reading.values import cut_text, read_image, stored
 from lorgnette.sample import Image, Segment, Text
 
-COLUMNS = ("images", "texts")
+_COLUMNS = ("images", "texts")
 
 END_OF_DOCUMENT = "END_OF_DOCUMENT_TOKEN_TO_BE_REPLACED"
 """What OBELICS writes where a page changes its topic (its paper, appendix A.1.2)."""
@@ -58,7 +58,7 @@ def must_convert(config: InterleavedConfig) -> bool:
 
 def convert(config: InterleavedConfig) -> Iterator[RowOrRejected]:
     """Every document with the bytes of its images. A link that leads nowhere leaves its place empty, and is said."""
-    watch = Watch(config, COLUMNS)
+    watch = Watch(config, _COLUMNS)
     rows = watch.rows(parquet_or_others(config.path))
     for results in in_order(lambda item: list(_fetched(*item)), rows):
         yield from results
@@ -104,18 +104,18 @@ def _with_alts(segments: list[Image | Text], alts: list[str]) -> Iterator[Image 
     left, waiting = iter(alts), ""
     for place, one in enumerate(segments):
         if isinstance(one, Text):
-            yield Text(f"{waiting}\n\n{one.text.lstrip()}", learn=True) if waiting else one
+            yield Text(f"{waiting}\n\n{one.text.lstrip()}", supervised=True) if waiting else one
             waiting = ""
             continue
         if waiting:
-            yield Text(waiting, learn=True)
+            yield Text(waiting, supervised=True)
         yield one
         waiting = next(left)
         beside = segments[max(0, place - 1) : place] + segments[place + 1 : place + 2]
         if not _says_more(waiting, [text.text for text in beside if isinstance(text, Text)]):
             waiting = ""
     if waiting:
-        yield Text(waiting, learn=True)
+        yield Text(waiting, supervised=True)
 
 
 def _says_more(alt: str, beside: list[str]) -> bool:
@@ -143,7 +143,7 @@ def _segments(row: Mapping[str, Any]) -> Iterator[Image | Text]:
             text = text.replace(END_OF_DOCUMENT, "\n\n")
             if isinstance(before, Text) and not (before.text[-1].isspace() or text[0].isspace()):
                 text = "\n\n" + text  # neighbouring texts are paragraphs, and would be joined without a space
-            before = Text(text, learn=True)
+            before = Text(text, supervised=True)
             yield before
 
 
@@ -169,9 +169,9 @@ def _units(segments: list[Image | Text]) -> Iterator[tuple[Segment, ...]]:
             waiting.append(one)
             continue
         first, *others = cut_text(one.text)
-        yield (*waiting, Text(first, learn=True))
+        yield (*waiting, Text(first, supervised=True))
         waiting = []
         for part in others:
-            yield (Text(part, learn=True),)
+            yield (Text(part, supervised=True),)
     for image in waiting:
         yield (image,)

@@ -29,7 +29,7 @@ def read(row: Mapping[str, Any], config: PairsConfig, name: str) -> Record:
     if not kinds:
         raise Refused("no caption", f"the row has no text in {' or '.join(map(repr, accepted))}")
     caption = _lot(_lot(kinds))
-    units = tuple((Text(part, learn=True),) for part in cut_text(caption))
+    units = tuple((Text(part, supervised=True),) for part in cut_text(caption))
     return Record(units, head=(image,), meta={"name": name, "source": config.title})
 
 

@@ -25,7 +25,7 @@ from lorgnette.data.sources.reading.values import cut_text, missing, read_list
 from lorgnette.sample import Image, Text, Turn
 from lorgnette.untrusted import quoted
 
-COLUMNS = ("drawings", "boxes", "mirrored", "width", "height", "background", "texts", "caption")
+_COLUMNS = ("drawings", "boxes", "mirrored", "width", "height", "background", "texts", "caption")
 """Columns of a row; `schemas.SCENES` has their types."""
 MOST_PIXELS, MOST_DRAWINGS = 2**22, 64
 """Pixels of a scene's canvas, and drawings on it, at most: beyond, the row is refused."""
@@ -110,7 +110,7 @@ def read(row: Mapping[str, Any], config: ScenesConfig, name: str) -> Record:
     """
     head, meta = (Image(_file_of(picture_of(row))),), {"name": name, "source": config.title}
     if isinstance(caption := row.get("caption"), str) and caption.strip():
-        units = tuple((Text(part, learn=True),) for part in cut_text(caption))
+        units = tuple((Text(part, supervised=True),) for part in cut_text(caption))
         return Record(units, head, meta=meta)
     texts, blank = read_texts(row, has_images=True)
     turns = tuple((Turn("user"), Text(one["user"]), Turn("assistant"), Text(one["assistant"], True)) for one in texts)
@@ -132,9 +132,9 @@ def must_convert(config: ScenesConfig) -> bool:
 
 def convert(config: ScenesConfig) -> Iterator[RowOrRejected]:
     """Every row as it is, from whatever form of rows."""
-    watch = Watch(config, COLUMNS)
+    watch = Watch(config, _COLUMNS)
     for path in parquet_or_others(config.path):
         for place, row in watch.file(path):
-            known = {} if isinstance(row, RejectedRow) else {key: row.get(key) for key in COLUMNS}
+            known = {} if isinstance(row, RejectedRow) else {key: row.get(key) for key in _COLUMNS}
             yield row if isinstance(row, RejectedRow) else {**known, ORIGIN: {"file": path, "place": place}}
     yield from watch.refusals()

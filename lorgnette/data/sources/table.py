@@ -62,7 +62,7 @@ def _pair_columns(config: Any) -> tuple[str, ...]:
     return (config.image_column, *IMAGE_COLUMNS, config.alt_column, config.synthetic_column)
 
 
-CHAT = Kind(
+_CHAT = Kind(
     _late("conversations", "read"),
     _fixed(*IMAGE_COLUMNS, *message_forms.COLUMNS),
     _late("conversations", "convert"),
@@ -102,8 +102,8 @@ KINDS: dict[str, Kind] = {
         _late("scenes", "convert"),
         _typed(schemas.SCENES),
     ),
-    "chat": CHAT,
-    "messages": CHAT,
+    "chat": _CHAT,
+    "messages": _CHAT,
 }
 """Kind -> how it is read."""
 

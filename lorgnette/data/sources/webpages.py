@@ -17,14 +17,14 @@ from lorgnette.data.rejected import RejectedRow, RowOrRejected
 from lorgnette.data.sources import interleaved
 from lorgnette.data.sources.reading.download import in_order
 from lorgnette.data.sources.reading.values import image_size
-from lorgnette.data.sources.web.markup import Block, Part, Picture, read_markup
+from lorgnette.data.sources.web.markup import Block, BlockPart, Picture, read_markup
 from lorgnette.data.sources.web.pages import Page, Pages, resolve
 from lorgnette.data.sources.web.repeats import RepeatCounter, key_of
 from lorgnette.errors import ImageError
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import open_image
 
-LONG = 60
+_LONG = 60
 """Characters of a paragraph that is worth looking for a second time."""
 SHORT_REPEATS = 0.1
 """Share of a site's pages that a shorter text (a heading, a term) must exceed to be furniture."""
@@ -136,10 +136,10 @@ def _leave_out_repeats(draft: _Draft, census: RepeatCounter, config: WebpagesCon
     for block in draft.blocks:
         text, key = block.text, _paragraph(draft.page, block)
         parts = list(block.parts)
-        if text and census[key] > (config.most_repeats if len(text) >= LONG else short):
+        if text and census[key] > (config.most_repeats if len(text) >= _LONG else short):
             draft.left_out["repeated text"].append(text[:40])
             parts = [part for part in parts if isinstance(part, Picture)]
-        elif len(text) >= LONG and key in said:
+        elif len(text) >= _LONG and key in said:
             draft.left_out["duplicate text"].append(text[:40])
             parts = [part for part in parts if isinstance(part, Picture)]
         said.add(key)
@@ -154,7 +154,7 @@ def _leave_out_repeats(draft: _Draft, census: RepeatCounter, config: WebpagesCon
 
 def _row(draft: _Draft, pages: Pages, config: WebpagesConfig) -> Iterator[RowOrRejected]:
     shown: set[bytes] = set()
-    content: list[tuple[Part, bytes | None]] = []
+    content: list[tuple[BlockPart, bytes | None]] = []
     last, held = "", 0
     for block in draft.blocks:
         before = len(content)
@@ -208,7 +208,7 @@ def _looked_at(draft: _Draft, picture: Picture, pages: Pages, config: WebpagesCo
     return content
 
 
-def _interleaved(content: list[tuple[Part, bytes | None]]) -> dict[str, list[Any]]:
+def _interleaved(content: list[tuple[BlockPart, bytes | None]]) -> dict[str, list[Any]]:
     """Lists of equal length: images, texts (those between two images in one), and the images' alt texts."""
     images: list[Any] = []
     texts: list[str | None] = []

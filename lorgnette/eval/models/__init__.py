@@ -35,7 +35,7 @@ def open_model(
     if not spec:
         raise SettingsError(f"an empty name; give {MODEL_NAMES}")
     from lorgnette.eval.models.local import LorgnetteModel, own_device
-    from lorgnette.hub.digest import checkpoint_digest
+    from lorgnette.hub.checkpoint_hash import checkpoint_digest
     from lorgnette.hub.load import load
 
     weights = checkpoint_digest(spec)

@@ -128,7 +128,7 @@ class Lorgnette(lmms):  # type: ignore[misc]  # without lmms-eval it is of no kn
     def _prompt(self, request: Any) -> Sample:
         _, messages_of, _, number, task, split = request.args
         messages = messages_of(self.task_dict[task][split][number])
-        return Sample.from_messages(messages, learn=None, meta={"name": f"{task} {split} {number}"})
+        return Sample.from_messages(messages, supervised=None, meta={"name": f"{task} {split} {number}"})
 
     def _question(self, request: Any) -> Sample:
         """Without a document where a choice is scored by itself, as for mutual information."""

@@ -15,12 +15,12 @@ import torch
 from lorgnette.errors import DataError
 from lorgnette.eval.models.base import Answer, Model
 from lorgnette.infer.generate import check_length, end_tokens, evaluating, generate
-from lorgnette.infer.latents import KEEP_BYTES, Latents, without_images
+from lorgnette.infer.image_cache import KEEP_BYTES, ImageFeatureCache, without_images
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.render import Rendered
-from lorgnette.model.batch import IGNORED, Batch, Spans
-from lorgnette.model.cache import Cache
+from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
+from lorgnette.model.kv_cache import KVCache
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Image, ImageSource, Sample, Text, Turn
 
@@ -62,7 +62,7 @@ class LorgnetteModel(Model):
         self.model, self.processor, self.identity, self.weights = model, processor, identity, weights
         self.settings = settings or GenerationConfig()
         self.split, self.batch_size = split, batch_size
-        self.latents = Latents(model, processor, split=split, keep_bytes=keep_bytes)
+        self.latents = ImageFeatureCache(model, processor, split=split, keep_bytes=keep_bytes)
 
     def generate(self, samples: Sequence[Sample], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """The answer to each prompt: at most `max_tokens` tokens, ending before the first stop string."""
@@ -72,7 +72,7 @@ class LorgnetteModel(Model):
         answers = (
             answer.text
             for prompts in _chunks(asked, self.batch_size)
-            for answer in generate(self.model, self.processor, prompts, settings, latents=self.latents)
+            for answer in generate(self.model, self.processor, prompts, settings, image_cache=self.latents)
         )
         return [
             Answer("", declined=too_long[number]) if number in too_long else next(answers)
@@ -133,18 +133,18 @@ class LorgnetteModel(Model):
         tails = [_Part(one, n, len(one.tokens_T)) for n, ones in zip(shared, written, strict=True) for one in ones]
         cache = None
         if any(shared):
-            cache = Cache(self.model.config, reserve=max(part.stop - part.start for part in tails))
+            cache = KVCache(self.model.config, reserve=max(part.stop - part.start for part in tails))
             heads = [_Part(ones[0], 0, n) for ones, n in zip(written, shared, strict=True)]
             visual_VD = self.latents.of([sample for sample, _ in pairs])
-            self.model(self._pack(heads, images=True), want="scores", cache=cache, visual_VD=visual_VD)
+            self.model(self._pack(heads, images=True), output="scores", cache=cache, visual_VD=visual_VD)
             cache.keep([row for row, rendered in enumerate(written) for _ in rendered])
         sums = iter(self._log_likelihoods(tails, cache))
         return [list(islice(sums, len(rendered))) for rendered in written]
 
-    def _log_likelihoods(self, tails: Sequence[_Part], cache: Cache | None) -> list[float]:
+    def _log_likelihoods(self, tails: Sequence[_Part], cache: KVCache | None) -> list[float]:
         batch = self._pack(tails, images=False)
         no_images = torch.empty(0, self.model.config.language.width, device=self.model.device)
-        scores_T = self.model(batch, want="scores", cache=cache, visual_VD=no_images).scores
+        scores_T = self.model(batch, output="scores", cache=cache, visual_VD=no_images).scores
         assert scores_T is not None
         return [part.sum().item() for part in scores_T.double().cpu().split(list(batch.documents.lengths))]
 
@@ -160,10 +160,10 @@ class LorgnetteModel(Model):
         batch = dataclasses.replace(
             whole,
             tokens_T=tokens_T,
-            targets_T=targets_T.masked_fill(ends, IGNORED),
+            targets_T=targets_T.masked_fill(ends, IGNORE_INDEX),
             positions_T=whole.positions_T[kept],
-            documents=Spans(tuple(part.stop - part.start for part in parts)),
-            visual_V=(tokens_T == self.processor.image_token).nonzero()[:, 0] if images else none,
+            documents=SequenceLengths(tuple(part.stop - part.start for part in parts)),
+            visual_positions_V=(tokens_T == self.processor.image_token).nonzero()[:, 0] if images else none,
         )
         return without_images(batch).to(self.model.device)
 
@@ -180,12 +180,12 @@ class _Part:
 def _answered(sample: Sample, text: str) -> Sample:
     """The sample with a candidate as the assistant's words, or for a document as its continuation."""
     turn = (Turn("assistant"),) if sample.is_chat else ()
-    return dataclasses.replace(sample, segments=(*sample.segments, *turn, Text(text, learn=True)))
+    return dataclasses.replace(sample, segments=(*sample.segments, *turn, Text(text, supervised=True)))
 
 
 def _shared_tokens(rendered: Sequence[Rendered]) -> int:
     """Length of the prefix that all share, before the token from which the first supervised token is predicted."""
-    lists = [one.tokens_T[: max(0, int(one.learn_T.argmax()) - 1)].tolist() for one in rendered]
+    lists = [one.tokens_T[: max(0, int(one.loss_mask_T.argmax()) - 1)].tolist() for one in rendered]
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*lists, strict=False)))
 
 

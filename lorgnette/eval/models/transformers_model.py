@@ -21,7 +21,7 @@ from lorgnette.errors import CheckpointError, SettingsError
 from lorgnette.eval.models.base import Model, conversation, until_stop, with_crops
 from lorgnette.eval.models.local import device_facts, own_device
 from lorgnette.files import expand_user
-from lorgnette.hub.digest import checkpoint_digest
+from lorgnette.hub.checkpoint_hash import checkpoint_digest
 from lorgnette.hub.source import HUB_ID, find_folder
 from lorgnette.inputs.image_io import open_image
 from lorgnette.sample import Image, ImageSource, Sample, Text

@@ -19,6 +19,8 @@ from lorgnette.eval.tasks import BENCHMARKS
 from lorgnette.files import replace_text
 from lorgnette.untrusted import parse_json
 
+_MOST_QUESTIONS = 10_000_000
+"""Of the largest split; a size beyond it is damage."""
 _SHOWN = 5
 """How many questions a message names."""
 
@@ -67,7 +69,7 @@ def _is_submission(content: bytes) -> bool:
 def _lacking(store: ResultsFolder, settings: dict[str, Any], answered: set[int]) -> Iterator[str]:
     """List what the server will miss, and why."""
     split, there = BENCHMARKS[settings["task"]].splits.get(settings.get("split") or ""), settings.get("size")
-    if split is None or there is None:
+    if split is None or type(there) is not int or not 0 <= there <= _MOST_QUESTIONS:
         raise DataError(f"{store.path}: settings.json names no split and its size; evaluate again")
     official = split.size
     if official not in (None, there):

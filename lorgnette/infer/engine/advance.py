@@ -8,8 +8,8 @@ import torch
 
 from lorgnette.errors import LorgnetteError
 from lorgnette.infer.engine.answer_state import AnswerState
+from lorgnette.infer.engine.model_runner import Ran
 from lorgnette.infer.engine.request import ChosenToken
-from lorgnette.infer.engine.runner import Ran
 from lorgnette.infer.engine.scheduler import Scheduler
 from lorgnette.infer.engine.token_sampler import choose_tokens
 

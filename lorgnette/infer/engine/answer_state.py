@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from lorgnette.infer.engine.kv_store import Document
+from lorgnette.infer.engine.kv_store import CachedDocument
 from lorgnette.infer.engine.prompt import Prompt
 from lorgnette.infer.engine.request import Request
 from lorgnette.infer.engine.token_sampler import TokenSampler
@@ -38,7 +38,7 @@ class AnswerState:
     choice: int
     sampler: TokenSampler
     answer: GrowingAnswer
-    document: Document | None = None
+    document: CachedDocument | None = None
     """Its keys and values; None while it waits, and after it has ended."""
     hashes: list[bytes] = field(default_factory=list)
     """Of the whole blocks of `tokens`, as far as they were needed."""
@@ -79,7 +79,7 @@ class AnswerState:
 
 
 @dataclass(frozen=True, eq=False)
-class Chunk:
+class PrefillChunk:
     """Tokens of one answer that a step computes: those from `start` up to `stop`."""
 
     answer: AnswerState
@@ -91,6 +91,6 @@ class Chunk:
         """Whether the answer's next token is chosen after it."""
         return self.stop == len(self.answer.tokens)
 
-    def halves(self) -> tuple[Chunk, Chunk]:
+    def halves(self) -> tuple[PrefillChunk, PrefillChunk]:
         middle = (self.start + self.stop) // 2
-        return Chunk(self.answer, self.start, middle), Chunk(self.answer, middle, self.stop)
+        return PrefillChunk(self.answer, self.start, middle), PrefillChunk(self.answer, middle, self.stop)

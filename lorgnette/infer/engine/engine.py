@@ -16,14 +16,14 @@ from lorgnette.infer.engine.advance import advance
 from lorgnette.infer.engine.answer_state import AnswerState, RequestState
 from lorgnette.infer.engine.config import EngineConfig
 from lorgnette.infer.engine.kv_store import KVStore, SlabStore
+from lorgnette.infer.engine.model_runner import Runner
 from lorgnette.infer.engine.prompt import Prompt, prepare
 from lorgnette.infer.engine.request import ChosenToken, Event, QueueFull, QueueTimeout, Request, Usage
-from lorgnette.infer.engine.runner import Runner
 from lorgnette.infer.engine.scheduler import Scheduler
-from lorgnette.infer.engine.stats import Counts, EngineStats, collect_stats
+from lorgnette.infer.engine.stats import EngineCounts, EngineStats, collect_stats
 from lorgnette.infer.engine.token_sampler import TokenSampler
 from lorgnette.infer.generate import GrowingAnswer, evaluating, opens_turn
-from lorgnette.infer.latents import Latents
+from lorgnette.infer.image_cache import ImageFeatureCache
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.ops.allocator import keep_freed_memory
 from lorgnette.model.vlm import VLM
@@ -58,13 +58,13 @@ class Engine:
             raise SettingsError(
                 f"kv_bytes {config.kv_bytes:,} hold no document; a token takes {self.store.slot_bytes:,}"
             )
-        self.latents = Latents(model, processor, keep_bytes=config.image_bytes)
+        self.image_cache = ImageFeatureCache(model, processor, keep_bytes=config.image_bytes)
         self.scheduler = Scheduler(self.store, config)
-        self.runner = Runner(model, self.store, self.latents, self.scheduler, config.patches_per_step)
+        self.runner = Runner(model, self.store, self.image_cache, self.scheduler, config.patches_per_step)
         if model.device.type == "cpu":
             keep_freed_memory()
         self._requests: dict[str, RequestState] = {}
-        self.counts, self._arrivals = Counts(), 0
+        self.counts, self._arrivals = EngineCounts(), 0
 
     def add(self, request: Request, now: float = 0.0) -> Prompt:
         """Take a request in. Its images are decoded later, one step or another before they are needed.
@@ -77,7 +77,7 @@ class Engine:
         if len(self.scheduler.waiting) >= self.config.max_waiting:
             self.counts.refusals += 1
             raise QueueFull(f"{self.config.max_waiting} requests are waiting already; try again later")
-        prompt = prepare(request, self.latents)
+        prompt = prepare(request, self.image_cache)
         needed = len(prompt.tokens) + prompt.most - 1
         if needed > self.store.longest:
             raise DataError(
@@ -172,9 +172,9 @@ class Engine:
 
     def clear_caches(self) -> None:
         """Forget visual tokens and prefixes that nobody is using."""
-        self.latents.clear()
+        self.image_cache.clear()
         self.scheduler.prefixes.clear()
 
     def stats(self) -> EngineStats:
         """Counters since the start, and what there is now."""
-        return collect_stats(self.scheduler, self.runner, self.latents, self.counts)
+        return collect_stats(self.scheduler, self.runner, self.image_cache, self.counts)

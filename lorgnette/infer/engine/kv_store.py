@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lorgnette.infer.engine.slab_allocator import SlabAllocator
-from lorgnette.model.batch import Spans
+from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.config import LanguageConfig
 from lorgnette.model.context import CachedDocuments
 from lorgnette.model.ops.attention import attention
@@ -26,7 +26,7 @@ READ_EMPTY = 0.25
 
 
 @dataclass(eq=False)
-class Document:
+class CachedDocument:
     """The place of one document in a store."""
 
     length: int = 0
@@ -35,6 +35,8 @@ class Document:
     """Tokens for which there is room."""
     places: list[int] = field(default_factory=list)
     """Where it lies: the first slot of its slab, or its pages."""
+    clean: int = 0
+    """Slots, from its first on, that hold its own numbers or zeros."""
 
 
 class KVStore(Protocol):
@@ -53,19 +55,19 @@ class KVStore(Protocol):
     def longest(self) -> int:
         """Tokens of the longest document that an empty store can hold."""
 
-    def join(self, room: int) -> Document | None:
+    def join(self, room: int) -> CachedDocument | None:
         """A new document, with room for so many tokens."""
 
-    def grow(self, document: Document, room: int) -> bool:
+    def grow(self, document: CachedDocument, room: int) -> bool:
         """Make room for so many tokens in all; False if there is none, though some may have been found."""
 
-    def fork(self, document: Document, length: int, room: int) -> Document | None:
+    def fork(self, document: CachedDocument, length: int, room: int) -> CachedDocument | None:
         """A new document that begins with the first `length` tokens of another, and has room for `room` in all."""
 
-    def leave(self, document: Document) -> None:
+    def leave(self, document: CachedDocument) -> None:
         """Free the memory of a document."""
 
-    def begin(self, documents: Sequence[Document]) -> CachedDocuments:
+    def begin(self, documents: Sequence[CachedDocument]) -> CachedDocuments:
         """A pass that continues these documents. Those that get one token come first, in the order of `places`."""
 
 
@@ -79,7 +81,7 @@ class SlabStore:
         self.slabs = SlabAllocator(memory // self.slot_bytes)
         self.total, self.longest = self.slabs.total, self.slabs.largest
         shape = (self.total, config.kv_heads, config.head_width)
-        # memory that is not touched is not taken from the system: slabs are zeroed when they are handed out
+        # memory that is not touched is not taken from the system: slots are zeroed when they are first read
         self.keys = [torch.empty(shape, device=device, dtype=dtype) for _ in range(config.layers)]
         self.values = [torch.empty(shape, device=device, dtype=dtype) for _ in range(config.layers)]
 
@@ -87,17 +89,14 @@ class SlabStore:
     def used(self) -> int:
         return self.slabs.used
 
-    def join(self, room: int) -> Document | None:
+    def join(self, room: int) -> CachedDocument | None:
         start = self.slabs.take(room)
         if start is None:
             return None
-        document = Document(0, self.slabs.size_for(room), [start])
-        self._zero(start, document.room)
-        return document
+        return CachedDocument(0, self.slabs.size_for(room), [start])
 
-    def grow(self, document: Document, room: int) -> bool:
+    def grow(self, document: CachedDocument, room: int) -> bool:
         while document.room < room and self.slabs.extend(document.places[0], document.room):
-            self._zero(document.places[0] + document.room, document.room)
             document.room *= 2
         if document.room >= room:
             return True
@@ -105,29 +104,34 @@ class SlabStore:
         if larger is None:
             return False
         self.leave(document)
-        document.room, document.places = larger.room, larger.places
+        document.room, document.places, document.clean = larger.room, larger.places, larger.clean
         return True
 
-    def fork(self, document: Document, length: int, room: int) -> Document | None:
+    def fork(self, document: CachedDocument, length: int, room: int) -> CachedDocument | None:
         copy = self.join(room)
         if copy is None:
             return None
         source, target = document.places[0], copy.places[0]
         for table in (*self.keys, *self.values):
             table[target : target + length] = table[source : source + length]
-        copy.length = length
+        copy.length = copy.clean = length
         return copy
 
-    def leave(self, document: Document) -> None:
+    def leave(self, document: CachedDocument) -> None:
         self.slabs.give(document.places[0], document.room)
 
-    def begin(self, documents: Sequence[Document]) -> SlabPass:
+    def begin(self, documents: Sequence[CachedDocument]) -> SlabPass:
         return SlabPass(self, documents)
 
-    def _zero(self, start: int, slots: int) -> None:
-        """What another document left there must not be read, not even with weight 0: it may be NaN."""
+    def clean(self, document: CachedDocument, slots: int) -> None:
+        """Zero what another document left in these slots: it must not be read, not even with weight 0, if it is NaN."""
+        if slots <= document.clean:
+            return
+        start = document.places[0]
+        last = min(-(-slots // self.slabs.smallest) * self.slabs.smallest, document.room)
         for table in (*self.keys, *self.values):
-            table[start : start + slots].zero_()
+            table[start + document.clean : start + last].zero_()
+        document.clean = last
 
 
 @dataclass(frozen=True)
@@ -149,12 +153,12 @@ class Group:
 class SlabPass:
     """One pass over documents of a `SlabStore`: what the decoder attends through."""
 
-    def __init__(self, store: SlabStore, documents: Sequence[Document]) -> None:
+    def __init__(self, store: SlabStore, documents: Sequence[CachedDocument]) -> None:
         self.store, self.documents = store, documents
 
-    def begin(self, documents: Spans, like: Tensor) -> None:
+    def begin(self, documents: SequenceLengths, like: Tensor) -> None:
         known = [one.length for one in self.documents]
-        self.seen = Spans(tuple(a + b for a, b in zip(known, documents.lengths, strict=True)))
+        self.seen = SequenceLengths(tuple(a + b for a, b in zip(known, documents.lengths, strict=True)))
         self.singles = next((at for at, new in enumerate(documents.lengths) if new != 1), len(documents))
         firsts = [one.places[0] + one.length for one in self.documents]
         runs = [torch.tensor(firsts[: self.singles], dtype=torch.int64)]
@@ -168,9 +172,9 @@ class SlabPass:
 
     def advance(self) -> None:
         for document, length in zip(self.documents, self.seen.lengths, strict=True):
-            document.length = length
+            document.length, document.clean = length, max(length, document.clean)
 
-    def attend(self, layer: int, q_THN: Tensor, k_TGN: Tensor, v_TGN: Tensor, documents: Spans) -> Tensor:
+    def attend(self, layer: int, q_THN: Tensor, k_TGN: Tensor, v_TGN: Tensor, documents: SequenceLengths) -> Tensor:
         k_SGN, v_SGN = self.store.keys[layer], self.store.values[layer]
         k_SGN.index_copy_(0, self.new_slots, k_TGN)
         v_SGN.index_copy_(0, self.new_slots, v_TGN)
@@ -180,7 +184,7 @@ class SlabPass:
             rows = slice(documents.starts[number], documents.starts[number + 1])
             start, seen = self.documents[number].places[0], self.seen.lengths[number]
             slab = slice(start, start + seen)
-            queries, keys = Spans((documents.lengths[number],)), Spans((seen,))
+            queries, keys = SequenceLengths((documents.lengths[number],)), SequenceLengths((seen,))
             out.append(attention(q_THN[rows], k_SGN[slab], v_SGN[slab], queries, keys, causal=True, window=window))
         return torch.cat(out) if len(out) > 1 else out[0]
 
@@ -205,11 +209,13 @@ class SlabPass:
             return Group(rows, starts[0] + longest - window, 0, window, None)
         distance = torch.tensor(lengths)[:, None] - 1 - torch.arange(longest)
         hidden = (distance < 0) if window is None else (distance < 0) | (distance >= window)
+        for document in self.documents[rows]:
+            self.store.clean(document, longest)
         mask = like.new_zeros(hidden.shape).masked_fill(hidden.to(like.device), float("-inf"))
         return Group(rows, starts[0], stride, longest, mask[:, None, None])
 
 
-def _grouped(documents: Sequence[Document], lengths: Sequence[int]) -> list[slice]:
+def _grouped(documents: Sequence[CachedDocument], lengths: Sequence[int]) -> list[slice]:
     """Runs of documents that one view holds: at equal distances, each within its slab, few slots read empty."""
     runs: list[slice] = []
     first = 0
@@ -220,7 +226,7 @@ def _grouped(documents: Sequence[Document], lengths: Sequence[int]) -> list[slic
     return runs
 
 
-def _fit(documents: Sequence[Document], lengths: Sequence[int]) -> bool:
+def _fit(documents: Sequence[CachedDocument], lengths: Sequence[int]) -> bool:
     starts = [one.places[0] for one in documents]
     distances = {later - earlier for earlier, later in pairwise(starts)}
     longest = max(lengths)

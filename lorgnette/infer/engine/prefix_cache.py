@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from lorgnette.infer.engine.kv_store import Document, KVStore
+from lorgnette.infer.engine.kv_store import CachedDocument, KVStore
 
 
 class PrefixCache:
@@ -20,11 +20,11 @@ class PrefixCache:
         self.store, self.most_bytes = store, most_bytes
         self.bytes = 0
         """Memory of documents that have ended."""
-        self._holders: dict[bytes, dict[Document, None]] = {}
-        self._blocks: dict[Document, list[bytes]] = {}
-        self._ended: OrderedDict[Document, None] = OrderedDict()
+        self._holders: dict[bytes, dict[CachedDocument, None]] = {}
+        self._blocks: dict[CachedDocument, list[bytes]] = {}
+        self._ended: OrderedDict[CachedDocument, None] = OrderedDict()
 
-    def find(self, hashes: Sequence[bytes]) -> tuple[Document | None, int]:
+    def find(self, hashes: Sequence[bytes]) -> tuple[CachedDocument | None, int]:
         """A document that begins with the most of these blocks, and how many those are."""
         holder, blocks = None, 0
         for number, block in enumerate(hashes, 1):
@@ -35,14 +35,14 @@ class PrefixCache:
             self._ended.move_to_end(holder)
         return holder, blocks
 
-    def add(self, document: Document, hashes: Sequence[bytes]) -> None:
+    def add(self, document: CachedDocument, hashes: Sequence[bytes]) -> None:
         """Make known the blocks that a document holds now; `hashes` are all of them, from the first on."""
         known = self._blocks.setdefault(document, [])
         for block in hashes[len(known) :]:
             known.append(block)
             self._holders.setdefault(block, {})[document] = None
 
-    def retire(self, document: Document) -> None:
+    def retire(self, document: CachedDocument) -> None:
         """Take over a document that has ended. It leaves the store at once if others hold all of its blocks."""
         blocks = self._blocks.get(document, [])
         if all(len(self._holders[block]) > 1 for block in blocks):
@@ -52,7 +52,7 @@ class PrefixCache:
         while self.bytes > self.most_bytes:
             self.evict()
 
-    def remove(self, document: Document) -> None:
+    def remove(self, document: CachedDocument) -> None:
         """Forget a document and free its memory."""
         for block in self._blocks.pop(document, []):
             holders = self._holders[block]
@@ -64,7 +64,7 @@ class PrefixCache:
             self.bytes -= document.room * self.store.slot_bytes
         self.store.leave(document)
 
-    def evict(self, keep: Document | None = None) -> bool:
+    def evict(self, keep: CachedDocument | None = None) -> bool:
         """Free the ended document that was not used for longest, other than `keep`; False if there is none."""
         oldest = next((one for one in self._ended if one is not keep), None)
         if oldest is not None:

@@ -18,7 +18,7 @@ import numpy as np
 from lorgnette.errors import DataError
 from lorgnette.infer.engine.request import Request, SamplingParams
 from lorgnette.infer.generate import check_length, longest_answer
-from lorgnette.infer.latents import ImageRef, Latents
+from lorgnette.infer.image_cache import ImageFeatureCache, ImageRef
 from lorgnette.infer.sampling import with_rules
 from lorgnette.inputs.image_io import image_bytes
 from lorgnette.inputs.render import prompt_ending
@@ -72,22 +72,22 @@ class Prompt:
         return digest.digest()
 
 
-def prepare(request: Request, latents: Latents) -> Prompt:
+def prepare(request: Request, image_cache: ImageFeatureCache) -> Prompt:
     """Check a request and write its prompt. It reads headers of images only.
 
     Raises: DataError naming the sample that is too long, or ImageError naming the image that cannot be read.
     """
-    processor, language = latents.processor, latents.model.config.language
-    split = latents.split if request.split is None else request.split
-    _check_least_length(request.sample, latents, split)
+    processor, language = image_cache.processor, image_cache.model.config.language
+    split = image_cache.split if request.split is None else request.split
+    _check_least_length(request.sample, image_cache, split)
     sample = _with_contents(request.sample)
-    images = latents.images(sample, split)
-    slots = [latents.slots(image) for image in images]
+    images = image_cache.images(sample, split)
+    slots = [image_cache.slots(image) for image in images]
     tokens_T = processor.render_text(sample, slots, prompt_ending(sample)).tokens_T
     params = with_rules(request.params, processor.generation)
     assert isinstance(params, SamplingParams)  # the rules keep the kind of settings
     most = longest_answer(language, processor, params, sample.name, len(tokens_T))
-    beyond = [token for token in params.logit_bias if token >= latents.model.config.vocabulary]
+    beyond = [token for token in params.logit_bias if token >= image_cache.model.config.vocabulary]
     if beyond:
         raise DataError(f"logit_bias: the vocabulary has no token {beyond[0]}; give ids below it")
     return Prompt(
@@ -100,13 +100,15 @@ def prepare(request: Request, latents: Latents) -> Prompt:
     )
 
 
-def _check_least_length(sample: Sample, latents: Latents, split: bool) -> None:
+def _check_least_length(sample: Sample, image_cache: ImageFeatureCache, split: bool) -> None:
     """Refuse a prompt that would be too long were all its images as small as can be. It touches no image."""
-    connector = latents.processor.connector
+    if not sample.images:
+        return
+    connector = image_cache.processor.connector
     least = connector.visual_tokens(connector.multiple, connector.multiple)
     slots = [(least,) * (5 if split else 1) for _ in sample.images]
-    rendered = latents.processor.render_text(sample, slots, prompt_ending(sample))
-    check_length(latents.model.config.language, sample.name, len(rendered.tokens_T))
+    rendered = image_cache.processor.render_text(sample, slots, prompt_ending(sample))
+    check_length(image_cache.model.config.language, sample.name, len(rendered.tokens_T))
 
 
 def _with_contents(sample: Sample) -> Sample:

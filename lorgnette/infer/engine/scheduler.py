@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from lorgnette.infer.engine.answer_state import AnswerState, Chunk, RequestState
+from lorgnette.infer.engine.answer_state import AnswerState, PrefillChunk, RequestState
 from lorgnette.infer.engine.config import EngineConfig
-from lorgnette.infer.engine.kv_store import Document, KVStore
+from lorgnette.infer.engine.kv_store import CachedDocument, KVStore
 from lorgnette.infer.engine.prefix_cache import PrefixCache
 from lorgnette.infer.engine.waiting_queue import WaitingQueue
 
@@ -37,7 +37,7 @@ class Scheduler:
         most_bytes = store.total * store.slot_bytes if config.prefix_bytes is None else config.prefix_bytes
         self.prefixes = PrefixCache(store, most_bytes)
 
-    def plan(self, now: float, encode: Callable[[list[AnswerState], int], None]) -> list[Chunk]:
+    def plan(self, now: float, encode: Callable[[list[AnswerState], int], None]) -> list[PrefillChunk]:
         """Chunks of the next step: single tokens first, in the order of their places in the store.
 
         encode: sees to the visual tokens that these answers need within so many tokens.
@@ -51,9 +51,11 @@ class Scheduler:
         reading += self._admit(now, rest - sum(one.pending for one in reading))
         if reading:
             encode(reading, rest)
-        return [Chunk(one, one.computed, one.computed + 1) for one in growing] + list(self._chunks(reading, rest))
+        return [PrefillChunk(one, one.computed, one.computed + 1) for one in growing] + list(
+            self._chunks(reading, rest)
+        )
 
-    def _chunks(self, reading: list[AnswerState], rest: int) -> Iterator[Chunk]:
+    def _chunks(self, reading: list[AnswerState], rest: int) -> Iterator[PrefillChunk]:
         """Shares of the rest, oldest first. A chunk may end within an image; it ends before one that is not encoded."""
         for answer in reading:
             if answer.document is None:
@@ -62,7 +64,7 @@ class Scheduler:
             stop = min(start + min(answer.pending, rest), first_missing(answer))
             if stop > start:
                 rest -= stop - start
-                yield Chunk(answer, start, stop)
+                yield PrefillChunk(answer, start, stop)
 
     def _admit(self, now: float, budget: int) -> list[AnswerState]:
         """Give memory to preempted answers, then to those that wait, while tokens of the step are left for them."""
@@ -102,7 +104,7 @@ class Scheduler:
         answer.document = document
         return True
 
-    def _allocate(self, room: int, holder: Document | None, length: int) -> Document | None:
+    def _allocate(self, room: int, holder: CachedDocument | None, length: int) -> CachedDocument | None:
         """A document with the first `length` tokens of another, if memory for both can be found."""
         while True:
             document = self.store.fork(holder, length, room) if holder else self.store.join(room)

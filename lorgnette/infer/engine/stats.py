@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from lorgnette.infer.engine.runner import Runner
+from lorgnette.infer.engine.model_runner import Runner
 from lorgnette.infer.engine.scheduler import Scheduler
-from lorgnette.infer.latents import Latents
+from lorgnette.infer.image_cache import ImageFeatureCache
 
 
 @dataclass
-class Counts:
+class EngineCounts:
     """Counted by the engine itself."""
 
     aborts: int = 0
@@ -54,7 +54,9 @@ class EngineStats:
     steps: int
 
 
-def collect_stats(scheduler: Scheduler, runner: Runner, latents: Latents, counts: Counts) -> EngineStats:
+def collect_stats(
+    scheduler: Scheduler, runner: Runner, image_cache: ImageFeatureCache, counts: EngineCounts
+) -> EngineStats:
     """Stats from all parts of an engine."""
     store = scheduler.store
     return EngineStats(
@@ -64,9 +66,9 @@ def collect_stats(scheduler: Scheduler, runner: Runner, latents: Latents, counts
         kv_bytes=store.total * store.slot_bytes,
         kv_bytes_used=store.used * store.slot_bytes,
         kv_bytes_cached=scheduler.prefixes.bytes,
-        image_bytes=latents.bytes,
-        image_hits=latents.hits,
-        image_misses=latents.misses,
+        image_bytes=image_cache.bytes,
+        image_hits=image_cache.hits,
+        image_misses=image_cache.misses,
         prefix_queries=scheduler.prefix_queries,
         prefix_hits=scheduler.prefix_hits,
         preemptions=scheduler.preemptions,

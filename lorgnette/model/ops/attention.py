@@ -10,7 +10,7 @@ import torch
 import torch.nn.attention.varlen
 from torch import Tensor
 
-from lorgnette.model.batch import Spans
+from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.ops.grouped_attention import grouped_attention
 from lorgnette.model.ops.masks import attention_mask
 
@@ -19,8 +19,8 @@ def attention(
     q_THN: Tensor,
     k_SGN: Tensor,
     v_SGN: Tensor,
-    queries: Spans,
-    keys: Spans,
+    queries: SequenceLengths,
+    keys: SequenceLengths,
     *,
     causal: bool = False,
     window: int | None = None,
@@ -42,8 +42,8 @@ def dense_attention(
     q_THN: Tensor,
     k_SGN: Tensor,
     v_SGN: Tensor,
-    queries: Spans,
-    keys: Spans,
+    queries: SequenceLengths,
+    keys: SequenceLengths,
     *,
     causal: bool = False,
     window: int | None = None,
@@ -70,12 +70,12 @@ def varlen(
     q_THN: Tensor,
     k_SGN: Tensor,
     v_SGN: Tensor,
-    queries: Spans,
-    keys: Spans,
+    queries: SequenceLengths,
+    keys: SequenceLengths,
     *,
     causal: bool,
     window: int | None,
-    used: Spans | None = None,
+    used: SequenceLengths | None = None,
 ) -> Tensor:
     """As `attention`, by one kernel. used: how many keys, from the start of each span of `keys`, are there."""
     device = q_THN.device

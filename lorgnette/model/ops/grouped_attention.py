@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorgnette.model.batch import Spans
+from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.ops.masks import attention_mask, causal_mask
 
-LONG = 1024
+_LONG = 1024
 """Queries from which on it pays to cut a span for the sake of the threads."""
-BLOCK = 512
+_BLOCK = 512
 """Queries of one masked call within a window, if the window is not longer."""
 CAUSAL_BLOCK = 80
 """Queries of one call on all keys before them. On a CPU one causal call computes nearly the whole square: a span of 200
@@ -30,8 +30,8 @@ def grouped_attention(
     q_THN: Tensor,
     k_SGN: Tensor,
     v_SGN: Tensor,
-    queries: Spans,
-    keys: Spans,
+    queries: SequenceLengths,
+    keys: SequenceLengths,
     *,
     causal: bool = False,
     window: int | None = None,
@@ -50,7 +50,13 @@ def grouped_attention(
 
 
 def attention_of_rows(
-    q_RHN: Tensor, k_TGN: Tensor, v_TGN: Tensor, rows_R: Tensor, documents: Spans, *, window: int | None = None
+    q_RHN: Tensor,
+    k_TGN: Tensor,
+    v_TGN: Tensor,
+    rows_R: Tensor,
+    documents: SequenceLengths,
+    *,
+    window: int | None = None,
 ) -> Tensor:
     """Causal attention of some tokens only: the rows `rows_R` (ascending) of what `attention` returns. R,H,N.
 
@@ -86,8 +92,8 @@ class _Group:
 class _Plan:
     """The order in which spans of equal lengths are neighbours, and the groups they then form."""
 
-    queries: Spans
-    keys: Spans
+    queries: SequenceLengths
+    keys: SequenceLengths
     device: torch.device
 
     @cached_property
@@ -131,11 +137,11 @@ class _Plan:
 
 
 @lru_cache(maxsize=64)
-def _plan(queries: Spans, keys: Spans, device: torch.device) -> _Plan:
+def _plan(queries: SequenceLengths, keys: SequenceLengths, device: torch.device) -> _Plan:
     return _Plan(queries, keys, device)
 
 
-def _rows(spans: Spans, order: list[int], device: torch.device) -> Tensor | None:
+def _rows(spans: SequenceLengths, order: list[int], device: torch.device) -> Tensor | None:
     """The row numbers of `spans` taken in `order`; None where that changes nothing."""
     if order == list(range(len(spans))):
         return None
@@ -148,7 +154,7 @@ def _stack(group: _Group, q_THN: Tensor, k_SGN: Tensor, v_SGN: Tensor, causal: b
     if not group.queries:
         return q_THN
     if causal and window is not None and window < group.keys:
-        return _in_blocks(group, q_THN, k_SGN, v_SGN, window, max(window, BLOCK))
+        return _in_blocks(group, q_THN, k_SGN, v_SGN, window, max(window, _BLOCK))
     square, mask_TS = group.queries == group.keys, None
     if causal and square and group.queries > 2 * CAUSAL_BLOCK and q_THN.device.type == "cpu":
         return _in_blocks(group, q_THN, k_SGN, v_SGN, group.keys, CAUSAL_BLOCK)
@@ -210,7 +216,7 @@ def _pieces(heads: int, queries: int) -> int:
     of the time.
     """
     threads = torch.get_num_threads()
-    if queries < LONG or heads >= 4 * threads:
+    if queries < _LONG or heads >= 4 * threads:
         return 1
     choices = [pieces for pieces in range(1, 2 * threads + 1) if queries % pieces == 0]
     return min(choices, key=lambda pieces: (math.ceil(heads * pieces / threads) / pieces, pieces))

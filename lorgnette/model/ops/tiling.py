@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lorgnette.model.batch import Spans
+from lorgnette.model.batch import SequenceLengths
 
 ROWS_OF_A_CACHE = 2**20
 """Elements of the widest activation that a CPU works on at a time (4 MiB in float32).
@@ -27,7 +27,9 @@ def in_rows(mlp: Callable[[Tensor], Tensor], x_TD: Tensor, widest: int) -> Tenso
     return mlp(x_TD) if len(tiles) == 1 else torch.cat([mlp(tile) for tile in tiles])
 
 
-def in_images(layer: Callable[[Tensor, Spans], Tensor], x_PD: Tensor, images: Spans, widest: int) -> Tensor:
+def in_images(
+    layer: Callable[[Tensor, SequenceLengths], Tensor], x_PD: Tensor, images: SequenceLengths, widest: int
+) -> Tensor:
     """`layer(x_PD, images)` in tiles of whole images, for a function of each image alone."""
     tiles = images.pieces(rows_at_a_time(x_PD, widest))
     if len(tiles) == 1:

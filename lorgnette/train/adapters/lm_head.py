@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lorgnette.errors import SettingsError
-from lorgnette.model.language import Decoder, Vocabulary
+from lorgnette.model.language import Decoder, TokenEmbedding
 from lorgnette.run import LoraConfig
 from lorgnette.train.adapters.fused_lora import adapted_weight
 
@@ -50,9 +50,9 @@ def adapt_head(decoder: nn.Module, config: LoraConfig, *, dora: bool) -> None:
     parametrize.register_parametrization(decoder.head, "table", LowRank(decoder.head.table, config, dora=dora))
 
 
-def adapted_head(model: nn.Module) -> Vocabulary | None:
+def adapted_head(model: nn.Module) -> TokenEmbedding | None:
     """The output table of a model, if it is adapted."""
-    tables = (module for module in model.modules() if isinstance(module, Vocabulary))
+    tables = (module for module in model.modules() if isinstance(module, TokenEmbedding))
     return next((table for table in tables if parametrize.is_parametrized(table, "table")), None)
 
 
@@ -70,7 +70,7 @@ def plain_name(name: str) -> str:
     return name.replace(".parametrizations.table.original", ".table")
 
 
-def head_tensors(head: Vocabulary) -> Iterator[tuple[str, Tensor]]:
+def head_tensors(head: TokenEmbedding) -> Iterator[tuple[str, Tensor]]:
     """The head's adapter under PEFT's names, for a table with the extra rows, which it leaves as they are."""
     low_rank = head.parametrizations["table"][0]  # type: ignore[index]
     assert isinstance(low_rank, LowRank)

@@ -73,7 +73,7 @@ def document_seeds(batch: Batch, seed: int) -> list[int]:
         lengths = batch.images.lengths_on(device)
         image_P = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)
         pixels_I = lengths.long().index_add(0, image_P, batch.patches_PC.sum(1, dtype=torch.int64))
-        content_T[batch.visual_V] += pixels_I.repeat_interleave(len(batch.visual_V) // len(lengths))
+        content_T[batch.visual_positions_V] += pixels_I.repeat_interleave(len(batch.visual_positions_V) // len(lengths))
     held, starts = content_T.cpu().numpy(), batch.documents.starts
     return [_seed(held[first:last].tobytes(), seed) for first, last in pairwise(starts)]
 

@@ -82,7 +82,7 @@ def _claim(folder: Path, run: Run) -> Callable[[], None]:
     return release
 
 
-OURS = (
+_OURS = (
     *("log.jsonl", "validation.jsonl", "evaluation.jsonl", "data.json", "plugins.json", "packs-*.json"),
     *("report.html", "results.json"),
     *("checkpoints", "adapters", "replay", "evaluation", "eval", "best", "model"),
@@ -94,7 +94,7 @@ def _check_foreign(folder: Path, run: Run) -> None:
     """Raises: LorgnetteError naming what a run would write over, or could not write beside, and no run wrote."""
     settings = folder / "run.yaml"
     if not os.path.lexists(settings):
-        found = sorted(path.name for name in OURS for path in folder.glob(name))
+        found = sorted(path.name for name in _OURS for path in folder.glob(name))
         if found:
             raise SettingsError(
                 f"{folder}: holds {found[0]} but no run.yaml, so no run of ours wrote it; choose another folder"

@@ -21,7 +21,7 @@ from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.errors import CheckpointError
 from lorgnette.files import explain_disk, write_json
 from lorgnette.hub.checkpoint import open_safetensors, save_tensors
-from lorgnette.model.batch import Spans
+from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.vlm import VLM
 from lorgnette.output import say
 from lorgnette.run import Run
@@ -68,7 +68,7 @@ def save_batches(file: Path, batches: Sequence[TrainingBatch]) -> None:
         values = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
         tensors |= {f"{number}.{name}": value.cpu() for name, value in values.items() if isinstance(value, Tensor)}
         kept = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
-        plain.append({name: list(v.lengths if isinstance(v, Spans) else v) for name, v in kept.items()})
+        plain.append({name: list(v.lengths if isinstance(v, SequenceLengths) else v) for name, v in kept.items()})
     save_tensors(tensors, file, {"batches": json.dumps(plain)})
 
 
@@ -93,7 +93,7 @@ def _batch(number: int, values: dict[str, Any], tensors: dict[str, Tensor]) -> T
 def _read(name: str, value: list[Any]) -> Any:
     """A field of a batch that is no tensor, from JSON."""
     if name == "documents":
-        return Spans(tuple(value))
+        return SequenceLengths(tuple(value))
     return tuple(tuple(grid) for grid in value) if name == "grids" else tuple(value)
 
 
@@ -136,7 +136,7 @@ def _compute(model: VLM, batch: TrainingBatch, console: Console) -> list[str]:
     handles = [module.register_forward_hook(_watch(name, first)) for name, module in model.named_modules() if name]
     try:
         with torch.no_grad():
-            losses = model(batch, want="loss").losses
+            losses = model(batch, output="loss").losses
     finally:
         for handle in handles:
             handle.remove()

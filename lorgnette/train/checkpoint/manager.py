@@ -32,9 +32,9 @@ from lorgnette.untrusted import quoted, read_json
 
 FINISHED = re.compile(r"step-(?P<step>[0-9]{6,18})")
 """The name of a checkpoint."""
-UNFINISHED = re.compile(r"\.step-[0-9]{6,18}\.tmp")
+_UNFINISHED = re.compile(r"\.step-[0-9]{6,18}\.tmp")
 """The name of a checkpoint that is being written."""
-WRITTEN = re.compile(r"progress\.json|\.metadata|__[0-9]+_[0-9]+\.distcp|\..*\.tmp", re.DOTALL)
+_WRITTEN = re.compile(r"progress\.json|\.metadata|__[0-9]+_[0-9]+\.distcp|\..*\.tmp", re.DOTALL)
 """Names of the files of a checkpoint: these are removed with it, and nothing else."""
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process is no mistake
 
@@ -149,7 +149,7 @@ class CheckpointManager:
 def remove_unfinished(folder: Path) -> None:
     """Remove the checkpoints that a killed process was writing. Only for whoever holds the run's lock."""
     for path in folder.glob(".step-*.tmp"):
-        if UNFINISHED.fullmatch(path.name):
+        if _UNFINISHED.fullmatch(path.name):
             remove_checkpoint(path)
 
 
@@ -164,7 +164,7 @@ def remove_checkpoint(path: Path) -> None:
     with contextlib.suppress(OSError):
         (path / "progress.json").unlink(missing_ok=True)
         for file in path.iterdir():
-            if WRITTEN.fullmatch(file.name) and not file.is_dir():
+            if _WRITTEN.fullmatch(file.name) and not file.is_dir():
                 file.unlink()
         path.rmdir()
 

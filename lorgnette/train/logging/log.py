@@ -67,7 +67,7 @@ def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 NUMBERS = {"step", "loss", "lr", "grad_norm", "samples", "tokens", "learned", "images", "seconds", "waited", "flops"}
-TABLES = {"sources", "losses", "scores"}
+_TABLES = {"sources", "losses", "scores"}
 
 
 def _is_row(row: dict[str, Any]) -> bool:
@@ -76,7 +76,7 @@ def _is_row(row: dict[str, Any]) -> bool:
         return False
     if any(type(row[key]) not in (int, float) for key in NUMBERS & row.keys()) or type(row.get("step", 0)) is not int:
         return False
-    tables = [row[key] for key in TABLES & row.keys()]
+    tables = [row[key] for key in _TABLES & row.keys()]
     if any(
         not isinstance(one, dict) or any(type(value) not in (int, float) for value in one.values()) for one in tables
     ):

@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from lorgnette.data.config import FilesConfig
-from lorgnette.data.loader.batches import BatchBuilder, Steps
+from lorgnette.data.loader.batches import BatchBuilder
 from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.data.sources.reading.shards import is_url
 from lorgnette.errors import CheckpointError
-from lorgnette.model.batch import IGNORED, Spans
+from lorgnette.model.batch import IGNORE_INDEX, SequenceLengths
 from lorgnette.model.flops import ModelCost
 from lorgnette.model.vlm import VLM
 from lorgnette.output import say
@@ -28,15 +28,15 @@ from lorgnette.train import parallel
 from lorgnette.train.data import build_data, doubts
 from lorgnette.train.gradients import parallel_microbatches
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
-from lorgnette.train.planner.memory import Estimate, TensorBytes, estimate
+from lorgnette.train.planner.memory import MemoryEstimate, TensorBytes, estimate
 from lorgnette.train.setup import build, build_processor, resolve, stage_processor
 from lorgnette.train.stages import TrainablePart, pack_flops, prepare_parts
 from lorgnette.train.step import train_step
 
-KINDS = ("weights", "gradients", "optimiser", "activations")
+_KINDS = ("weights", "gradients", "optimiser", "activations")
 MOST_PARTS = 16
 """Packs of a step that are looked at: all of those of a large one would take long, and more memory than there is."""
-SHORT = {"gradients": "grads", "optimiser": "optim.", "activations": "activ."}
+_SHORT = {"gradients": "grads", "optimiser": "optim.", "activations": "activ."}
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Glance:
 
     batches: list[TrainingBatch]
     times: float = 1.0
-    steps: Steps | BatchBuilder | None = None
+    steps: BatchBuilder | None = None
     """Where the packs come from; None where they are made up."""
     missing: str = ""
     """Why they are made up."""
@@ -68,7 +68,7 @@ def dry_run(run: Run, console: Console) -> None:
         glance = _glance(run, number)
         memory = estimate(run, stage, model, glance.batches)
         _print_stage(console, run, stage, parts, memory, glance)
-        packs = stage.pack.packs_per_step if stage.pack else stage.micro_batches
+        packs = stage.pack.packs_per_step * stage.micro_batches
         if (at_once := min(packs, parallel_microbatches(run, stage, parallel.start_distributed()))) > 1:
             more = (at_once - 1) * sum(one.activations for one in memory.parts.values())
             say(
@@ -85,19 +85,17 @@ def dry_run(run: Run, console: Console) -> None:
 def _glance(run: Run, number: int) -> Glance:
     stage = run.stages[number]
     away = [one.path for one in stage.sources if isinstance(one, FilesConfig) and not _is_here(one.path)]
-    if away and stage.pack is not None:
+    if away:
         return Glance([_full_pack(run, stage)], stage.pack.packs_per_step, missing=f"{away[0]} is not here")
     try:
         processor = build_processor(run)
     except CheckpointError as error:
-        if stage.pack is None:
-            raise
         return Glance([_full_pack(run, stage)], stage.pack.packs_per_step, missing=str(error))
     steps = build_data(run, number, stage_processor(processor, run, stage))
     return Glance(_packs(steps, 0), steps.parts / min(steps.parts, MOST_PARTS), steps)
 
 
-def _packs(steps: Steps | BatchBuilder, step: int) -> list[TrainingBatch]:
+def _packs(steps: BatchBuilder, step: int) -> list[TrainingBatch]:
     """The first packs of a step."""
     return [batch for part in range(min(steps.parts, MOST_PARTS)) for batch in steps.part(step, part)]
 
@@ -108,18 +106,19 @@ def _is_here(path: str) -> bool:
 
 def _full_pack(run: Run, stage: StageConfig) -> TrainingBatch:
     """A pack for its lengths alone: one document, up to half of it images of the largest size, and all text learned."""
-    assert stage.pack is not None
     images, tokens = run.stage_images(stage), stage.pack.tokens
     side = images.longest // images.patch // run.model.connector.multiple * run.model.connector.multiple
     slot = run.model.connector.visual_tokens(side, side) + 2
     count = min(stage.pack.patches // side**2, tokens // (2 * slot))
     targets_T = torch.zeros(tokens, dtype=torch.int64)
-    targets_T[: count * slot] = IGNORED
-    visual_V = torch.arange(count * (slot - 2))
+    targets_T[: count * slot] = IGNORE_INDEX
+    visual_positions_V = torch.arange(count * (slot - 2))
     patches_PC = torch.zeros(count * side**2, run.model.vision.patch_width, dtype=torch.uint8)
     positions_P, grids = torch.zeros(len(patches_PC), dtype=torch.int64), ((side, side),) * count
     tokens_T, positions_T = targets_T.clamp(min=0), torch.arange(tokens)
-    return TrainingBatch(tokens_T, targets_T, positions_T, Spans((tokens,)), patches_PC, positions_P, grids, visual_V)
+    return TrainingBatch(
+        tokens_T, targets_T, positions_T, SequenceLengths((tokens,)), patches_PC, positions_P, grids, visual_positions_V
+    )
 
 
 def _start(run: Run) -> str:
@@ -141,7 +140,7 @@ def _print_stage(
     run: Run,
     stage: StageConfig,
     parts: list[TrainablePart],
-    memory: Estimate,
+    memory: MemoryEstimate,
     glance: Glance,
 ) -> None:
     batches, times = glance.batches, glance.times
@@ -166,7 +165,7 @@ def _print_stage(
         "part", "mode", title="parameters in millions; MiB of one process, float32", title_justify="left", box=SIMPLE
     )
     table.padding, table.pad_edge = (0, 1, 0, 0), False  # so that it fits in 80 columns
-    for heading in ("params", "trained", *(SHORT.get(kind, kind) for kind in KINDS), "all"):
+    for heading in ("params", "trained", *(_SHORT.get(kind, kind) for kind in _KINDS), "all"):
         table.add_column(heading, justify="right")
     counts = {part.part: part for part in parts}
     for name, bytes_ in memory.parts.items():
@@ -175,18 +174,18 @@ def _print_stage(
         table.add_row(
             name.replace("vocabulary", "vocab."),
             *said,
-            *(mib(getattr(bytes_, kind)) for kind in KINDS),
+            *(mib(getattr(bytes_, kind)) for kind in _KINDS),
             mib(bytes_.total),
         )
     table.add_section()
-    sums = [sum(getattr(one, kind) for one in memory.parts.values()) for kind in KINDS]
+    sums = [sum(getattr(one, kind) for one in memory.parts.values()) for kind in _KINDS]
     counted = (sum(p.parameters for p in parts), sum(p.trainable for p in parts))
     table.add_row("all", "", *map(_millions, counted), *map(mib, sums), mib(sum(sums)))
     console.print(table)
     say(console, f"at once: up to {mib(memory.peak)} MiB, as gradients come while activations go")
 
 
-def measure(run: Run, stage: StageConfig, model: VLM, steps: Steps | BatchBuilder) -> tuple[int, float, Estimate]:
+def measure(run: Run, stage: StageConfig, model: VLM, steps: BatchBuilder) -> tuple[int, float, MemoryEstimate]:
     """Take two real steps, of no more packs than `MOST_PARTS`.
 
     Returns the bytes of tensors at the peak, seconds of a step, and the estimate.

@@ -47,7 +47,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MemoryEstimate:
     """Bytes of tensors while a stage trains, for one process in float32."""
 
     parts: dict[str, Memory]
@@ -89,7 +89,7 @@ class TensorBytes(TorchDispatchMode):
 
 
 @dataclass(frozen=True)
-class Interval:
+class ByteRange:
     """A stretch of a training step."""
 
     part: str
@@ -109,7 +109,7 @@ class Trace:
 
         real: on tensors with memory, for tests.
         """
-        self.intervals: list[Interval] = []
+        self.intervals: list[ByteRange] = []
         self.loss = 0
         """Intervals that have passed when the loss is known."""
         model, left_out = _short_model(run, stage, real)
@@ -136,7 +136,7 @@ class Trace:
 
     def _run(self, model: VLM, batch: Batch) -> None:
         self._start = self._counter.peak = self._counter.now  # gradients of weights are counted elsewhere
-        loss_sum = model(batch, want="loss").loss_sum
+        loss_sum = model(batch, output="loss").loss_sum
         self._mark("head")
         self.loss = len(self.intervals)
         self._backward = True
@@ -163,7 +163,7 @@ class Trace:
     def _mark(self, part: str, times: float = 1) -> None:
         """End an interval here, and begin the next."""
         now, peak = self._counter.now, self._counter.peak
-        self.intervals.append(Interval(part, times, now - self._start, peak - self._start))
+        self.intervals.append(ByteRange(part, times, now - self._start, peak - self._start))
         self._start = self._counter.peak = now
 
     def _watch(self, part: str, module: nn.Module, forward: float = 1, backward: float = 1) -> None:
@@ -189,7 +189,7 @@ def _short_model(run: Run, stage: StageConfig, real: bool) -> tuple[VLM, dict[st
     with torch.device("meta"):
         model = VLM(run.model)
         for name, part in model.stacks().items():
-            layers = getattr(part, "layers", ())
+            layers: Any = getattr(part, "layers", ())
             left_out[name] = max(len(layers) - TRACED, 0)
             if left_out[name]:
                 part.layers = layers[:TRACED]
@@ -206,13 +206,13 @@ def _short_model(run: Run, stage: StageConfig, real: bool) -> tuple[VLM, dict[st
     return model.train(), left_out
 
 
-def estimate(run: Run, stage: StageConfig, model: VLM, batches: Iterable[Batch]) -> Estimate:
+def estimate(run: Run, stage: StageConfig, model: VLM, batches: Iterable[Batch]) -> MemoryEstimate:
     """Memory of each part while a stage trains on packs such as these, and of all at once.
 
     model: prepared for the stage; its sizes count, not its weights. Activations are those of the largest pack: what is
     alive when its loss is known. Nothing is known here of layers, connectors or adapters: they are run.
     """
-    packs = stage.pack.packs_per_step if stage.pack else stage.micro_batches
+    packs = stage.pack.packs_per_step * stage.micro_batches
     traced = Trace(run, stage, max(batches, key=lambda batch: _rows(run, batch)), packs)
     activations, momenta = traced.activations(), _momenta(model, stage)
     parts: dict[str, Memory] = {}
@@ -224,7 +224,7 @@ def estimate(run: Run, stage: StageConfig, model: VLM, batches: Iterable[Batch])
         parts[part] = Memory(weights, trained, optimiser, activations.get(part, 0))
     held = sum(part.weights + part.optimiser for part in parts.values())
     found = sum(part.gradients for part in parts.values()) if packs > 1 else 0
-    return Estimate(parts, traced.peak(held + found))
+    return MemoryEstimate(parts, traced.peak(held + found))
 
 
 def _momenta(model: VLM, stage: StageConfig) -> dict[int, int]:

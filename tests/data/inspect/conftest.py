@@ -5,14 +5,18 @@ from __future__ import annotations
 import PIL.Image
 import pytest
 
+from lorgnette.data.config import PackConfig
 from lorgnette.data.inspect import Gatherer, Preview, Speller, rules, shares
-from lorgnette.data.loader.batches import Steps
-from lorgnette.data.plan.sample_ref import Plan
+from lorgnette.data.loader.batches import BatchBuilder
+from lorgnette.data.plan.mixture import PlannedSource
+from lorgnette.data.plan.pack_plan import PackedPlan
+from lorgnette.data.record import Record
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer
 from lorgnette.model.config import PerceiverConfig
 from lorgnette.sample import Image, Sample, Text, Turn
+from tests.data.plans import index_of
 
 RED, BLUE = (250, 10, 20), (10, 30, 240)
 HOSTILE = '<script>alert("x")</script> <image> \u202egnp.exe\u202c & co'
@@ -26,21 +30,29 @@ def samples() -> list[Sample]:
     """A caption, a conversation about two images, a text, and a text of signs that a page must not obey."""
     asked = (Turn("user"), Image(picture(BLUE)), Image(picture(RED, (16, 24))), Text("Which is red?"))
     return [
-        Sample((Image(picture(RED)), Text("A red square, très rouge 🟥.", learn=True)), {"name": "caption"}),
-        Sample((*asked, Turn("assistant"), Text("The second.", learn=True)), {"name": "two images"}),
-        Sample((Text("Nothing to see here.", learn=True),), {"name": "text"}),
-        Sample((Text(HOSTILE, learn=True),), {"name": "<b>hostile</b>"}),
+        Sample((Image(picture(RED)), Text("A red square, très rouge 🟥.", supervised=True)), {"name": "caption"}),
+        Sample((*asked, Turn("assistant"), Text("The second.", supervised=True)), {"name": "two images"}),
+        Sample((Text("Nothing to see here.", supervised=True),), {"name": "text"}),
+        Sample((Text(HOSTILE, supervised=True),), {"name": "<b>hostile</b>"}),
     ]
 
 
 class Listed:
-    """A source of samples that are at hand."""
+    """A prepared source of samples that are at hand, each of one unit."""
 
     def __init__(self, listed: list[Sample]) -> None:
-        self.listed, self.size = listed, len(listed)
+        self.listed = listed
 
-    def __getitem__(self, index: int) -> Sample:
-        return self.listed[index]
+    def record(self, number: int) -> Record:
+        return Record((self.listed[number].segments,), meta=self.listed[number].meta)
+
+
+def planned(listed: list[Sample], weight: float, processor: Processor) -> PlannedSource:
+    """The index that preparing the samples would make."""
+    rendered = [processor.render(one) for one in listed]
+    tokens = [[len(one.tokens_T)] for one in rendered]
+    images = [[(0, *image.source.size) for image in one.images] for one in listed]
+    return PlannedSource("<b>hostile</b>", index_of(tokens, images), weight)
 
 
 @pytest.fixture(scope="session")
@@ -52,9 +64,13 @@ def processor() -> Processor:
 
 
 @pytest.fixture(scope="session")
-def steps(processor) -> Steps:
-    sources = (Listed(samples()), Listed(samples()[:1]))
-    return Steps(Plan(sizes=(4, 1), weights=(3.0, 1.0), samples_per_step=8, seed=1), sources, processor, 2)
+def steps(processor) -> BatchBuilder:
+    """Steps of one pack of eight samples, in two batches."""
+    listed = samples(), samples()[:1]
+    sources = tuple(planned(some, weight, processor) for some, weight in zip(listed, (3.0, 1.0), strict=True))
+    pack = PackConfig(samples=8, packs_per_step=1)
+    plan = PackedPlan(sources, pack, 1, processor.images, processor.connector)
+    return BatchBuilder(plan, tuple(map(Listed, listed)), processor, micro_batches=2)
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ def place(tmp_path_factory):
             {
                 "name": name,
                 "steps": 5,
-                "samples_per_step": 4,
+                "pack": {"samples": 4, "packs_per_step": 1},
                 "sources": [{"kind": "messages", "path": str(folder / "rows.jsonl")}],
             }
             for name in ("first", "second")
@@ -74,7 +74,7 @@ def test_a_recipe_is_looked_at_in_the_terminal_and_on_a_page(place, tmp_path):
 
 def test_a_runs_folder_is_looked_at_with_the_settings_that_it_was_run_with(place):
     assert "seen, stage first, step 0" in inspect(place / "run")
-    assert "2 documents" in inspect(place / "run", "stages.0.samples_per_step=2")
+    assert "2 documents" in inspect(place / "run", "stages.0.pack.samples=2")
 
 
 @pytest.mark.parametrize("kind", ["messages", "instruct"])

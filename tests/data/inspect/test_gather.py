@@ -12,7 +12,7 @@ from lorgnette.data.inspect import Gatherer
 from lorgnette.data.inspect.preview import Total, spread
 from lorgnette.data.inspect.unpatchify import original_size, picture, unpatchify
 from lorgnette.inputs.image import image_patches, open_image
-from lorgnette.model.batch import IGNORED
+from lorgnette.model.batch import IGNORE_INDEX
 from lorgnette.sample import Image, Sample, Text
 from tests.data.inspect.conftest import RED, Listed, samples
 from tests.data.inspect.conftest import picture as made_picture
@@ -25,7 +25,7 @@ def test_the_packs_are_those_of_the_loader(gatherer, steps):
     for pack, batch in zip(packs, batches, strict=True):
         tokens = np.concatenate([one.tokens_T for one in pack.documents])
         assert torch.equal(torch.from_numpy(tokens), batch.tokens_T)
-        assert pack.total.learned == int((batch.targets_T != IGNORED).sum())
+        assert pack.total.learned == int((batch.targets_T != IGNORE_INDEX).sum())
         assert pack.total.patches == len(batch.patches_PC)
         assert [one.name for one in pack.documents] == list(batch.names)
         assert pack.starts[:-1] == list(batch.documents.starts)[: len(pack.documents)]
@@ -72,18 +72,18 @@ def test_too_long_and_outside_the_embedding_are_faults(processor):
 
 
 def test_an_image_that_cannot_be_read_is_refused_by_name_and_the_others_are_shown(gatherer):
-    broken = Sample((Image(b"no image"), Text("a", learn=True)), {"name": "broken"})
+    broken = Sample((Image(b"no image"), Text("a", supervised=True)), {"name": "broken"})
     [pack], refused = gatherer.samples([broken, *samples(), "row 9: no image"], most=64)
     assert len(pack.documents) == len(samples())
     assert len(refused) == 2 and "broken" in refused[0] and refused[1] == "row 9: no image"
 
 
 def test_a_refused_sample_of_a_step_is_told_and_not_replaced(gatherer, steps):
-    broken = Sample((Image(b"no image"), Text("a", learn=True)), {"name": "broken"})
+    broken = Sample((Image(b"no image"), Text("a", supervised=True)), {"name": "broken"})
     poisoned = replace(steps, sources=(Listed([broken, *samples()[1:]]), steps.sources[1]))
     packs, refused = gatherer.steps(poisoned, 0, 1, most=64)
     assert sum(len(pack.documents) for pack in packs) + len(refused) == 8
-    assert refused and all("broken" in one for one in refused)
+    assert refused and all("made.parquet, group 0, row 0, image 1: " in one for one in refused)
 
 
 def test_only_those_chosen_are_shown_and_all_are_counted(gatherer):

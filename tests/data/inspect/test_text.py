@@ -14,7 +14,7 @@ from tests.data.inspect.conftest import samples
 
 def chips_of(processor, speller, sample, most=None):
     rendered = processor.render(sample)
-    return rendered, list(speller.chips(rendered.tokens_T, rendered.learn_T, rendered.visual_tokens, most))
+    return rendered, list(speller.chips(rendered.tokens_T, rendered.loss_mask_T, rendered.visual_tokens, most))
 
 
 @pytest.mark.parametrize("number", range(len(samples())))
@@ -23,7 +23,7 @@ def test_the_chips_of_a_document_are_its_tokens(processor, speller, number):
     assert [one for chip in chips for one in chip.ids] == rendered.tokens_T.tolist()
     assert [chip.position for chip in chips] == np.cumsum([0, *(len(chip.ids) for chip in chips)])[:-1].tolist()
     learned = sum(len(chip.ids) for chip in chips if chip.learned)
-    assert learned == rendered.learn_T[1:].sum()
+    assert learned == rendered.loss_mask_T[1:].sum()
 
 
 def test_an_image_is_one_chip_and_its_number(processor, speller):
@@ -41,7 +41,7 @@ def test_what_a_user_spells_is_text_and_no_image(processor, speller):
 @settings(max_examples=40)
 @given(text=st.text(min_size=1, max_size=30))
 def test_texts_are_spelt_as_they_are_decoded(processor, speller, text):
-    rendered, chips = chips_of(processor, speller, Sample((Text(text, learn=True),)))
+    rendered, chips = chips_of(processor, speller, Sample((Text(text, supervised=True),)))
     whole = "".join(chip.text for chip in chips if chip.kind == "text")
     inner = [one for one in rendered.tokens_T.tolist() if one not in speller._special]
     if "\ufffd" not in whole:
@@ -49,7 +49,7 @@ def test_texts_are_spelt_as_they_are_decoded(processor, speller, text):
 
 
 def test_a_character_of_several_tokens_is_one_chip(processor, speller):
-    sample = Sample((Text("a 𝔛 b", learn=True),))
+    sample = Sample((Text("a 𝔛 b", supervised=True),))
     _, chips = chips_of(processor, speller, sample)
     [chip] = [chip for chip in chips if "𝔛" in chip.text]
     assert len(chip.ids) > 1

@@ -128,7 +128,7 @@ def test_what_cannot_be_learned_is_not_trained_on(squares):
 
 
 def asked(text: str, seed: int) -> str:
-    sample = Sample((Turn("user"), Text(text), Turn("assistant"), Text("Be brief.", learn=True)))
+    sample = Sample((Turn("user"), Text(text), Turn("assistant"), Text("Be brief.", supervised=True)))
     words = reworded(sample, processor().tokenizer, seed)
     assert words.segments[-1] == sample.segments[-1], "an answer was reworded"
     return words.segments[1].text

@@ -243,3 +243,12 @@ def test_a_sample_shows_the_images_of_its_head_and_units_in_their_order():
         assert one.sizes == tuple(image[1:] for image in shown)
     assert len({one.order for one in orders}) == 6
     assert plan.view(SampleRef(0, 0, 0, 0, 3)).order is None
+
+
+def test_a_number_of_samples_makes_every_step_one_of_the_mixture():
+    indexes = [index_of([[20, 9]] * records) for records in (50, 70)]
+    plan = plan_of(*indexes, weights=(2, 1), samples=3)
+    for step in range(200):
+        packs = plan.packs(step)
+        assert [len(pack) for pack in packs] == [3, 3]
+        assert sorted(ref.source for pack in packs for ref in pack) == [0, 0, 0, 0, 1, 1]

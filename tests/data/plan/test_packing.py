@@ -71,3 +71,12 @@ def test_packs_of_public_lengths_are_at_least_97_percent_full(make):
     assert packs > 1000
     assert tokens / packs >= 0.97 * plan.pack.tokens
     assert patches / packs <= plan.pack.patches
+
+
+def test_a_number_of_samples_is_packed_in_order():
+    limits = PackConfig(tokens=100, patches=1000, samples=3)
+    tokens, patches = np.array([10, 30, 20, 60, 30, 30, 1, 1]), np.array([0, 0, 0, 0, 0, 0, 600, 600])
+    assert pack_lengths(tokens, patches, limits) == [[0, 1, 2], [3, 4], [5, 6], [7]]
+    assert pack_lengths(tokens[:0], patches[:0], limits) == []
+    with pytest.raises(ValueError, match="larger than a pack"):
+        pack_lengths(np.array([101]), np.array([0]), limits)

@@ -129,13 +129,15 @@ def overestimates(processor: Processor, record: Record) -> list[int]:
 
 def chat(*pairs: tuple[str, str], head=(), shuffle=False) -> Record:
     return Record(
-        tuple((Turn("user"), Text(q), Turn("assistant"), Text(a, learn=True)) for q, a in pairs), tuple(head), shuffle
+        tuple((Turn("user"), Text(q), Turn("assistant"), Text(a, supervised=True)) for q, a in pairs),
+        tuple(head),
+        shuffle,
     )
 
 
 def documents(picture: Image) -> dict[str, Record]:
     def text(one: str) -> Text:
-        return Text(one, learn=True)
+        return Text(one, supervised=True)
 
     return {
         "one text": Record(((text("a red star on a hill"),),)),

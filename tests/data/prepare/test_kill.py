@@ -30,7 +30,7 @@ from lorgnette.inputs.tokenizer import Tokenizer
 from lorgnette.model.config import PerceiverConfig
 
 kind, whole, killed, tokenizer = sys.argv[1:]
-convert.SHARD_BYTES, convert.GROUP_ROWS, job.ROWS_OF_TASK = 1, 8, 8
+convert.PARQUET_SHARD_BYTES, convert.GROUP_ROWS, job.ROWS_OF_TASK = 1, 8, 8
 true = job.new_file
 def slow(path):
     time.sleep(0.02)  # more moments to be killed in, between one chunk and the next

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lorgnette.data.prepare.pool import _cause, _daft, run
-from lorgnette.data.prepare.scan import Task
+from lorgnette.data.prepare.scan import ScanTask
 from lorgnette.errors import CheckpointError, DataError, SettingsError
 
 
@@ -87,7 +87,7 @@ class Unportable(Exception):
         super().__init__(f"{one} {two}")
 
 
-TASKS = [Task("a.parquet", first, (1,)) for first in range(200)]
+TASKS = [ScanTask("a.parquet", first, (1,)) for first in range(200)]
 WATCHED = """
 import pickle
 from lorgnette.data.prepare.pool import run

@@ -49,7 +49,7 @@ def test_a_source_is_known_before_it_is_read(kind, tmp_path, processor):
         record = prepared.record(number)
         tokens = processor.render(record.piece()).tokens_T
         text = int(((tokens != processor.image_token) & (tokens != around)).sum())
-        units = slice(index.unit_starts[number], index.unit_starts[number + 1])
+        units = slice(index.units_E[:number].sum(), index.units_E[: number + 1].sum())
         planned = int(index.head_tokens_E[number] + index.tokens_U[units].sum())
         assert text <= planned <= text + 1
         images = slice(index.image_starts[number], index.image_starts[number + 1])
@@ -201,7 +201,7 @@ def test_images_keep_the_bytes_of_their_files(tmp_path, processor):
 
 
 def test_shards_are_closed_when_they_are_full(tmp_path, processor, monkeypatch):
-    monkeypatch.setattr("lorgnette.data.prepare.convert.SHARD_BYTES", 1)
+    monkeypatch.setattr("lorgnette.data.prepare.convert.PARQUET_SHARD_BYTES", 1)
     monkeypatch.setattr("lorgnette.data.prepare.convert.GROUP_ROWS", 4)
     prepared = prepared_source("pairs", tmp_path, processor)
     assert len(prepared) == 12 and len(set(prepared.index.shard_E.tolist())) == 3

@@ -128,7 +128,7 @@ def test_a_page_of_any_size_is_drawn_within_limits(media: str, tmp_path: Path):
     (tmp_path / "a.pdf").write_bytes(pdf_of(page_of(said(PARAGRAPH, 100), media)))
     (record,) = sift(config("documents", tmp_path / "a.pdf"), tmp_path).records
     width, height = PIL.Image.open(io.BytesIO(record.images[0][1].source)).size
-    assert width * height <= 1.01 * pdf_page.MOST_PIXELS and max(width, height) <= pdf_page.LONGEST_SIDE
+    assert width * height <= 1.01 * pdf_page.MOST_PAGE_PIXELS and max(width, height) <= pdf_page.LONGEST_SIDE
 
 
 @pytest.mark.parametrize("media", ["0 0 0 0", "0 0 99999999 0.001"])

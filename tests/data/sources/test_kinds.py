@@ -299,7 +299,7 @@ def test_pieces_make_samples_that_teach_something_and_whose_images_open(name, tm
     for record in sift(config(case.kind, case.write(tmp_path / "files"), **case.settings), tmp_path).records:
         whole = record.piece()
         assert isinstance(whole, Sample) and any(
-            one.learn and one.text for one in whole.segments if isinstance(one, Text)
+            one.supervised and one.text for one in whole.segments if isinstance(one, Text)
         )
         assert whole.meta["source"] and whole.name
         assert [open_image(image.source).mode for image in whole.images] == ["RGB"] * len(record.images)
@@ -319,7 +319,7 @@ def _only_answers_are_learned(sample: Sample) -> None:
         if isinstance(one, Turn):
             role = one.role
         elif isinstance(one, Text):
-            assert one.learn == (role == "assistant")
+            assert one.supervised == (role == "assistant")
 
 
 @pytest.mark.parametrize("name", CASES)

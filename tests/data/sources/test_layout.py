@@ -8,7 +8,7 @@ import pypdfium2
 import pytest
 
 from lorgnette.data.sources.documents import page_text
-from lorgnette.data.sources.pdf.layout import Box, read_page
+from lorgnette.data.sources.pdf.layout import TextBox, read_page
 from tests.data.sources.made import pdf
 
 LEFT = [f"left column line {number} is about as wide as it" for number in range(12)]
@@ -93,7 +93,7 @@ def test_text_outside_of_the_page_is_not_read():
 
 
 def test_ligatures_and_hyphens_are_letters_that_can_be_typed():
-    boxes = [Box(text, 10.0 * place, 0, 10.0 * place + 10, 10) for place, text in enumerate("oﬃce")]
+    boxes = [TextBox(text, 10.0 * place, 0, 10.0 * place + 10, 10) for place, text in enumerate("oﬃce")]
     assert read_page(boxes) == "oﬃce"  # what a character is called is decided where it is read
     assert "a hyphen-" in read([(60.0, 700.0, "at the end a hyphen-"), (60.0, 688.0, "ated word")])
 
@@ -110,10 +110,10 @@ def test_no_character_is_lost_whatever_parts_the_words(gap):
 
 
 def test_words_are_parted_by_spaces_or_by_distance():
-    def word(text: str, left: float, top: float = 0) -> list[Box]:
-        return [Box(one, left + 5 * place, top, left + 5 * place + 5, top + 10) for place, one in enumerate(text)]
+    def word(text: str, left: float, top: float = 0) -> list[TextBox]:
+        return [TextBox(one, left + 5 * place, top, left + 5 * place + 5, top + 10) for place, one in enumerate(text)]
 
-    space = [Box(" ", 20, 0, 20, 0)]
+    space = [TextBox(" ", 20, 0, 20, 0)]
     assert read_page([*word("abcd", 0), *word("efg", 24)]) == "abcd efg"
     assert read_page([*word("abcd", 0), *space, *word("efg", 20.5)]) == "abcd efg"
     assert read_page([*word("abcd", 0), *word("efg", 20.5)]) == "abcdefg"

@@ -45,7 +45,7 @@ def spelled(record: Record) -> str:
             elif isinstance(one, Image):
                 parts.append("#")
             else:
-                parts.append(one.text.upper() if one.learn else one.text)
+                parts.append(one.text.upper() if one.supervised else one.text)
         parts.append("|")
     return "".join(parts)
 
@@ -235,4 +235,4 @@ def test_images_are_found_in_a_folder_of_their_own(tmp_path):
     }
     settings = config("chat", "ann/x.json", image_folder=str(tmp_path / "images"))
     record = KINDS["chat"].read({**row, FOLDER: str(tmp_path / "ann")}, settings, "row")
-    assert len(record.images) == 1 and any(isinstance(one, Text) and one.learn for one in record.units[0])
+    assert len(record.images) == 1 and any(isinstance(one, Text) and one.supervised for one in record.units[0])

@@ -86,7 +86,7 @@ def test_a_question_alone_in_a_long_conversation_is_not_learned(tmp_path):
     rows = [{"messages": [*TALK, {"role": "user", "content": "And?"}]}]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     (found,) = sift(config("chat", tmp_path / "rows.json"), tmp_path).records
-    assert [one.text for one in found.piece().segments if isinstance(one, Text) and one.learn] == ["A tile."]
+    assert [one.text for one in found.piece().segments if isinstance(one, Text) and one.supervised] == ["A tile."]
     assert not any(isinstance(one, Image) for one in found.piece().segments)
 
 

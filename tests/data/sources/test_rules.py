@@ -101,7 +101,9 @@ def test_instructions_learn_answers_alone_and_every_piece_shows_the_images():
     assert record.shuffle and len(record.units) == 9
     piece = record.piece(2, 5, order=[2, 0, 1])
     assert [one for one in piece.segments if not isinstance(one, Image)] == [
-        part for n in (4, 2, 3) for part in (Turn("user"), Text(f"q{n}"), Turn("assistant"), Text(f"a{n}", learn=True))
+        part
+        for n in (4, 2, 3)
+        for part in (Turn("user"), Text(f"q{n}"), Turn("assistant"), Text(f"a{n}", supervised=True))
     ]
     assert isinstance(piece.segments[0], Turn) and len(piece.images) == 2 and piece.images == record.piece(8, 9).images
     assert not instruct.read(row, InstructConfig(path="x", shuffle_turns=False), "row").shuffle
@@ -124,8 +126,8 @@ def test_questions_on_the_same_images_are_merged_once_each(tmp_path):
 def test_a_pair_learns_the_kind_of_caption_that_is_asked_for():
     row = {"image": A, "alt": ["DSC_1", " "], "caption": "A tile of many colours."}
     found = {kind: pairs.read(row, PairsConfig(path="x", captions=kind), "r") for kind in ("alt", "synthetic", "both")}
-    assert found["alt"].piece().segments[1:] == (Text("DSC_1", learn=True),)
-    assert found["synthetic"].piece().segments[1:] == (Text("A tile of many colours.", learn=True),)
+    assert found["alt"].piece().segments[1:] == (Text("DSC_1", supervised=True),)
+    assert found["synthetic"].piece().segments[1:] == (Text("A tile of many colours.", supervised=True),)
     assert found["both"] == pairs.read(dict(row), PairsConfig(path="elsewhere", name=found["both"].meta["source"]), "r")
 
 

@@ -98,7 +98,7 @@ def test_a_conversation_is_sent_as_it_is_and_a_document_as_one_turn() -> None:
     assert turn["role"] == "user"
     assert messages_written(chat).splitlines()[2:] == ["assistant: a cat", messages_written(chat).splitlines()[3]]
     assert "[image " in messages_written(chat)
-    assert Sample.from_messages(chat_messages(chat), learn=None).text == chat.text
+    assert Sample.from_messages(chat_messages(chat), supervised=None).text == chat.text
 
 
 @pytest.mark.parametrize(

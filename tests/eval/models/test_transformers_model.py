@@ -24,7 +24,7 @@ from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.eval.models.transformers_model import TransformersModel
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.tasks import task_named
-from lorgnette.hub.digest import checkpoint_digest
+from lorgnette.hub.checkpoint_hash import checkpoint_digest
 from lorgnette.hub.export import export
 from lorgnette.sample import Image, Sample, Text, Turn
 from tests.hub.tiny import SAMPLES, picture, question, tiny_model, tiny_processor, tiny_tokenizer

@@ -12,7 +12,7 @@ from lorgnette.infer.engine.engine import Engine
 from lorgnette.infer.engine.request import Event, Request, SamplingParams
 from lorgnette.infer.generate import Generation
 from lorgnette.inputs.processor import Processor
-from lorgnette.model.batch import Spans
+from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Sample
 from tests.hub.tiny import tiny_model, tiny_processor
@@ -68,7 +68,7 @@ def forced_logits(model: VLM, processor: Processor, sample: Sample, tokens: tupl
         tokens_T=tokens_T,
         targets_T=torch.full_like(tokens_T, -100),
         positions_T=torch.arange(len(tokens_T)),
-        documents=Spans((len(tokens_T),)),
+        documents=SequenceLengths((len(tokens_T),)),
     )
     return model(batch).logits[-len(tokens) :]
 

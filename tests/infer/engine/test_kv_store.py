@@ -7,9 +7,9 @@ import random
 import pytest
 import torch
 
-from lorgnette.infer.engine.kv_store import Document, SlabStore
+from lorgnette.infer.engine.kv_store import CachedDocument, SlabStore
 from lorgnette.infer.engine.slab_allocator import SlabAllocator
-from lorgnette.model.batch import Spans
+from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.config import LanguageConfig
 from lorgnette.model.ops.attention import dense_attention
 
@@ -27,15 +27,15 @@ class Model:
 
     def __init__(self, window: int | None) -> None:
         self.store, self.window = store(window), window
-        self.known: dict[Document, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        self.known: dict[CachedDocument, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         self.generator = torch.Generator().manual_seed(0)
 
     def draw(self, tokens: int, heads: int) -> torch.Tensor:
         return torch.randn(tokens, heads, 8, generator=self.generator)
 
-    def step(self, documents: list[Document], new: list[int]) -> None:
+    def step(self, documents: list[CachedDocument], new: list[int]) -> None:
         """Append so many tokens to each, and compare what each of them sees."""
-        spans, q_THN = Spans(tuple(new)), self.draw(sum(new), 4)
+        spans, q_THN = SequenceLengths(tuple(new)), self.draw(sum(new), 4)
         step = self.store.begin(documents)
         step.begin(spans, q_THN)
         assert step.longest == max(one.length + n for one, n in zip(documents, new, strict=True))
@@ -47,7 +47,7 @@ class Model:
                 keys, values = self.known[document][layer]
                 k, v = torch.cat([keys, k]), torch.cat([values, v])
                 self.known[document][layer] = k, v
-                lengths = Spans((len(q),)), Spans((len(k),))
+                lengths = SequenceLengths((len(q),)), SequenceLengths((len(k),))
                 expected = dense_attention(q, k, v, *lengths, causal=True, window=self.window)
                 torch.testing.assert_close(seen, expected, atol=1e-5, rtol=1e-5)
         step.advance()
@@ -56,7 +56,7 @@ class Model:
 @pytest.mark.parametrize("window", WINDOWS)
 def test_documents_that_come_and_go_see_their_own_keys(window: int | None) -> None:
     draw, model = random.Random(0), Model(window)
-    live: list[Document] = []
+    live: list[CachedDocument] = []
     empty = [(torch.empty(0, 2, 8), torch.empty(0, 2, 8))] * 2
     for _ in range(60):
         if draw.random() < 0.4 and (document := model.store.join(draw.randint(1, 150))):
@@ -91,12 +91,12 @@ def test_documents_of_similar_lengths_are_one_group() -> None:
     for number, document in enumerate(documents):
         document.length = 90 + number
     step = model.begin(documents)
-    step.begin(Spans((1,) * 16), torch.zeros(1))
+    step.begin(SequenceLengths((1,) * 16), torch.zeros(1))
     assert [group.rows for group in step.groups] == [slice(0, 16)]
     for document in documents[5:10]:
         document.length = 2
     step = model.begin(documents)
-    step.begin(Spans((1,) * 16), torch.zeros(1))
+    step.begin(SequenceLengths((1,) * 16), torch.zeros(1))
     read = sum((group.rows.stop - group.rows.start) * group.longest for group in step.groups)
     filled = sum(one.length + 1 for one in documents)
     assert filled >= 0.75 * read

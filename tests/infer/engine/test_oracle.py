@@ -11,8 +11,8 @@ import torch
 from lorgnette.infer.engine.engine import Engine
 from lorgnette.infer.engine.request import Event
 from lorgnette.infer.generate import Generation, generate
+from lorgnette.infer.reference import generate_reference
 from lorgnette.infer.sampling import GenerationConfig
-from lorgnette.infer.slow import generate_slow
 from lorgnette.model.config import LinearConfig, PixelShuffleConfig
 from lorgnette.sample import Sample, Text, Turn
 from tests.hub.tiny import SAMPLES, question, tiny_config, tiny_model, tiny_processor
@@ -59,7 +59,7 @@ def parts(name: str):
 
 @cache
 def oracle(name: str, prompt: int, settings: int) -> Generation:
-    return generate_slow(*parts(name), PROMPTS[prompt], GenerationConfig(**SETTINGS[settings]))
+    return generate_reference(*parts(name), PROMPTS[prompt], GenerationConfig(**SETTINGS[settings]))
 
 
 def drive(name: str, number: int, requests: int) -> tuple[Engine, list[Event], dict[str, tuple[int, int]], set[str]]:
@@ -150,7 +150,7 @@ def test_a_conversation_finds_its_own_beginning() -> None:
     longer = Sample((*first.segments, Turn("assistant"), Text(answer.text), Turn("user"), Text("and then?")))
     engine_.add(request("2", longer))
     events = finish(engine_)
-    assert answers(events)["2", 0] == generate_slow(model, processor, longer, GenerationConfig(max_tokens=8))
+    assert answers(events)["2", 0] == generate_reference(model, processor, longer, GenerationConfig(max_tokens=8))
     usage = events[-1].usage
     assert usage.cached_tokens >= answer.prompt_tokens // 16 * 16
     assert (usage.image_tokens, engine_.stats().image_misses) == (4, 1), "no vision work for the second turn"

@@ -9,7 +9,7 @@ import torch.nn.attention.varlen
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lorgnette.model.batch import Spans
+from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.ops.attention import attention, dense_attention, varlen
 from lorgnette.model.ops.grouped_attention import _pieces, attention_of_rows
 
@@ -38,7 +38,7 @@ CASES = {
 @pytest.mark.parametrize(("queries", "keys", "how"), CASES.values(), ids=CASES)
 def test_equals_dense(queries: tuple, keys: tuple, how: dict, heads: int, kv_heads: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    spans = Spans(queries), Spans(keys)
+    spans = SequenceLengths(queries), SequenceLengths(keys)
     shapes = (spans[0].total, heads, 8), (spans[1].total, kv_heads, 8), (spans[1].total, kv_heads, 8)
     inputs = [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
     fast, slow = attention(*inputs, *spans, **how), dense_attention(*inputs, *spans, **how)
@@ -53,7 +53,7 @@ def test_equals_dense(queries: tuple, keys: tuple, how: dict, heads: int, kv_hea
 
 def test_neighbouring_equal_spans_are_not_copied() -> None:
     """Stacks of neighbours are views: the memory of a call is its output and little else."""
-    spans = Spans((50,) * 6 + (30,) * 4)
+    spans = SequenceLengths((50,) * 6 + (30,) * 4)
     q, k, v = (torch.randn(spans.total, 2, 16) for _ in range(3))
     with torch.profiler.profile(profile_memory=True) as profile:
         attention(q, k, v, spans, spans)
@@ -70,7 +70,7 @@ def test_few_heads_are_cut_to_fill_the_threads(monkeypatch, heads: int, threads:
 
 def test_cut_spans_equal_dense(monkeypatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    spans, generator = Spans((1050,)), torch.Generator().manual_seed(0)
+    spans, generator = SequenceLengths((1050,)), torch.Generator().manual_seed(0)
     inputs = [torch.randn(1050, heads, 8, generator=generator).requires_grad_() for heads in (3, 1, 1)]
     fast, slow = attention(*inputs, spans, spans), dense_attention(*inputs, spans, spans)
     torch.testing.assert_close(fast, slow, atol=1e-5, rtol=1e-5)
@@ -84,8 +84,8 @@ def test_cut_spans_equal_dense(monkeypatch) -> None:
     window=st.none() | st.integers(1, 6),
 )
 def test_any_spans_equal_dense(lengths: list, causal: bool, window: int | None) -> None:
-    queries = Spans(tuple(new for new, _ in lengths))
-    keys = Spans(tuple(new + past if causal else past + 1 for new, past in lengths))
+    queries = SequenceLengths(tuple(new for new, _ in lengths))
+    keys = SequenceLengths(tuple(new + past if causal else past + 1 for new, past in lengths))
     q, k, v = torch.randn(queries.total, 4, 8), torch.randn(keys.total, 2, 8), torch.randn(keys.total, 2, 8)
     how = {"causal": causal, "window": window if causal else None}
     torch.testing.assert_close(
@@ -97,7 +97,7 @@ def test_any_spans_equal_dense(lengths: list, causal: bool, window: int | None) 
 @pytest.mark.parametrize("share", [1.0, 0.4, 0.02, 0.0])
 def test_some_queries_get_what_all_would_give_them(window: int | None, share: float) -> None:
     """Blocks of them end anywhere in their document; documents without any are only seen."""
-    spans, generator = Spans((300, 2, 0, 9, 420, 1)), torch.Generator().manual_seed(0)
+    spans, generator = SequenceLengths((300, 2, 0, 9, 420, 1)), torch.Generator().manual_seed(0)
     inputs = [torch.randn(spans.total, heads, 8, generator=generator).requires_grad_() for heads in (4, 2, 2)]
     wanted = torch.rand(spans.total, generator=generator) < share
     wanted[302:311] = False
@@ -146,14 +146,14 @@ def kernel(
 @pytest.mark.parametrize(("queries", "keys", "how"), CASES.values(), ids=CASES)
 def test_kernels_are_asked_for_the_same(monkeypatch, queries: tuple, keys: tuple, how: dict) -> None:
     monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", kernel)
-    spans, how = (Spans(queries), Spans(keys)), {"causal": False, "window": None} | how
+    spans, how = (SequenceLengths(queries), SequenceLengths(keys)), {"causal": False, "window": None} | how
     q, k, v = (torch.randn(span.total, heads, 8) for span, heads in zip((*spans, spans[1]), (4, 2, 2), strict=True))
     torch.testing.assert_close(varlen(q, k, v, *spans, **how), dense_attention(q, k, v, *spans, **how))
 
 
 def test_spans_see_only_themselves() -> None:
     """Changing the keys of one span changes no bit of another's output."""
-    spans = Spans((5, 7, 5, 2))
+    spans = SequenceLengths((5, 7, 5, 2))
     q, k, v = (torch.randn(spans.total, 2, 8) for _ in range(3))
     before = attention(q, k, v, spans, spans)
     k[5:12], v[5:12] = 9.0, 9.0

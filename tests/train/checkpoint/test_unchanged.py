@@ -17,7 +17,7 @@ from tests.train.watchers import StopAfter
 
 QUIET = Console(quiet=True)
 SOURCES = {
-    "messages": {"samples_per_step": 4},
+    "messages": {"pack": {"samples": 4, "packs_per_step": 1}},
     "chat": {"pack": {"tokens": 100, "patches": 64, "packs_per_step": 1}},
 }
 

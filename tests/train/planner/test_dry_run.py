@@ -31,7 +31,7 @@ def said(run):
 def test_the_estimate_of_memory_is_near_what_two_steps_hold(tiny, mode, checkpointed):
     word, _, dropout = mode.partition(" ")
     run = tiny.override(
-        *(f"stages.0.{part}.mode={word}" for part in ("vision", "language")), "stages.0.samples_per_step=32",
+        *(f"stages.0.{part}.mode={word}" for part in ("vision", "language")), "stages.0.pack.samples=32",
         f"stages.0.lora={{rank: 4, dropout: {dropout or 0}, targets: [{', '.join(ALL)}]}}",
     )  # fmt: skip
     if checkpointed:

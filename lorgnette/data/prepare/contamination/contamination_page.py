@@ -14,7 +14,7 @@ from lorgnette.report.thumbnails import data_uri, thumbnail
 
 MOST_SHOWN = 200
 """Pairs in the page; the JSON has all."""
-SIDE = 240
+_SIDE = 240
 """Pixels of the longest side of a picture in the page."""
 JSON, PAGE = "contamination.json", "contamination.html"
 
@@ -48,6 +48,6 @@ def render(report: Mapping[str, Any], title: str, read: Callable[[int, int], Any
 def _uri(source: Any) -> str:
     """A small copy of a picture as a URI; empty if it cannot be read."""
     try:
-        return data_uri(thumbnail(source, SIDE))
+        return data_uri(thumbnail(source, _SIDE))
     except ImageError:
         return ""

@@ -11,7 +11,7 @@ BANDS, BAND_BITS = 4, 16
 """A hash of 64 bits is cut in four numbers. Where two hashes differ in at most seven bits, one of these numbers differs
 in at most one, so it is enough to look up each number, and those one bit away from it, in a table."""
 FURTHEST = 2 * BANDS - 1
-BLOCK = 1 << 16
+_BLOCK = 1 << 16
 """Queries that are looked up together."""
 
 
@@ -49,8 +49,8 @@ def _distinct(queries: np.ndarray, known: np.ndarray, most: int) -> Iterator[np.
         keys = _band(known, shift)
         order = np.argsort(keys, kind="stable")
         starts = np.searchsorted(keys[order], np.arange(2**BAND_BITS + 1))
-        for block, flip in itertools.product(range(0, len(queries), BLOCK), flips):
-            some = queries[block : block + BLOCK]
+        for block, flip in itertools.product(range(0, len(queries), _BLOCK), flips):
+            some = queries[block : block + _BLOCK]
             wanted = _band(some, shift) ^ flip
             counts = starts[wanted + 1] - starts[wanted]
             query = np.repeat(np.arange(len(some)), counts)

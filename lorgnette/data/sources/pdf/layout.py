@@ -31,7 +31,7 @@ INDENT = 0.7
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
+class TextBox:
     """Text with the rectangle that it fills."""
 
     text: str
@@ -55,7 +55,7 @@ class Box:
         return (self.top + self.bottom) / 2
 
 
-def read_page(characters: Iterable[Box]) -> str:
+def read_page(characters: Iterable[TextBox]) -> str:
     """The text of a page in reading order: a line for each line, and an empty one between paragraphs.
 
     characters: as drawn. Spaces among them part words; where they are missing, distance does.
@@ -64,9 +64,9 @@ def read_page(characters: Iterable[Box]) -> str:
     return _paragraphs(_in_order(runs)) if runs else ""
 
 
-def _words(characters: Iterable[Box]) -> list[Box]:
+def _words(characters: Iterable[TextBox]) -> list[TextBox]:
     """Characters that follow each other on one line, without a space or a gap, as words."""
-    words: list[Box] = []
+    words: list[TextBox] = []
     parted = True
     for one in characters:
         if not one.text.strip():
@@ -81,30 +81,30 @@ def _words(characters: Iterable[Box]) -> list[Box]:
     return words
 
 
-def _continues(word: Box, one: Box) -> bool:
+def _continues(word: TextBox, one: TextBox) -> bool:
     size = min(word.height, one.height)
     gap = one.left - word.right
     return _beside(word, one) >= 0.5 * size and -0.5 * size <= gap <= WORD_GAP * max(word.height, one.height)
 
 
-def _beside(one: Box, other: Box) -> float:
+def _beside(one: TextBox, other: TextBox) -> float:
     """Height of the strip that both cross."""
     return min(one.bottom, other.bottom) - max(one.top, other.top)
 
 
-def _joined(one: Box, other: Box, between: str) -> Box:
+def _joined(one: TextBox, other: TextBox, between: str) -> TextBox:
     """Both as one, as high as the larger type of the two; what is much larger (a brace) counts if it is longer."""
     measure = one if one.height >= other.height else other
     if measure.height > TALL * min(one.height, other.height):
         measure = one if one.width >= other.width else other
     left, right = min(one.left, other.left), max(one.right, other.right)
-    return Box(one.text + between + other.text, left, measure.top, right, measure.bottom, other.ends)
+    return TextBox(one.text + between + other.text, left, measure.top, right, measure.bottom, other.ends)
 
 
-def _runs(words: Sequence[Box]) -> list[Box]:
+def _runs(words: Sequence[TextBox]) -> list[TextBox]:
     """Words that stand beside each other with no more than a wide space between them, from left to right."""
     words = [word for word in words if word.width > 0 and word.height > 0]
-    runs: list[Box] = []
+    runs: list[TextBox] = []
     last = np.zeros((4, len(words)))  # right, top, bottom, height of the last word of each run
     for word in sorted(words, key=lambda word: word.left):
         right, top, bottom, height = last[:, : len(runs)]
@@ -123,17 +123,17 @@ def _runs(words: Sequence[Box]) -> list[Box]:
     return runs
 
 
-def _in_order(runs: list[Box]) -> list[Box]:
+def _in_order(runs: list[TextBox]) -> list[TextBox]:
     """The lines of a page; what stands apart at its head and foot is not part of a column."""
     head, body, foot = _margins(runs)
     return [*_rows(head), *_lines(body), *_rows(foot)]
 
 
-def _margins(runs: list[Box]) -> tuple[list[Box], list[Box], list[Box]]:
+def _margins(runs: list[TextBox]) -> tuple[list[TextBox], list[TextBox], list[TextBox]]:
     """The first and the last line of a page where space parts them from the rest, and that."""
     size = median(run.height for run in runs)
     rest = sorted(runs, key=lambda run: run.top)
-    head: list[Box] = []
+    head: list[TextBox] = []
     bottom = rest[0].bottom
     for place, run in enumerate(rest):
         if run.top > bottom + 0.6 * size and bottom - rest[0].top < 2 * size:
@@ -149,7 +149,7 @@ def _margins(runs: list[Box]) -> tuple[list[Box], list[Box], list[Box]]:
     return head, rest, []
 
 
-def _lines(runs: list[Box], sure: float | None = None) -> list[Box]:
+def _lines(runs: list[TextBox], sure: float | None = None) -> list[TextBox]:
     """The lines of a region: its columns from left to right, above and below the lines that cross them.
 
     sure: where a gutter is known to be, if the region is part of one that has columns.
@@ -166,7 +166,7 @@ def _lines(runs: list[Box], sure: float | None = None) -> list[Box]:
     if not crossing:
         sides = [run for run in runs if run.right <= gutter], [run for run in runs if run.left >= gutter]
         return [line for side in sides for line in _lines(side)]
-    lines: list[Box] = []
+    lines: list[TextBox] = []
     left = [run for run in runs if run not in crossing]
     for row in _rows(crossing):
         above = [run for run in left if run.middle < row.middle]
@@ -175,13 +175,13 @@ def _lines(runs: list[Box], sure: float | None = None) -> list[Box]:
     return lines + _lines(left, gutter)
 
 
-def _is_columns(runs: list[Box], gutter: float) -> bool:
+def _is_columns(runs: list[TextBox], gutter: float) -> bool:
     """Return whether runs on both sides of a gutter are lines of text. One side alone is a column too."""
     sides = [run for run in runs if run.right <= gutter], [run for run in runs if run.left >= gutter]
     return all(not side or median(run.width / run.height for run in side) >= COLUMN_WIDTH for side in sides)
 
 
-def _gutter(runs: list[Box]) -> float | None:
+def _gutter(runs: list[TextBox]) -> float | None:
     """Find the gutter between two columns: an x with lines on both sides, which few cross.
 
     Lines are looked at in strips of half a line; those count that have text on both sides and none across.
@@ -207,7 +207,7 @@ def _gutter(runs: list[Box]) -> float | None:
     return None
 
 
-def _rows(runs: list[Box]) -> list[Box]:
+def _rows(runs: list[TextBox]) -> list[TextBox]:
     """Runs that stand beside each other as lines, from top to bottom.
 
     Runs of ordinary height come first, so that a tall sign joins the line it is nearest to and does not make one of
@@ -216,7 +216,7 @@ def _rows(runs: list[Box]) -> list[Box]:
     if not runs:
         return []
     size = median(run.height for run in runs)
-    rows: list[list[Box]] = []
+    rows: list[list[TextBox]] = []
     for run in sorted(runs, key=lambda run: (abs(np.log(run.height / size)), run.top)):
         beside = [row for row in rows if _beside(row[0], run) >= 0.5 * min(row[0].height, run.height)]
         if beside:
@@ -227,13 +227,13 @@ def _rows(runs: list[Box]) -> list[Box]:
     return [_line(sorted(row, key=lambda run: run.left), row[0]) for row in rows]
 
 
-def _line(row: list[Box], measure: Box) -> Box:
+def _line(row: list[TextBox], measure: TextBox) -> TextBox:
     """A row as one box as high as `measure`: small and raised signs do not make it higher."""
     text = " ".join(run.text for run in row)
-    return Box(text, row[0].left, measure.top, max(run.right for run in row), measure.bottom)
+    return TextBox(text, row[0].left, measure.top, max(run.right for run in row), measure.bottom)
 
 
-def _paragraphs(lines: list[Box]) -> str:
+def _paragraphs(lines: list[TextBox]) -> str:
     gaps = [below.top - above.bottom for above, below in pairwise(lines) if below.top > above.top]
     usual = median(gaps) if gaps else 0.0
     parts = [lines[0].text]
@@ -242,7 +242,7 @@ def _paragraphs(lines: list[Box]) -> str:
     return re.sub(r"[ \t]+", " ", "".join(parts))
 
 
-def _new_paragraph(above: Box, below: Box, usual: float) -> bool:
+def _new_paragraph(above: TextBox, below: TextBox, usual: float) -> bool:
     size = min(above.height, below.height)
     if max(above.height, below.height) > 1.2 * size:
         return True

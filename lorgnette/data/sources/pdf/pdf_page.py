@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.pdf.layout import Box
+from lorgnette.data.sources.pdf.layout import TextBox
 
 if TYPE_CHECKING:
     import PIL.Image
     import pypdfium2
 
-MOST_PIXELS = 25_000_000
+MOST_PAGE_PIXELS = 25_000_000
 """A page that would have more at the settings' dpi (a poster) is rendered smaller."""
 LONGEST_SIDE = 20_000
 """Pixels of a page's longer side, beyond which it is rendered smaller too."""
@@ -30,7 +30,7 @@ TYPE_SIZE = 10.0
 def draw_page(page: pypdfium2.PdfPage, dpi: float, grey: bool) -> PIL.Image.Image:
     """The page with its filled form. Raises: Refused for a page of no size, or one that takes too long."""
     width, height = page.get_size()
-    limits = dpi / 72, math.sqrt(MOST_PIXELS / max(width * height, 1)), LONGEST_SIDE / max(width, height, 1)
+    limits = dpi / 72, math.sqrt(MOST_PAGE_PIXELS / max(width * height, 1)), LONGEST_SIDE / max(width, height, 1)
     scale = min(limits)
     if not (width > 0 and height > 0 and min(width, height) * scale >= 1):
         raise Refused("page size", f"the page is {width:g} x {height:g} points")
@@ -100,7 +100,7 @@ def _field_value(form: Any, annotation: Any) -> Iterator[tuple[str, tuple[float,
         yield text, (edges.left, edges.bottom, edges.right, edges.top)
 
 
-def field_boxes(page: pypdfium2.PdfPage) -> Iterator[Box]:
+def field_boxes(page: pypdfium2.PdfPage) -> Iterator[TextBox]:
     """The characters of filled fields where they are seen, so that they are read in their place on the page.
 
     A box is measured from the left and top of the page, as those of its own text are.
@@ -114,4 +114,4 @@ def field_boxes(page: pypdfium2.PdfPage) -> Iterator[Box]:
             upper = north - top + number * size if len(lines) > 1 else north - (top + bottom + size) / 2
             for place, letter in enumerate(line):
                 start = left - west + place * step
-                yield Box(letter, start, upper, start if letter.isspace() else start + step, upper + size)
+                yield TextBox(letter, start, upper, start if letter.isspace() else start + step, upper + size)

@@ -20,7 +20,7 @@ from lorgnette.data.sources.reading.shards import hub_blobs, is_url, local_path
 from lorgnette.inputs.access import Access, AccessError
 from lorgnette.untrusted import quoted
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 
 STRICT = Access()
@@ -102,22 +102,22 @@ def folder_of_source(path: str) -> str | None:
     return folder
 
 
-def reading_within(read: Callable[..., Result]) -> Callable[..., Result]:
+def reading_within(read: Callable[..., _Result]) -> Callable[..., _Result]:
     """`read(row, config, name)` within the boundary of its settings."""
 
     @functools.wraps(read)
-    def bounded(row: Any, config: FilesConfig, name: str) -> Result:
+    def bounded(row: Any, config: FilesConfig, name: str) -> _Result:
         with drawn(boundary_of(config)):
             return read(row, config, name)
 
     return bounded
 
 
-def converting_within(convert: Callable[[Any], Iterator[Result]]) -> Callable[[Any], Iterator[Result]]:
+def converting_within(convert: Callable[[Any], Iterator[_Result]]) -> Callable[[Any], Iterator[_Result]]:
     """`convert(config)` within the boundary of its settings, also while its generator waits for the next item."""
 
     @functools.wraps(convert)
-    def bounded(config: FilesConfig) -> Iterator[Result]:
+    def bounded(config: FilesConfig) -> Iterator[_Result]:
         context = contextvars.copy_context()
         context.run(_CURRENT.set, boundary_of(config))
         items = context.run(convert, config)

@@ -17,13 +17,13 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".ti
 """Endings of files of images."""
 IMAGE_FIELDS = ("bytes", "path", "url")
 """Fields of a struct that is an image."""
-UNSEEN = ("Cc", "Cf")
+_UNSEEN = ("Cc", "Cf")
 """Unicode categories of characters that show nothing: control characters, zero-width ones, marks of direction."""
 
 
 def is_blank(text: str) -> bool:
     """Return whether a text shows nothing: white space, zero-width and control characters alone, or none at all."""
-    return all(char.isspace() or unicodedata.category(char) in UNSEEN for char in text)
+    return all(char.isspace() or unicodedata.category(char) in _UNSEEN for char in text)
 
 
 def is_absent(value: Any) -> bool:

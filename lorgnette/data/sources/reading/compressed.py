@@ -27,7 +27,7 @@ MOST_MEMORY = 256 * 2**20
 """Bytes that a decompressor may take for itself: an xz file can ask for 4 GiB."""
 
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
-SHORT = ".tgz"
+_SHORT = ".tgz"
 """A name for `.tar.gz`."""
 FAULTS = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, pa.ArrowException, MemoryError)
 
@@ -35,8 +35,8 @@ FAULTS = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, pa.ArrowExc
 def expanded_name(path: str) -> str:
     """The name of a file in small letters, without the suffix of its compression."""
     name = path.lower()
-    if name.endswith(SHORT):
-        return f"{name.removesuffix(SHORT)}.tar"
+    if name.endswith(_SHORT):
+        return f"{name.removesuffix(_SHORT)}.tar"
     return name.rpartition(".")[0] if name.endswith(COMPRESSIONS) else name
 
 
@@ -50,7 +50,7 @@ def open_expanded(path: str) -> Iterator[io.BufferedReader]:
     with ExitStack() as stack:
         stream, size = _open(path)
         stack.callback(stream.close)
-        if path.lower().endswith((*COMPRESSIONS, SHORT)):
+        if path.lower().endswith((*COMPRESSIONS, _SHORT)):
             try:
                 inner = _expanding(stream, path.lower().rpartition(".")[2])
             except FAULTS as error:

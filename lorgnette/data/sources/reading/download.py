@@ -1,8 +1,8 @@
 """Images behind links, fetched while a source is prepared: never while a model is trained.
 
-A link is asked for `TRIES` times where the server is busy or silent, once where it says that there is nothing. A fetch
-that takes longer than `SECONDS` in all, or gives more than `MOST_BYTES`, is given up. What is not fetched is refused by
-name, and counted.
+A link is asked for `_TRIES` times where the server is busy or silent, once where it says that there is nothing. A fetch
+that takes longer than `_SECONDS` in all, or gives more than `_MOST_BYTES`, is given up. Images that are not fetched are
+refused by name, and counted.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from lorgnette.inputs.access import AccessError, ByteBudget
 from lorgnette.inputs.downloader import fetch
 from lorgnette.untrusted import quoted
 
-SECONDS = 30.0
+_SECONDS = 30.0
 """For a link, with all tries."""
-MOST_BYTES = 64 * 2**20
+_MOST_BYTES = 64 * 2**20
 TRIES = 3
 PAUSE = 0.5
 """Seconds before the second try; twice as long before each one behind it."""
@@ -40,10 +40,10 @@ Made = TypeVar("Made")
 
 def download(link: str) -> bytes:
     """The bytes behind an http(s) link. Raises: Refused ("not fetched") saying why there are none."""
-    access, end = boundary().access, time.monotonic() + SECONDS
+    access, end = boundary().access, time.monotonic() + _SECONDS
     for number in range(TRIES):
         try:
-            return fetch(link, access, end - time.monotonic(), MOST_BYTES, FETCHING)
+            return fetch(link, access, end - time.monotonic(), _MOST_BYTES, FETCHING)
         except AccessError as error:
             reason = str(error)
             pause = PAUSE * 2**number

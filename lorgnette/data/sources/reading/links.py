@@ -7,7 +7,7 @@ from collections.abc import Collection
 from lorgnette.data.sources.reading.shards import Shards, list_shards
 from lorgnette.errors import DataError
 
-NAMES = frozenset({"url", "path", "image", "image_url"})
+_NAMES = frozenset({"url", "path", "image", "image_url"})
 """What a field is called that says where an image is, within a part of a message."""
 
 
@@ -26,6 +26,6 @@ def holds_links(path: str, columns: Collection[str]) -> bool:
 
     def wanted(leaf: str) -> bool:
         column = next((one for one in columns if leaf == one or leaf.startswith(f"{one}.")), None)
-        return column is not None and (column not in ("messages", "conversations") or leaf.rpartition(".")[2] in NAMES)
+        return column is not None and (column not in ("messages", "conversations") or leaf.rpartition(".")[2] in _NAMES)
 
     return any(found(shard) for shard in range(len(shards.paths)))

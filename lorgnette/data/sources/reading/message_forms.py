@@ -61,7 +61,7 @@ class Message:
 
     role: str
     parts: tuple[Part, ...]
-    learn: bool = False
+    supervised: bool = False
     """Whether its text becomes a training target: an assistant's that is not blank, unless the row says otherwise."""
 
 

@@ -24,7 +24,7 @@ log = logging.getLogger("lorgnette")
 
 FOLDER = "__folder__"
 """The key under which a row says in which folder (or below which URL) its shard lies: relative paths start there."""
-KEEP_BYTES = 256 * 2**20
+_KEEP_BYTES = 256 * 2**20
 """Decoded row groups that a reader keeps, in bytes; the newest one is kept whatever its size."""
 KEEP_FILES = 16
 """Files that a reader keeps open."""
@@ -334,7 +334,7 @@ class Shards:
         if key not in self._tables:
             self._tables[key] = self._decode(file, shard, group)
             size = sum(table.nbytes for table in self._tables.values())
-            while size > KEEP_BYTES and len(self._tables) > 1:
+            while size > _KEEP_BYTES and len(self._tables) > 1:
                 size -= self._tables.popitem(last=False)[1].nbytes
         self._tables.move_to_end(key)
         return self._tables[key]

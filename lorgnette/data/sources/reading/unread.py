@@ -16,7 +16,7 @@ from lorgnette.data.sources.reading.shards import FOLDER, Shards
 from lorgnette.errors import DataError
 from lorgnette.untrusted import quoted
 
-NAMES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "pixel", "frame")
+_NAMES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "pixel", "frame")
 """Parts of names that columns of images have."""
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 """How files of images begin."""
@@ -43,7 +43,7 @@ def looks_like_image(value: Any, named: bool) -> bool:
 
 
 def is_named(column: str) -> bool:
-    return any(name in column.casefold() for name in NAMES)
+    return any(name in column.casefold() for name in _NAMES)
 
 
 def unread_columns(path: str, read: Collection[str]) -> list[str]:

@@ -15,7 +15,7 @@ from lorgnette.errors import DataError
 from lorgnette.untrusted import parse_json, quoted
 
 TEXT_SUFFIXES = (".txt", ".text", ".caption", ".cap")
-MOST_BYTES = 64 * 2**20
+_MOST_BYTES = 64 * 2**20
 """Bytes of one member."""
 MOST_MEMBERS = 64
 """Members of one sample."""
@@ -104,8 +104,8 @@ def _contents(members: Iterable[Member]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     left = MOST_SAMPLE
     for key, ending, size, content in members:
-        if size > MOST_BYTES:
-            raise _Unusable(f"{quoted(key)}.{quoted(ending, 20)} is longer than {MOST_BYTES >> 20} MiB")
+        if size > _MOST_BYTES:
+            raise _Unusable(f"{quoted(key)}.{quoted(ending, 20)} is longer than {_MOST_BYTES >> 20} MiB")
         if ending in found:
             raise _Unusable(f"two members are called {quoted(key)}.{quoted(ending, 20)}")
         left -= size

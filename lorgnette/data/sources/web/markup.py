@@ -22,7 +22,7 @@ GOOD_WORDS, GOOD_CHARACTERS = 10, 60
 SHARE_OF_MAIN = 0.4
 """Share of a page's text that its `main` or only `article` holds at least where it is the content."""
 
-UNSEEN = frozenset(
+_UNSEEN = frozenset(
     "script style template svg iframe object embed canvas audio video map button input select textarea datalist"
     " nav footer dialog head annotation annotation-xml".split()
 )
@@ -32,7 +32,7 @@ BLOCKS = frozenset(
     " hgroup search menu".split()
 )
 HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
-ROLES = frozenset(
+_ROLES = frozenset(
     "navigation banner contentinfo complementary search menu menubar dialog alertdialog toolbar tablist".split()
 )
 FURNITURE = frozenset(
@@ -41,13 +41,13 @@ FURNITURE = frozenset(
     " newsletter pagination pager toc masthead editsection catlinks noprint login signup".split()
 )
 """Words of a class or id that say that an element is not content."""
-HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
+_HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 
 BREAK = "\x0b"
 """Stands for a line break until white space has been reduced."""
 SPACE = re.compile(r"[ \t\r\n\f\xa0\u2007\u202f]+")
 NO_WIDTH = re.compile("[\u00ad\u200b\u2060\ufeff]")
-WORDS = re.compile(r"[A-Za-z][a-z]*|\d+")
+_WORDS = re.compile(r"[A-Za-z][a-z]*|\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +58,14 @@ class Picture:
     alt: str = ""
 
 
-Part = str | Picture
+BlockPart = str | Picture
 
 
 @dataclass(slots=True)
 class Block:
     """A paragraph, heading, list item or table row: text and the pictures within it, in order."""
 
-    parts: list[Part] = field(default_factory=list)
+    parts: list[BlockPart] = field(default_factory=list)
     kind: str = "text"
     linked: int = 0
     """Characters that stand in links."""
@@ -146,7 +146,7 @@ def _walk(root: LexborNode, skip: object) -> Iterator[tuple[LexborNode, bool]]:
 
 
 def _is_unseen(node: LexborNode) -> bool:
-    return node.tag in UNSEEN
+    return node.tag in _UNSEEN
 
 
 @dataclass(slots=True)
@@ -177,7 +177,7 @@ def _survey(root: LexborNode) -> dict[int, _About]:
             below, about, tag = stack.pop(), found[node.mem_id], node.tag
             about.size, about.parted = below.size, below.parted
             about.headed = below.headed or tag in ("main", "article", "h1")
-            stack[-1].size += 0 if tag in UNSEEN else about.size
+            stack[-1].size += 0 if tag in _UNSEEN else about.size
             stack[-1].headed |= about.headed
             stack[-1].parted |= about.parted or tag in BLOCKS or tag == "img"
     return found
@@ -186,9 +186,9 @@ def _survey(root: LexborNode) -> dict[int, _About]:
 def _is_furniture(node: LexborNode, root_size: int, survey: dict[int, _About]) -> bool:
     """Return whether an element is not part of what the page has to say."""
     tag, about = node.tag, node.attributes
-    if tag in UNSEEN or "hidden" in about or about.get("aria-hidden") == "true":
+    if tag in _UNSEEN or "hidden" in about or about.get("aria-hidden") == "true":
         return True
-    if HIDDEN.search(about.get("style") or "") or about.get("role") in ROLES:
+    if _HIDDEN.search(about.get("style") or "") or about.get("role") in _ROLES:
         return True
     if tag in ("main", "article", "body") or not (tag in ("aside", "header") or _words(about) & FURNITURE):
         return False
@@ -200,7 +200,7 @@ def _is_furniture(node: LexborNode, root_size: int, survey: dict[int, _About]) -
 
 def _words(about: dict[str, str | None]) -> set[str]:
     names = f"{about.get('class') or ''} {about.get('id') or ''}"
-    return {word.lower() for word in WORDS.findall(names)} | {name.lower() for name in names.split()}
+    return {word.lower() for word in _WORDS.findall(names)} | {name.lower() for name in names.split()}
 
 
 def _inside_article(node: LexborNode) -> bool:
@@ -330,7 +330,7 @@ def _number(text: str) -> float:
 
 def _finished(block: Block, raw: bool) -> Block | None:
     """The block with its white space reduced; None if nothing is in it."""
-    parts: list[Part] = []
+    parts: list[BlockPart] = []
     for part in block.parts:
         if isinstance(part, str) and parts and isinstance(parts[-1], str):
             parts[-1] += part

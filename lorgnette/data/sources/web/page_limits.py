@@ -18,7 +18,7 @@ CLOSED_BY_OTHERS = frozenset(
 )
 """Elements that end where the next one begins, but within drawings and formulas."""
 
-TAG = re.compile(rb"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
+_TAG = re.compile(rb"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
 FOREIGN = re.compile(rb"<(?:svg|math)", re.IGNORECASE)
 ATTRIBUTE = rb"""[\s/]*+[^\s/>][^\s/>=]*+(?:\s*+=\s*+(?:"[^"]*+"?|'[^']*+'?|[^\s>"'][^\s>]*+)?)?"""
 """As the HTML standard reads it; without white space behind a quote too."""
@@ -51,7 +51,7 @@ def _depth(text: bytes) -> int:
     """Elements that are open at the same time at most, nearly."""
     passing = VOID if FOREIGN.search(text) else VOID | CLOSED_BY_OTHERS
     depth = deepest = 0
-    for slash, name in TAG.findall(text):
+    for slash, name in _TAG.findall(text):
         if name.lower() in passing:
             continue
         depth = max(0, depth - 1) if slash else depth + 1

@@ -72,7 +72,7 @@ def builtin(context: typer.Context) -> None:
 
     To make more of them, run `python -m corpus write` in a checkout of lorgnette.
     """
-    from lorgnette.cli.builtin import list_parts, refuse
+    from lorgnette.cli.builtin_data import list_parts, refuse
     from lorgnette.output import new_console
 
     if context.args:
@@ -83,7 +83,7 @@ def builtin(context: typer.Context) -> None:
 @data.command(hidden=True, context_settings=PASSED_ON)
 def fetch(context: typer.Context) -> None:
     """Refused: run `python -m corpus fetch` in a checkout of lorgnette."""
-    from lorgnette.cli.builtin import refuse
+    from lorgnette.cli.builtin_data import refuse
 
     refuse("fetch", context.args)
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+import lorgnette.infer.image_cache
 from lorgnette.errors import ImageError
 from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.infer.generate import generate
-from lorgnette.infer.latents import Latents
+from lorgnette.infer.image_cache import ImageFeatureCache
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Image, Sample, Text, Turn
@@ -37,10 +38,10 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize("keep_bytes", [0, 3000, 2**20])
 def test_answers_are_those_without_a_store(split: bool | None, keep_bytes: int) -> None:
     model = tiny_model()
-    latents = Latents(model, PROCESSOR, split=split, keep_bytes=keep_bytes)
+    latents = ImageFeatureCache(model, PROCESSOR, split=split, keep_bytes=keep_bytes)
     expected = generate(model, PROCESSOR, SAMPLES, SETTINGS, split=split)
     for _ in range(2):
-        assert generate(model, PROCESSOR, SAMPLES, SETTINGS, latents=latents) == expected
+        assert generate(model, PROCESSOR, SAMPLES, SETTINGS, image_cache=latents) == expected
     assert latents.bytes <= keep_bytes
 
 
@@ -48,10 +49,10 @@ def test_answers_are_those_without_a_store(split: bool | None, keep_bytes: int) 
 def test_tokens_are_those_of_the_batch(split: bool) -> None:
     model = tiny_model()
     with torch.no_grad():
-        batch, visual_VD = Latents(model, PROCESSOR, split=split).prompts(SAMPLES)
+        batch, visual_VD = ImageFeatureCache(model, PROCESSOR, split=split).prompts(SAMPLES)
         whole = PROCESSOR(SAMPLES, add_generation_prompt=True, split=split)
         assert torch.equal(batch.tokens_T, whole.tokens_T)
-        assert torch.equal(batch.visual_V, whole.visual_V)
+        assert torch.equal(batch.visual_positions_V, whole.visual_positions_V)
         torch.testing.assert_close(visual_VD, model.encode_images(whole), atol=1e-5, rtol=1e-5)
 
 
@@ -60,7 +61,7 @@ def test_an_image_is_encoded_once(encoded: list[int], tmp_path: Path) -> None:
     picture(40, 60).save(file, "PNG")
     (tmp_path / "a.png").write_bytes(file.getvalue())
     same = [Image(file.getvalue()), Image(tmp_path / "a.png"), Image(str(tmp_path / "a.png"))]
-    latents = Latents(tiny_model(), PROCESSOR)
+    latents = ImageFeatureCache(tiny_model(), PROCESSOR)
     latents.of([Sample((image,)) for image in same])
     latents.of([Sample((Turn("user"), *same, Text("again")))])
     assert encoded == [1]
@@ -69,9 +70,9 @@ def test_an_image_is_encoded_once(encoded: list[int], tmp_path: Path) -> None:
 
 def test_what_was_not_used_for_longest_goes_first(encoded: list[int]) -> None:
     model = tiny_model()
-    one = Latents(model, PROCESSOR).of([question("", (30, 30))]).nbytes
+    one = ImageFeatureCache(model, PROCESSOR).of([question("", (30, 30))]).nbytes
     a, b, c = (question("", size) for size in ((40, 60), (60, 40), (50, 50)))
-    latents = Latents(model, PROCESSOR, keep_bytes=2 * one)
+    latents = ImageFeatureCache(model, PROCESSOR, keep_bytes=2 * one)
     for sample in (a, b, a, c, a, b):
         latents.of([sample])
     assert encoded == [1] + [1] * 4, "one to measure; a, b, c, and b again"
@@ -80,18 +81,47 @@ def test_what_was_not_used_for_longest_goes_first(encoded: list[int]) -> None:
 
 def test_other_weights_make_other_tokens() -> None:
     model = tiny_model()
-    latents = Latents(model, PROCESSOR)
+    latents = ImageFeatureCache(model, PROCESSOR)
     before = latents.of(SAMPLES[:1]).clone()
     with torch.no_grad():
         model.connector.latents.mul_(2)
     assert not torch.equal(latents.of(SAMPLES[:1]), before)
-    torch.testing.assert_close(latents.of(SAMPLES[:1]), Latents(model, PROCESSOR).of(SAMPLES[:1]))
+    torch.testing.assert_close(latents.of(SAMPLES[:1]), ImageFeatureCache(model, PROCESSOR).of(SAMPLES[:1]))
 
 
 def test_a_broken_image_is_named() -> None:
     sample = Sample((Image(picture(20, 20)), Image(b"nothing"), Text("?")), {"name": "row 7"})
     with pytest.raises(ImageError, match="row 7, image 2"):
-        Latents(tiny_model(), PROCESSOR).of([sample])
+        ImageFeatureCache(tiny_model(), PROCESSOR).of([sample])
+
+
+def test_what_is_remembered_of_sizes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorgnette.infer.image_cache.MEMORY_OF_SIZES", 2)
+    latents = ImageFeatureCache(tiny_model(), PROCESSOR)
+    images = [latents.images(question("", (40 + number, 60)))[0] for number in range(4)]
+    expected = [latents.grids(image) for image in images]
+    headers = []
+    read = lorgnette.infer.image_cache.image_grids
+    monkeypatch.setattr("lorgnette.infer.image_cache.image_grids", lambda *given: headers.append(given) or read(*given))
+    assert latents.grids(images[3]) == expected[3]
+    assert not headers
+    assert latents.grids(images[0]) == expected[0]
+    assert len(headers) == 1
+
+
+def test_an_image_is_found_as_it_was_encoded() -> None:
+    """Split and whole are two images, and what is found is what was made."""
+    latents = ImageFeatureCache(tiny_model(), PROCESSOR)
+    whole, split = (latents.images(SAMPLES[0], split)[0] for split in (False, True))
+    assert latents.find(whole) is None
+    (made,) = latents.encode([whole])
+    assert latents.find(whole) is made
+    assert latents.find(split) is None
+    assert len(latents.encode([split])[0]) == 5 * len(made)
+    assert (latents.hits, latents.misses) == (1, 2)
+    latents.clear()
+    assert latents.find(whole) is None
+    assert latents.bytes == 0
 
 
 def test_looks_are_unit_vectors_that_know_the_picture() -> None:

@@ -43,7 +43,7 @@ class ImageRef:
     split: bool
 
 
-class Latents:
+class ImageFeatureCache:
     """Image feature cache: visual tokens by image, bounded in bytes (LRU), emptied when the weights change.
 
     split: as of `generate`: whether images are shown in five crops.

@@ -15,7 +15,7 @@ def lines() -> Iterator[str]:
         config = VLMConfig.parse({"preset": name})
         yield f"model: {{preset: {name}}}  {_millions(sum(ModelCost(config).parameters.values()))}"
         yield from (f"  {about}" for about in (config.vision.about, config.connector.about, config.language.about))
-    for part, table in (("vision", presets.VISION), ("language", presets.LANGUAGE)):
+    for part, table in (("vision", presets.VISION_PRESETS), ("language", presets.LANGUAGE)):
         yield f"model: {{{part}: {{preset: NAME}}}}"
         for name in table:
             config = VLMConfig.parse({part: {"preset": name}})

@@ -18,13 +18,13 @@ from lorgnette.infer.generate import (
 )
 from lorgnette.infer.sampling import GenerationConfig, Sampler, with_rules
 from lorgnette.inputs.processor import Processor
-from lorgnette.model.batch import IGNORED, Batch, Spans
+from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Sample
 
 
 @torch.no_grad()
-def generate_slow(
+def generate_reference(
     model: VLM, processor: Processor, sample: Sample, settings: GenerationConfig, *, split: bool | None = None
 ) -> Generation:
     """As `generate` for one sample: no cache, no batch, no stream, images encoded again for every token."""
@@ -35,7 +35,7 @@ def generate_slow(
     decode, tokens, ends = decoder_of(processor, opens_turn(sample)), list[int](), end_tokens(processor)
     while len(tokens) < most:
         with evaluating(model):
-            logits_BK = model(batch, want="last").logits
+            logits_BK = model(batch, output="last").logits
         (token,) = sampler.choose(logits_BK, [0])
         tokens.append(token)
         text = decode([token for token in tokens if token not in ends])
@@ -54,7 +54,7 @@ def _longer(batch: Batch, token: int) -> Batch:
     return dataclasses.replace(
         batch,
         tokens_T=torch.cat([batch.tokens_T, torch.tensor([token], device=batch.device)]),
-        targets_T=torch.full((length,), IGNORED, device=batch.device),
+        targets_T=torch.full((length,), IGNORE_INDEX, device=batch.device),
         positions_T=torch.arange(length, device=batch.device),
-        documents=Spans((length,)),
+        documents=SequenceLengths((length,)),
     )

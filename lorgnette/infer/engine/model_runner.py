@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from lorgnette.errors import LorgnetteError
-from lorgnette.infer.engine.answer_state import AnswerState, Chunk
+from lorgnette.infer.engine.answer_state import AnswerState, PrefillChunk
 from lorgnette.infer.engine.kv_store import KVStore
 from lorgnette.infer.engine.request import EngineFault
 from lorgnette.infer.engine.scheduler import Scheduler
-from lorgnette.infer.latents import ImageRef, Latents
-from lorgnette.model.batch import IGNORED, Batch, Spans
+from lorgnette.infer.image_cache import ImageFeatureCache, ImageRef
+from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
 from lorgnette.model.vlm import VLM
 
 QUIET_STEPS = 64
@@ -25,7 +25,7 @@ QUIET_STEPS = 64
 class Ran:
     """A chunk that was computed, with the logits of its last token (K), or the reason why its request fails."""
 
-    chunk: Chunk
+    chunk: PrefillChunk
     logits_K: Tensor | None
     error: LorgnetteError | None = None
 
@@ -33,9 +33,17 @@ class Ran:
 class Runner:
     """Forward passes of the vision part and the decoder, each request's faults kept to itself."""
 
-    def __init__(self, model: VLM, store: KVStore, latents: Latents, scheduler: Scheduler, patches: int) -> None:
+    def __init__(
+        self, model: VLM, store: KVStore, image_cache: ImageFeatureCache, scheduler: Scheduler, patches: int
+    ) -> None:
         """patches: image patches encoded in a step."""
-        self.model, self.store, self.latents, self.scheduler, self.patches = model, store, latents, scheduler, patches
+        self.model, self.store, self.image_cache, self.scheduler, self.patches = (
+            model,
+            store,
+            image_cache,
+            scheduler,
+            patches,
+        )
         self.failed: list[tuple[AnswerState, LorgnetteError]] = []
         """Answers whose images could not be encoded in this step."""
         self.faults = self.out_of_memory = 0
@@ -53,7 +61,9 @@ class Runner:
                 image = answer.owner.prompt.images[number]
                 if number in answer.visual or self._found(answer, number):
                     continue
-                more = 0 if image.key in wanted else sum(rows * columns for rows, columns in self.latents.grids(image))
+                more = (
+                    0 if image.key in wanted else sum(rows * columns for rows, columns in self.image_cache.grids(image))
+                )
                 if patches and patches + more > self.patches:
                     break
                 patches += more
@@ -65,7 +75,7 @@ class Runner:
         self._encode(list(wanted.values()), users)
 
     def _found(self, answer: AnswerState, number: int) -> bool:
-        kept = self.latents.find(answer.owner.prompt.images[number])
+        kept = self.image_cache.find(answer.owner.prompt.images[number])
         if kept is not None:
             answer.visual[number] = kept
         return kept is not None
@@ -75,7 +85,7 @@ class Runner:
         if not images:
             return
         try:
-            made = self.latents.encode(images)
+            made = self.image_cache.encode(images)
         except Exception as error:  # of a decoder or a kernel: whose image it was is found by halving
             if not isinstance(error, LorgnetteError):
                 self._note(error)
@@ -88,7 +98,7 @@ class Runner:
             for answer, number in users[image.key]:
                 answer.visual[number] = visual_VD
 
-    def run(self, chunks: Sequence[Chunk]) -> list[Ran]:
+    def run(self, chunks: Sequence[PrefillChunk]) -> list[Ran]:
         """Compute chunks in one pass; if it fails, half of them at a time.
 
         For lack of memory, caches are dropped first, steps become smaller, and a chunk alone is halved too.
@@ -102,7 +112,7 @@ class Runner:
         self._recover()
         return [Ran(chunk, row) for chunk, row in zip(chunks, logits_BK, strict=True)]
 
-    def _halved(self, chunks: Sequence[Chunk], error: Exception) -> list[Ran]:
+    def _halved(self, chunks: Sequence[PrefillChunk], error: Exception) -> list[Ran]:
         lacks_memory = self._note(error)
         if len(chunks) > 1:
             middle = len(chunks) // 2
@@ -121,7 +131,7 @@ class Runner:
         if lacks_memory:
             self.out_of_memory += 1
             self._quiet = 0
-            self.latents.clear()
+            self.image_cache.clear()
             self.scheduler.prefixes.clear()
             self.scheduler.budget = max(self.scheduler.budget // 2, 1)
         return lacks_memory
@@ -132,16 +142,16 @@ class Runner:
             self._quiet = 0
             self.scheduler.budget = min(2 * self.scheduler.budget, self.scheduler.config.tokens_per_step)
 
-    def _forward(self, chunks: Sequence[Chunk]) -> Tensor:
+    def _forward(self, chunks: Sequence[PrefillChunk]) -> Tensor:
         """Logits of the last token of each chunk: a row per chunk (B,K)."""
         documents = [chunk.answer.document for chunk in chunks if chunk.answer.document is not None]
         batch, visual_VD = self._batch(chunks)
-        output = self.model(batch, want="last", cache=self.store.begin(documents), visual_VD=visual_VD)
+        output = self.model(batch, output="last", cache=self.store.begin(documents), visual_VD=visual_VD)
         assert output.logits is not None
         logits_BK: Tensor = output.logits
         return logits_BK
 
-    def _batch(self, chunks: Sequence[Chunk]) -> tuple[Batch, Tensor]:
+    def _batch(self, chunks: Sequence[PrefillChunk]) -> tuple[Batch, Tensor]:
         """The tokens of the chunks end to end, and the visual tokens among them (V,D)."""
         device = self.model.device
         tokens: list[int] = []
@@ -161,13 +171,13 @@ class Runner:
         none = torch.empty(0, dtype=torch.int64, device=device)
         batch = Batch(
             tokens_T=tokens_T,
-            targets_T=torch.full_like(tokens_T, IGNORED),
+            targets_T=torch.full_like(tokens_T, IGNORE_INDEX),
             positions_T=torch.tensor(positions, device=device),
-            documents=Spans(tuple(chunk.stop - chunk.start for chunk in chunks)),
+            documents=SequenceLengths(tuple(chunk.stop - chunk.start for chunk in chunks)),
             patches_PC=torch.empty(0, self.model.config.vision.patch_width, dtype=torch.uint8, device=device),
             patch_positions_P=none,
             grids=(),
-            visual_V=torch.tensor(places, dtype=torch.int64, device=device),
+            visual_positions_V=torch.tensor(places, dtype=torch.int64, device=device),
         )
         return batch, torch.cat([self.model.connector.empty(), *visual])
 

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorgnette.model.batch import IGNORED, Batch, Spans
+from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
 from lorgnette.model.config import VLMConfig
 from lorgnette.model.ops.attention import attention, has_varlen, varlen
 
 
-class Cache:
+class KVCache:
     """One row of slots per document and layer: `keys[layer]` and `values[layer]` are B,S,G,N, and `lengths` are filled.
 
     The first forward with an empty cache sets the documents; each later one continues all of them, in the same order.
@@ -46,18 +46,18 @@ class Cache:
         return self.keys[0].shape[1] if self.keys else 0
 
     def next(self, tokens_T: Tensor) -> Batch:
-        """The batch that continues each document with one token, for `vlm(batch, cache=cache, want="last")`."""
+        """The batch that continues each document with one token, for `vlm(batch, cache=cache, output="last")`."""
         device = tokens_T.device
         nothing = torch.empty(0, dtype=torch.int64, device=device)
         return Batch(
             tokens_T=tokens_T,
-            targets_T=torch.full_like(tokens_T, IGNORED),
+            targets_T=torch.full_like(tokens_T, IGNORE_INDEX),
             positions_T=torch.tensor(self.lengths, device=device),
-            documents=Spans((1,) * len(self)),
+            documents=SequenceLengths((1,) * len(self)),
             patches_PC=torch.empty(0, self.config.vision.patch_width, dtype=torch.uint8, device=device),
             patch_positions_P=nothing,
             grids=(),
-            visual_V=nothing,
+            visual_positions_V=nothing,
         )
 
     def keep(self, documents: Sequence[int]) -> None:
@@ -71,7 +71,7 @@ class Cache:
         }
         self.lengths = tuple(self.lengths[index] for index in documents)
 
-    def begin(self, documents: Spans, like: Tensor) -> None:
+    def begin(self, documents: SequenceLengths, like: Tensor) -> None:
         """Make room for the new tokens of every document. Called once per forward, before the layers."""
         if not self.lengths:
             self.lengths = (0,) * len(documents)
@@ -79,7 +79,7 @@ class Cache:
             raise ValueError(
                 f"{len(documents)} documents do not continue the {len(self.lengths)} in the cache; use keep()"
             )
-        self.seen = Spans(tuple(a + b for a, b in zip(self.lengths, documents.lengths, strict=True)))
+        self.seen = SequenceLengths(tuple(a + b for a, b in zip(self.lengths, documents.lengths, strict=True)))
         language = self.config.language
         if self.seen.longest > self.capacity:
             capacity = self.seen.longest + max(self.reserve, self.capacity // 2)
@@ -96,14 +96,14 @@ class Cache:
         """Count the new tokens as stored. Called once per forward, after the layers."""
         self.lengths = self.seen.lengths
 
-    def attend(self, layer: int, q_THN: Tensor, k_TGN: Tensor, v_TGN: Tensor, documents: Spans) -> Tensor:
+    def attend(self, layer: int, q_THN: Tensor, k_TGN: Tensor, v_TGN: Tensor, documents: SequenceLengths) -> Tensor:
         """Store the new keys and values of this layer, and attend from the new queries to all of their document's."""
         k_BSGN, v_BSGN = self.keys[layer], self.values[layer]
         k_BSGN.flatten(0, 1).index_copy_(0, self.new_slots, k_TGN.detach())
         v_BSGN.flatten(0, 1).index_copy_(0, self.new_slots, v_TGN.detach())
         window = self.config.language.sliding_window
         if has_varlen(q_THN):
-            rows = Spans((self.capacity,) * len(self))
+            rows = SequenceLengths((self.capacity,) * len(self))
             k_SGN, v_SGN = k_BSGN.flatten(0, 1), v_BSGN.flatten(0, 1)
             return varlen(q_THN, k_SGN, v_SGN, documents, rows, causal=True, window=window, used=self.seen)
         if not any(self.lengths):

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from lorgnette.cli import app
 from lorgnette.errors import DataError, ImageError
 from lorgnette.hub.export import export, save
-from lorgnette.infer.doctor import HINTS, Diagnosis, examine
-from lorgnette.infer.latents import Latents
+from lorgnette.infer.batch_invariance import HINTS, Diagnosis, examine
+from lorgnette.infer.image_cache import ImageFeatureCache
 from lorgnette.model import connectors, language, vision
-from lorgnette.model.batch import Spans
-from lorgnette.model.cache import Cache
+from lorgnette.model.batch import SequenceLengths
+from lorgnette.model.kv_cache import KVCache
 from lorgnette.model.ops.attention import attention
 from tests.hub.tiny import picture, tiny_config, tiny_model, tiny_processor
 
@@ -44,12 +44,16 @@ def test_a_sound_model(sizes: dict[str, Any]) -> None:
     assert not examine(tiny_model(tiny_config(**sizes)), tiny_processor(), IMAGES, tolerance=0).passed
 
 
-def run_together(q: Tensor, k: Tensor, v: Tensor, queries: Spans, keys: Spans, **how: Any) -> Tensor:
+def run_together(
+    q: Tensor, k: Tensor, v: Tensor, queries: SequenceLengths, keys: SequenceLengths, **how: Any
+) -> Tensor:
     """Attention in which all spans are one."""
-    return attention(q, k, v, Spans((queries.total,)), Spans((keys.total,)), **how)
+    return attention(q, k, v, SequenceLengths((queries.total,)), SequenceLengths((keys.total,)), **how)
 
 
-def run_equal_together(q: Tensor, k: Tensor, v: Tensor, queries: Spans, keys: Spans, **how: Any) -> Tensor:
+def run_equal_together(
+    q: Tensor, k: Tensor, v: Tensor, queries: SequenceLengths, keys: SequenceLengths, **how: Any
+) -> Tensor:
     """Attention that fails where spans are of one length only."""
     one = len(set(queries.lengths)) == 1
     return (run_together if one else attention)(q, k, v, queries, keys, **how)
@@ -72,21 +76,21 @@ def test_what_sees_its_neighbours_is_named(
 
 
 def test_a_cache_that_miscounts_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    begin = Cache.begin
+    begin = KVCache.begin
 
-    def late(self: Cache, documents: Spans, like: Tensor) -> None:
+    def late(self: KVCache, documents: SequenceLengths, like: Tensor) -> None:
         """As if a token fewer had been read."""
         if self.lengths:
             self.lengths = tuple(length - 1 for length in self.lengths)
         begin(self, documents, like)
 
-    monkeypatch.setattr(Cache, "begin", late)
+    monkeypatch.setattr(KVCache, "begin", late)
     assert wrong(examine(tiny_model(), tiny_processor(), IMAGES)) == {("cached", "language")}
 
 
 def test_visual_tokens_of_another_image_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    of = Latents.of
-    monkeypatch.setattr(Latents, "of", lambda self, samples: of(self, samples[::-1]))
+    of = ImageFeatureCache.of
+    monkeypatch.setattr(ImageFeatureCache, "of", lambda self, samples: of(self, samples[::-1]))
     assert wrong(examine(tiny_model(), tiny_processor(), IMAGES)) == {("cached", "connector")}
 
 

@@ -15,7 +15,7 @@ from lorgnette.hub.source import find_folder
 
 PATTERNS = ("*.safetensors", "*.json", "*.jinja")
 """Files that may decide an answer: weights, settings, tokenizer, template."""
-BESIDE = frozenset({"parity.json"})
+_BESIDE = frozenset({"parity.json"})
 """Files of these patterns that do not."""
 SETTLED = 2.0
 """A file changed less than so many seconds ago is not remembered: it may change again within a tick of its clock."""
@@ -34,7 +34,7 @@ def checkpoint_digest(source: str | Path, cache: Path | None = None) -> str:
     folder = find_folder(source)
     memory = cache or user_cache() / "digests.json"
     seen = _remembered(memory)
-    files = sorted({file for pattern in PATTERNS for file in folder.glob(pattern) if file.name not in BESIDE})
+    files = sorted({file for pattern in PATTERNS for file in folder.glob(pattern) if file.name not in _BESIDE})
     try:
         found = {str(file.resolve()): _digest(file, seen) for file in files}
     except OSError as error:

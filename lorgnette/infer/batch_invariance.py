@@ -19,22 +19,22 @@ from torch import Tensor
 
 from lorgnette.errors import DataError
 from lorgnette.infer.generate import evaluating
-from lorgnette.infer.latents import Latents, without_images
+from lorgnette.infer.image_cache import ImageFeatureCache, without_images
 from lorgnette.inputs.image_io import open_image
 from lorgnette.inputs.processor import Processor
-from lorgnette.model.batch import Batch, Spans
-from lorgnette.model.cache import Cache
+from lorgnette.model.batch import Batch, SequenceLengths
+from lorgnette.model.kv_cache import KVCache
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Image, ImageSource, Sample, Segment, Text, Turn
 
-TOLERANCE = 1e-4
+_TOLERANCE = 1e-4
 """Largest difference that counts as rounding, over the largest value (float32; sums in another order)."""
 TAIL = 6
 """Tokens that are read from the cache, the last one by one."""
 QUESTION = "Describe what you see: which things are there, how many of each, and where?"
 
 WAYS = ("batch", "packed", "cached")
-PARTS = ("vision", "connector", "language")
+CHECKED_PARTS = ("vision", "connector", "language")
 HINTS = {
     ("batch", "vision"): "images of one size in a batch see each other's patches",
     ("batch", "connector"): "latents of one image see patches of another of its size",
@@ -49,7 +49,7 @@ HINTS = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class Deviation:
     """Largest difference between a part computed in one way and the same part computed for each prompt alone."""
 
     way: str
@@ -72,7 +72,7 @@ class Finding:
 class Diagnosis:
     """Findings, and the model and prompts they were made on."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Deviation, ...]
     images: tuple[tuple[int, int], ...]
     """Width and height of the images that were shown."""
     tolerance: float
@@ -104,7 +104,7 @@ class Diagnosis:
 
 @torch.no_grad()
 def examine(
-    model: VLM, processor: Processor, images: Sequence[ImageSource], *, tolerance: float = TOLERANCE
+    model: VLM, processor: Processor, images: Sequence[ImageSource], *, tolerance: float = _TOLERANCE
 ) -> Diagnosis:
     """Compute prompts about `images` in every way and compare.
 
@@ -119,16 +119,16 @@ def examine(
     prompts = list(_prompts(pictures))
     with evaluating(model):
         findings = [
-            Finding(way, part, "five crops" if split else "one crop", *_compared(ours, alone, tolerance))
+            Deviation(way, part, "five crops" if split else "one crop", *_compared(ours, alone, tolerance))
             for split in (False, True)
             for way, part, ours, alone in _pairs(model, processor, prompts, split)
         ]
     worst = {(one.way, one.part, one.crops): one for one in sorted(findings, key=_severity)}
-    order = sorted(worst, key=lambda key: (key[2] != "one crop", WAYS.index(key[0]), PARTS.index(key[1])))
+    order = sorted(worst, key=lambda key: (key[2] != "one crop", WAYS.index(key[0]), CHECKED_PARTS.index(key[1])))
     return Diagnosis(tuple(worst[key] for key in order), tuple(picture.size for picture in pictures), tolerance)
 
 
-def _severity(finding: Finding) -> float:
+def _severity(finding: Deviation) -> float:
     return math.inf if math.isnan(finding.relative) else finding.relative
 
 
@@ -168,11 +168,11 @@ class _Alone:
         return cls(sample, batch, patches_PD, visual_VD, _logits(model, batch, visual_VD))
 
 
-Pair = tuple[str, str, Tensor, Tensor]
+_Pair = tuple[str, str, Tensor, Tensor]
 """A way, a part, and what it gave there and for each prompt alone."""
 
 
-def _pairs(model: VLM, processor: Processor, prompts: Sequence[Sample], split: bool) -> Iterator[Pair]:
+def _pairs(model: VLM, processor: Processor, prompts: Sequence[Sample], split: bool) -> Iterator[_Pair]:
     alone = [_Alone.of(model, processor, prompt, split) for prompt in prompts]
     for one in alone:
         other = _Alone.of(model, processor, _turned(one.sample), split)
@@ -182,7 +182,7 @@ def _pairs(model: VLM, processor: Processor, prompts: Sequence[Sample], split: b
     yield from _continued(model, alone)
 
 
-def _together(model: VLM, processor: Processor, way: str, alone: Sequence[_Alone], split: bool) -> Iterator[Pair]:
+def _together(model: VLM, processor: Processor, way: str, alone: Sequence[_Alone], split: bool) -> Iterator[_Pair]:
     """Several prompts in one batch, part by part."""
     samples = [one.sample for one in alone]
     batch = processor(samples, add_generation_prompt=True, split=split).to(model.device)
@@ -195,16 +195,16 @@ def _together(model: VLM, processor: Processor, way: str, alone: Sequence[_Alone
     yield way, "language", _logits(model, batch, visual_VD), logits_TK
 
 
-def _kept(model: VLM, processor: Processor, alone: Sequence[_Alone], split: bool) -> Iterator[Pair]:
+def _kept(model: VLM, processor: Processor, alone: Sequence[_Alone], split: bool) -> Iterator[_Pair]:
     """Visual tokens asked for a second time."""
-    latents, samples = Latents(model, processor, split=split), [one.sample for one in alone]
-    latents.of(samples)
-    yield "cached", "connector", latents.of(samples), torch.cat([one.visual_VD for one in alone])
+    image_cache, samples = ImageFeatureCache(model, processor, split=split), [one.sample for one in alone]
+    image_cache.of(samples)
+    yield "cached", "connector", image_cache.of(samples), torch.cat([one.visual_VD for one in alone])
 
 
-def _continued(model: VLM, alone: Sequence[_Alone]) -> Iterator[Pair]:
+def _continued(model: VLM, alone: Sequence[_Alone]) -> Iterator[_Pair]:
     """All but the last tokens into a cache; then half of these together, and the others one by one."""
-    lengths, cache = [len(one.logits_TK) for one in alone], Cache(model.config, reserve=TAIL)
+    lengths, cache = [len(one.logits_TK) for one in alone], KVCache(model.config, reserve=TAIL)
     visual_VD, none = torch.cat([one.visual_VD for one in alone]), model.connector.empty()
     _logits(model, _part(alone, [(0, length - TAIL) for length in lengths]), visual_VD, cache)
     for first, last in itertools.pairwise([-TAIL, *range(-TAIL // 2, 1)]):
@@ -220,14 +220,14 @@ def _part(alone: Sequence[_Alone], ranges: Sequence[tuple[int, int]]) -> Batch:
         torch.cat([getattr(batch, name)[slice(*ends)] for batch, ends in zip(batches, ranges, strict=True)])
         for name in ("tokens_T", "targets_T", "positions_T")
     )
-    image_tokens = torch.cat([batch.tokens_T[batch.visual_V] for batch in batches])
+    image_tokens = torch.cat([batch.tokens_T[batch.visual_positions_V] for batch in batches])
     return dataclasses.replace(
         without_images(batches[0]),
         tokens_T=tokens_T,
         targets_T=targets_T,
         positions_T=positions_T,
-        documents=Spans(tuple(last - first for first, last in ranges)),
-        visual_V=torch.isin(tokens_T, image_tokens).nonzero()[:, 0],
+        documents=SequenceLengths(tuple(last - first for first, last in ranges)),
+        visual_positions_V=torch.isin(tokens_T, image_tokens).nonzero()[:, 0],
     )
 
 
@@ -236,7 +236,7 @@ def _seen(model: VLM, batch: Batch) -> Tensor:
     return patches_PD
 
 
-def _logits(model: VLM, batch: Batch, visual_VD: Tensor, cache: Cache | None = None) -> Tensor:
+def _logits(model: VLM, batch: Batch, visual_VD: Tensor, cache: KVCache | None = None) -> Tensor:
     logits_TK = model(batch, cache=cache, visual_VD=visual_VD).logits
     assert logits_TK is not None
     return logits_TK

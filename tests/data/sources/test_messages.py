@@ -1,16 +1,15 @@
-"""Sources of conversations that are read sample by sample: by the reader of kind `chat`, and never short of one."""
+"""Sources of kind `messages`: read as kind `chat` is, and never short of a sample."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from lorgnette.data.config import ChatConfig, MessagesConfig
-from lorgnette.data.loader.batches import Steps
-from lorgnette.data.plan.sample_ref import Plan
-from lorgnette.data.prepare import prepare
-from lorgnette.data.sources import open_source
-from lorgnette.data.sources.messages import MessagesSource
+from lorgnette.data.config import ChatConfig, MessagesConfig, PackConfig
+from lorgnette.data.loader.batches import BatchBuilder
+from lorgnette.data.plan.mixture import PlannedSource
+from lorgnette.data.plan.pack_plan import PackedPlan
+from lorgnette.data.prepare import Prepared, prepare
 from lorgnette.errors import DataError
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.processor import Processor
@@ -34,20 +33,18 @@ def write(path: Path, *rows: object) -> Path:
     return path
 
 
-def opened(path: Path, processor: Processor, most_tokens: int | None = None) -> MessagesSource:
-    source = open_source(MessagesConfig(path=str(path)), processor=processor, most_tokens=most_tokens)
-    assert isinstance(source, MessagesSource)
-    return source
+def opened(path: Path, processor: Processor) -> Prepared:
+    return prepare(MessagesConfig(path=str(path)), processor, workers=1)
 
 
 def test_rows_of_a_folder_are_read_in_order_and_blank_lines_are_nothing(tmp_path, processor):
     write(tmp_path / "b.jsonl", {"messages": [ASK, REPLY]}, "", {"messages": [ASK, REPLY, ASK, REPLY]})
     write(tmp_path / "a.jsonl", {"messages": [{**ASK, "content": "and?"}, REPLY]})
     source = opened(tmp_path, processor)
-    assert source.size == 3 and not source.too_long
-    assert [source[number].text for number in range(3)] == ["and?this", "what?this", "what?thiswhat?this"]
-    assert source[2].name == f"{tmp_path / 'b.jsonl'}, row 3"
-    assert source[2].meta["source"] == str(tmp_path)
+    samples = [source.record(number).piece() for number in range(len(source))]
+    assert [one.text for one in samples] == ["and?this", "what?this", "what?thiswhat?this"]
+    assert samples[2].name == f"{tmp_path / 'b.jsonl'}, row 3"
+    assert samples[2].meta["source"] == str(tmp_path)
 
 
 def test_both_kinds_read_the_same_samples_from_the_same_rows(tmp_path, processor):
@@ -61,8 +58,9 @@ def test_both_kinds_read_the_same_samples_from_the_same_rows(tmp_path, processor
     path = write(tmp_path / "a.jsonl", *rows)
     chat = prepare(ChatConfig(path=str(path)), processor)
     source = opened(path, processor)
-    assert [source[number].segments for number in range(3)] == [chat.record(n).piece().segments for n in range(3)]
-    assert [len(source[number].images) for number in range(3)] == [2, 1, 0]
+    samples = [source.record(number).piece() for number in range(3)]
+    assert [one.segments for one in samples] == [chat.record(number).piece().segments for number in range(3)]
+    assert [len(one.images) for one in samples] == [2, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -82,20 +80,26 @@ def test_both_kinds_read_the_same_samples_from_the_same_rows(tmp_path, processor
 def test_a_bad_row_is_named_and_left_out(row, reason, tmp_path, processor):
     path = write(tmp_path / "a.jsonl", {"messages": [ASK, REPLY]}, row)
     source = opened(path, processor)
-    assert source.size == 1
-    (line,) = (source.prepared.folder / "rejected.jsonl").read_text().splitlines()
+    assert len(source) == 1
+    (line,) = (source.folder / "rejected.jsonl").read_text().splitlines()
     entry = json.loads(line)
     assert (entry["file"], entry["place"], entry["reason"]) == (str(path), "row 2", reason)
-    assert source.prepared.facts["reasons"] == {reason: 1}
+    assert source.facts["reasons"] == {reason: 1}
+
+
+def planned(source: Prepared, **pack) -> PackedPlan:
+    title = source.config.title
+    limits = PackConfig(**({"tokens": 64, "packs_per_step": 1} | pack))
+    images = ImageConfig(shortest=28, longest=56, grid=4)
+    return PackedPlan((PlannedSource(title, source.index),), limits, 0, images, PerceiverConfig(latents=4))
 
 
 def test_rows_that_are_too_long_are_left_out_and_said(tmp_path, processor):
     path = write(tmp_path / "a.jsonl", {"messages": [ASK, ENDLESS]}, {"messages": [ASK, REPLY]})
-    source = opened(path, processor, most_tokens=64)
-    assert source.size == 1 and source[0].text == "what?this"
-    assert "1 of 2 conversations have more tokens than the model's 64 positions" in source.too_long
-    with pytest.raises(DataError, match="2 of 2 conversations have more tokens"):
-        opened(path, processor, most_tokens=2)
+    plan = planned(opened(path, processor))
+    assert {ref.record for step in range(4) for ref in plan.step(step)} == {1}
+    (said,) = plan.oversized()
+    assert "of 2 units in 2 records 1 do not fit a pack of 64 tokens" in said and "row 0 first" in said
 
 
 def test_an_image_that_is_lost_after_preparing_is_replaced_by_the_next_row(tmp_path, processor):
@@ -103,7 +107,7 @@ def test_an_image_that_is_lost_after_preparing_is_replaced_by_the_next_row(tmp_p
         (tmp_path / f"{name}.png").write_bytes(picture(seed=ord(name)))
     rows = [{"image": {"bytes": None, "path": f"{name}.png"}, "messages": [ASK, REPLY]} for name in ("a", "b")]
     source = opened(parquet(tmp_path / "rows.parquet", rows), processor)
-    steps = Steps(Plan((2,), (1.0,), 2, seed=0), (source,), processor)
+    steps = BatchBuilder(planned(source, samples=2), (source,), processor)
     (before,) = steps.batches(0)
     (tmp_path / "a.png").unlink()
     (after,) = steps.batches(0)
@@ -113,9 +117,3 @@ def test_an_image_that_is_lost_after_preparing_is_replaced_by_the_next_row(tmp_p
     (tmp_path / "b.png").unlink()
     with pytest.raises(DataError, match=r"[ab]\.png"):
         steps.batches(0)
-
-
-def test_a_source_of_files_needs_a_processor(tmp_path):
-    path = write(tmp_path / "a.jsonl", {"messages": [ASK, REPLY]})
-    with pytest.raises(DataError, match="needs a processor"):
-        open_source(MessagesConfig(path=str(path)))
