@@ -62,11 +62,6 @@ class Index:
         return len(self.shard_E)
 
     @property
-    def unit_starts(self) -> np.ndarray:
-        """Offsets of each record's units in the arrays over U, and the end (int64, one more than E)."""
-        return _starts(self.units_E)
-
-    @property
     def image_starts(self) -> np.ndarray:
         """Offsets of each record's images in the arrays over I, and the end (int64, one more than E)."""
         return _starts(self.images_E)

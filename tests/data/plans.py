@@ -66,3 +66,8 @@ def plan_of(*indexes: Index, weights: tuple[float, ...] = (), most_units: int | 
     )
     values = {"seed": 3, "images": ImageConfig(), "connector": PerceiverConfig(latents=8)} | settings
     return PackedPlan(sources, PackConfig(**pack), **values)
+
+
+def unit_starts(index: Index) -> np.ndarray:
+    """Offsets of each record's units in the arrays over units, and the end."""
+    return np.concatenate([[0], np.cumsum(index.units_E, dtype=np.int64)])

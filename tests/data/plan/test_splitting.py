@@ -14,7 +14,7 @@ from lorgnette.data.plan.splitting import Lengths, RecordSplitter
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.model.config import PerceiverConfig
 from tests.data.plan.test_augment import patches_of
-from tests.data.plans import index_of, made_index
+from tests.data.plans import index_of, made_index, unit_starts
 
 VISUAL = 8
 PACK = PackConfig(tokens=512, patches=20_000)
@@ -49,7 +49,8 @@ class Slow:
         """Tokens and patches of each unit, the head being -1."""
         index, augmenter = self.index, self.splitter.augmenter
         split = bool(augmenter.split(self.source, self.record, self.epoch)) if varied else augmenter.images.split
-        tokens = dict(enumerate(self.part("tokens_U", index.unit_starts))) | {-1: int(index.head_tokens_E[self.record])}
+        tokens = dict(enumerate(self.part("tokens_U", unit_starts(index))))
+        tokens |= {-1: int(index.head_tokens_E[self.record])}
         patches = dict.fromkeys(tokens, 0)
         columns = (self.part(name, index.image_starts) for name in ("unit_I", "width_I", "height_I"))
         for number, (unit, width, height) in enumerate(zip(*columns, strict=True)):
@@ -72,7 +73,7 @@ class Slow:
 
     def pieces(self, most_units: int | None) -> list[tuple[int, int, int, int, int]]:
         """(start, end, tokens, patches, learned): unit by unit, as long as they fit."""
-        costs, learned = self.shown(), self.part("learned_U", self.index.unit_starts)
+        costs, learned = self.shown(), self.part("learned_U", unit_starts(self.index))
         found, start, units = [], 0, len(costs) - 1
         while start < units:
             end = start

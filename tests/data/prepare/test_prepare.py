@@ -49,7 +49,7 @@ def test_a_source_is_known_before_it_is_read(kind, tmp_path, processor):
         record = prepared.record(number)
         tokens = processor.render(record.piece()).tokens_T
         text = int(((tokens != processor.image_token) & (tokens != around)).sum())
-        units = slice(index.unit_starts[number], index.unit_starts[number + 1])
+        units = slice(index.units_E[:number].sum(), index.units_E[: number + 1].sum())
         planned = int(index.head_tokens_E[number] + index.tokens_U[units].sum())
         assert text <= planned <= text + 1
         images = slice(index.image_starts[number], index.image_starts[number + 1])
