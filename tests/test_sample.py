@@ -49,7 +49,7 @@ def test_every_form_of_image_part_is_read(part, source):
     assert Sample.from_messages([{"role": "user", "content": [part]}]).images == (Image(source),)
 
 
-@pytest.mark.parametrize("learn", ["assistant", "user", None])
+@pytest.mark.parametrize("supervised", ["assistant", "user", None])
 def test_only_the_chosen_role_is_learned(supervised):
     messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     sample = Sample.from_messages(messages, supervised=supervised)

@@ -36,7 +36,7 @@ GOOD = {
     "two images side by side": (rendered([0, *SLOT, *SLOT[1:], 1], images=2), {}),
     "slots without a separator": (rendered([0, *[IMAGE] * (2 * VISUAL), 1], images=2), {}),
     "as long as the limit": (rendered([0, 1, 2]), {"most_tokens": 3}),
-    "nothing to learn, and none asked": (rendered([0, 1, 2], learned=()), {"learn": False}),
+    "nothing to learn, and none asked": (rendered([0, 1, 2], learned=()), {"supervised": False}),
 }
 
 
@@ -47,8 +47,8 @@ def test_what_can_be_learned_passes(name):
 
 
 BAD = {
-    "nothing learned": (rendered([0, 1, 2], learned=()), {}, "none of its 3 tokens is learned"),
-    "only the first token learned": (rendered([0, 1, 2], learned=(0,)), {}, "none of its 3 tokens is learned"),
+    "nothing learned": (rendered([0, 1, 2], learned=()), {}, "none of its 3 tokens is supervised"),
+    "only the first token learned": (rendered([0, 1, 2], learned=(0,)), {}, "none of its 3 tokens is supervised"),
     "no tokens": (rendered([], learned=()), {}, "0 tokens with 0 learning marks"),
     "marks of another length": (
         replace(rendered([0, 1]), loss_mask_T=np.ones(3, bool)),
