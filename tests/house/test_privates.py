@@ -10,7 +10,6 @@ import pytest
 from tests.house.source import Module, modules
 
 EXCEPTIONS = {
-    "_replace": "the public way to copy a named tuple",
     "_exit": "os has no other name for it",
     "_version": "torch counts changes of a tensor in place there alone",
     "_scaled_dot_product_flash_attention_for_cpu": "torch has no public name for this operation",

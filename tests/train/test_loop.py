@@ -165,7 +165,7 @@ def test_merged_adapters_compute_the_same(tiny):
 def test_checkpoints_are_few_and_whole(tiny, tmp_path):
     trained(tiny.override("checkpoints.keep=2"), tmp_path)
     assert [path.name for path in manager.checkpoints(tmp_path / "checkpoints")] == ["step-000008", "step-000011"]
-    written = {".lock", "checkpoints", "data.json", "log.jsonl", "run.yaml"}
+    written = {".lock", "checkpoints", "data.json", "log.jsonl", "run.yaml", "packs-first.json", "packs-second.json"}
     assert {path.name for path in tmp_path.iterdir()} == written
 
 

@@ -97,6 +97,8 @@ class BatchBuilder:
             raise DataError(f"{name}: the row has changed since it was prepared; run `lorgnette data prepare` again")
         view = self.plan.view(ref, record.shuffle)
         sample = record.piece(ref.start, ref.end, view.order)
+        own = str(sample.meta.get("name", ""))  # the place in a file of the user's, where rows were converted
+        name = name.replace(self.plan.sources[ref.source].index.name(ref.record), own) if own else name
         sample = replace(sample, meta={**sample.meta, "name": name})
         return self._rendered(ref, sample, view)
 
@@ -152,7 +154,7 @@ class BatchBuilder:
             return self.checked(ref)
         except DataError as error:
             said, name = str(error), self.plan.name(ref)
-        if not said.startswith(name):
+        if not said.startswith((name, f"{self.plan.sources[ref.source].title}: ")):
             said = f"{name}: {said}"
         for other in self.plan.replacements(ref):
             try:

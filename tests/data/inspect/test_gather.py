@@ -83,7 +83,7 @@ def test_a_refused_sample_of_a_step_is_told_and_not_replaced(gatherer, steps):
     poisoned = replace(steps, sources=(Listed([broken, *samples()[1:]]), steps.sources[1]))
     packs, refused = gatherer.steps(poisoned, 0, 1, most=64)
     assert sum(len(pack.documents) for pack in packs) + len(refused) == 8
-    assert refused and all("made.parquet, group 0, row 0, image 1: " in one for one in refused)
+    assert refused and all("broken, image 1: " in one for one in refused)
 
 
 def test_only_those_chosen_are_shown_and_all_are_counted(gatherer):
