@@ -56,7 +56,7 @@ from lorgnette.train.callbacks import Callback, StepMetrics, TrainerState
 from lorgnette.train.data import build_data
 from lorgnette.train.loop import Trainer
 from lorgnette.train.optim import build_optimiser
-from lorgnette.train.planner.dry_run import Bytes
+from lorgnette.train.planner.memory import TensorBytes
 from lorgnette.train.setup import build, resolve, stage_processor
 from lorgnette.train.stages import prepare_parts
 from lorgnette.train.step import train_step
@@ -262,7 +262,7 @@ def counted(model: nn.Module, optimiser: torch.optim.Optimizer, step: Callable[[
     step()  # from here on the optimiser has its moments
     state = [value for entry in optimiser.state.values() for value in entry.values() if torch.is_tensor(value)]
     optimiser.zero_grad(set_to_none=True)
-    counter = Bytes(0)
+    counter = TensorBytes(0)
     counter.know([*model.parameters(), *state])
     with counter:
         step()

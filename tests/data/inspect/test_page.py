@@ -55,7 +55,7 @@ def test_faults_stand_at_the_top_by_name(look, speller):
 
 
 def test_pictures_past_the_budget_are_counted_and_said_to_be_hidden(look, speller, monkeypatch):
-    monkeypatch.setattr(page_module, "MOST_BYTES", 1500)
+    monkeypatch.setattr(page_module, "_MOST_BYTES", 1500)
     html = render(look, speller)
     assert html.count("data:image/") < render_count(look) and "not shown" in Page(html).text
 

@@ -91,12 +91,12 @@ def test_never_holds_the_logits() -> None:
 
 def test_memory_does_not_grow_with_the_vocabulary() -> None:
     """Bytes held at most while the losses and their gradients are made, of a frozen table."""
-    from lorgnette.train.planner.dry_run import Bytes
+    from lorgnette.train.planner.memory import TensorBytes
 
     rows, peaks = 1200, []
     for vocabulary in (2**12, 2**15):
         hidden, table = torch.randn(rows, 4, requires_grad=True), torch.randn(vocabulary, 4)
-        with Bytes(0) as counter:
+        with TensorBytes(0) as counter:
             linear_losses(hidden, (table,), torch.randint(0, vocabulary, (rows,)))[0].backward()
         peaks.append(counter.peak)
         assert logits_held(rows, vocabulary, "cpu") == CHUNK["cpu"]
