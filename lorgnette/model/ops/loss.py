@@ -91,11 +91,6 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return hidden_grad * grad.to(hidden_grad.dtype), None, None, None, *scaled
 
 
-def logits_held(rows: int, vocabulary: int, device: str) -> int:
-    """Number of logits held at a time, for so many supervised rows."""
-    return min(rows, _chunk(vocabulary, device)) * vocabulary
-
-
 def _rows(tables: tuple[Tensor, ...]) -> int:
     return _chunk(sum(map(len, tables)), tables[0].device.type)
 

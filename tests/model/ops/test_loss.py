@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lorgnette.model.ops.loss import CHUNK, linear_log_probabilities, linear_losses, logits_held
+from lorgnette.model.ops.loss import CHUNK, linear_log_probabilities, linear_losses
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 100])
@@ -99,6 +99,5 @@ def test_memory_does_not_grow_with_the_vocabulary() -> None:
         with TensorBytes(0) as counter:
             linear_losses(hidden, (table,), torch.randint(0, vocabulary, (rows,)))[0].backward()
         peaks.append(counter.peak)
-        assert logits_held(rows, vocabulary, "cpu") == CHUNK["cpu"]
     assert max(peaks) < 1.05 * min(peaks)
     assert max(peaks) < 4 * CHUNK["cpu"] + 2**20
