@@ -307,4 +307,4 @@ def test_the_card_says_what_the_model_is(tmp_path: Path) -> None:
     card = (folder / "README.md").read_text()
     assert card.startswith("---\n")
     assert "# my-model" in card
-    assert "ViT, 2 layers of width 24" in card
+    assert "ViT: 2 layers, width 24" in card
