@@ -122,7 +122,8 @@ def test_siglip(tiny, activation: str) -> None:
     batch = tiny.batch(config, [[(8, 8), (8, 8)]])
 
     ours = model.vision(batch.patches_PC, batch.patch_positions_P, batch.grids)
-    theirs = oracle(as_image(model.vision.normalise(batch.patches_PC), (8, 8), config)).last_hidden_state.flatten(0, 1)
+    pixels_PC = model.vision.normalise(batch.patches_PC, ours)
+    theirs = oracle(as_image(pixels_PC, (8, 8), config)).last_hidden_state.flatten(0, 1)
     assert error(ours, theirs) <= 1e-5
     weights = torch.randn(theirs.shape, generator=torch.Generator().manual_seed(1))
     (ours * weights).sum().backward()
