@@ -62,7 +62,7 @@ class LorgnetteModel(Model):
         self.model, self.processor, self.identity, self.weights = model, processor, identity, weights
         self.settings = settings or GenerationConfig()
         self.split, self.batch_size = split, batch_size
-        self.latents = ImageFeatureCache(model, processor, split=split, keep_bytes=keep_bytes)
+        self.image_cache = ImageFeatureCache(model, processor, split=split, keep_bytes=keep_bytes)
 
     def generate(self, samples: Sequence[Sample], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """The answer to each prompt: at most `max_tokens` tokens, ending before the first stop string."""
@@ -72,7 +72,7 @@ class LorgnetteModel(Model):
         answers = (
             answer.text
             for prompts in _chunks(asked, self.batch_size)
-            for answer in generate(self.model, self.processor, prompts, settings, image_cache=self.latents)
+            for answer in generate(self.model, self.processor, prompts, settings, image_cache=self.image_cache)
         )
         return [
             Answer("", declined=too_long[number]) if number in too_long else next(answers)
@@ -81,7 +81,7 @@ class LorgnetteModel(Model):
 
     def _too_long(self, sample: Sample, text: str | None = None) -> str:
         """Why a prompt, or it and a candidate, has no place among the model's positions; empty if it has."""
-        asked = self.latents.prompt(sample) if text is None else self.latents.text_of(_answered(sample, text))
+        asked = self.image_cache.prompt(sample) if text is None else self.image_cache.text_of(_answered(sample, text))
         try:
             check_length(self.model.config.language, sample.name, len(asked.tokens_T))
         except DataError as error:
@@ -95,7 +95,7 @@ class LorgnetteModel(Model):
 
     def rendered_prompts(self, samples: Sequence[Sample]) -> list[str]:
         """The text that the model reads for each prompt, up to where its answer begins; see `Processor.spell`."""
-        return [self.processor.spell(self.latents.prompt(sample).tokens_T.tolist()) for sample in samples]
+        return [self.processor.spell(self.image_cache.prompt(sample).tokens_T.tolist()) for sample in samples]
 
     @torch.no_grad()
     def encode_images(self, images: Sequence[ImageSource]) -> Any:
@@ -128,14 +128,14 @@ class LorgnetteModel(Model):
         return [next(scores) if fit else [float("-inf")] * len(texts) for texts, fit in rows]
 
     def _score(self, pairs: Sequence[tuple[Sample, Sequence[str]]]) -> list[list[float]]:
-        written = [[self.latents.text_of(_answered(sample, text)) for text in texts] for sample, texts in pairs]
+        written = [[self.image_cache.text_of(_answered(sample, text)) for text in texts] for sample, texts in pairs]
         shared = [_shared_tokens(rendered) for rendered in written]
         tails = [_Part(one, n, len(one.tokens_T)) for n, ones in zip(shared, written, strict=True) for one in ones]
         cache = None
         if any(shared):
             cache = KVCache(self.model.config, reserve=max(part.stop - part.start for part in tails))
             heads = [_Part(ones[0], 0, n) for ones, n in zip(written, shared, strict=True)]
-            visual_VD = self.latents.of([sample for sample, _ in pairs])
+            visual_VD = self.image_cache.of([sample for sample, _ in pairs])
             self.model(self._pack(heads, images=True), output="scores", cache=cache, visual_VD=visual_VD)
             cache.keep([row for row, rendered in enumerate(written) for _ in rendered])
         sums = iter(self._log_likelihoods(tails, cache))

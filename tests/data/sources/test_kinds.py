@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from lorgnette.data.builtin.drawings import drawings
 from lorgnette.data.sources.reading.schemas import IMAGE
 from lorgnette.data.sources.table import KINDS, most_units
 from lorgnette.errors import DataError
@@ -199,7 +200,17 @@ def page(title: str, *more: str) -> str:
     return "\n\n".join((title, f"{PARAGRAPH} So says {title}, page 0.", *more))
 
 
+def composed(folder: Path) -> Path:
+    known = drawings("train")
+    row = {"drawings": [known[3].id], "boxes": [0, 0, 30, 30], "mirrored": [], "width": 64, "height": 32}
+    row |= {"background": "#ff0000", "texts": [{"user": "How many?", "assistant": "One."}], "caption": None}
+    rows = [row, {**row, "drawings": ["no such drawing"]}]
+    (folder / "scenes.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    return folder / "scenes.jsonl"
+
+
 CASES = {
+    "composed scenes": Case("scenes", composed, (("How many?One.", 1),), {"no drawing": 1}, converted=True),
     "obelics": Case(
         "interleaved",
         obelics,
@@ -307,7 +318,7 @@ def test_pieces_make_samples_that_teach_something_and_whose_images_open(name, tm
             piece = record.piece(number, number + 1)
             shown = [one for at, one in record.images if at in (-1, number)]
             assert list(piece.images) == shown
-        chat = case.kind in ("instruct", "chat", "messages")
+        chat = case.kind in ("instruct", "chat", "messages", "scenes")
         assert whole.is_chat == chat
         if chat:
             _only_answers_are_learned(whole)
@@ -331,7 +342,7 @@ def test_converted_images_are_the_bytes_of_their_files(name, tmp_path):
     for record in sifted.records:
         for _, image in record.images:
             content = image.source if isinstance(image.source, bytes) else Path(str(image.source)).read_bytes()
-            assert content in (A, B, C) or (name == "pdf" and content.startswith(b"\x89PNG"))
+            assert content in (A, B, C) or (name == "pdf" and content.startswith(b"\x89PNG")) or case.kind == "scenes"
             assert isinstance(image, Image)
 
 

@@ -62,7 +62,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch) -> Iterator[str]:
     Server.asked.clear()
-    for name, value in {"PAUSE": 0.01, "SECONDS": 0.6, "MOST_BYTES": 1_000_000}.items():
+    for name, value in {"PAUSE": 0.01, "_SECONDS": 0.6, "_MOST_BYTES": 1_000_000}.items():
         monkeypatch.setattr(module, name, value)
     running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=running.serve_forever, daemon=True).start()

@@ -1,6 +1,6 @@
 """Images behind links, fetched while a source is prepared: never while a model is trained.
 
-A link is asked for `_TRIES` times where the server is busy or silent, once where it says that there is nothing. A fetch
+A link is asked for `TRIES` times where the server is busy or silent, once where it says that there is nothing. A fetch
 that takes longer than `_SECONDS` in all, or gives more than `_MOST_BYTES`, is given up. Images that are not fetched are
 refused by name, and counted.
 """
