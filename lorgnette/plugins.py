@@ -89,10 +89,10 @@ def settings_of(
         kind = values.get("kind") if isinstance(values, dict) else None
         if isinstance(values, base):
             return values
-        if kind in known or not is_plugin(group, kind):
+        if not isinstance(kind, str) or kind in known or not is_plugin(group, kind):
             return parse(values)
         try:
-            return find_class(group, str(kind), base).parse(values, kind, stored=bool(info.context))
+            return find_class(group, kind, base).parse(values, kind, stored=bool(info.context))
         except SettingsError as error:
             raise ValueError(str(error)) from None
 

@@ -200,8 +200,8 @@ RETIRED = {
 
 def refuse_sources_on_demand(value: Any) -> Any:
     """Refuse the settings of a source that made its samples on demand. Raises: ValueError with the new settings."""
-    if isinstance(value, dict) and value.get("kind") in RETIRED and not isinstance(value.get("path"), str):
-        kind = value["kind"]
+    kind = value.get("kind") if isinstance(value, dict) else None
+    if isinstance(kind, str) and kind in RETIRED and not isinstance(value.get("path"), str):
         chosen = "" if kind == "captions" else "; `python -m corpus write` in a checkout writes more of them"
         raise ValueError(
             f"kind {kind} made samples on demand and is read from files now: write {RETIRED[kind]}{chosen}"
