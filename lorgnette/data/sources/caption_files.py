@@ -14,7 +14,7 @@ from lorgnette.data.sources.reading.columns import IMAGE_COLUMNS, IMAGE_SUFFIXES
 from lorgnette.data.sources.reading.compressed import expanded_name
 from lorgnette.data.sources.reading.download import in_order
 from lorgnette.data.sources.reading.links import holds_links
-from lorgnette.data.sources.reading.row_files import ORIGIN, row_files, suffixes
+from lorgnette.data.sources.reading.row_files import ORIGIN, converted_row, row_files, suffixes
 from lorgnette.data.sources.reading.shards import FOLDER, folder_of, list_files, read_bytes
 from lorgnette.data.sources.reading.unread import Watch
 from lorgnette.data.sources.reading.values import read_image, seen, stored
@@ -110,12 +110,7 @@ def _of_table(table: str, config: PairsConfig, named: set[str], watch: Watch) ->
 
     def read(item: tuple[str, RowOrRejected]) -> RowOrRejected:
         place, row = item
-        if isinstance(row, RejectedRow):
-            return row
-        try:
-            return {**_captioned(row, folder, config, named), ORIGIN: {"file": table, "place": place}}
-        except Refused as refused:
-            return RejectedRow(table, place, refused.reason, refused.detail)
+        return converted_row(table, place, row, lambda found: _captioned(found, folder, config, named))
 
     return in_order(read, watch.file(table))
 

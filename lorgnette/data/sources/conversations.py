@@ -9,13 +9,13 @@ from typing import Any
 
 from lorgnette.data.config import ChatConfig
 from lorgnette.data.record import Record, Refused
-from lorgnette.data.rejected import RejectedRow, RowOrRejected
+from lorgnette.data.rejected import RowOrRejected
 from lorgnette.data.sources.reading import message_forms
 from lorgnette.data.sources.reading.columns import IMAGE_COLUMNS, images_in
 from lorgnette.data.sources.reading.download import in_order
 from lorgnette.data.sources.reading.links import holds_links
 from lorgnette.data.sources.reading.message_forms import Message, Part, Place, messages_of
-from lorgnette.data.sources.reading.row_files import ORIGIN, WITH_ARCHIVES, is_parquet, placed, row_files
+from lorgnette.data.sources.reading.row_files import WITH_ARCHIVES, converted_row, is_parquet, placed, row_files
 from lorgnette.data.sources.reading.shards import Shards
 from lorgnette.data.sources.reading.unread import Watch
 from lorgnette.data.sources.reading.values import read_image, stored
@@ -176,12 +176,7 @@ def convert(config: ChatConfig) -> Iterator[RowOrRejected]:
 
     def converted(item: tuple[str, str, RowOrRejected]) -> RowOrRejected:
         path, place, row = item
-        if isinstance(row, RejectedRow):
-            return row
-        try:
-            return {**_stored(placed(row, path)), ORIGIN: {"file": path, "place": place}}
-        except Refused as refused:
-            return RejectedRow(path, place, refused.reason, refused.detail)
+        return converted_row(path, place, row, lambda found: _stored(placed(found, path)))
 
     yield from in_order(converted, watch.rows(row_files(config.path, WITH_ARCHIVES)))
     yield from watch.refusals()

@@ -13,7 +13,7 @@ from lorgnette.data.rejected import RejectedRow, RowOrRejected
 from lorgnette.data.sources.reading.columns import IMAGE_COLUMNS, images_in, is_blank, list_in
 from lorgnette.data.sources.reading.download import in_order
 from lorgnette.data.sources.reading.links import holds_links
-from lorgnette.data.sources.reading.row_files import ORIGIN, is_parquet, parquet_or_others, placed, rows_of
+from lorgnette.data.sources.reading.row_files import converted_row, is_parquet, parquet_or_others, placed, rows_of
 from lorgnette.data.sources.reading.unread import Watch
 from lorgnette.data.sources.reading.values import read_image, stored
 from lorgnette.sample import Image, Text, Turn
@@ -113,20 +113,16 @@ def convert(config: InstructConfig) -> Iterator[RowOrRejected]:
     """
     watch = Watch(config, _COLUMNS)
     for path in parquet_or_others(config.path):
-        yield from in_order(lambda item: _converted(*item), _merging(watch, path, config))
+        yield from in_order(_converted, _merging(watch, path, config))
     yield from watch.refusals()
 
 
-def _converted(path: str, place: str, row: RowOrRejected, later: list[Any]) -> RowOrRejected:
-    if isinstance(row, RejectedRow):
-        return row
-    try:
-        return {**_merged(row, later), ORIGIN: {"file": path, "place": place}}
-    except Refused as refused:
-        return RejectedRow(path, place, refused.reason, refused.detail)
-
-
 Merging = tuple[str, str, RowOrRejected, list[Any]]
+
+
+def _converted(item: Merging) -> RowOrRejected:
+    path, place, row, later = item
+    return converted_row(path, place, row, lambda found: _merged(found, later))
 
 
 def _merging(watch: Watch, path: str, config: InstructConfig) -> Iterator[Merging]:

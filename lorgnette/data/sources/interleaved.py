@@ -13,7 +13,7 @@ from lorgnette.data.rejected import RejectedRow, RowOrRejected
 from lorgnette.data.sources.reading.columns import as_list, is_absent, is_blank, list_in
 from lorgnette.data.sources.reading.download import in_order
 from lorgnette.data.sources.reading.links import holds_links
-from lorgnette.data.sources.reading.row_files import ORIGIN, is_parquet, parquet_or_others, placed
+from lorgnette.data.sources.reading.row_files import converted_row, is_parquet, parquet_or_others, placed
 from lorgnette.data.sources.reading.unread import Watch
 from lorgnette.data.sources.reading.values import cut_text, read_image, stored
 from lorgnette.sample import Image, Segment, Text
@@ -66,29 +66,27 @@ def convert(config: InterleavedConfig) -> Iterator[RowOrRejected]:
 
 
 def _fetched(path: str, place: str, row: RowOrRejected) -> Iterator[RowOrRejected]:
-    if isinstance(row, RejectedRow):
-        yield row
-        return
     lost: list[Refused] = []
-    images: list[Any] = []
-    row = placed(row, path)
-    try:
-        texts = [None if is_absent(text) else text for text in list_in(row, "texts")]
-        for number, image in enumerate(list_in(row, "images")):
-            where = f"image {number}"
-            try:
-                images.append(None if is_absent(image) else stored(read_image(image, row, where), where))
-            except Refused as refused:
-                images.append(None)
-                lost.append(refused)
-        if any(text is not None and not isinstance(text, str) for text in texts):
-            raise Refused("wrong type", "'texts' holds something else than strings")
-    except Refused as refused:
-        yield RejectedRow(path, place, refused.reason, refused.detail)
-        return
-    yield {"images": images, "texts": texts, ORIGIN: {"file": path, "place": place}}
-    for one in lost:
+    made = converted_row(path, place, row, lambda found: _stored(placed(found, path), lost))
+    yield made
+    for one in lost if not isinstance(made, RejectedRow) else ():
         yield RejectedRow(path, place, one.reason, one.detail, 0, 1)
+
+
+def _stored(row: Mapping[str, Any], lost: list[Refused]) -> dict[str, Any]:
+    """A document with the bytes of its images. Those that cannot be had are added to `lost`."""
+    images: list[Any] = []
+    texts = [None if is_absent(text) else text for text in list_in(row, "texts")]
+    for number, image in enumerate(list_in(row, "images")):
+        where = f"image {number}"
+        try:
+            images.append(None if is_absent(image) else stored(read_image(image, row, where), where))
+        except Refused as refused:
+            images.append(None)
+            lost.append(refused)
+    if any(text is not None and not isinstance(text, str) for text in texts):
+        raise Refused("wrong type", "'texts' holds something else than strings")
+    return {"images": images, "texts": texts}
 
 
 def _alts(row: Mapping[str, Any]) -> list[str]:

@@ -17,9 +17,9 @@ import PIL.ImageColor
 from lorgnette.data.builtin.drawings import SPLITS, Drawings, drawings
 from lorgnette.data.config import ScenesConfig
 from lorgnette.data.record import Record, Refused
-from lorgnette.data.rejected import RejectedRow, RowOrRejected
+from lorgnette.data.rejected import RowOrRejected
 from lorgnette.data.sources.instruct import read_texts
-from lorgnette.data.sources.reading.row_files import ORIGIN, is_parquet, parquet_or_others
+from lorgnette.data.sources.reading.row_files import converted_row, is_parquet, parquet_or_others
 from lorgnette.data.sources.reading.unread import Watch
 from lorgnette.data.sources.reading.values import cut_text, missing, read_list
 from lorgnette.sample import Image, Text, Turn
@@ -133,8 +133,6 @@ def must_convert(config: ScenesConfig) -> bool:
 def convert(config: ScenesConfig) -> Iterator[RowOrRejected]:
     """Every row as it is, from whatever form of rows."""
     watch = Watch(config, _COLUMNS)
-    for path in parquet_or_others(config.path):
-        for place, row in watch.file(path):
-            known = {} if isinstance(row, RejectedRow) else {key: row.get(key) for key in _COLUMNS}
-            yield row if isinstance(row, RejectedRow) else {**known, ORIGIN: {"file": path, "place": place}}
+    for path, place, row in watch.rows(parquet_or_others(config.path)):
+        yield converted_row(path, place, row, lambda found: {key: found.get(key) for key in _COLUMNS})
     yield from watch.refusals()

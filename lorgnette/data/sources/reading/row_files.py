@@ -7,12 +7,13 @@ import io
 import json
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 
+from lorgnette.data.record import Refused
 from lorgnette.data.rejected import RejectedRow, RowOrRejected
 from lorgnette.data.sources.reading.compressed import COMPRESSIONS, FAULTS, expanded_name, open_expanded, read_expanded
 from lorgnette.data.sources.reading.shards import FOLDER, Shards, folder_of, list_files
@@ -283,6 +284,18 @@ def _separated(path: str, separator: str) -> Iterator[Found]:
             yield f"row {number}", {key: value for key, value in row.items() if key is not None}
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a table ({quoted(str(error))})") from None
+
+
+def converted_row(
+    path: str, place: str, row: RowOrRejected, make: Callable[[dict[str, Any]], dict[str, Any]]
+) -> RowOrRejected:
+    """A row of a file as `make` converts it, with its origin; a RejectedRow as it is, and for what `make` refuses."""
+    if isinstance(row, RejectedRow):
+        return row
+    try:
+        return {**make(row), ORIGIN: {"file": path, "place": place}}
+    except Refused as refused:
+        return RejectedRow(path, place, refused.reason, refused.detail)
 
 
 def placed(row: dict[str, Any], path: str) -> dict[str, Any]:
