@@ -54,6 +54,12 @@ def as_list(value: Any) -> list[Any] | None:
     return list(value) if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray) else None
 
 
+def one_or_list(value: Any) -> list[Any] | None:
+    """As `as_list`, and a struct alone as a list of one."""
+    listed = as_list(value)
+    return [value] if listed is None and isinstance(value, Mapping) else listed
+
+
 def list_in(row: Mapping[str, Any], column: str) -> list[Any]:
     """A column that holds a list, or the JSON text of one. Raises: Refused if it is missing, null or something else."""
     value = row.get(column)
@@ -93,9 +99,7 @@ def _images(value: Any, column: str) -> list[Any]:
         return list_in({column: value}, column)
     if is_absent(value) or isinstance(value, str | bytes | bytearray):
         return [value]
-    listed = as_list(value)
-    if listed is None and isinstance(value, Mapping):
-        return [value]
+    listed = one_or_list(value)
     if listed is None:
         raise Refused("wrong type", f"{column!r} is a {type(value).__name__}, not an image or a list of images")
     return listed

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any
 
 from lorgnette.data.record import Refused
-from lorgnette.data.sources.reading.columns import as_list, is_absent, is_blank, list_in
+from lorgnette.data.sources.reading.columns import as_list, is_absent, is_blank, list_in, one_or_list
 from lorgnette.data.sources.reading.values import missing, read_image
 from lorgnette.errors import DataError
 from lorgnette.sample import Image, decode_base64
@@ -114,9 +114,7 @@ def _answered(row: Mapping[str, Any], question: str, more: str, answer: str) -> 
 
 def _said(value: Any, role: str) -> list[Any]:
     """Messages as they are, or a text as a message of this role."""
-    if isinstance(value, Mapping) and as_list(value) is None:
-        return [value]
-    return [{"role": role, "content": value}] if isinstance(value, str) else as_list(value) or []
+    return [{"role": role, "content": value}] if isinstance(value, str) else one_or_list(value) or []
 
 
 def _role_or_none(message: Mapping[str, Any]) -> str | None:
@@ -152,9 +150,7 @@ def _parts(content: Any, where: str) -> list[Any]:
         return []
     if isinstance(content, str):
         return [content]
-    parts = as_list(content)
-    if parts is None and isinstance(content, Mapping):
-        return [content]
+    parts = one_or_list(content)
     if parts is None:
         raise Refused("wrong type", f"the content of {where} is a {type(content).__name__}, not a text or a list")
     return parts
