@@ -92,9 +92,7 @@ def convert_source(
 
 
 def _schema(config: PreparedConfig) -> pa.Schema:
-    schema = kind_of(config).schema
-    assert schema is not None, f"kind {config.kind} converts rows of unknown types"
-    return schema(config).append(pa.field(ORIGIN, ORIGIN_TYPE))
+    return kind_of(config).schema(config).append(pa.field(ORIGIN, ORIGIN_TYPE))
 
 
 def _write_shard(

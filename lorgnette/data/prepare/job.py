@@ -172,7 +172,6 @@ class _Job:
 
     def _convert(self, files: str) -> Converted:
         convert, folder = kind_of(self.config).convert, self.home / f"converted-{files}"
-        assert convert is not None
         with progress(self.options.console, f"{self.config.title}: writing as parquet", None) as advance:
             made = convert_source(self.config, convert, folder, advance)
         for old in self.home.glob("converted-*"):

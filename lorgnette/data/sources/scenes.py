@@ -19,14 +19,14 @@ from lorgnette.data.config import ScenesConfig
 from lorgnette.data.record import Record, Refused
 from lorgnette.data.rejected import RowOrRejected
 from lorgnette.data.sources.instruct import read_texts
+from lorgnette.data.sources.reading import schemas
 from lorgnette.data.sources.reading.row_files import converted_row, is_parquet, parquet_or_others
 from lorgnette.data.sources.reading.unread import Watch
 from lorgnette.data.sources.reading.values import cut_text, missing, read_list
 from lorgnette.sample import Image, Text, Turn
 from lorgnette.untrusted import quoted
 
-_COLUMNS = ("drawings", "boxes", "mirrored", "width", "height", "background", "texts", "caption")
-"""Columns of a row; `schemas.SCENES` has their types."""
+_COLUMNS = tuple(schemas.SCENES.names)
 MOST_PIXELS, MOST_DRAWINGS = 2**22, 64
 """Pixels of a scene's canvas, and drawings on it, at most: beyond, the row is refused."""
 Box = tuple[int, int, int, int]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lorgnette.data.config import InstructConfig, PreparedConfig, SourcePlugin, WebpagesConfig
+from lorgnette.data.config import InstructConfig, PreparedConfig, SourcePlugin
 from lorgnette.data.record import Record
 from lorgnette.data.rejected import RowOrRejected
 from lorgnette.data.sources.reading import message_forms, schemas
@@ -31,7 +31,9 @@ class Kind:
     columns: Callable[[Any], tuple[str, ...]]
     """The columns that `read` looks at, by the settings of the source. A file need not have all of them."""
     convert: Convert
-    """For what is no parquet that `read` takes as it is; `converter` says whether a source needs it."""
+    """For what is no parquet that `read` takes as it is."""
+    must_convert: Callable[[Any], bool]
+    """Return whether a source must be converted. Raises: DataError if its path holds no file of the kind."""
     schema: Callable[[Any], pa.Schema]
     """Types of the rows that `convert` gives, by the settings of the source."""
 
@@ -58,6 +60,10 @@ def _typed(schema: pa.Schema) -> Callable[[Any], pa.Schema]:
     return lambda config: schema
 
 
+def _always(config: Any) -> bool:
+    return True
+
+
 def _pair_columns(config: Any) -> tuple[str, ...]:
     return (config.image_column, *IMAGE_COLUMNS, config.alt_column, config.synthetic_column)
 
@@ -66,6 +72,7 @@ _CHAT = Kind(
     _late("conversations", "read"),
     _fixed(*IMAGE_COLUMNS, *message_forms.COLUMNS),
     _late("conversations", "convert"),
+    _late("conversations", "must_convert"),
     _typed(schemas.CHAT),
 )
 
@@ -75,31 +82,42 @@ KINDS: dict[str, Kind] = {
         _late("interleaved", "read"),
         _fixed("images", "texts"),
         _late("interleaved", "convert"),
+        _late("interleaved", "must_convert"),
         _typed(schemas.INTERLEAVED),
     ),
     "webpages": Kind(
         _late("webpages", "read"),
         _fixed("images", "texts", "alts"),
         _late("webpages", "convert"),
+        _always,
         _typed(schemas.WEBPAGES),
     ),
-    "pairs": Kind(_late("pairs", "read"), _pair_columns, _late("caption_files", "convert"), schemas.pairs),
+    "pairs": Kind(
+        _late("pairs", "read"),
+        _pair_columns,
+        _late("caption_files", "convert"),
+        _late("caption_files", "must_convert"),
+        schemas.pairs,
+    ),
     "documents": Kind(
         _late("documents", "read"),
         _fixed("image", "text", "name", "page"),
         _late("documents", "convert"),
+        _late("documents", "must_convert"),
         _typed(schemas.DOCUMENTS),
     ),
     "instruct": Kind(
         _late("instruct", "read"),
         _fixed(*IMAGE_COLUMNS, "texts"),
         _late("instruct", "convert"),
+        _late("instruct", "must_convert"),
         _typed(schemas.INSTRUCT),
     ),
     "scenes": Kind(
         _late("scenes", "read"),
-        _fixed("drawings", "boxes", "mirrored", "width", "height", "background", "texts", "caption"),
+        _fixed(*schemas.SCENES.names),
         _late("scenes", "convert"),
+        _late("scenes", "must_convert"),
         _typed(schemas.SCENES),
     ),
     "chat": _CHAT,
@@ -112,6 +130,7 @@ PLUGIN = Kind(
     read=lambda row, config, name: config.read(row, name),
     columns=lambda config: config.columns(),
     convert=lambda config: config.convert(),
+    must_convert=lambda config: config.convert() is not None,
     schema=lambda config: config.row_schema(),
 )
 """Sources of other packages: their settings say how they are read."""
@@ -130,14 +149,7 @@ def converter(config: PreparedConfig) -> Convert | None:
     Raises: DataError if the path holds no file of the kind.
     """
     kind = kind_of(config)
-    if isinstance(config, SourcePlugin):
-        return None if config.convert() is None else kind.convert
-    if isinstance(config, WebpagesConfig):
-        return kind.convert
-    module = {"pairs": "caption_files", "messages": "conversations", "chat": "conversations"}.get(
-        config.kind, config.kind
-    )
-    return kind.convert if _late(module, "must_convert")(config) else None
+    return kind.convert if kind.must_convert(config) else None
 
 
 def known_before_scan(config: PreparedConfig) -> bool:
