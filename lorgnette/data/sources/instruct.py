@@ -16,7 +16,7 @@ from lorgnette.data.sources.reading.links import holds_links
 from lorgnette.data.sources.reading.row_files import converted_row, is_parquet, parquet_or_others, placed, rows_of
 from lorgnette.data.sources.reading.unread import Watch
 from lorgnette.data.sources.reading.values import read_image, stored
-from lorgnette.sample import Image, Text, Turn
+from lorgnette.sample import Image, Segment, Text, Turn
 
 _COLUMNS = (*IMAGE_COLUMNS, "texts")
 
@@ -34,14 +34,22 @@ def read(row: Mapping[str, Any], config: InstructConfig, name: str) -> Record:
     texts, blank = read_texts(row, bool(images))
     if absent and not images and any("<image>" in one["user"] for one in texts):
         raise Refused("no image", "the row's images are null or empty, and its text has a place for one")
-    units = tuple(
-        (Turn("user"), Text(one["user"]), Turn("assistant"), Text(one["assistant"], supervised=True)) for one in texts
-    )
     tags = sorted({one["source"] for one in texts if one["source"]})
     meta = {"name": name, "source": config.title, **({"tags": tags} if tags else {})}
     doubts = [("empty image", f"{absent} of the row's images are null or empty")] if absent else []
-    doubts += [("blank answer", f"{blank} of the row's questions have none, and are left out")] if blank else []
+    units, left_out = exchanges_of(texts, blank)
+    doubts += left_out
     return Record(units, tuple(images), shuffle=config.shuffle_turns, meta=meta, doubts=tuple(doubts))
+
+
+def exchanges_of(
+    texts: list[dict[str, Any]], blank: int
+) -> tuple[tuple[tuple[Segment, ...], ...], list[tuple[str, str]]]:
+    """A unit for each of the texts that `read_texts` gave, and the doubt about those that it left out, if any."""
+    units = tuple(
+        (Turn("user"), Text(one["user"]), Turn("assistant"), Text(one["assistant"], supervised=True)) for one in texts
+    )
+    return units, [("blank answer", f"{blank} of the row's questions have none, and are left out")] if blank else []
 
 
 def _images(row: Mapping[str, Any]) -> tuple[list[Image], int]:

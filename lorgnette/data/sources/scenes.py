@@ -18,12 +18,12 @@ from lorgnette.data.builtin.drawings import SPLITS, Drawings, drawings
 from lorgnette.data.config import ScenesConfig
 from lorgnette.data.record import Record, Refused
 from lorgnette.data.rejected import RowOrRejected
-from lorgnette.data.sources.instruct import read_texts
+from lorgnette.data.sources.instruct import exchanges_of, read_texts
 from lorgnette.data.sources.reading import schemas
 from lorgnette.data.sources.reading.row_files import converted_row, is_parquet, parquet_or_others
 from lorgnette.data.sources.reading.unread import Watch
 from lorgnette.data.sources.reading.values import cut_text, missing, read_list
-from lorgnette.sample import Image, Text, Turn
+from lorgnette.sample import Image, Text
 from lorgnette.untrusted import quoted
 
 _COLUMNS = tuple(schemas.SCENES.names)
@@ -112,10 +112,8 @@ def read(row: Mapping[str, Any], config: ScenesConfig, name: str) -> Record:
     if isinstance(caption := row.get("caption"), str) and caption.strip():
         units = tuple((Text(part, supervised=True),) for part in cut_text(caption))
         return Record(units, head, meta=meta)
-    texts, blank = read_texts(row, has_images=True)
-    turns = tuple((Turn("user"), Text(one["user"]), Turn("assistant"), Text(one["assistant"], True)) for one in texts)
-    doubts = (("blank answer", f"{blank} of the row's questions have none, and are left out"),) if blank else ()
-    return Record(turns, head, meta=meta, doubts=doubts)
+    turns, doubts = exchanges_of(*read_texts(row, has_images=True))
+    return Record(turns, head, meta=meta, doubts=tuple(doubts))
 
 
 def _file_of(picture: PIL.Image.Image) -> bytes:
