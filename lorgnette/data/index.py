@@ -64,7 +64,7 @@ class Index:
     @property
     def image_starts(self) -> np.ndarray:
         """Offsets of each record's images in the arrays over I, and the end (int64, one more than E)."""
-        return _starts(self.images_E)
+        return starts_of(self.images_E)
 
     def name(self, record: int) -> str:
         """Return the name of a record in messages."""
@@ -140,5 +140,6 @@ LEAST = {"unit_I": -1}
 """Least values of arrays of int32, where that is not 0: an image before all units is of unit -1."""
 
 
-def _starts(counts: np.ndarray) -> np.ndarray:
+def starts_of(counts: np.ndarray) -> np.ndarray:
+    """Offsets of runs of these lengths laid end to end, and the end (int64, one more)."""
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lorgnette.data.config import PackConfig
-from lorgnette.data.index import Index
+from lorgnette.data.index import Index, starts_of
 from lorgnette.data.plan.augment import Augmenter, image_costs
 from lorgnette.model.config import ConnectorSettings
 
@@ -200,11 +200,6 @@ class RecordSplitter:
             owner = np.searchsorted(unit_at_E, missing, side="right") - 1
             found += list(zip((owner + low - first).tolist(), (missing - unit_at_E[owner]).tolist(), strict=True))
         return found
-
-
-def starts_of(counts: np.ndarray) -> np.ndarray:
-    """Offsets of runs of these lengths laid end to end, and the end (int64, one more)."""
-    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
 def _runs(starts: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
