@@ -46,7 +46,7 @@ def _lines(steps: BatchBuilder, packs: list[list[SampleRef]]) -> Iterator[str]:
         shown = [steps.plan.view(ref) for ref in pack]
         tokens, patches = sum(one.tokens for one in shown), sum(one.patches for one in shown)
         yield f"  pack {number}: at most {tokens:,} tokens and {patches:,} patches"
-        yield from (f"    {steps.name(ref)}" for ref in pack)
+        yield from (f"    {steps.plan.name(ref)}" for ref in pack)
 
 
 def verify(console: Console, run: Run, processor: Processor, folder: Path) -> None:

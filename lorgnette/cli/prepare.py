@@ -31,7 +31,7 @@ class Wanted:
     def sources(self) -> tuple[list[PreparedConfig], Processor]:
         """The sources to prepare, each once. Raises: SettingsError if there are none."""
         if self.kind is not None:
-            configs: list[object] = [source_config(self.kind, self.target, list(self.overrides))]
+            configs: list[PreparedConfig] = [source_config(self.kind, self.target, list(self.overrides))]
             processor = processor_of_source(self.tokenizer)
         else:
             run, processor = processor_of_run(self.target, list(self.overrides))
@@ -43,14 +43,13 @@ class Wanted:
         return found, processor
 
 
-def _distinct(configs: list[object]) -> Iterator[PreparedConfig]:
+def _distinct(configs: list[PreparedConfig]) -> Iterator[PreparedConfig]:
     seen = set[str]()
     for config in configs:
-        if isinstance(config, PreparedConfig):
-            key = config.model_copy(update={"weight": 1.0, "name": None}).digest()
-            if key not in seen:
-                seen.add(key)
-                yield config
+        key = config.model_copy(update={"weight": 1.0, "name": None}).digest()
+        if key not in seen:
+            seen.add(key)
+            yield config
 
 
 def prepare_all(console: Console, wanted: Wanted, *, ray: str | None, workers: int | None, fresh: bool) -> None:

@@ -12,14 +12,11 @@ from lorgnette.data.record import Record
 from lorgnette.settings import Settings
 
 
-class SourceSettings(Settings):
+class FilesConfig(Settings):
+    """Settings common to all sources. A source is prepared (indexed) before training."""
+
     weight: float = pydantic.Field(default=1.0, gt=0)
     """Share of the stage relative to its other sources, in samples, tokens or learned tokens as the stage says."""
-
-
-class FilesConfig(SourceSettings):
-    """Settings common to all sources of files. Such a source is prepared (indexed) before training."""
-
     path: str
     """A file, a folder, a glob, or a URL that fsspec opens (`hf://datasets/...`, `s3://...`)."""
     name: str | None = None
@@ -217,7 +214,6 @@ SourceConfig = Annotated[
     pydantic.SerializeAsAny(),
 ]
 """Settings of a source, by `kind`; one that is none of the built-in ones names a plug-in."""
-"""Settings of a source, by `kind`; one that is none of the built-in ones names a plug-in."""
 
 
 class PackConfig(Settings):
@@ -254,4 +250,4 @@ class LoaderConfig(Settings):
 
     workers: int = pydantic.Field(default=1, ge=0)
     prefetch: int = pydantic.Field(default=4, ge=1)
-    """Packs made ready ahead by each worker; whole steps where the stage counts samples."""
+    """Packs that each worker makes ready ahead."""

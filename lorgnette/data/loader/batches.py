@@ -85,10 +85,6 @@ class BatchBuilder:
                 self.plan.save_counts(self.counts)
         return refs
 
-    def name(self, ref: SampleRef) -> str:
-        """Name of a sample in lists."""
-        return self.plan.name(ref)
-
     def read(self, ref: SampleRef) -> Drawn:
         """Read a sample and render it as it is shown this time. Raises: DataError naming it."""
         name = self.plan.name(ref)
