@@ -50,9 +50,8 @@ def _rows(config: PreparedConfig) -> Iterator[tuple[str, Row | RejectedRow]]:
     """Rows as they are read, with how messages call them; where files must be converted, in the converter's order."""
     if convert := converter(config):
         for number, row in enumerate(convert(config)):
-            origin = (row.file, row.place) if isinstance(row, RejectedRow) else origin_of(row)
-            name = ", ".join(origin) if origin else f"{config.path}, row {number}"
-            yield name.removesuffix(", "), row
+            name = row.name if isinstance(row, RejectedRow) else ", ".join(filter(None, origin_of(row) or ()))
+            yield name or f"{config.path}, row {number}", row
         return
     kind = kind_of(config)
     shards = Shards(list_shards(config.path), kind.columns(config))
