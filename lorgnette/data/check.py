@@ -22,7 +22,7 @@ def check(
 
     image_token: the id whose places visual tokens take;
     vocabulary: rows of the model's embedding, those of added tokens included;
-    most_tokens: the longest sequence, if there is a limit; learn: whether something must be learned.
+    most_tokens: the longest sequence, if there is a limit; supervised: whether something must be learned.
     Raises: DataError naming the sample, for: no tokens; an id outside the embedding; too many tokens; an image cut off
         by the limit; more or fewer images than slots; a visual token marked as learned; nothing learned.
     """

@@ -30,9 +30,9 @@ class Document:
     loss_mask_T: np.ndarray
     pictures: tuple[Unpatchified, ...]
     originals: tuple[Size | None, ...] = ()
+    """Sizes of the sample's images before they were sized; several pictures may come from one image."""
     visual_tokens: tuple[int, ...] = ()
     """Of each picture."""
-    """Sizes of the sample's images before they were sized; several pictures may come from one image."""
     epoch: int = 0
     """How often the source was gone through before."""
     fault: str = ""
