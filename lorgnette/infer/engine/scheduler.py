@@ -119,7 +119,7 @@ class Scheduler:
         assert answer.document is not None
         if answer.document.room > answer.computed:
             return
-        needed = min(2 * answer.document.room, answer.room_needed)
+        needed = min(2 * answer.document.room, answer.owner.prompt.room_needed)
         while not self.store.grow(answer.document, needed):
             if not self.prefixes.evict():
                 victim = self.running[-1]
