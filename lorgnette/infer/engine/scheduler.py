@@ -90,19 +90,22 @@ class Scheduler:
 
     def _join(self, answer: AnswerState) -> bool:
         """Memory for an answer's tokens and some more, with the longest prefix that is known."""
-        answered = len(answer.answer.tokens)
-        room = len(answer.tokens) + min(answer.answer.most - answered, self.config.answer_room) - 1
         hashes = answer.block_hashes(self.config.block, len(answer.tokens) - 1)
         holder, blocks = self.prefixes.find(hashes)
-        document = self._allocate(room, holder, blocks * self.config.block)
+        document = self._allocate(self._first_room(answer), holder, blocks * self.config.block)
         if document is None:
             return False
         self.prefix_queries += len(answer.tokens)
         self.prefix_hits += document.length
-        if not answered:
+        if not answer.answer.tokens:
             answer.owner.cached_tokens = document.length
         answer.document = document
         return True
+
+    def _first_room(self, answer: AnswerState) -> int:
+        """Tokens for which there must be memory when an answer begins, or begins again: no more than it can need."""
+        more = min(answer.answer.most - len(answer.answer.tokens), self.config.answer_room)
+        return len(answer.tokens) + more - 1
 
     def _allocate(self, room: int, holder: CachedDocument | None, length: int) -> CachedDocument | None:
         """A document with the first `length` tokens of another, if memory for both can be found."""
@@ -145,9 +148,7 @@ class Scheduler:
     def fork(self, first: AnswerState, other: AnswerState) -> None:
         """Let another answer to the same prompt go on from the keys and values of the first."""
         assert first.document is not None
-        length = len(first.owner.prompt.tokens)
-        room = length + min(other.answer.most, self.config.answer_room)
-        other.document = self.store.fork(first.document, length, room)
+        other.document = self.store.fork(first.document, len(first.owner.prompt.tokens), self._first_room(other))
         if other.document is None:
             return self.wait_again(other)
         self.running = sorted([*self.running, other], key=lambda one: one.order)
