@@ -6,13 +6,17 @@ is read. Answers that grow come first, then prompts, oldest first, then admissio
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 
 from lorgnette.infer.engine.answer_state import AnswerState, PrefillChunk, RequestState
 from lorgnette.infer.engine.config import EngineConfig
 from lorgnette.infer.engine.kv_store import CachedDocument, KVStore
 from lorgnette.infer.engine.prefix_cache import PrefixCache
 from lorgnette.infer.engine.waiting_queue import WaitingQueue
+
+_ORDER = attrgetter("order")
 
 
 class Scheduler:
@@ -78,7 +82,7 @@ class Scheduler:
                 self.waiting.admit(waiting)
             else:
                 del self.preempted[0]
-            self.running = sorted([*self.running, answer], key=lambda one: one.order)
+            insort(self.running, answer, key=_ORDER)
             admitted.append(answer)
             budget -= answer.pending
         return admitted
@@ -138,7 +142,7 @@ class Scheduler:
 
     def wait_again(self, answer: AnswerState) -> None:
         """Let an answer without memory wait to be computed from its tokens."""
-        self.preempted = sorted([*self.preempted, answer], key=lambda one: one.order)
+        insort(self.preempted, answer, key=_ORDER)
 
     def advanced(self, answer: AnswerState) -> None:
         """Make known the blocks of an answer whose tokens have been computed."""
@@ -151,7 +155,7 @@ class Scheduler:
         other.document = self.store.fork(first.document, len(first.owner.prompt.tokens), self._first_room(other))
         if other.document is None:
             return self.wait_again(other)
-        self.running = sorted([*self.running, other], key=lambda one: one.order)
+        insort(self.running, other, key=_ORDER)
 
     def end(self, answer: AnswerState) -> None:
         """Take out an answer; its keys and values stay as a prefix for others."""
