@@ -24,7 +24,7 @@ from lorgnette.inputs.config import MAX_PIXELS, MOST_PIXELS
 from lorgnette.inputs.downloader import fetch
 from lorgnette.inputs.image_header import check_amount, check_before_opening, declared_sizes, without_large_text
 from lorgnette.inputs.pixels import orientation, upright_rgb, upright_rgba, upright_size
-from lorgnette.untrusted import quoted
+from lorgnette.untrusted import quoted, reason_of
 
 FORMATS = (
     *("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "ICO", "ICNS"),
@@ -135,8 +135,7 @@ def refusing(source: Any, name: str) -> Iterator[None]:
     except PIL.Image.DecompressionBombError:
         raise ImageError(f"{name}: exceeds the limit of pixels; scale it down or raise max_pixels") from None
     except Exception as error:  # Pillow's plugins raise anything at all on a damaged file
-        reason = quoted(" ".join(str(error).split()) or type(error).__name__)
-        raise ImageError(f"{name}: cannot be read as an image ({reason})") from None
+        raise ImageError(f"{name}: cannot be read as an image ({reason_of(error)})") from None
 
 
 @contextmanager

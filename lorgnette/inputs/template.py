@@ -22,7 +22,7 @@ from lorgnette.inputs.sandbox import compiled
 from lorgnette.inputs.tokenizer import Tokenizer
 from lorgnette.inputs.traced import TEMPLATE, joined, origin_of, traced
 from lorgnette.sample import Image, Sample, Text, Turn
-from lorgnette.untrusted import quoted
+from lorgnette.untrusted import reason_of
 
 IDEFICS2_TEMPLATE = (
     "{% for message in messages %}{{message['role'].capitalize()}}"
@@ -155,7 +155,7 @@ class JinjaTemplate:
                 if best is None or len(written.missing) < len(best.missing):
                     best = written
             except Exception as error:  # a template is a program of unknown origin
-                problem = quoted(" ".join(str(error).split()) or type(error).__name__)
+                problem = reason_of(error)
             if best is not None and not best.missing:
                 break
         if best is not None:
@@ -265,7 +265,7 @@ class _Conversation:
         return written[:start].rstrip() if trimmed else written[:start]
 
     def objection(self, missing: set[int]) -> str:
-        """Why a rendering without these contents cannot be used; empty if it can."""
+        """Return why a rendering without these contents cannot be used; empty if it can."""
         for number in sorted(missing):
             role = self.turns[self.turn_of[number]][0]
             if isinstance(self.contents[number], Image) or role != "system":

@@ -65,11 +65,6 @@ class AnswerState:
         """Tokens still to be computed before the next one is chosen."""
         return len(self.tokens) - self.computed
 
-    @property
-    def room_needed(self) -> int:
-        """Tokens whose keys and values the answer needs at most: those of its last token are never read."""
-        return len(self.owner.prompt.tokens) + self.answer.most - 1
-
     def block_hashes(self, block: int, tokens: int) -> list[bytes]:
         """Hashes of the whole blocks within the first `tokens` tokens."""
         for start in range(len(self.hashes) * block, tokens - block + 1, block):
@@ -88,7 +83,7 @@ class PrefillChunk:
 
     @property
     def is_last(self) -> bool:
-        """Whether the answer's next token is chosen after it."""
+        """Return whether the answer's next token is chosen after it."""
         return self.stop == len(self.answer.tokens)
 
     def halves(self) -> tuple[PrefillChunk, PrefillChunk]:

@@ -78,11 +78,10 @@ class Engine:
             self.counts.refusals += 1
             raise QueueFull(f"{self.config.max_waiting} requests are waiting already; try again later")
         prompt = prepare(request, self.image_cache)
-        needed = len(prompt.tokens) + prompt.most - 1
-        if needed > self.store.longest:
+        if prompt.room_needed > self.store.longest:
             raise DataError(
-                f"{request.sample.name}: prompt and answer need memory for {needed:,} tokens, and the engine has it for"
-                f" {self.store.longest:,}; lower max_tokens, or raise kv_bytes"
+                f"{request.sample.name}: prompt and answer need memory for {prompt.room_needed:,} tokens, and the"
+                f" engine has it for {self.store.longest:,}; lower max_tokens, or raise kv_bytes"
             )
         state = RequestState(request, prompt, self._arrivals, now, self._root(request))
         state.answers = [self._answer(state, choice) for choice in range(prompt.params.n)]
@@ -117,7 +116,7 @@ class Engine:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is being answered or waits."""
+        """Return whether no request is being answered or waits."""
         return not self._requests
 
     @torch.no_grad()

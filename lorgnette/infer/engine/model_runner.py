@@ -11,7 +11,7 @@ from torch import Tensor
 from lorgnette.errors import LorgnetteError
 from lorgnette.infer.engine.answer_state import AnswerState, PrefillChunk
 from lorgnette.infer.engine.kv_store import KVStore
-from lorgnette.infer.engine.request import EngineFault
+from lorgnette.infer.engine.request import as_fault
 from lorgnette.infer.engine.scheduler import Scheduler
 from lorgnette.infer.image_cache import ImageFeatureCache, ImageRef
 from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
@@ -19,6 +19,7 @@ from lorgnette.model.vlm import VLM
 
 QUIET_STEPS = 64
 """Steps without a lack of memory, after which a step may have twice as many tokens again."""
+_FAILED = "the model failed on this request"
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Runner:
             if len(images) > 1:
                 self._encode(images[: len(images) // 2], users)
                 return self._encode(images[len(images) // 2 :], users)
-            self.failed += [(answer, as_fault(error)) for answer, _ in users[images[0].key]]
+            self.failed += [(answer, as_fault(error, _FAILED)) for answer, _ in users[images[0].key]]
             return
         for image, visual_VD in zip(images, made, strict=True):
             for answer, number in users[image.key]:
@@ -119,7 +120,7 @@ class Runner:
             return self.run(chunks[:middle]) + self.run(chunks[middle:])
         chunk = chunks[0]
         if not lacks_memory or chunk.stop - chunk.start == 1:
-            return [Ran(chunk, None, as_fault(error))]
+            return [Ran(chunk, None, as_fault(error, _FAILED))]
         first, second = chunk.halves()
         ran = self.run([first])
         return ran if ran[-1].error else self.run([second])
@@ -183,14 +184,5 @@ class Runner:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or in torch's allocator of a CPU."""
+    """Return whether an exception says that memory ran out, on a GPU or in torch's allocator of a CPU."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-def as_fault(error: Exception) -> LorgnetteError:
-    """The error of a request: its own fault as it is, the model's by the name of its exception alone."""
-    if isinstance(error, LorgnetteError):
-        return error
-    fault = EngineFault(f"the model failed on this request ({type(error).__name__})")
-    fault.__cause__ = error
-    return fault

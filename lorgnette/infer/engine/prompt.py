@@ -40,6 +40,11 @@ class Prompt:
     most: int
     """Tokens that an answer may have."""
 
+    @property
+    def room_needed(self) -> int:
+        """Tokens whose keys and values an answer needs at most: those of its last token are never read."""
+        return len(self.tokens) + self.most - 1
+
     def visual_range(self, start: int, stop: int) -> tuple[int, int]:
         """Visual tokens that stand among the tokens from `start` up to `stop`."""
         return bisect_left(self.places, start), bisect_left(self.places, stop)
@@ -58,7 +63,7 @@ class Prompt:
         ]
 
     def start_of(self, image: int) -> int:
-        """Where in `tokens` the first visual token of an image stands."""
+        """Index in `tokens` of the first visual token of an image."""
         return self.places[self.firsts[image]]
 
     def block_hash(self, before: bytes, tokens: list[int], start: int) -> bytes:

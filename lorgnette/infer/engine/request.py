@@ -28,8 +28,17 @@ class EngineFault(LorgnetteError):
     """The model failed on a request; the cause is the exception that it raised."""
 
 
+def as_fault(error: Exception, failure: str) -> LorgnetteError:
+    """The error of a request: its own fault as it is, that of other code by `failure` and its exception's name."""
+    if isinstance(error, LorgnetteError):
+        return error
+    fault = EngineFault(f"{failure} ({type(error).__name__})")
+    fault.__cause__ = error
+    return fault
+
+
 class SamplingParams(GenerationConfig):
-    """How the answers to one request are chosen. Names and ranges are those of OpenAI's chat completions."""
+    """Sampling settings of one request. Names and ranges are those of OpenAI's chat completions."""
 
     n: int = pydantic.Field(default=1, ge=1, le=MAX_CHOICES)
     """Answers to the same prompt."""

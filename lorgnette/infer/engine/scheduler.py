@@ -6,13 +6,17 @@ is read. Answers that grow come first, then prompts, oldest first, then admissio
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 
 from lorgnette.infer.engine.answer_state import AnswerState, PrefillChunk, RequestState
 from lorgnette.infer.engine.config import EngineConfig
 from lorgnette.infer.engine.kv_store import CachedDocument, KVStore
 from lorgnette.infer.engine.prefix_cache import PrefixCache
 from lorgnette.infer.engine.waiting_queue import WaitingQueue
+
+_ORDER = attrgetter("order")
 
 
 class Scheduler:
@@ -78,31 +82,34 @@ class Scheduler:
                 self.waiting.admit(waiting)
             else:
                 del self.preempted[0]
-            self.running = sorted([*self.running, answer], key=lambda one: one.order)
+            insort(self.running, answer, key=_ORDER)
             admitted.append(answer)
             budget -= answer.pending
         return admitted
 
     def _has_seat(self, answer: AnswerState) -> bool:
-        """Whether an answer, and those that will fork from it, may run beside the others."""
+        """Return whether an answer, and those that will fork from it, may run beside the others."""
         seats = sum(_seats(one) for one in self.running) + _seats(answer)
         return not self.running or seats <= self.config.max_running
 
     def _join(self, answer: AnswerState) -> bool:
         """Memory for an answer's tokens and some more, with the longest prefix that is known."""
-        answered = len(answer.answer.tokens)
-        room = len(answer.tokens) + min(answer.answer.most - answered, self.config.answer_room) - 1
         hashes = answer.block_hashes(self.config.block, len(answer.tokens) - 1)
         holder, blocks = self.prefixes.find(hashes)
-        document = self._allocate(room, holder, blocks * self.config.block)
+        document = self._allocate(self._first_room(answer), holder, blocks * self.config.block)
         if document is None:
             return False
         self.prefix_queries += len(answer.tokens)
         self.prefix_hits += document.length
-        if not answered:
+        if not answer.answer.tokens:
             answer.owner.cached_tokens = document.length
         answer.document = document
         return True
+
+    def _first_room(self, answer: AnswerState) -> int:
+        """Tokens for which there must be memory when an answer begins, or begins again: no more than it can need."""
+        more = min(answer.answer.most - len(answer.answer.tokens), self.config.answer_room)
+        return len(answer.tokens) + more - 1
 
     def _allocate(self, room: int, holder: CachedDocument | None, length: int) -> CachedDocument | None:
         """A document with the first `length` tokens of another, if memory for both can be found."""
@@ -119,7 +126,7 @@ class Scheduler:
         assert answer.document is not None
         if answer.document.room > answer.computed:
             return
-        needed = min(2 * answer.document.room, answer.room_needed)
+        needed = min(2 * answer.document.room, answer.owner.prompt.room_needed)
         while not self.store.grow(answer.document, needed):
             if not self.prefixes.evict():
                 victim = self.running[-1]
@@ -135,7 +142,7 @@ class Scheduler:
 
     def wait_again(self, answer: AnswerState) -> None:
         """Let an answer without memory wait to be computed from its tokens."""
-        self.preempted = sorted([*self.preempted, answer], key=lambda one: one.order)
+        insort(self.preempted, answer, key=_ORDER)
 
     def advanced(self, answer: AnswerState) -> None:
         """Make known the blocks of an answer whose tokens have been computed."""
@@ -145,12 +152,10 @@ class Scheduler:
     def fork(self, first: AnswerState, other: AnswerState) -> None:
         """Let another answer to the same prompt go on from the keys and values of the first."""
         assert first.document is not None
-        length = len(first.owner.prompt.tokens)
-        room = length + min(other.answer.most, self.config.answer_room)
-        other.document = self.store.fork(first.document, length, room)
+        other.document = self.store.fork(first.document, len(first.owner.prompt.tokens), self._first_room(other))
         if other.document is None:
             return self.wait_again(other)
-        self.running = sorted([*self.running, other], key=lambda one: one.order)
+        insort(self.running, other, key=_ORDER)
 
     def end(self, answer: AnswerState) -> None:
         """Take out an answer; its keys and values stay as a prefix for others."""

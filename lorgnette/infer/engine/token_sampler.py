@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lorgnette.errors import DataError, LorgnetteError
 from lorgnette.infer.engine.constraint import Constraint
-from lorgnette.infer.engine.request import ChosenToken, EngineFault, SamplingParams
+from lorgnette.infer.engine.request import ChosenToken, SamplingParams, as_fault
 from lorgnette.infer.generate import end_tokens, slot_tokens
 from lorgnette.infer.logits import LogitRules
 from lorgnette.infer.sampling import draw, seeded_generator
@@ -49,7 +49,7 @@ class TokenSampler:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the likeliest token is taken, and nothing else is asked for."""
+        """Return whether the likeliest token is taken, and nothing else is asked for."""
         params = self.params
         changed = params.logit_bias or params.presence_penalty or params.frequency_penalty or self.rules
         return params.temperature == 0 and params.logprobs is None and not changed and self.constraint is None
@@ -127,9 +127,5 @@ def choose_tokens(logits_BK: Tensor, samplers: Sequence[TokenSampler]) -> list[C
 def _chosen(sampler: TokenSampler, logits_K: Tensor) -> ChosenToken | LorgnetteError:
     try:
         return sampler.choose(logits_K)
-    except LorgnetteError as error:
-        return error
     except Exception as error:  # of a grammar, which is somebody else's code
-        fault = EngineFault(f"the next token could not be chosen ({type(error).__name__})")
-        fault.__cause__ = error
-        return fault
+        return as_fault(error, "the next token could not be chosen")
