@@ -30,9 +30,9 @@ class Document:
     loss_mask_T: np.ndarray
     pictures: tuple[Unpatchified, ...]
     originals: tuple[Size | None, ...] = ()
+    """Sizes of the sample's images before they were sized; several pictures may come from one image."""
     visual_tokens: tuple[int, ...] = ()
     """Of each picture."""
-    """Sizes of the sample's images before they were sized; several pictures may come from one image."""
     epoch: int = 0
     """How often the source was gone through before."""
     fault: str = ""
@@ -134,7 +134,7 @@ class Preview:
     def total(self) -> Total:
         return Total.of(self.documents)
 
-    @property
+    @cached_property
     def totals(self) -> list[Total]:
         """By source."""
         return [Total.of(one for one in self.documents if one.source == number) for number in range(len(self.sources))]
