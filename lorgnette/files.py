@@ -167,7 +167,7 @@ def hold(path: str | Path, refusal: str) -> Callable[[], None]:
 
 
 def is_held(path: str | Path) -> bool:
-    """Whether another process holds a lock file that exists. It is free again when this returns. Raises: DiskError."""
+    """Return whether another process holds an existing lock file. It is free when this returns. Raises: DiskError."""
     import filelock
 
     with _holding, explain_disk(path):

@@ -121,7 +121,7 @@ def remove(path: Path) -> bool:
 
 
 def _changed(path: Path) -> float:
-    """When a file, or anything in a folder, was last changed; now if that cannot be known."""
+    """Return when a file, or anything in a folder, was last changed; now if that cannot be known."""
     try:
         times = [os.lstat(path).st_mtime]
         for here, folders, files in os.walk(path):
@@ -143,7 +143,7 @@ def _is_running(pid: int, began: int) -> bool:
 
 
 def _began(pid: int) -> int:
-    """When a process began, in ticks since the machine did; 0 where the system does not say."""
+    """Return the start time of a process, in ticks since the machine's; 0 where the system does not say."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         state, *fields = status.rpartition(")")[2].split()
@@ -154,7 +154,7 @@ def _began(pid: int) -> int:
 
 @lru_cache(maxsize=1)
 def _own(pid: int) -> int:
-    """When this process began, asked once."""
+    """Return the start time of this process, asked once."""
     return _began(pid)
 
 

@@ -37,12 +37,12 @@ _reading: ContextVar[str] = ContextVar("reading", default="")
 
 
 def is_dotted(name: str) -> bool:
-    """Whether a name has the form `package.module:Name`."""
+    """Return whether a name has the form `package.module:Name`."""
     return DOTTED.fullmatch(name) is not None
 
 
 def is_plugin(group: _Group, name: object) -> bool:
-    """Whether a name is a dotted one, or that of an entry point; nothing is imported."""
+    """Return whether a name is a dotted one, or that of an entry point; nothing is imported."""
     return isinstance(name, str) and (is_dotted(name) or name in installed(group))
 
 
@@ -115,7 +115,7 @@ def _load(group: _Group, name: str) -> Any:
 
 
 def import_named(name: str, where: str) -> Any:
-    """What `package.module:Name` or `package.module.name` names. Raises: SettingsError that begins with `where`."""
+    """Import what `package.module:Name` or `package.module.name` names. Raises: SettingsError, with `where`."""
     module, _, inner = name.partition(":") if ":" in name else name.rpartition(".")
     try:
         return getattr(importlib.import_module(module), inner)
@@ -151,7 +151,7 @@ def _modules() -> set[str]:
 
 
 def record(*named: tuple[_Group, str]) -> dict[str, str]:
-    """What is stored beside results of plug-ins: the name of each -> the code behind it. Built-in ones are left out."""
+    """Return what is stored beside results: each plug-in's name -> the code behind it. Built-in ones are left out."""
     return {name: code_of(name, group) for group, name in named if is_plugin(group, name)}
 
 

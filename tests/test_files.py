@@ -43,7 +43,10 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     assert [path.name for path in target.parent.iterdir()] == ["a.txt"]
 
 
-def test_a_folder_takes_the_place_of_the_old_one(tmp_path):
+@pytest.mark.parametrize("exchanges", [True, False], ids=["the system can exchange names", "it cannot"])
+def test_a_folder_takes_the_place_of_the_old_one(tmp_path, monkeypatch, exchanges):
+    if not exchanges:
+        monkeypatch.setattr(leftovers, "exchange", lambda one, other: False)
     target = tmp_path / "model"
     for text in ("one", "two"):
         with new_folder(target, ANY) as beside:
@@ -166,11 +169,6 @@ def test_a_folder_is_never_missing_for_long(tmp_path, exchanged, capfd):
     assert [path.name for path in target.iterdir()] == ["half" if exchanged else "old"]
     assert ("put back" in capfd.readouterr().err) != exchanged
     assert sorted(path.name for path in tmp_path.iterdir()) == ["another", "model"]
-
-
-def test_a_folder_is_replaced_where_the_system_cannot_exchange_names(tmp_path, monkeypatch):
-    monkeypatch.setattr(leftovers, "exchange", lambda one, other: False)
-    test_a_folder_takes_the_place_of_the_old_one(tmp_path)
 
 
 def test_a_link_to_a_folder_is_replaced_and_what_it_leads_to_stays(tmp_path):

@@ -161,7 +161,7 @@ class SourcePlugin(RowsConfig):
     kind: str
 
     def read(self, row: Mapping[str, Any], name: str) -> Record:
-        """What one row holds, a pure function of it. Raises: Refused with a reason."""
+        """Read one row into a record, as a pure function of it. Raises: Refused with a reason."""
         raise TypeError(f"{type(self).__name__} does not read rows")
 
     def columns(self) -> tuple[str, ...]:

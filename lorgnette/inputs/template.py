@@ -265,7 +265,7 @@ class _Conversation:
         return written[:start].rstrip() if trimmed else written[:start]
 
     def objection(self, missing: set[int]) -> str:
-        """Why a rendering without these contents cannot be used; empty if it can."""
+        """Return why a rendering without these contents cannot be used; empty if it can."""
         for number in sorted(missing):
             role = self.turns[self.turn_of[number]][0]
             if isinstance(self.contents[number], Image) or role != "system":

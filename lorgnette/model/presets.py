@@ -137,7 +137,7 @@ def _over(below: Values, above: Values) -> Values:
 
 
 def _covers(above: Values, below: Values) -> bool:
-    """Whether nothing is left of `below`, with `above` beside it."""
+    """Return whether nothing is left of `below`, with `above` beside it."""
     return all(
         key in above and (not isinstance(value, dict) or not isinstance(above[key], dict) or _covers(above[key], value))
         for key, value in below.items()

@@ -45,7 +45,7 @@ BANNED = (
 )
 """A private dialect: each of these has a plain word."""
 
-INTERROGATIVE = re.compile(r"^(What|How|Where|Whether|Which|Who)\b")
+INTERROGATIVE = re.compile(r"^(What|How|Where|When|Whether|Which|Who|Why)\b")
 MOST_INTERROGATIVE = 0.02
 Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -82,7 +82,7 @@ class _Worker:
                 self._pipe.send(item)
 
     def next(self) -> list[TrainingBatch]:
-        """What it made of the next item. Raises: what it met there; LoaderError if it was killed there twice."""
+        """Return the result of the next item. Raises: the worker's error; LoaderError if it was killed there twice."""
         while (made := self._made.get()) is None:
             if self._lost == self._items[0]:
                 raise LoaderError(

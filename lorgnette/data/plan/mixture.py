@@ -108,7 +108,7 @@ class Mixture:
         return source[order], number[order]
 
     def _due(self, source: np.ndarray, number: np.ndarray, first: int) -> np.ndarray:
-        """When draws are due, (2 number + 1) * whole / (2 part), from `first` on, in units of 2**-31, rounded down."""
+        """Due times of draws, (2 number + 1) * whole / (2 part), from `first` on, in units of 2**-31, rounded down."""
         part, whole = np.array(self.parts, dtype=np.uint64)[source], np.uint64(sum(self.parts))
         period, within = np.divmod(number.astype(np.uint64), part)
         due, rest = np.divmod((np.uint64(2) * within + np.uint64(1)) * whole, np.uint64(2) * part)

@@ -113,7 +113,7 @@ def open_prepared(config: PreparedConfig, processor: Processor) -> Prepared:
 
 
 def _nothing_kept(facts: Mapping[str, Any], rejected: Path) -> str:
-    """Why nothing of a source can be trained on, in words."""
+    """Describe why nothing of a source can be trained on."""
     found = facts["reasons"] if facts["rows"] else facts["notes"]
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in found.items())
     if facts["rows"]:

@@ -118,7 +118,7 @@ PLUGIN = Kind(
 
 
 def kind_of(config: PreparedConfig) -> Kind:
-    """How a source is read."""
+    """Reader of the rows of one source."""
     return PLUGIN if isinstance(config, SourcePlugin) else KINDS[config.kind]
 
 

@@ -82,7 +82,7 @@ class Model(ABC):
         return [""] * len(samples)
 
     def environment(self) -> dict[str, Any]:
-        """Where the model runs, for the record: device, type of its numbers, versions of libraries."""
+        """Environment of the model, for the record: device, type of its numbers, versions of libraries."""
         return {}
 
 

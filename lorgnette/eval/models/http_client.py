@@ -190,7 +190,7 @@ _ADVICE = "run the same command again when it is back, and it goes on where it w
 
 
 class _Pace:
-    """When the next request may go: as many a minute as are allowed, and none while the server asks to wait."""
+    """Return the time of the next request: as many a minute as are allowed, and none while the server asks to wait."""
 
     def __init__(self, per_minute: float | None) -> None:
         self._apart = 60 / per_minute if per_minute else 0.0

@@ -80,7 +80,7 @@ class LorgnetteModel(Model):
         ]
 
     def _too_long(self, sample: Sample, text: str | None = None) -> str:
-        """Why a prompt, or it and a candidate, has no place among the model's positions; empty if it has."""
+        """Return why a prompt, or it and a candidate, exceeds the model's positions; empty if it fits."""
         asked = self.image_cache.prompt(sample) if text is None else self.image_cache.text_of(_answered(sample, text))
         try:
             check_length(self.model.config.language, sample.name, len(asked.tokens_T))

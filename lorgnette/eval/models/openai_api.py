@@ -135,7 +135,7 @@ def _read(reply: dict[str, Any], stop: Sequence[str]) -> Answer:
 
 
 def _declined(choice: dict[str, Any], message: dict[str, Any], text: str) -> str:
-    """Why a reply holds no answer; empty if it holds one, be it an empty text."""
+    """Return why a reply holds no answer; empty if it holds one, be it an empty text."""
     content = message.get("content")
     parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
     refusals = [message.get("refusal"), *(part.get("refusal") for part in parts)]

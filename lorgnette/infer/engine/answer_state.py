@@ -88,7 +88,7 @@ class PrefillChunk:
 
     @property
     def is_last(self) -> bool:
-        """Whether the answer's next token is chosen after it."""
+        """Return whether the answer's next token is chosen after it."""
         return self.stop == len(self.answer.tokens)
 
     def halves(self) -> tuple[PrefillChunk, PrefillChunk]:

@@ -24,7 +24,7 @@ class Constraint(Protocol):
 
     @property
     def finished(self) -> bool:
-        """Whether nothing may follow, so that the answer ends without an end token."""
+        """Return whether nothing may follow, so that the answer ends without an end token."""
 
     def copy(self) -> Self:
         """An equal state of its own, for another answer to the same prompt."""

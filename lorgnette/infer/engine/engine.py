@@ -117,7 +117,7 @@ class Engine:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is being answered or waits."""
+        """Return whether no request is being answered or waits."""
         return not self._requests
 
     @torch.no_grad()

@@ -183,7 +183,7 @@ class Runner:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or in torch's allocator of a CPU."""
+    """Return whether an exception says that memory ran out, on a GPU or in torch's allocator of a CPU."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 

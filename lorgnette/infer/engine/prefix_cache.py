@@ -13,7 +13,7 @@ from lorgnette.infer.engine.kv_store import CachedDocument, KVStore
 
 
 class PrefixCache:
-    """Which document holds which blocks. It owns the documents that have ended."""
+    """Index of cached blocks by document. It owns the documents that have ended."""
 
     def __init__(self, store: KVStore, most_bytes: int) -> None:
         """most_bytes: memory that documents may take that have ended."""

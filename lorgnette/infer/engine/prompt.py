@@ -58,7 +58,7 @@ class Prompt:
         ]
 
     def start_of(self, image: int) -> int:
-        """Where in `tokens` the first visual token of an image stands."""
+        """Index in `tokens` of the first visual token of an image."""
         return self.places[self.firsts[image]]
 
     def block_hash(self, before: bytes, tokens: list[int], start: int) -> bytes:

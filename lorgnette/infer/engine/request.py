@@ -29,7 +29,7 @@ class EngineFault(LorgnetteError):
 
 
 class SamplingParams(GenerationConfig):
-    """How the answers to one request are chosen. Names and ranges are those of OpenAI's chat completions."""
+    """Sampling settings of one request. Names and ranges are those of OpenAI's chat completions."""
 
     n: int = pydantic.Field(default=1, ge=1, le=MAX_CHOICES)
     """Answers to the same prompt."""

@@ -84,7 +84,7 @@ class Scheduler:
         return admitted
 
     def _has_seat(self, answer: AnswerState) -> bool:
-        """Whether an answer, and those that will fork from it, may run beside the others."""
+        """Return whether an answer, and those that will fork from it, may run beside the others."""
         seats = sum(_seats(one) for one in self.running) + _seats(answer)
         return not self.running or seats <= self.config.max_running
 

@@ -49,7 +49,7 @@ class TokenSampler:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the likeliest token is taken, and nothing else is asked for."""
+        """Return whether the likeliest token is taken, and nothing else is asked for."""
         params = self.params
         changed = params.logit_bias or params.presence_penalty or params.frequency_penalty or self.rules
         return params.temperature == 0 and params.logprobs is None and not changed and self.constraint is None

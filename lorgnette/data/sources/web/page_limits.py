@@ -26,7 +26,7 @@ ENDLESS = re.compile(rb"<[a-zA-Z][^\s/>]*+(?:%s){%d}" % (ATTRIBUTE, MOST_ATTRIBU
 
 
 def beyond_limits(content: bytes | str) -> str:
-    """Why markup should not be parsed; "" if it may be."""
+    """Return why markup should not be parsed; "" if it may be."""
     text = _as_ascii(content)
     if (tags := text.count(b"<")) > MOST_TAGS:
         return f"{tags:,} tags"
