@@ -285,7 +285,7 @@ class Course:
         """What the student makes of each drawing of a lesson: X,D."""
         return one.shares_XP @ self.model.vision(one.patches_PC, one.positions_P, one.grids)
 
-    def supervised(self, one: Lesson) -> dict[str, float]:
+    def learn(self, one: Lesson) -> dict[str, float]:
         """One step. Returns the losses."""
         share = min(1.0, (self.done + 1) / WARMUP) * (1 + math.cos(math.pi * self.done / self.steps)) / 2
         set_lr(self.optimiser, share)
@@ -320,7 +320,7 @@ def train(options: argparse.Namespace) -> None:
     )
     started, recent = time.monotonic(), deque[dict[str, float]](maxlen=100)
     for one in loader:
-        recent.append(course.supervised(one))
+        recent.append(course.learn(one))
         if course.done % 100 == 0:
             means = "  ".join(f"{name} {sum(row[name] for row in recent) / len(recent):.3f}" for name in WEIGHTS)
             print(f"step {course.done:,} of {course.steps:,}, {time.monotonic() - started:.0f} s: {means}", flush=True)

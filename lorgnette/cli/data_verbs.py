@@ -20,7 +20,7 @@ def inspect(
     steps: Annotated[str, typer.Option(help="Steps of it, as FIRST:END; the end is not included.")] = "0:1",
     html: Annotated[Path | None, typer.Option(help="Write a page too, with every picture.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Documents to show; 4 here and 64 in a page.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Preview at a source by itself: pairs, interleaved, ...")] = None,
+    kind: Annotated[str | None, typer.Option(help="Look at a source by itself: pairs, interleaved, ...")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="With --kind: folder of a tokenizer or a model.")] = None,
 ) -> None:
     """See what a step trains on: every document, token by token, its images as the model gets them."""

@@ -14,8 +14,6 @@ from lorgnette.demo.scores import (
     DemoExample,
     DemoResults,
     Line,
-    benchmark_lines,
-    lines,
     mistakes,
     results_json,
     verdicts,
@@ -44,15 +42,14 @@ def write_report(folder: str | Path, results: DemoResults) -> Path:
 
 def render(results: DemoResults) -> str:
     """The page as HTML."""
-    *kinds, overall = lines(results)
-    benchmarks = benchmark_lines(results)
+    *kinds, overall = results.lines
     values: dict[str, Any] = {
         "results": results,
         "kinds": kinds,
         "kinds_chart": _chart([*kinds, overall]),
         "overall": overall,
-        "benchmarks": benchmarks,
-        "benchmarks_chart": _chart(benchmarks),
+        "benchmarks": results.benchmark_lines,
+        "benchmarks_chart": _chart(results.benchmark_lines),
         "verdicts": verdicts(results),
         "mistakes": mistakes(results.after),
         "curve": training_curve(results.curve),
@@ -81,13 +78,13 @@ def duration(seconds: float) -> str:
 
 def print_table(console: Console, results: DemoResults) -> None:
     """The tables before / after / blind, with 95 % intervals, and what they say."""
-    *kinds, overall = lines(results)
+    *kinds, overall = results.lines
     table = _table("Right answers about unseen drawings, in percent [95% interval]", kinds)
     table.add_section()
     table.add_row(*_cells(overall), style="bold")
     console.print(table)
     if results.benchmarks:
-        console.print(_table("The built-in benchmarks, in percent of their own metrics", benchmark_lines(results)))
+        console.print(_table("The built-in benchmarks, in percent of their own metrics", results.benchmark_lines))
     for sentence in verdicts(results):
         say(console, sentence)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from lorgnette.eval.metrics.exact import normalise
@@ -62,6 +63,42 @@ class DemoResults:
     chat: str = ""
     """The command that opens a chat with the model."""
 
+    @cached_property
+    def lines(self) -> list[Line]:
+        """A line for each kind of question, the best understood first; the line of all questions comes last."""
+        sighted = compare(self.blind, self.after)
+        constants = {kind: _constant(e for e in self.after.examples if e.kind == kind) for kind in self.after.kinds}
+        found = [
+            Line(
+                kind,
+                before=self.before.kinds[kind],
+                after=scores,
+                blind=self.blind.kinds[kind],
+                gain=sighted.kinds[kind],
+                constant=constants[kind],
+            )
+            for kind, scores in self.after.kinds.items()
+        ]
+        found.sort(key=lambda line: -line.gain.value)
+        constant = sum(line.constant * line.after.count for line in found) / max(1, self.after.count)
+        all_kinds = (self.before.overall, self.after.overall, self.blind.overall, sighted.overall)
+        return [*found, Line("all questions", *all_kinds, constant=constant)]
+
+    @cached_property
+    def benchmark_lines(self) -> list[Line]:
+        """A line for each built-in benchmark, in the benchmark's own metric."""
+        return [
+            Line(
+                name,
+                before=asked.before.overall,
+                after=asked.after.overall,
+                blind=asked.blind.overall,
+                gain=compare(asked.blind, asked.after).overall,
+                constant=_constant(asked.after.examples),
+            )
+            for name, asked in self.benchmarks.items()
+        ]
+
 
 @dataclass(frozen=True)
 class Line:
@@ -84,45 +121,9 @@ class Line:
         return "learned" if self.gain.value >= LEARNED else "a little"
 
 
-def lines(results: DemoResults) -> list[Line]:
-    """A line for each kind of question, the best understood first; the line of all questions comes last."""
-    sighted = compare(results.blind, results.after)
-    constants = {kind: _constant(e for e in results.after.examples if e.kind == kind) for kind in results.after.kinds}
-    found = [
-        Line(
-            kind,
-            before=results.before.kinds[kind],
-            after=scores,
-            blind=results.blind.kinds[kind],
-            gain=sighted.kinds[kind],
-            constant=constants[kind],
-        )
-        for kind, scores in results.after.kinds.items()
-    ]
-    found.sort(key=lambda line: -line.gain.value)
-    constant = sum(line.constant * line.after.count for line in found) / max(1, results.after.count)
-    all_kinds = (results.before.overall, results.after.overall, results.blind.overall, sighted.overall)
-    return [*found, Line("all questions", *all_kinds, constant=constant)]
-
-
-def benchmark_lines(results: DemoResults) -> list[Line]:
-    """A line for each built-in benchmark, in the benchmark's own metric."""
-    return [
-        Line(
-            name,
-            before=asked.before.overall,
-            after=asked.after.overall,
-            blind=asked.blind.overall,
-            gain=compare(asked.blind, asked.after).overall,
-            constant=_constant(asked.after.examples),
-        )
-        for name, asked in results.benchmarks.items()
-    ]
-
-
 def verdicts(results: DemoResults) -> list[str]:
     """Verdicts on what was learned, in sentences made from the numbers."""
-    *kinds, overall = lines(results)
+    *kinds, overall = results.lines
     verb = "sees" if overall.gain.low > 0 else "does not see yet"
     sentences = [
         f"The model {verb}: with the picture it answers {overall.after.value:.1f}% of {overall.after.count:,} unseen "
@@ -136,7 +137,7 @@ def verdicts(results: DemoResults) -> list[str]:
     sentences += [
         f"On {line.kind}: {line.after.value:.1f}% of {line.after.count:,} questions with the picture, "
         f"{line.blind.value:.1f}% with another ({line.gain.value:+.1f} points)."
-        for line in benchmark_lines(results)
+        for line in results.benchmark_lines
         if line.verdict == "learned"
     ]
     return sentences
@@ -164,11 +165,11 @@ def mistakes(result: Result, most: int = 3) -> dict[str, list[tuple[str, str, in
 
 def results_json(results: DemoResults) -> dict[str, Any]:
     """The report's numbers as plain values; accuracies in percent."""
-    *kinds, overall = lines(results)
+    *kinds, overall = results.lines
     return {
         **_plain(overall),
         "kinds": {line.kind: _plain(line) for line in kinds},
-        "benchmarks": {line.kind: _plain(line) for line in benchmark_lines(results)},
+        "benchmarks": {line.kind: _plain(line) for line in results.benchmark_lines},
         "metrics": {name: asked.after.measured_by for name, asked in results.benchmarks.items()},
         "questions": results.after.count,
         "seconds": round(results.seconds, 1),

@@ -18,9 +18,7 @@ from lorgnette.demo.scores import (
     Asked,
     DemoExample,
     DemoResults,
-    benchmark_lines,
     example_from,
-    lines,
     mistakes,
     results_json,
     show_fairly,
@@ -108,7 +106,7 @@ def test_report_is_one_file_and_well_formed(tmp_path: Path) -> None:
 
 def test_report_shows_the_numbers() -> None:
     text = Page(render(RESULTS)).text
-    *kinds, overall = lines(RESULTS)
+    *kinds, overall = RESULTS.lines
     for line in (*kinds, overall):
         for found in (line.before, line.after, line.blind):
             assert f"{found.value:.1f}" in text
@@ -122,7 +120,7 @@ def test_report_shows_the_numbers() -> None:
 
 
 def test_report_tells_of_the_benchmarks() -> None:
-    text, (first, second) = Page(render(RESULTS)).text, benchmark_lines(RESULTS)
+    text, (first, second) = Page(render(RESULTS)).text, RESULTS.benchmark_lines
     assert (first.kind, second.kind) == ("scene_vqa", "doc_vqa")
     assert f"{first.gain.value:+.1f}" in text and "doc_vqa" in text
     assert first.gain.value == pytest.approx(first.after.value - first.blind.value)
@@ -164,13 +162,13 @@ def test_results_json_has_the_promised_form(tmp_path: Path) -> None:
 
 
 def test_words_follow_the_numbers() -> None:
-    by_kind = {line.kind: line.verdict for line in lines(RESULTS)}
+    by_kind = {line.kind: line.verdict for line in RESULTS.lines}
     assert by_kind["colour"] == by_kind["category"] == "learned"
     assert by_kind["position"] == "not learned"
     told = verdicts(RESULTS)
     assert told[0].startswith("The model sees")
     assert "colour" in told[1] and "position" in told[-2] and told[-2].startswith("Not learned")
-    [of_benchmark] = [line for line in benchmark_lines(RESULTS) if line.verdict == "learned"]
+    [of_benchmark] = [line for line in RESULTS.benchmark_lines if line.verdict == "learned"]
     assert told[-1].startswith(f"On {of_benchmark.kind}: {of_benchmark.after.value:.1f}%")
     nothing = verdicts(replace(RESULTS, after=RESULTS.blind))
     assert nothing[0].startswith("The model does not see yet")
@@ -179,7 +177,7 @@ def test_words_follow_the_numbers() -> None:
 
 
 def test_constant_answer_and_mistakes() -> None:
-    by_kind = {line.kind: line for line in lines(RESULTS)}
+    by_kind = {line.kind: line for line in RESULTS.lines}
     assert by_kind["position"].constant == 50
     assert by_kind["colour"].constant == 25
     wrong = mistakes(RESULTS.after)

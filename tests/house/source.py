@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +17,9 @@ OURS = {"lorgnette", "corpus"}
 """The packages of the repository: what is installed, and what makes the corpus that it carries."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+"""A fenced block of a document: its language and its body."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,11 @@ class Module:
     def name(self) -> str:
         """As it is imported: `lorgnette/model/vlm.py` is `lorgnette.model.vlm`, a room's `__init__.py` is the room."""
         return self.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+    @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """Every node of the tree, walked once."""
+        return tuple(ast.walk(self.tree))
 
     def functions(self) -> Iterator[tuple[str, Function]]:
         """Every function with its name: `path:Class.method` or `path:outer.inner`."""
@@ -65,7 +74,7 @@ def names() -> frozenset[str]:
 def imports(module: Module) -> Iterator[str]:
     """Every module that this one imports, those inside functions too: `from lorgnette.eval import task` is the task."""
     known = names()
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -11,7 +11,7 @@ from functools import cache
 
 import pytest
 
-from tests.house.source import ROOT, Module, modules, texts
+from tests.house.source import Module, modules, texts
 
 USERS = modules("lorgnette", "corpus", "scripts", "benchmarks")
 """Code that may use a definition of the package. Tests may not keep one alive."""
@@ -79,14 +79,13 @@ def read_everywhere() -> Counter[str]:
     for module in USERS:
         total.update(reads_of(module))
     others = [text for path, text in texts().items() if path.endswith((".jinja", "pyproject.toml"))]
-    exported = (ROOT / "lorgnette/__init__.py").read_text(encoding="utf-8")
-    return total + Counter(re.findall(r"\w+", " ".join([*others, exported])))
+    return total + Counter(re.findall(r"\w+", " ".join([*others, texts()["lorgnette/__init__.py"]])))
 
 
 @cache
 def imported() -> frozenset[str]:
     """`module.name` of everything that is imported from one of our modules, and modules that are imported whole."""
-    nodes = [node for module in USERS for node in ast.walk(module.tree)]
+    nodes = [node for module in USERS for node in module.nodes]
     whole = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     named = (node for node in nodes if isinstance(node, ast.ImportFrom))
     return frozenset(whole | {f"{node.module}.{alias.name}" for node in named for alias in node.names})
@@ -95,7 +94,8 @@ def imported() -> frozenset[str]:
 def is_live(module: Module, name: str, node: Definition) -> bool:
     """Whether something uses a definition: for a method, something that reads its name, whatever the object."""
     last = name.split(".")[-1]
-    if "." in name or module.name in imported() | strings():  # a module that is imported whole, to read its attributes
+    whole = module.name in imported() or module.name in strings()  # imported whole, to read its attributes
+    if "." in name or whole:
         return read_everywhere()[last] > reads(node)[last] or overrides(module, name)
     here = reads_of(module)[last] > reads(node)[last]
     return here or f"{module.name}.{name}" in imported() or last in strings()
@@ -109,7 +109,7 @@ def reads_of(module: Module) -> Counter[str]:
 @cache
 def strings() -> frozenset[str]:
     """Every string of the code, and the words of texts that name code: settings of the project, what is exported."""
-    nodes = (node for module in USERS for node in ast.walk(module.tree))
+    nodes = (node for module in USERS for node in module.nodes)
     texts_that_name = texts()["pyproject.toml"] + texts()["lorgnette/__init__.py"]
     return frozenset({str(node.value) for node in nodes if isinstance(node, ast.Constant)}) | set(
         re.findall(r"\w+", texts_that_name)

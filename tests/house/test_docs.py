@@ -6,23 +6,22 @@ import re
 
 import pytest
 
-from tests.house.source import ROOT, texts
+from tests.house.source import BLOCK, ROOT, texts
 
 DOCUMENTS = sorted(path for path in texts() if path.endswith(".md"))
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|<(?:img|a)[^>]+(?:src|href)=\"([^\"]+)\"")
-FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
 def anchors(path: str) -> set[str]:
     """The anchors that a document's headings make."""
-    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", texts()[path]), re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", BLOCK.sub("", texts()[path]), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document):
     broken = []
-    for markdown, html in LINK.findall(FENCE.sub("", texts()[document])):
+    for markdown, html in LINK.findall(BLOCK.sub("", texts()[document])):
         target, _, anchor = (markdown or html).partition("#")
         if target.startswith(("https://", "http://", "mailto:")):
             continue

@@ -50,7 +50,7 @@ def is_safe(call: ast.Call, name: str) -> bool:
 
 def executes(module: Module) -> Iterator[str]:
     """Every forbidden name that a module calls or builds on."""
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Call) and (name := named(node.func)) in FORBIDDEN and not is_safe(node, name):
             yield name
         if isinstance(node, ast.ClassDef):

@@ -52,7 +52,7 @@ Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 def definitions(module: Module) -> Iterator[tuple[str, int, str]]:
     """Each definition of a module with a docstring: its name, its line and the docstring."""
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, Definition) and (text := ast.get_docstring(node)):
             yield getattr(node, "name", module.name), getattr(node, "lineno", 1), text
 

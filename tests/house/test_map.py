@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+from functools import cache
 
 import pytest
 
-from tests.house.source import OURS, ROOT, modules, tracked_files
-from tests.house.test_readme import BLOCK
+from tests.house.source import BLOCK, OURS, ROOT, modules, texts, tracked_files
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = texts()["README.md"]
 GUIDES = ("README.md", "CONTRIBUTING.md", "docs/index.md", "docs/tour.md", "docs/using.md")
 CODE = re.compile(r"`([^`\n]+)`")
 PATH = re.compile(r"[\w.{},*-]+(/[\w.{},*-]+)*/?")
@@ -64,10 +64,17 @@ def test_the_readme_is_short():
     assert len(README.splitlines()) <= 90
 
 
+@cache
+def listed() -> tuple[frozenset[str], frozenset[str]]:
+    """Every file and every folder of the repository."""
+    files = frozenset(path.relative_to(ROOT).as_posix() for path in tracked_files())
+    folders = {"/".join(path.split("/")[:depth]) for path in files for depth in range(1, path.count("/") + 1)}
+    return files, frozenset(folders)
+
+
 def exists(name: str) -> bool:
     """Whether a path stands in the repository, from its root, the package, or any room of it."""
-    files = {path.relative_to(ROOT).as_posix() for path in tracked_files()}
-    folders = {"/".join(path.split("/")[:depth]) for path in files for depth in range(1, path.count("/") + 1)}
+    files, folders = listed()
     wanted, among = name.rstrip("/"), folders if name.endswith("/") else files | folders
     return any(path == wanted or path.endswith(f"/{wanted}") for path in among)
 
@@ -90,14 +97,14 @@ def is_there(name: str) -> bool:
 
 @pytest.mark.parametrize("guide", GUIDES)
 def test_every_path_named_in_a_guide_exists(guide):
-    named = CODE.findall(BLOCK.sub("", (ROOT / guide).read_text(encoding="utf-8")))
+    named = CODE.findall(BLOCK.sub("", texts()[guide]))
     paths = {name for name in named if PATH.fullmatch(name) and (name.endswith("/") or name.endswith(ENDINGS))}
     assert {path for path in paths if not exists(path)} - WRITTEN.keys() == set()
 
 
 @pytest.mark.parametrize("guide", GUIDES)
 def test_every_module_named_in_a_guide_exists(guide):
-    text = (ROOT / guide).read_text(encoding="utf-8")
+    text = texts()[guide]
     named = set(re.findall(r"\b(?:lorgnette|corpus)(?:\.[A-Za-z_]\w*)+", text)) - {"lorgnette.cli"}
     files = {name for name in named if name.endswith((".py", ".md"))}
     assert {name for name in named - files if not is_there(name)} == set()
@@ -105,7 +112,7 @@ def test_every_module_named_in_a_guide_exists(guide):
 
 @pytest.mark.parametrize("guide", GUIDES)
 def test_every_class_named_in_a_guide_is_defined(guide):
-    named = CODE.findall(BLOCK.sub("", (ROOT / guide).read_text(encoding="utf-8")))
+    named = CODE.findall(BLOCK.sub("", texts()[guide]))
     classes = {name for name in named if re.fullmatch(r"(?:[A-Z]+[a-z]+)+[A-Z]*", name)}
     defined = {node.name for module in modules(*OURS) for node in module.tree.body if isinstance(node, ast.ClassDef)}
     assert classes - defined == set()
@@ -114,9 +121,7 @@ def test_every_class_named_in_a_guide_is_defined(guide):
 @pytest.mark.parametrize("guide", [guide for guide in GUIDES if guide not in ("README.md", "docs/using.md")])
 def test_python_in_a_guide_runs(guide):
     """That of the others runs in `test_readme`, where there is a model."""
-    blocks = [
-        body for language, body in BLOCK.findall((ROOT / guide).read_text(encoding="utf-8")) if language == "python"
-    ]
+    blocks = [body for language, body in BLOCK.findall(texts()[guide]) if language == "python"]
     assert all(exec(block, {}) is None for block in blocks)
 
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from lorgnette.model.vlm import VLM
-from tests.house.source import ROOT, modules
+from tests.house.source import modules
 
 SOURCES = {module.path: module for module in modules("lorgnette")}
 FIELDS = re.compile(r"\bconnector\.(latents|projection|depth|side)")
@@ -31,19 +31,19 @@ AT_HOME = {
     "path", sorted(SOURCES.keys() - {"lorgnette/model/connectors.py", "lorgnette/hub/weight_map.py"})
 )
 def test_no_field_of_one_kind_is_read_elsewhere(path):
-    read = [ast.unparse(node) for node in ast.walk(SOURCES[path].tree) if isinstance(node, ast.Attribute)]
+    read = [ast.unparse(node) for node in SOURCES[path].nodes if isinstance(node, ast.Attribute)]
     assert not [name for name in read if FIELDS.search(name)]
 
 
 @pytest.mark.parametrize("name", AT_HOME)
 def test_a_class_of_one_kind_is_named_in_its_file_alone(name):
-    naming = {path for path, module in SOURCES.items() if name in {getattr(n, "id", "") for n in ast.walk(module.tree)}}
+    naming = {path for path, module in SOURCES.items() if name in {getattr(n, "id", "") for n in module.nodes}}
     assert naming == AT_HOME[name]
 
 
 def test_the_forward_pass_fits_on_a_screen():
-    path = ROOT / "lorgnette/model/vlm.py"
-    [vlm] = [node for node in SOURCES["lorgnette/model/vlm.py"].tree.body if getattr(node, "name", "") == VLM.__name__]
+    source = SOURCES["lorgnette/model/vlm.py"]
+    [vlm] = [node for node in source.tree.body if getattr(node, "name", "") == VLM.__name__]
     [forward] = [node for node in vlm.body if getattr(node, "name", "") == "forward"]
     assert sum(isinstance(node, ast.stmt) for node in ast.walk(forward)) <= 15
-    assert len(path.read_text("utf-8").splitlines()) <= 170
+    assert len(source.text.splitlines()) <= 170

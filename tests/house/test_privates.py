@@ -22,7 +22,7 @@ EXCEPTIONS = {
 
 def privates(module: Module) -> Iterator[str]:
     """Names of private attributes that a module takes of anything but the object whose method it is in."""
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("__"):
             owner = ast.unparse(node.value)
             if owner not in ("self", "cls") and not owner.startswith(("super(", "type(self)")):

@@ -18,11 +18,10 @@ import pytest
 
 from lorgnette.run import Run, find_recipe
 from scripts.readme_numbers import SPAN, fill
-from tests.house.source import ROOT
+from tests.house.source import BLOCK, ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 USING = (ROOT / "docs/using.md").read_text(encoding="utf-8")
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 SMALL = shlex.split(
     "stages.0.steps=2 stages.1.steps=2 stages.2.steps=2 stages.3.steps=2 "

@@ -21,7 +21,7 @@ def legend() -> dict[str, str]:
 
 
 def names(module: Module) -> Iterator[str]:
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Name):
             yield node.id
         elif isinstance(node, ast.arg | ast.keyword) and node.arg:

@@ -34,7 +34,7 @@ def test_no_error_is_swallowed_whole():
     bare = [
         f"{module.path}:{node.lineno}"
         for module in modules("lorgnette", "corpus", "scripts", "benchmarks")
-        for node in ast.walk(module.tree)
+        for node in module.nodes
         if isinstance(node, ast.ExceptHandler)
         and (node.type is None or ast.unparse(node.type) in ("Exception", "BaseException"))
         and all(isinstance(statement, ast.Pass | ast.Continue) for statement in node.body)
@@ -75,7 +75,7 @@ def test_only_a_missing_gpu_or_linux_skips_a_test():
     skips = [
         f"{module.path}:{node.lineno}"
         for module in modules("tests")
-        for node in ast.walk(module.tree)
+        for node in module.nodes
         if isinstance(node, ast.Call)
         and re.search(r"\b(skip|skipif|importorskip|xfail)$", ast.unparse(node.func))
         and not re.search("cuda|/proc/", ast.unparse(node))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lorgnette.data.inspect.preview import Document, Pack, Preview
-from lorgnette.data.inspect.token_text import Chip, Speller, runs
+from lorgnette.data.inspect.token_text import Speller, runs
 from lorgnette.data.inspect.unpatchify import MOST_SIDE, QUADRANTS, Size, Unpatchified
 from lorgnette.files import is_own_page, replace_text
 from lorgnette.report.charts import bins, bubble_chart, histogram, tenths
@@ -44,10 +43,12 @@ class _Budget:
 
     left: int
     skipped: int = 0
-    known: dict[int, str] = field(default_factory=dict)
 
     def frames(self, document: Document) -> list[Frame] | None:
         """The document's pictures; None if they no longer fit."""
+        if self.left < 0:  # nothing is encoded that would not be shown
+            self.skipped += 1
+            return None
         frames = []
         for number, one in enumerate(document.pictures):
             if one.pixels is None:
@@ -133,16 +134,14 @@ def _pack(look: Preview, pack: Pack, speller: Speller, budget: _Budget) -> dict[
 
 def _document(one: Document, place: int, start: int, speller: Speller, budget: _Budget) -> dict[str, Any]:
     frames = budget.frames(one)
-    spelt = runs(_escaped(speller, one))
+    shown = frames is not None
+    chips = speller.chips(one.tokens_T, one.loss_mask_T, one.visual_tokens, _MOST_TOKENS)
+    spelt = runs(chips) if shown else []
     return {
         "document": one,
         "place": place,
         "start": start,
         "frames": frames,
-        "runs": spelt if frames is not None else None,
+        "runs": spelt if shown else None,
         "unspelt": max(0, one.tokens - sum(len(chip.ids) for _, chips in spelt for chip in chips)),
     }
-
-
-def _escaped(speller: Speller, document: Document) -> Iterator[Chip]:
-    return speller.chips(document.tokens_T, document.loss_mask_T, document.visual_tokens, _MOST_TOKENS)

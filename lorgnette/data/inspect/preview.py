@@ -134,7 +134,7 @@ class Preview:
     def total(self) -> Total:
         return Total.of(self.documents)
 
-    @property
+    @cached_property
     def totals(self) -> list[Total]:
         """By source."""
         return [Total.of(one for one in self.documents if one.source == number) for number in range(len(self.sources))]
