@@ -331,6 +331,13 @@ class Run(Settings):
         return sum(stage.steps for stage in self.stages)
 
 
+def read_run(folder: Path) -> Run:
+    """Read the settings in a run's folder, which cannot name code to run by themselves. Raises: SettingsError."""
+    settings = folder / "run.yaml"
+    with plugins.reading(str(settings)):
+        return Run.load(settings, stored=True)
+
+
 def find_recipe(name: str) -> Path:
     """The path of a recipe given by path or by name (`micro` for `recipes/micro.yaml`).
 

@@ -45,11 +45,19 @@ class ModelCost:
         """Parameters by part: vision, connector, language, extra_vocabulary."""
         return {part: sum(p.numel() for p in parameters) for part, parameters in self.model.parts().items()}
 
+    @cached_property
+    def _linear_widths(self) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of all linear layers within the blocks of each part, summed. Each step counts by them."""
+        linears = {
+            part: [module for block in stack.blocks() for module in block.modules() if isinstance(module, nn.Linear)]
+            for part, stack in self.model.stacks().items()
+        }
+        return {part: (sum(m.in_features for m in of), sum(m.out_features for m in of)) for part, of in linears.items()}
+
     def lora_parameters(self, part: str, rank: int, dora: bool = False) -> int:
         """Parameters of low-rank adapters on every linear layer within the blocks of `part`."""
-        blocks = self.model.stacks()[part].blocks()
-        linears = [module for block in blocks for module in block.modules() if isinstance(module, nn.Linear)]
-        return sum(rank * (m.in_features + m.out_features) + dora * m.out_features for m in linears)
+        inputs, outputs = self._linear_widths[part]
+        return rank * (inputs + outputs) + dora * outputs
 
     def trained_parameters(self, modes: Mapping[str, Mode], rank: int = 64) -> int:
         """Parameters that an optimiser holds, the extra vocabulary among them."""

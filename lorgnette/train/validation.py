@@ -39,7 +39,7 @@ class Validation:
             samples = list(_readable(_samples(config, most, processor), processor, self.unread))
             share = samples[world.rank :: world.size]
             packs = [processor(share[first : first + TOGETHER]) for first in range(0, len(share), TOGETHER)]
-            self._packs[_title(config)] = packs
+            self._packs[config.title] = packs
 
     def due(self, step: int, steps: int) -> bool:
         """True if a validation is due after so many steps of a stage."""
@@ -77,18 +77,13 @@ def unseen_sources(run: Run, stage: StageConfig) -> Sequence[SourceConfig]:
             f"stage {stage.name!r}: validation.every is set, but only built-in sources have a validation split: give"
             " validation.sources, or leave validation.every out"
         )
-    return list({_title(config): config for config in found}.values())
+    return list({config.title: config for config in found}.values())
 
 
 def _unseen(config: SourceConfig) -> SourceConfig | None:
     """The validation split of a built-in source."""
-    path = getattr(config, "path", "")
-    split = path.replace("builtin:train/", "builtin:validation/")
-    return config.model_copy(update={"path": split}) if split != path else None
-
-
-def _title(config: SourceConfig) -> str:
-    return str(getattr(config, "title", None) or getattr(config, "path", None) or config.kind)
+    split = config.path.replace("builtin:train/", "builtin:validation/")
+    return config.model_copy(update={"path": split}) if split != config.path else None
 
 
 def _readable(samples: Iterable[Callable[[], Sample]], processor: Processor, unread: list[str]) -> Iterator[Sample]:

@@ -9,11 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lorgnette import plugins
 from lorgnette.errors import LorgnetteError, SettingsError
 from lorgnette.files import DiskError, check_own, check_replaceable, hold, write_json, write_text
 from lorgnette.hub.export import check_checkpoint_folder
-from lorgnette.run import CHANGEABLE, Run
+from lorgnette.run import CHANGEABLE, Run, read_run
 from lorgnette.train.adapters.peft import WRITTEN_ADAPTER
 from lorgnette.train.checkpoint import manager
 from lorgnette.train.checkpoint.unchanged import FILE
@@ -125,9 +124,7 @@ def _check(folder: Path, run: Run) -> None:
     if not settings.exists() or not (manager.checkpoints(folder / "checkpoints") or read_log(folder / "log.jsonl")):
         return
     known = (folder / FILE).is_file()
-    with plugins.reading(str(settings)):
-        before = Run.load(settings, stored=True)
-    for key, (old, new) in before.diff(run).items():
+    for key, (old, new) in read_run(folder).diff(run).items():
         if key.split(".")[0] not in CHANGEABLE and not (known and PLACE.fullmatch(key)):
             raise SettingsError(
                 f"{folder} holds a run of other settings ({key} is {quoted(str(old))} there, {quoted(str(new))} here):"

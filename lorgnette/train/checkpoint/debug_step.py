@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
-from lorgnette import plugins
 from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.errors import CheckpointError
 from lorgnette.files import explain_disk, write_json
@@ -24,7 +23,7 @@ from lorgnette.hub.checkpoint import open_safetensors, save_tensors
 from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.vlm import VLM
 from lorgnette.output import say
-from lorgnette.run import Run
+from lorgnette.run import read_run
 from lorgnette.train.adapters.neftune import Neftune
 from lorgnette.train.checkpoint import manager
 from lorgnette.train.checkpoint.resume import model_at
@@ -103,12 +102,11 @@ def replay(path: Path, console: Console) -> list[str]:
     path: a folder `replay/step-NNNNNN` of a run. Returns the names of samples whose loss is not finite.
     Raises: CheckpointError if it is not such a folder.
     """
-    settings = path.resolve().parent.parent / "run.yaml"
-    if not (path / "replay.json").is_file() or not settings.is_file():
+    folder = path.resolve().parent.parent
+    if not (path / "replay.json").is_file() or not (folder / "run.yaml").is_file():
         raise CheckpointError(f"{path}: is not a kept step; give a folder replay/step-NNNNNN of a run")
     facts = read_json(path / "replay.json", CheckpointError)
-    with plugins.reading(str(settings)):
-        run = resolve(Run.load(settings, stored=True))
+    run = resolve(read_run(folder))
     numbers: list[Any] = [facts.get(name) for name in ("stage", "step", "seed")] if isinstance(facts, dict) else [None]
     if any(type(number) is not int for number in numbers) or not 0 <= numbers[0] < len(run.stages):
         raise CheckpointError(f"{path}: replay.json names no stage, step and seed of the run")

@@ -88,19 +88,15 @@ class CheckpointManager:
         problem = self.finish()
         self._path = self.folder / f"step-{progress.total_step:06d}"
         self._beside = self.folder / f".{self._path.name}.tmp"
-        began: DiskError | None = None
-        if self.world.is_main:
-            try:
-                with explain_disk(self._path):
+        try:
+            with self.world.alike(), explain_disk(self._path):
+                if self.world.is_main:
                     remove_checkpoint(self._beside)
                     self._beside.mkdir(parents=True, exist_ok=True)
                     write_json(self._beside / "progress.json", asdict(progress))
-            except DiskError as error:
-                began = error
-        failed = next((error for error in self.world.gather(began) if error), None)
-        if failed is not None:
+        except DiskError as error:
             self._path = self._beside = None
-            return problem or failed
+            return problem or error
         state = state_of(model, optimiser)
         alone = self.world.size == 1
         pending = async_save(state, checkpoint_id=self._beside, process_group=self.world.saving, no_dist=alone)

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import torch
 
-from lorgnette import plugins
 from lorgnette.errors import CheckpointError
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.vlm import VLM
-from lorgnette.run import Run, StageConfig
+from lorgnette.run import Run, StageConfig, read_run
 from lorgnette.train.adapters.peft import merge_adapters
 from lorgnette.train.checkpoint import manager
 from lorgnette.train.setup import build_processor, resolve
@@ -33,8 +32,7 @@ def open_unfinished(folder: Path) -> tuple[VLM, Processor]:
 
     folder: of the run. Raises: CheckpointError if it has no checkpoint, or a damaged one.
     """
-    with plugins.reading(str(folder / "run.yaml")):
-        run = resolve(Run.load(folder / "run.yaml", stored=True))
+    run = resolve(read_run(folder))
     found = manager.checkpoints(folder / "checkpoints")
     if not found:
         raise CheckpointError(f"{folder}: the run has no checkpoint yet; the command that began it resumes it")

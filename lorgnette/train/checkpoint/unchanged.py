@@ -61,7 +61,7 @@ def _check(run: Run, processor: Processor, folder: Path, first: int, *, compare:
             continue
         pairs = zip(known if isinstance(known, list) else [], now[stage.name], strict=False)
         number = next((number for number, (old, new) in enumerate(pairs) if old != new), 0)
-        title = quoted(str(getattr(stage.sources[number], "title", "") or stage.sources[number].kind))
+        title = quoted(stage.sources[number].title)
         raise ChangedDataError(
             f"{folder}: stage {stage.name!r} began with other data: {title} has changed since; bring back what it was,"
             " train in another folder, or go on with the data as they are by --changed-data"

@@ -38,6 +38,7 @@ finally:
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_second_training_is_refused_and_a_killed_one_stops_nobody(tiny, tmp_path, ranks):
+    tiny = tiny.override(*(f"stages.{stage}.pack.packs_per_step=2" for stage in range(2)))  # one for each rank
     (tmp_path / "settings.yaml").write_text(tiny.to_yaml())
     program = tmp_path / "trains.py"
     program.write_text(TRAINS)
