@@ -83,7 +83,7 @@ class Comparison:
 
 
 def compare(before: Result, after: Result) -> Comparison:
-    """ExamplePair two results example by example.
+    """Pair two results example by example.
 
     Raises: DataError if they are not about the same benchmark, version, split and metric, do not hold the same
     questions, or hold no scores.
