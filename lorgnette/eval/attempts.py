@@ -1,4 +1,4 @@
-"""Prompts put to an model: a batch that fails is asked again one by one, and a question that fails is named."""
+"""Prompts put to a model: a batch that fails is asked again one by one, and a question that fails is named."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lorgnette.untrusted import reason_of
 log = logging.getLogger("lorgnette")
 
 MOST_FAILED = 8
-"""Questions in a row on which an model may fail: after that it is the model, and not the questions."""
+"""Questions in a row on which a model may fail: after that it is the model, and not the questions."""
 
 
 def ask(task: Task, model: Model, prompts: Sequence[Sample]) -> Sequence[Any]:

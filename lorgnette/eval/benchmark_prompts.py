@@ -29,7 +29,7 @@ _MARK = re.compile(r"<image (\d+)>")
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A row of a benchmark, before anyone has question_sample it."""
+    """A row of a benchmark, before a template has worded it."""
 
     text: str
     images: tuple[Image, ...]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lorgnette.data.record import Refused
 from lorgnette.errors import DataError, ImageError, SettingsError
 from lorgnette.eval.image_checks import check_image, image_digest
-from lorgnette.eval.models.base import Model
+from lorgnette.eval.models.base import Model, in_runs
 from lorgnette.sample import Image, Sample, Segment, Text
 
 Choose = Literal["random", "rices", "text"]
@@ -78,8 +78,7 @@ class FewShot:
         assert self.encoder is not None
         pairs = [(place, example.images[0].source) for place in self.chosen if (example := self._example(place))
                  and example.images]  # fmt: skip
-        parts = [pairs[start : start + LOOK] for start in range(0, len(pairs), LOOK)]
-        vectors = [self.encoder.encode_images([source for _, source in part]) for part in parts]
+        vectors = [self.encoder.encode_images([source for _, source in part]) for part in in_runs(pairs, LOOK)]
         return [place for place, _ in pairs], np.concatenate(vectors) if vectors else np.empty((0, 0), np.float32)
 
     def _orders(self, prompts: Sequence[Sample]) -> list[Iterator[int]]:

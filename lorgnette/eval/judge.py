@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lorgnette.eval.benchmark_prompts import JUDGE_PROMPT
 from lorgnette.eval.metrics.mathvista import extract
-from lorgnette.eval.models.base import Answer, Model
+from lorgnette.eval.models.base import Answer, Model, in_runs
 from lorgnette.eval.reasoning import cut_thought
 from lorgnette.eval.results.store import Example, Result, ResultsFolder, score
 from lorgnette.sample import Sample, Text, Turn
@@ -58,8 +58,8 @@ def judged(result: Result, judge: Model, folder: str | Path | None = None) -> Re
     It is written to `folder`, if there is one, every `AT_ONCE` answers: those are not read again.
     """
     waiting = doubtful(result.examples)
-    for start in range(0, len(waiting), AT_ONCE):
-        examples = extracted(result.examples, judge, waiting[start : start + AT_ONCE])
+    for some in in_runs(waiting, AT_ONCE):
+        examples = extracted(result.examples, judge, some)
         result = score(result.settings, examples, result.rejected)
         if folder is not None:
             ResultsFolder(folder).finish(result)

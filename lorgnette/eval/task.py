@@ -43,7 +43,7 @@ class Task:
     expected_size: int | None = None
     """How many samples the whole split has; another number is an error, so that no score hides missing rows."""
     prompt: str = "{question}"
-    """How a question is question_sample, for the record: a change of wording is a change of settings."""
+    """Wording of a question, for the record: a change of wording is a change of settings."""
     answer_by: Literal["generation", "likelihood"] = "generation"
     """`likelihood` chooses the most likely of the sample's `options`."""
     max_tokens: int = 16

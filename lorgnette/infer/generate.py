@@ -1,7 +1,7 @@
 """Generation: prompts of any lengths with any number of images each, decoded together from one cache.
 
-Images are encoded once. A finished document leaves the batch, so that nothing is computed for it. `slow.py` says the
-same without a cache, one prompt at a time, and tests hold this to it.
+Images are encoded once. A finished document leaves the batch, so that nothing is computed for it. `reference.py` says
+the same without a cache, one prompt at a time, and tests hold this to it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def generate(
     on from that text and does not repeat it.
     settings: what is not given is as the checkpoint's generation_config.json says, and where that says nothing greedy
     decoding of at most 256 tokens. split: images in five crops or one, over the processor's own setting.
-    latents: visual tokens of images seen before, which are not encoded again; its own `split` counts.
+    image_cache: visual tokens of images seen before, which are not encoded again; its own `split` counts.
     What stands beside a sample in the batch does not change its answer.
     Raises: ImageError or DataError naming the sample that cannot be read, or has no room among the model's positions.
     """

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.template import turns
 from lorgnette.sample import Image, ImageSource, Sample, Text, Turn
+
+_Item = TypeVar("_Item")
 
 
 class Answer(str):
@@ -84,6 +86,11 @@ class Model(ABC):
     def environment(self) -> dict[str, Any]:
         """Environment of the model, for the record: device, type of its numbers, versions of libraries."""
         return {}
+
+
+def in_runs(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+    """Items in runs of `size` neighbours; the last one may be shorter."""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def until_stop(text: str, stop: Sequence[str]) -> str:

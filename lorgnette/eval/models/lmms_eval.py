@@ -10,7 +10,7 @@ messages only generate. Model arguments: `pretrained`, a folder of a model (or o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from lmms_eval.api.model import lmms
 from rich.progress import Progress
 
 from lorgnette.errors import SettingsError
+from lorgnette.eval.models.base import in_runs
 from lorgnette.eval.models.local import LorgnetteModel, own_device
 from lorgnette.eval.results.summary import progress_bar
 from lorgnette.hub.load import load
@@ -83,7 +84,7 @@ class Lorgnette(lmms):  # type: ignore[misc]  # without lmms-eval it is of no kn
         with bar:
             for settings, places in _grouped(requests, lambda request: _settings(self._arguments(request))).items():
                 self.model.settings = settings
-                for some in _chunks(places, self.batch_size):
+                for some in in_runs(places, self.batch_size):
                     prompts = [self._prompt(requests[place]) for place in some]
                     said = self.model.generate(prompts, max_tokens=settings.max_tokens, stop=settings.stop)
                     for place, text in zip(some, said, strict=True):
@@ -105,7 +106,7 @@ class Lorgnette(lmms):  # type: ignore[misc]  # without lmms-eval it is of no kn
         self.model.settings = GenerationConfig()
         bar = self._bar("scoring", len(requests))
         with bar:
-            for some in _chunks(questions, self.batch_size):
+            for some in in_runs(questions, self.batch_size):
                 prompts = [self._question(requests[places[0]]) for places in some]
                 texts = [[self._continuation(requests[place]) for place in places] for places in some]
                 scores = self.model.score(prompts, texts)
@@ -198,7 +199,3 @@ def _grouped(requests: Sequence[Any], key: Callable[[Any], Any]) -> dict[Any, li
     for place, request in enumerate(requests):
         groups.setdefault(key(request), []).append(place)
     return groups
-
-
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    return (items[start : start + size] for start in range(0, len(items), size))

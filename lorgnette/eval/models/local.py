@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from lorgnette.errors import DataError
-from lorgnette.eval.models.base import Answer, Model
+from lorgnette.eval.models.base import Answer, Model, in_runs
 from lorgnette.infer.generate import check_length, end_tokens, evaluating, generate
 from lorgnette.infer.image_cache import KEEP_BYTES, ImageFeatureCache, without_images
 from lorgnette.infer.sampling import GenerationConfig
@@ -41,7 +41,7 @@ def device_facts(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
 class LorgnetteModel(Model):
     """Answers `batch_size` prompts at a time, greedily unless `settings` say more.
 
-    identity: names the model to people. weights: the digest of its files (`hub.digest`), if it came from files.
+    identity: names the model to people. weights: the digest of its files (`hub.checkpoint_hash`), if it came from files.
     keep_bytes: visual tokens of images that are kept for prompts that show them again, in bytes.
     """
 
@@ -67,11 +67,15 @@ class LorgnetteModel(Model):
     def generate(self, samples: Sequence[Sample], *, max_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """The answer to each prompt: at most `max_tokens` tokens, ending before the first stop string."""
         settings = GenerationConfig.parse(self.settings.plain() | {"max_tokens": max_tokens, "stop": tuple(stop)})
-        too_long = {number: reason for number, sample in enumerate(samples) if (reason := self._too_long(sample))}
+        too_long = {
+            number: reason
+            for number, sample in enumerate(samples)
+            if (reason := self._too_long(self.image_cache.prompt(sample)))
+        }
         asked = [sample for number, sample in enumerate(samples) if number not in too_long]
         answers = (
             answer.text
-            for prompts in _chunks(asked, self.batch_size)
+            for prompts in in_runs(asked, self.batch_size)
             for answer in generate(self.model, self.processor, prompts, settings, image_cache=self.image_cache)
         )
         return [
@@ -79,11 +83,10 @@ class LorgnetteModel(Model):
             for number in range(len(samples))
         ]
 
-    def _too_long(self, sample: Sample, text: str | None = None) -> str:
+    def _too_long(self, asked: Rendered) -> str:
         """Return why a prompt, or it and a candidate, exceeds the model's positions; empty if it fits."""
-        asked = self.image_cache.prompt(sample) if text is None else self.image_cache.text_of(_answered(sample, text))
         try:
-            check_length(self.model.config.language, sample.name, len(asked.tokens_T))
+            check_length(self.model.config.language, asked.name, len(asked.tokens_T))
         except DataError as error:
             return str(error)
         return ""
@@ -119,16 +122,20 @@ class LorgnetteModel(Model):
         What a prompt's candidates share, images first of all, is computed once. All candidates of a prompt are as
         unlikely as can be where one of them exceeds the model's positions with it.
         """
-        pairs = list(zip(samples, candidates, strict=True))
-        fits = [bool(texts) and not any(self._too_long(sample, text) for text in texts) for sample, texts in pairs]
-        asked = [pair for pair, fit in zip(pairs, fits, strict=True) if fit]
+        written = [
+            [self.image_cache.text_of(_answered(sample, text)) for text in texts]
+            for sample, texts in zip(samples, candidates, strict=True)
+        ]
+        fits = [bool(ones) and not any(map(self._too_long, ones)) for ones in written]
+        asked = [one for one, fit in zip(zip(samples, written, strict=True), fits, strict=True) if fit]
         with evaluating(self.model):
-            scores = iter([row for chunk in _chunks(asked, self.batch_size) for row in self._score(chunk)])
+            scores = iter([row for chunk in in_runs(asked, self.batch_size) for row in self._score(chunk)])
         rows = zip(candidates, fits, strict=True)
         return [next(scores) if fit else [float("-inf")] * len(texts) for texts, fit in rows]
 
-    def _score(self, pairs: Sequence[tuple[Sample, Sequence[str]]]) -> list[list[float]]:
-        written = [[self.image_cache.text_of(_answered(sample, text)) for text in texts] for sample, texts in pairs]
+    def _score(self, pairs: Sequence[tuple[Sample, Sequence[Rendered]]]) -> list[list[float]]:
+        """Log-likelihoods of the candidates of a batch. pairs: prompts, and each written with each of its candidates."""
+        written = [rendered for _, rendered in pairs]
         shared = [_shared_tokens(rendered) for rendered in written]
         tails = [_Part(one, n, len(one.tokens_T)) for n, ones in zip(shared, written, strict=True) for one in ones]
         cache = None
@@ -187,7 +194,3 @@ def _shared_tokens(rendered: Sequence[Rendered]) -> int:
     """Length of the prefix that all share, before the token from which the first supervised token is predicted."""
     lists = [one.tokens_T[: max(0, int(one.loss_mask_T.argmax()) - 1)].tolist() for one in rendered]
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*lists, strict=False)))
-
-
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    return (items[start : start + size] for start in range(0, len(items), size))

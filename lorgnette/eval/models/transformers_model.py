@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lorgnette.errors import CheckpointError, SettingsError
-from lorgnette.eval.models.base import Model, conversation, until_stop, with_crops
+from lorgnette.eval.models.base import Model, conversation, in_runs, until_stop, with_crops
 from lorgnette.eval.models.local import device_facts, own_device
 from lorgnette.files import expand_user
 from lorgnette.hub.checkpoint_hash import checkpoint_digest
@@ -188,8 +188,7 @@ class TransformersModel(Model):
         found: dict[int, _Value] = {}
         for seeing in (True, False):
             places = [place for place, row in enumerate(rows) if bool(row.images) == seeing]
-            for start in range(0, len(places), self.batch_size):
-                chunk = places[start : start + self.batch_size]
+            for chunk in in_runs(places, self.batch_size):
                 with torch.no_grad():
                     found |= zip(chunk, run([rows[place] for place in chunk]), strict=True)
         return [found[place] for place in range(len(rows))]
