@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 from argparse import Namespace
@@ -41,7 +42,7 @@ def test_a_lesson_holds_each_drawing_of_its_scenes(script: Any) -> None:
     one, again = lessons[3], lessons[3]
     assert torch.equal(one.patches_PC, again.patches_PC), "a pure function of the step"
     assert torch.allclose(one.shares_XP.sum(1), torch.ones(len(one.views_X)))
-    owner = torch.tensor([number for number, length in enumerate(one.images.lengths) for _ in range(length)])
+    owner = torch.tensor([number for number, grid in enumerate(one.grids) for _ in range(math.prod(grid))])
     scene_X = torch.tensor([owner[row > 0].unique().item() for row in one.shares_XP])
     assert one.by_scene["others"].tolist() == [(scene_X == scene).sum().item() - 1 for scene in scene_X]
 
@@ -76,13 +77,13 @@ def test_a_student_that_was_stopped_learns_what_one_never_stopped_does(
         )
 
     whole, stopped = course("whole"), course("stopped")
-    losses = [whole.supervised(lessons[step]) for step in range(4)]
+    losses = [whole.learn(lessons[step]) for step in range(4)]
     for step in range(2):
-        stopped.supervised(lessons[step])
+        stopped.learn(lessons[step])
     stopped.save()
     gone_on = course("stopped")
     assert gone_on.done == 2
-    assert [gone_on.supervised(lessons[step]) for step in (2, 3)] == losses[2:]
+    assert [gone_on.learn(lessons[step]) for step in (2, 3)] == losses[2:]
     for name, weight in whole.model.vision.state_dict().items():
         assert torch.equal(weight, gone_on.model.vision.state_dict()[name]), name
     assert set(losses[0]) == set(script.WEIGHTS)

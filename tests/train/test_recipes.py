@@ -21,7 +21,7 @@ SHARES = {
 def test_instruction_tuning_has_the_mixture_of_table_14():
     [stage] = Run.load(find_recipe("idefics2/instruct")).stages
     names = [Path(source.path).name for source in stage.sources]
-    assert stage.weights == "learned" and len(set(names)) == 59
+    assert stage.weights == "supervised" and len(set(names)) == 59
     weights = dict(zip(names, (source.weight for source in stage.sources), strict=True))
     firsts = [*(names.index(name) for name in SHARES), len(names)]
     for first, last, share in zip(firsts, firsts[1:], SHARES.values(), strict=False):

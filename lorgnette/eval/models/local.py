@@ -41,7 +41,7 @@ def device_facts(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
 class LorgnetteModel(Model):
     """Answers `batch_size` prompts at a time, greedily unless `settings` say more.
 
-    identity: names the model to people. weights: the digest of its files (`hub.checkpoint_hash`), if it came from files.
+    identity: names the model to people. weights: the digest of its files (`hub.checkpoint_hash`), if it has some.
     keep_bytes: visual tokens of images that are kept for prompts that show them again, in bytes.
     """
 
@@ -134,7 +134,7 @@ class LorgnetteModel(Model):
         return [next(scores) if fit else [float("-inf")] * len(texts) for texts, fit in rows]
 
     def _score(self, pairs: Sequence[tuple[Sample, Sequence[Rendered]]]) -> list[list[float]]:
-        """Log-likelihoods of the candidates of a batch. pairs: prompts, and each written with each of its candidates."""
+        """Log-likelihoods of candidates. pairs: prompts, and each written with each of its candidates."""
         written = [rendered for _, rendered in pairs]
         shared = [_shared_tokens(rendered) for rendered in written]
         tails = [_Part(one, n, len(one.tokens_T)) for n, ones in zip(shared, written, strict=True) for one in ones]
