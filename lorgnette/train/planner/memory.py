@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from lorgnette.model.batch import Batch
+from lorgnette.model.ops.tiling import few_tiles
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
 from lorgnette.train.adapters.fused_lora import weights_kept
@@ -30,6 +31,8 @@ TRACED, MIDDLE = 4, 2
 
 Not the second: what the first was given, and does not keep, is freed while the second runs.
 """
+TILES = 4
+"""Tiles that a tensor is cut in where nothing is computed: hundreds would take minutes, and a tile is soon freed."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,21 @@ class TensorBytes(TorchDispatchMode):
         self.now -= size
 
 
+class Identities(TorchDispatchMode):
+    """Makes identity matrices, by which PEFT's DoRA multiplies at each call, without memory.
+
+    Other tensors that are made of none are left real: the model keeps some of them for real steps.
+    """
+
+    def __init__(self, memory: FakeTensorMode) -> None:
+        super().__init__()
+        self.memory = memory
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with self.memory if func.overloadpacket is torch.ops.aten.eye else contextlib.nullcontext():
+            return func(*args, **(kwargs or {}))
+
+
 @dataclass(frozen=True)
 class ByteRange:
     """A stretch of a training step."""
@@ -112,14 +130,19 @@ class Trace:
         self.intervals: list[ByteRange] = []
         self.loss = 0
         """Intervals that have passed when the loss is known."""
-        model, left_out = _short_model(run, stage, real)
+        memory = None if real else FakeTensorMode(allow_non_fake_inputs=True)
+        model, left_out = _short_model(run, stage, memory)
         self._counter, self._start, self._backward = TensorBytes(), 0, False
         self._counter.know(model.parameters())
         for name, part in model.stacks().items():
             for index, block in enumerate(part.blocks()):
                 self._watch(name, block, *(1 + left_out[name] * (index == place) for place in (MIDDLE, MIDDLE - 1)))
             self._watch(name, part)
-        with self._counter, contextlib.ExitStack() as kept:
+        with contextlib.ExitStack() as kept:
+            if memory is not None:
+                kept.enter_context(few_tiles(TILES))
+                kept.enter_context(Identities(memory))
+            kept.enter_context(self._counter)
             for name, part in model.stacks().items():
                 leaves = kept.enter_context(weights_kept(part))
                 self._mark(name, 1 + left_out[name] / TRACED)
@@ -183,8 +206,11 @@ class Trace:
         module.register_forward_hook(ended)
 
 
-def _short_model(run: Run, stage: StageConfig, real: bool) -> tuple[VLM, dict[str, int]]:
-    """A model with `TRACED` layers a part, prepared for the stage, and how many layers of each part are left out."""
+def _short_model(run: Run, stage: StageConfig, memory: FakeTensorMode | None) -> tuple[VLM, dict[str, int]]:
+    """A model with `TRACED` layers a part, prepared for the stage, and how many layers of each part are left out.
+
+    memory: mode in which its parameters are made; None for parameters with memory.
+    """
     left_out = {}
     with torch.device("meta"):
         model = VLM(run.model)
@@ -195,10 +221,7 @@ def _short_model(run: Run, stage: StageConfig, real: bool) -> tuple[VLM, dict[st
                 part.layers = layers[:TRACED]
             part.checkpointed = name in stage.checkpointing
         prepare_parts(model, stage, seed=0)
-    memory: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-    if not real:
-        memory = FakeTensorMode(allow_non_fake_inputs=True)
-    with memory:
+    with memory or contextlib.nullcontext():
         for name, parameter in list(model.named_parameters()):
             module, _, leaf = name.rpartition(".")
             made = nn.Parameter(torch.empty(parameter.shape), requires_grad=parameter.requires_grad)

@@ -51,8 +51,7 @@ def test_the_dry_run_prints_every_stage_and_its_check(tiny, tmp_path):
     assert "the estimate is" in " ".join(done.output.split())
 
 
-# `instruct` and `chat` belong here too: with DoRA their trace takes 20 GiB, a fault (docs/notebook.md, 2026-11-30)
-@pytest.mark.parametrize("name", ["stage1", "stage2"])
+@pytest.mark.parametrize("name", ["stage1", "stage2", "instruct", "chat"])
 def test_the_plan_of_eight_billion_parameters_needs_neither_weights_nor_data(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["train", f"idefics2/{name}", "--dry-run"], terminal_width=200)
