@@ -145,8 +145,8 @@ def generate(
     from lorgnette.sample import Image, Sample, Text, Turn
 
     values = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
-    values = {name: value for name, value in values.items() if value is not None} | {"seed": seed}
-    settings = GenerationConfig.parse({**values, "stop": stop or []}, where="generate")
+    given = {name: value for name, value in values.items() if value is not None}
+    settings = GenerationConfig.parse({**given, "seed": seed, "stop": stop or []}, where="generate")
     sample = Sample((Turn("user"), *(Image(path) for path in image or []), Text(prompt)), {"name": "the prompt"})
     for piece in stream(*load(model), [sample], settings, split=split or None):
         if not as_json:
