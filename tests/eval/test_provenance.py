@@ -1,4 +1,4 @@
-"""Where a score comes from: the text as read, the code, the weights; and what that refuses."""
+"""Provenance of a score: the text as read, the code, the weights; and refusal to mix results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*arguments: object) -> str:
-    """What the command prints. Raises what it raises."""
+    """Output of the command; its exception is raised again."""
     done = CliRunner().invoke(app, ["eval", *map(str, arguments)])
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
@@ -167,7 +167,7 @@ def test_other_weights_at_the_same_path_are_refused(tmp_path: Path) -> None:
         run(*asked)
     folder = ResultsFolder(results / "scene_vqa")
     assert len(found := folder.sessions()) == 1, "a finished folder is asked nothing"
-    (folder.path / "sessions.jsonl").rename(folder.path / "sittings.jsonl")
+    (folder.path / "sessions.jsonl").rename(folder.path / "sessions.jsonl")
     assert folder.sessions() == found, "as older versions call them"
 
 
