@@ -5,6 +5,9 @@ A message never holds an address, a path, a traceback or the words of another li
 
 from __future__ import annotations
 
+import logging
+import traceback
+
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -12,9 +15,11 @@ from starlette.responses import JSONResponse, Response
 from lorgnette.errors import DataError, ImageError, LorgnetteError, PromptTooLong
 from lorgnette.infer.engine.request import EngineFault, QueueFull, QueueTimeout
 
+log = logging.getLogger("lorgnette.serve")
+
 RETRY_SECONDS = 2
 """What `Retry-After` says: a place in the queue is free again after a few answers."""
-TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 """OpenAI's type by status; other 4xx are invalid_request_error, and 5xx server_error."""
 PHRASES = {
     404: "there is no such route; GET /openapi.json lists all",
@@ -47,7 +52,7 @@ class ApiError(LorgnetteError):
 
     def body(self) -> dict[str, object]:
         """The error as OpenAI writes it."""
-        kind = TYPES.get(self.http_status, "invalid_request_error" if self.http_status < 500 else "server_error")
+        kind = ERROR_TYPES.get(self.http_status, "invalid_request_error" if self.http_status < 500 else "server_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> Response:
@@ -90,8 +95,15 @@ def image_message(error: ImageError) -> str:
     return f"{own}{said} (it is damaged, or cut off)" if said else own
 
 
+def places(error: BaseException) -> str:
+    """Where an error was raised, without its message, which may repeat what a user wrote."""
+    return "".join(traceback.format_tb(error.__traceback__))
+
+
 async def on_api_error(_: Request, error: Exception) -> Response:
-    """Answer a refusal."""
+    """Answer a refusal. A fault of the model's is logged by its places, without its words."""
+    if isinstance(error, EngineFault):
+        log.error("a request failed: %s\n%s", error, places(error.__cause__ or error))
     return as_api_error(error).response()
 
 

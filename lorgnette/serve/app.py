@@ -15,13 +15,14 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 import lorgnette
+from lorgnette.errors import LorgnetteError
 from lorgnette.infer.engine.engine import Engine
 from lorgnette.serve.api_errors import ApiError, engine_down, on_api_error, on_http_error, stopping
+from lorgnette.serve.api_keys import ApiKeys
 from lorgnette.serve.chat_route import ChatRoutes
 from lorgnette.serve.config import ServeConfig
 from lorgnette.serve.engine_thread import EngineThread
 from lorgnette.serve.guard import Guard, ServerState
-from lorgnette.serve.keys import ApiKeys
 from lorgnette.serve.metrics import ServerMetrics
 from lorgnette.serve.openapi import openapi
 from lorgnette.serve.replies import ModelList, ModelRow
@@ -52,7 +53,7 @@ class ServerApp:
             Route("/openapi.json", self._openapi),
             Route("/", self._page),
         ]
-        handlers = {HTTPException: on_http_error, ApiError: on_api_error, Exception: on_api_error}
+        handlers = {HTTPException: on_http_error, LorgnetteError: on_api_error, Exception: on_api_error}
         app = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=handlers)
         app.router.redirect_slashes = False
         self.asgi = Guard(app, config, self.keys, self.state)

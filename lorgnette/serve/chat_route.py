@@ -33,7 +33,7 @@ from lorgnette.serve.token_bytes import TokenBytes
 
 log = logging.getLogger("lorgnette.serve")
 
-Asked = TypeVar("Asked", bound=Conversation)
+_Asked = TypeVar("_Asked", bound=Conversation)
 MOST_NAMED = 100
 """Unknown keys that the log names, each once."""
 
@@ -88,9 +88,9 @@ class ChatRoutes:
         )
         return JSONResponse(reply.model_dump())
 
-    async def _read(self, request: Request, body: HeldBody, kind: type[Asked]) -> tuple[Asked, EngineRequest]:
+    async def _read(self, request: Request, body: HeldBody, kind: type[_Asked]) -> tuple[_Asked, EngineRequest]:
         """What a body asks for, without its messages, and the request for the engine that is made of them."""
-        asked: Asked = parse_body(kind, body.take())
+        asked: _Asked = parse_body(kind, body.take())
         self._check(asked)
         wanted = await unless_gone(request.receive, self._engine_request(request, asked))
         return asked.model_copy(update={"messages": []}), wanted

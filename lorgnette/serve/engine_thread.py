@@ -17,7 +17,7 @@ from lorgnette.errors import LorgnetteError
 from lorgnette.infer.engine.engine import Engine
 from lorgnette.infer.engine.prompt import Prompt
 from lorgnette.infer.engine.request import EngineFault, Event, Request
-from lorgnette.serve.api_errors import ApiError, engine_down
+from lorgnette.serve.api_errors import ApiError, engine_down, places
 
 log = logging.getLogger("lorgnette.serve")
 
@@ -27,11 +27,14 @@ MOST_FAULTS = 3
 """Steps that fail as a whole, rather than for one request, before the engine is given up."""
 STUCK_SECONDS = 300.0
 """A step that takes longer is called stuck."""
-Found = TypeVar("Found")
+_Result = TypeVar("_Result")
 
 
 class StepObserver(Protocol):
-    """Hears of every step, in the engine's thread."""
+    """Hears of requests and steps, in the engine's thread."""
+
+    def added(self, request: str, now: float) -> None:
+        """A request was given to the engine."""
 
     def stepped(self, seconds: float, engine: Engine) -> None:
         """One step has been computed."""
@@ -106,11 +109,11 @@ class EngineThread:
         """Ids of the requests whose answers are on their way."""
         return tuple(self._channels)
 
-    async def call(self, function: Callable[[Engine], Found]) -> Found:
+    async def call(self, function: Callable[[Engine], _Result]) -> _Result:
         """Call a function of the engine between two steps; what it raises is raised here."""
         if self.broken.is_set() or self._loop is None:
             raise engine_down()
-        future: asyncio.Future[Found] = self._loop.create_future()
+        future: asyncio.Future[_Result] = self._loop.create_future()
         self._post(lambda engine: self._answer(future, function, engine))
         return await future
 
@@ -118,10 +121,16 @@ class EngineThread:
         """Give a request to the engine. Raises: what `Engine.add` raises."""
         channel = self._channels[request.id] = AnswerChannel()
         try:
-            return await self.call(lambda engine: engine.add(request, self._clock())), channel
+            return await self.call(lambda engine: self._add(engine, request)), channel
         except BaseException:
             self.close_channel(request.id)  # also when its client is gone meanwhile
             raise
+
+    def _add(self, engine: Engine, request: Request) -> Prompt:
+        now = self._clock()
+        prompt = engine.add(request, now)
+        self._observer.added(request.id, now)
+        return prompt
 
     def close_channel(self, request: str) -> None:
         """Forget a request; the engine drops it if it has not ended."""
@@ -188,14 +197,14 @@ class EngineThread:
     def _give_up_requests(self, error: Exception) -> list[Event]:
         """Events that end all requests after a step that failed as a whole."""
         self._faults += 1
-        log.error("a step of the engine failed", exc_info=error)
+        log.error("a step of the engine failed: %s\n%s", type(error).__name__, places(error))
         names = self._engine.requests
         try:
             for name in names:
                 self._engine.abort(name)
             self._engine.clear_caches()
         except Exception as problem:
-            log.error("the engine cannot be put in order", exc_info=problem)
+            log.error("the engine cannot be put in order: %s\n%s", type(problem).__name__, places(problem))
             self._faults = MOST_FAULTS
         fault = EngineFault(f"a step failed ({type(error).__name__})")
         return [Event(name, error=fault) for name in names]

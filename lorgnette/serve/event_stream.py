@@ -21,7 +21,7 @@ from lorgnette.serve.api_errors import as_api_error
 
 log = logging.getLogger("lorgnette.serve")
 DONE, PING = b"data: [DONE]\n\n", b": ping\n\n"
-Found = TypeVar("Found")
+_Result = TypeVar("_Result")
 
 
 class EventReader(Protocol):
@@ -35,7 +35,7 @@ class ClientGone(Exception):  # it is no error of anybody's
     """The client has closed the connection."""
 
 
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Found]) -> Found:
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, _Result]) -> _Result:
     """The result of some work, which is cancelled when the client closes the connection.
 
     Raises: ClientGone, and what the work raises.

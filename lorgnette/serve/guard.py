@@ -11,15 +11,14 @@ import re
 import secrets
 import socket
 import time
-import traceback
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lorgnette.serve.api_errors import ApiError, as_api_error, stopping
+from lorgnette.serve.api_errors import ApiError, as_api_error, places, stopping
+from lorgnette.serve.api_keys import ApiKeys
 from lorgnette.serve.config import LOOPBACK, ServeConfig
-from lorgnette.serve.keys import ApiKeys
 
 log = logging.getLogger("lorgnette.serve")
 
@@ -71,7 +70,7 @@ class Guard:
             await self.app(scope, receive, response.send)
         except Exception as error:  # a fault of the server's own, or a refusal
             if not isinstance(error, ApiError):
-                log.error("request %s failed: %s\n%s", name, type(error).__name__, _places(error))
+                log.error("request %s failed: %s\n%s", name, type(error).__name__, places(error))
             if not response.started:
                 await as_api_error(error).response()(scope, receive, response.send)
         finally:
@@ -134,8 +133,3 @@ def _is_address(name: str) -> bool:
         return bool(ipaddress.ip_address(name))
     except ValueError:
         return False
-
-
-def _places(error: BaseException) -> str:
-    """Where an error was raised, without its message, which may repeat what a user wrote."""
-    return "".join(traceback.format_tb(error.__traceback__))

@@ -24,6 +24,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
+        self.access_log = False  # paths are a stranger's words; the guard logs routes
         self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:

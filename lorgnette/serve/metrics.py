@@ -15,7 +15,7 @@ from lorgnette.infer.engine.stats import EngineStats
 from lorgnette.serve.guard import ServerState
 
 PREFIX = "lorgnette:"
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the histograms' buckets, in seconds."""
 GAUGES = {
     "num_requests_running": ("running", "Answers that grow now."),
@@ -56,16 +56,19 @@ class ServerMetrics:
         self._waiting: dict[str, float] = {}
 
     def _histogram(self, name: str, words: str) -> Histogram:
-        return Histogram(PREFIX + name, words, buckets=SECONDS, registry=self.registry)
+        return Histogram(PREFIX + name, words, buckets=BUCKETS, registry=self.registry)
+
+    def added(self, request: str, now: float) -> None:
+        """Remember when a request was given to the engine."""
+        self._waiting[request] = now
 
     def stepped(self, seconds: float, engine: Engine) -> None:
         """Count a step, and the time in the queue of requests that left it."""
         self.steps.observe(seconds)
-        waiting = {state.request.id: state.since for state in engine.scheduler.waiting}
-        now = time.monotonic()
-        for name in self._waiting.keys() - waiting.keys():
-            self.queue.observe(max(0.0, now - self._waiting[name]))
-        self._waiting = waiting
+        if self._waiting:
+            waiting = {state.request.id for state in engine.scheduler.waiting}
+            for name in self._waiting.keys() - waiting:
+                self.queue.observe(max(0.0, time.monotonic() - seconds - self._waiting.pop(name)))
 
     def render(self, stats: EngineStats) -> bytes:
         """All metrics as Prometheus reads them."""

@@ -19,7 +19,7 @@ from lorgnette.settings import VALIDATOR_PREFIX
 MAX_MESSAGES, MAX_STOPS, MAX_STOP_LENGTH, MAX_NAME = 4096, 4, 256, 256
 MAX_SCHEMA = 64 * 2**10
 """Characters of a JSON schema."""
-UNSUPPORTED = {
+REFUSED_FIELDS = {
     "tools": "tools are not supported; leave them out, or set tool_choice to none",
     "functions": "functions are not supported; leave them out",
     "function_call": "functions are not supported; leave it out",
@@ -36,7 +36,7 @@ ShortText = Annotated[str, StringConstraints(max_length=MAX_NAME)]
 
 
 class Body(pydantic.BaseModel):
-    """Part of a request. Unknown keys are kept aside, so that they can be named."""
+    """ContentPart of a request. Unknown keys are kept aside, so that they can be named."""
 
     model_config = pydantic.ConfigDict(strict=True, extra="allow", frozen=True, allow_inf_nan=False)
 
@@ -67,9 +67,9 @@ def _kind_of_content(value: object) -> str:
     return {str: "<text>", list: "<parts>", type(None): "<null>"}.get(type(value), "<text>")
 
 
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+ContentPart = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[Part], Tag("<parts>")] | Annotated[None, Tag("<null>")],
+    Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Tag("<parts>")] | Annotated[None, Tag("<null>")],
     Discriminator(_kind_of_content),
 ]
 
@@ -199,7 +199,7 @@ def parse_body(kind: type[Conversation], content: bytes) -> Any:
         raise _refusal(problem) from None
     extra = asked.model_extra or {}
     choice = getattr(asked, "tool_choice", None)
-    for name, message in UNSUPPORTED.items():
+    for name, message in REFUSED_FIELDS.items():
         if extra.get(name) and not (name == "tools" and choice == "none"):
             raise ApiError(400, f"{name}: {message}", param=name, code="unsupported_parameter")
     if choice not in (None, "none", "auto"):
@@ -209,7 +209,7 @@ def parse_body(kind: type[Conversation], content: bytes) -> Any:
 
 def unknown_keys(asked: Conversation) -> list[str]:
     """Keys of a request that no field stands for."""
-    return [name for name in asked.model_extra or {} if name not in UNSUPPORTED]
+    return [name for name in asked.model_extra or {} if name not in REFUSED_FIELDS]
 
 
 def _refusal(problem: pydantic.ValidationError) -> ApiError:

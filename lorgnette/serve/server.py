@@ -42,13 +42,13 @@ class DrainingServer(uvicorn.Server):
         )
         super().__init__(config)
         self.app, self.listener, self._on_start = app, listener, started
-        self._event_loop: asyncio.AbstractEventLoop | None = None
+        self.event_loop: asyncio.AbstractEventLoop | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to listen."""
         await super().startup(sockets)
-        self._event_loop = asyncio.get_running_loop()
+        self.event_loop = asyncio.get_running_loop()
         self._tasks.append(asyncio.create_task(self._watch_engine()))
         if self.started and self._on_start is not None:
             self._on_start()
@@ -59,11 +59,11 @@ class DrainingServer(uvicorn.Server):
 
     def stop(self) -> None:
         """Drain, or, if that is under way, end at once. From any thread."""
-        if self.app.state.draining or self._event_loop is None:
+        if self.app.state.draining or self.event_loop is None or self.event_loop.is_closed():
             self.should_exit = self.force_exit = True
         else:
             self.app.state.draining = True
-            self._event_loop.call_soon_threadsafe(self._start_drain)
+            self.event_loop.call_soon_threadsafe(self._start_drain)
 
     def _start_drain(self) -> None:
         self._tasks.append(asyncio.create_task(self._drain()))

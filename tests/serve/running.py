@@ -9,13 +9,14 @@ import io
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from lorgnette.errors import LorgnetteError
 from lorgnette.infer.engine.engine import Engine
+from lorgnette.serve.api_keys import ApiKeys
 from lorgnette.serve.app import ServerApp
 from lorgnette.serve.config import ServeConfig
-from lorgnette.serve.keys import ApiKeys
 from lorgnette.serve.server import DrainingServer, address_of, listen
 from tests.hub.tiny import picture, tiny_model
 from tests.infer.engine.driving import engine as tiny_engine
@@ -31,6 +32,16 @@ class Running:
     app: ServerApp
     engine: Engine
     address: str
+    ended: threading.Event = field(default_factory=threading.Event)
+    failure: list[BaseException] = field(default_factory=list)
+    """What the server ended with."""
+
+    def run(self) -> None:
+        try:
+            self.server.run_here()
+        except LorgnetteError as error:
+            self.failure.append(error)
+        self.ended.set()
 
     @property
     def port(self) -> int:
@@ -77,14 +88,14 @@ def running(keys: ApiKeys | None = None, engine: Engine | None = None, **setting
     app = ServerApp(engine, ServeConfig(**{"name": "tiny", "port": 0, "drain_seconds": 5} | settings), keys)
     started = threading.Event()
     listener = listen("127.0.0.1", 0)
-    server = DrainingServer(app, listener, started.set)
-    thread = threading.Thread(target=server.run_here)
+    found = Running(DrainingServer(app, listener, started.set), app, engine, address_of(listener))
+    thread = threading.Thread(target=found.run)
     thread.start()
     try:
         assert started.wait(30)
-        yield Running(server, app, engine, address_of(listener))
+        yield found
     finally:
-        server.stop()
+        found.server.stop()
         thread.join(30)
         assert not thread.is_alive()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from typing import Any
 
 import pytest
@@ -51,7 +52,7 @@ def parse(**fields: Any) -> ChatRequest:
 
 
 def short(value: object) -> str:
-    return str(value)[:20]
+    return reprlib.repr(value)[:20]
 
 
 @pytest.mark.parametrize(("field", "value", "accepted"), CASES, ids=short)

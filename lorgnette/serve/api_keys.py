@@ -56,13 +56,12 @@ def read_keys(file: Path | None) -> ApiKeys:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         raise SettingsError(f"{file}: cannot be read; give a text file with one key a line") from None
-    for number, line in enumerate(lines, 1):
-        if key := line.partition("#")[0].strip():
-            _check(key, f"{file}, line {number}")
-            keys.append(key)
-    if not keys:
+    written = {number: key for number, line in enumerate(lines, 1) if (key := line.partition("#")[0].strip())}
+    for number, key in written.items():
+        _check(key, f"{file}, line {number}")
+    if not written:
         raise SettingsError(f"{file}: holds no key; write one a line")
-    return ApiKeys(keys)
+    return ApiKeys([*keys, *written.values()])
 
 
 def _check(key: str, where: str) -> None:
