@@ -6,7 +6,7 @@ A schema is compiled outside of the event loop and of the engine: an enum of 20,
 from __future__ import annotations
 
 import json
-from typing import Self
+from typing import Any, Self
 
 import torch
 from llguidance import LLMatcher, LLTokenizer
@@ -21,7 +21,7 @@ from lorgnette.untrusted import quoted
 
 ANY_OBJECT = {"type": "object"}
 """Schema of `json_object`."""
-STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+STYLE: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """Form of the JSON: a model that may write any amount of white space may write nothing else."""
 
 
