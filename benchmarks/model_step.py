@@ -214,7 +214,7 @@ def main() -> None:
 
 
 def clock_ratio(mine: dict[str, float], other: dict[str, float]) -> float | None:
-    """How many times faster by the clock; None if other work left the two sides unequal shares of the machine."""
+    """Speed-up in wall-clock time; None if other work left the two sides unequal shares of the machine."""
     shares = [side["cpu_seconds"] / side["seconds"] for side in (mine, other)]
     return round(other["seconds"] / mine["seconds"], 2) if max(shares) <= 1.25 * min(shares) else None
 
@@ -244,7 +244,7 @@ def _seconds(work: Callable[[], object], clock: Callable[[], float] = time.proce
 
 
 def conditions(note: str) -> dict[str, object]:
-    """What a figure is worth nothing without."""
+    """Conditions of the measurement, recorded with every figure."""
     import transformers
 
     return {

@@ -80,8 +80,8 @@ WAYS = {
     "micro": ("all", "8", "4", "8 by length"),
     "100m": ("2", "2 by length"),
 }
-"""What the other side is tried with: a step in one batch, or micro-batches of so many. At 100m eight do not fit in 24
-GiB, nor do four of the instruction stage; of stage 2, four do (`--ways 4`)."""
+"""Batchings that the other side is measured with: a step in one batch, or micro-batches of so many.
+At 100m eight do not fit in 24 GiB, nor do four of the instruction stage; of stage 2, four do (`--ways 4`)."""
 ADAPTERS = ("lora", "dora")
 WARM = 2
 """Steps that are not counted."""

@@ -1,4 +1,4 @@
-"""Whether a device computes in bf16 what the CPU computes in float32: attention, cached decode, losses, gradients.
+"""Comparison of a device in bf16 with the CPU in float32: attention, cached decode, losses, gradients.
 
     python -m benchmarks.gpu.correct [--device cuda]
 
@@ -166,7 +166,7 @@ CHECKS: dict[str, Check] = {
 
 
 def off(name: str, device: str) -> dict[str, float]:
-    """What is further off than the check's tolerance."""
+    """Errors larger than the check's tolerance."""
     return {what: value for what, value in CHECKS[name](device).items() if not value <= TOLERANCES[name]}
 
 

@@ -20,7 +20,7 @@ class FilesConfig(Settings):
     path: str
     """A file, a folder, a glob, or a URL that fsspec opens (`hf://datasets/...`, `s3://...`)."""
     name: str | None = None
-    """How reports call the source; its kind and path if not given."""
+    """Name of the source in reports; its kind and path if not given."""
     opt_out: tuple[str, ...] = ()
     """Files of URLs or SHA-256 hashes, one a line: a row with such an image is refused."""
     decontaminate: tuple[str, ...] = ()

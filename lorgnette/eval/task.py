@@ -41,7 +41,7 @@ class Task:
     splits: tuple[str, ...] = ("train", "validation", "test")
     licence: str = ""
     expected_size: int | None = None
-    """How many samples the whole split has; another number is an error, so that no score hides missing rows."""
+    """Number of samples in the whole split; any other number is an error, so that no score hides missing rows."""
     prompt: str = "{question}"
     """Wording of a question, for the record: a change of wording is a change of settings."""
     answer_by: Literal["generation", "likelihood"] = "generation"

@@ -18,7 +18,7 @@ _FILE = "generation_config.json"
 Id = pydantic.NonNegativeInt
 Ids = tuple[Id, ...]
 TOP_K = 50
-"""How many likeliest tokens transformers draws among where a file asks for sampling and does not say."""
+"""Default top-k of transformers, where a file asks for sampling without giving one."""
 
 
 class GenerationRules(Settings):
@@ -34,7 +34,7 @@ class GenerationRules(Settings):
     forced_first: Id | None = None
     """The token after a prompt of one token."""
     forced_last: Ids = ()
-    """What the last token is of an answer that is as long as it may be."""
+    """Token ids forced as the last token of an answer that reaches the length limit."""
     repetition_penalty: float = pydantic.Field(default=1.0, gt=0)
     no_repeat_ngram: pydantic.NonNegativeInt = 0
     """Sequences of so many tokens occur once only; 0 for no such rule."""

@@ -50,7 +50,7 @@ class Processor:
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     """The vision encoder's normalisation; not used here, but upstream's files keep it with the processor."""
     generation: GenerationRules = field(default_factory=GenerationRules)
-    """What the checkpoint asks of every answer."""
+    """Generation rules of the checkpoint, obeyed in every answer."""
 
     def __post_init__(self) -> None:
         if self.images.multiple != self.connector.multiple:

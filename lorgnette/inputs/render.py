@@ -19,7 +19,7 @@ from lorgnette.model.config import ConnectorSettings
 from lorgnette.sample import Image, Sample, Text, Turn
 
 Ending = Literal["whole", "generation_prompt", "continue_final_message"]
-"""Where a rendered sample ends."""
+"""End of a rendered sample: whole, ready for an answer, or inside the last message."""
 
 
 def ending_of(add_generation_prompt: bool, continue_final_message: bool) -> Ending:
@@ -57,7 +57,7 @@ class Rendered:
     """Visual tokens that each of them becomes."""
     name: str
     source: str = ""
-    """What the sample was read from: `meta["source"]`."""
+    """Origin of the sample: `meta["source"]`."""
 
 
 def render(

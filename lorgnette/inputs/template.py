@@ -128,7 +128,7 @@ class Idefics2Template:
 
 
 _TAG = "CONTINUE_FINAL_MESSAGE_TAG "
-"""What transformers appends to a text that is to be continued; everything from there is cut off."""
+"""Tag that transformers appends to a text to be continued; the rendered text is cut there."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class VisualTokens:
     images: SequenceLengths
     """Visual tokens of each image; none where the pass is given visual tokens without their images."""
     slots: Tensor
-    """Where the images stand in the sequence: a slot for each visual token (V), or one for each image (I)."""
+    """Positions of the images in the sequence: one for each visual token (V), or one for each image (I)."""
     documents: SequenceLengths
 
     @cached_property

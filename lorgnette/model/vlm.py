@@ -54,7 +54,7 @@ class VLM(nn.Module):
         self.z_loss = 0.0
         """Weight of the squared log-normaliser of each learned token in the loss."""
         self.passes_by = True
-        """Whether a batch without images passes the vision encoder by, where no gradient is wanted. Not if sharded."""
+        """Skip the vision encoder for a batch without images, where no gradient is needed; False if sharded."""
         device = torch.get_default_device()
         with torch.device("meta"):  # so that no weight is drawn twice
             self.vision = build_encoder(config.vision)

@@ -1,4 +1,4 @@
-"""What is refused before it is trained on, each fault by a sentence that names the sample."""
+"""Faults that are refused before training, each by a sentence that names the sample."""
 
 from __future__ import annotations
 

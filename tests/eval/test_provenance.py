@@ -1,4 +1,4 @@
-"""Where a score comes from: the text as read, the code, the weights; and what that refuses."""
+"""Provenance of a score: the text as read, the code, the weights; and refusal to mix results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*arguments: object) -> str:
-    """What the command prints. Raises what it raises."""
+    """Output of the command; its exception is raised again."""
     done = CliRunner().invoke(app, ["eval", *map(str, arguments)])
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception

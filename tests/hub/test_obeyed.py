@@ -1,4 +1,4 @@
-"""What a checkpoint's files say of images and of generation is obeyed as transformers obeys it, or refused by name."""
+"""Image and generation settings of a checkpoint are obeyed as transformers obeys them, or refused by name."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def messages(conversation: list[tuple[str, list[str]]]) -> list[dict]:
 
 
 def upstream_ids(upstream, conversation: list[dict], generate: bool) -> list[int]:
-    """What upstream's documentation does: template to text, then text and images to ids."""
+    """Ids by the recipe of upstream's documentation: template to text, then text and images to ids."""
     prompt = upstream.apply_chat_template(conversation, add_generation_prompt=generate)
     images = [part["image"] for message in conversation for part in message["content"] if part["type"] == "image"]
     return upstream(text=prompt, images=[images] if images else None)["input_ids"][0]

@@ -1,4 +1,4 @@
-"""What the whole model promises: packed equals separate, isolation, gradients, checkpointing, initialisation."""
+"""Properties of the whole model: packed equals separate, isolation, gradients, checkpointing, initialisation."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_rope_scalings_are_checked(tiny) -> None:
 
 
 def test_training_goes_on_after_inference_mode(tiny) -> None:
-    """What attention and spans keep between calls is made of ordinary tensors, whatever mode asked for it first."""
+    """Caches of attention and sequence lengths hold ordinary tensors, whatever mode filled them first."""
     config = tiny.config()
     model, batch = tiny.model(config), tiny.batch(config, [[(3, 7), (2, 2), (3, 7)], [(2, 2)]], text=11)
     with torch.inference_mode():
@@ -278,7 +278,7 @@ def test_freed_memory_is_kept_where_glibc_is() -> None:
     ids=str,
 )
 def test_gradients_of_the_loss_are_those_through_all_logits(tiny, overrides: dict) -> None:
-    """What nobody reads is left out of the last layer's queries and MLP, and of nothing else."""
+    """Positions that nobody reads are left out of the last layer's queries and MLP, and of nothing else."""
     config = tiny.config(**overrides)
     model, batch = tiny.model(config).train(), tiny.batch(config, [[(3, 4), (8, 8)], [], [(2, 2)]])
     learned = (batch.targets_T != IGNORE_INDEX).clone()

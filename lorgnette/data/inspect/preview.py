@@ -25,7 +25,7 @@ class Document:
 
     name: str
     source: int
-    """Which of the sources."""
+    """Number of the source."""
     tokens_T: np.ndarray
     loss_mask_T: np.ndarray
     pictures: tuple[Unpatchified, ...]
@@ -34,9 +34,9 @@ class Document:
     visual_tokens: tuple[int, ...] = ()
     """Of each picture."""
     epoch: int = 0
-    """How often the source was gone through before."""
+    """Passes over the source completed before this sample."""
     fault: str = ""
-    """Why it cannot be trained on, if so."""
+    """Reason why the sample cannot be trained on; empty if it can."""
 
     @property
     def tokens(self) -> int:
@@ -97,7 +97,7 @@ class Pack:
     """Within its step, from 0."""
     documents: tuple[Document, ...]
     chosen: frozenset[int] = frozenset()
-    """Which of them are shown; the others are counted."""
+    """Documents that are shown; the others are only counted."""
 
     @cached_property
     def total(self) -> Total:
@@ -117,14 +117,14 @@ class Preview:
     packs: tuple[Pack, ...]
     sources: tuple[Share, ...]
     measure: str = "samples"
-    """What shares are shares of: samples, tokens or learned tokens."""
+    """Unit of the shares: samples, tokens or learned tokens."""
     most_tokens: int | None = None
     """Budget of a pack; None where packs are made of a number of samples."""
     most_patches: int | None = None
     refused: tuple[str, ...] = ()
     """Samples that could not even be rendered, each with its reason."""
     facts: dict[str, str] = field(default_factory=dict)
-    """What else to know: the tokenizer, the rules for images."""
+    """Further facts for the page: tokenizer, image settings."""
 
     @property
     def documents(self) -> list[Document]:

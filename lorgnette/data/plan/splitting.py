@@ -30,7 +30,7 @@ class Lengths:
     """Units in a piece, at most."""
     head_tokens_E: np.ndarray
     unit_at_E: np.ndarray
-    """Where the units of each entry begin in the arrays over U, and the end: one more than there are entries."""
+    """Offset of each entry's units in the arrays over U, then the total: one more value than there are entries."""
     image_at_E: np.ndarray
     tokens_U: np.ndarray
     learned_U: np.ndarray
@@ -76,7 +76,7 @@ class Costs:
     patches_U: np.ndarray
     learned_U: np.ndarray
     oversized_U: np.ndarray
-    """Whether a unit, with the head alone, is too long for a pack (bool)."""
+    """True where a unit is too long for a pack even with the head alone (bool)."""
     split_E: np.ndarray
     width_I: np.ndarray
     """Of the images once they were enlarged, if they were."""
@@ -88,7 +88,7 @@ class Pieces:
     """Runs of units that become one sample each; all arrays of one length (int64)."""
 
     entry: np.ndarray
-    """Which of the entries asked for."""
+    """Index among the requested entries."""
     start: np.ndarray
     end: np.ndarray
     tokens: np.ndarray

@@ -36,7 +36,7 @@ class ScanTask:
     path: str
     first: int
     rows: tuple[int, ...]
-    """How many rows each of the groups has, by the file's footer."""
+    """Rows of each row group, from the file's footer."""
 
 
 @dataclass

@@ -28,7 +28,7 @@ PART_COLUMNS = ("conversations", "conversation", "prompt", "completion", "chosen
 """Columns beside `messages` whose messages may hold images within them."""
 
 PLACEHOLDER = "<image>"
-"""What stands for an image in the text of LLaVA and ShareGPT rows. In a row without images it is text."""
+"""Image placeholder in the text of LLaVA and ShareGPT rows. In a row without images it is text."""
 
 
 def read(row: Mapping[str, Any], config: ChatConfig, name: str) -> Record:

@@ -42,9 +42,9 @@ UPRIGHT = math.radians(8)
 """A line that leans by more than this stands by itself, in the order in which it is drawn: a watermark."""
 
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\ufeff\ufff9-\uffff\ue000-\uf8ff]")
-"""What is no character: controls, the replacement sign, and private codes of a font."""
+"""Codes that are not text: control characters, the replacement character, and private codes of a font."""
 HYPHENS = {0x02: "-", 0xFFFE: "-", 0xAD: "-"}
-"""How the reader spells a hyphen at the end of a line."""
+"""Codes by which the reader writes a hyphen at the end of a line, each mapped to a hyphen."""
 LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "ffl", 0xFB05: "st", 0xFB06: "st"}
 
 

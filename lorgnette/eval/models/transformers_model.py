@@ -32,7 +32,7 @@ _Value = TypeVar("_Value")
 LEFT, RIGHT = "\ue000", "\ue001"
 """Characters that no text holds, to see what a template writes between two others."""
 SPLIT = "do_image_splitting"
-"""What upstream's image processors call the switch; those of Idefics' descent have it."""
+"""Name of the switch for image splitting in transformers' image processors (Idefics2 and its successors)."""
 
 
 def open_transformers(source: str, *, split: bool | None = None, batch_size: int = 16) -> TransformersModel:

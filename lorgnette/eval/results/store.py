@@ -70,17 +70,17 @@ class Example:
     prompt: str = ""
     """All that was shown, examples before the question included: an image stands as `[image DIGEST]`."""
     extracted: str | None = None
-    """What a judge read out of the answer. It is scored in place of the answer."""
+    """Answer as a judge extracted it; scored in place of the model's text."""
     extracted_by: str = ""
-    """Which judge."""
+    """Name of the judge."""
     by: str = ""
-    """Who answered, where a server says so: what stands behind a model's name may change."""
+    """Model that answered, as a server reports it: the model behind a name may change."""
     declined: str = ""
-    """Why it was not answered: a server declined this prompt, or the model failed on it. Scored as an empty answer."""
+    """Reason for a missing answer: a server declined the prompt, or the model failed on it. Scored as empty."""
     rendered: str = ""
     """The very text that the model read, special tokens spelled out; a run of 64 image tokens reads `<image>×64`."""
     id: str = ""
-    """What the benchmark and its server call the question."""
+    """Id of the question in the benchmark and on its server."""
 
     @property
     def judged(self) -> str:

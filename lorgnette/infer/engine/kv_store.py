@@ -34,7 +34,7 @@ class CachedDocument:
     room: int = 0
     """Tokens for which there is room."""
     places: list[int] = field(default_factory=list)
-    """Where it lies: the first slot of its slab, or its pages."""
+    """Location in the store: the first slot of its slab, or its pages."""
     clean: int = 0
     """Slots, from its first on, that hold its own numbers or zeros."""
 

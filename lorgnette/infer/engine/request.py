@@ -73,7 +73,7 @@ class Request:
     """Names the request in events; no other request in the engine may have it."""
     sample: Sample
     params: SamplingParams = field(default_factory=SamplingParams)
-    """What is not given is as the checkpoint's generation_config.json says."""
+    """Sampling parameters; those not given come from the checkpoint's generation_config.json."""
     key: str = ""
     """Whose request it is: keys take turns at admission."""
     salt: str | None = None

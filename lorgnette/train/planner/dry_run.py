@@ -46,9 +46,9 @@ class Glance:
     batches: list[TrainingBatch]
     times: float = 1.0
     steps: BatchBuilder | None = None
-    """Where the packs come from; None where they are made up."""
+    """Builder that the packs come from; None where they are synthetic."""
     missing: str = ""
-    """Why they are made up."""
+    """Reason why the packs are synthetic."""
 
 
 def dry_run(run: Run, console: Console) -> None:

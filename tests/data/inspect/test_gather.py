@@ -1,4 +1,4 @@
-"""What is looked at is what is trained on: the same packs, tokens, marks and pixels as the loader makes."""
+"""The preview shows exactly the loader's packs: the same tokens, marks and pixels."""
 
 from __future__ import annotations
 

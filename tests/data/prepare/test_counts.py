@@ -1,4 +1,4 @@
-"""What each part of a record is said to cost, against every piece of it rendered."""
+"""Token counts of each part of a record, compared with every piece of it rendered."""
 
 from __future__ import annotations
 

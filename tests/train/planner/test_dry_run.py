@@ -1,4 +1,4 @@
-"""What a run will cost, said before it costs it: from shapes alone, and held against two real steps."""
+"""Cost of a run before it starts: estimated from shapes alone, and compared with two real steps."""
 
 from __future__ import annotations
 
