@@ -72,7 +72,7 @@ def test_a_limit_of_time_saves_says_so_and_goes_on(tiny, tmp_path, monkeypatch, 
     for step in (1, 2):
         assert command(monkeypatch, *arguments, "--hours", "0") == 75
         said = capsys.readouterr().err
-        assert f"stopped after step {step} of 11, which is saved in" in said and "the same command goes on" in said
+        assert f"stopped after step {step} of 11, which is saved in" in said and "the same command resumes" in said
     with monkeypatch.context() as patch:
         patch.setenv("RANK", "1")
         assert command(monkeypatch, *arguments, "--hours", "0") == 75

@@ -119,7 +119,7 @@ def test_a_signal_to_the_whole_group_saves_and_says_so(tiny, tmp_path, number):
 
 def test_a_signal_ends_after_the_step_in_flight(tiny, tmp_path):
     signalled = OnStep(lambda state, metrics: metrics.total_step == 4 and os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(Interrupted, match="the same command goes on"):
+    with pytest.raises(Interrupted, match="the same command resumes"):
         Trainer(tiny, tmp_path, QUIET, callbacks=[signalled]).train()
     assert manager.read_progress(manager.checkpoints(tmp_path / "checkpoints")[-1]).total_step == 4
 

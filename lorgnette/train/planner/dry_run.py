@@ -231,7 +231,7 @@ def _check(console: Console, run: Run, glance: Glance, estimated: int) -> None:
     say(
         console,
         f"two steps of {stage.name}{some} took {seconds:.2f} s each; their peak of tensor memory was {mib(peak)} MiB,"
-        f" the estimate {mib(memory.peak)} MiB ({memory.peak / peak - 1:+.0%})",
+        f" where the estimate is {mib(memory.peak)} MiB ({memory.peak / peak - 1:+.0%})",
     )
 
 
