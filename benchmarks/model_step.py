@@ -101,7 +101,7 @@ def ours(sizes: list[tuple[int, int]]) -> Step:
 
     def step() -> float:
         out = model(batch, output="loss")
-        loss = out.loss_sum / out.learned
+        loss = out.loss_sum / out.supervised_tokens
         loss.backward()
         return float(loss.detach())
 
@@ -162,7 +162,7 @@ def measure(side: str, threads: int, repeats: int) -> None:
         busy.append(time.process_time() - cpu)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rate, batch = matmul_rate(), make_batch(shapes())
-    flops = ModelCost(MODEL).step_flops(batch.images, batch.documents, batch.learned)
+    flops = ModelCost(MODEL).step_flops(batch.images, batch.documents, batch.supervised_tokens)
     figures = {
         "seconds": round(min(seconds), 2),
         "cpu_seconds": round(min(busy), 2),  # what a machine shared with others leaves as it is

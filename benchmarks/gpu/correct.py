@@ -149,7 +149,7 @@ def gradients(device: str) -> dict[str, float]:
     found = {}
     for model, given in ((fast.train(), batch.to(device)), (slow.train(), batch)):
         out = model(given, output="loss")
-        (out.loss_sum / batch.learned).backward()
+        (out.loss_sum / batch.supervised_tokens).backward()
     for part, parameters in slow.parts().items():
         tried = torch.cat([p.grad.cpu().float().flatten() for p in fast.parts()[part]])
         found[part] = error(tried, torch.cat([p.grad.flatten() for p in parameters]))

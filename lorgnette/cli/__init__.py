@@ -16,6 +16,7 @@ import typer
 
 from lorgnette.cli.data_verbs import data
 from lorgnette.cli.eval import evaluation
+from lorgnette.cli.serve import serve
 
 app = typer.Typer(
     help="Build vision-language models: join a vision encoder to a language model, train, measure and use the result.",
@@ -26,6 +27,7 @@ app = typer.Typer(
 
 app.add_typer(data, name="data")
 app.add_typer(evaluation, name="eval")
+app.command()(serve)
 ModelOption = Annotated[
     str, typer.Option("--model", help="Folder of a model or run, or a hub id: owner/name, owner/name@revision.")
 ]
@@ -49,7 +51,7 @@ def main() -> None:
     """Run the command line. A lorgnette error is one sentence on stderr and exit status 1, or 75 if work was saved."""
     from lorgnette.errors import LorgnetteError
     from lorgnette.output import adapt_streams
-    from lorgnette.untrusted import quoted
+    from lorgnette.untrusted import on_one_line, quoted
 
     adapt_streams()
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -63,7 +65,7 @@ def main() -> None:
         sys.exit(128 + signal.SIGTERM)
     except LorgnetteError as error:
         if not error.alike or os.environ.get("RANK", "0") == "0":
-            typer.secho(f"lorgnette: {error}", fg=typer.colors.RED, err=True)
+            typer.secho(f"lorgnette: {on_one_line(str(error))}", fg=typer.colors.RED, err=True)
         sys.exit(error.status)
     except OSError as error:  # a file of the user's that cannot be used as it was meant, at whatever point
         if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF):
@@ -144,6 +146,9 @@ def generate(
         float | None, typer.Option(help="Sample from the most likely tokens with this total probability.")
     ] = None,
     top_k: Annotated[int | None, typer.Option(help="Sample from this many most likely tokens.")] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="Sample from tokens with at least this share of the largest probability.")
+    ] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End the answer before this string; may be repeated.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -155,9 +160,9 @@ def generate(
     from lorgnette.output import print_json
     from lorgnette.sample import Image, Sample, Text, Turn
 
-    values = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
-    values = {name: value for name, value in values.items() if value is not None}
-    settings = GenerationConfig.parse({**values, "stop": stop or []}, where="generate")
+    values = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
+    given = {name: value for name, value in values.items() if value is not None}
+    settings = GenerationConfig.parse({**given, "seed": seed, "stop": stop or []}, where="generate")
     sample = Sample((Turn("user"), *(Image(path) for path in image or []), Text(prompt)), {"name": "the prompt"})
     for piece in stream(*load(model), [sample], settings, split=split or None):
         if not as_json:

@@ -16,7 +16,7 @@ class FilesConfig(Settings):
     """Settings common to all sources. A source is prepared (indexed) before training."""
 
     weight: float = pydantic.Field(default=1.0, gt=0)
-    """Share of the stage relative to its other sources, in samples, tokens or learned tokens as the stage says."""
+    """Share of the stage relative to its other sources, in samples, tokens or supervised tokens as the stage says."""
     path: str
     """A file, a folder, a glob, or a URL that fsspec opens (`hf://datasets/...`, `s3://...`)."""
     name: str | None = None

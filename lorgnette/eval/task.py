@@ -60,7 +60,7 @@ class Task:
 
 
 def prompt_of(sample: Sample) -> Sample:
-    """The sample without what it would teach: learned text at its end is cut, and the assistant's turn with it."""
+    """The sample without what it would teach: supervised text at its end is cut, and the assistant's turn with it."""
     segments = list(sample.segments)
     while segments and isinstance(segments[-1], Text) and segments[-1].supervised:
         segments.pop()

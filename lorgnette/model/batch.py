@@ -100,7 +100,7 @@ class Batch:
         return self.documents.starts_on(self.tokens_T.device)
 
     @cached_property
-    def learned(self) -> int:
+    def supervised_tokens(self) -> int:
         """Number of supervised tokens."""
         return int((self.targets_T != IGNORE_INDEX).sum())
 

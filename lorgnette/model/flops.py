@@ -114,7 +114,7 @@ class ModelCost:
         self,
         images: SequenceLengths,
         documents: SequenceLengths,
-        learned: int,
+        supervised_tokens: int,
         modes: Mapping[str, Mode] = FULL,
         rank: int = 64,
     ) -> int:
@@ -126,8 +126,8 @@ class ModelCost:
             "vision": sum(map(self.vision_flops, images.lengths)),
             "connector": sum(map(self.connector_flops, images.lengths)),
             "language": sum(map(self.document_flops, documents.lengths))
-            - (documents.total - learned) * self.unread_flops()
-            + learned * self.head_flops(),
+            - (documents.total - supervised_tokens) * self.unread_flops()
+            + supervised_tokens * self.head_flops(),
         }
         tokens = {"vision": images.total, "language": documents.total}
         total, reached = 0, False

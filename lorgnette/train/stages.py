@@ -79,7 +79,7 @@ def prepare_parts(model: VLM, stage: StageConfig, seed: int) -> list[TrainablePa
 def pack_flops(cost: ModelCost, stage: StageConfig, batch: Batch) -> int:
     """FLOPs of training on a pack in a stage, forward and backward."""
     modes = {part: part_config(stage, part).mode for part in ("vision", "connector", "language")}
-    return cost.step_flops(batch.images, batch.documents, batch.learned, modes, stage.lora.rank)
+    return cost.step_flops(batch.images, batch.documents, batch.supervised_tokens, modes, stage.lora.rank)
 
 
 def check_parts(config: VLMConfig, stages: Iterable[StageConfig]) -> None:

@@ -1,4 +1,4 @@
-"""Token ids and learned tokens of conversations, held to upstream's processor and template."""
+"""Token ids and supervised tokens of conversations, held to upstream's processor and template."""
 
 from __future__ import annotations
 
@@ -134,8 +134,8 @@ def test_answers_and_their_ends_are_learned(processor, conversation):
         texts = [part for part in parts if part is not I]
         if role == "assistant" and texts:
             expected += " " + "".join(texts) + "<end_of_utterance>"
-    learned = processor.tokenizer.decode(rendered.tokens_T[rendered.loss_mask_T], keep_special=True)
-    assert learned == expected
+    supervised = processor.tokenizer.decode(rendered.tokens_T[rendered.loss_mask_T], keep_special=True)
+    assert supervised == expected
     assert processor.image_token not in rendered.tokens_T[rendered.loss_mask_T]
 
 

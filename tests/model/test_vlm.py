@@ -64,7 +64,9 @@ def test_packed_equals_separate(tiny, overrides: dict) -> None:
     out.loss_sum.backward()
     outs = [apart(one, output="loss") for one in singles]
     torch.stack([one.loss_sum for one in outs]).sum().backward()
-    assert out.learned == sum(one.learned for one in outs) == (batch.targets_T != IGNORE_INDEX).sum()
+    assert (
+        out.supervised_tokens == sum(one.supervised_tokens for one in outs) == (batch.targets_T != IGNORE_INDEX).sum()
+    )
     for (name, ours), theirs in zip(packed.named_parameters(), apart.parameters(), strict=True):
         torch.testing.assert_close(
             ours.grad, theirs.grad, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
@@ -281,10 +283,10 @@ def test_gradients_of_the_loss_are_those_through_all_logits(tiny, overrides: dic
     """Positions that nobody reads are left out of the last layer's queries and MLP, and of nothing else."""
     config = tiny.config(**overrides)
     model, batch = tiny.model(config).train(), tiny.batch(config, [[(3, 4), (8, 8)], [], [(2, 2)]])
-    learned = (batch.targets_T != IGNORE_INDEX).clone()
-    learned[::3] = False
-    learned[slice(*batch.documents.starts[1:3])] = False  # a document of which nothing is learned
-    batch = dataclasses.replace(batch, targets_T=batch.targets_T.where(learned, IGNORE_INDEX))
+    supervised = (batch.targets_T != IGNORE_INDEX).clone()
+    supervised[::3] = False
+    supervised[slice(*batch.documents.starts[1:3])] = False  # a document of which nothing is learned
+    batch = dataclasses.replace(batch, targets_T=batch.targets_T.where(supervised, IGNORE_INDEX))
     fast = torch.autograd.grad(model(batch, output="loss").loss_sum, list(model.parameters()))
     slow_loss = F.cross_entropy(model(batch).logits, batch.targets_T, reduction="sum", ignore_index=IGNORE_INDEX)
     slow = torch.autograd.grad(slow_loss, list(model.parameters()))

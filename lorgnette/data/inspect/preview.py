@@ -43,7 +43,7 @@ class Document:
         return len(self.tokens_T)
 
     @cached_property
-    def learned(self) -> int:
+    def supervised_tokens(self) -> int:
         """Tokens that are targets. The first of a document has nothing to be predicted from."""
         return int(self.loss_mask_T[1:].sum())
 
@@ -67,7 +67,7 @@ class Total:
 
     documents: int = 0
     tokens: int = 0
-    learned: int = 0
+    supervised_tokens: int = 0
     images: int = 0
     """Pictures that the model gets: a split image counts five times."""
     patches: int = 0
@@ -78,14 +78,14 @@ class Total:
         return cls(
             len(listed),
             sum(one.tokens for one in listed),
-            sum(one.learned for one in listed),
+            sum(one.supervised_tokens for one in listed),
             sum(len(one.pictures) for one in listed),
             sum(one.patches for one in listed),
         )
 
     @property
-    def learned_share(self) -> float:
-        return self.learned / self.tokens if self.tokens else 0.0
+    def supervised_share(self) -> float:
+        return self.supervised_tokens / self.tokens if self.tokens else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ class Preview:
     packs: tuple[Pack, ...]
     sources: tuple[Share, ...]
     measure: str = "samples"
-    """Unit of the shares: samples, tokens or learned tokens."""
+    """Unit of the shares: samples, tokens or supervised tokens."""
     most_tokens: int | None = None
     """Budget of a pack; None where packs are made of a number of samples."""
     most_patches: int | None = None

@@ -45,7 +45,7 @@ class PackSequence:
     The number of packs in a window is known only once the window is packed, so finding pack n packs every window before
     it. The counts found this way are cached, and can be saved and loaded.
 
-    means: tokens and learned tokens of a record of each source; see `mean_tokens`.
+    means: tokens and supervised tokens of a record of each source; see `mean_tokens`.
     """
 
     sources: Sequence[PlannedSource]

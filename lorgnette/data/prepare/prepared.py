@@ -40,7 +40,7 @@ class Facts:
     unread: list[str]
     images: int
     tokens: int
-    learned: int
+    supervised_tokens: int
     converted: bool
     files: str
     lists: str

@@ -49,7 +49,7 @@ LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "f
 
 
 def read(row: Mapping[str, Any], config: DocumentsConfig, name: str) -> Record:
-    """A page as head, and its text in parts of at most about 2,000 characters, all learned.
+    """A page as prefix, and its text in parts of at most about 2,000 characters, all learned.
 
     Every piece of a long page shows the picture again. Raises: Refused without picture or text.
     """
@@ -61,7 +61,7 @@ def read(row: Mapping[str, Any], config: DocumentsConfig, name: str) -> Record:
         raise Refused("wrong type", f"'text' is a {type(text).__name__}, not a string")
     _long_enough(text or "", config)
     units = tuple((Text(part, supervised=True),) for part in cut_text((text or "").strip()))
-    return Record(units, head=(image,), meta={"name": name, "source": config.title})
+    return Record(units, prefix=(image,), meta={"name": name, "source": config.title})
 
 
 def _long_enough(text: str, config: DocumentsConfig) -> None:

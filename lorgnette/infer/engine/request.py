@@ -42,8 +42,6 @@ class SamplingParams(GenerationConfig):
 
     n: int = pydantic.Field(default=1, ge=1, le=MAX_CHOICES)
     """Answers to the same prompt."""
-    min_p: float = pydantic.Field(default=0.0, ge=0, lt=1)
-    """Draw among tokens of at least this share of the likeliest one's probability."""
     presence_penalty: float = pydantic.Field(default=0.0, ge=-2, le=2)
     """Subtracted from the logit of every token that the answer holds."""
     frequency_penalty: float = pydantic.Field(default=0.0, ge=-2, le=2)

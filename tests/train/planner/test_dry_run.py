@@ -58,7 +58,7 @@ def test_the_plan_of_eight_billion_parameters_needs_neither_weights_nor_data(nam
     assert done.exit_code == 0, f"{done.output} {done.exception!r}"
     said = " ".join(done.output.split())
     assert re.search(
-        r"steps of about [\d,]{7,} tokens \([\d,]+ learned\), [\d,]+ images and \d[\d,]* packs; .*FLOPs", said
+        r"steps of about [\d,]{7,} tokens \([\d,]+ supervised\), [\d,]+ images and \d[\d,]* packs; .*FLOPs", said
     )
     assert "is not here: figures are for full packs" in said
     assert re.search(r" language (lora|dora) 7,41\d 17\d\.\d\d 28,27\d ", said), "counts and MiB, in 80 columns"
