@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorgnette.errors import CheckpointError
-from lorgnette.model.config import LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.model.config import PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.model.language_config import LanguageConfig
 from lorgnette.untrusted import quoted
 
 Json = dict[str, Any]

@@ -24,9 +24,10 @@ from lorgnette.inputs.preprocessor import normalisation, read_image_settings
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.template import Idefics2Template
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
-from lorgnette.model.config import ConnectorConfig, LanguageConfig, VisionConfig, VLMConfig, idefics2_connector
+from lorgnette.model.config import ConnectorConfig, VisionConfig, VLMConfig, idefics2_connector
 from lorgnette.model.initialise import initialise
 from lorgnette.model.language import Decoder
+from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.vision import build_encoder
 from lorgnette.model.vlm import VLM
 

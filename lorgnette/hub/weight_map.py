@@ -19,7 +19,6 @@ from lorgnette.model.config import (
     ConnectorSettings,
     EncoderPlugin,
     EncoderSettings,
-    LanguageConfig,
     LinearConfig,
     PerceiverConfig,
     PixelShuffleConfig,
@@ -27,6 +26,7 @@ from lorgnette.model.config import (
     VLMConfig,
 )
 from lorgnette.model.connectors import build_connector
+from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.vision import build_encoder
 
 

@@ -17,10 +17,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lorgnette.model.batch import SequenceLengths
-from lorgnette.model.config import ConnectorConfig, EncoderSettings, LanguageConfig, Mode, VLMConfig
+from lorgnette.model.config import ConnectorConfig, EncoderSettings, Mode, VLMConfig
 from lorgnette.model.connectors import build_connector
 from lorgnette.model.context import Context
 from lorgnette.model.language import Decoder
+from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.layers import Stack
 from lorgnette.model.vision import build_encoder
 from lorgnette.model.vlm import VLM

@@ -8,8 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lorgnette.model import presets
 from lorgnette.model.batch import SequenceLengths
-from lorgnette.model.config import LanguageConfig, VisionConfig, VLMConfig
+from lorgnette.model.config import VisionConfig, VLMConfig
 from lorgnette.model.flops import ModelCost
+from lorgnette.model.language_config import LanguageConfig
 
 COST = ModelCost(VLMConfig())
 
