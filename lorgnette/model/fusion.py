@@ -71,11 +71,11 @@ class CrossAttention(Fusion):
         index, past = divmod(layer - self.first, self.every)
         if past or index not in range(len(self.layers)) or context.visual is None:
             return x_TD
-        visual, images = context.visual, None if context.cache is None else context.cache.images
-        stored = None if images is None else images.get(layer)
-        sight = visual.sight(self.settings.sees, stored.seen if stored else Seen.nothing(len(visual.documents)))
-        keeper = None if images is None else Keeper(images, layer)
-        out: Tensor = self.run(self.layers[index], x_TD, visual.states_VD, sight, keeper)
+        keeper = None if context.cache is None else Keeper(context.cache.images, layer)
+        stored = None if keeper is None else keeper.images.get(layer)
+        seen = stored.seen if stored else Seen.nothing(len(context.visual.documents))
+        sight = context.visual.sight(self.settings.sees, seen)
+        out: Tensor = self.run(self.layers[index], x_TD, context.visual.states_VD, sight, keeper)
         return out
 
 

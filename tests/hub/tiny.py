@@ -51,7 +51,7 @@ def tiny_model(config: VLMConfig | None = None, seed: int = 0) -> VLM:
 
 def tiny_processor(config: VLMConfig | None = None) -> Processor:
     config = config or tiny_config()
-    return Processor(tiny_tokenizer(), IMAGES, config.connector, mean=config.vision.mean, std=config.vision.std)
+    return Processor(tiny_tokenizer(), IMAGES, config.slots, mean=config.vision.mean, std=config.vision.std)
 
 
 def picture(width: int, height: int, seed: int = 0) -> PIL.Image.Image:

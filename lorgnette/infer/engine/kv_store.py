@@ -20,6 +20,7 @@ from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.context import CachedDocuments
 from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.ops.attention import attention
+from lorgnette.model.sight import SeenImages
 
 READ_EMPTY = 0.25
 """Share of the slots that a group of documents reads, at most, without holding a token there."""
@@ -155,6 +156,8 @@ class SlabPass:
 
     def __init__(self, store: SlabStore, documents: Sequence[CachedDocument]) -> None:
         self.store, self.documents = store, documents
+        self.images: dict[int, SeenImages] = {}
+        """Stays empty: the engine refuses models with blocks that would keep images here."""
 
     def begin(self, documents: SequenceLengths, like: Tensor) -> None:
         known = [one.length for one in self.documents]
