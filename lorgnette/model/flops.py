@@ -25,7 +25,7 @@ from lorgnette.model.fusion_config import CrossAttentionConfig
 from lorgnette.model.language import Decoder
 from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.layers import Stack
-from lorgnette.model.sight import Seen, VisualTokens
+from lorgnette.model.sight import SeenBefore, VisualTokens
 from lorgnette.model.vision import build_encoder
 from lorgnette.model.vlm import VLM
 
@@ -117,7 +117,7 @@ class ModelCost:
         images = self.model.connector.visual_tokens(batch.grids)
         states_VD = torch.empty(images.total, 0)
         visual = VisualTokens(states_VD, images, batch.visual_positions_V, batch.positions_T, batch.documents)
-        sight = visual.sight(self.config.fusion.sees, Seen.nothing(len(batch.documents)))
+        sight = visual.sight(self.config.fusion.sees, SeenBefore.nothing(len(batch.documents)))
         pairs = sum(run * seen for run, seen in zip(sight.queries.lengths, sight.keys.lengths, strict=True))
         counts = (batch.documents.total, sight.queries.total, pairs, images.total)
         return sum(count * flops for count, flops in zip(counts, self._blocks, strict=True))
@@ -232,7 +232,7 @@ def _block_measured(block: nn.Module, width: int) -> BlockFlops:
         slots, images = torch.zeros(min(visual, 1), dtype=torch.int64), SequenceLengths((visual,) if visual else ())
         states_VD = torch.empty(visual, width)
         shown = VisualTokens(states_VD, images, slots, torch.arange(tokens), SequenceLengths((tokens,)))
-        sight = shown.sight("last", Seen.nothing(1))
+        sight = shown.sight("last", SeenBefore.nothing(1))
         if sight.rows_T is not None:
             sight = dataclasses.replace(sight, rows_T=sight.rows_T.to("meta"))
         x_TD, states_VD = torch.empty(tokens, width, device="meta"), torch.empty(visual, width, device="meta")

@@ -16,7 +16,7 @@ from lorgnette.model.fusion_config import CrossAttentionConfig
 from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.layers import RMSNorm, Stack, SwiGLU
 from lorgnette.model.ops.attention import attention
-from lorgnette.model.sight import Seen, SeenImages, Sight, VisualTokens
+from lorgnette.model.sight import SeenBefore, SeenImages, Sight, VisualTokens
 
 
 class Fusion(Stack):
@@ -73,7 +73,7 @@ class CrossAttention(Fusion):
             return x_TD
         keeper = None if context.cache is None else Keeper(context.cache.images, layer)
         stored = None if keeper is None else keeper.images.get(layer)
-        seen = stored.seen if stored else Seen.nothing(len(context.visual.documents))
+        seen = stored.seen if stored else SeenBefore.nothing(len(context.visual.documents))
         sight = context.visual.sight(self.settings.sees, seen)
         out: Tensor = self.run(self.layers[index], x_TD, context.visual.states_VD, sight, keeper)
         return out

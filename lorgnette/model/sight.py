@@ -19,12 +19,12 @@ from lorgnette.model.fusion_config import Sees
 NEIGHBOURS = 2
 """Slots at most so far apart belong to one group: rendering puts one token between images that stand side by side."""
 
-Rows = range
+VisualRange = range
 """Visual tokens of one image, or of what a document has seen before, among all that a pass can see."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenBefore:
     """What each document of a cache sees when it is continued."""
 
     visual: SequenceLengths
@@ -33,7 +33,7 @@ class Seen:
     """Position of each document's last slot."""
 
     @classmethod
-    def nothing(cls, documents: int) -> Seen:
+    def nothing(cls, documents: int) -> SeenBefore:
         return cls(SequenceLengths((0,) * documents), (None,) * documents)
 
 
@@ -43,7 +43,7 @@ class SeenImages:
 
     k_SGN: Tensor
     v_SGN: Tensor
-    seen: Seen
+    seen: SeenBefore
 
     def keep(self, documents: Sequence[int]) -> SeenImages:
         """Those of some documents (indices, in the order given); of one that is named twice, twice."""
@@ -53,7 +53,7 @@ class SeenImages:
             for stored in (self.k_SGN, self.v_SGN)
         )
         lasts = tuple(self.seen.lasts[index] for index in documents)
-        return SeenImages(k_SGN, v_SGN, Seen(SequenceLengths(tuple(lengths)), lasts))
+        return SeenImages(k_SGN, v_SGN, SeenBefore(SequenceLengths(tuple(lengths)), lasts))
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Sight:
     """Those of all runs, end to end; None for every visual token once, in order."""
     kept_rows_S: Tensor | None
     """What the documents go on seeing after the pass, end to end; None for what they have seen before."""
-    kept: Seen
+    kept: SeenBefore
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ class VisualTokens:
     positions_T: Tensor
     """Position of each token within its document."""
     documents: SequenceLengths
-    _made: dict[tuple[Sees, Seen], Sight] = field(default_factory=dict, compare=False)
+    _made: dict[tuple[Sees, SeenBefore], Sight] = field(default_factory=dict, compare=False)
 
-    def sight(self, sees: Sees, before: Seen) -> Sight:
+    def sight(self, sees: Sees, before: SeenBefore) -> Sight:
         """What every token sees, made once for all blocks. before: what the documents have seen before the pass.
 
         Raises: ValueError for images that have not one slot each.
@@ -105,9 +105,9 @@ class VisualTokens:
             self._made[sees, before] = self._sight(sees, before)
         return self._made[sees, before]
 
-    def _sight(self, sees: Sees, before: Seen) -> Sight:
-        runs: list[tuple[range, list[Rows]]] = []
-        kept: list[list[Rows]] = []
+    def _sight(self, sees: Sees, before: SeenBefore) -> Sight:
+        runs: list[tuple[range, list[VisualRange]]] = []
+        kept: list[list[VisualRange]] = []
         lasts: list[int | None] = []
         places = self._places(before.visual.total)
         for (start, end), (first, last_row), last in zip(
@@ -125,7 +125,7 @@ class VisualTokens:
             lasts.append(last)
         return self._of([run for run in runs if run[0] and run[1]], kept, tuple(lasts), before)
 
-    def _places(self, stored: int) -> list[tuple[int, int, Rows]]:
+    def _places(self, stored: int) -> list[tuple[int, int, VisualRange]]:
         """Slot, position and visual tokens of each image of the pass, last image first."""
         if not len(self.slots):
             return []
@@ -135,10 +135,10 @@ class VisualTokens:
 
     def _of(
         self,
-        runs: Sequence[tuple[range, list[Rows]]],
-        kept: Sequence[list[Rows]],
+        runs: Sequence[tuple[range, list[VisualRange]]],
+        kept: Sequence[list[VisualRange]],
         lasts: tuple[int | None, ...],
-        before: Seen,
+        before: SeenBefore,
     ) -> Sight:
         """The sight of these runs, and what each document goes on seeing."""
         tokens, device = [tokens for tokens, _ in runs], self.slots.device
@@ -152,7 +152,7 @@ class VisualTokens:
             keys=SequenceLengths(tuple(sum(map(len, seen)) for _, seen in runs)),
             key_rows_S=None if _flat(keys) == list(every) else _joined(keys, device),
             kept_rows_S=_joined(seen, device) if len(self.slots) else None,
-            kept=Seen(SequenceLengths(tuple(sum(map(len, one)) for one in kept)), lasts),
+            kept=SeenBefore(SequenceLengths(tuple(sum(map(len, one)) for one in kept)), lasts),
         )
 
 

@@ -19,7 +19,7 @@ from lorgnette.model.fusion import GatedBlock
 from lorgnette.model.fusion_config import CrossAttentionConfig
 from lorgnette.model.kv_cache import KVCache
 from lorgnette.model.language_config import LanguageConfig
-from lorgnette.model.sight import Seen, VisualTokens
+from lorgnette.model.sight import SeenBefore, VisualTokens
 from lorgnette.model.vlm import VLM
 from tests.model.conftest import LANGUAGE
 
@@ -106,7 +106,7 @@ def test_a_block_equals_that_of_idefics1(gate, qk_norm):
     x_TD = torch.randn(sum(LENGTHS), D, requires_grad=True)
     states_VD = torch.randn(sum(IMAGES), 24, requires_grad=True)
     visual = dataclasses.replace(visual_tokens(IMAGES, SLOTS, LENGTHS), states_VD=states_VD)
-    ours_TD = block(x_TD, states_VD, visual.sight("last", Seen.nothing(3)))
+    ours_TD = block(x_TD, states_VD, visual.sight("last", SeenBefore.nothing(3)))
     sees = torch.tensor([[image == number for image in range(4) for _ in range(3)] for number in SEEN])
     mask = torch.zeros(sees.shape).masked_fill(~sees, torch.finfo(torch.float32).min)[None, None]
     theirs_TD = theirs(
@@ -129,7 +129,7 @@ def test_a_block_equals_that_of_mllama():
     block.load_state_dict({ours: theirs.state_dict()[name] for ours, name in names.items()})
     x_TD, states_VD = torch.randn(9, D, requires_grad=True), torch.randn(7, D, requires_grad=True)
     visual = dataclasses.replace(visual_tokens((3, 4), (0, 1), (9,)), states_VD=states_VD)
-    ours_TD = block(x_TD, states_VD, visual.sight("group", Seen.nothing(1)))
+    ours_TD = block(x_TD, states_VD, visual.sight("group", SeenBefore.nothing(1)))
     sees = torch.ones(9, 7, dtype=torch.bool)
     sees[0, 3:] = False  # the first of two images side by side is seen alone by its own slot
     mask = torch.zeros(9, 7).masked_fill(~sees, torch.finfo(torch.float32).min)[None, None]
@@ -159,7 +159,7 @@ def plain_sight(sees, images, slots, documents) -> list[list[int]]:
 def test_runs_are_what_each_token_sees_and_their_attention_is_the_plain_one(sees):
     images, slots, documents = (2, 5, 1, 4, 2, 3), (3, 5, 6, 9, 15, 21), (11, 3, 8, 4)
     visual = visual_tokens(images, slots, documents)
-    sight = visual.sight(sees, Seen.nothing(4))
+    sight = visual.sight(sees, SeenBefore.nothing(4))
     wanted = plain_sight(sees, images, slots, documents)
     rows = range(26) if sight.rows_T is None else sight.rows_T.tolist()
     keys = range(17) if sight.key_rows_S is None else sight.key_rows_S.tolist()
