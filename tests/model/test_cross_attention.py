@@ -199,6 +199,21 @@ def plain_block(block, x_TD, states_VD, seen) -> torch.Tensor:
     return torch.stack(out)
 
 
+@pytest.mark.parametrize(
+    ("preset", "settings", "visual_width", "count"),
+    [
+        ("llama-1-7b", {"kv_heads": 32}, 1280, 179_314_946),  # Idefics1-9B
+        ("mistral-7b", {"kv_heads": 32}, 1152, 219_160_834),
+        ("mistral-7b", {}, 4096, 218_112_258),
+    ],
+)
+def test_parameters_of_a_block_at_the_papers_sizes(preset, settings, visual_width, count):
+    language = LanguageConfig.parse({"preset": preset})
+    with torch.device("meta"):
+        block = GatedBlock(CrossAttentionConfig(**settings).fitted(language), language, visual_width)
+    assert sum(parameter.numel() for parameter in block.parameters()) == count
+
+
 @every_kind
 @pytest.mark.parametrize("isolated", [True, False])
 def test_packed_documents_equal_documents_alone(tiny, settings, isolated):

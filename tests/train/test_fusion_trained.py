@@ -14,6 +14,7 @@ from lorgnette.hub.load import load
 from lorgnette.infer.generate import generate
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.model.flops import ModelCost
+from lorgnette.run import Run, find_recipe
 from lorgnette.sample import Sample
 from lorgnette.train.data import build_data
 from lorgnette.train.logging.log import read_log
@@ -85,6 +86,20 @@ def test_the_first_step_reaches_gates_alone_and_the_next_all_of_a_block(tiny):
         blocks = model.fusion.named_parameters()
         reached.append({name.rpartition(".")[2] for name, p in blocks if p.grad is not None and p.grad.any()})
     assert reached == [{"attention_gate", "mlp_gate"}, {"attention_gate", "mlp_gate", "weight"}]
+
+
+def test_the_recipe_takes_steps_beside_frozen_backbones_and_answers(tmp_path):
+    run = Run.load(find_recipe("cross_attention"))
+    stage = run.plain()["stages"][0]
+    pack = {"tokens": 256, "patches": 256, "packs_per_step": 1}
+    stage |= {"steps": 2, "pack": pack, "sources": [one for one in stage["sources"] if one["kind"] == "pairs"]}
+    trainer = Trainer(Run.parse(run.plain() | {"stages": [stage], "loader": {"workers": 0}}), tmp_path / "run", QUIET)
+    model = trainer.train()
+    assert len([one for one in read_log(tmp_path / "run" / "log.jsonl") if "loss" in one]) == 2
+    gates = [parameter for name, parameter in model.named_parameters() if name.endswith("_gate")]
+    assert len(gates) == 8 and all(gate.abs().sum() > 0 for gate in gates)
+    asked = Sample.from_messages([{"role": "user", "content": "What do you see?"}])
+    assert generate(model.eval(), trainer.processor, asked, GenerationConfig(max_tokens=3))[0].tokens
 
 
 @pytest.mark.parametrize(
