@@ -102,7 +102,7 @@ def train_cell(run: Run, folder: Path) -> dict[str, Any]:
 
 
 def findings(losses: list[float], norms: list[float]) -> dict[str, Finding]:
-    """What the monitor says of a cell, by its words with the step that they were said at."""
+    """The monitor's findings about a cell: each message with the step that it was reported at."""
     guard = DivergenceMonitor(DivergenceConfig(window=WINDOW), WARMUP)
     found = (guard.see(step, *pair) for step, pair in enumerate(zip(losses, norms, strict=True)))
     return {f"step {step}: {one.said}": one for step, one in enumerate(found, 1) if one}
@@ -175,7 +175,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def conditions(note: str) -> dict[str, object]:
-    """What a figure is worth nothing without."""
+    """Conditions of the measurement, recorded with every figure."""
     return {
         "device": f"{platform.machine()}, {os.cpu_count()} cores",
         "threads": torch.get_num_threads(),

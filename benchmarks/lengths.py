@@ -80,7 +80,7 @@ def plan_of(sources: tuple[PlannedSource, ...]) -> PackedPlan:
 def _index(
     units_E: np.ndarray,
     tokens_U: np.ndarray,
-    learned_U: np.ndarray,
+    supervised_U: np.ndarray,
     images_E: np.ndarray,
     unit_I: np.ndarray,
     draw: np.random.Generator,
@@ -90,6 +90,6 @@ def _index(
     side, aspect = draw.lognormal(6.55, 0.4, images), draw.lognormal(0.2, 0.35, images)
     number, hashes = np.arange(records), np.zeros(images, np.uint64)
     heads = np.full(records, 2)
-    rows = (number * 0, number // 100, number % 100, heads, units_E, images_E, tokens_U, learned_U, unit_I)
+    rows = (number * 0, number // 100, number % 100, heads, units_E, images_E, tokens_U, supervised_U, unit_I)
     shapes = (np.maximum(1, side * aspect**0.5), np.maximum(1, side / aspect**0.5))
     return Index(("made",), *(values.astype(np.int32) for values in (*rows, *shapes)), hashes, hashes)

@@ -73,7 +73,7 @@ OPERATORS: list[torch.library.Library] = []
 
 
 def backend() -> str:
-    """What transformers resizes images with here, by its own choice; made to import where it is installed."""
+    """The image backend that transformers chooses on this machine; its import is forced where it is installed."""
     if not importlib.util.find_spec("torchvision"):
         return "pil"
     # torchvision may be built for another torch; its resizing needs none of the operators that are then missing.
@@ -163,7 +163,7 @@ def timed(side: Side, packs: int) -> tuple[float, float, int]:
 
 
 def sending(source: Prepared, processor: Processor) -> dict[str, float]:
-    """What it costs to hand a pack over, without the pipe itself."""
+    """Cost of handing a pack over, without the pipe itself."""
     batches = steps_of(source, processor).part(0, 0)
     start = time.process_time()
     content = pickle.dumps(_sent(batches))

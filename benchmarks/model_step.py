@@ -102,7 +102,7 @@ def ours(sizes: list[tuple[int, int]]) -> Step:
 
     def step() -> float:
         out = model(batch, output="loss")
-        loss = out.loss_sum / out.learned
+        loss = out.loss_sum / out.supervised_tokens
         loss.backward()
         return float(loss.detach())
 
@@ -163,7 +163,7 @@ def measure(side: str, threads: int, repeats: int) -> None:
         busy.append(time.process_time() - cpu)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rate, batch = matmul_rate(), make_batch(shapes())
-    flops = ModelCost(MODEL).step_flops(batch.images, batch.documents, batch.learned)
+    flops = ModelCost(MODEL).step_flops(batch.images, batch.documents, batch.supervised_tokens)
     figures = {
         "seconds": round(min(seconds), 2),
         "cpu_seconds": round(min(busy), 2),  # what a machine shared with others leaves as it is
@@ -215,7 +215,7 @@ def main() -> None:
 
 
 def clock_ratio(mine: dict[str, float], other: dict[str, float]) -> float | None:
-    """How many times faster by the clock; None if other work left the two sides unequal shares of the machine."""
+    """Speed-up in wall-clock time; None if other work left the two sides unequal shares of the machine."""
     shares = [side["cpu_seconds"] / side["seconds"] for side in (mine, other)]
     return round(other["seconds"] / mine["seconds"], 2) if max(shares) <= 1.25 * min(shares) else None
 
@@ -245,7 +245,7 @@ def _seconds(work: Callable[[], object], clock: Callable[[], float] = time.proce
 
 
 def conditions(note: str) -> dict[str, object]:
-    """What a figure is worth nothing without."""
+    """Conditions of the measurement, recorded with every figure."""
     import transformers
 
     return {

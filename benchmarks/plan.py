@@ -1,4 +1,4 @@
-"""How full the packs of a plan are, and how fast it is made: on lengths like OBELICS's and like The Cauldron's.
+"""Fill of a plan's packs and speed of planning, on lengths like OBELICS's and like The Cauldron's.
 
     python benchmarks/plan.py [--records 200000] [--packs 8192] [--note "..."]
 
@@ -45,7 +45,7 @@ def resumed(plan: PackedPlan, packs: int) -> float:
 
 
 def fills(plan: PackedPlan, packs: int) -> tuple[float, float]:
-    """How full the tokens and the patches of packs are, over the windows that hold so many."""
+    """Share of the token and of the patch budget that is used, over the windows of the first `packs` packs."""
     tokens = patches = made = 0
     for window in map(plan.sequence.window, count()):
         tokens, patches, made = tokens + window.tokens, patches + window.patches, made + len(window.packs)

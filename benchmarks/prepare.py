@@ -1,4 +1,4 @@
-"""How fast sources are prepared, and in how much memory: rows of instructions about JPEGs, as The Cauldron has them.
+"""Speed and memory of preparing a source: rows of instructions about JPEGs, in The Cauldron's format.
 
     python benchmarks/prepare.py [--rows 100000] [--note "..."]
 

@@ -114,7 +114,7 @@ def best(sides: dict[str, Callable[[bytes], object]], pictures: list[bytes], rou
 
 
 def difference(pictures: list[bytes]) -> dict[str, float]:
-    """How far `fast` is from `exact`: the share of values that differ, and by how many grey levels at most."""
+    """Difference of `fast` from `exact`: the share of values that differ, and by how many grey levels at most."""
     gaps = np.concatenate([np.abs(exact(one).astype(int) - fast(one)).ravel() for one in pictures])
     return {"share": round(float((gaps > 0).mean()), 5), "most": int(gaps.max()), "mean": round(float(gaps.mean()), 5)}
 

@@ -80,8 +80,8 @@ WAYS = {
     "micro": ("all", "8", "4", "8 by length"),
     "100m": ("2", "2 by length"),
 }
-"""What the other side is tried with: a step in one batch, or micro-batches of so many. At 100m eight do not fit in 24
-GiB, nor do four of the instruction stage; of stage 2, four do (`--ways 4`)."""
+"""Batchings that the other side is measured with: a step in one batch, or micro-batches of so many.
+At 100m eight do not fit in 24 GiB, nor do four of the instruction stage; of stage 2, four do (`--ways 4`)."""
 ADAPTERS = ("lora", "dora")
 WARM = 2
 """Steps that are not counted."""
@@ -190,27 +190,27 @@ class Clock:
     def __init__(self) -> None:
         self.marks: list[tuple[float, float]] = []
         self.losses: list[float] = []
-        self.learned: list[int] = []
+        self.supervised_tokens: list[int] = []
         self.waited: list[float] = []
 
-    def tick(self, loss: float, learned: int, waited: float) -> None:
+    def tick(self, loss: float, supervised_tokens: int, waited: float) -> None:
         self.marks.append((time.perf_counter(), cpu_seconds()))
         self.losses.append(loss)
-        self.learned.append(learned)
+        self.supervised_tokens.append(supervised_tokens)
         self.waited.append(waited)
 
     def figures(self, steps: int) -> dict[str, Any]:
         """Of so many steps after the warm ones."""
         counted = slice(WARM, WARM + steps)
         (start, cpu), (end, cpu_end) = self.marks[WARM - 1], self.marks[WARM + steps - 1]
-        seconds, busy, learned = end - start, cpu_end - cpu, sum(self.learned[counted])
+        seconds, busy, supervised_tokens = end - start, cpu_end - cpu, sum(self.supervised_tokens[counted])
         return {
             "seconds": round(seconds, 3),
             "cpu_seconds": round(busy, 2),
             "busy_threads": round(busy / seconds, 2),
-            "learned_per_second": round(learned / seconds, 1),
-            "learned_per_cpu_second": round(learned / busy, 1),
-            "learned": learned,
+            "learned_per_second": round(supervised_tokens / seconds, 1),
+            "learned_per_cpu_second": round(supervised_tokens / busy, 1),
+            "learned": supervised_tokens,
             "waited_share": round(sum(self.waited[counted]) / seconds, 5),
             "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
             "losses": [self.losses[0], self.losses[WARM + steps - 1]],
@@ -228,7 +228,7 @@ def measure(side: str, folder: Path, options: argparse.Namespace) -> dict[str, A
 
         class Tick(Callback):
             def on_step_end(self, run: Run, state: TrainerState, metrics: StepMetrics) -> None:
-                clock.tick(metrics.loss, metrics.learned, metrics.waited)
+                clock.tick(metrics.loss, metrics.supervised_tokens, metrics.waited)
 
         with tempfile.TemporaryDirectory() as name:
             Trainer(run, Path(name), Console(quiet=True), callbacks=[Tick()]).train()

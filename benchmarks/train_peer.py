@@ -149,14 +149,14 @@ class Peer:
         )
 
     def step(self, batches: list[Inputs]) -> tuple[float, int]:
-        """One update. Returns the loss and the number of learned tokens."""
-        learned = sum(int((inputs["labels"][:, 1:] != IGNORE_INDEX).sum()) for inputs in batches)
+        """One update. Returns the loss and the number of supervised tokens."""
+        supervised_tokens = sum(int((inputs["labels"][:, 1:] != IGNORE_INDEX).sum()) for inputs in batches)
         self.optimiser.zero_grad(set_to_none=True)
         total = 0.0
         for inputs in batches:
-            loss = self.model(**inputs, num_items_in_batch=learned, use_cache=False).loss
+            loss = self.model(**inputs, num_items_in_batch=supervised_tokens, use_cache=False).loss
             loss.backward()
             total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
         self.optimiser.step()
-        return total, learned
+        return total, supervised_tokens

@@ -55,7 +55,7 @@ def by(key: str, names: Sequence[str]) -> str:
 
 
 def ledger() -> str:
-    """What was read, kept and refused."""
+    """Table of drawings read, kept and refused, by reason."""
     facts = json.loads(LEDGER.read_text(encoding="utf-8"))
     rows = [[reason, count] for reason, count in facts["refused"].items()]
     return table(["reason", "drawings"], [["read", facts["read"]], *rows, ["kept", facts["kept"]]])
@@ -137,7 +137,7 @@ def head(name: str) -> list[dict[str, Any]]:
 
 
 def drawn(part: Part) -> bool:
-    """Whether its pictures are of drawings."""
+    """Return whether the part's pictures are made of drawings."""
     return ".rendered." not in part.make
 
 
@@ -153,7 +153,7 @@ def parts() -> str:
 
 
 def carried() -> str:
-    """How much of it the package carries."""
+    """Rows and megabytes in the package, and the versions that made them."""
     files = [part.file(split) for part in PARTS.values() for split in SPLITS if part.counts[split]]
     facts = [manifest()["files"][file] for file in files]
     made_with = ", ".join(f"{name} {version}" for name, version in manifest()["made_with"].items())
@@ -208,7 +208,7 @@ def _plain(text: str) -> str:
 
 
 def _said(row: dict[str, Any]) -> Iterator[str]:
-    """What a row says, turn by turn."""
+    """Text of a row, turn by turn."""
     if "alt" in row:
         yield from (f"alt: {row['alt']}", f"caption: {row['caption']}")
     for turn in row.get("texts") or []:

@@ -39,7 +39,7 @@ Ready = Callable[[Path, Path], Iterator[str | None]]
 
 @dataclass(frozen=True)
 class Material:
-    """Where something comes from, and what it becomes."""
+    """Material to fetch: its origin and the file that is made of it."""
 
     client: str
     """`apt` or `npm`."""
@@ -55,12 +55,12 @@ class Material:
 
 @dataclass
 class Fetched:
-    """What a fetch has made."""
+    """Result of a fetch: files made and files left out."""
 
     folder: Path
     kept: int = 0
     left_out: list[str] = field(default_factory=list)
-    """Why, and which file."""
+    """Files left out, each with the reason."""
 
 
 def fetch(name: str, folder: Path, console: Console | None = None) -> Fetched | None:

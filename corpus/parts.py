@@ -101,7 +101,7 @@ class Part:
             raise DataError(f"part {self.name}: {self.make} cannot be imported ({error})") from None
 
     def file(self, split: str) -> str:
-        """Where a split's rows lie below the folder of a corpus."""
+        """Path of a split's rows, relative to the folder of a corpus."""
         return f"{split}/{self.kind}/{self.name}.parquet"
 
 

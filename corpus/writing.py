@@ -112,7 +112,7 @@ def _progress() -> Progress:
 
 
 def facts(folder: str | Path, file: str) -> WrittenFile:
-    """What a file of a corpus holds."""
+    """Rows, bytes and SHA-256 of a file of a corpus."""
     path = Path(folder) / file
     content = path.read_bytes()
     return WrittenFile(file, pq.read_metadata(path).num_rows, len(content), hashlib.sha256(content).hexdigest())

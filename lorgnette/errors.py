@@ -9,7 +9,7 @@ class LorgnetteError(Exception):
     status = 1
     """The exit status of a command that it ends."""
     alike = False
-    """Whether every process of a training run raises it: one of them says it then."""
+    """True if every process of a training run raises the error: only rank 0 prints it then."""
 
 
 class SettingsError(LorgnetteError):

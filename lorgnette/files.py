@@ -22,7 +22,7 @@ from lorgnette.errors import LorgnetteError
 from lorgnette.untrusted import quoted
 
 AGAIN = " and run the same command again, it goes on where it was"
-"""What is said of a full disk where it ends the command."""
+"""End of the message about a full disk, where it ends the command."""
 
 
 class DiskError(LorgnetteError):

@@ -22,7 +22,7 @@ ImageSource = PIL.Image.Image | bytes | str | Path
 _MAX_SOURCE = 512 * 2**20
 """Bytes that are read of an open file."""
 _MAGIC = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\1\0", b"icns", b"\0\0\0\x0cjP  ")
-"""How files of images begin; WebP, AVIF and BMP have their mark further on."""
+"""First bytes of image files; WebP, AVIF and BMP are recognised by later bytes."""
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]*={0,2}\s*")
 
 

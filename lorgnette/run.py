@@ -96,7 +96,7 @@ class StageConfig(Settings):
     neftune: float = pydantic.Field(default=0.0, ge=0)
     """NEFTune's alpha: strength of the noise on embedded tokens while training (Jain et al. 2023; 5 is usual)."""
     z_loss: float = pydantic.Field(default=0.0, ge=0)
-    """Weight of the squared log-normaliser of each learned token, which keeps logits from drifting (1e-4 is usual)."""
+    """Weight of the squared log-normaliser of each supervised token; it keeps logits from drifting (1e-4 is usual)."""
     checkpointing: tuple[PartName, ...] = ()
     """Parts whose activations are recomputed in the backward pass: less memory for about a third more work."""
 

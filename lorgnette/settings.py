@@ -24,7 +24,7 @@ from lorgnette.untrusted import QUOTED, parse_yaml, quoted, read_yaml
 
 _Value = TypeVar("_Value")
 VALIDATOR_PREFIX = "Value error, "
-"""What pydantic puts before the message of a validator."""
+"""Prefix that pydantic puts before the message of a validator."""
 MOST_PROBLEMS = 8
 """Wrong settings that one message names."""
 INTEGER_BITS = 64

@@ -29,9 +29,15 @@ QUOTED = 200
 def quoted(value: Any, limit: int = QUOTED) -> str:
     """Untrusted text as it may stand in a message: printable, on one line, and at most `limit` characters."""
     text = value if isinstance(value, str) else repr(value)
-    shown = text[: limit + 1]
-    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown)
+    shown = on_one_line(text[: limit + 1])
     return shown if len(text) <= limit and len(shown) <= limit else f"{shown[: limit - 1]}…"
+
+
+def on_one_line(text: str) -> str:
+    """Text with characters escaped that would break its line, steer a terminal, or not be seen."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def parse_json(text: str | bytes | bytearray, where: str, error: type[LorgnetteError] = DataError) -> Any:

@@ -127,7 +127,7 @@ def lesson(split: str, scenes: Sequence[Scene], config: ImageConfig) -> Lesson:
 
 
 def shares(box: Box, rows: int, columns: int, patch: int) -> np.ndarray:
-    """How the area of a box is shared out among the patches of a picture, row by row (float32)."""
+    """Share of a box's area in each patch of a picture, row by row (float32)."""
     left, top, right, bottom = box
     across, down = (np.arange(count) * patch for count in (columns, rows))
     wide = np.clip(np.minimum(across + patch, right) - np.maximum(across, left), 0, None)
@@ -173,7 +173,7 @@ def scattered(rng: random.Random, table: Drawings, indices: Sequence[int], side:
 # What it is asked.
 
 WEIGHTS = {"teacher": 1.0, "category": 0.2, "colour": 0.2, "noun": 0.1, "place": 0.1, "others": 0.1}
-"""How much each question counts in the loss."""
+"""Weight of each question in the loss."""
 
 
 class Heads(nn.Module):
@@ -282,7 +282,7 @@ class Course:
             torch.save(state | {"step": self.done}, beside)
 
     def things(self, one: Lesson) -> Tensor:
-        """What the student makes of each drawing of a lesson: X,D."""
+        """The student's embedding of each drawing of a lesson: X,D."""
         return one.shares_XP @ self.model.vision(one.patches_PC, one.positions_P, one.grids)
 
     def learn(self, one: Lesson) -> dict[str, float]:
@@ -298,7 +298,7 @@ class Course:
 
     @torch.no_grad()
     def examine(self) -> str:
-        """How it does on drawings of the validation split, each alone, and four to a scene."""
+        """Scores on drawings of the validation split, each alone, and four to a scene."""
         table, config, rng = views("validation"), self.processor.images, random.Random(0)
         alone = [single(rng, table, drawing * VIEWS, config.longest) for drawing in range(len(table.table))]
         fours = [whole("validation")[start : start + 4] for start in range(0, len(whole("validation")), 4)]

@@ -17,7 +17,7 @@ VIEWS = 8
 
 @dataclass(frozen=True)
 class View:
-    """How a drawing is changed before anyone looks at it."""
+    """Augmentation of a drawing: mirrored, rotated, hue shifted."""
 
     mirrored: bool = False
     angle: float = 0.0

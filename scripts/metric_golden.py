@@ -31,7 +31,7 @@ PAIRS = 1200
 TASKS = "lmms_eval/tasks"
 JAR = "pycocoevalcap/tokenizer/stanford-corenlp-3.4.1.jar"
 PUNCTUATION = "'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split()
-"""What pycocoevalcap's `ptbtokenizer.py` leaves out; tokens are in lower case by then, so that brackets stay."""
+"""Tokens that pycocoevalcap's `ptbtokenizer.py` leaves out; they are in lower case by then, so that brackets stay."""
 
 SHORT = (
     "two 2 Two yes Yes no none zero cat the cat a cat A Riyadh New York left/right t-shirt ice-cream 1,000 "

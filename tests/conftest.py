@@ -1,4 +1,4 @@
-"""What every test runs under: one thread, no network, no screen, the same examples each time."""
+"""Conditions of every test: one thread, no network, no screen, the same examples each time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of self-contained pages check an HTML page with."""
+"""Helpers of the tests of self-contained HTML pages."""
 
 from __future__ import annotations
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from lorgnette import untrusted
+from lorgnette import cli, untrusted
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.settings import typed
 from lorgnette.untrusted import parse_yaml, read_json, read_yaml
@@ -129,3 +130,12 @@ def test_a_parsed_value_becomes_a_dataclass_or_a_sentence():
     for value in (None, [], "a", {}, {"name": 1}, {"name": "a", "counts": 1}, {"name": "a", "counts": [None]}):
         with pytest.raises(DataError, match="here: is damaged"):
             typed(Typed, value, "here")
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "red\x1b[31m", "back\x08", "turned\u202etxt"])
+def test_an_error_is_one_line_that_steers_no_terminal_whatever_a_file_is_called(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["lorgnette", "show", str(tmp_path / name)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 1 and said.endswith("\n") and said[:-1].isprintable() and name[:3] in said

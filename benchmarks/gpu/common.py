@@ -1,4 +1,4 @@
-"""What the benchmarks for a GPU share: models of two sizes, batches, clocks, a card's peaks, and rows of results."""
+"""Shared code of the GPU benchmarks: models of two sizes, batches, clocks, a card's peaks, and rows of results."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def write_row(name: str, figures: dict[str, object], options: argparse.Namespace
 
 
 def conditions(options: argparse.Namespace) -> dict[str, object]:
-    """What a figure is worth nothing without."""
+    """Conditions of the measurement, recorded with every figure."""
     on_card = options.device.startswith("cuda")
     installed = {one.metadata["Name"] for one in importlib.metadata.distributions()}
     found = {name: importlib.metadata.version(name) for name in ("transformers", "peft") if name in installed}

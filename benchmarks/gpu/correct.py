@@ -1,4 +1,4 @@
-"""Whether a device computes in bf16 what the CPU computes in float32: attention, cached decode, losses, gradients.
+"""Comparison of a device in bf16 with the CPU in float32: attention, cached decode, losses, gradients.
 
     python -m benchmarks.gpu.correct [--device cuda]
 
@@ -149,7 +149,7 @@ def gradients(device: str) -> dict[str, float]:
     found = {}
     for model, given in ((fast.train(), batch.to(device)), (slow.train(), batch)):
         out = model(given, output="loss")
-        (out.loss_sum / batch.learned).backward()
+        (out.loss_sum / batch.supervised_tokens).backward()
     for part, parameters in slow.parts().items():
         tried = torch.cat([p.grad.cpu().float().flatten() for p in fast.parts()[part]])
         found[part] = error(tried, torch.cat([p.grad.flatten() for p in parameters]))
@@ -166,7 +166,7 @@ CHECKS: dict[str, Check] = {
 
 
 def off(name: str, device: str) -> dict[str, float]:
-    """What is further off than the check's tolerance."""
+    """Errors larger than the check's tolerance."""
     return {what: value for what, value in CHECKS[name](device).items() if not value <= TOLERANCES[name]}
 
 

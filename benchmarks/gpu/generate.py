@@ -60,7 +60,7 @@ def ours(model: VLM, batch: Batch, tokens: int) -> tuple[Tensor, float, float]:
 
 
 def decode_bytes(config: VLMConfig, lengths: Sequence[int], tokens: int, bytes_each: int) -> int:
-    """What all decode steps after the first token must read: weights each time, and the keys and values so far."""
+    """Bytes read by the decode steps after the first token: weights each time, and the keys and values so far."""
     account, language = ModelCost(config), config.language
     embedding = 0 if language.tied_embeddings else (language.vocabulary + config.extra_vocabulary) * language.width
     extra = account.parameters["extra_vocabulary"]

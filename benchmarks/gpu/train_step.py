@@ -54,7 +54,7 @@ def make_step(model: VLM, batch: Batch) -> Step:
 
     def step() -> float:
         out = model(batch, output="loss")
-        loss = out.loss_sum / out.learned
+        loss = out.loss_sum / out.supervised_tokens
         loss.backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -82,8 +82,8 @@ def measure(options: argparse.Namespace, compiled: bool) -> dict[str, object]:
     seconds = [common.timed(lambda: losses.append(step()), options.device) for _ in range(options.steps)]
     if options.trace:
         trace(step, options.trace.with_suffix(f".{'compiled' if compiled else 'eager'}.json"))
-    learned, middle = batch.learned, statistics.median(seconds)
-    flops = ModelCost(config).step_flops(batch.images, batch.documents, learned, MODES, options.rank)
+    supervised_tokens, middle = batch.supervised_tokens, statistics.median(seconds)
+    flops = ModelCost(config).step_flops(batch.images, batch.documents, supervised_tokens, MODES, options.rank)
     return {
         "seconds": round(middle, 5),
         "slowest": round(max(seconds), 5),

@@ -44,7 +44,7 @@ from lorgnette.errors import DataError
 from lorgnette.files import write_text
 
 LEDGER = Path(__file__).with_name("drawings.ledger.json")
-"""What was read, kept and refused, and the versions."""
+"""Counts of files read, kept and refused, by reason, and the versions of the tools."""
 RULES = Path(__file__).with_name("build_drawings.yaml")
 PACKAGE = "openclipart-svg 1:0.18+dfsg-19"
 SHARES = {"test": 15, "validation": 5, "train": 80}
@@ -198,7 +198,7 @@ def assign_splits(drawings: Sequence[Candidate]) -> None:
         kinds = [counts.setdefault(f"{key} {value}", Counter()) for key, value in zip("ab", stratum(path), strict=True)]
 
         def lack(split: str, kinds: list[Counter[str]] = kinds, size: int = len(members)) -> float:
-            """How far the split is behind its share, of the category and of the colour."""
+            """Shortfall of the split against its share, of the category and of the colour."""
             return sum(kind.total() + size - kind[split] * 100 / SHARES[split] for kind in kinds)
 
         split = "train" if len(members) > 12 else max(SHARES, key=lack)
@@ -216,7 +216,7 @@ def _left(drawings: Iterable[Candidate]) -> list[Candidate]:
 
 
 def row(drawing: Candidate, image: bytes) -> dict[str, Any]:
-    """What `Drawing` holds, and the split."""
+    """The fields of `Drawing`, and the split, as a row."""
     digest = hashlib.sha256(image).hexdigest()
     height, width = drawing.rgba.shape[:2]
     return {
@@ -248,7 +248,7 @@ def write_drawings(rows: Sequence[dict[str, Any]], folder: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """What the bytes of the pictures depend on."""
+    """Versions of the libraries that the bytes of the pictures depend on."""
     import cairosvg
 
     return {

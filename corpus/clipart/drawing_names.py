@@ -112,7 +112,7 @@ def _trimmed(words: list[str]) -> list[str]:
 
 
 def _by(word: str, author: set[str]) -> bool:
-    """Whether a (possibly cut off) word of a file name is the author's name."""
+    """Return whether a (possibly truncated) word of a file name is the author's name."""
     return len(word) > 2 and any(part.startswith(word[:9]) for part in author)
 
 

@@ -23,7 +23,7 @@ PUBLIC_DOMAIN = {
 
 
 class Unusable(Exception):
-    """Why a drawing is not used."""
+    """Refusal of a drawing; the message is the reason."""
 
 
 def read_metadata(svg: bytes) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
@@ -91,7 +91,7 @@ def render_alone(path: Path) -> PIL.Image.Image:
 
 
 def has_text(svg: bytes) -> bool:
-    """Whether the drawing has text, which is drawn in fonts of the machine."""
+    """Return whether the drawing has text, which is drawn in fonts of the machine."""
     return re.search(rb"<(\w+:)?text\b", svg) is not None
 
 
@@ -118,13 +118,13 @@ def encode(picture: PIL.Image.Image) -> bytes:
 
 
 def ink(rgba: np.ndarray[Any, np.dtype[np.uint8]]) -> float:
-    """How much can be seen on white paper: the mean over the box of alpha times distance from white, 0 to 1."""
+    """Visible ink on white paper: the mean over the box of alpha times distance from white, 0 to 1."""
     distance = (255 - rgba[..., :3].astype(np.float64)).max(axis=-1) / 255
     return float((distance * rgba[..., 3] / 255).mean())
 
 
 def pieces(rgba: np.ndarray[Any, np.dtype[np.uint8]]) -> int:
-    """How many separate things one would see on white paper: patches of ink that hold a twentieth of it or more."""
+    """Number of separate shapes visible on white paper: patches that hold a twentieth of the ink or more."""
     distance = (255 - rgba[..., :3].astype(np.float64)).max(axis=-1) / 255 * (rgba[..., 3] / 255)
     thumbnail = PIL.Image.fromarray((distance * 255).astype(np.uint8))
     thumbnail.thumbnail((40, 40), PIL.Image.Resampling.BOX)

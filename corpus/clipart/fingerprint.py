@@ -40,13 +40,13 @@ def similarity(many: NDArray[np.float32], one: NDArray[np.float32]) -> tuple[Any
 
 
 def same_picture(many: NDArray[np.float32], one: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which of many fingerprints show the same picture as one."""
+    """Mask of the fingerprints that show the same picture as a given one."""
     correlation, colour, shape = similarity(many, one)
     flat = (np.abs(many[:, : SIDE * SIDE]).max(axis=1, initial=0) == 0) & (not one[: SIDE * SIDE].any())
     return np.asarray(((correlation > 0.985) | flat) & (colour < 0.015) & (shape < 0.03))
 
 
 def similar(many: NDArray[np.float32], one: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which of many fingerprints look so much like one, in whatever colours, that both must lie in the same split."""
+    """Mask of the fingerprints so similar to a given one, colours ignored, that both must lie in one split."""
     correlation, _, shape = similarity(many, one)
     return np.asarray((correlation > 0.95) & (shape < 0.15))

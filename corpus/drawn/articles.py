@@ -72,7 +72,7 @@ _INTRODUCED = (
 
 
 def _compared(rng: random.Random, before: Sequence[Drawing], row: Drawing) -> str:
-    """How the newest drawing stands to one before it: of the same kind or colour, or of another."""
+    """Comparison of the newest drawing with an earlier one: same or different kind or colour."""
     place = rng.randrange(len(before))
     other = before[place]
     back = len(before) - place

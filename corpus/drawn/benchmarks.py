@@ -45,7 +45,7 @@ OTHER_WORDS = {
     "rubbish bin": "trash can",
     "wrench": "spanner",
 }
-"""What some people would say instead."""
+"""Alternative words that some people would answer with."""
 REFERENCES = 5
 """Captions of an image."""
 
@@ -79,7 +79,7 @@ def _ways(answer: str, kind: str) -> list[str]:
 
 
 def _yes_no(split: str, seed: int, turn: int, rng: random.Random) -> tuple[Any, list[str], str, str]:
-    """Whether a thing is there, or has a colour, or stands where it is asked about; yes and no take turns."""
+    """Yes-or-no question about the presence of a thing or the relation of two; the answers alternate."""
     players, yes = cast(split, seed, "scene_vqa"), turn % 2 == 0
     while True:
         play = players.led(rng, turn // 2, 2, 4)
@@ -186,7 +186,7 @@ def make_scene_captions(split: str, count: int, seed: int) -> Iterator[Row]:
 
 
 def _answers(benchmark: str, split: str, number: int, picture: Any, origin: list[str]) -> Row:
-    """What all rows of short answers have."""
+    """Columns common to all rows with short answers."""
     return {
         "question_id": number,
         "image_id": _id(benchmark, split, number),

@@ -62,7 +62,7 @@ def caption(row: Drawing, rng: random.Random) -> str:
 
 
 def kind_of(category: str) -> str:
-    """How a caption mentions the category: "a kind of food", "a person"."""
+    """Phrase by which a caption mentions the category: "a kind of food", "a person"."""
     return "a person" if category == "person" else f"a kind of {category}"
 
 

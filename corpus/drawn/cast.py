@@ -50,7 +50,7 @@ def family(drawing: Drawing) -> str:
 
 
 def origin(made_of: Iterator[Drawing] | Sequence[Drawing]) -> list[str]:
-    """What a row is made of: the ids, each once, in order."""
+    """Ids of the drawings in a row, each once, in order."""
     return list(dict.fromkeys(drawing.id for drawing in made_of))
 
 

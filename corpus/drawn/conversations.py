@@ -171,7 +171,7 @@ def _named_colour(row: Drawing) -> list[Turn]:
 
 
 def _is_it(players: Cast, talk: Talk, row: Drawing) -> Turn:
-    """Whether it is what it is, or something else."""
+    """Question that names the thing rightly or wrongly, and the answer that confirms or corrects it."""
     if talk.rng.random() < 0.5:
         return f"Are you sure that this is {a(noun(row))}?", f"yes, it is {a(noun(row))}"
     other = noun(players.drawings[players.others(talk.rng, 1, [players.drawings.index(row)])[0]])

@@ -14,7 +14,7 @@ from corpus.drawn.questions import phrase
 from corpus.drawn.wordings import Wording
 
 CHANGES = ("gone", "new", "replaced", "moved", "swapped", "same")
-"""What may have changed, in the order in which they take turns."""
+"""Kinds of change between two pictures, in the order in which rows cycle through them."""
 _ASKED = (
     "What is different in the second picture?",
     "Spot the difference between the two pictures.",

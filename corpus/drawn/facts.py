@@ -1,4 +1,4 @@
-"""What is known of the things that drawings show: the knowledge that a picture of them does not hold.
+"""Facts about the things that drawings show: knowledge that cannot be seen in the picture.
 
 `facts.txt` is a table of properties, `countries.tsv` one of the countries whose flags are drawn.
 """
@@ -32,7 +32,7 @@ class Fact:
     """One thing that is known of a noun."""
 
     kind: str
-    """Which property of it: `legs`, `capital`."""
+    """Property that the fact gives, such as `legs` or `capital`."""
     question: str
     """Asked about a picture of the thing, which it does not name."""
     answers: tuple[str, ...]
@@ -88,5 +88,5 @@ def _flags() -> Iterator[tuple[str, Fact]]:
 
 
 def known(noun: str) -> tuple[Fact, ...]:
-    """What is known of it; nothing of most things."""
+    """Facts about a thing; most things have none."""
     return facts().get(noun, ())

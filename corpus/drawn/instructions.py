@@ -15,7 +15,7 @@ from corpus.parts import Row
 
 
 def make_category(split: str, count: int, seed: int) -> Iterator[Row]:
-    """What kind of thing a drawing shows, alone or among others."""
+    """Questions about the category of a drawing, alone or among others."""
     return _rows("category", split, count, seed)
 
 
@@ -25,17 +25,17 @@ def make_colour(split: str, count: int, seed: int) -> Iterator[Row]:
 
 
 def make_count(split: str, count: int, seed: int) -> Iterator[Row]:
-    """How many drawings there are: of all, of a colour, of a thing."""
+    """Counting questions: all drawings, those of a colour, those of a thing."""
     return _rows("count", split, count, seed)
 
 
 def make_place(split: str, count: int, seed: int) -> Iterator[Row]:
-    """Where things are: in the picture, and left, right, above or below of others."""
+    """Questions about positions: in the picture, and left of, right of, above or below others."""
     return _rows("place", split, count, seed)
 
 
 def make_what(split: str, count: int, seed: int) -> Iterator[Row]:
-    """What is drawn: of one drawing at its own shape, and of each thing of a scene."""
+    """Naming questions: about one drawing at its own aspect ratio, and about each thing of a scene."""
     return _rows("what", split, count, seed)
 
 

@@ -1,4 +1,4 @@
-"""What drawings show, checked by eye: a noun for each of some 1,300 drawings whose own names are noisy or missing.
+"""Labels of drawings, checked by eye: a noun for each of some 1,300 drawings whose own names are noisy or missing.
 
 `labels.tsv` gives the noun, the family (things that people might call by one name: a scene holds one of a family) and
 the drawings. Here are also the few rules of English that it takes to speak of them.
@@ -85,7 +85,7 @@ def labelled(table: Drawings) -> tuple[int, ...]:
 
 
 def definite(noun: str) -> bool:
-    """Whether it is "the" thing even where it is first spoken of: the flag of Brazil, the ten of hearts, the moon."""
+    """Return whether the noun takes "the" even at its first mention: the flag of Brazil, the moon."""
     return noun in SINGLE or noun.startswith("flag of ") or (" of " in noun and noun.split()[-1] in _SUITS)
 
 
@@ -120,7 +120,7 @@ def be(noun: str) -> str:
 
 
 def countable(noun: str) -> bool:
-    """Whether there may be two of it in a picture."""
+    """Return whether a picture may hold two of the thing."""
     return noun not in UNCOUNTED and not definite(noun) and not noun.startswith("map of ")
 
 

@@ -69,7 +69,7 @@ class Placed:
     """A drawing in a scene."""
 
     index: int
-    """Which drawing of the split."""
+    """Index of the drawing in its split."""
     box: Box
     place: str
     drawing: Drawing
@@ -85,7 +85,7 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What is in a picture and where. `draw` makes the picture."""
+    """Contents of a picture and their boxes. `draw` makes the picture."""
 
     width: int
     height: int
@@ -165,7 +165,7 @@ def arrange(
 
 
 def _jittered(rng: random.Random, middle: float, side: int, cell: float, canvas: int) -> int:
-    """Where a drawing of `side` pixels starts: its centre a little off the cell's middle (an eighth of the cell, and a
+    """Corner of a drawing of `side` pixels: its centre a little off the cell's middle (an eighth of the cell, and a
     sixteenth of the canvas, at most)."""
     slack = min((cell - side) / 2, cell / 8, canvas / 16)
     return int(middle - side / 2 + rng.uniform(-slack, slack))

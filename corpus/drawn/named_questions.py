@@ -1,4 +1,4 @@
-"""What can be asked about a scene of things that have names, with the answers that follow from it."""
+"""Questions about a scene of named things, with the answers that follow from its boxes."""
 
 from __future__ import annotations
 
@@ -72,17 +72,17 @@ COLOUR = Wording(
     ("{The} {is} {answer}.",),
 )
 BESIDE = {"above": "above", "below": "below", "left of": "to the left of", "right of": "to the right of"}
-"""How the relations of `RELATIONS` are said."""
+"""Phrases for the relations of `RELATIONS`."""
 
 
 def what_is_it(name: str, colour: str | None) -> Asked:
-    """What the one drawing of a picture shows."""
+    """Question about the only drawing of a picture: its name."""
     wording = WHAT_MANY if be(name) == "are" else WHAT
     return Asked("what", wording, name, {"it": a(name, colour)})
 
 
 def whats(play: Play) -> list[Asked]:
-    """What is at each place, and beside each thing where only one is."""
+    """Questions for the thing at each place, and for the thing beside each other one where only one is."""
     found = []
     for thing, name in zip(play.things, play.nouns, strict=True):
         place = phrase(thing.place)
@@ -100,7 +100,7 @@ def whats(play: Play) -> list[Asked]:
 
 
 def is_there(name: str, there: bool) -> Asked:
-    """Whether the picture shows a thing."""
+    """Yes-or-no question about the presence of a thing."""
     said = f"there {be(name)} {a(name)}" if there else f"I see no {name}"
     return Asked("is there", IS_THERE, "yes" if there else "no", {**_it(name), "it": a(name), "seen": said})
 
@@ -113,14 +113,14 @@ def everything(play: Play) -> Asked:
 
 
 def how_many(name: str, often: int) -> Asked:
-    """How many of a thing there are."""
+    """Question for the number of a thing."""
     many = plural(name)
     filled = {"things": many, "counted": name if often == 1 else many, "number": NUMBERS[often]}
     return Asked("how many", HOW_MANY, str(often), filled)
 
 
 def counts(play: Play) -> list[Asked]:
-    """How many there are of each thing that there may be two of."""
+    """Questions for the number of each countable thing."""
     return [how_many(name, often) for name, often in Counter(play.nouns).items() if countable(name)]
 
 
@@ -165,7 +165,7 @@ def placed(players: Cast, rng: random.Random, number: int) -> tuple[Play, Asked]
 
 
 def places(play: Play) -> list[Asked]:
-    """Where each thing is, and how each pair is placed."""
+    """Questions for the place of each thing, and for the relation of each pair."""
     found = [where(name, thing.place) for thing, name in zip(play.things, play.nouns, strict=True)]
     for one, two in permutations(range(len(play.things)), 2):
         for relation, measure in RELATIONS.items():
@@ -185,7 +185,7 @@ def _beside(play: Play, one: int, two: int, relation: str) -> Asked:
 
 
 def _related(play: Play, one: int, two: int, relation: str) -> Asked:
-    """Whether it stands in a relation to another thing; never asked where neither it nor its opposite holds."""
+    """Yes-or-no question about a relation of two things; not asked where neither it nor its opposite holds."""
     filled = {**_it(play.nouns[one]), "relation": BESIDE[relation], "other": the(play.nouns[two])}
     holds = RELATIONS[relation](play.things[one], play.things[two]) > 0
     return Asked("related", RELATED, "yes" if holds else "no", filled)

@@ -88,7 +88,7 @@ class QuestionSource:
         return {"name": name, "source": "questions", **turns[0], "drawings": ids, "scene": made.scene, "turns": turns}
 
     def _turn(self, index: int) -> tuple[Form, int]:
-        """Which form leads sample `index`, and how many samples it led before: kinds and their forms take turns."""
+        """The form that leads sample `index`, and the number of samples it led before; forms are used in rotation."""
         number, kind = divmod(index, len(self.kinds))
         schedule = SCHEDULE[self.kinds[kind]]
         number, place = divmod(number, len(schedule))

@@ -37,7 +37,7 @@ white: a white drawing on white paper is seen by its outline."""
 KINDS = ("category", "colour", "count", "position")
 
 Asked = tuple[dict[str, str], str]
-"""What fills the question's wording, and the answer."""
+"""Values for the placeholders of a question's template, and the answer."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Drawn:
     rng: random.Random
     """To word the questions with: in the state that the row was left in."""
     brief: float = 0.5
-    """How often an answer is but a word."""
+    """Share of answers that are a single word."""
 
     @property
     def picture(self) -> PIL.Image.Image:
@@ -111,7 +111,7 @@ TASKS: dict[str, Callable[[str, int, int, int], Drawn]] = {
     "place": _place,
     "named": _named,
 }
-"""What makes row `number` of (split, seed), with scenes of `size` pixels. Rows depend on nothing else."""
+"""Makers of row `number` of (split, seed), with scenes of `size` pixels. Rows depend on nothing else."""
 
 
 def _of_forms(kind: Any, split: str, seed: int, number: int, size: int, tag: str = "") -> Drawn:

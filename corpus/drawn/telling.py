@@ -65,7 +65,7 @@ def _there_is(play: Play, rng: random.Random) -> str:
 
 
 def _beside(play: Play, rng: random.Random) -> str:
-    """How one thing stands to another; of a thing alone, that it is alone."""
+    """Sentence about the position of one thing relative to another, or that a thing is alone."""
     pairs = [
         (one, two, relation)
         for one in play.things

@@ -21,7 +21,7 @@ BRIEF = (
     "Just the answer.",
     "Keep the answer short.",
 )
-"""What asks for a short answer, after a question."""
+"""Requests for a short answer, appended to a question."""
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
 
 

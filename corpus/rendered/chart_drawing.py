@@ -1,4 +1,4 @@
-"""How charts are drawn."""
+"""Drawing of charts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FACES = ("sans", "roboto", "slab", "times", "serif")
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """Where numbers lie on the paper: the inner rectangle, in pixels, and the number at its far end."""
+    """Scale of a chart: the inner rectangle, in pixels, and the number at its far end."""
 
     paper: Paper
     writing: Print
@@ -30,12 +30,12 @@ class Plot:
     top: int
 
     def up(self, value: int) -> int:
-        """How high a number lies, where numbers grow upwards."""
+        """Vertical coordinate of a number, where numbers grow upwards."""
         _, top, _, bottom = self.box
         return bottom - value * (bottom - top) // self.top
 
     def across(self, value: int) -> int:
-        """How far right a number lies, where numbers grow to the right."""
+        """Horizontal coordinate of a number, where numbers grow to the right."""
         left, _, right, _ = self.box
         return left + value * (right - left) // self.top
 

@@ -23,7 +23,7 @@ CLEAR = tuple(colour for colour in sorted(COLOURS) if colour not in ("brown", "p
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """What a chart shows: the numbers of a table. Bars stand for rows, in groups of columns; a line is a row."""
+    """Data of a chart: the numbers of a table. Bars stand for rows, in groups of columns; a line is a row."""
 
     kind: Kind
     table: Table
@@ -36,12 +36,12 @@ class Chart:
 
     @property
     def series(self) -> tuple[str, ...]:
-        """What the legend names."""
+        """Names of the series in the legend."""
         return self.table.topic.rows if self.kind == "lines" else self.table.topic.columns
 
     @property
     def top(self) -> int:
-        """Where the axis ends, in units: at its first line above all numbers."""
+        """Upper end of the axis, in units: its first grid line above all numbers."""
         return (max(map(max, self.table.cells)) // 100 // self.step + 1) * self.step
 
 

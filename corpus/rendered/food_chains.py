@@ -24,7 +24,7 @@ class Web:
     names: tuple[str, ...]
 
     def foods(self, eater: str) -> tuple[str, ...]:
-        """What something eats; nothing if it is a plant."""
+        """Prey of a species; empty for a plant."""
         return tuple(food for food in HABITATS[self.place].get(eater, ()) if food in self.names)
 
     def eaters(self, food: str) -> tuple[str, ...]:
@@ -32,7 +32,7 @@ class Web:
 
     @property
     def arrows(self) -> list[tuple[str, str]]:
-        """What is eaten, and what eats it."""
+        """Arrows of the web: pairs of the eaten and the eater."""
         return [(food, eater) for eater in self.names for food in self.foods(eater)]
 
     def level(self, name: str) -> int:

@@ -1,4 +1,4 @@
-"""How a food web is drawn: plants at one side, and each eater further on than all it eats."""
+"""Drawing of a food web: plants at one side, and each eater further along than all that it eats."""
 
 from __future__ import annotations
 
@@ -77,14 +77,14 @@ def _placed(lot: Lot, levels: dict[int, list[str]], wide: int, size: int, upward
 
 
 def _ends(food: Box, eater: Box, upwards: bool) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Where an arrow starts and ends."""
+    """Start and end of an arrow, in pixels."""
     if upwards:
         return ((food[0] + food[2]) / 2, food[1]), ((eater[0] + eater[2]) / 2, eater[3])
     return (food[2], (food[1] + food[3]) / 2), (eater[0], (eater[1] + eater[3]) / 2)
 
 
 def _runs_through(boxes: dict[str, Box], food: str, eater: str) -> bool:
-    """Whether the straight way from one to the other touches a third."""
+    """Return whether the straight line between two boxes touches a third."""
     upwards = boxes[food][1] > boxes[eater][3]
     (x0, y0), (x1, y1) = _ends(boxes[food], boxes[eater], upwards)
     steps = 60

@@ -73,7 +73,7 @@ CODES = ("Parcel number", "Card number", "Order number", "Serial number")
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a form asks and what was filled in."""
+    """Fields of a form and the values filled in."""
 
     house: str
     title: str

@@ -1,4 +1,4 @@
-"""Who eats what where: the food webs that diagrams show parts of. Written by us; what is not named as an eater is a
+"""Food webs by habitat, of which diagrams show parts. Written by us; what is not named as an eater is a
 plant or something else that nothing here needs to feed."""
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ ENDINGS = ("Yours sincerely,", "Kind regards,", "With best wishes,", "Yours trul
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """Who writes what to whom."""
+    """Content of a letter: sender, recipient and text."""
 
     house: str
     address: str

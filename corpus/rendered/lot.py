@@ -49,7 +49,7 @@ class Lot:
 
     @property
     def origin(self) -> list[str]:
-        """What the row is made of, each thing once, in order."""
+        """Names of the things in a row, each once, in order."""
         return sorted(set(self._drawn))
 
     def between(self, least: int, most: int) -> int:
@@ -67,7 +67,7 @@ class Lot:
         return self._random.sample(list(things), count)
 
     def draw(self, make: Callable[[], Thing], identity: Callable[[Thing], str] = str) -> Thing:
-        """What `make` makes, called until its identity belongs to this split.
+        """Draw from `make` until the result's identity belongs to this split.
 
         Raises: DataError if nothing of the split comes up.
         """
@@ -81,7 +81,7 @@ class Lot:
         raise DataError(f"none of {MOST_DRAWS} draws belongs to split {self.split}, the last one was {made!r:.80}")
 
     def apart(self, makes: Sequence[Callable[[], str]]) -> list[str]:
-        """What each makes, no two equal."""
+        """Draw from each maker, no two results equal."""
         made: list[str] = []
         for make in makes:
             made.append(make())

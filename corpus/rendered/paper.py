@@ -117,9 +117,9 @@ class Question:
     """Something to ask about a sheet, and the answer that follows from its facts."""
 
     form: str
-    """What is asked, in a word: the facts and `about` give the answer. "says": all that is written."""
+    """Kind of the question, in a word: the facts and `about` give the answer. "says": all that is written."""
     about: tuple[str, ...]
-    """What the question names."""
+    """Words that the question names."""
     text: str
     answer: str
     """As short as it can be."""

@@ -39,7 +39,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a receipt says. Amounts are in hundredths."""
+    """Content of a receipt. Amounts are in hundredths."""
 
     shop: str
     address: str

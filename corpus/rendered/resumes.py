@@ -45,7 +45,7 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """What a resume says of somebody, the latest first."""
+    """Content of a resume, the latest entries first."""
 
     name: str
     job: str
@@ -158,7 +158,7 @@ def _needed(facts: Resume, look: Style) -> int:
 
 
 def _heading(lot: Lot, paper: Paper, facts: Resume, look: Style) -> None:
-    """Who it is and how to reach them; sometimes white on a dark band."""
+    """Name and contact details; sometimes white on a dark band."""
     name, band = look.large(1.7), not look.sharp and lot.chance(35)
     if band:
         paper.pen.rectangle((0, 0, paper.width, paper.margin + round(name.size * 1.4 + look.size * 3.4)), fill=DARK)

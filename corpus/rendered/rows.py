@@ -11,7 +11,7 @@ from corpus.rendered.paper import Paper, Question, Sheet
 
 Row = dict[str, Any]
 Said = tuple[str, str]
-"""What the user asks, and what the assistant answers."""
+"""A question of the user and the assistant's answer."""
 
 BRIEF = (
     "Answer briefly.",

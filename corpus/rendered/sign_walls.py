@@ -106,7 +106,7 @@ def street_name(lot: Lot) -> Sheet:
 
 
 def hours(lot: Lot) -> Sheet:
-    """When a shop is open."""
+    """Opening hours of a shop."""
     name, _ = shop(lot)
     first = lot.between(0, 3)
     days = WEEKDAYS[first : first + lot.between(3, 4)]

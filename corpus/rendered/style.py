@@ -1,4 +1,4 @@
-"""How a sheet is set: its typeface, size and sharpness."""
+"""Style of a sheet: typeface, size and sharpness."""
 
 from __future__ import annotations
 

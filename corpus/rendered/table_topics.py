@@ -1,4 +1,4 @@
-"""What tables are about: a title of one split, names for rows and columns, and how to ask for a number."""
+"""Topics of tables: titles by split, names of rows and columns, and question templates for a number."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PARTS_OF_A_HOUSE = ("Attic", "Cellar", "Garage", "Hall", "Kitchen", "Laundry", "
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What a table or a chart is about. Patterns have the places {row} and {column}."""
+    """Topic of a table or chart. Templates have the placeholders {row} and {column}."""
 
     title: str
     corner: str
@@ -40,14 +40,14 @@ class Topic:
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     cell: str
-    """How to ask for one number."""
+    """Question template for one number."""
     top: str
-    """How to ask for the row with the highest number of a column."""
+    """Question template for the row with the highest number of a column."""
     bottom: str
     unit: str
-    """What is counted."""
+    """Unit of the numbers."""
     many: str
-    """What the rows are, in the plural."""
+    """Noun for the rows, in the plural."""
     least: int
     most: int
     money: bool = False

@@ -40,7 +40,7 @@ class Table:
         return f"{whole}.{rest:02d}".rstrip("0").rstrip(".")
 
     def lines(self) -> list[tuple[str, ...]]:
-        """What stands in the table, the heading first."""
+        """Rows of the table as text, the heading first."""
         subject = self.topic
         lines: list[tuple[str, ...]] = [(subject.corner, *subject.columns)]
         for name, row in zip(subject.rows, self.cells, strict=True):

@@ -98,7 +98,7 @@ def _largest(lot: Lot) -> Question:
 
 
 def _shopping(lot: Lot) -> Question:
-    """What several things cost, and the change."""
+    """Problem about the cost of several things, and the change."""
     (name, price), count = lot.one(priced(lot.one(sorted(GOODS)))), lot.between(2, 6)
     who, total = lot.one(FIRST_NAMES), count * price
     paid = (total // 1000 + 1) * 1000

@@ -61,7 +61,7 @@ SHOP_KINDS = {
     "Stationers": "paper",
     "Tea Room": "cafe",
 }
-"""What a shop may be called -> which goods it sells."""
+"""Word in a shop's name -> the kind of goods that it sells."""
 
 GOODS = {
     "bakery": """White loaf,320;Rye bread,410;Sourdough,490;Raisin bun,180;Croissant,210;Pretzel,150;Apple pie,380;

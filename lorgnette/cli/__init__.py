@@ -49,7 +49,7 @@ def main() -> None:
     """Run the command line; a lorgnette error is one sentence on stderr and exit status 1 (75 if work was saved)."""
     from lorgnette.errors import LorgnetteError
     from lorgnette.output import adapt_streams
-    from lorgnette.untrusted import quoted
+    from lorgnette.untrusted import on_one_line, quoted
 
     adapt_streams()
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -63,7 +63,7 @@ def main() -> None:
         sys.exit(128 + signal.SIGTERM)
     except LorgnetteError as error:
         if not error.alike or os.environ.get("RANK", "0") == "0":
-            typer.secho(f"lorgnette: {error}", fg=typer.colors.RED, err=True)
+            typer.secho(f"lorgnette: {on_one_line(str(error))}", fg=typer.colors.RED, err=True)
         sys.exit(error.status)
     except OSError as error:  # a file of the user's that cannot be used as it was meant, at whatever point
         if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF):
@@ -130,6 +130,9 @@ def generate(
         float | None, typer.Option(help="Draw among the likeliest tokens that reach this probability.")
     ] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw among this many likeliest tokens.")] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="Draw among tokens of at least this share of the likeliest one's probability.")
+    ] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End the answer before this string.")] = None,
     seed: Annotated[int, typer.Option(help="Equal seeds, equal draws.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -141,9 +144,9 @@ def generate(
     from lorgnette.output import print_json
     from lorgnette.sample import Image, Sample, Text, Turn
 
-    values = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
-    values = {name: value for name, value in values.items() if value is not None}
-    settings = GenerationConfig.parse({**values, "stop": stop or []}, where="generate")
+    values = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
+    given = {name: value for name, value in values.items() if value is not None}
+    settings = GenerationConfig.parse({**given, "seed": seed, "stop": stop or []}, where="generate")
     sample = Sample((Turn("user"), *(Image(path) for path in image or []), Text(prompt)), {"name": "the prompt"})
     for piece in stream(*load(model), [sample], settings, split=split or None):
         if not as_json:

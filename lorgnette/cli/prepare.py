@@ -74,8 +74,10 @@ def show(console: Console, prepared: Prepared) -> None:
         table.add_row(f"noted: {reason}", f"{count:,}")
     if facts["notes"]:
         table.add_section()
-    for name in ("images", "tokens", "learned"):
-        table.add_row({"learned": "learned tokens", "tokens": "tokens of text"}.get(name, name), f"{facts[name]:,}")
+    for name in ("images", "tokens", "supervised_tokens"):
+        table.add_row(
+            {"supervised_tokens": "supervised tokens", "tokens": "tokens of text"}.get(name, name), f"{facts[name]:,}"
+        )
     console.print(table)
     for sentence in facts["unread"]:
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)

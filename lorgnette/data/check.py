@@ -24,7 +24,7 @@ def check(
     vocabulary: rows of the model's embedding, those of added tokens included;
     most_tokens: the longest sequence, if there is a limit; supervised: whether something must be learned.
     Raises: DataError naming the sample, for: no tokens; an id outside the embedding; too many tokens; an image cut off
-        by the limit; more or fewer images than slots; a visual token marked as learned; nothing learned.
+        by the limit; more or fewer images than slots; a visual token marked as supervised; nothing learned.
     """
     tokens_T, loss_mask_T, name = rendered.tokens_T, rendered.loss_mask_T, rendered.name
     if len(tokens_T) == 0 or len(tokens_T) != len(loss_mask_T):
@@ -40,7 +40,7 @@ def check(
         )
     if (loss_mask_T & visual_T).any():
         place = int(np.flatnonzero(loss_mask_T & visual_T)[0])
-        raise DataError(f"{name}: the visual token at position {place} is marked as learned; only text is predicted")
+        raise DataError(f"{name}: the visual token at position {place} is marked as supervised; only text is predicted")
     if supervised and not loss_mask_T[1:].any():  # the first token of a document has nothing to be predicted from
         raise DataError(
             f"{name}: none of its {len(tokens_T)} tokens is supervised; mark a text with supervised=True (of a"

@@ -16,11 +16,11 @@ class FilesConfig(Settings):
     """Settings common to all sources. A source is prepared (indexed) before training."""
 
     weight: float = pydantic.Field(default=1.0, gt=0)
-    """Share of the stage relative to its other sources, in samples, tokens or learned tokens as the stage says."""
+    """Share of the stage relative to its other sources, in samples, tokens or supervised tokens as the stage says."""
     path: str
     """A file, a folder, a glob, or a URL that fsspec opens (`hf://datasets/...`, `s3://...`)."""
     name: str | None = None
-    """How reports call the source; its kind and path if not given."""
+    """Name of the source in reports; its kind and path if not given."""
     opt_out: tuple[str, ...] = ()
     """Files of URLs or SHA-256 hashes, one a line: a row with such an image is refused."""
     decontaminate: tuple[str, ...] = ()

@@ -26,23 +26,23 @@ class Index:
     shards: tuple[str, ...]
     """Paths or URLs of the parquet files, in order."""
     shard_E: np.ndarray
-    """Which shard (int32)."""
+    """Shard number (int32)."""
     group_E: np.ndarray
-    """Which row group of it (int32)."""
+    """Row group within the shard (int32)."""
     row_E: np.ndarray
-    """Which row of the row group (int32)."""
-    head_tokens_E: np.ndarray
-    """Tokens of the head's text, with what every piece costs: begin, end and roles (int32)."""
+    """Row within the row group (int32)."""
+    prefix_tokens_E: np.ndarray
+    """Tokens of the prefix's text, with what every piece costs: begin, end and roles (int32)."""
     units_E: np.ndarray
-    """How many units (int32)."""
+    """Number of units (int32)."""
     images_E: np.ndarray
-    """How many images, head included (int32)."""
+    """Number of images, prefix included (int32)."""
     tokens_U: np.ndarray
     """Tokens of each unit's text; those of image slots depend on the stage and are not in it (int32)."""
-    learned_U: np.ndarray
-    """How many of them are learned (int32)."""
+    supervised_U: np.ndarray
+    """Number of supervised tokens among them (int32)."""
     unit_I: np.ndarray
-    """The unit that holds the image, within its record; -1 for the head (int32)."""
+    """The unit that holds the image, within its record; -1 for the prefix (int32)."""
     width_I: np.ndarray
     """Pixels, upright (int32)."""
     height_I: np.ndarray
@@ -53,7 +53,7 @@ class Index:
 
     def __post_init__(self) -> None:
         records = len(self.shard_E)
-        if not (len(self.units_E) == len(self.images_E) == len(self.head_tokens_E) == records):
+        if not (len(self.units_E) == len(self.images_E) == len(self.prefix_tokens_E) == records):
             raise DataError("an index has arrays of different lengths")
         if len(self.tokens_U) != self.units_E.sum() or len(self.width_I) != self.images_E.sum():
             raise DataError("an index counts more or fewer units or images than it holds")

@@ -22,14 +22,14 @@ class Refused(DataError):
 class Record:
     """A row as segments that may be cut in pieces, with nothing lost, where it is longer than a sequence.
 
-    head: stands at the start of every piece: the page of a document, the images that all questions are about.
+    prefix: stands at the start of every piece: the page of a document, the images that all questions are about.
     units: never cut themselves; a piece is a run of them. In a conversation each unit starts with a `Turn`, and the
-        head goes behind the `Turn` of a piece's first unit.
+        prefix goes behind the `Turn` of a piece's first unit.
     shuffle: whether the units may be trained on in another order.
     """
 
     units: tuple[tuple[Segment, ...], ...]
-    head: tuple[Segment, ...] = ()
+    prefix: tuple[Segment, ...] = ()
     shuffle: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
     doubts: tuple[tuple[str, str], ...] = ()
@@ -42,13 +42,13 @@ class Record:
             units = tuple(units[place] for place in order)
         segments = tuple(segment for unit in units for segment in unit)
         if segments and isinstance(segments[0], Turn):
-            segments = (segments[0], *self.head, *segments[1:])
+            segments = (segments[0], *self.prefix, *segments[1:])
         else:
-            segments = (*self.head, *segments)
+            segments = (*self.prefix, *segments)
         return Sample(segments, self.meta)
 
     @property
     def images(self) -> tuple[tuple[int, Image], ...]:
-        """Each image with the number of its unit; -1 for the head."""
-        parts = ((-1, self.head), *enumerate(self.units))
+        """Each image with the number of its unit; -1 for the prefix."""
+        parts = ((-1, self.prefix), *enumerate(self.units))
         return tuple((number, one) for number, part in parts for one in part if isinstance(one, Image))

@@ -57,7 +57,7 @@ class DemoResults:
     parameters: Mapping[str, int] = field(default_factory=dict)
     """Parameters of each part of the model."""
     conditions: Mapping[str, str] = field(default_factory=dict)
-    """Where and how: device, threads, torch version, commit, command."""
+    """Conditions of the measurement: device, threads, torch version, commit, command."""
     settings: str = ""
     """The run's settings as YAML."""
     chat: str = ""
@@ -111,7 +111,7 @@ class Line:
     gain: Estimate
     """After minus blind on the same questions, with its paired interval: what looking is worth."""
     constant: float
-    """What the commonest true answer, said every time, would score: knowing the answers' statistics and no picture."""
+    """Score of always giving the most frequent true answer: the statistics of answers, without the picture."""
 
     @property
     def verdict(self) -> str:

@@ -32,7 +32,7 @@ class Pass(NamedTuple):
     turns: int
     """By how many places its options are moved."""
     group: Hashable
-    """What the passes of one question share."""
+    """Key that the passes of one question share."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Split:
     size: int | None = None
     """Rows of the whole split."""
     data: str | None = None
-    """Where it is, if not where the benchmark is; a hub id."""
+    """Hub id of the split, where it differs from the benchmark's."""
     answers: bool = True
-    """Whether answers are public; if not, only the benchmark's own server can score."""
+    """True if the answers are public; otherwise only the benchmark's own server can score."""
     public: bool = True
-    """Whether it is known to be in public parquet files; if not, you must say where you have it."""
+    """True if the split is known to be in public parquet files; otherwise its place must be given (`--data`)."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Asking:
     pool: int = POOL
     seed: int = 0
     choices: Literal["generation", "likelihood"] = "generation"
-    """Whether the option is said by the model, or is the one to which it gives the highest likelihood."""
+    """Method of multiple choice: the option that the model generates, or the one with the highest likelihood."""
     data: Mapping[str, str] = field(default_factory=dict)
-    """Where benchmarks (`vqav2`) or splits of them (`vqav2/train`) are: a file, a folder, a URL or a hub id."""
+    """Places of benchmarks (`vqav2`) or splits (`vqav2/train`): a file, a folder, a URL or a hub id."""
     max_tokens: int | None = None
     """The longest answer; None for the benchmark's own limit, which leaves no room for a thought before the answer."""
     incomplete: bool = False
@@ -78,7 +78,7 @@ class Benchmark:
 
     name: str
     about: str
-    """What is asked about what."""
+    """Short description: the kind of question and the kind of image."""
     data: str
     """A hub id, such as `lmms-lab/VQAv2`, or a path."""
     splits: Mapping[str, Split]

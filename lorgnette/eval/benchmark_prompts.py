@@ -44,11 +44,11 @@ class Question:
     query: str = ""
     """The benchmark's own wording of the whole question, if it has one."""
     note: str = ""
-    """What kind of answer is wanted, in a sentence."""
+    """Sentence about the kind of answer that is wanted."""
     form: str = ""
     group: str = ""
     marked: bool = False
-    """Whether images stand where the text says `<image 1>`, and not before it."""
+    """True if images stand where the text has `<image 1>` rather than before it."""
 
     def rotated(self, turns: int) -> Question:
         """The options moved `turns` places to the front, in a ring, and the letter of the answer with them."""
@@ -72,7 +72,7 @@ class PromptTemplate:
     """As `answer`, where it is the letter of an option; empty for the same."""
     option: str = "{letter}. {text}"
     hint: str = "Hint: {hint}\n"
-    """How a hint is written, if the question has one."""
+    """Template of a hint, for questions that have one."""
     instruction: str = ""
     """Stands once before everything else of a document."""
     change: Callable[[Question], Question] | None = None

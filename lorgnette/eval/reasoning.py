@@ -21,7 +21,7 @@ THOUGHT_MARKS = (
     ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),  # gpt-oss
     ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
 )
-"""What opens and closes a thought. A template may have written the first of them already."""
+"""Tags that open and close a reasoning section. The chat template may already have written the opening one."""
 _TAG = re.compile(r"<(/?)([\w:]+)>")
 
 
@@ -44,7 +44,7 @@ _AROUND = (
     ("", "<|return|>"),
     ("", "<|end|>"),
 )
-"""What may stand around the answer behind a thought, in small letters; what closes it may be cut off."""
+"""Tags that may enclose the answer after the reasoning, in lower case; the closing one may be cut off."""
 
 
 class Cut(NamedTuple):
@@ -52,7 +52,7 @@ class Cut(NamedTuple):
 
     answer: str
     unclosed: bool = False
-    """Whether the text ends within a thought, so that there is no answer."""
+    """True if the text ends within its reasoning, so that there is no answer."""
 
 
 def cut_thought(text: str) -> Cut:

@@ -56,7 +56,7 @@ def evaluate(
     chosen = _choose(task, limit, seed)
     settings = settings_of(task, model, blind=blind, limit=limit, seed=seed, questions=len(chosen))
     store = folder if isinstance(folder, ResultsFolder) or folder is None else ResultsFolder(folder)
-    examples = store.begin(settings, _sitting(store, model, batch_size)) if store else []
+    examples = store.begin(settings, _session(store, model, batch_size)) if store else []
     source, done = _Source(task, chosen, blind, seed), {example.index for example in examples}
     share = store.rank.share(chosen) if store else chosen
     waiting = [index for index in share if index not in done]
@@ -85,7 +85,7 @@ def evaluate(
     return result
 
 
-def _sitting(store: ResultsFolder, model: Model, batch_size: int) -> dict[str, Any]:
+def _session(store: ResultsFolder, model: Model, batch_size: int) -> dict[str, Any]:
     """Return the facts of this process to store: code, device, versions."""
     began = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     where = {"python": platform.python_version(), "torch": importlib.metadata.version("torch")}

@@ -41,7 +41,7 @@ class Task:
     splits: tuple[str, ...] = ("train", "validation", "test")
     licence: str = ""
     expected_size: int | None = None
-    """How many samples the whole split has; another number is an error, so that no score hides missing rows."""
+    """Number of samples in the whole split; any other number is an error, so that no score hides missing rows."""
     prompt: str = "{question}"
     """Wording of a question, for the record: a change of wording is a change of settings."""
     answer_by: Literal["generation", "likelihood"] = "generation"
@@ -60,7 +60,7 @@ class Task:
 
 
 def prompt_of(sample: Sample) -> Sample:
-    """The sample without what it would teach: learned text at its end is cut, and the assistant's turn with it."""
+    """The sample without what it would teach: supervised text at its end is cut, and the assistant's turn with it."""
     segments = list(sample.segments)
     while segments and isinstance(segments[-1], Text) and segments[-1].supervised:
         segments.pop()

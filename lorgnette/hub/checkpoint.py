@@ -29,7 +29,7 @@ SHARD_BYTES = 5_000_000_000
 
 
 WRAPPERS = re.compile(r"^base_model\.model\.|(?:^|(?<=\.))(?:_orig_mod|module)\.")
-"""What torch.compile, data parallelism and PEFT put into the names of a model's tensors."""
+"""Prefixes that torch.compile, data parallelism and PEFT insert into the names of a model's tensors."""
 TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """Types that are read, as safetensors names them."""
 

@@ -77,7 +77,7 @@ FAMILIES: dict[str, Json] = {
     "qwen3": {"vocab_size": 151936, "intermediate_size": 22016, "max_position_embeddings": 32768}
     | {"num_key_value_heads": 32, "sliding_window": 4096, "head_dim": 128},
 }
-"""What each family's class in transformers assumes where its config.json is silent."""
+"""Defaults of each family's config class in transformers, for keys that a config.json leaves out."""
 SILU = Fixed("hidden_act", "silu", "silu")
 DECODER_FIXED = (SILU, Fixed("attention_bias", False, False), Fixed("mlp_bias", False, False))
 TEXT_OF_IDEFICS2 = {"model_type": "mistral", "max_position_embeddings": 32768, "rms_norm_eps": 1e-5, "pad_token_id": 0}

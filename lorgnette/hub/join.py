@@ -37,7 +37,7 @@ SHORTEST = 27
 GRID = 70
 """Side of the position table that images of any shape are given."""
 NOT_VISION = re.compile(rf"^text_model\.|^logit_|^(vision_model\.)?head\.|{BUFFERS.pattern}")
-"""What a SigLIP has beside the encoder: its text model, and the head that pools an image to one vector."""
+"""Tensors of a SigLIP beside the encoder: its text model, and the head that pools an image to one vector."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any
 import tokenizers
 
 from lorgnette.errors import CheckpointError
+from lorgnette.inputs.generation_rules import UNSUPPORTED
 from lorgnette.inputs.tokenizer_files import failure_of_tokenizers, read_json
 from lorgnette.untrusted import quoted
 
@@ -91,15 +92,7 @@ IN_CONFIG = unless(
 )  # fmt: skip
 """Keys of generation that old versions wrote into config.json, with the defaults that they wrote."""
 CODE = unless("code that comes with a checkpoint is never run; the files are read as model_type says", auto_map={})
-NO_BEAMS = "lorgnette draws one answer token by token; leave it out, or ask transformers"
-UNSUPPORTED = unless(
-    NO_BEAMS,
-    num_beams=1, num_beam_groups=1, diversity_penalty=0.0, num_return_sequences=1, constraints=None,
-    force_words_ids=None, penalty_alpha=(None, 0), dola_layers=None, guidance_scale=1.0, typical_p=1.0, min_p=(0,),
-    top_h=None, epsilon_cutoff=0.0, eta_cutoff=0.0, sequence_bias=None, exponential_decay_length_penalty=None,
-    remove_invalid_values=False, token_healing=False, watermarking_config=None, max_time=None,
-    encoder_repetition_penalty=1.0, encoder_no_repeat_ngram_size=0, forced_decoder_ids=None,
-)  # fmt: skip
+NO_BEAMS = "lorgnette draws one answer token by token, and refuses to answer unless a temperature is given"
 DECODING = {
     **keys("length_penalty early_stopping", "of beam search"),
     **keys("is_assistant num_assistant_tokens num_assistant_tokens_schedule assistant_confidence_threshold", RUNNING),
@@ -111,7 +104,8 @@ DECODING = {
     "_from_model_config": _ORIGIN,
     **keys("transformers_version _commit_hash", _ORIGIN),
 }
-OLD_CONFIG = IN_CONFIG | UNSUPPORTED
+BEAMS = unless(NO_BEAMS, **UNSUPPORTED)
+OLD_CONFIG = IN_CONFIG | BEAMS | unless("it is obeyed in generation_config.json only; move it there", min_p=0.0)
 _SIZES = keys("hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act model_type", CONFIG_MAP)
 
 WHOLE = Section(
@@ -169,11 +163,11 @@ PERCEIVER = Section(
 GENERATION = Section(
     obeyed=keys("eos_token_id bad_words_ids suppress_tokens begin_suppress_tokens forced_bos_token_id", RULES)
     | keys("forced_eos_token_id repetition_penalty no_repeat_ngram_size min_length min_new_tokens", RULES)
-    | keys("stop_strings do_sample temperature top_k top_p max_new_tokens max_length", RULES),
+    | keys("stop_strings do_sample temperature top_k top_p min_p max_new_tokens max_length", RULES),
     irrelevant=DECODING
     | keys("pad_token_id bos_token_id decoder_start_token_id", "nothing is padded, and prompts come from the template")
     | keys("use_cache output_attentions output_hidden_states", RUNNING),
-    said=UNSUPPORTED,
+    said=BEAMS,
 )
 PROCESSOR = Section(
     obeyed=keys("image_seq_len chat_template image_processor", "inputs/processor.py"),

@@ -14,7 +14,7 @@ from lorgnette.untrusted import quoted
 SHIPPED = Path(__file__).with_name("shipped")
 """The backbones that the package carries (`scripts/build_backbones.py` makes them)."""
 BUILT_IN = "builtin:"
-"""How the name of one of them starts."""
+"""Prefix of the names of shipped models."""
 HUB_ID = re.compile(r"(?P<name>[\w-][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w.-][\w./-]*))?")
 """`owner/name` of a repository, and after an `@` its branch, tag or commit."""
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

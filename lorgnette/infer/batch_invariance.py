@@ -45,7 +45,7 @@ HINTS = {
     ("cached", "connector"): "visual tokens kept by image are not those of the image",
     ("cached", "language"): "cached keys and values, or the positions after them, are not those of the whole document",
 }
-"""What a difference says, by way and part."""
+"""Likely cause of a difference, by way of computing and part of the model."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Deviation:
     way: str
     part: str
     crops: str
-    """How each image was shown: `one crop`, or `five crops`."""
+    """Form of the images: `one crop`, or `five crops`."""
     largest: float
     relative: float
     """The largest difference over the largest value. Not a number where either side is not."""

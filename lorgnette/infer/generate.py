@@ -42,7 +42,7 @@ class Generation:
     tokens: tuple[int, ...]
     """Every token chosen, the one that ended the answer included."""
     finish: Finish
-    """Why it ended: the model said so, a stop string appeared, or it was as long as it may be."""
+    """Reason for the end: an end token, a stop string, or the length limit."""
     prompt_tokens: int
     """Tokens of the prompt, visual tokens included."""
 
@@ -52,7 +52,7 @@ class TextDelta:
     """Some more text of one answer. The pieces of an answer add up to its text."""
 
     sample: int
-    """Which of the samples is being answered."""
+    """Index of the sample that the piece belongs to."""
     text: str
     generation: Generation | None = None
     """The whole answer, with its last piece."""

@@ -40,7 +40,7 @@ class ImageRef:
     """Names the content, and whether it is split into crops."""
     source: ImageSource
     name: str
-    """How messages refer to it."""
+    """Name of the image in messages."""
     split: bool
 
 

@@ -11,7 +11,7 @@ import pydantic
 import torch
 from torch import Tensor
 
-from lorgnette.errors import DataError
+from lorgnette.errors import DataError, SettingsError
 from lorgnette.infer.logits import LogitRules
 from lorgnette.inputs.generation_rules import GenerationRules
 from lorgnette.settings import Settings
@@ -28,6 +28,8 @@ class GenerationConfig(Settings):
     """Draw among this many likeliest tokens only; None for all."""
     top_p: float = pydantic.Field(default=1.0, gt=0, le=1)
     """Draw among the likeliest tokens that together reach this probability (nucleus sampling)."""
+    min_p: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    """Draw among tokens of at least this share of the likeliest one's probability."""
     stop: tuple[str, ...] = ()
     """An answer ends before the first of these strings."""
     seed: int = 0
@@ -54,9 +56,15 @@ def with_rules(settings: Config | None, rules: GenerationRules) -> Config:
     """The settings, with the checkpoint's own where the caller gave none; its stop strings are always stop strings.
 
     The caller gave what he wrote out: `GenerationConfig(max_tokens=5)` says nothing of the temperature.
+    Raises: SettingsError where the caller gives no temperature and the checkpoint asks for beams or the like.
     """
     settings = settings or cast(Config, GenerationConfig())
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    if "temperature" not in given and rules.unsupported:
+        raise SettingsError(
+            f"generation_config.json asks for {rules.unsupported}, which lorgnette does not do: it draws one answer"
+            " token by token; give a temperature yourself (0 for the likeliest token), or take the key out of the file"
+        )
     drawn = {} if "temperature" in given else rules.sampling  # greedy where the caller says so
     values = {"max_tokens": rules.max_new_tokens} if rules.max_new_tokens is not None else {}
     return type(settings)(**(values | drawn | given | {"stop": (*settings.stop, *rules.stop)}))
@@ -136,6 +144,8 @@ def draw(logits_BK: Tensor, uniform_B: Tensor, settings: GenerationConfig) -> Te
     probability_BK = scores_BK.softmax(dim=-1)
     likelier_BK = probability_BK.cumsum(dim=-1) - probability_BK
     kept_BK = probability_BK if settings.top_p == 1 else torch.where(likelier_BK < settings.top_p, probability_BK, 0.0)
+    if settings.min_p:
+        kept_BK = torch.where(probability_BK < settings.min_p * probability_BK.amax(-1, keepdim=True), 0.0, kept_BK)
     reached_BK = kept_BK.cumsum(dim=-1)
     total_BK = reached_BK[:, -1:].contiguous()
     place_BK = torch.searchsorted(reached_BK, uniform_B[:, None] * total_BK, right=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 _UNFINISHED = "\ufffd"
-"""What a decoder shows for bytes that are not yet a whole character."""
+"""Replacement character, which a decoder shows for bytes that are not yet a whole character."""
 CONTEXT = 8
 """Tokens before a window that are decoded with it, because a token's text depends on its neighbours."""
 WINDOW = 64

@@ -69,9 +69,9 @@ class Access:
     any_path: bool = False
     any_address: bool = False
     proxy: bool = False
-    """Whether the proxy that the environment names is used. It resolves names itself, so they cannot be checked."""
+    """Use the proxy that the environment names. It resolves names itself, so addresses cannot be checked."""
     has_settings: bool = True
-    """Whether the user has settings that allow more; an error names them then."""
+    """True if settings of the user can allow more; errors then name these settings."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "roots", tuple(map(os.path.realpath, self.roots)))

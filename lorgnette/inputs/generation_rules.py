@@ -18,7 +18,17 @@ _FILE = "generation_config.json"
 Id = pydantic.NonNegativeInt
 Ids = tuple[Id, ...]
 TOP_K = 50
-"""How many likeliest tokens transformers draws among where a file asks for sampling and does not say."""
+"""Default top-k of transformers, where a file asks for sampling without giving one."""
+UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("num_beams", "num_beam_groups", "num_return_sequences"), (1,)),
+    **dict.fromkeys(("diversity_penalty", "epsilon_cutoff", "eta_cutoff", "encoder_no_repeat_ngram_size"), (0,)),
+    **dict.fromkeys(("typical_p", "guidance_scale", "encoder_repetition_penalty"), (1,)),
+    **dict.fromkeys(("remove_invalid_values", "token_healing"), (False,)),
+    **dict.fromkeys(("constraints", "force_words_ids", "dola_layers", "top_h", "sequence_bias", "max_time"), (None,)),
+    **dict.fromkeys(("exponential_decay_length_penalty", "watermarking_config", "forced_decoder_ids"), (None,)),
+    "penalty_alpha": (0,),
+}
+"""Keys of ways to choose tokens that are not ours, and the values of each, besides null, that change no answer."""
 
 
 class GenerationRules(Settings):
@@ -34,7 +44,7 @@ class GenerationRules(Settings):
     forced_first: Id | None = None
     """The token after a prompt of one token."""
     forced_last: Ids = ()
-    """What the last token is of an answer that is as long as it may be."""
+    """Token ids forced as the last token of an answer that reaches the length limit."""
     repetition_penalty: float = pydantic.Field(default=1.0, gt=0)
     no_repeat_ngram: pydantic.NonNegativeInt = 0
     """Sequences of so many tokens occur once only; 0 for no such rule."""
@@ -46,6 +56,7 @@ class GenerationRules(Settings):
     """0 unless the file asks for sampling."""
     top_k: int | None = pydantic.Field(default=None, ge=1)
     top_p: float = pydantic.Field(default=1.0, gt=0, le=1)
+    min_p: float = pydantic.Field(default=0.0, ge=0, lt=1)
     max_new_tokens: int | None = pydantic.Field(default=None, ge=1)
     max_length: int | None = pydantic.Field(default=None, ge=1)
     """Tokens of prompt and answer together."""
@@ -61,8 +72,14 @@ class GenerationRules(Settings):
     def sampling(self) -> dict[str, Any]:
         """Settings of `GenerationConfig` that the checkpoint gives."""
         given = {"max_tokens": self.max_new_tokens}
-        drawn = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p} if self.temperature else {}
+        drawn = {key: getattr(self, key) for key in ("temperature", "top_k", "top_p", "min_p") if self.temperature}
         return {key: value for key, value in {**given, **drawn}.items() if value is not None}
+
+    @property
+    def unsupported(self) -> str:
+        """The keys of the file, with their values, that ask for what `UNSUPPORTED` lists; empty if there is none."""
+        asked = {key: value for key, value in self.stored.items() if key in UNSUPPORTED and value is not None}
+        return ", ".join(f"{key} {quoted(value, 60)}" for key, value in asked.items() if value not in UNSUPPORTED[key])
 
 
 FREE: dict[str, Any] = {
@@ -114,7 +131,7 @@ def _rules(values: Mapping[str, Any], ends: Ids, file: Path) -> GenerationRules:
         temperature = values.get("temperature")
         top_k = TOP_K if values.get("top_k") is None else values["top_k"]
         given |= {"temperature": 1.0 if temperature is None else temperature, "top_k": top_k or None}
-        given |= {} if values.get("top_p") is None else {"top_p": values["top_p"]}
+        given |= {key: values[key] for key in ("top_p", "min_p") if values.get(key) is not None}
     return GenerationRules.parse({**given, "end_tokens": tuple(dict.fromkeys(ends)), "stored": dict(values)}, str(file))
 
 

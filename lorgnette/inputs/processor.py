@@ -44,13 +44,13 @@ class Processor:
     tokenizer: Tokenizer
     images: ImageConfig = field(default_factory=ImageConfig)
     connector: ConnectorSettings = field(default_factory=PerceiverConfig)
-    """Says how many slots an image, or a crop of a split one, has in the text: `VLMConfig.slots`."""
+    """Settings that say how many slots an image, or a crop of a split one, has in the text: `VLMConfig.slots`."""
     template: Template = field(default_factory=Idefics2Template)
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     """The vision encoder's normalisation; not used here, but upstream's files keep it with the processor."""
     generation: GenerationRules = field(default_factory=GenerationRules)
-    """What the checkpoint asks of every answer."""
+    """Generation rules of the checkpoint, obeyed in every answer."""
 
     def __post_init__(self) -> None:
         if self.images.multiple != self.connector.multiple:

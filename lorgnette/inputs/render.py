@@ -19,7 +19,7 @@ from lorgnette.model.config import ConnectorSettings
 from lorgnette.sample import Image, Sample, Text, Turn
 
 Ending = Literal["whole", "generation_prompt", "continue_final_message"]
-"""Where a rendered sample ends."""
+"""End of a rendered sample: whole, ready for an answer, or inside the last message."""
 
 
 def ending_of(add_generation_prompt: bool, continue_final_message: bool) -> Ending:
@@ -57,7 +57,7 @@ class Rendered:
     """Visual tokens that each of them becomes."""
     name: str
     source: str = ""
-    """What the sample was read from: `meta["source"]`."""
+    """Origin of the sample: `meta["source"]`."""
 
 
 def render(
@@ -186,12 +186,12 @@ class _Writer:
             space = self.after_image and not text[0].isspace() and text[0] != "<"
             ids, offsets = self.tokenizer.encode_with_offsets(f" {text}" if space else text, self.first)
             self.tokens.extend(ids)
-            self.supervised.extend(_learned(self.texts, offsets, start=int(space)))
+            self.supervised.extend(_supervised_mask(self.texts, offsets, start=int(space)))
             self.first = False
         self.texts = []
 
 
-def _learned(texts: Sequence[Text], offsets: Sequence[tuple[int, int]], start: int) -> list[bool]:
+def _supervised_mask(texts: Sequence[Text], offsets: Sequence[tuple[int, int]], start: int) -> list[bool]:
     """Mask of the tokens that overlap a supervised text, given that the first text starts at character `start`."""
     marks = {text.supervised for text in texts if text.text}
     if len(marks) == 1:
@@ -247,7 +247,7 @@ def _check(one: Rendered, image_token: int, patch_width: int) -> None:
     if len(one.tokens_T) == 0 or len(one.tokens_T) != len(one.loss_mask_T):
         raise DataError(f"{one.name}: {len(one.tokens_T)} tokens with {len(one.loss_mask_T)} learning marks")
     if (one.loss_mask_T & (one.tokens_T == image_token)).any():
-        raise DataError(f"{one.name}: visual tokens are marked as learned; only text is predicted")
+        raise DataError(f"{one.name}: visual tokens are marked as supervised; only text is predicted")
     for image in one.images:
         if image.pixels_PC.shape != (len(image.positions_P), patch_width):
             raise DataError(f"{one.name}: patches of shape {image.pixels_PC.shape}; expected {patch_width} values each")

@@ -93,7 +93,7 @@ def can_continue(sample: Sample) -> bool:
     return any(isinstance(content, Text) for content in last)
 
 
-def _is_learned(contents: list[Text | Image]) -> bool:
+def _is_supervised(contents: list[Text | Image]) -> bool:
     return any(isinstance(content, Text) and content.supervised for content in contents)
 
 
@@ -116,7 +116,7 @@ class Idefics2Template:
             if isinstance(opening, Text):
                 pieces.append(Text(" ", opening.supervised))
             pieces.extend(contents)
-            pieces.append(Special(self.special.end_of_utterance, _is_learned(contents)))
+            pieces.append(Special(self.special.end_of_utterance, _is_supervised(contents)))
             pieces.append(Text("\n"))
         if add_generation_prompt:
             pieces.append(Text("Assistant:"))
@@ -128,7 +128,7 @@ class Idefics2Template:
 
 
 _TAG = "CONTINUE_FINAL_MESSAGE_TAG "
-"""What transformers appends to a text that is to be continued; everything from there is cut off."""
+"""Tag that transformers appends to a text to be continued; the rendered text is cut there."""
 
 
 @dataclass(frozen=True)
@@ -321,17 +321,17 @@ class _Reading:
 
     def __init__(self, conversation: _Conversation, written: _Written, marks: re.Pattern[str]) -> None:
         self.contents, self.turn_of = conversation.contents, conversation.turn_of
-        self.learned = [_is_learned(contents) for _, contents in conversation.turns]
+        self.supervised = [_is_supervised(contents) for _, contents in conversation.turns]
         last = {self.turn_of[number]: place for place, (_, _, number) in enumerate(written.spans)}
         self.closing = False
-        """A learned turn has been read to its end: the next special token closes it, and is learned."""
+        """A learned turn has been read to its end: the next special token closes it, and is supervised."""
         self.pieces: list[Piece] = []
         at = 0
         for place, (start, end, number) in enumerate(written.spans):
             self._template_text(written.text[at:start], marks)
             self._content(number, written.text[start:end])
             turn = self.turn_of[number]
-            self.closing = self.learned[turn] and last[turn] == place
+            self.closing = self.supervised[turn] and last[turn] == place
             at = end
         self._template_text(written.text[at:], marks)
 

@@ -76,7 +76,7 @@ class Batch:
     tokens_T: Tensor
     """Token ids of all documents, end to end (int64)."""
     targets_T: Tensor
-    """What each position should predict: the next token of its document, or `IGNORE_INDEX` (int64)."""
+    """Target of each position: the next token of its document, or `IGNORE_INDEX` (int64)."""
     positions_T: Tensor
     """Position of each token within its own document (int64)."""
     documents: SequenceLengths
@@ -87,7 +87,7 @@ class Batch:
     grids: tuple[Grid, ...]
     """Rows and columns of patches of each image, on the host: connectors and position tables need both."""
     visual_positions_V: Tensor
-    """Where in `tokens_T` the visual tokens stand, image by image (int64)."""
+    """Positions of the visual tokens in `tokens_T`, image by image (int64)."""
 
     @cached_property
     def images(self) -> SequenceLengths:
@@ -100,7 +100,7 @@ class Batch:
         return self.documents.starts_on(self.tokens_T.device)
 
     @cached_property
-    def learned(self) -> int:
+    def supervised_tokens(self) -> int:
         """Number of supervised tokens."""
         return int((self.targets_T != IGNORE_INDEX).sum())
 

@@ -253,7 +253,7 @@ class OneSlot(ConnectorSettings):
 
     kind: Literal["one_slot"] = "one_slot"
     connector: ConnectorConfig
-    """Makes the visual tokens, of which none is in the sequence."""
+    """Connector that makes the visual tokens, of which none is in the sequence."""
 
     def visual_tokens(self, rows: Count, columns: Count) -> Count:
         return 0 * self.connector.visual_tokens(rows, columns) + 1
@@ -295,7 +295,7 @@ class VLMConfig(Settings):
 
     @property
     def slots(self) -> ConnectorSettings:
-        """Says how many slots an image has in the text: one for each visual token that stands in the sequence."""
+        """Settings that say how many slots an image has in the text: one for each visual token in the sequence."""
         return OneSlot(connector=self.connector) if isinstance(self.fusion, CrossAttentionConfig) else self.connector
 
     @property

@@ -16,8 +16,8 @@ class CachedDocuments(Protocol):
     """Keys and values of the documents that a pass continues: all that the decoder asks of a KV cache."""
 
     images: dict[int, SeenImages]
-    """By the decoder layer that a block of cross-attention stands before: what it keeps of the images of each document.
-    Written where a pass shows images; it does not grow with the text."""
+    """Images that the blocks of cross-attention keep, by the decoder layer that each stands before. Written where a
+    pass shows images; they do not grow with the text."""
 
     @property
     def longest(self) -> int:

@@ -141,7 +141,7 @@ class ModelCost:
         self,
         images: SequenceLengths,
         documents: SequenceLengths,
-        learned: int,
+        supervised_tokens: int,
         modes: Mapping[str, Mode] = FULL,
         rank: int = 64,
         *,
@@ -157,8 +157,8 @@ class ModelCost:
             "connector": sum(map(self.connector_flops, images.lengths)),
             "fusion": fusion,
             "language": sum(map(self.document_flops, documents.lengths))
-            - (documents.total - learned) * self.unread_flops()
-            + learned * self.head_flops(),
+            - (documents.total - supervised_tokens) * self.unread_flops()
+            + supervised_tokens * self.head_flops(),
         }
         tokens = {"vision": images.total, "fusion": documents.total, "language": documents.total}
         total, reached = 0, False

@@ -36,7 +36,7 @@ class CrossAttentionConfig(Settings):
     """Hidden width of a block's MLP; None for the decoder's."""
     sees: Sees = "last"
     text_mlp: bool = True
-    """Whether a block's MLP runs for tokens that see no image (Idefics1). If not, they pass the block unchanged, and a
+    """Run a block's MLP for tokens that see no image too (Idefics1). If false, they pass the block unchanged, and a
     document without images is computed as by the bare decoder (Mllama)."""
 
     def blocks(self, layers: int) -> int:

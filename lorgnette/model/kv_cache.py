@@ -30,7 +30,7 @@ class KVCache:
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         self.images: dict[int, SeenImages] = {}
-        """As `CachedDocuments` says: what cross-attention blocks keep of the images that each document sees."""
+        """Images that the blocks of cross-attention keep, by decoder layer; see `CachedDocuments`."""
 
     def __len__(self) -> int:
         return len(self.lengths)

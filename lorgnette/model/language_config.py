@@ -24,7 +24,7 @@ ROPE_OPTIONS = {
     "yarn": ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
     "longrope": ("attention_factor", "factor", "short_factor", "long_factor"),
 }
-"""What it may have besides."""
+"""Optional numbers of each kind."""
 
 
 class LanguageConfig(Settings):

@@ -25,7 +25,7 @@ VisualRange = range
 
 @dataclass(frozen=True)
 class SeenBefore:
-    """What each document of a cache sees when it is continued."""
+    """Visual tokens that each document of a cache sees when it is continued."""
 
     visual: SequenceLengths
     """Visual tokens of each document, none where it has shown no image."""
@@ -65,15 +65,15 @@ class Sight:
     """
 
     rows_T: Tensor | None
-    """The tokens of all runs; None for all tokens of the pass."""
+    """Tokens of all runs; None for all tokens of the pass."""
     queries: SequenceLengths
     """Tokens of each run."""
     keys: SequenceLengths
     """Visual tokens that each run sees."""
     key_rows_S: Tensor | None
-    """Those of all runs, end to end; None for every visual token once, in order."""
+    """Visual tokens that all runs see, end to end; None for every visual token once, in order."""
     kept_rows_S: Tensor | None
-    """What the documents go on seeing after the pass, end to end; None for what they have seen before."""
+    """Visual tokens that the documents go on seeing after the pass, end to end; None if it shows no image."""
     kept: SeenBefore
 
 
@@ -85,14 +85,14 @@ class VisualTokens:
     images: SequenceLengths
     """Visual tokens of each image; none where the pass is given visual tokens without their images."""
     slots: Tensor
-    """Where the images stand in the sequence: a slot for each visual token (V), or one for each image (I)."""
+    """Positions of the images in the sequence: one for each visual token (V), or one for each image (I)."""
     positions_T: Tensor
     """Position of each token within its document."""
     documents: SequenceLengths
     _made: dict[tuple[Sees, SeenBefore], Sight] = field(default_factory=dict, compare=False)
 
     def sight(self, sees: Sees, before: SeenBefore) -> Sight:
-        """What every token sees, made once for all blocks. before: what the documents have seen before the pass.
+        """Runs of tokens and what they see, made once for all blocks. before: what the documents saw before the pass.
 
         Raises: ValueError for images that have not one slot each.
         """

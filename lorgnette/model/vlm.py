@@ -36,11 +36,11 @@ class Output:
     logits: Tensor | None = None
     """output="logits": a row per token (T,K). output="last": a row per document, of its last token (documents,K)."""
     loss_sum: Tensor | None = None
-    """output="loss": cross-entropy summed over learned tokens, with its z-loss (float32 scalar)."""
+    """output="loss": cross-entropy summed over supervised tokens, with its z-loss (float32 scalar)."""
     losses: Tensor | None = None
-    """output="loss": the cross-entropy of each learned token, in their order (float32); no gradient."""
-    learned: Tensor | None = None
-    """output="loss": the number of learned tokens (int64 scalar)."""
+    """output="loss": the cross-entropy of each supervised token, in their order (float32); no gradient."""
+    supervised_tokens: Tensor | None = None
+    """output="loss": the number of supervised tokens (int64 scalar)."""
     scores: Tensor | None = None
     """output="scores": log-probability of each token's target, 0 where nothing is learned (float32, T); no gradient."""
 
@@ -53,9 +53,9 @@ class VLM(nn.Module):
         super().__init__()
         self.config = config
         self.z_loss = 0.0
-        """Weight of the squared log-normaliser of each learned token in the loss."""
+        """Weight of the squared log-normaliser of each supervised token in the loss."""
         self.passes_by = True
-        """Whether a batch without images passes the vision encoder by, where no gradient is wanted. Not if sharded."""
+        """Skip the vision encoder for a batch without images, where no gradient is needed; False if sharded."""
         device = torch.get_default_device()
         with torch.device("meta"):  # so that no weight is drawn twice
             self.vision = build_encoder(config.vision)
@@ -126,9 +126,9 @@ class VLM(nn.Module):
             return Output(logits=head.logits(hidden_TD))
         targets = batch.targets_T[rows_T]
         if output == "loss":
-            learned = torch.tensor(len(rows_T), device=batch.device)
+            supervised_tokens = torch.tensor(len(rows_T), device=batch.device)
             loss_sum, losses = linear_losses(hidden_TD, head.tables, targets, z_loss=self.z_loss)
-            return Output(loss_sum=loss_sum, losses=losses, learned=learned)
+            return Output(loss_sum=loss_sum, losses=losses, supervised_tokens=supervised_tokens)
         scores_T = torch.zeros(len(batch.tokens_T), device=hidden_TD.device)
         return Output(scores=scores_T.index_copy(0, rows_T, linear_log_probabilities(hidden_TD, head.tables, targets)))
 

@@ -28,7 +28,7 @@ class StepMetrics:
     grad_norm: float
     samples: int
     tokens: int
-    learned: int
+    supervised_tokens: int
     images: int
     seconds: float
     """Cumulative training time at the end of this step, over all sessions."""

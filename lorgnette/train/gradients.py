@@ -36,7 +36,7 @@ class Losses:
     broken: list[str] = field(default_factory=list)
 
     def add(self, batch: TrainingBatch, losses: Tensor) -> None:
-        """The loss of each learned token of a pack."""
+        """The loss of each supervised token of a pack."""
         sums, counts = (values.tolist() for values in document_losses(batch, losses))
         self.total += math.fsum(sums)
         for place, (loss, count) in enumerate(zip(sums, counts, strict=True)):
@@ -48,12 +48,12 @@ class Losses:
 
 
 def document_losses(batch: Batch, losses: Tensor) -> tuple[Tensor, Tensor]:
-    """Summed loss (float64) and learned tokens of each document, from the loss of each learned token."""
+    """Summed loss (float64) and supervised tokens of each document, from the loss of each supervised token."""
     lengths = batch.documents.lengths_on(losses.device)
     document_T = torch.repeat_interleave(torch.arange(len(lengths), device=losses.device), lengths)
-    learned = document_T[batch.targets_T != IGNORE_INDEX]
+    owner = document_T[batch.targets_T != IGNORE_INDEX]
     sums = torch.zeros(len(lengths), dtype=torch.float64, device=losses.device)
-    return sums.index_add_(0, learned, losses.double()), torch.bincount(learned, minlength=len(lengths))
+    return sums.index_add_(0, owner, losses.double()), torch.bincount(owner, minlength=len(lengths))
 
 
 def parallel_microbatches(run: Run, stage: StageConfig, world: DistributedContext) -> int:
@@ -71,7 +71,7 @@ def add_gradients(
     model: VLM,
     batches: Sequence[TrainingBatch],
     packs: int,
-    learned: int,
+    supervised_tokens: int,
     world: DistributedContext,
     at_once: int = 1,
     cost: Callable[[TrainingBatch], float] | None = None,
@@ -84,16 +84,16 @@ def add_gradients(
     """
     if at_once > 1:
         account = ModelCost(model.config)
-        costs = [cost(b) if cost else account.step_flops(b.images, b.documents, b.learned) for b in batches]
+        costs = [cost(b) if cost else account.step_flops(b.images, b.documents, b.supervised_tokens) for b in batches]
         at_once = threads_for(costs, at_once)
     if at_once > 1:
-        return _together(model, batches, costs, learned, at_once)
+        return _together(model, batches, costs, supervised_tokens, at_once)
     losses = Losses()
     with nullcontext() if is_sharded(model) else weights_kept(model):  # gathered weights go and come
         for number in range(packs):
             batch = (batches[number] if number < len(batches) else empty_batch(model)).to(world.device)
             output = model(batch, output="loss")
-            (output.loss_sum / learned).backward()
+            (output.loss_sum / supervised_tokens).backward()
             losses.add(batch, output.losses)
     return losses
 
@@ -110,7 +110,7 @@ def threads_for(costs: Sequence[float], most: int) -> int:
 
 
 def _together(
-    model: VLM, batches: Sequence[TrainingBatch], costs: Sequence[float], learned: int, at_once: int
+    model: VLM, batches: Sequence[TrainingBatch], costs: Sequence[float], supervised_tokens: int, at_once: int
 ) -> Losses:
     """Compute packs in parallel: threads of one small pack would spend more time waiting for each other."""
     losses = Losses()
@@ -118,7 +118,7 @@ def _together(
     def compute(batch: TrainingBatch) -> tuple[tuple[Tensor | None, ...], Tensor]:
         output = model(batch, output="loss")
         assert output.losses is not None and output.loss_sum is not None
-        return torch.autograd.grad(output.loss_sum / learned, trained, allow_unused=True), output.losses
+        return torch.autograd.grad(output.loss_sum / supervised_tokens, trained, allow_unused=True), output.losses
 
     with _threads(torch.get_num_threads() // at_once) as each, weights_kept(model) as weights:
         trained = [*(p for p in model.parameters() if p.requires_grad), *weights]

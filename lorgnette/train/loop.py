@@ -293,7 +293,7 @@ class StageRun:
             grad_norm=result.grad_norm,
             samples=result.samples,
             tokens=result.tokens,
-            learned=result.learned,
+            supervised_tokens=result.supervised_tokens,
             images=result.images,
             seconds=self.trainer.progress.seconds,
             waited=waited,

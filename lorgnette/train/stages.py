@@ -79,8 +79,8 @@ def prepare_parts(model: VLM, stage: StageConfig, seed: int) -> list[TrainablePa
 def pack_flops(cost: ModelCost, stage: StageConfig, batch: Batch) -> int:
     """FLOPs of training on a pack in a stage, forward and backward."""
     modes = {part: part_config(stage, part).mode for part in cost.model.stacks()}
-    fusion = cost.fusion_flops(batch)
-    return cost.step_flops(batch.images, batch.documents, batch.learned, modes, stage.lora.rank, fusion=fusion)
+    lengths = batch.images, batch.documents, batch.supervised_tokens
+    return cost.step_flops(*lengths, modes, stage.lora.rank, fusion=cost.fusion_flops(batch))
 
 
 def check_parts(config: VLMConfig, stages: Iterable[StageConfig]) -> None:

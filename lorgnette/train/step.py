@@ -30,7 +30,7 @@ class StepResult:
     grad_norm: float
     """Before clipping."""
     tokens: int
-    learned: int
+    supervised_tokens: int
     images: int
     samples: int
     sources: Mapping[str, float] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class _Tally:
 
     packs: int = 0
     tokens: int = 0
-    learned: int = 0
+    supervised_tokens: int = 0
     images: int = 0
     samples: int = 0
     names: list[str] = field(default_factory=list)
@@ -67,20 +67,20 @@ def train_step(
     """
     world = world or DistributedContext()
     tallies = world.gather(_tally(batches))
-    learned = sum(tally.learned for tally in tallies)
-    if not learned:
+    supervised_tokens = sum(tally.supervised_tokens for tally in tallies)
+    if not supervised_tokens:
         names = [name for tally in tallies for name in tally.names]
         raise LorgnetteError(f"nothing is learned in a whole step, from {_some(names)}: mark text with supervised=True")
     optimiser.zero_grad(set_to_none=True)
     packs = max(tally.packs for tally in tallies)
-    losses = world.gather(add_gradients(model, batches, packs, learned, world, at_once, cost))
+    losses = world.gather(add_gradients(model, batches, packs, supervised_tokens, world, at_once, cost))
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     grad_norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)))
     result = StepResult(
-        loss=sum(rank.total for rank in losses) / learned,
+        loss=sum(rank.total for rank in losses) / supervised_tokens,
         grad_norm=grad_norm,
         tokens=sum(tally.tokens for tally in tallies),
-        learned=learned,
+        supervised_tokens=supervised_tokens,
         images=sum(tally.images for tally in tallies),
         samples=sum(tally.samples for tally in tallies),
         sources=_by_source(losses),
@@ -102,7 +102,7 @@ def _tally(batches: Sequence[TrainingBatch]) -> _Tally:
     return _Tally(
         packs=len(batches),
         tokens=sum(batch.documents.total for batch in batches),
-        learned=sum(batch.learned for batch in batches),
+        supervised_tokens=sum(batch.supervised_tokens for batch in batches),
         images=sum(len(batch.images) for batch in batches),
         samples=sum(len(batch.documents) for batch in batches),
         names=[batch.name_of(place) for batch in batches for place in range(len(batch.documents))],

@@ -47,7 +47,7 @@ class Validation:
 
     @torch.no_grad()
     def losses(self, model: VLM) -> dict[str, float]:
-        """Mean cross-entropy over the learned tokens of each source. Every rank must ask. Draws no random number."""
+        """Mean cross-entropy over the supervised tokens of each source. Every rank must ask. Draws no random number."""
         was_training = model.training
         model.eval()
         found = {name: self._loss(model, packs) for name, packs in self._packs.items()}
@@ -55,12 +55,12 @@ class Validation:
         return found
 
     def _loss(self, model: VLM, packs: Sequence[Batch]) -> float:
-        total, learned = 0.0, 0
+        total, supervised_tokens = 0.0, 0
         for number in range(max(self.world.gather(len(packs)))):
             batch = (packs[number] if number < len(packs) else empty_batch(model)).to(self.world.device)
             total += float(model(batch, output="loss").losses.sum())
-            learned += batch.learned
-        pairs = self.world.gather((total, learned))
+            supervised_tokens += batch.supervised_tokens
+        pairs = self.world.gather((total, supervised_tokens))
         return sum(loss for loss, _ in pairs) / max(1, sum(count for _, count in pairs))
 
 

@@ -1,4 +1,4 @@
-"""What is true of a scene, worked out from the boxes of its things alone."""
+"""Facts about a scene, computed from the boxes of its things alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def centre(thing: Placed) -> tuple[float, float]:
 
 
 def lies(play: Play, thing: Placed, place: str) -> bool:
-    """Whether the centre lies in the part of the picture that a place names, by the thirds of it (or halves)."""
+    """Return whether the centre lies in the named part of the picture, by thirds (or halves)."""
     x, y = centre(thing)
     across, down = x / play.scene.width, y / play.scene.height
     words = place.split()
@@ -29,6 +29,6 @@ def lies(play: Play, thing: Placed, place: str) -> bool:
 
 
 def stands(relation: str, one: Placed, two: Placed) -> bool:
-    """Whether one thing's box lies wholly or mostly in that direction of another's."""
+    """Return whether one thing's box lies wholly or mostly in that direction of another's."""
     (x, y), (u, v) = centre(one), centre(two)
     return {"to the left of": x < u, "to the right of": x > u, "above": y < v, "below": y > v}[relation]

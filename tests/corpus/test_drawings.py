@@ -65,7 +65,7 @@ def test_two_colours_are_no_clear_colour() -> None:
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_a_pair_shows_its_drawing_on_white(split: str) -> None:
-    """What a source of the kind `pairs` reads has the pixels of the drawing on white paper, and both its captions."""
+    """A source of kind `pairs` yields the drawing's pixels on white paper, and both captions."""
     (shard,) = list_shards(f"builtin:{split}/pairs")
     table = drawings(split)
     place = {row.id: index for index, row in enumerate(table)}

@@ -1,4 +1,4 @@
-"""What is known of things: questions that do not name them, statements that do, and several answers."""
+"""Facts about things: questions that do not name them, statements that do, and several answers."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def rows(name: str, split: str, count: int = FEW, seed: int = 0) -> list[dict]:
 
 
 def origin(row: dict) -> list[str]:
-    """What a row is made of; of a scene, its drawings."""
+    """Drawings or things that a row is made of."""
     return row["origin"] if "origin" in row else row["drawings"]
 
 

@@ -115,7 +115,7 @@ def true_answer(question: str, sample: dict[str, Any], rows: dict[str, Drawing])
         return index
 
     def precedes(one: int, two: int, axis: int) -> bool:
-        """Whether one lies wholly before the other along an axis; they never overlap along it."""
+        """Return whether one lies wholly before the other along an axis; they never overlap along it."""
         assert boxes[one][axis + 2] <= boxes[two][axis] or boxes[two][axis + 2] <= boxes[one][axis]
         return boxes[one][axis] < boxes[two][axis]
 

@@ -17,13 +17,13 @@ def index_of(
     images: list[list[tuple[int, int, int]]] | None = None,
     head: int = 2,
     group: int = 10,
-    learned: list[list[int]] | None = None,
+    supervised: list[list[int]] | None = None,
 ) -> Index:
     """An index of records given by hand: tokens of each unit, and (unit, width, height) of each image."""
     images = images if images is not None else [[] for _ in units]
     flat = [one for record in images for one in record]
     tokens = [one for record in units for one in record]
-    marks = tokens if learned is None else [one for record in learned for one in record]
+    marks = tokens if supervised is None else [one for record in supervised for one in record]
     number = np.arange(len(units), dtype=np.int32)
     return Index(
         ("made.parquet",),

@@ -1,4 +1,4 @@
-"""What is refused before it is trained on, each fault by a sentence that names the sample."""
+"""Faults that are refused before training, each by a sentence that names the sample."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SLOT = [AROUND, *[IMAGE] * VISUAL, AROUND]
 PATCHES = Patches(np.zeros((1, 12), np.uint8), np.zeros(1, np.int64), 1, 1)
 
 
-def rendered(tokens: list[int], learned: tuple[int, ...] = (-1,), images: int = 0) -> Rendered:
-    """A sample of these ids, of which the ones at the given places are learned."""
+def rendered(tokens: list[int], supervised: tuple[int, ...] = (-1,), images: int = 0) -> Rendered:
+    """A sample of these ids, of which the ones at the given places are supervised."""
     loss_mask_T = np.zeros(len(tokens), bool)
-    loss_mask_T[list(learned)] = True
+    loss_mask_T[list(supervised)] = True
     return Rendered(np.array(tokens, np.int64), loss_mask_T, (PATCHES,) * images, (VISUAL,) * images, "shard 3, row 7")
 
 
@@ -36,7 +36,7 @@ GOOD = {
     "two images side by side": (rendered([0, *SLOT, *SLOT[1:], 1], images=2), {}),
     "slots without a separator": (rendered([0, *[IMAGE] * (2 * VISUAL), 1], images=2), {}),
     "as long as the limit": (rendered([0, 1, 2]), {"most_tokens": 3}),
-    "nothing to learn, and none asked": (rendered([0, 1, 2], learned=()), {"supervised": False}),
+    "nothing to learn, and none asked": (rendered([0, 1, 2], supervised=()), {"supervised": False}),
 }
 
 
@@ -47,9 +47,9 @@ def test_what_can_be_learned_passes(name):
 
 
 BAD = {
-    "nothing learned": (rendered([0, 1, 2], learned=()), {}, "none of its 3 tokens is supervised"),
-    "only the first token learned": (rendered([0, 1, 2], learned=(0,)), {}, "none of its 3 tokens is supervised"),
-    "no tokens": (rendered([], learned=()), {}, "0 tokens with 0 learning marks"),
+    "nothing learned": (rendered([0, 1, 2], supervised=()), {}, "none of its 3 tokens is supervised"),
+    "only the first token learned": (rendered([0, 1, 2], supervised=(0,)), {}, "none of its 3 tokens is supervised"),
+    "no tokens": (rendered([], supervised=()), {}, "0 tokens with 0 learning marks"),
     "marks of another length": (
         replace(rendered([0, 1]), loss_mask_T=np.ones(3, bool)),
         {},
@@ -58,7 +58,7 @@ BAD = {
     "id outside the embedding": (rendered([0, VOCABULARY, 1]), {}, "token 10 at position 1 is outside the embedding"),
     "negative id": (rendered([0, 1, -1]), {}, "token -1 at position 2 is outside the embedding of 10 rows"),
     "slot cut at the end": (
-        rendered([0, 1, *SLOT[:3]], learned=(1,), images=1),
+        rendered([0, 1, *SLOT[:3]], supervised=(1,), images=1),
         {"most_tokens": 5},
         "the image slot at position 3 is cut off by the limit on length of 5 tokens: it has 2 visual tokens, not 4",
     ),
@@ -84,14 +84,14 @@ BAD = {
     ),
     "too long": (rendered([0, 1, 2, 3]), {"most_tokens": 3}, "4 tokens exceed the limit of 3; cut it in pieces"),
     "too long, image lost": (
-        rendered([0, 1, *SLOT], learned=(1,), images=1),
+        rendered([0, 1, *SLOT], supervised=(1,), images=1),
         {"most_tokens": 5},
         "8 tokens exceed the limit of 5, and a cut there would lose 1 of its images",
     ),
     "label on a visual token": (
-        rendered([0, *SLOT, 1], learned=(4, 7), images=1),
+        rendered([0, *SLOT, 1], supervised=(4, 7), images=1),
         {},
-        "the visual token at position 4 is marked as learned",
+        "the visual token at position 4 is marked as supervised",
     ),
 }
 
@@ -108,12 +108,12 @@ def test_a_fault_is_refused_by_name(name):
 @settings(max_examples=60, deadline=None)
 @given(
     tokens=st.lists(st.integers(-1, VOCABULARY), max_size=20),
-    learned=st.integers(0, 2**20),
+    supervised=st.integers(0, 2**20),
     images=st.integers(0, 3),
     limit=st.none() | st.integers(1, 20),
 )
-def test_what_passes_can_be_packed_and_learned(tokens, learned, images, limit):
-    marks = tuple(place for place in range(len(tokens)) if learned >> place & 1)
+def test_what_passes_can_be_packed_and_learned(tokens, supervised, images, limit):
+    marks = tuple(place for place in range(len(tokens)) if supervised >> place & 1)
     one = rendered(tokens, marks, images)
     try:
         checked(one, most_tokens=limit)

@@ -37,7 +37,7 @@ def failure(status: int, message: str, headers: Mapping[str, str] | None = None,
 
 
 class Served:
-    """What a running server knows. `script` is used up first, one reply for each request; then `answer` is asked."""
+    """State of a running server. `script` is used up first, one reply for each request; then `answer` is asked."""
 
     def __init__(self, answer: Callable[[Request], Any]) -> None:
         self.answer, self.script, self.address = answer, list[Reply](), ""

@@ -1,4 +1,4 @@
-"""What a benchmark's rows name: only files of its own folder and public addresses, and only images."""
+"""Limits of references in a benchmark's rows: images in its own folder or at public addresses only."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def run(*arguments: str) -> str:
-    """What the command prints. Raises what it raises."""
+    """Output of the command; its exception is raised again."""
     done = CliRunner().invoke(app, ["eval", *arguments])
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception

@@ -98,14 +98,14 @@ def test_rows_that_no_evaluation_wrote_are_named(tmp_path: Path, change: dict) -
         ("refused", '{"index": 1}'),
         ("refused", '{"index": "1", "name": "q", "reason": "x"}'),
         ("refused", '{"index": 1, "name": "q", "reason": "x", "newer": 1}'),
-        ("sittings", "[]"),
+        ("sessions", "[]"),
     ],
 )
 def test_other_rows_that_no_evaluation_wrote_are_named(tmp_path: Path, file: str, content: str) -> None:
     evaluate(TASK, Constant("the cat"), folder=tmp_path)
     (tmp_path / f"{file}.jsonl").write_text(f"{content}\n")
     with pytest.raises(DataError, match=rf"{file}\.jsonl, line 1: (is )?damaged"):
-        ResultsFolder(tmp_path).result(), ResultsFolder(tmp_path).sittings()
+        ResultsFolder(tmp_path).result(), ResultsFolder(tmp_path).sessions()
 
 
 @pytest.mark.parametrize(("key", "value"), [("metric", 5), ("metric", None), ("questions", "x")])

@@ -1,4 +1,4 @@
-"""Where a score comes from: the text as read, the code, the weights; and what that refuses."""
+"""Provenance of a score: the text as read, the code, the weights; and refusal to mix results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*arguments: object) -> str:
-    """What the command prints. Raises what it raises."""
+    """Output of the command; its exception is raised again."""
     done = CliRunner().invoke(app, ["eval", *map(str, arguments)])
     if done.exception and not isinstance(done.exception, SystemExit):
         raise done.exception
@@ -139,14 +139,14 @@ def test_a_folder_says_which_code_and_which_weights(model: Path, tmp_path: Path)
     assert store.settings()["model"] == str(model)
     assert store.settings()["weights"] == checkpoint_digest(model)
     assert store.settings()["version"] == 1
-    (sitting,) = store.sittings()
-    assert {key: sitting[key] for key in ("lorgnette", "commit")} == code()
-    assert sitting["torch"] == torch.__version__.split("+")[0] or sitting["torch"] == torch.__version__
-    assert sitting["dtype"] == "float32"
-    assert sitting["device"].startswith("cpu (")
-    assert (sitting["batch_size"], sitting["rank"], sitting["ranks"]) == (2, 0, 1)
+    (session,) = store.sessions()
+    assert {key: session[key] for key in ("lorgnette", "commit")} == code()
+    assert session["torch"] == torch.__version__.split("+")[0] or session["torch"] == torch.__version__
+    assert session["dtype"] == "float32"
+    assert session["device"].startswith("cpu (")
+    assert (session["batch_size"], session["rank"], session["ranks"]) == (2, 0, 1)
     summary = json.loads((store.path / "summary.json").read_text())
-    assert summary["made_by"] == [{key: value for key, value in sitting.items() if key not in ("began", "rank")}]
+    assert summary["made_by"] == [{key: value for key, value in session.items() if key not in ("began", "rank")}]
     assert (summary["scored"], summary["missing"]) == (True, 0)
     asked = task_named("scene_vqa").samples
     for example in store.examples():
@@ -165,7 +165,10 @@ def test_other_weights_at_the_same_path_are_refused(tmp_path: Path) -> None:
     save(tiny_model(seed=1), tiny_processor(), folder)
     with pytest.raises(SettingsError, match="are not those that gave the stored answers"):
         run(*asked)
-    assert len(ResultsFolder(results / "scene_vqa").sittings()) == 1, "a finished folder is asked nothing"
+    folder = ResultsFolder(results / "scene_vqa")
+    assert len(found := folder.sessions()) == 1, "a finished folder is asked nothing"
+    (folder.path / "sessions.jsonl").rename(folder.path / "sessions.jsonl")
+    assert folder.sessions() == found, "as older versions call them"
 
 
 def older(folder: Path) -> None:
@@ -179,7 +182,7 @@ def older(folder: Path) -> None:
         for key in ("rendered", "id", "by", "declined"):
             del row[key]
     (folder / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "sittings.jsonl").unlink()
+    (folder / "sessions.jsonl").unlink()
 
 
 def test_an_older_folder_opens_and_says_what_it_lacks(model: Path, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ class Dies(Perfect):
 
 
 def question(number: int, **meta: object) -> Sample:
-    """A conversation as training data has it: the answer stands at the end, as learned text."""
+    """A conversation as training data has it: the answer stands at the end, as supervised text."""
     colour = COLOURS[number % len(COLOURS)]
     picture = PIL.Image.new("RGB", (20 + number, 30), colour)
     segments = (Turn("user"), Image(picture), Text("What colour?"), Turn("assistant"), Text(colour, supervised=True))
@@ -188,7 +188,7 @@ def test_kill_9_and_the_same_again(tmp_path: Path) -> None:
 def test_folder_tells_all(tmp_path: Path) -> None:
     evaluate(TASK, Constant("Red"), folder=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "examples.jsonl", "pictures", "settings.json", "sittings.jsonl", "summary.json",
+        "examples.jsonl", "pictures", "sessions.jsonl", "settings.json", "summary.json",
     ]  # fmt: skip
     rows = [json.loads(line) for line in (tmp_path / "examples.jsonl").read_text().splitlines()]
     assert rows[0]["question"] == "[image] What colour?"

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class Tally:
-    """What became of a reader's inputs."""
+    """Tally of the outcomes of a reader's inputs."""
 
     reader: str
     seed: int
@@ -174,7 +174,7 @@ class Harness:
         tally.note(outcome, said["input"], detail)
 
     def _lines(self, seconds: float) -> Sequence[dict[str, Any]]:
-        """What the process has said, after waiting so long at most."""
+        """Lines that the process has printed, after waiting at most that long."""
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
         if not select.select([descriptor], [], [], seconds)[0]:

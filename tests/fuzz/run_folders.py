@@ -97,7 +97,7 @@ def evaluation(folder: Path) -> Sequence[str]:
     store.append(asked, {"0" * 8: b"picture"})
     store.reject({2: RejectedRow("row 2", "", "unreadable image")})
     store.finish(store.result())
-    return ("settings.json", "summary.json", "examples.jsonl", "refused.jsonl", "sittings.jsonl")
+    return ("settings.json", "summary.json", "examples.jsonl", "refused.jsonl", "sessions.jsonl")
 
 
 def _use_evaluation(folder: Path, name: str) -> None:

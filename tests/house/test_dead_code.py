@@ -29,7 +29,7 @@ EXCEPTIONS = {
 """`path:Class.method` or `path:NAME` -> who uses it, where that cannot be seen."""
 
 ORACLES = ("plain_", "dense_attention")
-"""How names of plain versions begin, which tests compare a kernel of `model/ops/` with."""
+"""Prefixes of the names of plain versions, which tests compare a kernel of `model/ops/` with."""
 
 PLAIN = {
     "property",
@@ -60,7 +60,7 @@ def definitions(module: Module) -> Iterator[tuple[str, Definition]]:
 
 
 def reads(tree: ast.AST) -> Counter[str]:
-    """How often each name is read: as a name, an attribute, or a string that is one."""
+    """Count of the reads of each name: as a name, an attribute, or a string that is one."""
     found: Counter[str] = Counter()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Store):
@@ -92,7 +92,7 @@ def imported() -> frozenset[str]:
 
 
 def is_live(module: Module, name: str, node: Definition) -> bool:
-    """Whether something uses a definition: for a method, something that reads its name, whatever the object."""
+    """Return whether something uses a definition: for a method, any read of its name on any object."""
     last = name.split(".")[-1]
     whole = module.name in imported() or module.name in strings()  # imported whole, to read its attributes
     if "." in name or whole:
@@ -117,7 +117,7 @@ def strings() -> frozenset[str]:
 
 
 def overrides(module: Module, name: str) -> bool:
-    """Whether a method has the name of one of a class from outside the package, which calls it."""
+    """Return whether a method overrides one of a class from outside the package, which calls it."""
     owner, _, method = name.partition(".")
     try:
         bases = getattr(importlib.import_module(module.name), owner).__mro__ if method else ()

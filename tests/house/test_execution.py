@@ -36,7 +36,7 @@ def named(node: ast.expr) -> str:
 
 
 def is_safe(call: ast.Call, name: str) -> bool:
-    """Whether the arguments make a call of a forbidden name safe."""
+    """Return whether the arguments make a call of a forbidden name safe."""
     given = {keyword.arg: keyword.value for keyword in call.keywords}
     if name == "torch.load":
         return isinstance(given.get("weights_only"), ast.Constant) and given["weights_only"].value is True

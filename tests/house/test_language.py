@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -47,6 +48,8 @@ BANNED = (
 
 INTERROGATIVE = re.compile(r"^(What|How|Where|When|Whether|Which|Who|Why)\b")
 MOST_INTERROGATIVE = 0.02
+DOCUMENTED = ("lorgnette", "corpus", "tests", "scripts", "benchmarks")
+"""Folders of Python whose docstrings are read, each by itself: a large one hides no small one."""
 Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -55,6 +58,15 @@ def definitions(module: Module) -> Iterator[tuple[str, int, str]]:
     for node in module.nodes:
         if isinstance(node, Definition) and (text := ast.get_docstring(node)):
             yield getattr(node, "name", module.name), getattr(node, "lineno", 1), text
+
+
+def attributes(module: Module) -> Iterator[tuple[int, str]]:
+    """Docstrings of fields and constants: strings that stand behind an assignment, each with its line."""
+    bodies = [body for node in module.nodes if isinstance(body := getattr(node, "body", None), list)]
+    for before, after in (pair for body in bodies for pair in pairwise(body)):
+        text = after.value if isinstance(after, ast.Expr) else None
+        if isinstance(before, ast.Assign | ast.AnnAssign) and isinstance(text, ast.Constant):
+            yield after.lineno, str(text.value)
 
 
 def words_of(name: str) -> str:
@@ -73,10 +85,18 @@ def test_a_term_of_the_field_has_a_definition(term):
     assert found, f"no definition of {term!r}: a newcomer who searches for it finds nothing"
 
 
-def test_docstrings_begin_with_a_noun_or_a_verb():
-    found = [(module.path, line, text) for module in modules("lorgnette") for _, line, text in definitions(module)]
+@pytest.mark.parametrize("folder", DOCUMENTED)
+def test_docstrings_begin_with_a_noun_or_a_verb(folder):
+    """Those of modules, classes, functions, fields and constants."""
+    found = [(module.path, line, text) for module in modules(folder) for _, line, text in definitions(module)]
+    found += [(module.path, line, text) for module in modules(folder) for line, text in attributes(module)]
     asking = [f"{path}:{line}: {text[:60]}" for path, line, text in found if INTERROGATIVE.match(text)]
     assert len(asking) <= MOST_INTERROGATIVE * len(found), "\n".join(asking)
+
+
+def test_a_docstring_of_a_field_is_found():
+    (one,) = attributes(Module("a.py", "", ast.parse("class A:\n    size: int\n    '''How large.'''\n    b = 1")))
+    assert one == (3, "How large.") and INTERROGATIVE.match(one[1])
 
 
 def test_no_sentence_speaks_a_private_dialect():

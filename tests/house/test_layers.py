@@ -53,7 +53,7 @@ THIRD_PARTY = {
     "demo": {"rich", "torch"},
     "cli": {"rich", "typer"},
 }
-"""What each room may import from outside. transformers, timm and datasets are in no list: they are oracles of tests."""
+"""Outside packages that each room may import. transformers, timm and datasets are in no list: they are oracles."""
 
 ONE_FILE = {
     ("lorgnette/eval/models/local.py", "torch"): "our own model",
@@ -74,7 +74,7 @@ ONE_FILE = {
 
 
 CORPUS = {"PIL", "cairosvg", "numpy", "pyarrow", "rich", "typer", "yaml"}
-"""What the package `corpus`, which is not installed, may import from outside."""
+"""Packages that `corpus`, which is not installed, may import from outside."""
 
 
 def layers() -> dict[str, int]:

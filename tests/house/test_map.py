@@ -73,14 +73,14 @@ def listed() -> tuple[frozenset[str], frozenset[str]]:
 
 
 def exists(name: str) -> bool:
-    """Whether a path stands in the repository, from its root, the package, or any room of it."""
+    """Return whether the repository has a path, relative to its root, the package, or any room."""
     files, folders = listed()
     wanted, among = name.rstrip("/"), folders if name.endswith("/") else files | folders
     return any(path == wanted or path.endswith(f"/{wanted}") for path in among)
 
 
 def is_there(name: str) -> bool:
-    """Whether `lorgnette.a.b` is a module, or something in one."""
+    """Return whether `lorgnette.a.b` is a module, or a name in one."""
     parts = name.split(".")
     for depth in range(len(parts), 0, -1):
         try:

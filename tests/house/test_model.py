@@ -25,7 +25,7 @@ AT_HOME = {
         "lorgnette/hub/weight_map.py",
     },
 }
-"""Where a class of one kind may be named: its file, its settings and its row of names."""
+"""Files that may name a class of one kind: its own, its settings and the table of names."""
 
 
 @pytest.mark.parametrize(

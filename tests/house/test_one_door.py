@@ -9,7 +9,7 @@ from tests.house.source import modules
 
 DOOR = "lorgnette/inputs/image_io.py"
 OPENERS = re.compile(r"(^|\.)(Image\.open|ImageFile\.Parser|ImageFile)$|\.\w+ImageFile$")
-"""What opens an image with Pillow: `PIL.Image.open`, a parser of streams, and the class of a format."""
+"""Calls that open an image with Pillow: `PIL.Image.open`, a parser of streams, and the class of a format."""
 
 
 def opened(tree: ast.Module) -> list[str]:

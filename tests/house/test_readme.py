@@ -27,9 +27,9 @@ SMALL = shlex.split(
     "stages.0.steps=2 stages.1.steps=2 stages.2.steps=2 stages.3.steps=2 "
     " evaluation.questions=8 loader.workers=0 threads=1"
 )
-"""What is added to commands that train."""
+"""Overrides added to commands that train."""
 FEW_SCENES = ['stages.2.sources=[{kind: scenes, path: "builtin:validation/scenes"}]']
-"""What is added to those that name no sources of their own."""
+"""Overrides added to commands that name no sources of their own."""
 
 DRY_MAKE = ["env", "-u", "MAKEFLAGS", "-u", "MAKELEVEL", "make", "--dry-run", "--no-print-directory", "-C", str(ROOT)]
 """Prints what make would do, the same inside another make as outside."""
@@ -58,7 +58,7 @@ def walk() -> list[tuple[str, str]]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where a newcomer stands: the repository's files, and a picture and conversations of their own."""
+    """A newcomer's working folder: the repository's files, and a picture and conversations of their own."""
     for name in ("docs", "recipes"):
         (tmp_path / name).symlink_to(ROOT / name)
     PIL.Image.new("RGB", (64, 48), "red").save(tmp_path / "mine.png")
@@ -69,7 +69,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def argv(kind: str, step: str) -> list[str]:
-    """What is run for a step of the pages."""
+    """Command that runs a step of the pages."""
     if kind == "python":
         return [sys.executable, "-c", step]
     program, *arguments = shlex.split(step)

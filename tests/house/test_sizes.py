@@ -23,7 +23,7 @@ MODULES = modules("lorgnette", "corpus", "scripts", "benchmarks")
 
 
 def parameters(function: Function) -> int:
-    """How many values a caller may give, `self` and `cls` not counted."""
+    """Number of parameters, `self` and `cls` not counted."""
     arguments = function.args
     names = [argument.arg for argument in arguments.posonlyargs + arguments.args + arguments.kwonlyargs]
     return len([name for name in names if name not in ("self", "cls")])

@@ -1,4 +1,4 @@
-"""What must not stand in the repository: unfinished work, paths of one machine, tests that test nothing."""
+"""Content that is banned from the repository: unfinished work, paths of one machine, tests that test nothing."""
 
 from __future__ import annotations
 

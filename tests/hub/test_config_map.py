@@ -82,7 +82,7 @@ DECODERS: dict[str, dict[str, Any]] = {
 
 
 def facts(config: Any) -> dict[str, Any]:
-    """What a decoder's config of transformers decides, under our names."""
+    """Values of a transformers decoder config, under our names."""
     rope = dict(config.rope_parameters)
     theta = rope.pop("rope_theta")
     rope.pop("type", None)
@@ -180,7 +180,7 @@ def test_the_published_config_is_the_default_model() -> None:
 
 @pytest.mark.parametrize("perceiver", [{}, {"hidden_size": 64}, {"hidden_size": 64, "rms_norm_eps": 1e-3}])
 def test_the_perceivers_epsilon_follows_transformers(perceiver: dict) -> None:
-    """Where the perceiver's width is silent and not 4096, transformers gives it the decoder's epsilon."""
+    """A perceiver without a stated epsilon, of a width other than 4096, gets the decoder's, as in transformers."""
     values = write_idefics2(tiny_config(width=64, norm_eps=1e-4)) | {"perceiver_config": perceiver}
     theirs = transformers.Idefics2Config(**json.loads(json.dumps(values)))
     assert read_idefics2(values, "config.json").connector.norm_eps == theirs.perceiver_config.rms_norm_eps

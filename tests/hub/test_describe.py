@@ -1,4 +1,4 @@
-"""What `lorgnette show` says of a folder."""
+"""Output of `lorgnette show` for a folder."""
 
 from __future__ import annotations
 

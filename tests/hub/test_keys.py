@@ -44,7 +44,7 @@ def test_every_key_that_was_ever_written_has_its_place(section: str) -> None:
 
 
 def installed() -> dict[str, set[str]]:
-    """What the installed version writes."""
+    """Keys that the installed version writes."""
     values = {
         "config": [transformers.Idefics2Config()],
         "text_config": [transformers.LlamaConfig(), transformers.MistralConfig(), transformers.Qwen2Config()],

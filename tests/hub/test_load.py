@@ -1,4 +1,4 @@
-"""What `load` refuses, in one sentence that names the file and the fault; and what it repairs."""
+"""Refusals of `load`, each a sentence that names the file and the fault; and the faults that it repairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint's files say of images and of generation is obeyed as transformers obeys it, or refused by name."""
+"""Image and generation settings of a checkpoint are obeyed as transformers obeys them, or refused by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 
-from lorgnette.errors import CheckpointError, DataError, LorgnetteError
+from lorgnette.errors import CheckpointError, DataError, LorgnetteError, SettingsError
 from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.hub.export import export, save
 from lorgnette.hub.join import VisionBackbone, build
@@ -274,9 +274,26 @@ def test_sampling_that_the_checkpoint_asks_for(copied: Path) -> None:
     assert Chat(model, processor).settings == GenerationConfig()
     [answer] = LorgnetteModel(model, processor).generate([QUESTION], max_tokens=12)
     assert answer == processor.tokenizer.decode(list(greedy)).removeprefix(" ")
-    rewrite(copied, "generation_config.json", {"temperature": None, "top_p": None, "top_k": None})
+    rewrite(copied, "generation_config.json", {"temperature": None, "top_p": None, "top_k": None, "min_p": 0.25})
     rules = load(copied)[1].generation
-    assert (rules.temperature, rules.top_k, rules.top_p) == (1.0, 50, 1.0), "transformers' defaults"
+    assert (rules.temperature, rules.top_k, rules.top_p, rules.min_p) == (1.0, 50, 1.0, 0.25), "transformers' defaults"
+    assert rules.sampling == {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"), [({"num_beams": 4}, "num_beams 4"), ({"typical_p": 0.9, "num_beams": 1}, "typical_p 0.9")]
+)
+def test_a_way_to_choose_tokens_that_is_not_ours_is_refused_unless_the_caller_chooses(
+    copied: Path, asked: dict[str, Any], said: str
+) -> None:
+    greedy = GenerationConfig(max_tokens=6, temperature=0.0)
+    [wanted] = generate(*load(copied), QUESTION, greedy)
+    model, processor = load(rewrite(copied, "generation_config.json", asked))
+    for run in (generate, generate_reference):
+        with pytest.raises(SettingsError, match=f"generation_config.json asks for {said}, which .* give a temperature"):
+            run(model, processor, QUESTION, GenerationConfig(max_tokens=6))
+    assert generate(model, processor, QUESTION, greedy) == [wanted]
+    assert LorgnetteModel(model, processor).generate([QUESTION], max_tokens=6), "evaluation is always greedy"
 
 
 BAD_RULES: dict[str, tuple[dict[str, Any], str]] = {

@@ -202,11 +202,11 @@ def test_nothing_asked_nothing_answered(model: VLM, processor: Processor) -> Non
 
 
 def test_training_goes_on_after_generation(processor: Processor) -> None:
-    """What generation leaves in caches of the model must be usable under autograd."""
+    """Tensors that generation leaves in caches of the model must be usable under autograd."""
     model = tiny_model()
     generate(model, processor, SAMPLES, GenerationConfig(max_tokens=2))
-    learned = Sample((Turn("user"), Text("the cat"), Turn("assistant"), Text("sat", supervised=True)))
-    batch = processor([learned, *SAMPLES])
+    supervised = Sample((Turn("user"), Text("the cat"), Turn("assistant"), Text("sat", supervised=True)))
+    batch = processor([supervised, *SAMPLES])
     model(batch, output="loss").loss_sum.backward()
     assert model.language.embedding.table.grad is not None
 

@@ -25,7 +25,7 @@ SETTINGS = GenerationConfig(max_tokens=8)
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many images each call encoded."""
+    """Number of images that each call encoded."""
     calls: list[int] = []
     encode = VLM.encode_images
     monkeypatch.setattr(

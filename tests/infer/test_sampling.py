@@ -20,6 +20,8 @@ KEPT = {
     "top-p of one": ({"top_p": 0.3}, [0, 1, 0, 0, 0]),
     "top-p, the crossing one is kept": ({"top_p": 0.71}, [0, 0.4 / 0.85, 0, 0.3 / 0.85, 0.15 / 0.85]),
     "both: k first": ({"top_k": 3, "top_p": 0.8}, [0, 4 / 7, 0, 3 / 7, 0]),
+    "min-p of half": ({"min_p": 0.5}, [0, 4 / 7, 0, 3 / 7, 0]),
+    "min-p after top-p": ({"top_p": 0.71, "min_p": 0.37}, [0, 0.4 / 0.85, 0, 0.3 / 0.85, 0.15 / 0.85]),
     "colder": ({"temperature": 0.5}, [x**2 / 0.2850 for x in (0.1, 0.4, 0.05, 0.3, 0.15)]),
 }
 
@@ -35,15 +37,16 @@ def test_draws_follow_the_probabilities(settings: dict, expected: list[float]) -
     torch.testing.assert_close(shares, torch.tensor(expected, dtype=torch.float64), atol=2 / count, rtol=1e-4)
 
 
-def test_top_p_agrees_with_transformers() -> None:
-    from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+def test_what_is_drawn_among_agrees_with_transformers() -> None:
+    from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(64, 40, generator=generator) * 3
-    for temperature, top_k, top_p in ((0.7, 10, 0.9), (1.3, 40, 0.5), (1.0, 3, 1.0)):
-        theirs = TemperatureLogitsWarper(temperature)(None, logits)
-        theirs = TopPLogitsWarper(top_p)(None, TopKLogitsWarper(top_k)(None, theirs)).softmax(-1)
-        config = GenerationConfig(temperature=temperature, top_k=top_k, top_p=top_p)
+    for temperature, top_k, top_p, min_p in ((0.7, 10, 0.9, 0), (1.3, 40, 0.5, 0), (1, 3, 1, 0), (1.5, 20, 0.9, 0.15)):
+        theirs = TemperatureLogitsWarper(float(temperature))(None, logits)
+        theirs = TopPLogitsWarper(float(top_p))(None, TopKLogitsWarper(top_k)(None, theirs))
+        theirs = MinPLogitsWarper(float(min_p))(None, theirs).softmax(-1)
+        config = GenerationConfig(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         count = 4000
         uniform = (torch.arange(count, dtype=torch.float64) + 0.5) / count
         for row, expected in zip(logits, theirs, strict=True):

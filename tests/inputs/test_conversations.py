@@ -1,4 +1,4 @@
-"""Token ids and learned tokens of conversations, held to upstream's processor and template."""
+"""Token ids and supervised tokens of conversations, held to upstream's processor and template."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def messages(conversation: list[tuple[str, list[str]]]) -> list[dict]:
 
 
 def upstream_ids(upstream, conversation: list[dict], generate: bool) -> list[int]:
-    """What upstream's documentation does: template to text, then text and images to ids."""
+    """Ids by the recipe of upstream's documentation: template to text, then text and images to ids."""
     prompt = upstream.apply_chat_template(conversation, add_generation_prompt=generate)
     images = [part["image"] for message in conversation for part in message["content"] if part["type"] == "image"]
     return upstream(text=prompt, images=[images] if images else None)["input_ids"][0]
@@ -134,8 +134,8 @@ def test_answers_and_their_ends_are_learned(processor, conversation):
         texts = [part for part in parts if part is not I]
         if role == "assistant" and texts:
             expected += " " + "".join(texts) + "<end_of_utterance>"
-    learned = processor.tokenizer.decode(rendered.tokens_T[rendered.loss_mask_T], keep_special=True)
-    assert learned == expected
+    supervised = processor.tokenizer.decode(rendered.tokens_T[rendered.loss_mask_T], keep_special=True)
+    assert supervised == expected
     assert processor.image_token not in rendered.tokens_T[rendered.loss_mask_T]
 
 

@@ -23,7 +23,7 @@ AS_STORED = {"do_resize": False, "do_rescale": False, "do_normalize": False, "do
 
 
 def upstream(image: PIL.Image.Image) -> np.ndarray:
-    """What upstream's processor makes of a PIL image: height x width x 3."""
+    """Output of upstream's processor for a PIL image: height x width x 3."""
     features = Idefics2ImageProcessorPil(**AS_STORED)([image])
     return np.asarray(features["pixel_values"][0][0]).transpose(1, 2, 0)
 

@@ -43,7 +43,7 @@ def test_a_document_stands_between_begin_and_end(processor):
     assert tokenizer.decode(rendered.tokens_T[rendered.loss_mask_T], keep_special=True) == "A red ball.</s>".replace(
         "A", " A", 1
     )
-    assert not processor.render(Sample((Text("Not learned."),))).loss_mask_T.any()
+    assert not processor.render(Sample((Text("Not supervised."),))).loss_mask_T.any()
     assert processor.render(caption(), add_generation_prompt=True).tokens_T[-1] != tokenizer.eos
 
 
@@ -51,9 +51,9 @@ def test_text_is_tokenised_as_if_it_had_no_seams(processor):
     whole = processor.render(Sample((Text("The quick brown fox"),)))
     parts = processor.render(Sample((Text("The qu"), Text(""), Text("ick bro", supervised=True), Text("wn fox"))))
     assert parts.tokens_T.tolist() == whole.tokens_T.tolist()
-    learned = processor.tokenizer.decode(parts.tokens_T[parts.loss_mask_T])
-    assert "ick bro" in learned
-    assert learned in "The quick brown fox"
+    supervised = processor.tokenizer.decode(parts.tokens_T[parts.loss_mask_T])
+    assert "ick bro" in supervised
+    assert supervised in "The quick brown fox"
 
 
 def test_each_image_has_its_slot_and_its_patches(processor):
@@ -191,7 +191,7 @@ def test_what_was_cut_or_forged_is_refused(processor):
             whole, tokens_T=whole.tokens_T[:9], loss_mask_T=whole.loss_mask_T[:9]
         ),
         "1 images for 2 slots": altered(whole, images=whole.images[:1]),
-        "visual tokens are marked as learned": altered(whole, loss_mask_T=np.ones_like(whole.loss_mask_T)),
+        "visual tokens are marked as supervised": altered(whole, loss_mask_T=np.ones_like(whole.loss_mask_T)),
         "0 tokens": altered(
             whole, tokens_T=whole.tokens_T[:0], loss_mask_T=whole.loss_mask_T[:0], images=(), visual_tokens=()
         ),

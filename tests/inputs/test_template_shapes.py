@@ -66,7 +66,7 @@ def compiled_once(source: str, tokenizer) -> JinjaTemplate:
 
 
 def compare(source: str, messages: list[dict], tokenizer, **options: bool) -> bool:
-    """Whether upstream writes this conversation; if it does, so do we, and the same."""
+    """Return whether upstream renders this conversation; if it does, assert that ours is the same."""
     template = compiled_once(source, tokenizer)
     try:
         expected = upstream(source, messages, tokenizer.named_tokens, **options)

@@ -125,7 +125,7 @@ def test_a_class_that_no_tokenizer_file_names_is_the_models(model, settings, tmp
 
 
 def with_stored_use(folder: Path) -> None:
-    """What a fine-tuning script leaves in tokenizer.json: truncation to 8 tokens, and padding."""
+    """A tokenizer.json as a fine-tuning script leaves it: truncation to 8 tokens, and padding."""
     tokenizer = AutoTokenizer.from_pretrained(folder, pad_token="<pad>")
     tokenizer(["a", "b c"], padding="max_length", truncation=True, max_length=8)
     tokenizer.save_pretrained(folder)

@@ -171,9 +171,9 @@ def test_a_model_with_it_trains(tiny, config):
     losses = []
     for _ in range(8):
         out = model(batch, output="loss")
-        (out.loss_sum / out.learned).backward()
+        (out.loss_sum / out.supervised_tokens).backward()
         assert all(parameter.grad is not None for parameter in model.parameters())
         optimiser.step()
         optimiser.zero_grad()
-        losses.append(float(out.loss_sum.detach() / out.learned))
+        losses.append(float(out.loss_sum.detach() / out.supervised_tokens))
     assert losses[-1] < 0.8 * losses[0]

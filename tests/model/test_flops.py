@@ -88,7 +88,7 @@ def test_flops_are_those_of_the_kernels(tiny, window: int | None) -> None:
     }
     with FlopCounterMode(display=False, custom_mapping=known) as counter:
         model(batch, output="loss").loss_sum.backward()
-    learned = int((batch.targets_T != -100).sum())
+    supervised_tokens = int((batch.targets_T != -100).sum())
     c = config.language
     seen = sum(cost.document_flops(n) - n * cost.token_flops() for n in batch.documents.lengths)
     pairs = (c.layers - 1) * sum(n**2 for n in batch.documents.lengths)
@@ -99,7 +99,7 @@ def test_flops_are_those_of_the_kernels(tiny, window: int | None) -> None:
     invisible = 3 * (4 * c.heads * c.head_width * pairs - seen)  # kernels are counted as if they did invisible pairs
     # nothing needs the gradient of pixels
     pixels = 2 * batch.images.total * config.vision.patch_width * config.vision.width
-    expected = cost.step_flops(batch.images, batch.documents, learned) + invisible - pixels
+    expected = cost.step_flops(batch.images, batch.documents, supervised_tokens) + invisible - pixels
     assert counter.get_total_flops() == expected
 
 

@@ -1,4 +1,4 @@
-"""What the whole model promises: packed equals separate, isolation, gradients, checkpointing, initialisation."""
+"""Properties of the whole model: packed equals separate, isolation, gradients, checkpointing, initialisation."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ def test_packed_equals_separate(tiny, overrides: dict) -> None:
     out.loss_sum.backward()
     outs = [apart(one, output="loss") for one in singles]
     torch.stack([one.loss_sum for one in outs]).sum().backward()
-    assert out.learned == sum(one.learned for one in outs) == (batch.targets_T != IGNORE_INDEX).sum()
+    assert (
+        out.supervised_tokens == sum(one.supervised_tokens for one in outs) == (batch.targets_T != IGNORE_INDEX).sum()
+    )
     for (name, ours), theirs in zip(packed.named_parameters(), apart.parameters(), strict=True):
         torch.testing.assert_close(
             ours.grad, theirs.grad, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
@@ -220,7 +222,7 @@ def test_rope_scalings_are_checked(tiny) -> None:
 
 
 def test_training_goes_on_after_inference_mode(tiny) -> None:
-    """What attention and spans keep between calls is made of ordinary tensors, whatever mode asked for it first."""
+    """Caches of attention and sequence lengths hold ordinary tensors, whatever mode filled them first."""
     config = tiny.config()
     model, batch = tiny.model(config), tiny.batch(config, [[(3, 7), (2, 2), (3, 7)], [(2, 2)]], text=11)
     with torch.inference_mode():
@@ -278,13 +280,13 @@ def test_freed_memory_is_kept_where_glibc_is() -> None:
     ids=str,
 )
 def test_gradients_of_the_loss_are_those_through_all_logits(tiny, overrides: dict) -> None:
-    """What nobody reads is left out of the last layer's queries and MLP, and of nothing else."""
+    """Positions that nobody reads are left out of the last layer's queries and MLP, and of nothing else."""
     config = tiny.config(**overrides)
     model, batch = tiny.model(config).train(), tiny.batch(config, [[(3, 4), (8, 8)], [], [(2, 2)]])
-    learned = (batch.targets_T != IGNORE_INDEX).clone()
-    learned[::3] = False
-    learned[slice(*batch.documents.starts[1:3])] = False  # a document of which nothing is learned
-    batch = dataclasses.replace(batch, targets_T=batch.targets_T.where(learned, IGNORE_INDEX))
+    supervised = (batch.targets_T != IGNORE_INDEX).clone()
+    supervised[::3] = False
+    supervised[slice(*batch.documents.starts[1:3])] = False  # a document of which nothing is learned
+    batch = dataclasses.replace(batch, targets_T=batch.targets_T.where(supervised, IGNORE_INDEX))
     fast = torch.autograd.grad(model(batch, output="loss").loss_sum, list(model.parameters()))
     slow_loss = F.cross_entropy(model(batch).logits, batch.targets_T, reduction="sum", ignore_index=IGNORE_INDEX)
     slow = torch.autograd.grad(slow_loss, list(model.parameters()))

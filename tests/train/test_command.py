@@ -33,7 +33,7 @@ MICRO = [
 
 
 def command(monkeypatch, *arguments):
-    """What the command line does with the arguments: its exit status."""
+    """Exit status of the command line for the arguments."""
     monkeypatch.setattr(sys, "argv", ["lorgnette", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
         main()

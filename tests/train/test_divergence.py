@@ -148,7 +148,7 @@ def test_a_finding_may_stop_the_run_with_the_state_before_it(short, tmp_path, mo
 
 
 def test_a_run_that_would_skip_all_the_rest_ends(short, tmp_path, monkeypatch):
-    """What steps are compared with stays as it was before a spike: a loss at a new level would be skipped for ever."""
+    """The window stays as it was before a spike, so a loss at a new level would be skipped for ever."""
     monkeypatch.setattr("lorgnette.train.divergence.MOST_SKIPS", 3)
     monkeypatch.setattr(DivergenceMonitor, "_spike", lambda self, *_: "a new level" if len(self._losses) > 3 else None)
     run = spiky(short, "skip").override("stages.0.warmup=0")

@@ -153,7 +153,7 @@ def test_the_corpus_replaces_files_of_its_own_columns_alone(tmp_path):
 
 def test_curves_replace_curves_alone(tmp_path):
     row = {"total_step": 1, "stage": "a", "step": 1, "loss": 1.0, "lr": 0.1, "grad_norm": 1.0, "samples": 1}
-    row |= {"tokens": 1, "learned": 1, "images": 0, "seconds": 1.0, "waited": 0.0}
+    row |= {"tokens": 1, "supervised_tokens": 1, "images": 0, "seconds": 1.0, "waited": 0.0}
     rows = [row, row | {"total_step": 2, "step": 2}]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     assert plot(tmp_path) == plot(tmp_path)

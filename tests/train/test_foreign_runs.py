@@ -25,7 +25,7 @@ QUIET = Console(quiet=True)
 
 
 class Malicious:
-    """What a pickle can do: call anything when it is read."""
+    """A pickle that calls a function when it is read."""
 
     def __init__(self, flag):
         self.flag = flag

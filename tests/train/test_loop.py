@@ -358,7 +358,7 @@ def test_weight_decay_spares_vectors_and_embeddings(tiny):
 def test_the_log_is_plain_rows(tiny, tmp_path):
     trained(tiny, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    wanted = {"total_step", "stage", "loss", "lr", "grad_norm", "learned", "images", "seconds", "waited"}
+    wanted = {"total_step", "stage", "loss", "lr", "grad_norm", "supervised_tokens", "images", "seconds", "waited"}
     assert wanted <= rows[0].keys()
     assert [row["stage"] for row in rows] == ["first"] * 5 + ["second"] * 6
     assert rows[0]["lr"] == pytest.approx(0.0015)

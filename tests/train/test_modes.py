@@ -23,7 +23,7 @@ BACKBONES = ("frozen", "lora", "dora", "full")
 
 
 def expected(part: str, mode: str, name: str) -> bool:
-    """Whether a parameter of the part under test should train."""
+    """Return whether a parameter of the part under test should train."""
     return mode == "full" or (mode in ("lora", "dora") and name.split(".default")[0].split(".")[-1] in ADAPTERS)
 
 

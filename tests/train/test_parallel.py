@@ -90,7 +90,7 @@ def runs(mixed):
 
 @pytest.fixture(scope="module")
 def folders(mixed, tmp_path_factory):
-    """What two ranks trained, by name: two runs from their beginning, and one that a single process had begun."""
+    """Folders trained by two ranks, by name: two runs from their beginning, and one that a single process had begun."""
     root = tmp_path_factory.mktemp("ranks")
     wanted = runs(mixed) | {"begun": mixed}
     for name, run in wanted.items():

@@ -1,4 +1,4 @@
-"""What a run may start from, how adapters leave it, and what is said before and about it."""
+"""Starting points of a run, export of its adapters, and its messages."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_rows(short, tmp_p
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_losses_are_those_of_any_number_of_micro_batches(short, tmp_path, count):
-    """Over all learned tokens of a step, not a mean of means (first losses and norms, before rounding grows)."""
+    """Over all supervised tokens of a step, not a mean of means (first losses and norms, before rounding grows)."""
     whole, cut = (
         (losses(short.override(f"stages.0.micro_batches={number}"), tmp_path / str(number)), tmp_path / str(number))
         for number in (1, count)

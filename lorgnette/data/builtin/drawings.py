@@ -31,7 +31,7 @@ class Drawing:
     """A short clean English name made from the title or the file name, None where there is none."""
     keywords: tuple[str, ...]
     category: str | None
-    """What kind of thing it shows; None where it is of no one kind."""
+    """Category of the thing shown; None where no single category fits."""
     colour: str | None
     """Its basic colour; None where none holds a clear majority."""
     width: int

@@ -86,7 +86,7 @@ def render(look: Preview, speller: Speller) -> str:
         "hidden": look.hidden + budget.skipped,
         "measured": [_measured(look, number) for number in range(count)],
         "lengths": histogram(lengths, "documents", "tokens"),
-        "learned": histogram(tenths(_learned_shares(documents), count), "documents", "of tokens learned"),
+        "supervised": histogram(tenths(_supervised_shares(documents), count), "documents", "of tokens supervised"),
         "shapes": bubble_chart(shapes, ("columns of patches", "rows of patches"), "images"),
         "common": Counter(shapes).most_common(12),
         "most_side": MOST_SIDE,
@@ -104,8 +104,8 @@ def _width(picture: Unpatchified) -> int:
     return max(1, round(width * zoom))
 
 
-def _learned_shares(documents: list[Document]) -> list[tuple[float, int]]:
-    return [(one.learned / one.tokens if one.tokens else 0.0, one.source) for one in documents]
+def _supervised_shares(documents: list[Document]) -> list[tuple[float, int]]:
+    return [(one.supervised_tokens / one.tokens if one.tokens else 0.0, one.source) for one in documents]
 
 
 def _measured(look: Preview, source: int) -> float:

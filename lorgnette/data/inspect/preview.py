@@ -25,7 +25,7 @@ class Document:
 
     name: str
     source: int
-    """Which of the sources."""
+    """Number of the source."""
     tokens_T: np.ndarray
     loss_mask_T: np.ndarray
     pictures: tuple[Unpatchified, ...]
@@ -34,16 +34,16 @@ class Document:
     visual_tokens: tuple[int, ...] = ()
     """Of each picture."""
     epoch: int = 0
-    """How often the source was gone through before."""
+    """Passes over the source completed before this sample."""
     fault: str = ""
-    """Why it cannot be trained on, if so."""
+    """Reason why the sample cannot be trained on; empty if it can."""
 
     @property
     def tokens(self) -> int:
         return len(self.tokens_T)
 
     @cached_property
-    def learned(self) -> int:
+    def supervised_tokens(self) -> int:
         """Tokens that are targets. The first of a document has nothing to be predicted from."""
         return int(self.loss_mask_T[1:].sum())
 
@@ -67,7 +67,7 @@ class Total:
 
     documents: int = 0
     tokens: int = 0
-    learned: int = 0
+    supervised_tokens: int = 0
     images: int = 0
     """Pictures that the model gets: a split image counts five times."""
     patches: int = 0
@@ -78,14 +78,14 @@ class Total:
         return cls(
             len(listed),
             sum(one.tokens for one in listed),
-            sum(one.learned for one in listed),
+            sum(one.supervised_tokens for one in listed),
             sum(len(one.pictures) for one in listed),
             sum(one.patches for one in listed),
         )
 
     @property
-    def learned_share(self) -> float:
-        return self.learned / self.tokens if self.tokens else 0.0
+    def supervised_share(self) -> float:
+        return self.supervised_tokens / self.tokens if self.tokens else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,7 @@ class Pack:
     """Within its step, from 0."""
     documents: tuple[Document, ...]
     chosen: frozenset[int] = frozenset()
-    """Which of them are shown; the others are counted."""
+    """Documents that are shown; the others are only counted."""
 
     @cached_property
     def total(self) -> Total:
@@ -117,14 +117,14 @@ class Preview:
     packs: tuple[Pack, ...]
     sources: tuple[Share, ...]
     measure: str = "samples"
-    """What shares are shares of: samples, tokens or learned tokens."""
+    """Unit of the shares: samples, tokens or supervised tokens."""
     most_tokens: int | None = None
     """Budget of a pack; None where packs are made of a number of samples."""
     most_patches: int | None = None
     refused: tuple[str, ...] = ()
     """Samples that could not even be rendered, each with its reason."""
     facts: dict[str, str] = field(default_factory=dict)
-    """What else to know: the tokenizer, the rules for images."""
+    """Further facts for the page: tokenizer, image settings."""
 
     @property
     def documents(self) -> list[Document]:

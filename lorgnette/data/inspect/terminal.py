@@ -28,7 +28,7 @@ def print_preview(console: Console, look: Preview, speller: Speller, most: int) 
     total = look.total
     console.print(Text(visible(look.title), style="bold"))
     line = Text(f"{total.documents:,} documents, {total.tokens:,} tokens, ")
-    line.append(f"{total.learned:,} learned ({100 * total.learned_share:.1f} %)", style="bold green")
+    line.append(f"{total.supervised_tokens:,} supervised ({100 * total.supervised_share:.1f} %)", style="bold green")
     line.append(f", {total.images:,} images, {total.patches:,} patches")
     console.print(line)
     console.print(_sources(look))
@@ -44,13 +44,15 @@ def print_preview(console: Console, look: Preview, speller: Speller, most: int) 
 def _sources(look: Preview) -> Table:
     table = Table(title="Sources", title_justify="left")
     table.add_column("source")
-    for heading in (f"share of {look.measure}", "samples", "tokens", "learned", "", "images", "patches"):
+    for heading in (f"share of {look.measure}", "samples", "tokens", "supervised", "", "images", "patches"):
         table.add_column(heading, justify="right")
     for number, (share, total) in enumerate(zip(look.sources, look.totals, strict=True)):
         name = Text("● ", style=_COLOURS[number % 8]).append(visible(share.title), style="default")
-        counts = [f"{count:,}" for count in (total.documents, total.tokens, total.learned)]
-        learned = f"{100 * total.learned_share:.1f} %"
-        table.add_row(name, f"{100 * share.share:.1f} %", *counts, learned, f"{total.images:,}", f"{total.patches:,}")
+        counts = [f"{count:,}" for count in (total.documents, total.tokens, total.supervised_tokens)]
+        supervised = f"{100 * total.supervised_share:.1f} %"
+        table.add_row(
+            name, f"{100 * share.share:.1f} %", *counts, supervised, f"{total.images:,}", f"{total.patches:,}"
+        )
     return table
 
 
@@ -61,15 +63,21 @@ def _packs(look: Preview) -> Table:
         table.add_column(heading, justify="right")
     table.add_column("", min_width=20)
     table.add_column("patches", justify="right")
-    table.add_column("learned", justify="right")
+    table.add_column("supervised", justify="right")
     longest = look.most_tokens or max((pack.total.tokens for pack in look.packs), default=1) or 1
     for pack in look.packs[:MOST_PACKS]:
         total = pack.total
         tokens = f"{total.tokens:,}" + (f" of {look.most_tokens:,}" if look.most_tokens else "")
         patches = f"{total.patches:,}" + (f" of {look.most_patches:,}" if look.most_patches else "")
-        learned = f"{100 * total.learned_share:.1f} %"
+        supervised = f"{100 * total.supervised_share:.1f} %"
         table.add_row(
-            f"{pack.step:,}", f"{pack.number}", f"{total.documents:,}", tokens, _bar(pack, longest), patches, learned
+            f"{pack.step:,}",
+            f"{pack.number}",
+            f"{total.documents:,}",
+            tokens,
+            _bar(pack, longest),
+            patches,
+            supervised,
         )
     return table
 
@@ -102,7 +110,9 @@ def _print_document(console: Console, look: Preview, pack: Pack, place: int, spe
     console.rule(title, align="left", style="bright_black")
     line = Text("● ", style=_COLOURS[one.source % 8])
     line.append(visible(look.sources[one.source].title), style="default")
-    line.append(f" · {one.tokens:,} tokens · {one.learned:,} learned · {one.patches:,} patches", style="default")
+    line.append(
+        f" · {one.tokens:,} tokens · {one.supervised_tokens:,} supervised · {one.patches:,} patches", style="default"
+    )
     console.print(line)
     if one.fault:
         console.print(Text(f"cannot be trained on: {visible(one.fault)}", style="bold red"))
@@ -146,11 +156,11 @@ def _colour(image: PIL.Image.Image, x: int, y: int) -> str:
 
 def _tokens(document: Document, speller: Speller) -> Text:
     text = Text()
-    for learned, chips in runs(
+    for supervised, chips in runs(
         speller.chips(document.tokens_T, document.loss_mask_T, document.visual_tokens, _MOST_TOKENS)
     ):
         for chip in chips:
-            text.append(_words(chip), style=_style(chip, learned))
+            text.append(_words(chip), style=_style(chip, supervised))
     if document.tokens > _MOST_TOKENS:
         text.append(f" … and {document.tokens - _MOST_TOKENS:,} more tokens", style="dim")
     return text
@@ -162,9 +172,9 @@ def _words(chip: Chip) -> str:
     return visible(chip.text)
 
 
-def _style(chip: Chip, learned: bool) -> str:
+def _style(chip: Chip, supervised: bool) -> str:
     if chip.kind == "image":
         return "magenta"
     if chip.kind == "special":
-        return "green" if learned else "bright_black"
-    return "bold green underline" if learned else "default"
+        return "green" if supervised else "bright_black"
+    return "bold green underline" if supervised else "default"

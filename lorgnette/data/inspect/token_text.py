@@ -22,7 +22,7 @@ class Chip:
     """Of its first token, within the document."""
     ids: tuple[int, ...]
     """Several for the visual tokens of an image, and for a character that is cut into bytes."""
-    learned: bool
+    supervised: bool
     image: int = 0
     """For `image`: which picture of the document, from 0."""
 
@@ -51,11 +51,11 @@ class Speller:
 
         visual_tokens: of each of its images.
 
-        The first token of a document is never learned: there is nothing to predict it from.
+        The first token of a document is never supervised: there is nothing to predict it from.
         """
         ids = tokens_T.tolist()
         end = len(ids) if most is None else min(most, len(ids))
-        learned = [False, *loss_mask_T.tolist()[1:]]
+        supervised = [False, *loss_mask_T.tolist()[1:]]
         at = images = 0
         while at < end:
             if ids[at] == self.image_token:
@@ -63,17 +63,17 @@ class Speller:
                 while stop < len(ids) and ids[stop] == self.image_token and stop - at < room:
                     stop += 1
                 chip = Chip(
-                    "image", f"{stop - at} visual tokens", at, tuple(ids[at:stop]), any(learned[at:stop]), images
+                    "image", f"{stop - at} visual tokens", at, tuple(ids[at:stop]), any(supervised[at:stop]), images
                 )
                 images += 1
             elif ids[at] in self._special:
-                chip = Chip("special", self._special[ids[at]], at, (ids[at],), learned[at])
+                chip = Chip("special", self._special[ids[at]], at, (ids[at],), supervised[at])
             else:
-                chip = self._text(ids, learned, at)
+                chip = self._text(ids, supervised, at)
             yield chip
             at += len(chip.ids)
 
-    def _text(self, ids: list[int], learned: list[bool], at: int) -> Chip:
+    def _text(self, ids: list[int], supervised: list[bool], at: int) -> Chip:
         """One token of text; up to four if they are the bytes of one character."""
         text, count = self.spell((ids[at],)), 1
         if "\ufffd" in text:
@@ -81,14 +81,14 @@ class Speller:
                 longer = tuple(ids[at : at + more])
                 if len(longer) < more or any(one in self._special for one in longer):
                     break
-                if learned[at + more - 1] != learned[at]:
+                if supervised[at + more - 1] != supervised[at]:
                     break
                 if "\ufffd" not in (joined := self.spell(longer)):
                     text, count = joined, more
                     break
-        return Chip("text", text, at, tuple(ids[at : at + count]), learned[at])
+        return Chip("text", text, at, tuple(ids[at : at + count]), supervised[at])
 
 
 def runs(chips: Iterator[Chip]) -> list[tuple[bool, list[Chip]]]:
-    """Neighbouring chips that are all learned, or all not."""
-    return [(learned, list(group)) for learned, group in groupby(chips, key=lambda chip: chip.learned)]
+    """Neighbouring chips that are all supervised, or all not."""
+    return [(supervised, list(group)) for supervised, group in groupby(chips, key=lambda chip: chip.supervised)]

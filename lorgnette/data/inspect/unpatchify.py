@@ -30,7 +30,7 @@ class Unpatchified:
     side: int
     """Pixels of a patch's side."""
     places: tuple[tuple[int, ...], tuple[int, ...]]
-    """Where the rows, and the columns, of patches stand in the encoder's table of positions."""
+    """Indices of the rows, and of the columns, of patches in the encoder's table of positions."""
     pixels: PIL.Image.Image | None
     """At most `MOST_SIDE` large; None where the picture is counted and not shown."""
 

@@ -15,7 +15,7 @@ from lorgnette.inputs.config import ImageConfig
 from lorgnette.model.config import ConnectorSettings
 
 SPLIT, ENLARGE, FACTOR, TURNS, GROUPS, BUFFER, PACKS, REPLACE, WORDS = range(9)
-"""What a draw is for: draws of different purpose are independent."""
+"""Purposes of random draws: draws of different purposes are independent."""
 
 LEAST_FACTOR = 1.5
 """Enlarging by less than this is not worth it (the published code draws from 1.5 up)."""

@@ -77,14 +77,14 @@ class Mixture:
     ) -> Mixture:
         """Shares of records, from weights that are shares of what `by` names. means: see `mean_tokens`.
 
-        Tokens and learned tokens are converted by the exact means; for `epochs` a source of weight 2 is gone through
+        Tokens and supervised tokens are converted by the exact means; for `epochs` a source of weight 2 is gone through
         twice as often as one of weight 1.
         """
         weights = [Fraction(str(source.weight)) for source in sources]
         if by == "epochs":
             weights = [weight * len(source.index) for weight, source in zip(weights, sources, strict=True)]
         elif by != "samples":
-            chosen = [learned if by == "supervised" else tokens for tokens, learned in means]
+            chosen = [supervised_tokens if by == "supervised" else tokens for tokens, supervised_tokens in means]
             weights = [weight / mean for weight, mean in zip(weights, chosen, strict=True)]
         return cls.of(weights)
 
@@ -121,18 +121,18 @@ class Mixture:
 def mean_tokens(
     sources: Sequence[PlannedSource], split_share: float, images: ImageConfig, connector: ConnectorSettings
 ) -> list[tuple[Fraction, Fraction]]:
-    """(tokens, visual ones included; learned tokens) of a record, on average over each source and its random splits."""
+    """Mean (tokens with visual ones, supervised tokens) of a record of each source, random splits counted."""
     share = Fraction(str(split_share))
     means = []
     for index in (source.index for source in sources):
-        text, learned = (int(one.sum(dtype=np.int64)) for one in (index.tokens_U, index.learned_U))
-        text += int(index.head_tokens_E.sum(dtype=np.int64))
+        text, supervised_tokens = (int(one.sum(dtype=np.int64)) for one in (index.tokens_U, index.supervised_U))
+        text += int(index.prefix_tokens_E.sum(dtype=np.int64))
         sizes = index.width_I.astype(np.int64), index.height_I.astype(np.int64)
         whole, split = (
             int(image_costs(*sizes, np.full(len(sizes[0]), one), images, connector)[0].sum()) for one in (False, True)
         )
         tokens = text + (1 - share) * whole + share * split
-        means.append((Fraction(tokens, len(index)), Fraction(max(1, learned), len(index))))
+        means.append((Fraction(tokens, len(index)), Fraction(max(1, supervised_tokens), len(index))))
     return means
 
 

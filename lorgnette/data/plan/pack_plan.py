@@ -21,7 +21,7 @@ from lorgnette.errors import DataError
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.model.config import ConnectorSettings
 
-INDEX_ARRAYS = "shard_E group_E head_tokens_E units_E images_E tokens_U learned_U unit_I width_I height_I".split()
+INDEX_ARRAYS = "shard_E group_E prefix_tokens_E units_E images_E tokens_U supervised_U unit_I width_I height_I".split()
 """Arrays of an index that the order depends on."""
 
 
@@ -91,8 +91,8 @@ class PackedPlan:
         unit_I = self._lengths.unit_I[image_at[entry_E[0]] : image_at[entry_E[0] + 1]].tolist()
         numbers = [number for unit in (-1, *shown) for number, own in enumerate(unit_I) if own == unit]
         return SampleView(
-            int(costs.head_tokens_E[0] + costs.tokens_U[ref.start : ref.end].sum()),
-            int(costs.head_patches_E[0] + costs.patches_U[ref.start : ref.end].sum()),
+            int(costs.prefix_tokens_E[0] + costs.tokens_U[ref.start : ref.end].sum()),
+            int(costs.prefix_patches_E[0] + costs.patches_U[ref.start : ref.end].sum()),
             bool(costs.split_E[0]),
             tuple((int(costs.width_I[number]), int(costs.height_I[number])) for number in numbers),
             order,

@@ -41,7 +41,7 @@ class Window:
 class PackSequence:
     """The packs of a run. To find one, the packs of the windows before it are counted; counts are only a cache.
 
-    means: tokens and learned tokens of a record of each source; see `mean_tokens`.
+    means: tokens and supervised tokens of a record of each source; see `mean_tokens`.
     """
 
     sources: Sequence[PlannedSource]

@@ -28,12 +28,12 @@ class Lengths:
     source_E: np.ndarray
     most_units_E: np.ndarray
     """Units in a piece, at most."""
-    head_tokens_E: np.ndarray
+    prefix_tokens_E: np.ndarray
     unit_at_E: np.ndarray
-    """Where the units of each entry begin in the arrays over U, and the end: one more than there are entries."""
+    """Offset of each entry's units in the arrays over U, then the total: one more value than there are entries."""
     image_at_E: np.ndarray
     tokens_U: np.ndarray
-    learned_U: np.ndarray
+    supervised_U: np.ndarray
     unit_I: np.ndarray
     width_I: np.ndarray
     height_I: np.ndarray
@@ -51,11 +51,11 @@ class Lengths:
             starts_of(np.array(sizes)),
             np.repeat(np.arange(len(indexes)), sizes),
             np.repeat(np.array(most, dtype=np.int64), sizes),
-            joined("head_tokens_E"),
+            joined("prefix_tokens_E"),
             starts_of(joined("units_E")),
             starts_of(joined("images_E")),
             joined("tokens_U"),
-            joined("learned_U"),
+            joined("supervised_U"),
             joined("unit_I"),
             joined("width_I"),
             joined("height_I"),
@@ -69,14 +69,14 @@ class Lengths:
 class Costs:
     """Tokens (visual ones included) and patches of the heads and units of some entries, as they are shown (int64)."""
 
-    head_tokens_E: np.ndarray
-    head_patches_E: np.ndarray
+    prefix_tokens_E: np.ndarray
+    prefix_patches_E: np.ndarray
     unit_at_E: np.ndarray
     tokens_U: np.ndarray
     patches_U: np.ndarray
-    learned_U: np.ndarray
+    supervised_U: np.ndarray
     oversized_U: np.ndarray
-    """Whether a unit, with the head alone, is too long for a pack (bool)."""
+    """True where a unit is too long for a pack even with the prefix alone (bool)."""
     split_E: np.ndarray
     width_I: np.ndarray
     """Of the images once they were enlarged, if they were."""
@@ -88,12 +88,12 @@ class Pieces:
     """Runs of units that become one sample each; all arrays of one length (int64)."""
 
     entry: np.ndarray
-    """Which of the entries asked for."""
+    """Index among the requested entries."""
     start: np.ndarray
     end: np.ndarray
     tokens: np.ndarray
     patches: np.ndarray
-    learned: np.ndarray
+    supervised_tokens: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,21 +112,23 @@ class RecordSplitter:
         which nothing is learned; `left_out` lists them.
         """
         costs = self.shown(entry_E, epoch_E)
-        tokens, patches, learned = (starts_of(one) for one in (costs.tokens_U, costs.patches_U, costs.learned_U))
+        tokens, patches, supervised_tokens = (
+            starts_of(one) for one in (costs.tokens_U, costs.patches_U, costs.supervised_U)
+        )
         oversized = np.flatnonzero(costs.oversized_U)
         next_oversized = np.append(oversized, ANY_NUMBER)
         most_units = self.lengths.most_units_E[entry_E]
         at, stop, entry = costs.unit_at_E[:-1], costs.unit_at_E[1:], np.arange(len(entry_E))
         found = []
         while len(at):  # one piece of each entry in every round
-            head_tokens, head_patches = costs.head_tokens_E[entry], costs.head_patches_E[entry]
-            end = np.searchsorted(tokens, tokens[at] + (self.pack.tokens - head_tokens), side="right") - 1
-            most = np.searchsorted(patches, patches[at] + (self.pack.patches - head_patches), side="right") - 1
+            prefix_tokens, prefix_patches = costs.prefix_tokens_E[entry], costs.prefix_patches_E[entry]
+            end = np.searchsorted(tokens, tokens[at] + (self.pack.tokens - prefix_tokens), side="right") - 1
+            most = np.searchsorted(patches, patches[at] + (self.pack.patches - prefix_patches), side="right") - 1
             end = np.minimum(np.minimum(end, most), np.minimum(stop, next_oversized[np.searchsorted(oversized, at)]))
             end = np.maximum(np.minimum(end, at + np.minimum(most_units[entry], stop - at)), at)
             first = costs.unit_at_E[entry]
-            spent = head_tokens + tokens[end] - tokens[at], head_patches + patches[end] - patches[at]
-            made = np.stack([entry, at - first, end - first, *spent, learned[end] - learned[at]])
+            spent = prefix_tokens + tokens[end] - tokens[at], prefix_patches + patches[end] - patches[at]
+            made = np.stack([entry, at - first, end - first, *spent, supervised_tokens[end] - supervised_tokens[at]])
             found.append(made[:, made[5] > 0])
             at = np.maximum(end, at + 1)  # past a unit that is left out
             left = at < stop
@@ -164,20 +166,28 @@ class RecordSplitter:
         split_I = split_E[owner_I]
         tokens_I, patches_I = image_costs(width_I, height_I, split_I, augmenter.images, self.connector)
         unit_I = known.unit_I[at_I]
-        # One bin for each head, then one for each unit.
+        # One bin for each prefix, then one for each unit.
         bin_I = np.where(unit_I < 0, owner_I, len(entry_E) + unit_at_E[owner_I] + unit_I)
         bins = len(entry_E) + len(at_U)
         image_tokens, patches = (np.bincount(bin_I, one, bins).astype(np.int64) for one in (tokens_I, patches_I))
-        head_tokens_E = image_tokens[: len(entry_E)] + known.head_tokens_E[entry_E]
+        prefix_tokens_E = image_tokens[: len(entry_E)] + known.prefix_tokens_E[entry_E]
         tokens_U = image_tokens[len(entry_E) :] + known.tokens_U[at_U]
-        head_patches_E, patches_U = patches[: len(entry_E)], patches[len(entry_E) :]
+        prefix_patches_E, patches_U = patches[: len(entry_E)], patches[len(entry_E) :]
         owner_U = np.repeat(np.arange(len(entry_E)), np.diff(unit_at_E))
-        too_long_U = tokens_U + head_tokens_E[owner_U] > self.pack.tokens
-        oversized_U = too_long_U | (patches_U + head_patches_E[owner_U] > self.pack.patches)
-        learned_U = known.learned_U[at_U].astype(np.int64)
+        too_long_U = tokens_U + prefix_tokens_E[owner_U] > self.pack.tokens
+        oversized_U = too_long_U | (patches_U + prefix_patches_E[owner_U] > self.pack.patches)
+        supervised_U = known.supervised_U[at_U].astype(np.int64)
         sizes = width_I, height_I
         return Costs(
-            head_tokens_E, head_patches_E, unit_at_E, tokens_U, patches_U, learned_U, oversized_U, split_E, *sizes
+            prefix_tokens_E,
+            prefix_patches_E,
+            unit_at_E,
+            tokens_U,
+            patches_U,
+            supervised_U,
+            oversized_U,
+            split_E,
+            *sizes,
         )
 
     def left_out(self, source: int, at_once: int = 10_000, most: int | None = None) -> list[tuple[int, int]]:

@@ -26,7 +26,7 @@ class Chunk:
     """Of the rows that were kept; all of one shard."""
     refused: tuple[RejectedRow, ...]
     rows: int
-    """How many were read: as many as were kept and refused."""
+    """Rows read: those kept plus those refused."""
     url_W: np.ndarray
     """Hashes of the web addresses that the kept rows name (uint64)."""
     owner_W: np.ndarray

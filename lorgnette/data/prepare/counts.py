@@ -38,12 +38,12 @@ _Part = tuple[int, Piece]
 
 @dataclass(frozen=True)
 class Counts:
-    """Tokens of text, without the slots of images. A piece has `head` and those of its units, or fewer."""
+    """Tokens of text, without the slots of images. A piece has those of the prefix and those of its units, or fewer."""
 
-    head: int
+    prefix: int
     tokens: tuple[int, ...]
-    learned: tuple[int, ...]
-    """Of each unit's tokens, how many are learned."""
+    supervised_tokens: tuple[int, ...]
+    """Of each unit's tokens, how many are supervised."""
 
 
 _Key = tuple[int, int, int]
@@ -56,12 +56,12 @@ class _Stream:
 
     keys: list[_Key] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
-    supervised_tokens: list[bool] = field(default_factory=list)
+    supervised: list[bool] = field(default_factory=list)
 
     def add(self, key: _Key, owner: int, supervised: bool) -> None:
         self.keys.append(key)
         self.owners.append(owner)
-        self.supervised_tokens.append(supervised)
+        self.supervised.append(supervised)
 
     def span(self, owner: int) -> tuple[int, int]:
         """Return the first and last position of an owner's tokens, which are contiguous."""
@@ -70,7 +70,7 @@ class _Stream:
 
     def of(self, owner: int) -> _Stream:
         first, end = self.span(owner)
-        return _Stream(self.keys[first:end], self.owners[first:end], self.supervised_tokens[first:end])
+        return _Stream(self.keys[first:end], self.owners[first:end], self.supervised[first:end])
 
     def before(self, place: int) -> int:
         """Tokens before a place."""
@@ -81,8 +81,8 @@ class _Stream:
         return self.before(len(self.keys))
 
     @property
-    def learned(self) -> int:
-        return sum(self.supervised_tokens)
+    def supervised_tokens(self) -> int:
+        return sum(self.supervised)
 
 
 class TokenCounter:
@@ -97,7 +97,7 @@ class TokenCounter:
         is_chat = record.piece().is_chat
         if units == 1:
             stream = writer.stream(self._alone(record, 0, is_chat), is_chat)
-            return Counts(0, (stream.count,), (stream.learned,))
+            return Counts(0, (stream.count,), (stream.supervised_tokens,))
         order = [*range(units), *((0, 1) if record.shuffle else ())]
         whole = self._whole(record, order, is_chat)
         if whole is None:
@@ -112,13 +112,13 @@ class TokenCounter:
             tokens = [
                 max(one, two.of(unit).count) + 1 for unit, (one, two) in enumerate(zip(tokens, alone, strict=True))
             ]
-        head = max(before for before, _ in edges) + max(after for _, after in edges)
-        return Counts(max(0, head), tuple(tokens), tuple(one.learned for one in inside))
+        prefix = max(before for before, _ in edges) + max(after for _, after in edges)
+        return Counts(max(0, prefix), tuple(tokens), tuple(one.supervised_tokens for one in inside))
 
     def _alone(self, record: Record, unit: int, is_chat: bool) -> list[_Part]:
         """One unit as a piece of its own."""
         if not is_chat:
-            return [*_owned(record.head, NOBODY), *_owned(record.units[unit], unit)]
+            return [*_owned(record.prefix, NOBODY), *_owned(record.units[unit], unit)]
         pieces = self.template.pieces(record.piece(unit, unit + 1))
         opening, rest = _without(pieces, self._opening or "")
         return [*((NOBODY, piece) for piece in opening), *((unit, piece) for piece in rest)]
@@ -127,7 +127,7 @@ class TokenCounter:
         """Units one after another, owned by their places in `order`; None if the template writes them otherwise."""
         if not is_chat:
             units = (_owned(record.units[unit], place) for place, unit in enumerate(order))
-            return [*_owned(record.head, NOBODY), *(part for unit in units for part in unit)]
+            return [*_owned(record.prefix, NOBODY), *(part for unit in units for part in unit)]
         if self._opening is None:
             return None
         parts = [(NOBODY if owner == NOBODY else 0, piece) for owner, piece in self._alone(record, order[0], True)]
@@ -135,7 +135,7 @@ class TokenCounter:
             pieces = self.template.pieces(Sample(record.units[unit]))
             parts += [(place, piece) for piece in _without(pieces, self._opening)[1]]
         if not isinstance(self.template, Idefics2Template):
-            sample = Record(tuple(record.units[unit] for unit in order), record.head).piece()
+            sample = Record(tuple(record.units[unit] for unit in order), record.prefix).piece()
             if _spelled(self.template.pieces(sample)) != _spelled(piece for _, piece in parts):
                 return None
         return parts
@@ -163,7 +163,7 @@ class TokenCounter:
             for start in range(units - length + 1):
                 lacking = count(start, start + length).count - sum(tokens[start : start + length])
                 tokens[start + length - 1] += max(0, lacking)
-        return Counts(0, tuple(tokens), tuple(one.learned for one in alone))
+        return Counts(0, tuple(tokens), tuple(one.supervised_tokens for one in alone))
 
 
 def _owned(segments: Iterable[Segment], owner: int) -> list[_Part]:

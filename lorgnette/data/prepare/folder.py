@@ -27,7 +27,7 @@ from lorgnette.inputs.processor import Processor
 
 _HIDDEN = ".lorgnette"
 """The folder beside a source; no source reads what begins with a dot."""
-FORM = 2
+FORM = 3
 """Version of the format written here; an index of another version is made again."""
 NOT_READING = {"weight", "name", "path", "opt_out", "decontaminate", "prepared"}
 """Settings that change nothing in what is learned of a row."""

@@ -49,7 +49,7 @@ class Options:
     """Options of preparing; they do not change the result."""
 
     console: Console | None = None
-    """Where progress is shown, if anywhere."""
+    """Console that shows progress; None for no progress bar."""
     ray: str | None = None
     """Address of a Ray cluster; None for this machine."""
     workers: int | None = None
@@ -57,7 +57,7 @@ class Options:
     fresh: bool = False
     """Do everything again, as after a change in a filter of your own."""
     pictures: Pictures = pictures_of
-    """Where the pictures of benchmarks come from."""
+    """Function that reads the pictures of a benchmark."""
 
 
 def prepare(
@@ -150,8 +150,8 @@ class _Job:
             "notes": notes(entries),
             "unread": unread(entries),
             "images": int(index.images_E.sum()),
-            "tokens": int(index.head_tokens_E.sum() + index.tokens_U.sum()),
-            "learned": int(index.learned_U.sum()),
+            "tokens": int(index.prefix_tokens_E.sum() + index.tokens_U.sum()),
+            "supervised_tokens": int(index.supervised_U.sum()),
             "converted": made is not None,
             "files": files,
             "lists": lists,

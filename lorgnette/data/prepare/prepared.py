@@ -25,7 +25,7 @@ from lorgnette.untrusted import read_json
 FACTS = "prepared.json"
 """Written last: a folder that has it is complete."""
 CONVERTED = re.compile(r"\.\./converted-[0-9a-f]{12}/[0-9]{5,}\.parquet")
-"""How an index names a shard that was made of other files."""
+"""Pattern of an index's name for a shard that was converted from other files."""
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Facts:
     unread: list[str]
     images: int
     tokens: int
-    learned: int
+    supervised_tokens: int
     converted: bool
     files: str
     lists: str

@@ -36,7 +36,7 @@ class ScanTask:
     path: str
     first: int
     rows: tuple[int, ...]
-    """How many rows each of the groups has, by the file's footer."""
+    """Rows of each row group, from the file's footer."""
 
 
 @dataclass
@@ -105,11 +105,11 @@ class Scanner:
         except DataError as error:
             raise Refused("unreadable text", str(error)) from None
         return {
-            "head_tokens_E": counts.head,
+            "prefix_tokens_E": counts.prefix,
             "units_E": len(record.units),
             "images_E": len(images),
             "tokens_U": counts.tokens,
-            "learned_U": counts.learned,
+            "supervised_U": counts.supervised_tokens,
             "unit_I": [unit for unit, _ in images],
             "width_I": [look.width for _, look in images],
             "height_I": [look.height for _, look in images],

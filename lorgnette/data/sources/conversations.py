@@ -28,14 +28,14 @@ PART_COLUMNS = ("conversations", "conversation", "prompt", "completion", "chosen
 """Columns beside `messages` whose messages may hold images within them."""
 
 PLACEHOLDER = "<image>"
-"""What stands for an image in the text of LLaVA and ShareGPT rows. In a row without images it is text."""
+"""Image placeholder in the text of LLaVA and ShareGPT rows. In a row without images it is text."""
 
 
 def read(row: Mapping[str, Any], config: ChatConfig, name: str) -> Record:
     """A conversation in its order; only what the assistant says is learned.
 
     A unit is an exchange: what the user says (with the system's words before) and the answer. Images at the beginning
-    of the first question are the head, so that every piece of a long conversation shows them. A blank answer, or one
+    of the first question are the prefix, so that every piece of a long conversation shows them. A blank answer, or one
     that the row does not want learned, is context of the next exchange. A last question without answer teaches nothing
     and is left off.
 
@@ -45,13 +45,13 @@ def read(row: Mapping[str, Any], config: ChatConfig, name: str) -> Record:
     exchanges = _exchanges(_segments(messages))
     if not exchanges:
         raise Refused("no answer", "the assistant says nothing in this conversation")
-    head: tuple[Segment, ...] = ()
+    prefix: tuple[Segment, ...] = ()
     if all(one.role != "system" for one in messages) and exchanges[0][0] == Turn("user"):
         turn, *others = exchanges[0]
-        head = tuple(takewhile(lambda segment: isinstance(segment, Image), others))
-        exchanges[0] = (turn, *others[len(head) :])
+        prefix = tuple(takewhile(lambda segment: isinstance(segment, Image), others))
+        exchanges[0] = (turn, *others[len(prefix) :])
     doubts = tuple(_doubts(messages, absent))
-    return Record(tuple(exchanges), head, meta={"name": name, "source": config.title}, doubts=doubts)
+    return Record(tuple(exchanges), prefix, meta={"name": name, "source": config.title}, doubts=doubts)
 
 
 def _segments(messages: Iterable[Message]) -> Iterator[Segment]:

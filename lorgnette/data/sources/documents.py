@@ -42,14 +42,14 @@ UPRIGHT = math.radians(8)
 """A line that leans by more than this stands by itself, in the order in which it is drawn: a watermark."""
 
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\ufeff\ufff9-\uffff\ue000-\uf8ff]")
-"""What is no character: controls, the replacement sign, and private codes of a font."""
+"""Codes that are not text: control characters, the replacement character, and private codes of a font."""
 HYPHENS = {0x02: "-", 0xFFFE: "-", 0xAD: "-"}
-"""How the reader spells a hyphen at the end of a line."""
+"""Codes by which the reader writes a hyphen at the end of a line, each mapped to a hyphen."""
 LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "ffl", 0xFB05: "st", 0xFB06: "st"}
 
 
 def read(row: Mapping[str, Any], config: DocumentsConfig, name: str) -> Record:
-    """A page as head, and its text in parts of at most about 2,000 characters, all learned.
+    """A page as prefix, and its text in parts of at most about 2,000 characters, all learned.
 
     Every piece of a long page shows the picture again. Raises: Refused without picture or text.
     """
@@ -61,7 +61,7 @@ def read(row: Mapping[str, Any], config: DocumentsConfig, name: str) -> Record:
         raise Refused("wrong type", f"'text' is a {type(text).__name__}, not a string")
     _long_enough(text or "", config)
     units = tuple((Text(part, supervised=True),) for part in cut_text((text or "").strip()))
-    return Record(units, head=(image,), meta={"name": name, "source": config.title})
+    return Record(units, prefix=(image,), meta={"name": name, "source": config.title})
 
 
 def _long_enough(text: str, config: DocumentsConfig) -> None:

@@ -24,7 +24,7 @@ _COLUMNS = (*IMAGE_COLUMNS, "texts")
 def read(row: Mapping[str, Any], config: InstructConfig, name: str) -> Record:
     """A conversation of questions and answers about all images of the row; only the answers are learned.
 
-    Each question with its answer is a unit, and the images are the head: every piece shows them. Rows without images
+    Each question with its answer is a unit, and the images are the prefix: every piece shows them. Rows without images
     are conversations in text. A blank answer teaches nothing, and its question is left out. `most_turns` is applied
     where pieces are cut (`sources.table.most_units`).
 

@@ -21,7 +21,7 @@ from lorgnette.sample import Image, Segment, Text
 _COLUMNS = ("images", "texts")
 
 END_OF_DOCUMENT = "END_OF_DOCUMENT_TOKEN_TO_BE_REPLACED"
-"""What OBELICS writes where a page changes its topic (its paper, appendix A.1.2)."""
+"""Marker that OBELICS writes where a page changes its topic (its paper, appendix A.1.2)."""
 FILE_NAME = re.compile(r"[\w ().-]+\.(jpe?g|png|gif|webp|svg|bmp|tiff?)")
 MOST_IMAGES_OF_UNIT = 4
 """Images that stay in one unit with the text behind them; where more stand in a row, those before make units."""

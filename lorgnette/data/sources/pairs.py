@@ -30,7 +30,7 @@ def read(row: Mapping[str, Any], config: PairsConfig, name: str) -> Record:
         raise Refused("no caption", f"the row has no text in {' or '.join(map(repr, accepted))}")
     caption = _lot(_lot(kinds))
     units = tuple((Text(part, supervised=True),) for part in cut_text(caption))
-    return Record(units, head=(image,), meta={"name": name, "source": config.title})
+    return Record(units, prefix=(image,), meta={"name": name, "source": config.title})
 
 
 def image_of(row: Mapping[str, Any], config: PairsConfig) -> Any:

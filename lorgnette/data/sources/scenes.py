@@ -104,16 +104,16 @@ def _number(row: Mapping[str, Any], column: str) -> int:
 def read(row: Mapping[str, Any], config: ScenesConfig, name: str) -> Record:
     """A conversation about a composed scene, of which only the answers are learned; or the scene and its `caption`.
 
-    Each question with its answer is a unit, and the picture is the head: every piece shows it.
+    Each question with its answer is a unit, and the picture is the prefix: every piece shows it.
 
     Raises: Refused if the scene cannot be composed, or there is nothing to learn.
     """
-    head, meta = (Image(_file_of(picture_of(row))),), {"name": name, "source": config.title}
+    prefix, meta = (Image(_file_of(picture_of(row))),), {"name": name, "source": config.title}
     if isinstance(caption := row.get("caption"), str) and caption.strip():
         units = tuple((Text(part, supervised=True),) for part in cut_text(caption))
-        return Record(units, head, meta=meta)
+        return Record(units, prefix, meta=meta)
     turns, doubts = exchanges_of(*read_texts(row, has_images=True))
-    return Record(turns, head, meta=meta, doubts=tuple(doubts))
+    return Record(turns, prefix, meta=meta, doubts=tuple(doubts))
 
 
 def _file_of(picture: PIL.Image.Image) -> bytes:

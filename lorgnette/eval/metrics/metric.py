@@ -22,7 +22,7 @@ class Reference:
     answers: tuple[str, ...]
     options: tuple[str, ...] = ()
     form: str = ""
-    """What an answer looks like, where a benchmark says so: `integer`, `float:2` (decimal places), `list`."""
+    """Format of an answer, where a benchmark gives one: `integer`, `float:2` (decimal places), `list`."""
     group: str = ""
     """Questions of one group count as one, and only if all of them are right: the passes of a circular evaluation."""
 
@@ -48,7 +48,7 @@ class Metric:
     version: int = 1
     """Raised when answers get other scores than before; stored beside the scores."""
     of_one: str = ""
-    """Why the score of a single example says nothing, where it does not."""
+    """Reason why the score of a single example is meaningless; empty where it is meaningful."""
 
     def counts(self, answers: Sequence[str], truths: Sequence[Reference]) -> Floats:
         """Counts of each example, shape (examples, counts)."""

@@ -51,7 +51,7 @@ class Model(ABC):
 
     weights: str = ""
     encodes_images: bool = False
-    """Whether `encode_images` is there, so that examples can be retrieved by likeness."""
+    """True if the model has `encode_images`, so that examples can be retrieved by similarity."""
 
     @cached_property
     def identity(self) -> str:

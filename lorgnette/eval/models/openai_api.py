@@ -31,7 +31,7 @@ MOST_STOPS = 4
 MOST_DECLINED = 4
 """Prompts that a server may decline before it answers its first one."""
 OPTIONS = ("max_tokens", "temperature", "stop")
-"""What can be asked for in another way, or left out, where a server does not know it."""
+"""Request fields that are renamed or left out where a server does not know them."""
 _UNSUPPORTED = re.compile(r"unsupported|not support|unrecogni[sz]ed|unexpected|not permitted|unknown", re.IGNORECASE)
 
 

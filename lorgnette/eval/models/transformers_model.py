@@ -32,7 +32,7 @@ _Value = TypeVar("_Value")
 LEFT, RIGHT = "\ue000", "\ue001"
 """Characters that no text holds, to see what a template writes between two others."""
 SPLIT = "do_image_splitting"
-"""What upstream's image processors call the switch; those of Idefics' descent have it."""
+"""Name of the switch for image splitting in transformers' image processors (Idefics2 and its successors)."""
 
 
 def open_transformers(source: str, *, split: bool | None = None, batch_size: int = 16) -> TransformersModel:
@@ -76,12 +76,12 @@ def open_transformers(source: str, *, split: bool | None = None, batch_size: int
 
 @dataclass(frozen=True)
 class _Row:
-    """A prompt as a processor takes it. The last `learned` characters of its text are a candidate."""
+    """A prompt as a processor takes it. The last `candidate_length` characters of its text are a candidate."""
 
     name: str
     text: str
     images: list[PIL.Image.Image]
-    learned: int = 0
+    candidate_length: int = 0
 
 
 class TransformersModel(Model):
@@ -163,7 +163,7 @@ class TransformersModel(Model):
         if not self.tokenizer.is_fast:
             raise SettingsError(f"{self.identity}: its tokenizer gives no offsets; ask with --choices generation")
         rows = [
-            dataclasses.replace(prompt, text=start + text, learned=len(text))
+            dataclasses.replace(prompt, text=start + text, candidate_length=len(text))
             for sample, texts in zip(samples, candidates, strict=True)
             for prompt, start, lead in [self._opened(sample)]
             for text in [lead + self._as_text(one) for one in texts]
@@ -222,10 +222,10 @@ class TransformersModel(Model):
         inputs = self._inputs(rows, "right", return_offsets_mapping=True)
         starts, ends = inputs.pop("offset_mapping").cpu().unbind(-1)
         self._check_ends(rows, inputs["input_ids"].cpu(), ends > starts)
-        first = ends.amax(dim=1) - torch.tensor([row.learned for row in rows])
-        learned = (ends > first[:, None]) & (ends > starts)
-        learned[:, 0] = False  # nothing stands before it
-        wanted = learned.any(dim=0).nonzero()[:, 0]
+        first = ends.amax(dim=1) - torch.tensor([row.candidate_length for row in rows])
+        scored = (ends > first[:, None]) & (ends > starts)
+        scored[:, 0] = False  # nothing stands before it
+        wanted = scored.any(dim=0).nonzero()[:, 0]
         if not len(wanted):
             return [0.0] * len(rows)
         before = (wanted - 1).to(self.model.device)
@@ -235,7 +235,7 @@ class TransformersModel(Model):
             logits = self.model(**inputs).logits[:, before]
         tokens = inputs["input_ids"][:, wanted.to(self.model.device)]
         scores: Tensor = logits.double().log_softmax(-1).gather(-1, tokens[..., None])[..., 0].cpu()
-        return scores.masked_fill(~learned[:, wanted], 0).sum(dim=1).tolist()
+        return scores.masked_fill(~scored[:, wanted], 0).sum(dim=1).tolist()
 
     def _check_ends(self, rows: Sequence[_Row], tokens_BT: Tensor, real_BT: Tensor) -> None:
         """A prompt must end with its candidate. Raises: SettingsError for a processor that writes on after it."""
@@ -246,7 +246,7 @@ class TransformersModel(Model):
                 for token, (start, end) in zip(own["input_ids"], own["offset_mapping"], strict=True)
                 if end > start
             ]
-            if row.learned and last and tokens_T[real_T][-1] != last[-1]:
+            if row.candidate_length and last and tokens_T[real_T][-1] != last[-1]:
                 raise SettingsError(
                     f"{self.identity}: its processor writes on after a text; ask with --choices generation"
                 )

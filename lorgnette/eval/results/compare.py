@@ -28,7 +28,7 @@ SAME = {
 }
 """Settings without which scores are not about the same thing, and what to do."""
 _SHOWN = 3
-"""How many questions a message names."""
+"""Most questions that a message names."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from lorgnette.untrusted import parse_json
 _Item = TypeVar("_Item")
 StoredRow = dict[str, Any]
 ROWS_CONFIG = ConfigDict(extra="forbid")
-"""How rows are read: a key that no evaluation writes is damage, as a value of another type is."""
+"""Validation of stored rows: an unknown key, like a value of another type, means that the file is damaged."""
 StrictIndex = Annotated[int, Strict()]
 """Questions are known by it: the text `1` or true would be another question, or stand for one."""
 _TRIES = 5

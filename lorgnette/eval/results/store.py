@@ -4,14 +4,14 @@ A results folder holds:
 
 `settings.json`: all that decides the answers: the task and its version, the wording, and the model, `model` for people
 and `weights`, a digest of its files, for equality. A folder goes on under equal settings only.
-`sittings.jsonl`: a row per process that worked on it: the code's version and commit, torch, the device, when.
+`sessions.jsonl`: a row per process that worked on it: the code's version and commit, torch, the device, when.
 `examples.jsonl`: a row per question, appended as answers arrive: see `Example`. `score` is 0 until all is there.
 `pictures/`: small copies of what was shown, named by digest.
 `refused.jsonl`: rows that could not be asked, and why; absent if there are none.
 `summary.json`: the scores, written last.
 
 Where several processes share the work, each writes rows to files of its own; the last one joins them (`rank_files.py`).
-Folders of older versions lack `weights`, `questions`, sittings, and of each example `id` and `rendered`.
+Folders of older versions lack `weights`, `questions`, sessions, and of each example `id` and `rendered`.
 """
 
 from __future__ import annotations
@@ -70,17 +70,17 @@ class Example:
     prompt: str = ""
     """All that was shown, examples before the question included: an image stands as `[image DIGEST]`."""
     extracted: str | None = None
-    """What a judge read out of the answer. It is scored in place of the answer."""
+    """Answer as a judge extracted it; scored in place of the model's text."""
     extracted_by: str = ""
-    """Which judge."""
+    """Name of the judge."""
     by: str = ""
-    """Who answered, where a server says so: what stands behind a model's name may change."""
+    """Model that answered, as a server reports it: the model behind a name may change."""
     declined: str = ""
-    """Why it was not answered: a server declined this prompt, or the model failed on it. Scored as an empty answer."""
+    """Reason for a missing answer: a server declined the prompt, or the model failed on it. Scored as empty."""
     rendered: str = ""
     """The very text that the model read, special tokens spelled out; a run of 64 image tokens reads `<image>×64`."""
     id: str = ""
-    """What the benchmark and its server call the question."""
+    """Id of the question in the benchmark and on its server."""
 
     @property
     def judged(self) -> str:
@@ -227,12 +227,12 @@ class ResultsFolder:
 
     def __init__(self, path: str | Path, rank: Rank | None = None) -> None:
         self.path, self.rank = Path(path), rank or Rank()
-        self._sitting: StoredRow | None = None
+        self._session: StoredRow | None = None
 
-    def begin(self, settings: dict[str, Any], sitting: StoredRow | None = None) -> list[Example]:
+    def begin(self, settings: dict[str, Any], session: StoredRow | None = None) -> list[Example]:
         """Start the folder, or take it up again: the examples already answered under the same settings.
 
-        sitting: what is worth knowing about this process; it is stored once it has something to append.
+        session: what is worth knowing about this process; it is stored once it has something to append.
         Raises: SettingsError if the folder holds results of other settings; DiskError if it holds something else.
         """
         if self._has_settings():
@@ -241,9 +241,9 @@ class ResultsFolder:
             with explain_disk(self.path):
                 (self.path / "pictures").mkdir(parents=True, exist_ok=True)
             write_json(self.path / "settings.json", settings)
-        for kind in ("examples", "sittings"):
+        for kind in ("examples", "sessions"):
             mend(self._own(kind))
-        self._sitting = sitting
+        self._session = session
         return self.examples()
 
     def _has_settings(self) -> bool:
@@ -260,9 +260,9 @@ class ResultsFolder:
 
     def append(self, examples: Iterable[Example], pictures: dict[str, bytes]) -> None:
         """Add a batch of answers, and the pictures that they were shown."""
-        if self._sitting:
-            append(self._own("sittings"), [self._sitting])
-            self._sitting = None
+        if self._session:
+            append(self._own("sessions"), [self._session])
+            self._session = None
         for digest, content in pictures.items():
             with new_file(self.picture(digest)) as beside:
                 beside.write_bytes(content)
@@ -278,10 +278,10 @@ class ResultsFolder:
         join(self.path, "examples", [dataclasses.asdict(example) for example in result.examples])
         if result.rejected or rows(self.path, "refused"):
             join(self.path, "refused", rejected_lines(result.rejected))
-        sittings = self.sittings()
-        if sittings:
-            join(self.path, "sittings", sittings)
-        write_json(self.path / "summary.json", result.summary() | {"made_by": _distinct(sittings)})
+        sessions = self.sessions()
+        if sessions:
+            join(self.path, "sessions", sessions)
+        write_json(self.path / "summary.json", result.summary() | {"made_by": _distinct(sessions)})
 
     def result(self) -> Result:
         """The stored examples, scored. Raises: DataError; SettingsError for a metric that only the folder names."""
@@ -321,9 +321,10 @@ class ResultsFolder:
         answered = {example.index for example in self.examples()} if found else set()
         return {index: row for index, row in found.items() if index not in answered}
 
-    def sittings(self) -> list[StoredRow]:
+    def sessions(self) -> list[StoredRow]:
         """Facts of each process that worked here, in the order in which they began."""
-        every = [row for _, row in rows(self.path, "sittings") if _is_finite(row)]
+        stored = rows(self.path, "sessions") + rows(self.path, "sessions")  # the former as older versions call them
+        every = [row for _, row in stored if _is_finite(row)]
         found = {json.dumps(row, sort_keys=True): row for row in every}
         return sorted(found.values(), key=lambda row: str(row.get("began", "")))
 
@@ -389,7 +390,7 @@ def folders_in(path: str | Path) -> dict[str, Path]:
     return found
 
 
-def _distinct(sittings: Iterable[StoredRow]) -> list[StoredRow]:
+def _distinct(sessions: Iterable[StoredRow]) -> list[StoredRow]:
     """Distinct code versions and devices of the sessions."""
-    kept = [{key: value for key, value in row.items() if key not in ("began", "rank")} for row in sittings]
+    kept = [{key: value for key, value in row.items() if key not in ("began", "rank")} for row in sessions]
     return list({json.dumps(row, sort_keys=True): row for row in kept}.values())

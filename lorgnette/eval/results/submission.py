@@ -22,7 +22,7 @@ from lorgnette.untrusted import parse_json
 _MOST_QUESTIONS = 10_000_000
 """Of the largest split; a size beyond it is damage."""
 _SHOWN = 5
-"""How many questions a message names."""
+"""Most questions that a message names."""
 
 
 def write_submission(folder: str | Path, file: str | Path, *, incomplete: bool = False) -> list[str]:

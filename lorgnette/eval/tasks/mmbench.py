@@ -17,7 +17,7 @@ from lorgnette.eval.benchmark_rows import Rows, text_of
 from lorgnette.eval.tasks.reading import image_of, letter_at
 
 TURN = 1_000_000
-"""What the index of a pass adds to that of its question."""
+"""Offset between the index of a question and that of its next pass."""
 LETTERS = ascii_uppercase[:8]
 """Columns that may hold options; the public files have A to D."""
 

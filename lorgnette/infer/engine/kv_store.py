@@ -35,7 +35,7 @@ class CachedDocument:
     room: int = 0
     """Tokens for which there is room."""
     places: list[int] = field(default_factory=list)
-    """Where it lies: the first slot of its slab, or its pages."""
+    """Location in the store: the first slot of its slab, or its pages."""
     clean: int = 0
     """Slots, from its first on, that hold its own numbers or zeros."""
 
@@ -157,7 +157,7 @@ class SlabPass:
     def __init__(self, store: SlabStore, documents: Sequence[CachedDocument]) -> None:
         self.store, self.documents = store, documents
         self.images: dict[int, SeenImages] = {}
-        """Stays empty: the engine refuses models with blocks that would keep images here."""
+        """Images kept by blocks of cross-attention: none, as the engine refuses models that have them."""
 
     def begin(self, documents: SequenceLengths, like: Tensor) -> None:
         known = [one.length for one in self.documents]

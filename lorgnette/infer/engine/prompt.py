@@ -32,7 +32,7 @@ class Prompt:
     tokens: tuple[int, ...]
     images: tuple[ImageRef, ...]
     places: tuple[int, ...]
-    """Where in `tokens` each visual token stands, ascending."""
+    """Position in `tokens` of each visual token, ascending."""
     firsts: tuple[int, ...]
     """First visual token of each image, then the number of all."""
     params: SamplingParams

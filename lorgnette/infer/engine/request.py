@@ -42,8 +42,6 @@ class SamplingParams(GenerationConfig):
 
     n: int = pydantic.Field(default=1, ge=1, le=MAX_CHOICES)
     """Answers to the same prompt."""
-    min_p: float = pydantic.Field(default=0.0, ge=0, lt=1)
-    """Draw among tokens of at least this share of the likeliest one's probability."""
     presence_penalty: float = pydantic.Field(default=0.0, ge=-2, le=2)
     """Subtracted from the logit of every token that the answer holds."""
     frequency_penalty: float = pydantic.Field(default=0.0, ge=-2, le=2)
@@ -73,7 +71,7 @@ class Request:
     """Names the request in events; no other request in the engine may have it."""
     sample: Sample
     params: SamplingParams = field(default_factory=SamplingParams)
-    """What is not given is as the checkpoint's generation_config.json says."""
+    """Sampling parameters; those not given come from the checkpoint's generation_config.json."""
     key: str = ""
     """Whose request it is: keys take turns at admission."""
     salt: str | None = None

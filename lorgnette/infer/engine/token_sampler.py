@@ -5,7 +5,6 @@ What stands beside an answer in a step does not matter: its generator is seeded 
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -78,7 +77,7 @@ class TokenSampler:
             self.constraint.accept(token)
 
     def _apply_settings(self, logits_K: Tensor) -> None:
-        """Penalties, biases, the checkpoint's rules, the grammar, and `min_p`, in this order."""
+        """Penalties, biases, the checkpoint's rules and the grammar, in this order."""
         params = self.params
         if self.counts and (params.presence_penalty or params.frequency_penalty):
             counts = torch.tensor(list(self.counts.values()), dtype=torch.float32)
@@ -89,11 +88,8 @@ class TokenSampler:
             self.rules.apply(logits_K, self.tokens, len(self.tokens) - self.prompt_tokens, self.most)
         if self.constraint is not None:
             logits_K.masked_fill_(~self.constraint.allowed(), float("-inf"))
-        best = float(logits_K.max())
-        if best == float("-inf"):
+        if float(logits_K.max()) == float("-inf"):
             raise DataError("no token may come next: the grammar, or the biases, leave none")
-        if params.min_p and params.temperature:
-            logits_K.masked_fill_(logits_K < best + params.temperature * math.log(params.min_p), float("-inf"))
 
 
 def _reported(token: int, log_probabilities_K: Tensor | None, top: int) -> ChosenToken:

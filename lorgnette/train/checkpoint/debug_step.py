@@ -142,7 +142,7 @@ def _compute(model: VLM, batch: TrainingBatch, console: Console) -> list[str]:
     broken = []
     for place, (loss, count) in enumerate(zip(sums, counts, strict=True)):
         name = batch.name_of(place)
-        say(console, f"  {name}: loss {loss / max(1, count):.4f} over {count} learned tokens")
+        say(console, f"  {name}: loss {loss / max(1, count):.4f} over {count} supervised tokens")
         if not math.isfinite(loss):
             broken.append(name)
     if first:

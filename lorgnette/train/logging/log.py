@@ -66,7 +66,19 @@ def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-NUMBERS = {"step", "loss", "lr", "grad_norm", "samples", "tokens", "learned", "images", "seconds", "waited", "flops"}
+NUMBERS = {
+    "step",
+    "loss",
+    "lr",
+    "grad_norm",
+    "samples",
+    "tokens",
+    "supervised_tokens",
+    "images",
+    "seconds",
+    "waited",
+    "flops",
+}
 _TABLES = {"sources", "losses", "scores"}
 
 
@@ -97,6 +109,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             row = parse_json(line, str(path))
         except DataError:
             break
+        if isinstance(row, dict) and "learned" in row:  # as versions before 0.4 wrote it
+            row["supervised_tokens"] = row.pop("learned")
         if not isinstance(row, dict) or not _is_row(row):
             break
         rows.append(row)

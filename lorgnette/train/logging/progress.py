@@ -84,7 +84,7 @@ class ProgressDisplay(Callback):
         seconds = state.step_seconds
         for name, value in (
             ("loss", metrics.loss),
-            ("tokens", metrics.learned / seconds),
+            ("tokens", metrics.supervised_tokens / seconds),
             ("images", metrics.images / seconds),
             ("flops", metrics.flops / seconds),
             ("seconds", seconds),
@@ -102,10 +102,10 @@ class ProgressDisplay(Callback):
         say(self.console, f"step {state.progress.total_step}: {kind} {VALUES[kind]} {said}")
 
     def said(self) -> str:
-        """Loss, learned tokens and images a second, share of the device's peak, and memory."""
+        """Loss, supervised tokens and images a second, share of the device's peak, and memory."""
         means = self._means
         share = f"  {means['flops'] / self._peak:.0%} MFU" if self._peak and means["flops"] else ""
-        rates = f"{means['tokens']:.0f} learned tokens/s  {means['images']:.0f} images/s"
+        rates = f"{means['tokens']:.0f} supervised tokens/s  {means['images']:.0f} images/s"
         return f"loss {means['loss']:.3f}  {rates}{share}  {memory_gib(self.device):.1f} GiB"
 
 

@@ -105,7 +105,7 @@ def figures(row: StepMetrics, seconds: float) -> dict[str, float]:
         "loss": row.loss,
         "learning_rate": row.lr,
         "gradient_norm": row.grad_norm,
-        "learned_tokens_per_second": row.learned / seconds,
+        "supervised_tokens_per_second": row.supervised_tokens / seconds,
         "images_per_second": row.images / seconds,
         "waited_seconds": row.waited,
     }

@@ -46,9 +46,9 @@ class Glance:
     batches: list[TrainingBatch]
     times: float = 1.0
     steps: BatchBuilder | None = None
-    """Where the packs come from; None where they are made up."""
+    """Builder that the packs come from; None where they are synthetic."""
     missing: str = ""
-    """Why they are made up."""
+    """Reason why the packs are synthetic."""
 
 
 def dry_run(run: Run, console: Console) -> None:
@@ -148,12 +148,12 @@ def _print_stage(
     cost = ModelCost(run.model)
     flops = times * sum(pack_flops(cost, stage, batch) for batch in batches)
     tokens = times * sum(batch.documents.total for batch in batches)
-    learned = times * sum(batch.learned for batch in batches)
+    supervised_tokens = times * sum(batch.supervised_tokens for batch in batches)
     images, packs = times * sum(len(batch.images) for batch in batches), times * len(batches)
     say(console, stage.name, style="bold", end="")
     say(
         console,
-        f": {stage.steps:,} steps of about {tokens:,.0f} tokens ({learned:,.0f} learned),"
+        f": {stage.steps:,} steps of about {tokens:,.0f} tokens ({supervised_tokens:,.0f} supervised),"
         f" {images:,.0f} images and {packs:,.0f} packs; {flops:.2e} FLOPs a step, {flops * stage.steps:.2e} in all",
     )
     if glance.missing:

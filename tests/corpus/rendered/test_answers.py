@@ -46,7 +46,7 @@ def reckoned(text: str) -> Fraction:
 
 
 def holds(question: Question) -> int:
-    """How many calculations the steps of a question write out; all must be right, and the last one is the answer."""
+    """Count the calculations in the steps of an answer; all must be right, and the last one is the answer."""
     found = CALCULATION.findall(question.steps)
     for left, right in found:
         assert reckoned(left) == number(right), question.steps

@@ -118,7 +118,7 @@ def test_pictures_are_small_rgb_files_without_alpha(name):
 
 
 class Watched:
-    """Where texts were put on papers: what overlaps another text or leaves the sheet."""
+    """Recorder of text boxes: those that overlap another text or leave the sheet."""
 
     def __init__(self) -> None:
         self.faults: list[str] = []

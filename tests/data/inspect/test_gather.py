@@ -1,4 +1,4 @@
-"""What is looked at is what is trained on: the same packs, tokens, marks and pixels as the loader makes."""
+"""The preview shows exactly the loader's packs: the same tokens, marks and pixels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_packs_are_those_of_the_loader(gatherer, steps):
     for pack, batch in zip(packs, batches, strict=True):
         tokens = np.concatenate([one.tokens_T for one in pack.documents])
         assert torch.equal(torch.from_numpy(tokens), batch.tokens_T)
-        assert pack.total.learned == int((batch.targets_T != IGNORE_INDEX).sum())
+        assert pack.total.supervised_tokens == int((batch.targets_T != IGNORE_INDEX).sum())
         assert pack.total.patches == len(batch.patches_PC)
         assert [one.name for one in pack.documents] == list(batch.names)
         assert pack.starts[:-1] == list(batch.documents.starts)[: len(pack.documents)]

@@ -39,7 +39,7 @@ def test_data_is_shown_and_not_obeyed(look, speller):
 
 def test_the_page_counts_what_is_there(look, speller):
     page = Page(render(look, speller))
-    for number in (look.total.tokens, look.total.learned, look.total.patches, look.total.images):
+    for number in (look.total.tokens, look.total.supervised_tokens, look.total.patches, look.total.images):
         assert f"{number:,}" in page.text
     assert "samples" in page.text and "75.0 %" in page.text and "25.0 %" in page.text
 
@@ -84,7 +84,7 @@ def test_the_terminal_says_the_same(look, speller):
     console = Console(width=160, record=True, force_terminal=True, color_system="truecolor", file=open_null())
     print_preview(console, look, speller, most=12)
     text = console.export_text()
-    assert f"{look.total.tokens:,} tokens" in text and f"{look.total.learned:,} learned" in text
+    assert f"{look.total.tokens:,} tokens" in text and f"{look.total.supervised_tokens:,} supervised" in text
     assert "▀" in text and "2 visual tokens" in text
     assert f"{look.total.documents - 12:,} of {look.total.documents:,} documents are counted and not shown" in text
 

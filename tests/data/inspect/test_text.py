@@ -22,14 +22,14 @@ def test_the_chips_of_a_document_are_its_tokens(processor, speller, number):
     rendered, chips = chips_of(processor, speller, samples()[number])
     assert [one for chip in chips for one in chip.ids] == rendered.tokens_T.tolist()
     assert [chip.position for chip in chips] == np.cumsum([0, *(len(chip.ids) for chip in chips)])[:-1].tolist()
-    learned = sum(len(chip.ids) for chip in chips if chip.learned)
-    assert learned == rendered.loss_mask_T[1:].sum()
+    supervised = sum(len(chip.ids) for chip in chips if chip.supervised)
+    assert supervised == rendered.loss_mask_T[1:].sum()
 
 
 def test_an_image_is_one_chip_and_its_number(processor, speller):
     _, chips = chips_of(processor, speller, samples()[1])
     images = [chip for chip in chips if chip.kind == "image"]
-    assert [(chip.image, len(chip.ids), chip.learned) for chip in images] == [(0, 2, False), (1, 2, False)]
+    assert [(chip.image, len(chip.ids), chip.supervised) for chip in images] == [(0, 2, False), (1, 2, False)]
 
 
 def test_what_a_user_spells_is_text_and_no_image(processor, speller):
@@ -63,5 +63,5 @@ def test_a_long_document_is_spelt_to_a_limit(processor, speller):
 def test_runs_join_what_is_learned_alike(processor, speller):
     _, chips = chips_of(processor, speller, samples()[1])
     grouped = runs(iter(chips))
-    assert [learned for learned, _ in grouped] == [bool(n % 2) ^ grouped[0][0] for n in range(len(grouped))]
+    assert [supervised for supervised, _ in grouped] == [bool(n % 2) ^ grouped[0][0] for n in range(len(grouped))]
     assert [chip for _, group in grouped for chip in group] == chips

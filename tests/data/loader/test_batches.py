@@ -19,7 +19,7 @@ def squares(tmp_path_factory):
 
 
 def same(ours, theirs) -> bool:
-    """Whether two lists of batches hold the same, tensor by tensor."""
+    """Return whether two lists of batches are equal, tensor by tensor."""
     return len(ours) == len(theirs) and all(
         torch.equal(getattr(one, name), getattr(two, name))
         if isinstance(getattr(one, name), torch.Tensor)

@@ -1,4 +1,4 @@
-"""What is drawn anew for a sample: arrays agree with the rules of the inputs, draws have the frequencies asked for."""
+"""Random augmentation: arrays agree with the rules of `inputs`, and draws have the requested frequencies."""
 
 import numpy as np
 import pytest

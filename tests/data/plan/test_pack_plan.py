@@ -111,9 +111,9 @@ def test_no_large_window_draws_more_of_a_source_than_it_has():
 
 @pytest.mark.parametrize("by", ["samples", "tokens", "supervised", "epochs"])
 def test_weights_are_shares_of_what_is_asked_for(by):
-    learned = [[1] * 2, [40] * 2]
-    indexes = [index_of([[length] * 2] * count, learned=[marks] * count) for length, count, marks in
-               [(20, 300, learned[0]), (60, 100, learned[1])]]  # fmt: skip
+    supervised = [[1] * 2, [40] * 2]
+    indexes = [index_of([[length] * 2] * count, supervised=[marks] * count) for length, count, marks in
+               [(20, 300, supervised[0]), (60, 100, supervised[1])]]  # fmt: skip
     plan = plan_of(*indexes, weights=(1.0, 3.0), by=by)
     refs = refs_of(plan, 400)
     counts = Counter(ref.source for ref in refs)

@@ -50,7 +50,7 @@ class Slow:
         index, augmenter = self.index, self.splitter.augmenter
         split = bool(augmenter.split(self.source, self.record, self.epoch)) if varied else augmenter.images.split
         tokens = dict(enumerate(self.part("tokens_U", unit_starts(index))))
-        tokens |= {-1: int(index.head_tokens_E[self.record])}
+        tokens |= {-1: int(index.prefix_tokens_E[self.record])}
         patches = dict.fromkeys(tokens, 0)
         columns = (self.part(name, index.image_starts) for name in ("unit_I", "width_I", "height_I"))
         for number, (unit, width, height) in enumerate(zip(*columns, strict=True)):
@@ -73,7 +73,7 @@ class Slow:
 
     def pieces(self, most_units: int | None) -> list[tuple[int, int, int, int, int]]:
         """(start, end, tokens, patches, learned): unit by unit, as long as they fit."""
-        costs, learned = self.shown(), self.part("learned_U", unit_starts(self.index))
+        costs, supervised = self.shown(), self.part("supervised_U", unit_starts(self.index))
         found, start, units = [], 0, len(costs) - 1
         while start < units:
             end = start
@@ -83,9 +83,9 @@ class Slow:
                 and self.fits(costs, range(start, end + 1))
             ):
                 end += 1
-            if sum(learned[start:end]):
+            if sum(supervised[start:end]):
                 whole = [sum(costs[unit][side] for unit in (-1, *range(start, end))) for side in (0, 1)]
-                found.append((start, end, *whole, sum(learned[start:end])))
+                found.append((start, end, *whole, sum(supervised[start:end])))
             start = max(end, start + 1)
         return found
 
@@ -100,7 +100,7 @@ def test_pieces_are_those_of_the_oracle(setting, most_units, tokens):
     draw = np.random.default_rng(0)
     entries, epochs = draw.integers(0, 100, 150), draw.integers(0, 3, 150)
     pieces = splitter.pieces(entries, epochs)
-    columns = (pieces.start, pieces.end, pieces.tokens, pieces.patches, pieces.learned)
+    columns = (pieces.start, pieces.end, pieces.tokens, pieces.patches, pieces.supervised_tokens)
     for number, (entry, epoch) in enumerate(zip(entries.tolist(), epochs.tolist(), strict=True)):
         source, record = (0, entry) if entry < 60 else (1, entry - 60)
         mine = np.flatnonzero(pieces.entry == number)
@@ -125,7 +125,7 @@ def test_every_unit_that_fits_is_in_one_piece_and_the_others_are_listed(records)
 
 
 def test_a_piece_from_which_nothing_is_learned_is_listed_as_left_out():
-    index = index_of([[10, 20], [10]], learned=[[0, 0], [4]])
+    index = index_of([[10, 20], [10]], supervised=[[0, 0], [4]])
     splitter = splitter_of(index, setting="plain")
     assert splitter.left_out(0) == [(0, 0), (0, 1)]
     assert splitter.pieces(np.arange(2), np.zeros(2, dtype=np.int64)).entry.tolist() == [1]

@@ -1,4 +1,4 @@
-"""What is left out: pictures of benchmarks, the same or changed a little, and those whose owners opted out."""
+"""Decontamination: pictures of benchmarks, equal or slightly changed, and images of opt-out lists are left out."""
 
 from __future__ import annotations
 

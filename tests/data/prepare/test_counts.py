@@ -1,4 +1,4 @@
-"""What each part of a record is said to cost, against every piece of it rendered."""
+"""Token counts of each part of a record, compared with every piece of it rendered."""
 
 from __future__ import annotations
 
@@ -117,20 +117,20 @@ def overestimates(processor: Processor, record: Record) -> list[int]:
     """By how much every piece of a record is overestimated: runs of its units, and if it may, other orders too."""
     counts = TokenCounter(processor)(record)
     units = len(record.units)
-    assert len(counts.tokens) == units == len(counts.learned)
+    assert len(counts.tokens) == units == len(counts.supervised_tokens)
     found = []
     for start in range(units):
         for end in range(start + 1, units + 1):
-            planned = counts.head + sum(counts.tokens[start:end])
+            planned = counts.prefix + sum(counts.tokens[start:end])
             orders = list(itertools.permutations(range(end - start)))[:24] if record.shuffle else [None]
             found += [planned - rendered(processor, record, start, end, order) for order in orders]
     return found
 
 
-def chat(*pairs: tuple[str, str], head=(), shuffle=False) -> Record:
+def chat(*pairs: tuple[str, str], prefix=(), shuffle=False) -> Record:
     return Record(
         tuple((Turn("user"), Text(q), Turn("assistant"), Text(a, supervised=True)) for q, a in pairs),
-        tuple(head),
+        tuple(prefix),
         shuffle,
     )
 
@@ -168,7 +168,7 @@ CHATS = {
 @pytest.mark.parametrize("images", [0, 1, 2])
 @pytest.mark.parametrize("shuffle", [False, True], ids=["in order", "shuffled"])
 def test_conversations_are_never_undercounted_and_ordinary_ones_exact(name, pairs, images, shuffle, picture):
-    record = chat(*CHATS[pairs], head=(picture,) * images, shuffle=shuffle)
+    record = chat(*CHATS[pairs], prefix=(picture,) * images, shuffle=shuffle)
     over = overestimates(PROCESSORS[name], record)
     assert min(over) >= 0
     if pairs == "text" and name in ("trained", "metaspace", "chatml", "chatml template"):
@@ -195,8 +195,8 @@ def test_no_text_makes_a_piece_longer_than_planned(name, texts, data, picture):
 
 @by_processor
 @hypothesis.given(
-    pairs=st.lists(st.tuples(ODD, ODD), min_size=1, max_size=3), head=st.integers(0, 1), shuffle=st.booleans()
+    pairs=st.lists(st.tuples(ODD, ODD), min_size=1, max_size=3), prefix=st.integers(0, 1), shuffle=st.booleans()
 )
 @hypothesis.settings(max_examples=40, deadline=None)
-def test_no_conversation_is_longer_than_planned(name, pairs, head, shuffle, picture):
-    assert min(overestimates(PROCESSORS[name], chat(*pairs, head=(picture,) * head, shuffle=shuffle))) >= 0
+def test_no_conversation_is_longer_than_planned(name, pairs, prefix, shuffle, picture):
+    assert min(overestimates(PROCESSORS[name], chat(*pairs, prefix=(picture,) * prefix, shuffle=shuffle))) >= 0

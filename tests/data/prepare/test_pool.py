@@ -98,7 +98,7 @@ for task, chunk in run(Slow(), TASKS, workers=2):
 
 
 def ended(pid, seconds=20.0):
-    """Whether a process has ended."""
+    """Return whether a process has ended."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:

@@ -50,7 +50,7 @@ def test_a_source_is_known_before_it_is_read(kind, tmp_path, processor):
         tokens = processor.render(record.piece()).tokens_T
         text = int(((tokens != processor.image_token) & (tokens != around)).sum())
         units = slice(index.units_E[:number].sum(), index.units_E[: number + 1].sum())
-        planned = int(index.head_tokens_E[number] + index.tokens_U[units].sum())
+        planned = int(index.prefix_tokens_E[number] + index.tokens_U[units].sum())
         assert text <= planned <= text + 1
         images = slice(index.image_starts[number], index.image_starts[number + 1])
         assert index.unit_I[images].tolist() == [unit for unit, _ in record.images]

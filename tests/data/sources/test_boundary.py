@@ -1,4 +1,4 @@
-"""What rows, pages and archives name: only files of their own source, and only public addresses, by default."""
+"""Limits of references in rows, pages and archives: files of their own source and public addresses only."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def record_of(row: dict[str, Any], folder: Path | str = "", kind: str = "chat") 
 
 
 def spelled(record: Record) -> str:
-    """A record as one line: roles in brackets, images as `#`, learned text in capitals, units parted by `|`."""
+    """A record as one line: roles in brackets, images as `#`, supervised text in capitals, units parted by `|`."""
     parts = []
     for number, unit in enumerate(record.units):
         segments = record.piece(number, number + 1).segments if number == 0 else unit

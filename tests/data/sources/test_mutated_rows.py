@@ -173,7 +173,7 @@ def test_a_row_of_anything_is_a_record_or_refused(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ROWS)
 def test_a_file_of_anything_is_converted_to_rows_and_refusals(kind, tmp_path):
-    """What JSON can write, as files hold it; each row is accounted for; rejected ones are written and read again."""
+    """Arbitrary JSON values as a file's rows: each row is counted, and rejected ones survive a round trip."""
     (tmp_path / "a.png").write_bytes(A)
     name = "metadata.jsonl" if kind == "pairs" else "rows.jsonl"
     written = [_as_json(row) for row in rows_like(kind)]

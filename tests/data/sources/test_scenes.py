@@ -72,7 +72,7 @@ def test_a_canvas_is_white_where_no_colour_is_given():
 def test_questions_are_units_of_which_the_answers_are_learned():
     record = read(scene(), CONFIG, "row 0")
     assert record.units[1] == (Turn("user"), Text("Where?"), Turn("assistant"), Text("left", supervised=True))
-    [image] = record.head
+    [image] = record.prefix
     assert isinstance(image, Image) and isinstance(image.source, bytes)
     with PIL.Image.open(io.BytesIO(image.source)) as opened:
         assert np.array_equal(np.asarray(opened), pixels(scene()))
@@ -81,7 +81,7 @@ def test_questions_are_units_of_which_the_answers_are_learned():
 
 def test_a_caption_is_learned_beside_the_picture():
     record = read(scene(texts=None, caption="Two drawings."), CONFIG, "row 0")
-    assert record.units == ((Text("Two drawings.", supervised=True),),) and len(record.head) == 1
+    assert record.units == ((Text("Two drawings.", supervised=True),),) and len(record.prefix) == 1
 
 
 def test_a_question_without_an_answer_is_left_out_and_said():

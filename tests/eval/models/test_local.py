@@ -33,7 +33,7 @@ def processor() -> Processor:
 
 
 def slow_score(model: VLM, processor: Processor, sample: Sample, text: str, split: bool | None) -> float:
-    """The oracle: the whole document anew, its learned tokens picked out one by one."""
+    """The oracle: the whole document anew, its supervised tokens picked out one by one."""
     turn = (Turn("assistant"),) if sample.is_chat else ()
     whole = dataclasses.replace(sample, segments=(*sample.segments, *turn, Text(text, supervised=True)))
     batch = processor([whole], split=split)

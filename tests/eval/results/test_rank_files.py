@@ -88,7 +88,7 @@ def opened(name: str, way: str, data: dict[str, str]) -> tuple[Task, dict[str, A
 def contents(folder: Path) -> dict[str, Any]:
     """Every file of a results folder, but for who made it and when."""
     found = {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
-    found.pop("sittings.jsonl")
+    found.pop("sessions.jsonl")
     summary = json.loads(found.pop("summary.json"))
     summary.pop("made_by")
     return {**found, "summary": summary}
@@ -124,7 +124,7 @@ def test_another_number_of_ranks_goes_on(name: str, data: dict[str, str], tmp_pa
     assert found == whole
     assert contents(folder) == contents(tmp_path / "whole")
     assert evaluate(task, Wavers(0), folder=folder) == whole, "a finished folder asks nothing, with any number of ranks"
-    assert {row["ranks"] for row in ResultsFolder(folder).sittings()} == {2, 4}
+    assert {row["ranks"] for row in ResultsFolder(folder).sessions()} == {2, 4}
 
 
 SHARED = """

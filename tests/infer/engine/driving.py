@@ -74,7 +74,7 @@ def forced_logits(model: VLM, processor: Processor, sample: Sample, tokens: tupl
 
 
 def same_or_close(model: VLM, processor: Processor, sample: Sample, ours: Generation, oracle: Generation) -> bool:
-    """Whether two greedy answers are equal up to a token whose two best logits are hardly apart."""
+    """Return whether two greedy answers are equal up to a token whose two best logits nearly tie."""
     if ours == oracle:
         return True
     pairs = zip(ours.tokens, oracle.tokens, strict=False)

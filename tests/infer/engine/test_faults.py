@@ -1,4 +1,4 @@
-"""What goes wrong with one request touches no other, and leaves no memory behind."""
+"""Failures of one request affect no other request and leak no memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who computes in a step: growing answers first, then prompts in chunks, admission in turns, the newest preempted."""
+"""Scheduling of a step: growing answers first, then prompts in chunks, admission in turns, the newest preempted."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def kernel(
     enable_gqa: bool,
     seqused_k: Tensor | None,
 ) -> Tensor:
-    """What torch documents of `varlen_attn`, in plain steps, for a machine without its kernels."""
+    """`varlen_attn` as torch documents it, in plain steps, for a machine without its kernels."""
     assert enable_gqa == (query.shape[1] != key.shape[1])
     out = torch.empty_like(query)
     for index in range(len(query_starts) - 1):

@@ -1,4 +1,4 @@
-"""Data that changed between two sittings of a run are refused; the same data elsewhere are not."""
+"""Data that changed between two sessions of a run are refused; the same data elsewhere are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run will cost, said before it costs it: from shapes alone, and held against two real steps."""
+"""Cost of a run before it starts: estimated from shapes alone, and compared with two real steps."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_the_plan_of_eight_billion_parameters_needs_neither_weights_nor_data(nam
     assert done.exit_code == 0, f"{done.output} {done.exception!r}"
     said = " ".join(done.output.split())
     assert re.search(
-        r"steps of about [\d,]{7,} tokens \([\d,]+ learned\), [\d,]+ images and \d[\d,]* packs; .*FLOPs", said
+        r"steps of about [\d,]{7,} tokens \([\d,]+ supervised\), [\d,]+ images and \d[\d,]* packs; .*FLOPs", said
     )
     assert "is not here: these are the figures of full packs" in said
     assert re.search(r" language (lora|dora) 7,41\d 17\d\.\d\d 28,27\d ", said), "counts and MiB, in 80 columns"

@@ -26,7 +26,7 @@ MOST_BITS = 7
 LEAST_LIKENESS = 0.95
 """Correlation of thumbnails from which two pictures look the same."""
 MOST_SHAPE = 1.15
-"""How many times as long for its breadth one of them may be."""
+"""Largest ratio of the two aspect ratios for pictures to be compared."""
 LEAST_CONTRAST = 4.0
 """Grey levels of spread below which a picture is blank, and looks like nothing in particular."""
 
@@ -43,7 +43,7 @@ class Match:
     """Its number in the record."""
     benchmark: str
     picture: str
-    """How the benchmark's picture is called."""
+    """Name of the benchmark's picture."""
     match: str
     """`same file` or `looks the same`."""
     bits: int

@@ -40,7 +40,7 @@ class TextBox:
     right: float
     bottom: float
     ends: bool = False
-    """Whether a space is drawn behind it."""
+    """True if a space is drawn after the character."""
 
     @property
     def height(self) -> float:

@@ -8,7 +8,7 @@ from lorgnette.data.sources.reading.shards import Shards, list_shards
 from lorgnette.errors import DataError
 
 _NAMES = frozenset({"url", "path", "image", "image_url"})
-"""What a field is called that says where an image is, within a part of a message."""
+"""Names of fields that locate an image within a part of a message."""
 
 
 def holds_links(path: str, columns: Collection[str]) -> bool:

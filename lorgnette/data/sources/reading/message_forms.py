@@ -62,7 +62,7 @@ class Message:
     role: str
     parts: tuple[Part, ...]
     supervised: bool = False
-    """Whether its text becomes a training target: an assistant's that is not blank, unless the row says otherwise."""
+    """True if the text is a training target: an assistant's text that is not blank, unless the row says otherwise."""
 
 
 def messages_of(row: Mapping[str, Any]) -> list[Message]:

@@ -29,7 +29,7 @@ FORMS = (".parquet", ".arrow", ".json", ".jsonl")
 """Forms of rows of any kind."""
 WITH_ARCHIVES = (*FORMS, ".tar", ".tgz")
 NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
-"""What `datasets` writes beside its files."""
+"""Metadata files that `datasets` writes beside its data."""
 ORIGIN = "__origin__"
 """The key under which a converted row says in which file of the user's, and where in it, it stood."""
 
@@ -207,7 +207,7 @@ def _json(path: str) -> Iterator[Found]:
 
 
 TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
-"""Where JSON opens, closes and separates: strings are passed over as a whole."""
+"""Brackets and commas of JSON text; a string matches as a whole, so that its characters are skipped."""
 BETWEEN = re.compile(r"[\s,]*")
 
 

@@ -19,7 +19,7 @@ from lorgnette.untrusted import quoted
 _NAMES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "pixel", "frame")
 """Parts of names that columns of images have."""
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
-"""How files of images begin."""
+"""First bytes of image files."""
 SAMPLE = 16
 """Rows of a parquet or Arrow file whose values are looked at."""
 MOST_FILES = 8

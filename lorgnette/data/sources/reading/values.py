@@ -33,7 +33,7 @@ CUTS = (
     re.compile(r"[.!?…][\"'”’)\]]*(?=\s)|[。！？]"),  # sentences; the space goes with the word behind it
     re.compile(r"(?=\s)"),
 )
-"""Where a text may be cut, the best first: behind what matches."""
+"""Patterns after which a text may be cut, the best first."""
 
 
 def cut_text(text: str, longest: int = LONGEST_TEXT) -> list[str]:

@@ -95,7 +95,7 @@ class Markup:
 
     blocks: tuple[Block, ...]
     base: str = ""
-    """What the page says its links start from; empty for its own address."""
+    """Base address of the page's links, from its `<base>`; empty for the page's own address."""
 
 
 def read_markup(content: bytes | str) -> Markup:
@@ -157,9 +157,9 @@ class _About:
     size: int = 0
     """Characters of the texts below it."""
     headed: bool = False
-    """Whether it is or holds a heading of the page, or its content."""
+    """True if the element is or holds a heading of the page, or its content."""
     parted: bool = False
-    """Whether it holds blocks or images."""
+    """True if the element holds blocks or images."""
 
 
 def _survey(root: LexborNode) -> dict[int, _About]:

@@ -55,7 +55,7 @@ class Pages:
 
     path: str
     fetch: bool = True
-    """Whether images that are only linked are fetched."""
+    """Fetch images that the page only links to."""
     _files: tuple[str, ...] = ()
     _archived: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Key of an archived image's URL -> number of its file, and where its record begins."""

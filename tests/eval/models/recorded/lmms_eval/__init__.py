@@ -1,1 +1,1 @@
-"""What lorgnette uses of lmms-eval, as version 0.7.3 has it. A test compares it with an installed one."""
+"""The parts of lmms-eval that lorgnette uses, as in version 0.7.3. A test compares it with an installed one."""
