@@ -12,7 +12,8 @@ the last by 2 %, and are in the row. Ours is the `Trainer` with its packs. The o
 of a step as one padded batch, and as micro-batches, which pad less; 8 in the given order are what transformers' Trainer
 does by default. `cpu_speedups` has all of them, `least_cpu_speedup` is over the fastest. Each runs in a process of its
 own; the sides take turns `repeats` times. Processor seconds are of the process and its worker: on a shared machine,
-`cpu_speedup` is the steadier ratio.
+`cpu_speedup` is the steadier ratio. `matmul_share` is the FLOPs of the steps' mathematics, ours for all sides, in a
+processor second, over those of float32 matrix products in the same process.
 
 `--memory` counts the bytes of tensors in a step of both sides, for vocabularies of 4,096 and 131,072 rows.
 Rows go to `benchmarks/results/train.jsonl`.
@@ -34,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from model_step import clock_ratio, conditions
+from model_step import clock_ratio, conditions, matmul_rate
 from prepare import tree
 from rich.console import Console
 from torch import Tensor, nn
@@ -192,12 +193,14 @@ class Clock:
         self.losses: list[float] = []
         self.supervised_tokens: list[int] = []
         self.waited: list[float] = []
+        self.flops: list[float] = []
 
-    def tick(self, loss: float, supervised_tokens: int, waited: float) -> None:
+    def tick(self, loss: float, supervised_tokens: int, waited: float, flops: float = 0.0) -> None:
         self.marks.append((time.perf_counter(), cpu_seconds()))
         self.losses.append(loss)
         self.supervised_tokens.append(supervised_tokens)
         self.waited.append(waited)
+        self.flops.append(flops)
 
     def figures(self, steps: int) -> dict[str, Any]:
         """Of so many steps after the warm ones."""
@@ -207,6 +210,8 @@ class Clock:
         return {
             "seconds": round(seconds, 3),
             "cpu_seconds": round(busy, 2),
+            "gflops": round(sum(self.flops[counted]) / 1e9, 3),
+            "matmul_gflops_per_second": round(matmul_rate() / 1e9, 1),
             "busy_threads": round(busy / seconds, 2),
             "learned_per_second": round(supervised_tokens / seconds, 1),
             "learned_per_cpu_second": round(supervised_tokens / busy, 1),
@@ -228,7 +233,7 @@ def measure(side: str, folder: Path, options: argparse.Namespace) -> dict[str, A
 
         class Tick(Callback):
             def on_step_end(self, run: Run, state: TrainerState, metrics: StepMetrics) -> None:
-                clock.tick(metrics.loss, metrics.supervised_tokens, metrics.waited)
+                clock.tick(metrics.loss, metrics.supervised_tokens, metrics.waited, metrics.flops)
 
         with tempfile.TemporaryDirectory() as name:
             Trainer(run, Path(name), Console(quiet=True), callbacks=[Tick()]).train()
@@ -306,6 +311,9 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             for side, done in runs.items():
                 done.append(run_side(side, folder, options))
     found = {side: middle(done) for side, done in runs.items()}
+    work = found["ours"]["gflops"]  # the same for all sides: the step's mathematics on real pixels and tokens
+    for figures in found.values():
+        figures["matmul_share"] = round(work / figures["cpu_seconds"] / figures["matmul_gflops_per_second"], 3)
     ours = found.pop("ours")
     theirs = found[ways[0]]
     assert all(other["learned"] == ours["learned"] for other in found.values()), "the same tokens are learned"

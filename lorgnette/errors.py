@@ -24,6 +24,10 @@ class ImageError(DataError):
     """An image cannot be read: truncated, not an image, or too large to open safely."""
 
 
+class PromptTooLong(DataError):
+    """A prompt has more tokens than the model has positions, or the engine memory."""
+
+
 class CheckpointError(LorgnetteError):
     """A checkpoint folder is incomplete, mis-shaped, or of an unknown family."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import os
 import re
 import urllib.parse
@@ -16,6 +17,10 @@ import PIL.Image
 
 from lorgnette.errors import DataError
 from lorgnette.untrusted import quoted
+
+b64decode = base64.b64decode
+with contextlib.suppress(ImportError):  # of the extra `serve`: thirty times faster, and lets other threads run
+    from pybase64 import b64decode
 
 ImageSource = PIL.Image.Image | bytes | str | Path
 """A decoded image, the bytes of an image file, or the path or URL of one. `image_source` makes it of other forms."""
@@ -114,7 +119,7 @@ def _decode(text: str, where: str) -> bytes:
         text = urllib.parse.unquote(text)
     compact = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
     try:
-        content = base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
+        content = b64decode(compact + "=" * (-len(compact) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise DataError(f"{where}: the image is not valid base64") from None
     if not content:

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lorgnette.errors import DataError
+from lorgnette.errors import DataError, PromptTooLong
 from lorgnette.infer.image_cache import ImageFeatureCache
 from lorgnette.infer.logits import LogitRules
 from lorgnette.infer.sampling import GenerationConfig, Sampler, with_rules
@@ -163,9 +163,9 @@ def listed(samples: Sequence[Sample] | Sample) -> Sequence[Sample]:
 
 
 def check_length(language: LanguageConfig, name: str, tokens: int) -> None:
-    """Raises: DataError if a prompt of so many tokens is longer than the positions that the decoder was made for."""
+    """Raises: PromptTooLong if a prompt of so many tokens exceeds the positions that the decoder was made for."""
     if tokens > language.context_length:
-        raise DataError(
+        raise PromptTooLong(
             f"{name}: {tokens:,} tokens with the images' exceed the {language.context_length:,} positions of the model;"
             " shorten the text, or show fewer images or crops"
         )

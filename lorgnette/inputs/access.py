@@ -66,6 +66,8 @@ class Access:
     """Hosts (`name` or `name:port`) that may be fetched from though their addresses are not public."""
     schemes: frozenset[str] = frozenset()
     """Schemes of URLs beside http and https, for fsspec to open."""
+    ports: frozenset[int] = frozenset()
+    """Ports that may be connected to; none named for all."""
     any_path: bool = False
     any_address: bool = False
     proxy: bool = False
@@ -125,6 +127,8 @@ class Access:
 
         Raises: AccessError if it cannot be resolved in time, or one of its addresses may not be used.
         """
+        if self.ports and port not in self.ports:
+            raise AccessError(f"port {port} may not be connected to")
         found = _resolve(host, port, deadline)
         allowed = self.any_address or not self.hosts.isdisjoint({host.lower().rstrip("."), f"{host.lower()}:{port}"})
         for *_, place in found:

@@ -63,14 +63,16 @@ def fetch(
     seconds: float = SECONDS,
     most_bytes: int = MOST_BYTES,
     budget: ByteBudget | None = None,
+    *,
+    redirects: int = MOST_REDIRECTS,
 ) -> bytes:
     """The bytes behind an http(s) address, redirects followed, each of them checked as the first address is.
 
     seconds: for the whole of it. budget: shared with other threads; an answer beyond `LARGE` waits for room in it.
-    Raises: AccessError saying why there are none.
+    redirects: how many are followed. Raises: AccessError saying why there are none.
     """
     limits = Limits(time.monotonic() + seconds, seconds, most_bytes, budget)
-    for _ in range(MOST_REDIRECTS + 1):
+    for _ in range(redirects + 1):
         reply = exchange(url, access, limits, skip=REDIRECTS)
         if reply.status in REDIRECTS:
             try:
@@ -82,7 +84,7 @@ def fetch(
         else:
             said = f"the server answers {reply.status} {quoted(reply.reason, 80)}"
             raise AccessError(said, passing=reply.status in BUSY)
-    raise AccessError(f"is redirected more than {MOST_REDIRECTS} times")
+    raise AccessError(f"is redirected more than {redirects} times")
 
 
 def exchange(

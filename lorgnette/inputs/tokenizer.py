@@ -139,6 +139,19 @@ class Tokenizer:
             raise DataError(f"the tokenizer has no special token {token!r}; it has {', '.join(sorted(self._ids))}")
         return self._ids[token]
 
+    def piece(self, token: int) -> str:
+        """The entry of the vocabulary behind an id, as `tokenizer.json` writes it; empty for an id without one."""
+        return self._first.id_to_token(token) or ""
+
+    def to_json(self) -> str:
+        """The tokenizer as the text of a `tokenizer.json`."""
+        return self._first.to_str()
+
+    @property
+    def is_byte_level(self) -> bool:
+        """Return whether characters of the vocabulary's entries stand for bytes, as in GPT-2."""
+        return "ByteLevel" in repr(self._first.decoder)
+
     @property
     def special_tokens(self) -> tuple[str, ...]:
         """Every special token, longest first (so that a search finds the longest match)."""

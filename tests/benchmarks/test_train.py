@@ -34,6 +34,7 @@ def test_throughput(train, tmp_path, data, adapters) -> None:
     ours, theirs = row["ours"], row["theirs"]
     assert row["adapters"] == adapters
     assert ours["learned"] == theirs["learned"] > 0
+    assert 0 < ours["matmul_share"] < 1.5 and ours["gflops"] > 0
     assert row["first_loss_gap"] < 1e-5 * ours["losses"][0]
     assert ours["losses"] == pytest.approx(theirs["losses"], abs=0.05)  # theirs does not train the new rows of tokens
     assert list(row["cpu_speedups"]) == ["all", "4"]

@@ -18,10 +18,6 @@ USERS = modules("lorgnette", "corpus", "scripts", "benchmarks")
 
 EXCEPTIONS = {
     "lorgnette/eval/models/lmms_eval.py:LorgnetteSimple": "lmms-eval opens it by name",
-    "lorgnette/infer/engine/engine.py:Engine": "what a server drives",
-    "lorgnette/infer/engine/engine.py:Engine.abort": "what a server drives",
-    "lorgnette/infer/engine/engine.py:Engine.clear_caches": "what a server drives",
-    "lorgnette/infer/engine/engine.py:Engine.stats": "what a server drives",
     "lorgnette/inputs/downloader.py:_Timed.makefile": "http.client reads a socket by it",
     "lorgnette/plugins.py:forget": "public: after a package was installed while a program runs",
     "lorgnette/model/flops.py:ModelCost.trained_parameters": "public: parameters that a stage trains, by modes",

@@ -26,7 +26,7 @@ THIRD_PARTY = {
     "plugins": set(),
     "output": {"rich"},
     "settings": {"pydantic", "yaml"},
-    "images": {"PIL", "numpy"},
+    "images": {"PIL", "numpy", "pybase64"},
     "sample": set(),
     "version": set(),
     "model": {"numpy", "pydantic", "torch"},
@@ -51,6 +51,7 @@ THIRD_PARTY = {
     "run": {"pydantic"},
     "train": {"peft", "rich", "safetensors", "torch"},
     "demo": {"rich", "torch"},
+    "serve": {"llguidance", "prometheus_client", "pydantic", "starlette", "torch", "uvicorn"},
     "cli": {"rich", "typer"},
 }
 """Outside packages that each room may import. transformers, timm and datasets are in no list: they are oracles."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import torch
 
-from lorgnette.errors import DataError, LorgnetteError, SettingsError
+from lorgnette.errors import DataError, LorgnetteError, PromptTooLong, SettingsError
 from lorgnette.infer.engine.advance import advance
 from lorgnette.infer.engine.answer_state import AnswerState, RequestState
 from lorgnette.infer.engine.config import EngineConfig
@@ -81,7 +81,7 @@ class Engine:
             raise QueueFull(f"{self.config.max_waiting} requests are waiting already; try again later")
         prompt = prepare(request, self.image_cache)
         if prompt.room_needed > self.store.longest:
-            raise DataError(
+            raise PromptTooLong(
                 f"{request.sample.name}: prompt and answer need memory for {prompt.room_needed:,} tokens, and the"
                 f" engine has it for {self.store.longest:,}; lower max_tokens, or raise kv_bytes"
             )
@@ -115,6 +115,11 @@ class Engine:
             self.counts.aborts += 1
             self.scheduler.remove(state)
         return state is not None
+
+    @property
+    def requests(self) -> tuple[str, ...]:
+        """Ids of the requests that are being answered or wait."""
+        return tuple(self._requests)
 
     @property
     def is_idle(self) -> bool:

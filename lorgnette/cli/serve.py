@@ -1,0 +1,99 @@
+"""The verb `lorgnette serve`."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+NEEDED = ("starlette", "uvicorn", "httptools", "prometheus_client")
+"""Packages of the extra `serve`, without which there is no server."""
+
+
+def serve(
+    model: Annotated[str, typer.Argument(help="Folder of a model (or of a run), or a hub id.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every interface.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any free one.")] = 8000,
+    name: Annotated[
+        str | None, typer.Option(help="Id of the model for clients; the folder's name if not given.")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File with one API key a line; LORGNETTE_API_KEYS may hold some too.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A name that the Host header may have; * for any.")
+    ] = None,
+    allow_image_urls: Annotated[
+        bool, typer.Option("--allow-image-urls", help="Fetch images from public addresses.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse keys of a request that are not known.")] = False,
+    max_running: Annotated[int, typer.Option(help="Answers that grow side by side.")] = 16,
+    max_waiting: Annotated[int, typer.Option(help="Requests that may wait for a place.")] = 64,
+    max_images: Annotated[int, typer.Option(help="Images of one request.")] = 16,
+    kv_mib: Annotated[int, typer.Option(help="Memory of the KV cache in MiB.")] = 1024,
+    drain_seconds: Annotated[float, typer.Option(help="Time that answers get to end after SIGTERM.")] = 30.0,
+    log_content: Annotated[bool, typer.Option("--log-content", help="Write prompts and answers to the log.")] = False,
+) -> None:
+    """Answer OpenAI's chat completions over HTTP, many at a time, until Ctrl-C or SIGTERM."""
+    from lorgnette.errors import SettingsError
+
+    if missing := [package for package in NEEDED if importlib.util.find_spec(package) is None]:
+        raise SettingsError(f"a server needs {missing[0]}; run: pip install 'lorgnette[serve]'")
+    from lorgnette.infer.engine.config import EngineConfig
+    from lorgnette.serve.config import ServeConfig
+
+    values: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "name": name or _short_name(model),
+        "allow_hosts": tuple(allow_host or ()),
+        "allow_image_urls": allow_image_urls,
+        "strict": strict,
+        "max_images": max_images,
+        "drain_seconds": drain_seconds,
+        "log_content": log_content,
+    }
+    limits = {"max_running": max_running, "max_waiting": max_waiting, "kv_bytes": kv_mib * 2**20}
+    _serve(model, ServeConfig.parse(values, "serve"), EngineConfig.parse(limits, "serve"), api_key_file)
+
+
+def _short_name(model: str) -> str:
+    """The last part of a path or hub id that says something."""
+    parts = [part for part in model.replace("\\", "/").split("/") if part not in ("", ".", "..", "model")]
+    return parts[-1] if parts else "lorgnette"
+
+
+def _serve(model: str, config: Any, limits: Any, api_key_file: Path | None) -> None:
+    """Load the model and serve it. The socket is taken first: a port in use is said before the weights are read."""
+    import logging
+
+    from lorgnette.hub.checkpoint_hash import checkpoint_digest
+    from lorgnette.hub.load import load
+    from lorgnette.infer.engine.engine import Engine
+    from lorgnette.serve.api_keys import read_keys
+    from lorgnette.serve.app import ServerApp
+    from lorgnette.serve.server import DrainingServer, address_of, listen
+    from lorgnette.serve.start_page import curl_line, python_snippet
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    keys = read_keys(api_key_file)
+    with listen(config.host, config.port) as listener:
+        engine = Engine(*load(model), limits.model_copy(update={"weights": checkpoint_digest(model)}))
+        app = ServerApp(engine, config, keys)
+        address, open_keys = address_of(listener), bool(keys)
+
+        def greet() -> None:
+            print(f"Serving {model} as {config.name} at {address}\n", flush=True)
+            print(curl_line(address, config.name, open_keys), end="\n\n")
+            print(python_snippet(address, config.name, open_keys), flush=True)
+            if not open_keys and not config.is_loopback:
+                typer.secho(
+                    f"\nAnyone who reaches {config.host} may ask: there is no key. Give --api-key-file.",
+                    fg=typer.colors.YELLOW,
+                    err=True,
+                )
+
+        DrainingServer(app, listener, greet).run_here()

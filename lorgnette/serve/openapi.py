@@ -1,0 +1,68 @@
+"""Description of the routes for programs (OpenAPI 3.1), from the models that read and write them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pydantic
+from pydantic.json_schema import models_json_schema
+
+import lorgnette
+from lorgnette.serve.protocol import ChatRequest, Conversation
+from lorgnette.serve.replies import ChatCompletion, ErrorReply, ModelList, ModelRow, Tokenized
+
+_REFERENCE = "#/components/schemas/{model}"
+_KINDS: tuple[type[pydantic.BaseModel], ...] = (ChatRequest, Conversation)
+_REPLIES: tuple[type[pydantic.BaseModel], ...] = (ChatCompletion, ErrorReply, ModelList, ModelRow, Tokenized)
+
+
+def _content(kind: type[pydantic.BaseModel]) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": _REFERENCE.format(model=kind.__name__)}}}
+
+
+def _route(
+    words: str, reply: type[pydantic.BaseModel] | None, body: type[pydantic.BaseModel] | None = None
+) -> dict[str, Any]:
+    """One operation: its words, what it answers, and what it takes."""
+    done: dict[str, Any] = {"description": "Done."}
+    if reply is not None:
+        done["content"] = _content(reply)
+    route: dict[str, Any] = {
+        "summary": words,
+        "responses": {"200": done, "default": {"description": "Refused.", "content": _content(ErrorReply)}},
+    }
+    if body is not None:
+        route["requestBody"] = {"required": True, "content": _content(body)}
+    return route
+
+
+@cache
+def openapi() -> dict[str, Any]:
+    """The whole description."""
+    kinds: list[Any] = [(kind, "validation") for kind in _KINDS] + [(kind, "serialization") for kind in _REPLIES]
+    _, schemas = models_json_schema(kinds, ref_template=_REFERENCE)
+    chat = _route("Answer a conversation.", ChatCompletion, ChatRequest)
+    chat["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    one_model = _route("The model that is served.", ModelRow)
+    one_model["parameters"] = [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}]
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "lorgnette", "version": lorgnette.__version__},
+        "paths": {
+            "/v1/chat/completions": {"post": chat},
+            "/v1/models": {"get": _route("All models that are served.", ModelList)},
+            "/v1/models/{id}": {"get": one_model},
+            "/tokenize": {"post": _route("Write a conversation as token ids.", Tokenized, Conversation)},
+            "/health": {"get": _route("Whether the engine steps, or has nothing to do.", None)},
+            "/ready": {"get": _route("Whether new requests are taken.", None)},
+            "/metrics": {"get": _route("Metrics for Prometheus.", None)},
+            "/openapi.json": {"get": _route("This description.", None)},
+            "/": {"get": _route("A page with examples.", None)},
+        },
+        "components": {
+            "schemas": schemas["$defs"],
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"key": []}, {}],
+    }
