@@ -25,7 +25,6 @@ import argparse
 import json
 import os
 import pickle
-import resource
 import subprocess
 import sys
 import tempfile
@@ -35,9 +34,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from model_step import clock_ratio, conditions, matmul_rate
-from prepare import tree
+from model_step import clock_ratio, conditions
 from rich.console import Console
+from step_clock import WARM, StepClock
 from torch import Tensor, nn
 from train_peer import Peer, find_torchvision, pictures
 
@@ -84,8 +83,6 @@ WAYS = {
 """Batchings that the other side is measured with: a step in one batch, or micro-batches of so many.
 At 100m eight do not fit in 24 GiB, nor do four of the instruction stage; of stage 2, four do (`--ways 4`)."""
 ADAPTERS = ("lora", "dora")
-WARM = 2
-"""Steps that are not counted."""
 VOCABULARIES = (4096, 131072)
 
 
@@ -176,59 +173,13 @@ def written(drawn: Drawn, processor: Processor) -> str:
     return "".join(texts) + ending
 
 
-def cpu_seconds() -> float:
-    """Processor seconds so far of this process and of those that it started and that are alive."""
-    ticks = 0
-    for pid in tree(os.getpid()):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-class Clock:
-    """Time on the clock and of the processor at the end of each step, and what each step did."""
-
-    def __init__(self) -> None:
-        self.marks: list[tuple[float, float]] = []
-        self.losses: list[float] = []
-        self.supervised_tokens: list[int] = []
-        self.waited: list[float] = []
-        self.flops: list[float] = []
-
-    def tick(self, loss: float, supervised_tokens: int, waited: float, flops: float = 0.0) -> None:
-        self.marks.append((time.perf_counter(), cpu_seconds()))
-        self.losses.append(loss)
-        self.supervised_tokens.append(supervised_tokens)
-        self.waited.append(waited)
-        self.flops.append(flops)
-
-    def figures(self, steps: int) -> dict[str, Any]:
-        """Of so many steps after the warm ones."""
-        counted = slice(WARM, WARM + steps)
-        (start, cpu), (end, cpu_end) = self.marks[WARM - 1], self.marks[WARM + steps - 1]
-        seconds, busy, supervised_tokens = end - start, cpu_end - cpu, sum(self.supervised_tokens[counted])
-        return {
-            "seconds": round(seconds, 3),
-            "cpu_seconds": round(busy, 2),
-            "gflops": round(sum(self.flops[counted]) / 1e9, 3),
-            "matmul_gflops_per_second": round(matmul_rate() / 1e9, 1),
-            "busy_threads": round(busy / seconds, 2),
-            "learned_per_second": round(supervised_tokens / seconds, 1),
-            "learned_per_cpu_second": round(supervised_tokens / busy, 1),
-            "learned": supervised_tokens,
-            "waited_share": round(sum(self.waited[counted]) / seconds, 5),
-            "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3),
-            "losses": [self.losses[0], self.losses[WARM + steps - 1]],
-        }
-
-
 def measure(side: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """The figures of one side: `ours`, or a way of the other."""
     torch.set_num_threads(options.threads)
     run = our_run(folder, options)
     if options.memory:
         return our_bytes(run) if side == "ours" else their_bytes(Peer(folder, side, run.stages[0].lr))
-    clock = Clock()
+    clock = StepClock()
     if side == "ours":
 
         class Tick(Callback):

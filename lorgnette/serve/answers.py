@@ -61,6 +61,8 @@ class ChoiceProgress:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish: FinishReason | None = None
     begun: bool = False
+    whole: str = ""
+    """The text of the whole answer, once it has ended."""
 
 
 class AnswerAssembler:
@@ -91,7 +93,7 @@ class AnswerAssembler:
                 if self.with_logprobs and event.token.id not in self.ends:
                     choice.logprobs.append(self._logprob(choice, event.token))
             if event.generation is not None:
-                choice.finish = FINISH[event.generation.finish]
+                choice.finish, choice.whole = FINISH[event.generation.finish], event.generation.text
                 self.usage = event.usage
 
     def _logprob(self, choice: ChoiceProgress, token: ChosenToken) -> TokenLogprob:

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from lorgnette.errors import DataError, ImageError, LorgnetteError, PromptTooLong
+from lorgnette.errors import DataError, ImageError, LorgnetteError, PromptTooLong, SettingsError
 from lorgnette.infer.engine.request import EngineFault, QueueFull, QueueTimeout
 
 log = logging.getLogger("lorgnette.serve")
@@ -82,7 +82,7 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(400, str(error), param="messages", code="context_length_exceeded")
     if isinstance(error, ImageError):
         return ApiError(400, image_message(error), param="messages", code="invalid_image")
-    if isinstance(error, DataError):
+    if isinstance(error, DataError | SettingsError):  # of settings: what the checkpoint asks for and is not done
         return ApiError(400, str(error))
     if isinstance(error, EngineFault):
         return ApiError(500, "the model failed on this request; other requests are not touched", code="engine_fault")

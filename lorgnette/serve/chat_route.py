@@ -34,6 +34,8 @@ from lorgnette.serve.token_bytes import TokenBytes
 log = logging.getLogger("lorgnette.serve")
 
 _Asked = TypeVar("_Asked", bound=Conversation)
+DECODING_THREADS, FETCHING_THREADS = 2, 16
+"""Threads that read images of requests: a slow site must not keep the images of others waiting."""
 MOST_NAMED = 100
 """Unknown keys that the log names, each once."""
 
@@ -48,7 +50,8 @@ class ChatRoutes:
         self.processor, self.longest = engine.processor, engine.model.config.language.context_length
         self.bodies = BodyReader(config)
         self.spell, self.ends = TokenBytes(engine.processor.tokenizer), end_tokens(engine.processor)
-        self.pool = ThreadPoolExecutor(2, thread_name_prefix="images")
+        threads = FETCHING_THREADS if config.allow_image_urls else DECODING_THREADS
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="images")
         self.grammars = GrammarCompiler(engine.processor, engine.model.config.vocabulary)
         self._named: set[str] = set()
 
@@ -162,6 +165,8 @@ class ChatRoutes:
     def _log(self, wanted: EngineRequest, answer: AnswerAssembler) -> None:
         used = answer.token_usage()
         log.info("%s has %d tokens, and %d in answers", wanted.id, used.prompt_tokens, used.completion_tokens)
+        if self.config.log_content:
+            log.info("%s is answered: %r", wanted.id, [choice.whole for choice in answer.choices])
 
 
 class Exchange:

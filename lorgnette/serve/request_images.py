@@ -6,6 +6,8 @@ its header; the pixels are decoded by the engine, when they are needed.
 
 from __future__ import annotations
 
+import time
+
 from lorgnette.errors import DataError, ImageError
 from lorgnette.images import decode_base64
 from lorgnette.inputs.access import Access, AccessError, is_link
@@ -15,6 +17,7 @@ from lorgnette.serve.api_errors import ApiError, image_message
 from lorgnette.serve.config import ServeConfig
 
 FETCH_SECONDS, FETCH_REDIRECTS = 10.0, 3
+"""Time for all images of a request together, and redirects of each."""
 PUBLIC = Access(ports=frozenset({80, 443}), has_settings=False)
 """Addresses that a request may name: public ones, at the two ports of the web."""
 SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
@@ -27,6 +30,7 @@ class ImageReader:
     def __init__(self, config: ServeConfig) -> None:
         self.config = config
         self.count = self.bytes = 0
+        self._fetching_seconds = FETCH_SECONDS
 
     def read(self, url: str, param: str) -> bytes:
         """The file of an image. param: path of the field that holds it. Raises: ApiError 400 naming the field."""
@@ -52,8 +56,12 @@ class ImageReader:
             raise _invalid(param, "an image is a data: URL (data:image/png;base64,...) here; no path is opened")
         if not self.config.allow_image_urls:
             raise _invalid(param, "this server fetches no images; send a data: URL, or start it with allow_image_urls")
+        began = time.monotonic()
         try:
-            return fetch(url, PUBLIC, FETCH_SECONDS, self.config.max_image_bytes, redirects=FETCH_REDIRECTS)
+            left, most = max(0.0, self._fetching_seconds), self.config.max_image_bytes
+            content = fetch(url, PUBLIC, left, most, redirects=FETCH_REDIRECTS)
+            self._fetching_seconds -= time.monotonic() - began
+            return content
         except AccessError:
             limits = f"{FETCH_SECONDS:g} seconds and {self.config.max_image_bytes >> 20} MiB"
             said = f"the image cannot be fetched; its address must be public, and answer within {limits}"

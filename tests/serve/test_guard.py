@@ -221,5 +221,6 @@ def test_the_log_holds_nothing_that_was_said(tiny: Running, locked: Running, cap
 
 def test_content_is_logged_when_asked_for(caplog: pytest.LogCaptureFixture) -> None:
     with running(log_content=True) as server, caplog.at_level(logging.INFO):
-        assert server.ask(QUESTION)[0] == 200
+        answer = server.ask(QUESTION)[2]["choices"][0]["message"]["content"]
     assert "what colour is the cat?" in caplog.text
+    assert repr(answer) in caplog.text

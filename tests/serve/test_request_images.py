@@ -225,6 +225,10 @@ def test_an_allowed_site_is_fetched_within_the_limits(monkeypatch: pytest.Monkey
     monkeypatch.setattr(request_images, "PUBLIC", Access(hosts=frozenset({"127.0.0.1"})))
     assert read(f"http://{site}/a.png", allow_image_urls=True) == png()
     assert read(f"http://{site}/hop2", allow_image_urls=True) == png(), "three redirects"
+    reader = ImageReader(ServeConfig(allow_image_urls=True))
+    monkeypatch.setattr(reader, "_fetching_seconds", 0.0)
+    with pytest.raises(ApiError, match="within 10 seconds"):
+        reader.read(f"http://{site}/a.png", "the last image of a request")
     for path in ("hop3", "endless", "text"):
         with pytest.raises(ApiError):
             read(f"http://{site}/{path}", allow_image_urls=True, max_image_bytes=2**20)
