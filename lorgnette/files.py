@@ -21,7 +21,7 @@ from lorgnette import leftovers
 from lorgnette.errors import LorgnetteError
 from lorgnette.untrusted import quoted
 
-AGAIN = " and run the same command again, it goes on where it was"
+AGAIN = " and run the same command again, it resumes"
 """End of the message about a full disk, where it ends the command."""
 
 

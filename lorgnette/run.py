@@ -194,7 +194,7 @@ class DivergenceConfig(Settings):
 
 
 class ValidationConfig(Settings):
-    """The loss on samples that no stage trains on, source by source, while training goes on."""
+    """The loss on samples that no stage trains on, source by source, during training."""
 
     every: int | None = pydantic.Field(default=None, ge=1)
     """Steps between two validations; None for none. The end of a stage is always one of them."""
@@ -211,7 +211,7 @@ class CheckpointConfig(Settings):
 
 
 class EvaluationConfig(Settings):
-    """Benchmarks asked while training goes on; and what the demo asks before and after it."""
+    """Benchmarks during training; and the questions that the demo asks before and after it."""
 
     every: int | None = pydantic.Field(default=None, ge=1)
     """Steps between two evaluations; None for none. The end of a stage is always one of them."""

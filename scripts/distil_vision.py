@@ -87,7 +87,7 @@ def _on_square(table: Drawings, index: int) -> np.ndarray:
     return np.asarray(canvas)
 
 
-# What the student looks at.
+# Lessons: scenes that the student sees.
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def scattered(rng: random.Random, table: Drawings, indices: Sequence[int], side:
     return arrange(rng, table, indices, grid, rng.sample(range(grid.columns * grid.rows), len(indices)), side)
 
 
-# What it is asked.
+# Questions and losses.
 
 WEIGHTS = {"teacher": 1.0, "category": 0.2, "colour": 0.2, "noun": 0.1, "place": 0.1, "others": 0.1}
 """Weight of each question in the loss."""
@@ -239,7 +239,7 @@ def _seen(split: str) -> Tensor:
     return features.float().sqrt()
 
 
-# How it learns.
+# Training.
 
 
 class Course:

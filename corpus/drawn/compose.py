@@ -165,7 +165,7 @@ class Composer:
         one, two = scene.placed[:2]
         return scene, {"category": str(one.category), "relation": relation, "other": str(two.category)}
 
-    # What they are made of.
+    # Ingredients.
 
     @property
     def colours(self) -> tuple[str, ...]:

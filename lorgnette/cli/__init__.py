@@ -29,18 +29,18 @@ app.add_typer(data, name="data")
 app.add_typer(evaluation, name="eval")
 app.command()(serve)
 ModelOption = Annotated[
-    str, typer.Option("--model", help="Folder of a model (or of a run), or a hub id (owner/name, owner/name@revision).")
+    str, typer.Option("--model", help="Folder of a model or run, or a hub id: owner/name, owner/name@revision.")
 ]
 SPINS = "3000"
-"""Rounds that a thread of a computation (libgomp's) spins before it sleeps, where it waits for the others.
+"""Value of GOMP_SPINCOUNT: rounds that an idle OpenMP thread spins before it sleeps.
 
-By default they spin so long that they take the cores from the loader and from one another: with other work on two cores
-a step of the demo took 9 seconds so, and half a second with this; on a quiet machine it makes no difference.
+By default threads spin so long that they take the cores from the data loader and from one another: with other work on
+two cores, a step of the demo took 9 seconds, and half a second with this value. On an idle machine it has no effect.
 """
 
 
 class Terminated(BaseException):
-    """SIGTERM has come: what is open is closed on the way out, as on Ctrl-C."""
+    """SIGTERM was received. Raised so that files and processes are closed as after Ctrl-C."""
 
 
 def _terminate(number: int, frame: object) -> None:
@@ -48,7 +48,7 @@ def _terminate(number: int, frame: object) -> None:
 
 
 def main() -> None:
-    """Run the command line; a lorgnette error is one sentence on stderr and exit status 1 (75 if work was saved)."""
+    """Run the command line. A lorgnette error is one sentence on stderr and exit status 1, or 75 if work was saved."""
     from lorgnette.errors import LorgnetteError
     from lorgnette.output import adapt_streams
     from lorgnette.untrusted import on_one_line, quoted
@@ -61,7 +61,7 @@ def main() -> None:
     try:
         app()
     except Terminated:
-        typer.secho("lorgnette: terminated; the same command goes on where it was", fg=typer.colors.RED, err=True)
+        typer.secho("lorgnette: terminated; the same command resumes", fg=typer.colors.RED, err=True)
         sys.exit(128 + signal.SIGTERM)
     except LorgnetteError as error:
         if not error.alike or os.environ.get("RANK", "0") == "0":
@@ -79,11 +79,11 @@ def main() -> None:
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Option(help="Where the run is written.")] = Path("runs/demo"),
-    recipe: Annotated[str, typer.Option(help="Recipe to run, by name or path.")] = "demo",
+    folder: Annotated[Path, typer.Option(help="Folder to write the run to.")] = Path("runs/demo"),
+    recipe: Annotated[str, typer.Option(help="Recipe, by name or path.")] = "demo",
     override: Annotated[list[str] | None, typer.Argument(help="Settings to change, as stages.0.lr=1e-4.")] = None,
 ) -> None:
-    """Build a small VLM from drawings and show that it sees: before, after, and blind."""
+    """Train a small VLM on drawings, and report its accuracy before and after, and with the wrong images."""
     from lorgnette.demo.demo import run_demo
 
     run_demo(folder, recipe, override or [])
@@ -91,19 +91,29 @@ def demo(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="Recipe, by name or path; with --plot and --replay a folder.")],
+    recipe: Annotated[
+        str, typer.Argument(help="Recipe, by name or path; a run's folder with --plot, a kept step's with --replay.")
+    ],
     override: Annotated[list[str] | None, typer.Argument(help="Settings to change, as stages.0.lr=1e-4.")] = None,
-    folder: Annotated[Path | None, typer.Option(help="Where the run is written; runs/NAME by default.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it will cost; check it with two steps.")] = False,
-    plot: Annotated[bool, typer.Option("--plot", help="Draw the curves of a run's folder to curves.svg.")] = False,
-    replay: Annotated[bool, typer.Option("--replay", help="Compute a step again that a run kept.")] = False,
-    hours: Annotated[float | None, typer.Option(help="Save and stop after this long, with status 75.", min=0)] = None,
-    log: Annotated[list[str] | None, typer.Option(help="Send figures to tensorboard, wandb or trackio too.")] = None,
-    changed_data: Annotated[bool, typer.Option("--changed-data", help="Go on though a source has changed.")] = False,
+    folder: Annotated[Path | None, typer.Option(help="Folder to write the run to; runs/NAME by default.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Estimate memory and FLOPs, and measure two steps; do not train.")
+    ] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw loss, rate and speed of a run to curves.svg.")] = False,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Recompute a step whose loss was not finite, and name the samples.")
+    ] = False,
+    hours: Annotated[
+        float | None, typer.Option(help="Save a checkpoint and stop after this time, with exit status 75.", min=0)
+    ] = None,
+    log: Annotated[list[str] | None, typer.Option(help="Log to tensorboard, wandb or trackio too.")] = None,
+    changed_data: Annotated[
+        bool, typer.Option("--changed-data", help="Resume although the data of a source have changed.")
+    ] = False,
 ) -> None:
-    """Train a recipe's stages, and export the model to FOLDER/model. The same command goes on after a stop.
+    """Train the stages of a recipe and write the model to FOLDER/model. The same command resumes a stopped run.
 
-    Ctrl-C, SIGTERM and --hours save first; the exit status is 75 then, and 1 after an error.
+    Ctrl-C, SIGTERM and --hours save a checkpoint; the exit status is then 75, and 1 after an error.
     """
     import lorgnette.cli.train as verb
 
@@ -120,23 +130,27 @@ def train(
 
 @app.command()
 def generate(
-    prompt: Annotated[str, typer.Option(help="What to say to the model.")],
+    prompt: Annotated[str, typer.Option(help="Text of the question.")],
     model: ModelOption,
     image: Annotated[
-        list[Path] | None, typer.Option(help="An image to show before the prompt; as often as you like.")
+        list[Path] | None, typer.Option(help="Image shown before the prompt; repeat it for several images.")
     ] = None,
     split: Annotated[bool, typer.Option("--split", help="Show each image as four crops and the whole.")] = False,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens in the answer; 256 or the model's own.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 for the likeliest answer; 0 or the model's own.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Most tokens in the answer; by default the model's setting, or 256.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Sampling temperature, 0 for greedy; by default the model's setting, or 0.")
+    ] = None,
     top_p: Annotated[
-        float | None, typer.Option(help="Draw among the likeliest tokens that reach this probability.")
+        float | None, typer.Option(help="Sample from the most likely tokens with this total probability.")
     ] = None,
-    top_k: Annotated[int | None, typer.Option(help="Draw among this many likeliest tokens.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Sample from this many most likely tokens.")] = None,
     min_p: Annotated[
-        float | None, typer.Option(help="Draw among tokens of at least this share of the likeliest one's probability.")
+        float | None, typer.Option(help="Sample from tokens with at least this share of the largest probability.")
     ] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="End the answer before this string.")] = None,
-    seed: Annotated[int, typer.Option(help="Equal seeds, equal draws.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="End the answer before this string; may be repeated.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Ask one question about any number of images."""
@@ -165,10 +179,14 @@ def generate(
 def chat(
     model: ModelOption,
     split: Annotated[bool, typer.Option("--split", help="Show each image as four crops and the whole.")] = False,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens in an answer; 256 or the model's own.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 for the likeliest answer; 0 or the model's own.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Most tokens in an answer; by default the model's setting, or 256.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Sampling temperature, 0 for greedy; by default the model's setting, or 0.")
+    ] = None,
 ) -> None:
-    """Talk to a model in the terminal; `/image PATH` shows it an image, `/help` lists the commands."""
+    """Chat with a model in the terminal; `/image PATH` adds an image, `/help` lists the commands."""
     from lorgnette.hub.load import load
     from lorgnette.infer.chat import HELP, Chat, converse
     from lorgnette.infer.sampling import GenerationConfig
@@ -194,9 +212,9 @@ def _lines_typed() -> Iterator[str]:
 @app.command(name="import")
 def import_(
     source: Annotated[str, typer.Argument(help="Folder or hub id of an Idefics2 checkpoint in transformers' format.")],
-    folder: Annotated[Path, typer.Argument(help="Where to write it as lorgnette's own.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write it to, in lorgnette's format.")],
 ) -> None:
-    """Check a checkpoint tensor by tensor and keep it in lorgnette's folder."""
+    """Check a checkpoint tensor by tensor and write it in lorgnette's format."""
     from lorgnette.hub.export import save
     from lorgnette.hub.load import load
 
@@ -207,14 +225,14 @@ def import_(
 @app.command(name="export")
 def export_(
     model: ModelOption,
-    folder: Annotated[Path, typer.Argument(help="Where to write it in transformers' format.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write it to, in transformers' format.")],
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compare with transformers' classes; write parity.json.")
+        bool, typer.Option("--verify", help="Compare its logits with transformers' classes; write parity.json.")
     ] = False,
 ) -> None:
     """Write a folder that transformers opens with AutoModelForImageTextToText.
 
-    Of a run that is not finished it is the model of the last checkpoint, adapters merged.
+    An unfinished run is exported from its last checkpoint. Adapters are merged.
     """
     from lorgnette.cli.train import open_model
     from lorgnette.hub.export import export
@@ -225,12 +243,12 @@ def export_(
         parity = json.loads((folder / "parity.json").read_text(encoding="utf-8"))
         print(f"transformers' logits are within {parity['parts']['logits']['relative']:.1e} of ours (parity.json)")
         for name, value in parity["not_obeyed"].items():
-            print(f"transformers has no setting for images.{name} = {value}: images that it changes look other there")
+            print(f"transformers has no setting for images.{name} = {value}: it resizes such images differently")
 
 
 @app.command()
 def presets() -> None:
-    """Print the models that a recipe can name: `model: {preset: idefics2}`, or in model.vision and model.language."""
+    """List the presets of models and backbones that a recipe can name, as in `model: {preset: idefics2}`."""
     from lorgnette.cli.preset_list import lines
 
     print(*lines(), sep="\n")
@@ -238,7 +256,7 @@ def presets() -> None:
 
 @app.command()
 def show(model: Annotated[str, typer.Argument(help="Folder of a model, or a hub id.")]) -> None:
-    """Say what a checkpoint is: parts, parameters, FLOPs per image and token, bytes, special tokens."""
+    """Describe a checkpoint: parts, parameters, FLOPs per image and token, bytes, special tokens."""
     from lorgnette.hub.describe import describe, print_description
 
     print_description(describe(model))

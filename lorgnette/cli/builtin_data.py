@@ -1,4 +1,4 @@
-"""Prints for `lorgnette data builtin`, and the commands that make more of the corpus."""
+"""`lorgnette data builtin`: the parts of the built-in corpus, and the commands that generate more."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def list_parts(console: Console) -> None:
     for part in shipped_parts().values():
         table.add_row(part.name, part.kind, " / ".join(f"{part.rows[split]:,}" for split in SPLITS), part.about)
     console.print(table)
-    say(console, "A source reads them at builtin:SPLIT/KIND. In a checkout, python -m corpus write makes more.")
+    say(console, "A source reads them as path: builtin:SPLIT/KIND. In a checkout, python -m corpus write makes more.")
 
 
 def refuse(verb: str, arguments: Sequence[str]) -> None:
-    """Refuse arguments of a verb that `python -m corpus` obeys now. Raises: SettingsError, naming both commands."""
+    """Refuse arguments that moved to `python -m corpus`. Raises: SettingsError naming both commands."""
     moved = {"builtin": "write", "fetch": "fetch"}[verb]
     given = shlex.join(arguments)
     command = f"python -m corpus {moved} {given}".strip()

@@ -1,4 +1,4 @@
-"""`lorgnette data`: prepare sources, look at what will be trained on, and prove what was."""
+"""`lorgnette data`: prepare sources, inspect the samples of a run, and verify the samples of a finished one."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from typing import Annotated
 
 import typer
 
-data = typer.Typer(help="Prepare sources, see what will be trained on, prove what was.", no_args_is_help=True)
+data = typer.Typer(help="Prepare sources; inspect, list and verify the samples of a run.", no_args_is_help=True)
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""Settings of verbs whose arguments another command obeys now: they are refused with its name."""
+"""Click settings of verbs whose arguments moved to another command: they are refused with its name."""
 
 
 @data.command()
 def inspect(
     recipe: Annotated[str, typer.Argument(help="Recipe by name or path, or a run's folder; with --kind, a path.")],
     override: Annotated[list[str] | None, typer.Argument(help="Settings to change, as stages.0.lr=1e-4.")] = None,
-    stage: Annotated[str | None, typer.Option(help="Stage to look at, by name; the first by default.")] = None,
-    steps: Annotated[str, typer.Option(help="Steps of it, as FIRST:END; the end is not included.")] = "0:1",
-    html: Annotated[Path | None, typer.Option(help="Write a page too, with every picture.")] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="Documents to show; 4 here and 64 in a page.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Look at a source by itself: pairs, interleaved, ...")] = None,
+    stage: Annotated[str | None, typer.Option(help="Name of the stage; the first by default.")] = None,
+    steps: Annotated[str, typer.Option(help="Steps of the stage, FIRST:END, without END.")] = "0:1",
+    html: Annotated[Path | None, typer.Option(help="Write an HTML page with the images, too.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Documents to show; by default 4, and 64 in a page.")
+    ] = None,
+    kind: Annotated[str | None, typer.Option(help="Inspect a single source of this kind: pairs, chat, ...")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="With --kind: folder of a tokenizer or a model.")] = None,
 ) -> None:
-    """See what a step trains on: every document, token by token, its images as the model gets them."""
+    """Show the documents of a step, token by token, with their images as the model gets them."""
     from lorgnette.cli.inspect import look_at_run, look_at_source, processor_of_run, processor_of_source
     from lorgnette.data.inspect import Speller, print_preview, write_page
     from lorgnette.output import new_console, say
@@ -45,12 +47,14 @@ def inspect(
 def plan(
     recipe: Annotated[str, typer.Argument(help="Recipe by name or path, or a run's folder.")],
     override: Annotated[list[str] | None, typer.Argument(help="Settings to change, as stages.0.lr=1e-4.")] = None,
-    stage: Annotated[str | None, typer.Option(help="Stage to list, by name; the first by default.")] = None,
-    steps: Annotated[str, typer.Option(help="Steps of it, as FIRST:END; the end is not included.")] = "0:10",
-    names: Annotated[bool, typer.Option(help="Name every sample, not the digests alone.")] = True,
-    verify: Annotated[Path | None, typer.Option(help="Folder of a run: did it train on what is planned?")] = None,
+    stage: Annotated[str | None, typer.Option(help="Name of the stage; the first by default.")] = None,
+    steps: Annotated[str, typer.Option(help="Steps of the stage, FIRST:END, without END.")] = "0:10",
+    names: Annotated[bool, typer.Option(help="List the samples, or digests of the steps only.")] = True,
+    verify: Annotated[
+        Path | None, typer.Option(help="Folder of a run: compare the samples it was trained on with the plan.")
+    ] = None,
 ) -> None:
-    """List which samples each step trains on, with digests; or check what a run really trained on."""
+    """List the samples of each step, with digests, or verify the samples that a run was trained on."""
     from lorgnette.cli import plan as plans
     from lorgnette.cli.inspect import processor_of_run, range_of, stage_number
     from lorgnette.output import new_console
@@ -70,7 +74,7 @@ def plan(
 def builtin(context: typer.Context) -> None:
     """List the parts of the built-in corpus: drawings, scenes, pages, charts, tables and their texts.
 
-    To make more of them, run `python -m corpus write` in a checkout of lorgnette.
+    `python -m corpus write`, in a checkout of lorgnette, generates more.
     """
     from lorgnette.cli.builtin_data import list_parts, refuse
     from lorgnette.output import new_console
@@ -92,13 +96,13 @@ def fetch(context: typer.Context) -> None:
 def prepare(
     recipe: Annotated[str, typer.Argument(help="Recipe by name or path, or a run's folder; with --kind, a path.")],
     override: Annotated[list[str] | None, typer.Argument(help="Settings to change, as stages.0.lr=1e-4.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Prepare a source by itself: pairs, interleaved, ...")] = None,
+    kind: Annotated[str | None, typer.Option(help="Prepare a single source of this kind: pairs, chat, ...")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="With --kind: folder of a tokenizer or a model.")] = None,
     ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster to run on.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one for each core by default.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Do all again, as after a change in a filter.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; by default one for each core.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Prepare again, as after a change in a filter.")] = False,
 ) -> None:
-    """Read sources once: count tokens and pixels, hash images, refuse what cannot be used and say why. Resumable."""
+    """Index sources: count tokens and pixels, hash images, refuse unusable rows with a reason. Resumes if stopped."""
     from lorgnette.cli.prepare import Wanted, prepare_all
     from lorgnette.output import new_console
 

@@ -1,4 +1,4 @@
-"""`lorgnette eval doctor`: whether a model's answers depend on how it is asked."""
+"""`lorgnette eval doctor`: a check of batch invariance."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def doctor(
-    model: Annotated[str, typer.Option(help="Folder of a model (or of a run), or a hub id.")],
-    image: Annotated[list[Path] | None, typer.Option(help="An image to show; built-in drawings if none.")] = None,
-    tolerance: Annotated[float, typer.Option(help="Largest difference that is rounding.")] = 1e-4,
+    model: Annotated[str, typer.Option(help="Folder of a model or run, or a hub id.")],
+    image: Annotated[list[Path] | None, typer.Option(help="Image to test with; by default built-in drawings.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Largest relative difference that counts as rounding.")] = 1e-4,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Compute prompts alone, in batches, packed, from a cache, in one crop and in five; exit with 1 if they differ."""
+    """Check batch invariance: prompts alone, in batches, packed and from a cache; exit status 1 if they differ."""
     from lorgnette.data.builtin.questions import questions_for_evaluation
     from lorgnette.hub.load import load
     from lorgnette.infer.batch_invariance import examine
@@ -53,6 +53,6 @@ def _print(found: Diagnosis) -> None:
             if (one.way, one.crops) == (way, crops):
                 largest[one.part] = Text(f"{one.largest:.1e}", style="" if one.passed else "bold red")
         table.add_row(way, crops, *largest.values())
-    console.print("Largest differences from the same prompts computed one by one:")
+    console.print("Largest differences from computing each prompt alone:")
     console.print(table)
     say(console, found.verdict())

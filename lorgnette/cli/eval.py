@@ -1,4 +1,4 @@
-"""`lorgnette eval`: measure a model on benchmarks, and what can be done with the results."""
+"""`lorgnette eval`: evaluate a model on benchmarks; list the benchmarks; write their training splits."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from lorgnette.eval.results.store import Result
 
 WHO = (
-    "Who answers: the folder of a model (or of a run) or a hub id; transformers:FOLDER_OR_ID for any"
-    " AutoModelForImageTextToText; http(s)://HOST:PORT/v1#MODEL for a server of OpenAI's chat completions."
+    "Model to evaluate: folder of a model or run, or a hub id; transformers:FOLDER_OR_ID for any"
+    " AutoModelForImageTextToText; http(s)://HOST:PORT/v1#MODEL for an OpenAI-compatible server."
 )
 
-evaluation = typer.Typer(help="Measure a model on benchmarks, and look at what was found.")
+evaluation = typer.Typer(help="Evaluate a model on benchmarks; compare and rescore results.")
 for verb in (stored.rescore, stored.compare, stored.submission, doctor):
     evaluation.command()(verb)
 
@@ -30,45 +30,53 @@ def evaluate(
     context: typer.Context,
     model: Annotated[str | None, typer.Option(help=WHO)] = None,
     tasks: Annotated[
-        str, typer.Option(help="Benchmarks, with commas; NAME:SPLIT for a split; package.module:Name for your own.")
+        str, typer.Option(help="Benchmarks, separated by commas: NAME, NAME:SPLIT, or package.module:Name of your own.")
     ] = "drawings",
-    shots: Annotated[int, typer.Option(min=0, help="Solved examples before each question.")] = 0,
-    choose: Annotated[str, typer.Option(help="random, rices (by likeness) or text (without pictures).")] = "random",
-    pool: Annotated[int, typer.Option(min=1, help="Rows of the training split that shots are chosen from.")] = 2048,
-    form: Annotated[str | None, typer.Option(help="chat or base; base where there are shots, if not given.")] = None,
-    variant: Annotated[str, typer.Option(help="Whose wording: paper, lmms-eval or vlmevalkit.")] = "paper",
+    shots: Annotated[int, typer.Option(min=0, help="Few-shot examples before each question.")] = 0,
+    choose: Annotated[
+        str, typer.Option(help="Choice of the examples: random, rices (similar images) or text (without images).")
+    ] = "random",
+    pool: Annotated[int, typer.Option(min=1, help="Rows of the training split to choose examples from.")] = 2048,
+    form: Annotated[
+        str | None, typer.Option(help="Prompt form: chat or base; by default base with --shots, otherwise chat.")
+    ] = None,
+    variant: Annotated[str, typer.Option(help="Prompt templates: paper, lmms-eval or vlmevalkit.")] = "paper",
     choices: Annotated[str, typer.Option(help="Multiple choice by generation or by likelihood.")] = "generation",
     split: Annotated[
         bool | None, typer.Option("--split/--no-split", help="Images in five crops (320 visual tokens) or one (64).")
     ] = None,
     data: Annotated[
-        list[str] | None, typer.Option(help="Where a benchmark is, as NAME=PATH or NAME/SPLIT=PATH; a hub id will do.")
+        list[str] | None, typer.Option(help="Place of a benchmark, NAME=PATH or NAME/SPLIT=PATH; a path or a hub id.")
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Longest answer, if not the benchmark's own; models that think need more.")
+        int | None, typer.Option(min=1, help="Most tokens in an answer, instead of the benchmark's limit.")
     ] = None,
-    incomplete: Annotated[bool, typer.Option("--incomplete", help="Accept data that lack rows.")] = False,
-    blind: Annotated[bool, typer.Option("--blind", help="Ask each question with another sample's picture.")] = False,
-    limit: Annotated[int | None, typer.Option(help="Ask this many questions only, drawn by the seed.")] = None,
-    seed: Annotated[int, typer.Option(help="Of shots, limits and blind pictures.")] = 0,
-    judge: Annotated[str | None, typer.Option(help="Who reads MathVista's answers that the rules cannot.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Questions answered together; changes no score.")] = 32,
-    concurrency: Annotated[int, typer.Option(help="Server: requests in flight at once; at most a batch.")] = 8,
+    incomplete: Annotated[bool, typer.Option("--incomplete", help="Accept data with missing rows.")] = False,
+    blind: Annotated[
+        bool, typer.Option("--blind", help="Image-shuffled baseline: each question with another sample's image.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(help="Ask only this many questions, drawn by --seed.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the examples, of --limit and of --blind.")] = 0,
+    judge: Annotated[
+        str | None, typer.Option(help="Model that extracts the answers of MathVista that the rules cannot.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Questions in a batch; does not change scores.")] = 32,
+    concurrency: Annotated[int, typer.Option(help="Server: most requests at the same time, up to a batch.")] = 8,
     per_minute: Annotated[float | None, typer.Option(help="Server: most requests a minute.")] = None,
-    timeout: Annotated[float, typer.Option(help="Server: seconds for one request.")] = 120.0,
+    timeout: Annotated[float, typer.Option(help="Server: seconds to wait for a request.")] = 120.0,
     key_variable: Annotated[
-        str | None, typer.Option(help="Server: environment variable with the key; OPENAI_API_KEY if it is set.")
+        str | None, typer.Option(help="Server: environment variable with the API key; OPENAI_API_KEY by default.")
     ] = None,
     judge_key_variable: Annotated[
-        str | None, typer.Option(help="As --key-variable, for the server of the judge.")
+        str | None, typer.Option(help="Same as --key-variable, for the server of the judge.")
     ] = None,
     folder: Annotated[
         Path | None,
-        typer.Option(help="Store every answer here; an interrupted run goes on, torchrun's ranks share it."),
+        typer.Option(help="Folder to store every answer in. The same command resumes; ranks of torchrun share it."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure a model on benchmarks: scores with 95 % intervals, over all questions and by kind."""
+    """Evaluate a model on benchmarks: scores with 95 % intervals, over all questions and by kind."""
     if context.invoked_subcommand is not None:
         return
     from lorgnette.errors import SettingsError
@@ -77,7 +85,7 @@ def evaluate(
     from lorgnette.eval.models.http_client import ServerSettings
 
     if model is None:
-        raise SettingsError("say which model to measure, as --model FOLDER")
+        raise SettingsError("no model to evaluate; give one as --model FOLDER")
     values = {"variant": variant, "form": form, "choose": choose, "choices": choices}
     asking = Asking(
         **_checked(values),
@@ -101,14 +109,14 @@ def evaluate(
 
 @evaluation.command(name="tasks")
 def list_tasks() -> None:
-    """List the benchmarks: what is asked, how it is scored, and which splits there are."""
+    """List the benchmarks with their metrics, splits and licences."""
     from rich.table import Table
 
     from lorgnette.eval.tasks import BENCHMARKS, benchmark_named
     from lorgnette.output import new_console
     from lorgnette.plugins import installed
 
-    table = Table("task", "what is asked", "metric", "splits (rows)", "licence")
+    table = Table("task", "about", "metric", "splits (rows)", "licence")
     for benchmark in map(benchmark_named, [*BENCHMARKS, *installed("benchmarks")]):
         sizes = {name: f"{split.size:,}" if split.size else "?" for name, split in benchmark.splits.items()}
         splits = ", ".join(f"{'*' * (name == benchmark.split)}{name} ({size})" for name, size in sizes.items())
@@ -118,13 +126,15 @@ def list_tasks() -> None:
 
 @evaluation.command()
 def training(
-    task: Annotated[str, typer.Argument(help="A benchmark, as NAME or NAME:SPLIT.")],
-    folder: Annotated[Path, typer.Argument(help="Where to write it.")],
-    variant: Annotated[str, typer.Option(help="Whose wording: paper, lmms-eval or vlmevalkit.")] = "paper",
-    data: Annotated[list[str] | None, typer.Option(help="Where it is, as NAME=PATH or NAME/SPLIT=PATH.")] = None,
-    incomplete: Annotated[bool, typer.Option("--incomplete", help="Accept data that lack rows.")] = False,
+    task: Annotated[str, typer.Argument(help="Benchmark: NAME or NAME:SPLIT.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write the rows to.")],
+    variant: Annotated[str, typer.Option(help="Prompt templates: paper, lmms-eval or vlmevalkit.")] = "paper",
+    data: Annotated[
+        list[str] | None, typer.Option(help="Place of the benchmark, NAME=PATH or NAME/SPLIT=PATH.")
+    ] = None,
+    incomplete: Annotated[bool, typer.Option("--incomplete", help="Accept data with missing rows.")] = False,
 ) -> None:
-    """Write a benchmark's training split as questions and answers that `{kind: instruct, path: FOLDER}` trains on."""
+    """Write a benchmark's training split as rows to fine-tune on: a source `{kind: instruct, path: FOLDER}`."""
     from lorgnette.eval.benchmark import Asking
     from lorgnette.eval.train_split import write_training
 
@@ -136,7 +146,7 @@ def training(
 
 
 def _checked(values: dict[str, str | None]) -> dict[str, Any]:
-    """Options that are one word of a few. Raises: SettingsError with the words that there are."""
+    """Check options that take one of a few words. Raises: SettingsError listing the words."""
     from typing import get_args
 
     from lorgnette.errors import SettingsError
@@ -152,7 +162,7 @@ def _checked(values: dict[str, str | None]) -> dict[str, Any]:
 
 
 def _places(data: list[str]) -> dict[str, str]:
-    """Raises: SettingsError for one that does not read NAME=PATH, or names no benchmark."""
+    """Parse the values of --data. Raises: SettingsError for one that is not NAME=PATH, or names no benchmark."""
     from lorgnette.errors import SettingsError
     from lorgnette.eval.tasks import benchmark_named
 
@@ -185,7 +195,7 @@ def _run(
 
     rank = Rank.of_torchrun()
     if rank.of > 1 and folder is None:
-        raise SettingsError("several processes share the work in a folder; give one, as --folder RESULTS")
+        raise SettingsError("several processes share an evaluation through a folder; give it as --folder RESULTS")
 
     opened = {name: task_named(name, asking, measured) for name in names_in(tasks)}
     results = {}
@@ -212,7 +222,7 @@ def _show(results: dict[str, Result], as_json: bool) -> None:
 
     if missing := sum(result.missing for result in results.values()):
         sentence = (
-            f"lorgnette: {missing:,} questions are with other processes; the one that ends last prints the scores"
+            f"lorgnette: {missing:,} questions are still with other processes; the last one to finish prints the scores"
         )
         typer.echo(sentence, err=True)
         return

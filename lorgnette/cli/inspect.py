@@ -1,4 +1,4 @@
-"""The verb `lorgnette data inspect`."""
+"""`lorgnette data inspect`, and helpers for verbs that take a recipe or a source."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from lorgnette.train.setup import build_processor, resolve, stage_processor
 
 
 def processor_of_run(name: str, overrides: list[str]) -> tuple[Run, Processor]:
-    """A recipe, or the settings in a run's folder, and the processor that it trains with."""
+    """Load a recipe, or the settings in a run's folder, and the processor that it trains with."""
     run = resolve(load_run(name, overrides))
     return run, build_processor(run)
 
 
 def processor_of_source(folder: str | None) -> Processor:
-    """The processor of a model's folder, or of one that holds a tokenizer alone, with images as Idefics2 has them."""
+    """Load the processor of a folder; for a folder with only a tokenizer, with the image settings of Idefics2."""
     if folder is None:
         raise SettingsError(
-            "--kind looks at a source by itself: give --tokenizer, the folder of a tokenizer or a model"
+            "--kind reads a source without a recipe: give --tokenizer, the folder of a tokenizer or a model"
         )
     names = ("processor_config.json", "preprocessor_config.json")
     if any((Path(folder) / name).is_file() for name in names):
@@ -38,7 +38,7 @@ def processor_of_source(folder: str | None) -> Processor:
 
 
 def look_at_run(console: Console, processor: Processor, run: Run, stage: str | None, steps: str, most: int) -> Preview:
-    """The packs of a stage's steps. Raises: SettingsError for a stage or step that the run has not."""
+    """Preview the packs of a stage's steps. Raises: SettingsError for a stage or step that does not exist."""
     number = stage_number(run, stage)
     chosen = run.stages[number]
     first, last = range_of(steps, chosen)
@@ -63,7 +63,7 @@ def look_at_run(console: Console, processor: Processor, run: Run, stage: str | N
 def look_at_source(
     console: Console, processor: Processor, kind: str, path: str, overrides: list[str], most: int
 ) -> Preview:
-    """The first rows of a source, prepared or not."""
+    """Preview the first rows of a source, prepared or not."""
     config = source_config(kind, path, overrides)
     gatherer = Gatherer(processor, processor.tokenizer.vocabulary)
     with _progress(console) as advance:
@@ -89,7 +89,7 @@ def stage_number(run: Run, stage: str | None) -> int:
 
 
 def range_of(text: str, stage: StageConfig) -> tuple[int, int]:
-    """First and end of `FIRST:END`, or of one step's number."""
+    """Parse `FIRST:END`, or the number of a single step."""
     first, colon, end = text.partition(":")
     try:
         bounds = int(first or 0), int(end or stage.steps) if colon else int(first) + 1
@@ -97,14 +97,14 @@ def range_of(text: str, stage: StageConfig) -> tuple[int, int]:
         raise SettingsError(f"--steps {text}: write it as FIRST:END, for example 0:1") from None
     if not 0 <= bounds[0] < bounds[1] <= stage.steps:
         raise SettingsError(
-            f"--steps {text}: stage {stage.name} has steps 0 to {stage.steps - 1:,}; choose some of them"
+            f"--steps {text}: stage {stage.name} has steps 0 to {stage.steps - 1:,}, as --steps 0:{stage.steps}"
         )
     return bounds
 
 
 @contextmanager
 def _progress(console: Console) -> Iterator[Callable[[], None]]:
-    """Counts samples while they are read and rendered; leaves nothing on the screen."""
+    """Progress bar that counts samples while they are read and rendered; it is removed at the end."""
     columns = (
         TextColumn("reading samples", markup=False),
         MofNCompleteColumn(),

@@ -19,16 +19,16 @@ from lorgnette.train.setup import stage_processor
 
 
 class OtherData(LorgnetteError):
-    """A run trained on other samples than its plan says."""
+    """A run was trained on samples that differ from its plan."""
 
 
 def steps_of(run: Run, processor: Processor, number: int) -> BatchBuilder:
-    """The steps of a stage, as training opens them."""
+    """Builder of the steps of a stage, as in training."""
     return build_data(run, number, stage_processor(processor, run, run.stages[number]))
 
 
 def list_steps(console: Console, steps: BatchBuilder, first: int, last: int, names: bool) -> None:
-    """Print each step with its digest, and each sample of it if `names`; then the digest of them all together."""
+    """Print each step with its digest, and its samples if `names`; then the digest of all steps."""
     digests = []
     for step in range(first, last):
         digests.append(steps.plan.digest(step))
@@ -50,27 +50,27 @@ def _lines(steps: BatchBuilder, packs: list[list[SampleRef]]) -> Iterator[str]:
 
 
 def verify(console: Console, run: Run, processor: Processor, folder: Path) -> None:
-    """Compare the digest of every step in a run's log with the plan's; say which samples were replaced.
+    """Compare the digest of every step in a run's log with the plan, and print the samples that were replaced.
 
     Raises: OtherData naming the first step that differs; DataError if the folder has no log of such a run.
     """
     rows = [row for row in read_log(folder / "log.jsonl") if {"data", "step"} <= row.keys()]
     if not rows:
-        raise DataError(f"{folder}: log.jsonl is missing, or says nothing about data; give the folder of a run")
+        raise DataError(f"{folder}: log.jsonl is missing or has no digests of data; give the folder of a run")
     names = [stage.name for stage in run.stages]
     opened: dict[str, BatchBuilder] = {}
     replaced = 0
     for row in rows:
         stage, step = row["stage"], row["step"] - 1
         if stage not in names:
-            raise OtherData(f"{folder}: trained a stage {stage!r}, which is none of {', '.join(names)}")
+            raise OtherData(f"{folder}: has steps of a stage {stage!r}; the recipe has {', '.join(names)}")
         if stage not in opened:
             opened[stage] = steps_of(run, processor, names.index(stage))
         planned = opened[stage].plan.digest(step)
         if row["data"] != planned:
             raise OtherData(
-                f"{folder}: step {step} of stage {stage} trained on {row['data']}, where the plan says {planned}:"
-                " settings, data or tokenizer are not those of the run"
+                f"{folder}: step {step} of stage {stage} was trained on {row['data']}, but the plan has {planned}:"
+                " settings, data or tokenizer differ from those of the run"
             )
         for sentence in row.get("replaced", ()):
             replaced += 1
@@ -79,7 +79,7 @@ def verify(console: Console, run: Run, processor: Processor, folder: Path) -> No
         digests = [row["data"] for row in rows if row["stage"] == stage]
         _say(console, f"stage {stage}  {joined(digests)}  {len(digests)} steps trained as planned")
     if replaced:
-        _say(console, f"{replaced} samples could not be used; the plan says what stood in their place")
+        _say(console, f"{replaced} samples could not be used and were replaced, as the plan prescribes")
 
 
 def _say(console: Console, line: str) -> None:

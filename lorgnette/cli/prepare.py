@@ -1,4 +1,4 @@
-"""The verb `lorgnette data prepare`: the sources of a recipe, or one alone, each with a table of its rows."""
+"""`lorgnette data prepare`: prepares the sources of a recipe, or a single one, and prints the counts of its rows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Wanted:
         found = list(_distinct(configs))
         if not found:
             what = f"kind {self.kind}" if self.kind else f"recipe {self.target}"
-            raise SettingsError(f"{what}: has no source that is read from files, so there is nothing to prepare")
+            raise SettingsError(f"{what}: has no source that is read from files; there is nothing to prepare")
         return found, processor
 
 
@@ -53,14 +53,14 @@ def _distinct(configs: list[PreparedConfig]) -> Iterator[PreparedConfig]:
 
 
 def prepare_all(console: Console, wanted: Wanted, *, ray: str | None, workers: int | None, fresh: bool) -> None:
-    """Prepare every source asked for, and say what was read, kept and refused."""
+    """Prepare every requested source, and print how many rows were read, kept and refused."""
     sources, processor = wanted.sources()
     for config in sources:
         show(console, prepare(config, processor, console=console, ray=ray, workers=workers, fresh=fresh))
 
 
 def show(console: Console, prepared: Prepared) -> None:
-    """The counts of one source, which add up."""
+    """Print the counts of one source: rows refused and kept add up to rows read."""
     facts = prepared.facts
     table = Table(title=Text(prepared.config.title), title_justify="left", show_edge=False)
     table.add_column("rows")

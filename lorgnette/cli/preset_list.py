@@ -1,4 +1,4 @@
-"""`lorgnette presets`: the models that `preset: NAME` writes out, with their parameters."""
+"""`lorgnette presets`: the presets of models and backbones, with their parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lorgnette.model.flops import ModelCost
 
 
 def lines() -> Iterator[str]:
-    """The tables for people, line by line."""
+    """Lines of the tables."""
     for name in presets.MODEL:
         config = VLMConfig.parse({"preset": name})
         yield f"model: {{preset: {name}}}  {_millions(sum(ModelCost(config).parameters.values()))}"

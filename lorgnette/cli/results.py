@@ -1,4 +1,4 @@
-"""`lorgnette eval rescore`, `compare` and `submission`: what can be done with stored answers. None opens a model."""
+"""`lorgnette eval rescore`, `compare` and `submission`: commands on stored answers. None of them opens a model."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Annotated
 
 import typer
 
-Folder = Annotated[Path, typer.Argument(help="Folder that an evaluation wrote: of one task, or of several.")]
+Folder = Annotated[Path, typer.Argument(help="Folder of an evaluation, of one task or several.")]
 
 
 def rescore(
     folder: Folder,
     metric: Annotated[
         str | None,
-        typer.Option(help="Another metric than the task's own; package.module:Name for one of yours, whose code runs."),
+        typer.Option(help="Metric instead of the task's: a name, or package.module:Name, which runs that module."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Compute the scores again from the stored answers."""
+    """Recompute the scores from the stored answers."""
     from lorgnette.eval.results.rescore import rescore as score
     from lorgnette.eval.results.store import folders_in
     from lorgnette.eval.results.summary import print_results
@@ -37,11 +37,11 @@ def rescore(
 def compare(
     before: Folder,
     after: Folder,
-    page: Annotated[Path | None, typer.Option(help="Write an HTML file with the answers that changed.")] = None,
-    most: Annotated[int, typer.Option(min=1, help="Answers shown for each direction.")] = 100,
+    page: Annotated[Path | None, typer.Option(help="Write an HTML page with the answers that changed.")] = None,
+    most: Annotated[int, typer.Option(min=1, help="Most answers on the page that improved, and that got worse.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Compare two evaluations of the same questions: differences with paired 95 % intervals, and what changed."""
+    """Compare two evaluations of the same questions: differences with paired 95 % intervals, and changed answers."""
     from lorgnette.eval.results.compare import compare_folders, pairs_in
     from lorgnette.eval.results.summary import print_comparison
     from lorgnette.output import print_json
@@ -61,10 +61,10 @@ def compare(
 
 def submission(
     folder: Annotated[Path, typer.Argument(help="Results folder of one task: vqav2, docvqa or mmmu.")],
-    out: Annotated[Path, typer.Option(help="The file to write.")],
-    incomplete: Annotated[bool, typer.Option("--incomplete", help="Write it though answers are lacking.")] = False,
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    incomplete: Annotated[bool, typer.Option("--incomplete", help="Write it although answers are missing.")] = False,
 ) -> None:
-    """Write the answers as the file that the benchmark's server reads."""
+    """Write the answers in the format of the benchmark's evaluation server."""
     from lorgnette.eval.results.submission import write_submission
 
     for lacking in write_submission(folder, out, incomplete=incomplete):

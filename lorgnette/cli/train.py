@@ -1,4 +1,4 @@
-"""`lorgnette train`, and what it can do instead of training: plan, draw, replay, export."""
+"""`lorgnette train`, and its options that do not train: cost estimate, plot, replay; opening models for export."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def load_run(recipe: str, overrides: Sequence[str]) -> Run:
-    """A recipe by name or path, or the settings in a run's folder."""
+    """Load a recipe by name or path, or the settings in a run's folder."""
     settings = Path(recipe) / "run.yaml"
     stored = os.path.isfile(settings)
     return Run.load(settings if stored else find_recipe(recipe), overrides, stored=stored)
@@ -30,7 +30,7 @@ def train(run: Run, folder: Path | None, hours: float | None, log: Sequence[str]
     from lorgnette.train import loop
 
     if folder is None and Path(run.name).name != run.name:
-        raise SettingsError(f"name: {quoted(run.name)!r} is no folder's name; say where to write it by --folder")
+        raise SettingsError(f"name: {quoted(run.name)!r} cannot name a folder; give one as --folder")
     folder, console = folder or Path("runs") / run.name, new_console()
     limit = None if hours is None else hours * 3600
     loop.train(run, folder, console, limit_s=limit, trackers=log, changed_data=changed_data)
@@ -39,7 +39,7 @@ def train(run: Run, folder: Path | None, hours: float | None, log: Sequence[str]
 
 
 def plan(run: Run) -> None:
-    """Say what the run will cost, and check it with two steps."""
+    """Print the estimated cost of a run, and check it with two steps."""
     from lorgnette.train.planner.dry_run import dry_run
 
     dry_run(run, new_console())
@@ -54,14 +54,14 @@ def plot(folder: Path) -> Path:
 
     rows = [row for row in read_log(folder / "log.jsonl") if {"seconds", "samples", "loss", "lr"} <= row.keys()]
     if not rows:
-        raise SettingsError(f"{folder}: has no steps in a log.jsonl to draw; give the folder of a run")
+        raise SettingsError(f"{folder}: has no log.jsonl with steps to draw; give the folder of a run")
     path = folder / "curves.svg"
     replace_text(path, standalone(training_curve(curve_from_log(rows))), is_own_drawing)
     return path
 
 
 def replay(path: Path) -> None:
-    """Compute a kept step again, and say which samples go wrong."""
+    """Recompute a kept step, and print the samples whose loss is not finite."""
     from lorgnette.train.checkpoint.debug_step import replay as compute
 
     console = new_console()
@@ -71,7 +71,7 @@ def replay(path: Path) -> None:
 
 
 def open_model(model: str) -> tuple[VLM, Processor]:
-    """A model as `lorgnette.hub.load.load` opens it, or as the last checkpoint of an unfinished run has it."""
+    """Open a model as `lorgnette.hub.load.load` does, or the last checkpoint of an unfinished run."""
     if os.path.isfile(Path(model) / "run.yaml") and not os.path.isdir(Path(model) / "model"):
         from lorgnette.train.checkpoint.resume import open_unfinished
 

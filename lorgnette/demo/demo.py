@@ -1,7 +1,7 @@
 """The main job: from nothing but the built-in drawings to a VLM that answers questions about unseen drawings.
 
 It measures the model before training, trains all stages, measures it after and blind (each question with another
-sample's picture), and writes the report. Killed at any moment, the same command goes on where it was.
+sample's picture), and writes the report. If it is killed, the same command resumes.
 """
 
 from __future__ import annotations

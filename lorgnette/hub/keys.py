@@ -1,6 +1,6 @@
-"""Every key of a checkpoint's settings files, and what becomes of it: obeyed, refused, said aloud, or without effect.
+"""Tables of every key in a checkpoint's settings files: obeyed, refused, warned about, or without effect.
 
-The tables are held by a test to what transformers 4.40 to 5.23 write. A key that none knows is said once, by name.
+A test compares the tables with the keys that transformers 4.40 to 5.23 write. An unknown key is warned about once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger("lorgnette")
 
 @dataclass(frozen=True)
 class Unobeyed:
-    """A key that is not obeyed: values that change nothing, and what to do about the others."""
+    """A key that is not obeyed: its values without effect, and advice for any other value."""
 
     neutral: tuple[Any, ...]
     advice: str
@@ -33,15 +33,15 @@ class Unobeyed:
 
 @dataclass(frozen=True)
 class Section:
-    """The keys of one file, or of one group in it. null counts as not there."""
+    """The keys of one file, or of one group in it. A value of null counts as missing."""
 
     obeyed: Mapping[str, str]
-    """By key: the module that obeys it, or refuses its value."""
+    """Key -> the module that obeys it or refuses its value."""
     irrelevant: Mapping[str, str] = field(default_factory=dict)
-    """By key: why it changes no answer."""
+    """Key -> the reason why it cannot change an answer."""
     refused: Mapping[str, Unobeyed] = field(default_factory=dict)
     said: Mapping[str, Unobeyed] = field(default_factory=dict)
-    """Keys that change answers in transformers alone, and are warned about."""
+    """Keys that change answers in transformers but not here: a warning names them."""
 
     @property
     def known(self) -> set[str]:
@@ -49,12 +49,12 @@ class Section:
 
 
 def keys(names: str, what: str) -> dict[str, str]:
-    """Several keys that are treated alike."""
+    """A table of several keys with one value. names: keys, separated by spaces."""
     return dict.fromkeys(names.split(), what)
 
 
 def unless(advice: str, **neutral: Any) -> dict[str, Unobeyed]:
-    """Keys with the one value that each may have, or a tuple of several."""
+    """A table of keys that are not obeyed. neutral: for each key its value without effect, or a tuple of several."""
     return {key: Unobeyed(value if isinstance(value, tuple) else (value,), advice) for key, value in neutral.items()}
 
 
@@ -216,7 +216,7 @@ TOKENIZER_JSON = Section(
     irrelevant={"version": _ORIGIN, **keys("truncation padding", "no text is cut or padded")},
 )
 COMPONENTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
-"""Parts of tokenizer.json that the tokenizers library reads whole, passing over keys that it does not know."""
+"""Parts of tokenizer.json that the tokenizers library reads by itself, silently ignoring keys that it does not know."""
 SUBWORDS = Section(
     obeyed=keys("type vocab merges unk_token unk_id continuing_subword_prefix end_of_word_suffix fuse_unk", TOKENIZER)
     | keys("byte_fallback ignore_merges max_input_chars_per_word", TOKENIZER),
@@ -225,7 +225,7 @@ SUBWORDS = Section(
 )
 """Keys of the group `model` of tokenizer.json."""
 ADDED = Section(keys("id content single_word lstrip rstrip normalized special", TOKENIZER))
-"""Keys of each of its `added_tokens`."""
+"""Keys of each entry of `added_tokens` in tokenizer.json."""
 
 _FILES: dict[str, Section] = {
     "generation_config.json": GENERATION,
@@ -234,14 +234,14 @@ _FILES: dict[str, Section] = {
     "tokenizer_config.json": WORDS,
     "special_tokens_map.json": SPECIAL,
 }
-"""Files whose keys are those of one section."""
+"""File -> the section with its keys."""
 KEY_GROUPS = {"text_config": TEXT, "vision_config": VISION, "perceiver_config": PERCEIVER}
 
 
 def check_keys(folder: Path, model: Section | None = None) -> None:
-    """Hold every settings file of a folder to the tables. Keys without a place in them are said once.
+    """Check every settings file of a checkpoint against the tables; warn once about each unknown key.
 
-    model: the section of config.json, if it is that of a single backbone.
+    model: section for config.json, if the folder holds a single backbone.
     Raises: CheckpointError naming the file, the key and what to do.
     """
     config = _values(folder / "config.json")
@@ -259,7 +259,7 @@ def check_keys(folder: Path, model: Section | None = None) -> None:
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Hold tokenizer.json to the tables, and its components to what the tokenizers library keeps of them.
+    """Check tokenizer.json against the tables, and its components against the keys that the tokenizers library reads.
 
     Raises: CheckpointError if the library cannot read them.
     """
@@ -282,7 +282,7 @@ def check_tokenizer(folder: Path) -> None:
 
 
 def _lost(given: Any, kept: Any) -> list[str]:
-    """Keys of a value that are not in the other."""
+    """Keys of nested value `given` that are missing in `kept`."""
     if isinstance(given, dict) and isinstance(kept, dict):
         lost = [key for key in given if key not in kept and given[key] is not None]
         return lost + [one for key in given.keys() & kept.keys() for one in _lost(given[key], kept[key])]
@@ -292,7 +292,7 @@ def _lost(given: Any, kept: Any) -> list[str]:
 
 
 def check_section(section: Section, values: Mapping[str, Any], where: str) -> None:
-    """Hold one group of settings to its section. Raises: CheckpointError for a key that is refused."""
+    """Check one group of settings against its section. Raises: CheckpointError for a key that is refused."""
     for key, value in values.items():
         if value is None or key in section.obeyed or key in section.irrelevant:
             continue
@@ -306,7 +306,7 @@ def check_section(section: Section, values: Mapping[str, Any], where: str) -> No
 
 @functools.lru_cache(maxsize=4096)
 def warn_once(text: str) -> None:
-    """Log a warning, the first time that it is given."""
+    """Log a warning once for each text."""
     log.warning("%s", text)
 
 

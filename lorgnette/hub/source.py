@@ -82,8 +82,8 @@ def _of_run(folder: Path) -> Path:
 def _checked(folder: Path) -> Path:
     if (folder / "progress.json").is_file():
         raise CheckpointError(
-            f"{folder}: is what a run goes on from; give the run's own folder, or, while it is not finished, what"
-            " `lorgnette export` made of it"
+            f"{folder}: is a checkpoint to resume from; give the run's own folder, or, if the run is not finished,"
+            " export it with `lorgnette export`"
         )
     if not (folder / "config.json").is_file() and not (folder / ADAPTER).is_file():
         raise CheckpointError(f"{folder}: holds no config.json, so it is not the folder of a checkpoint")

@@ -75,7 +75,7 @@ class Evaluation:
                 raise
             except LorgnetteError as error:
                 if self.world.is_main:
-                    sentence = f"step {total_step}: {name} is not scored, and training goes on: {error}"
+                    sentence = f"step {total_step}: {name} is not scored, and training continues: {error}"
                     console.print(sentence, highlight=False, markup=False, soft_wrap=True)
                 continue
             found[name] = self.world.gather(store.result().accuracy)[0]

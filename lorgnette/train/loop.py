@@ -342,5 +342,5 @@ class StageRun:
         if stop and trainer.progress.total_step < self.run.steps:
             raise Interrupted(
                 f"stopped after step {trainer.progress.total_step} of {self.run.steps}, which is saved in"
-                f" {trainer.folder}; the same command goes on from there"
+                f" {trainer.folder}; the same command resumes from there"
             )

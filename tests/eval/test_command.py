@@ -87,7 +87,7 @@ def test_public_files_by_path(model: str, tmp_path: Path, choices: str, split: t
         (("--model", "x", "--form", "poem"), "use one of chat, base"),
         (("--model", "x", "--data", "vqav2"), "NAME=PATH"),
         (("--model", "x", "--data", "vqa=here"), "no benchmark is called 'vqa'"),
-        ((), "say which model"),
+        ((), "no model to evaluate"),
     ],
 )
 def test_what_is_mistyped_is_one_sentence(arguments: tuple[str, ...], message: str) -> None:

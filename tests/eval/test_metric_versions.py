@@ -53,7 +53,7 @@ def test_rescoring_and_comparing_say_that_scores_are_of_another_version(tmp_path
     for side in ("a", "b"):
         evaluate(TASK, Constant("the cat"), folder=tmp_path / side)
     older(tmp_path / "a")
-    said = "its stored scores are of version 1 of vqa_accuracy; today's is 2"
+    said = "scored with version 1 of vqa_accuracy; version 2 gives other scores"
     assert said in ResultsFolder(tmp_path / "a").outdated()
     compared = command("compare", tmp_path / "a", tmp_path / "b")
     assert said in compared
@@ -67,7 +67,7 @@ def test_rescoring_and_comparing_say_that_scores_are_of_another_version(tmp_path
 def test_a_summary_that_is_damaged_is_made_anew(tmp_path: Path, content: str) -> None:
     evaluate(TASK, Constant("the cat"), folder=tmp_path)
     (tmp_path / "summary.json").write_text(content)
-    assert "rescore makes it again" in command("rescore", tmp_path)
+    assert "rescore writes it again" in command("rescore", tmp_path)
     assert ResultsFolder(tmp_path).outdated() == ""
 
 

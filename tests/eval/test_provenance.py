@@ -163,7 +163,7 @@ def test_other_weights_at_the_same_path_are_refused(tmp_path: Path) -> None:
     run(*asked)
     run(*asked)
     save(tiny_model(seed=1), tiny_processor(), folder)
-    with pytest.raises(SettingsError, match="are not those that gave the stored answers"):
+    with pytest.raises(SettingsError, match="have changed since the stored answers"):
         run(*asked)
     folder = ResultsFolder(results / "scene_vqa")
     assert len(found := folder.sessions()) == 1, "a finished folder is asked nothing"
@@ -193,9 +193,9 @@ def test_an_older_folder_opens_and_says_what_it_lacks(model: Path, tmp_path: Pat
     older(old)
     done = CliRunner().invoke(app, ["eval", "rescore", str(old), "--json"])
     assert json.loads(done.stdout)["scene_vqa"]["overall"] == scores["scene_vqa"]["overall"]
-    assert "an older lorgnette wrote it, and did not store which code and weights" in done.stderr
+    assert "written by an older lorgnette, which did not store the code and weights" in done.stderr
     assert "+0.0 points" in run("compare", old, tmp_path / "new" / "scene_vqa")
-    with pytest.raises(SettingsError, match="an older lorgnette, which stored no questions, wrote it"):
+    with pytest.raises(SettingsError, match="written by an older lorgnette, which did not store questions"):
         run("--model", model, "--tasks", "scene_vqa", "--limit", 4, "--folder", tmp_path / "old")
 
 
@@ -269,11 +269,11 @@ def test_ranks_share_the_command(model: Path, tmp_path: Path, monkeypatch: pytes
     whole = json.loads(run(*asked))
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    with pytest.raises(SettingsError, match="several processes share the work in a folder"):
+    with pytest.raises(SettingsError, match="several processes share an evaluation through a folder"):
         run(*asked)
     waiting = CliRunner().invoke(app, ["eval", *map(str, asked), "--folder", str(tmp_path)])
     assert waiting.stdout == ""
-    assert "6 questions are with other processes" in waiting.stderr
+    assert "6 questions are still with other processes" in waiting.stderr
     monkeypatch.setenv("RANK", "0")
     assert json.loads(run(*asked, "--folder", tmp_path)) == whole
 

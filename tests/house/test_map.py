@@ -12,7 +12,8 @@ import pytest
 from tests.house.source import BLOCK, OURS, ROOT, modules, texts, tracked_files
 
 README = texts()["README.md"]
-GUIDES = ("README.md", "CONTRIBUTING.md", "docs/index.md", "docs/tour.md", "docs/using.md")
+HOWTO = tuple(path for path in texts() if path.startswith("docs/howto/"))
+GUIDES = ("README.md", "CONTRIBUTING.md", "docs/index.md", "docs/tour.md", "docs/using.md", *HOWTO)
 CODE = re.compile(r"`([^`\n]+)`")
 PATH = re.compile(r"[\w.{},*-]+(/[\w.{},*-]+)*/?")
 ENDINGS = (".py", ".md", ".yaml", ".yml", ".txt", ".json", ".jsonl", ".toml", ".parquet", ".svg")
@@ -20,6 +21,8 @@ ENDINGS = (".py", ".md", ".yaml", ".yml", ".txt", ".json", ".jsonl", ".toml", ".
 WRITTEN = {
     ".venv": "what make makes",
     "runs/demo": "what the demo leaves",
+    "rejected.jsonl": "what preparing a source leaves",
+    "runs/tuned/adapters/": "what the how-to page on fine-tuning makes",
     "best/": "what training with evaluations leaves in a run's folder",
     "curves.svg": "what `lorgnette train --plot` draws",
     "build/site": "what `make docs` writes",
@@ -118,9 +121,9 @@ def test_every_class_named_in_a_guide_is_defined(guide):
     assert classes - defined == set()
 
 
-@pytest.mark.parametrize("guide", [guide for guide in GUIDES if guide not in ("README.md", "docs/using.md")])
+@pytest.mark.parametrize("guide", [guide for guide in GUIDES if guide not in ("README.md", "docs/using.md", *HOWTO)])
 def test_python_in_a_guide_runs(guide):
-    """That of the others runs in `test_readme`, where there is a model."""
+    """That of the others runs in `test_readme` and `test_howto`, where there are models and files."""
     blocks = [body for language, body in BLOCK.findall(texts()[guide]) if language == "python"]
     assert all(exec(block, {}) is None for block in blocks)
 

@@ -19,6 +19,7 @@ import pytest
 from lorgnette.run import Run, find_recipe
 from scripts.readme_numbers import SPAN, fill
 from tests.house.source import BLOCK, ROOT
+from tests.house.walking import Step, steps
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 USING = (ROOT / "docs/using.md").read_text(encoding="utf-8")
@@ -44,16 +45,9 @@ PLAIN_NUMBERS = {
 """Numbers that no result stands behind, and why."""
 
 
-def walk() -> list[tuple[str, str]]:
-    """Every step of the two pages: ("bash", one command) or ("python", a block)."""
-    steps = []
-    for language, body in BLOCK.findall(README + USING):
-        if language == "python":
-            steps.append(("python", body))
-        elif language == "bash":
-            lines = [line.split("  #")[0].strip() for line in body.replace("\\\n", " ").splitlines()]
-            steps += [("bash", line) for line in lines if line and not line.startswith("#")]
-    return steps
+def walk() -> list[Step]:
+    """Every step of the two pages: a command, or a block of Python."""
+    return steps(README + USING)
 
 
 @pytest.fixture
@@ -68,15 +62,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def argv(kind: str, step: str) -> list[str]:
+def argv(step: Step) -> list[str]:
     """Command that runs a step of the pages."""
-    if kind == "python":
-        return [sys.executable, "-c", step]
-    program, *arguments = shlex.split(step)
+    if step.kind == "python":
+        return [sys.executable, "-c", step.body]
+    program, *arguments = shlex.split(step.body)
     if program == "make":
         assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         return lorgnette("demo", *SMALL, *FEW_SCENES) if arguments == ["demo"] else [*DRY_MAKE, *arguments]
-    assert program == "lorgnette", f"{step}: teach this test how to run it"
+    assert program == "lorgnette", f"{step.body}: teach this test how to run it"
     if arguments[0] not in ("train", "demo"):
         return lorgnette(*arguments)
     own = any(one.startswith("stages.2.sources") for one in arguments)
@@ -90,17 +84,17 @@ def lorgnette(*arguments: str) -> list[str]:
 @pytest.mark.timeout(600)
 def test_every_step_runs(folder):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    for kind, step in walk():
+    for step in walk():
         done = subprocess.run(
-            argv(kind, step), cwd=folder, env=environment, capture_output=True, text=True, input="", timeout=300
+            argv(step), cwd=folder, env=environment, capture_output=True, text=True, input="", timeout=300
         )
-        assert done.returncode == 0, f"{step}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-        assert done.stdout.strip(), f"{step}: prints nothing"
+        assert done.returncode == 0, f"{step.body}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        assert done.stdout.strip(), f"{step.body}: prints nothing"
     assert (folder / "runs/demo/report.html").exists()
 
 
 def test_the_two_commands_are_the_first():
-    assert [step for _, step in walk()][:2] == ["make demo", "make test"]
+    assert [step.body for step in walk()][:2] == ["make demo", "make test"]
 
 
 def test_make_demo_runs_the_demo():

@@ -72,7 +72,7 @@ def test_a_limit_of_time_saves_says_so_and_goes_on(tiny, tmp_path, monkeypatch, 
     for step in (1, 2):
         assert command(monkeypatch, *arguments, "--hours", "0") == 75
         said = capsys.readouterr().err
-        assert f"stopped after step {step} of 11, which is saved in" in said and "the same command goes on" in said
+        assert f"stopped after step {step} of 11, which is saved in" in said and "the same command resumes" in said
     with monkeypatch.context() as patch:
         patch.setenv("RANK", "1")
         assert command(monkeypatch, *arguments, "--hours", "0") == 75
@@ -114,7 +114,7 @@ def test_what_a_run_goes_on_from_is_no_model(tiny, tmp_path):
     done = CliRunner().invoke(
         app, ["generate", "--prompt", "x", "--model", str(tmp_path / "checkpoints" / "step-000011")]
     )
-    assert "step-000011: is what a run goes on from; give the run's own folder" in str(done.exception)
+    assert "step-000011: is a checkpoint to resume from; give the run's own folder" in str(done.exception)
 
 
 def test_a_run_without_a_checkpoint_has_nothing_to_export(tiny, tmp_path):

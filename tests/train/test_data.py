@@ -131,7 +131,7 @@ def test_a_log_that_differs_from_the_plan_is_found(packs, tmp_path):
     log.write_text("".join(json.dumps(one) + "\n" for one in rows))
     result = CliRunner().invoke(app, ["data", "plan", str(tmp_path / "run"), "--verify", str(tmp_path / "run")])
     assert result.exit_code == 1
-    assert "step 3 of stage first trained on 0000000000000000, where the plan says" in str(result.exception)
+    assert "step 3 of stage first was trained on 0000000000000000, but the plan has" in str(result.exception)
 
 
 def test_replaced_rows_are_listed_and_the_run_is_still_as_planned(packs, tmp_path):

@@ -1,4 +1,4 @@
-"""Benchmarks asked while training goes on: told, stored, the best kept, and no weight moved by it."""
+"""Benchmarks during training: reported, stored, the best model kept, and no weight changed by them."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_disk_that_takes_no_answers_or_no_best_model_ends_no_run(tiny, tmp_pat
     console = Console(record=True, file=io.StringIO(), width=300)
     trained = Trainer(tiny.override(*EVALUATED), tmp_path / "run", console).train()
     assert same(trained, plain) and len(asked) > 1
-    assert "the disk is full; free some space; training goes on" in " ".join(console.export_text().split())
+    assert "the disk is full; free some space; training continues" in " ".join(console.export_text().split())
     assert [row["total_step"] for row in read_log(tmp_path / "run" / "evaluation.jsonl")] == [5, 9, 11]
     assert (tmp_path / "run" / "best" / "model.safetensors").is_file()
 
@@ -118,7 +118,7 @@ def test_results_of_other_settings_in_its_folder_end_no_run(tiny, tmp_path):
     run = tiny.override(*EVALUATED)
     (tmp_path / "run.yaml").write_text(run.to_yaml())
     Trainer(run, tmp_path, console).train()
-    assert "step 4: drawings is not scored, and training goes on" in " ".join(console.export_text().split())
+    assert "step 4: drawings is not scored, and training continues" in " ".join(console.export_text().split())
 
 
 def test_an_evaluation_that_was_cut_off_goes_on_in_a_run_that_saves_more_often(tiny, tmp_path, monkeypatch):

@@ -113,13 +113,13 @@ def test_a_signal_to_the_whole_group_saves_and_says_so(tiny, tmp_path, number):
     os.killpg(process.pid, number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 75
-    assert "the same command goes on from there" in said and "Traceback" not in said
+    assert "the same command resumes from there" in said and "Traceback" not in said
     assert read_log(tmp_path / "run" / "log.jsonl")
 
 
 def test_a_signal_ends_after_the_step_in_flight(tiny, tmp_path):
     signalled = OnStep(lambda state, metrics: metrics.total_step == 4 and os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(Interrupted, match="the same command goes on"):
+    with pytest.raises(Interrupted, match="the same command resumes"):
         Trainer(tiny, tmp_path, QUIET, callbacks=[signalled]).train()
     assert manager.read_progress(manager.checkpoints(tmp_path / "checkpoints")[-1]).total_step == 4
 
@@ -230,7 +230,7 @@ def test_a_full_disk_is_said_and_training_goes_on(tiny, tmp_path, monkeypatch):
     model = Trainer(tiny.override("stages.1.steps=4", "checkpoints.keep=9"), tmp_path / "full", console).train()
     said = console.export_text()
     assert said.count("the disk is full; free some space") == 1
-    assert "training goes on, and the last good checkpoint stays" in said
+    assert "training continues, and the last good checkpoint stays" in said
     found = sorted(path.name for path in (tmp_path / "full" / "checkpoints").iterdir())
     assert found == ["step-000003", "step-000005", "step-000009"]
     monkeypatch.undo()
@@ -260,7 +260,7 @@ def test_adapters_that_a_full_disk_does_not_take_end_no_run(tiny, tmp_path, monk
     model = Trainer(run, tmp_path / "full", console).train()
     said = console.export_text()
     assert re.search(
-        r"adapters/first/lora: cannot be written: the disk is full; free some space; training goes on", said
+        r"adapters/first/lora: cannot be written: the disk is full; free some space; training continues", said
     )
     monkeypatch.undo()
     assert same(weights(model), trained(run, tmp_path / "whole"))

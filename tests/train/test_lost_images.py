@@ -79,6 +79,6 @@ def test_a_benchmark_that_cannot_be_read_is_said_and_training_goes_on(short, tmp
     monkeypatch.setattr(module, "evaluate", refuse)
     run = type(short).parse(short.plain() | {"evaluation": {"every": 2, "tasks": ["drawings"], "questions": 2}})
     said = trained(run, tmp_path / "run")
-    assert "drawings is not scored, and training goes on: vqav2, question 3" in said
+    assert "drawings is not scored, and training continues: vqav2, question 3" in said
     assert len(read_log(tmp_path / "run" / "log.jsonl")) == 5
     assert [row["scores"] for row in read_log(tmp_path / "run" / "evaluation.jsonl")] == [{}] * 3

@@ -1,7 +1,6 @@
-"""The batches of a stage's steps: reads, checks, renders and packs the samples that the plan names.
+"""Builds the batches of a stage: reads, checks, renders and packs the samples that the plan names.
 
-Any part of any step is made from its number alone, and a rank takes its share of it: nothing is shared, and nothing
-depends on what was made before.
+Each pack depends on its step and number alone, not on packs built before, so workers and ranks share no state.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ if TYPE_CHECKING:
 
 
 COUNT_EVERY = 64
-"""Steps between two times that counts are saved."""
+"""Steps between two saves of the pack counts."""
 
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """A sample of a step, in the words that it is shown in, before and after it was rendered."""
+    """A sample of a step with its prompt template applied, before and after rendering."""
 
     ref: SampleRef
     sample: Sample
@@ -42,18 +41,17 @@ class Drawn:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Patches and tokens: what makes documents alike to compute."""
+        """Numbers of patches and tokens; documents of equal shape are computed together."""
         return sum(len(image.positions_P) for image in self.rendered.images), len(self.rendered.tokens_T)
 
 
 @dataclass(frozen=True)
 class BatchBuilder:
-    """All steps of a stage: each pack of the plan is a batch, or some.
+    """Builds every step of a stage. A pack of the plan becomes one batch, or `micro_batches` of them.
 
-    micro_batches: batches that a pack is cut in.
-    vocabulary: rows of the model's embedding, if ids are to be checked against it.
-    rank, world: this process takes the packs `rank`, `rank + world`, ... of each step, as many as every other rank.
-    counts: a file in which packs that were counted are kept, so that going on from a late step takes no time.
+    vocabulary: rows of the model's embedding, to check token ids against; None for the tokenizer's.
+    rank, world: this process builds the packs `rank`, `rank + world`, ... of each step, as many as every other rank.
+    counts: file that caches the number of packs per window, so that resuming at a late step is immediate.
     """
 
     plan: PackedPlan
@@ -74,19 +72,19 @@ class BatchBuilder:
 
     @property
     def parts(self) -> int:
-        """In how many parts a step is made, each by one worker: the packs of this rank."""
+        """Number of this rank's packs in a step; each is built by one worker."""
         return self.plan.pack.packs_per_step // self.world
 
     def refs(self, step: int, part: int) -> list[SampleRef]:
         """The samples of one of this rank's packs, as planned."""
         refs = self.plan.pack_of(step, self.rank + part * self.world)
         if self.counts is not None and part == 0 and step % COUNT_EVERY == 0:
-            with suppress(DiskError):  # it only saves time; and whoever writes it writes the same
+            with suppress(DiskError):  # a cache; every process would write the same content
                 self.plan.save_counts(self.counts)
         return refs
 
     def read(self, ref: SampleRef) -> Drawn:
-        """Read a sample and render it as it is shown this time. Raises: DataError naming it."""
+        """Read a sample and render it with the augmentation of its epoch. Raises: DataError naming the sample."""
         name = self.plan.name(ref)
         record = self.sources[ref.source].record(ref.record)
         if len(record.units) != self.plan.sources[ref.source].index.units_E[ref.record]:
@@ -99,19 +97,19 @@ class BatchBuilder:
         return self._rendered(ref, sample, view)
 
     def checked(self, ref: SampleRef) -> Drawn:
-        """As `read`. Raises: DataError naming the sample, too if it cannot be learned as it was meant."""
+        """Read a sample and check that it can be trained on. Raises: DataError naming the sample."""
         return learnable(self.read(ref), self.processor, self.vocabulary, self.plan.pack.tokens)
 
     def lay_out(self, drawn: list[Drawn]) -> list[list[Drawn]]:
-        """The samples of a pack by the batch that they stand in, equal shapes side by side; no batch is empty.
+        """Distribute the samples of a pack over its micro-batches, sorted by shape; no batch is empty.
 
-        Equal shapes are attended to in one call.
+        Documents of equal shape are neighbours, so that attention computes them in one call.
         """
         laid = sorted(drawn, key=lambda one: one.shape)
         return [batch for batch in split_evenly(laid, self.micro_batches) if batch]
 
     def part(self, step: int, part: int) -> list[TrainingBatch]:
-        """Read, render, check and pack one pack of a step; what cannot be used is replaced by the plan's rule.
+        """Read, render, check and pack one pack of a step. Unusable samples are replaced as the plan prescribes.
 
         Raises: DataError if no sample of the pack can be used, nor any in its place.
         """
@@ -120,7 +118,7 @@ class BatchBuilder:
         drawn = [one for one in found if one is not None]
         if not drawn:
             raise DataError(f"step {step}: no sample of pack {part} can be used, nor any in its place: {replaced[0]}")
-        refs_of = [refs, *[[]] * self.micro_batches]  # the first batch answers for what was planned, replaced or not
+        refs_of = [refs, *[[]] * self.micro_batches]  # the first batch carries the planned samples, replaced or not
         laid = [batch_of(batch, of, self.processor) for batch, of in zip(self.lay_out(drawn), refs_of, strict=False)]
         return [replace(laid[0], replaced=tuple(replaced)), *laid[1:]]
 
@@ -145,7 +143,7 @@ class BatchBuilder:
         return Drawn(ref, words, rendered)
 
     def _read_or_replaced(self, ref: SampleRef, replaced: list[str]) -> Drawn | None:
-        """A sample, or the first of its replacements that can be used, or None. Says in `replaced` what was wrong."""
+        """Read a sample, or its first usable replacement; None if there is none. Appends the reason to `replaced`."""
         try:
             return self.checked(ref)
         except DataError as error:
@@ -156,7 +154,7 @@ class BatchBuilder:
             try:
                 drawn = self.checked(other)
             except DataError:
-                continue  # its own turn comes, and says what is wrong with it
+                continue  # reported when this record's own turn comes
             replaced.append(f"{said}; {self.plan.name(other)} stands in its place")
             return drawn
         replaced.append(f"{said}; nothing of its size was found to stand in its place")
@@ -164,7 +162,7 @@ class BatchBuilder:
 
 
 def learnable(drawn: Drawn, processor: Processor, vocabulary: int | None, most_tokens: int | None = None) -> Drawn:
-    """The same, if it can be learned as it was meant. Raises: DataError; see `lorgnette.data.check`."""
+    """Return the sample if it can be trained on. Raises: DataError; see `lorgnette.data.check`."""
     check(
         drawn.rendered,
         image_token=processor.image_token,
@@ -175,13 +173,13 @@ def learnable(drawn: Drawn, processor: Processor, vocabulary: int | None, most_t
 
 
 def batch_of(drawn: Sequence[Drawn], refs: Sequence[SampleRef], processor: Processor) -> TrainingBatch:
-    """Samples end to end. refs: those that the batch is made for."""
+    """Pack samples into one batch. refs: the planned samples, which differ from `drawn` where some were replaced."""
     rendered = [one.rendered for one in drawn]
     names, sources = tuple(one.name for one in rendered), tuple(one.source for one in rendered)
     return TrainingBatch.of(processor.pack(rendered), names=names, sources=sources, refs=tuple(map(str, refs)))
 
 
 def split_evenly(items: list[Drawn], parts: int) -> list[list[Drawn]]:
-    """Cut a list in `parts` runs whose lengths differ by at most one."""
+    """Cut a list into `parts` consecutive runs whose lengths differ by at most one."""
     bounds = [len(items) * part // parts for part in range(parts + 1)]
     return [items[start:end] for start, end in pairwise(bounds)]

@@ -1,8 +1,8 @@
-"""Batches made ready by worker processes while the model computes.
+"""Worker processes of the data loader: they build batches ahead while the model computes.
 
-A worker is given a step and a part of it, and makes all of that part: samples by the plan, read, rendered, packed.
-Workers share nothing, so their number changes nothing in what is trained on, and one that was killed is replaced. Each
-has a pipe of its own: its death, even in the midst of sending, ends that pipe and no other.
+A worker is sent the number of a pack and builds it: reads, renders and packs its samples. Workers share no state, so
+their number does not change the data, and a worker that was killed is replaced. Each worker has its own pipe, so that
+its death, even in the middle of a message, breaks no other worker's.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from lorgnette.errors import LorgnetteError
 
 
 class LoaderError(LorgnetteError):
-    """The worker processes cannot do their work."""
+    """Worker processes were killed, or failed in a way that is no other error of lorgnette."""
 
 
 def read_steps(steps: BatchBuilder, first: int, last: int, config: LoaderConfig) -> Iterator[list[TrainingBatch]]:
-    """The batches of steps `first` to `last` (not included), in order, made ready ahead by workers.
+    """Yield the batches of each step from `first` to `last` (excluded), built ahead by workers.
 
-    Raises: the LorgnetteError that a sample met; LoaderError if workers are killed again and again.
+    Raises: the worker's LorgnetteError; LoaderError if two workers in a row are killed at the same pack.
     """
     items = range(first * steps.parts, last * steps.parts)
     batches: list[TrainingBatch] = []
@@ -46,7 +46,7 @@ def read_steps(steps: BatchBuilder, first: int, last: int, config: LoaderConfig)
 
 
 def _made(steps: BatchBuilder, items: range, config: LoaderConfig) -> Iterator[list[TrainingBatch]]:
-    """Each item made, in order. Item n is part `n % steps.parts` of step `n // steps.parts`."""
+    """Yield each item's batches in order. Item n is pack `n % steps.parts` of step `n // steps.parts`."""
     count = min(config.workers, len(items))
     workers = [_Worker(steps, items[first::count], 1 + config.prefetch) for first in range(count)]
     try:
@@ -58,7 +58,7 @@ def _made(steps: BatchBuilder, items: range, config: LoaderConfig) -> Iterator[l
 
 
 class _Worker:
-    """A process that makes the given items in order, at most `ahead` of them before they are asked for."""
+    """A worker process that builds the given items in order, at most `ahead` of them in advance."""
 
     def __init__(self, steps: BatchBuilder, items: range, ahead: int) -> None:
         self._steps, self._items, self._ahead = steps, items, ahead
@@ -70,14 +70,14 @@ class _Worker:
         self._pipe, end = context.Pipe()
         self._process = context.Process(target=_work, args=(self._steps, end, os.getpid()), daemon=True)
         self._process.start()
-        end.close()  # now the worker alone has it, and the pipe ends with the worker
+        end.close()  # the worker has the only copy, so that the pipe closes when the worker dies
         self._made: SimpleQueue[Any] = SimpleQueue()
         self._thread = threading.Thread(target=_receive, args=(self._pipe, self._made), daemon=True)
         self._thread.start()
         self._ask(self._items[: self._ahead])
 
     def _ask(self, items: range) -> None:
-        with suppress(OSError):  # the worker was killed, as `next` will find
+        with suppress(OSError):  # the worker was killed; `next` finds out
             for item in items:
                 self._pipe.send(item)
 
@@ -86,8 +86,8 @@ class _Worker:
         while (made := self._made.get()) is None:
             if self._lost == self._items[0]:
                 raise LoaderError(
-                    f"worker processes were killed twice while they made step {self._lost // self._steps.parts}, likely"
-                    " for their memory: set loader.workers or loader.prefetch lower"
+                    f"worker processes were killed twice while building step {self._lost // self._steps.parts},"
+                    " probably for lack of memory: lower loader.workers or loader.prefetch"
                 )
             self._lost = self._items[0]
             self.end()
@@ -106,7 +106,7 @@ class _Worker:
 
 
 def _receive(pipe: Connection, made: SimpleQueue[Any]) -> None:
-    """Take what a worker sends as soon as it comes; at its end, in the midst of sending too, None."""
+    """Queue a worker's messages as they arrive, and None when its pipe ends, even in the middle of a message."""
     try:
         while True:
             made.put(pipe.recv())
@@ -117,7 +117,7 @@ def _receive(pipe: Connection, made: SimpleQueue[Any]) -> None:
 
 
 def _work(steps: BatchBuilder, pipe: Connection, master: int) -> None:
-    """Make the items that come through the pipe, until the process is killed."""
+    """Build the items received through the pipe, until the process is killed."""
     torch.set_num_threads(1)
     begin_worker(master)
     while True:
@@ -129,7 +129,7 @@ def _work(steps: BatchBuilder, pipe: Connection, master: int) -> None:
 
 
 def _sent(batches: list[TrainingBatch]) -> list[TrainingBatch]:
-    """Batches as arrays, which travel by value: tensors would be files of shared memory, and those run out."""
+    """Convert tensors to numpy arrays, which are sent by value: tensors would each take a shared-memory file."""
     return [_mapped(batch, torch.Tensor, torch.Tensor.numpy) for batch in batches]
 
 
@@ -138,6 +138,6 @@ def _received(batches: list[TrainingBatch]) -> list[TrainingBatch]:
 
 
 def _mapped(batch: TrainingBatch, kind: type, change: Callable[[Any], Any]) -> TrainingBatch:
-    """The batch with every value of a kind changed."""
+    """Copy a batch with `change` applied to each value of type `kind`."""
     values = {field.name: getattr(batch, field.name) for field in fields(batch)}
     return replace(batch, **{name: change(value) for name, value in values.items() if isinstance(value, kind)})

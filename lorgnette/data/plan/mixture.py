@@ -1,4 +1,4 @@
-"""The order of records: the mixture of sources, and the shuffle within each, for any stretch of the run at once."""
+"""The order of records: the mixture of sources and the shuffle within each, computed for any range of draws."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from lorgnette.inputs.config import ImageConfig
 from lorgnette.model.config import ConnectorSettings
 
 Measure = Literal["samples", "tokens", "supervised", "epochs"]
-"""Quantities that weights may be shares of."""
+"""Quantities that the weights of sources may be shares of."""
 
 BUFFER_RECORDS = 1024
-"""Row groups are shuffled, then records among neighbours of as many row groups as hold this many records."""
+"""Records in a shuffle buffer: row groups are shuffled, then the records of consecutive ones that hold this many."""
 
 _WHOLE = 2**31
-"""Shares are whole numbers out of at most this many: within one sample of a run of a thousand million."""
+"""Largest common denominator of the shares. Rounding to it moves less than one sample in a run of 10^9."""
 
 _Key = TypeVar("_Key", bound=Hashable)
 _Value = TypeVar("_Value")
 
 
 def remembered(kept: dict[_Key, _Value], key: _Key, most: int, make: Callable[[], _Value]) -> _Value:
-    """`kept[key]`, made if it is not there; of what was made before, the newest `most - 1` stay."""
+    """Return `kept[key]`, computed if missing. A cache of `most` values: the oldest ones are dropped."""
     if key not in kept:
         made = make()
         while len(kept) >= most:
@@ -46,24 +46,24 @@ class PlannedSource:
     index: Index
     weight: float = 1.0
     most_units: int | None = None
-    """Units in a sample, at most."""
+    """Most units in a sample."""
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Sources taken in turn so that each keeps its share at every moment.
+    """Interleaves sources so that each keeps its share throughout the run, without random numbers.
 
-    Draw k of a source with share w is due at time (k + 1/2) / w, and draws are taken in the order in which they are due
-    (to 31 binary places; equal times in the order of sources). At every moment each source is within half as many draws
-    of its share as there are sources, and the counts of a whole run are the exact rounding. Shares are whole numbers
-    `parts` of their sum, so that all of it is integer arithmetic.
+    Draw k of a source with share w is due at time (k + 1/2) / w, and draws are sorted by due time (to 31 binary places;
+    ties in the order of sources). At any time the count of a source deviates from its share by at most half the number
+    of sources, and over a whole run it is the exact share, rounded. Shares are the integers `parts` over their sum, so
+    that all arithmetic is exact.
     """
 
     parts: tuple[int, ...]
 
     @classmethod
     def of(cls, weights: Sequence[Fraction]) -> Mixture:
-        """Shares in proportion to weights: exact where a common denominator is small, else rounded to 2**-31."""
+        """Shares in proportion to weights: exact where the common denominator is at most 2**31, otherwise rounded."""
         total = sum(weights)
         shares = [weight / total for weight in weights]
         common = math.lcm(*(share.denominator for share in shares))
@@ -75,10 +75,10 @@ class Mixture:
     def of_sources(
         cls, sources: Sequence[PlannedSource], by: Measure, means: Sequence[tuple[Fraction, Fraction]]
     ) -> Mixture:
-        """Shares of records, from weights that are shares of what `by` names. means: see `mean_tokens`.
+        """Convert weights, which are shares of the quantity `by`, to shares of records. means: see `mean_tokens`.
 
-        Tokens and supervised tokens are converted by the exact means; for `epochs` a source of weight 2 is gone through
-        twice as often as one of weight 1.
+        For tokens and supervised tokens a weight is divided by the exact mean of a record; for `epochs` a source of
+        weight 2 is repeated twice as often as one of weight 1.
         """
         weights = [Fraction(str(source.weight)) for source in sources]
         if by == "epochs":
@@ -97,7 +97,7 @@ class Mixture:
         whole, sources = sum(self.parts), len(self.parts)
         numbers, before = [], 0
         for part in self.parts:
-            # A draw stands within half the number of sources from the time at which it is due.
+            # The rank of a draw differs from its due time by at most half the number of sources.
             margin = part * sources // (2 * whole) + 2
             lowest = max(0, first * part // whole - margin)
             before += lowest
@@ -113,7 +113,7 @@ class Mixture:
         period, within = np.divmod(number.astype(np.uint64), part)
         due, rest = np.divmod((np.uint64(2) * within + np.uint64(1)) * whole, np.uint64(2) * part)
         places = (rest << np.uint64(31)) // (np.uint64(2) * part)
-        # Counted from `first` the time is small again, so its binary places have room; what is far off is not drawn.
+        # Times are relative to `first`, which leaves 31 bits for the fraction; draws far from it are only clipped.
         near = np.clip((period * whole + due).astype(np.int64) - first, -(2**30), 2**30)
         return near * 2**31 + places.astype(np.int64)
 
@@ -121,7 +121,10 @@ class Mixture:
 def mean_tokens(
     sources: Sequence[PlannedSource], split_share: float, images: ImageConfig, connector: ConnectorSettings
 ) -> list[tuple[Fraction, Fraction]]:
-    """Mean (tokens with visual ones, supervised tokens) of a record of each source, random splits counted."""
+    """Exact mean of a record's tokens (visual ones included) and supervised tokens, for each source.
+
+    split_share: share of samples whose images are split, over which the mean is taken too.
+    """
     share = Fraction(str(split_share))
     means = []
     for index in (source.index for source in sources):
@@ -137,10 +140,10 @@ def mean_tokens(
 
 
 class BlockShuffle:
-    """The records of one source in the order of any epoch, each once, by shuffling row groups and then neighbours.
+    """A permutation of one source's records for each epoch: row groups are shuffled, then records within a buffer.
 
-    Reads stay local: a stretch of the order touches few row groups. What is held is a number per row group and the
-    stretches that were met last.
+    Reads stay local, because consecutive records come from few row groups. Memory: one number per row group, and the
+    buffers used last.
     """
 
     def __init__(self, index: Index, seed: int, source: int) -> None:
@@ -164,11 +167,11 @@ class BlockShuffle:
         return record, epoch
 
     def _groups(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Row groups in their order, where each buffer begins among them, and where it begins among records."""
+        """Shuffled row groups; first row group of each buffer; first record of each buffer."""
         return remembered(self._epochs, epoch, 2, lambda: self._shuffle_groups(epoch))
 
     def _buffer(self, epoch: int, buffer: int) -> np.ndarray:
-        """The records of one buffer in their order."""
+        """The records of one buffer, shuffled."""
         return remembered(self._buffers, (epoch, buffer), 4, lambda: self._shuffle_buffer(epoch, buffer))
 
     def _shuffle_groups(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""All packs of a run one after another, made a window at a time."""
+"""The sequence of all packs of a run, computed window by window."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from lorgnette.files import write_json
 from lorgnette.untrusted import read_json
 
 WINDOW_PACKS = 512
-"""Packs that a window is meant to fill: more fill better, fewer keep reads and the mixture closer together."""
+"""Packs that a window should fill. A larger window leaves less of its packs empty; a smaller one reads fewer row groups
+at a time and follows the mixture more closely."""
 LEAST_PACKS, MOST_DRAWS = 32, 16_384
-"""A window fills this many packs however small its sources are, and draws no more records than this."""
+"""Least number of packs of a window, even where its sources are small; and most records that a window draws."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """The packs made of one fixed number of draws, and the tokens and patches that they hold together."""
+    """The packs made from a fixed number of draws, and the sum of their tokens and of their patches."""
 
     packs: list[list[SampleRef]]
     tokens: int
@@ -39,7 +40,10 @@ class Window:
 
 @dataclass(frozen=True, eq=False)
 class PackSequence:
-    """The packs of a run. To find one, the packs of the windows before it are counted; counts are only a cache.
+    """The packs of a run, by number.
+
+    The number of packs in a window is known only once the window is packed, so finding pack n packs every window before
+    it. The counts found this way are cached, and can be saved and loaded.
 
     means: tokens and supervised tokens of a record of each source; see `mean_tokens`.
     """
@@ -57,18 +61,21 @@ class PackSequence:
         return self.window(window).packs[number - (self._ends[window - 1] if window else 0)]
 
     def count(self, number: int) -> None:
-        """Count packs up to the run's pack `number`, so that it is found at once."""
+        """Pack windows until pack `number` is reached, and remember how many packs each one has."""
         while not self._ends or self._ends[-1] <= number:
             before = self._ends[-1] if self._ends else 0
             self._ends.append(before + len(self.window(len(self._ends)).packs))
 
     def window(self, number: int) -> Window:
-        """One window; the last ones are kept."""
+        """Window `number`; the two made last are cached."""
         return remembered(self._kept, number, 2, lambda: self._make(number))
 
     @cached_property
     def draws_per_window(self) -> int:
-        """Records drawn for a window: enough for its packs, but no more of a source than it has (if not too few)."""
+        """Records drawn for a window: enough to fill `WINDOW_PACKS` packs, but not more than one pass over any source.
+
+        `LEAST_PACKS` comes before the second rule, and `MOST_DRAWS` before both.
+        """
         shares, limits = self.mixture.shares, self.splitter.pack
         mean = sum((share * tokens for share, (tokens, _) in zip(shares, self.means, strict=True)), start=Fraction(0))
         held = limits.tokens / max(mean, Fraction(1))
@@ -81,15 +88,15 @@ class PackSequence:
 
     @property
     def counts(self) -> list[int]:
-        """Packs in each window that was counted so far, or read by `load`."""
+        """Number of packs of each window that was counted or loaded so far."""
         return [end - start for start, end in pairwise([0, *self._ends])]
 
     def save(self, path: str | Path, plan: str) -> None:
-        """Write the counts. plan: key of the plan that they belong to."""
+        """Write the counts to a JSON file. plan: key of the plan that they belong to."""
         write_json(path, {"plan": plan, "packs": self.counts})
 
     def load(self, path: str | Path, plan: str) -> None:
-        """Read what `save` wrote, if it is there, whole, and of this plan."""
+        """Read the counts that `save` wrote; a file that is missing, damaged or of another plan is ignored."""
         try:
             found = read_json(path)
             counts = [int(count) for count in found["packs"]] if found["plan"] == plan else []
@@ -100,12 +107,12 @@ class PackSequence:
 
     @cached_property
     def _ends(self) -> list[int]:
-        """Packs up to the end of each window that was counted."""
+        """Number of packs up to the end of each counted window (cumulative)."""
         return []
 
     @cached_property
     def _kept(self) -> dict[int, Window]:
-        """The windows made last."""
+        """Cache of the windows made last."""
         return {}
 
     @cached_property
@@ -126,8 +133,8 @@ class PackSequence:
         if not packs:
             titles = ", ".join(source.title for source in self.sources)
             raise DataError(
-                f"{titles}: of {self.draws_per_window} records none fits a pack of {limits.tokens} tokens and"
-                f" {limits.patches} patches with something to learn; make the packs larger"
+                f"{titles}: none of {self.draws_per_window} records drawn has supervised tokens and fits a pack of"
+                f" {limits.tokens} tokens and {limits.patches} patches; make the packs larger"
             )
         keys = hashed(self.seed, PACKS, number, np.arange(len(packs)))
         packs = [packs[one] for one in np.argsort(keys, kind="stable").tolist()]

@@ -1,7 +1,7 @@
-"""Pieces: what each part of a record costs in a stage, and where a record is cut that is longer than a pack.
+"""Splitting of records that are longer than a pack, and the cost of each of their parts in tokens and patches.
 
-Legend of the arrays: E entries (records of all sources, source by source, or those asked for), U their units end to
-end, I their images end to end.
+Shape suffixes of the arrays: E entries (the records of all sources in order, or a selection of them), U the units of
+all entries, concatenated, I the images of all entries, concatenated.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ ANY_NUMBER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, eq=False)
 class Lengths:
-    """The indexes of a stage's sources end to end, as far as the order of training depends on them."""
+    """The concatenated indexes of a stage's sources: the lengths that the order of training depends on."""
 
     first_S: np.ndarray
-    """The entry that each source begins with, and the end: one more than there are sources."""
+    """First entry of each source, then the number of entries: one more value than there are sources."""
     source_E: np.ndarray
     most_units_E: np.ndarray
-    """Units in a piece, at most."""
+    """Most units in a piece."""
     prefix_tokens_E: np.ndarray
     unit_at_E: np.ndarray
     """Offset of each entry's units in the arrays over U, then the total: one more value than there are entries."""
@@ -40,7 +40,7 @@ class Lengths:
 
     @classmethod
     def of(cls, indexes: Sequence[Index], most_units: Sequence[int | None]) -> Lengths:
-        """most_units: units in a piece of each source, at most; None for any number."""
+        """Concatenate indexes. most_units: most units in a piece of each source; None for no limit."""
 
         def joined(name: str) -> np.ndarray:
             return np.concatenate([getattr(index, name) for index in indexes])
@@ -67,7 +67,10 @@ class Lengths:
 
 @dataclass(frozen=True, eq=False)
 class Costs:
-    """Tokens (visual ones included) and patches of the heads and units of some entries, as they are shown (int64)."""
+    """Cost of the prefix and the units of some entries, augmentation included: tokens (with visual ones) and patches.
+
+    All arrays are int64 but for the two that are bool.
+    """
 
     prefix_tokens_E: np.ndarray
     prefix_patches_E: np.ndarray
@@ -79,13 +82,13 @@ class Costs:
     """True where a unit is too long for a pack even with the prefix alone (bool)."""
     split_E: np.ndarray
     width_I: np.ndarray
-    """Of the images once they were enlarged, if they were."""
+    """Size of each image in pixels, after augmentation."""
     height_I: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class Pieces:
-    """Runs of units that become one sample each; all arrays of one length (int64)."""
+    """Pieces of records: consecutive units that become one sample. All arrays have one value a piece (int64)."""
 
     entry: np.ndarray
     """Index among the requested entries."""
@@ -98,7 +101,10 @@ class Pieces:
 
 @dataclass(frozen=True, eq=False)
 class RecordSplitter:
-    """Costs and cuts of the records of one stage. connector: says how many visual tokens an image becomes."""
+    """Computes the costs of a stage's records and cuts them into pieces.
+
+    connector: gives the number of visual tokens of an image.
+    """
 
     lengths: Lengths
     augmenter: Augmenter
@@ -106,10 +112,10 @@ class RecordSplitter:
     connector: ConnectorSettings
 
     def pieces(self, entry_E: np.ndarray, epoch_E: np.ndarray) -> Pieces:
-        """The pieces of the entries in these epochs, in no order that matters.
+        """Cut the entries, as augmented in these epochs, into pieces that fit a pack. Their order has no meaning.
 
-        Greedy: each piece takes units while they fit. A unit that fits in no pack is left out, and so is a piece from
-        which nothing is learned; `left_out` lists them.
+        Greedy: a piece takes units while they fit. Units that fit no pack, and pieces without supervised tokens, are
+        left out; `left_out` lists them.
         """
         costs = self.shown(entry_E, epoch_E)
         tokens, patches, supervised_tokens = (
@@ -138,7 +144,7 @@ class RecordSplitter:
     def shown(self, entry_E: np.ndarray, epoch_E: np.ndarray) -> Costs:
         """Cost of the entries as augmented in these epochs.
 
-        One with a unit that would not fit as drawn is shown without its draws: neither split nor enlarged.
+        Augmentation is dropped for an entry if it would make a unit too large for a pack.
         """
         costs = self.costs(entry_E, epoch_E, np.ones(len(entry_E), dtype=bool))
         if not costs.oversized_U.any():
@@ -149,8 +155,9 @@ class RecordSplitter:
     def costs(self, entry_E: np.ndarray, epoch_E: np.ndarray, varied_E: np.ndarray) -> Costs:
         """Cost of the parts of the entries; without augmentation where `varied_E` is False.
 
-        An image costs its visual tokens and the tokens around it as `inputs.render` writes them. Neighbouring images
-        share one of those; which ones do is not in the index, so n images may cost up to n - 1 tokens less.
+        An image costs its visual tokens and the boundary tokens that `inputs.render` writes around it. Adjacent images
+        share a boundary token, but the index does not say which images are adjacent: this is an upper bound, and n
+        images may cost up to n - 1 tokens less.
         """
         known, augmenter = self.lengths, self.augmenter
         unit_at_E, at_U = _runs(known.unit_at_E, entry_E)
@@ -191,10 +198,10 @@ class RecordSplitter:
         )
 
     def left_out(self, source: int, at_once: int = 10_000, most: int | None = None) -> list[tuple[int, int]]:
-        """(record, unit) of every unit of a source that no piece holds in the first epoch.
+        """(record, unit) of every unit of a source that is in no piece of the first epoch.
 
-        Such a unit is too long for any pack, or nothing is learned from the piece that it would be in.
-        most: look at this many records, the first ones.
+        Such a unit is too large for a pack, or its piece would have no supervised tokens.
+        most: number of records to examine, from the first; None for all.
         """
         first, end = self.lengths.first_S[source : source + 2].tolist()
         end = end if most is None else min(end, first + most)
@@ -213,7 +220,7 @@ class RecordSplitter:
 
 
 def _runs(starts: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets of the chosen runs laid end to end, and the indices of their elements."""
+    """Offsets of the chosen runs once concatenated, and the indices of their elements."""
     begin = starts[chosen]
     new = starts_of(starts[chosen + 1] - begin)
     return new, np.arange(new[-1]) + np.repeat(begin - new[:-1], np.diff(new))

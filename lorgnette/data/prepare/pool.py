@@ -87,9 +87,7 @@ def _by_processes(scanner: Scanner, tasks: Sequence[ScanTask], many: int) -> Ite
                     raise chunk
                 yield running.pop(future), chunk
     except BrokenProcessPool:
-        raise DataError(
-            "the processes that prepare were killed, likely for their memory: set --workers lower"
-        ) from None
+        raise DataError("worker processes were killed, probably for lack of memory: lower --workers") from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for worker in set(multiprocessing.active_children()) - before:

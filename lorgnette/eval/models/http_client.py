@@ -186,7 +186,7 @@ class Client:
         return Declined(f"status {status}: {said}", option)
 
 
-_ADVICE = "run the same command again when it is back, and it goes on where it was if --folder is given"
+_ADVICE = "run the same command again when it is back; with --folder it resumes"
 
 
 class _Pace:

@@ -1,12 +1,12 @@
-"""Results of an evaluation, in memory and as a folder from which every number can be derived again.
+"""Results of an evaluation, in memory and as a folder from which every score can be recomputed.
 
 A results folder holds:
 
-`settings.json`: all that decides the answers: the task and its version, the wording, and the model, `model` for people
-and `weights`, a digest of its files, for equality. A folder goes on under equal settings only.
+`settings.json`: all that decides the answers: the task and its version, the prompt templates, and the model, by name
+(`model`) and by a digest of its files (`weights`). An evaluation resumes only with equal settings.
 `sessions.jsonl`: a row per process that worked on it: the code's version and commit, torch, the device, when.
-`examples.jsonl`: a row per question, appended as answers arrive: see `Example`. `score` is 0 until all is there.
-`pictures/`: small copies of what was shown, named by digest.
+`examples.jsonl`: a row per question, appended as answers arrive: see `Example`. `score` is 0 until all are answered.
+`pictures/`: thumbnails of the images that were shown, named by digest.
 `refused.jsonl`: rows that could not be asked, and why; absent if there are none.
 `summary.json`: the scores, written last.
 
@@ -51,24 +51,24 @@ from lorgnette.untrusted import read_json
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One question, what was answered, and what should have been."""
+    """One question, the model's answer, and the reference."""
 
     __pydantic_config__ = ROWS_CONFIG
 
     index: StrictIndex
-    """Its place in the task."""
+    """Position of the question in the task."""
     name: str
     kind: str
     question: str
     answer: str
-    """The raw output: nothing is cut off or normalised before it is stored."""
+    """Raw output of the model, neither cut nor normalised."""
     truth: Reference
     images: tuple[str, ...]
     """Digests of the images that were shown."""
     score: float = 0.0
-    """A fraction: 1 is right."""
+    """Score from 0 to 1."""
     prompt: str = ""
-    """All that was shown, examples before the question included: an image stands as `[image DIGEST]`."""
+    """The whole prompt, few-shot examples included; an image is written `[image DIGEST]`."""
     extracted: str | None = None
     """Answer as a judge extracted it; scored in place of the model's text."""
     extracted_by: str = ""
@@ -78,7 +78,7 @@ class Example:
     declined: str = ""
     """Reason for a missing answer: a server declined the prompt, or the model failed on it. Scored as empty."""
     rendered: str = ""
-    """The very text that the model read, special tokens spelled out; a run of 64 image tokens reads `<image>×64`."""
+    """The rendered prompt with its special tokens; 64 consecutive image tokens are written `<image>×64`."""
     id: str = ""
     """Id of the question in the benchmark and on its server."""
 
@@ -89,18 +89,18 @@ class Example:
 
     @property
     def unclosed(self) -> bool:
-        """Return whether the answer ends within a thought, so that an empty one is scored."""
+        """Return whether the answer ends within its reasoning, and is scored as empty."""
         return self.extracted is None and cut_thought(self.answer).unclosed
 
     @classmethod
     def from_row(cls, row: StoredRow) -> Example:
-        """Raises: DataError if a value lacks, is not of its type, or is none that examples have."""
+        """Parse a stored row. Raises: DataError if a key is missing, unknown or of another type."""
         return typed(cls, row, "an example")
 
 
 @dataclass
 class _Settings:
-    """Settings of an evaluation that are read again; there are more, which are only compared."""
+    """The settings of an evaluation that are used after it; all others are only compared."""
 
     task: str
     metric: str
@@ -120,7 +120,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _groups(kind: str) -> list[str]:
-    """`Business/Finance` is counted in `Business` too."""
+    """Groups that a kind is counted in: `Business/Finance` counts for `Business` too."""
     parts = kind.split("/")
     return ["/".join(parts[: number + 1]) for number in range(len(parts))]
 
@@ -139,7 +139,7 @@ class Result:
     kinds: dict[str, Estimate]
     examples: tuple[Example, ...]
     rejected: Mapping[int, RejectedRow] = field(default_factory=dict)
-    """Rows that could not be asked, by their place in the task: not in the score, but named in the summary."""
+    """Rows that could not be asked, by position in the task: not scored, but named in the summary."""
 
     @property
     def accuracy(self) -> float:
@@ -152,13 +152,13 @@ class Result:
 
     @property
     def missing(self) -> int:
-        """Questions that are neither answered nor refused yet. Folders of older versions do not tell: 0."""
+        """Number of questions neither answered nor refused; 0 for folders of older versions, which do not say."""
         there = self.count + len(self.rejected)
         return max(0, int(self.settings.get("questions", there)) - there)
 
     @property
     def scored(self) -> bool:
-        """False where the answers are secret."""
+        """False where the reference answers are not public."""
         return bool(self.settings["metric"] != "unscored")
 
     @property
@@ -168,7 +168,7 @@ class Result:
 
     @property
     def unclosed(self) -> tuple[str, ...]:
-        """The names of the questions whose answers end within a thought."""
+        """Names of the questions whose answers end within their reasoning."""
         return tuple(example.name for example in self.examples if example.unclosed)
 
     @property
@@ -178,7 +178,7 @@ class Result:
         return (alone,) if alone else ()
 
     def summary(self) -> dict[str, Any]:
-        """Settings and scores as one JSON object. Where nothing is scored there are counts only."""
+        """Settings and scores as one JSON object; only counts where there is no score."""
         refused = {row.name: row.reason for row in self.rejected.values()}
         declined = {example.name: example.declined for example in self.examples if example.declined}
         found: dict[str, Any] = {"scored": self.scored, "missing": self.missing, "refused": refused}
@@ -199,9 +199,9 @@ class Result:
 def score(
     settings: dict[str, Any], examples: Iterable[Example], rejected: Mapping[int, RejectedRow] | None = None
 ) -> Result:
-    """Score examples by the metric that the settings name. No model and no sample is needed.
+    """Score stored examples with the metric of the settings; neither model nor data are opened.
 
-    The result's settings name the metric's version, `metric_version`.
+    The settings of the result have the metric's version, `metric_version`.
     """
     metric = metric_named(settings["metric"])
     settings = {**settings, "metric_version": metric.version}
@@ -220,9 +220,9 @@ def score(
 
 
 class ResultsFolder:
-    """A results folder. What is appended survives a kill; whole files are written beside and renamed.
+    """A results folder. Appended rows survive a kill; whole files are written to a temporary name and renamed.
 
-    rank: which of how many processes appends to it.
+    rank: number of this process among those that write to the folder.
     """
 
     def __init__(self, path: str | Path, rank: Rank | None = None) -> None:
@@ -230,9 +230,9 @@ class ResultsFolder:
         self._session: StoredRow | None = None
 
     def begin(self, settings: dict[str, Any], session: StoredRow | None = None) -> list[Example]:
-        """Start the folder, or take it up again: the examples already answered under the same settings.
+        """Create the folder, or resume it. Returns the examples that are answered already.
 
-        session: what is worth knowing about this process; it is stored once it has something to append.
+        session: facts about this process, stored when its first answers are appended.
         Raises: SettingsError if the folder holds results of other settings; DiskError if it holds something else.
         """
         if self._has_settings():
@@ -259,7 +259,7 @@ class ResultsFolder:
         return file.exists()
 
     def append(self, examples: Iterable[Example], pictures: dict[str, bytes]) -> None:
-        """Add a batch of answers, and the pictures that they were shown."""
+        """Append a batch of answers, and thumbnails of their images."""
         if self._session:
             append(self._own("sessions"), [self._session])
             self._session = None
@@ -269,12 +269,12 @@ class ResultsFolder:
         append(self._own("examples"), [dataclasses.asdict(example) for example in examples])
 
     def reject(self, rejected: Mapping[int, RejectedRow]) -> None:
-        """Store what this process could not ask, in place of what it could not ask before."""
+        """Store the rows that this process could not ask, replacing its earlier list."""
         if rejected or self._own("refused").exists():
             write_rows(self._own("refused"), rejected_lines(rejected))
 
     def finish(self, result: Result) -> None:
-        """Store the scores, in every row and as `summary.json`, and join what several processes wrote."""
+        """Store the scores, in each row and in `summary.json`, and join the files of several processes."""
         join(self.path, "examples", [dataclasses.asdict(example) for example in result.examples])
         if result.rejected or rows(self.path, "refused"):
             join(self.path, "refused", rejected_lines(result.rejected))
@@ -289,7 +289,7 @@ class ResultsFolder:
             return score(self.settings(), self.examples(), self.rejected())
 
     def settings(self) -> dict[str, Any]:
-        """Raises: DataError if there are none."""
+        """Read and check `settings.json`. Raises: DataError if it is missing or damaged."""
         path = self.path / "settings.json"
         try:
             settings = read_json(path)
@@ -301,11 +301,11 @@ class ResultsFolder:
         if "metric" not in settings:
             raise DataError(f"{path}: names no metric; give a folder that an evaluation wrote")
         if not _is_finite(settings):
-            raise DataError(f"{path}: holds a number that is none; give a folder that an evaluation wrote")
+            raise DataError(f"{path}: holds NaN or infinity; give a folder that an evaluation wrote")
         return settings
 
     def examples(self) -> list[Example]:
-        """Every whole row, once. Raises: DataError for a damaged row before the last."""
+        """Complete rows, without duplicates. Raises: DataError for a damaged row before the last."""
         found: dict[int, Example] = {}
         for where, row in rows(self.path, "examples"):
             try:
@@ -316,13 +316,13 @@ class ResultsFolder:
         return list(found.values())
 
     def rejected(self) -> dict[int, RejectedRow]:
-        """Rows that could not be asked and were not answered since, by their place in the task."""
+        """Rows that could not be asked and have not been answered since, by position in the task."""
         found = read_rejected_rows(self.path)
         answered = {example.index for example in self.examples()} if found else set()
         return {index: row for index, row in found.items() if index not in answered}
 
     def sessions(self) -> list[StoredRow]:
-        """Facts of each process that worked here, in the order in which they began."""
+        """Facts about each process that wrote to the folder, in order of their start."""
         stored = rows(self.path, "sessions") + rows(self.path, "sessions")  # the former as older versions call them
         every = [row for _, row in stored if _is_finite(row)]
         found = {json.dumps(row, sort_keys=True): row for row in every}
@@ -333,26 +333,26 @@ class ResultsFolder:
         if "questions" in self.settings():
             return ""
         return (
-            f"{self.path}: an older lorgnette wrote it, and did not store which code and weights gave the answers, the"
-            " text as the model read it, or how many questions were chosen"
+            f"{self.path}: written by an older lorgnette, which did not store the code and weights behind the answers,"
+            " the rendered prompts, or the number of questions"
         )
 
     def outdated(self) -> str:
-        """In which way the stored scores are not those that today's metric gives, as a sentence; empty if they are."""
+        """State in a sentence why stored scores differ from those of today's metric; empty if they do not."""
         path = self.path / "summary.json"
         if not path.is_file():
             return ""
         try:
             summary = read_json(path)
         except DataError as error:
-            return f"{error}; rescore makes it again"
+            return f"{error}; rescore writes it again"
         if not isinstance(summary, dict) or not isinstance(summary.get("metric"), str):
-            return f"{path}: names no metric; rescore makes it again"
+            return f"{path}: names no metric; rescore writes it again"
         name, version = summary.get("metric"), summary.get("metric_version", 1)
         if name not in METRICS or version == METRICS[name].version:
             return ""
         now = METRICS[name].version
-        return f"{self.path}: its stored scores are of version {version} of {name}; today's is {now}, and scores differ"
+        return f"{self.path}: scored with version {version} of {name}; version {now} gives other scores (eval rescore)"
 
     def picture(self, digest: str) -> Path:
         """Path of the thumbnail of an image."""
@@ -362,7 +362,7 @@ class ResultsFolder:
         return self.rank.file(self.path, kind)
 
     def _check(self, settings: dict[str, Any]) -> None:
-        """Raises: SettingsError if those in the folder are others."""
+        """Compare settings with the stored ones. Raises: SettingsError naming the first that differs."""
         stored = self.settings()
         for key in sorted(stored.keys() | settings.keys()):
             old, new = stored.get(key), settings.get(key)
@@ -370,9 +370,9 @@ class ResultsFolder:
                 continue
             change = f"{key} was {old!r} and is now {new!r}"
             if key == "weights":
-                change = f"the files of {settings.get('model')} are not those that gave the stored answers"
+                change = f"the files of {settings.get('model')} have changed since the stored answers"
             elif key not in stored:
-                change = f"an older lorgnette, which stored no {key}, wrote it"
+                change = f"written by an older lorgnette, which did not store {key}"
             raise SettingsError(f"{self.path}: holds results of other settings ({change}); use another folder")
 
 

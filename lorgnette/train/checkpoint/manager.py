@@ -35,8 +35,8 @@ FINISHED = re.compile(r"step-(?P<step>[0-9]{6,18})")
 _UNFINISHED = re.compile(r"\.step-[0-9]{6,18}\.tmp")
 """The name of a checkpoint that is being written."""
 _WRITTEN = re.compile(r"progress\.json|\.metadata|__[0-9]+_[0-9]+\.distcp|\..*\.tmp", re.DOTALL)
-"""Names of the files of a checkpoint: these are removed with it, and nothing else."""
-warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process is no mistake
+"""Names of a checkpoint's files: only these are deleted with it."""
+warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # a single process is intended
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Progress:
     seconds: float
 
     def in_stage(self, stage: int) -> Progress:
-        """The same, before the first step of `stage` unless it already is in it."""
+        """Progress at the start of `stage`; unchanged if the run is in that stage already."""
         return self if self.stage == stage else replace(self, stage=stage, step=0)
 
     def after_step(self, seconds: float) -> Progress:
@@ -109,7 +109,7 @@ class CheckpointManager:
         return checkpoints(self.folder)
 
     def finish(self) -> DiskError | None:
-        """Wait for the checkpoint that is being written, and give it its name. Returns its error, if any."""
+        """Wait for the checkpoint being written, then rename it to its final name. Returns its error, if any."""
         if self._pending is None or self._beside is None or self._path is None:
             return None
         problem: DiskError | None = None
@@ -121,7 +121,7 @@ class CheckpointManager:
                     self._beside.rename(self._path)
         except DiskError as error:
             problem = error
-        except (Exception, CheckpointException) as error:  # the library wraps what each rank met
+        except (Exception, CheckpointException) as error:  # torch wraps the error of each rank
             problem = disk_error(error, self._path)
         finally:
             self._pending = None
@@ -136,23 +136,23 @@ class CheckpointManager:
         return problem
 
     def poll(self) -> DiskError | None:
-        """Call `finish` if no rank would have to wait."""
+        """Call `finish` if the write is done on every rank."""
         if self._pending is None or not all(self.world.gather(self._pending.done())):
             return None
         return self.finish()
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove the checkpoints that a killed process was writing. Only for whoever holds the run's lock."""
+    """Remove the incomplete checkpoints of a killed process. The caller must hold the run's lock."""
     for path in folder.glob(".step-*.tmp"):
         if _UNFINISHED.fullmatch(path.name):
             remove_checkpoint(path)
 
 
 def remove_checkpoint(path: Path) -> None:
-    """Remove the files of a checkpoint, and its folder if nothing else is in it. A link to one is removed alone.
+    """Remove the files of a checkpoint, and its folder if nothing else is in it. Of a symbolic link, only the link.
 
-    `progress.json` goes first: what a kill leaves behind counts as no checkpoint.
+    `progress.json` is deleted first: without it, the rest does not count as a checkpoint if the process is killed.
     """
     if path.is_symlink():
         path.unlink()
@@ -166,7 +166,7 @@ def remove_checkpoint(path: Path) -> None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Finished checkpoints, oldest first. A folder of another name, as a copy of one has, is none."""
+    """Complete checkpoints, oldest first. Folders with other names, such as copies, are ignored."""
     found = [path for path in folder.glob("step-*") if FINISHED.fullmatch(path.name)]
     return sorted((path for path in found if (path / "progress.json").exists()), key=lambda path: int(path.name[5:]))
 
@@ -174,9 +174,9 @@ def checkpoints(folder: Path) -> list[Path]:
 def read_progress(path: Path, stages: int | None = None) -> Progress:
     """Read the progress of a checkpoint.
 
-    stages: how many the run has. Raises: CheckpointError if progress.json is damaged, or of a stage that it has not.
+    stages: number of stages of the run. Raises: CheckpointError if progress.json is damaged or names a later stage.
     """
-    file, advice = path / "progress.json", "remove this folder to go on"
+    file, advice = path / "progress.json", "remove this folder to resume from an older one"
     try:
         progress = Progress(**read_json(file, CheckpointError))
     except TypeError as error:
@@ -193,7 +193,7 @@ def read_progress(path: Path, stages: int | None = None) -> Progress:
 
 
 def state_of(model: nn.Module, optimiser: torch.optim.Optimizer | None) -> dict[str, Tensor]:
-    """Every parameter once (tied ones under their first name), detached, and the moments of those that train."""
+    """State to save: each parameter once (tied ones under their first name), detached, and the optimiser's moments."""
     state = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
     if optimiser is not None:
         for name, parameter in _named(optimiser):
@@ -203,7 +203,7 @@ def state_of(model: nn.Module, optimiser: torch.optim.Optimizer | None) -> dict[
 
 
 def restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer | None = None) -> None:
-    """Load weights and moments in place, each rank its share. Raises: CheckpointError naming what does not fit."""
+    """Load weights and moments in place, each rank its shard. Raises: CheckpointError naming what does not fit."""
     sizes = _stored_sizes(path)
     state = state_of(model, None)
     if optimiser is not None:
@@ -236,7 +236,7 @@ def _stored_sizes(path: Path) -> dict[str, torch.Size]:
 
 
 def _empty_moments(path: Path, sizes: dict[str, torch.Size], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Put moments as the checkpoint has them into the optimiser, still to be filled; returns them by stored name."""
+    """Allocate in the optimiser the moments that the checkpoint holds, to be loaded; returns them by stored name."""
     moments: dict[str, list[str]] = {}
     for key in sizes:
         kind, _, rest = key.partition(".")
@@ -263,7 +263,7 @@ def _named(optimiser: torch.optim.Optimizer) -> list[tuple[str, Tensor]]:
 
 def _damaged(path: Path, error: BaseException) -> CheckpointError:
     reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return CheckpointError(f"{path}: cannot be read ({reason:.200}); remove its folder to go on from an older one")
+    return CheckpointError(f"{path}: cannot be read ({reason:.200}); remove its folder to resume from an older one")
 
 
 def disk_error(error: BaseException, path: Path) -> DiskError:

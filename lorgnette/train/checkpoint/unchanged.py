@@ -24,13 +24,13 @@ from lorgnette.train.setup import stage_processor
 from lorgnette.untrusted import quoted, read_json
 
 WHOLE_BYTES = 256 * 2**20
-"""Bytes of a source's files up to which all of them are read; beyond, some of many files and both ends of each."""
+"""Bytes of a source up to which its files are read whole; of larger ones, both ends of a sample of the files."""
 SAMPLED_FILES, END_BYTES = 256, 2**19
 FILE = "data.json"
 
 
 class ChangedDataError(SettingsError):
-    """A source is not what the run began with."""
+    """The data of a source have changed since the run began."""
 
     alike = True
 
@@ -40,9 +40,9 @@ def check_unchanged(
 ) -> None:
     """Compare the sources of the stages to come with those that the run began with, and keep their digests.
 
-    progress: where the run goes on; at its very beginning nothing is compared. accept: go on with data that changed.
-    Every rank must ask; the first one reads. Raises: on every rank, ChangedDataError naming the source, DataError if
-    one cannot be read, or DiskError.
+    progress: step that the run resumes at; at the first step nothing is compared. accept: resume with changed data.
+    Collective: every rank calls it, and the first one reads. Raises, on every rank: ChangedDataError naming the source,
+    DataError if a source cannot be read, or DiskError.
     """
     with world.alike():
         if world.is_main:
@@ -63,15 +63,15 @@ def _check(run: Run, processor: Processor, folder: Path, first: int, *, compare:
         number = next((number for number, (old, new) in enumerate(pairs) if old != new), 0)
         title = quoted(stage.sources[number].title)
         raise ChangedDataError(
-            f"{folder}: stage {stage.name!r} began with other data: {title} has changed since; bring back what it was,"
-            " train in another folder, or go on with the data as they are by --changed-data"
+            f"{folder}: stage {stage.name!r} began with other data: {title} has changed since; restore it, train in"
+            " another folder, or resume with the data as they are by --changed-data"
         )
     if now != before:
         write_json(folder / FILE, now)
 
 
 def source_digest(config: SourceConfig, processor: Processor) -> str:
-    """Sixteen hex digits that name what a source holds. Raises: DataError if it cannot be read."""
+    """Digest of a source's contents, sixteen hex digits. Raises: DataError if it cannot be read."""
     digest = hashlib.sha256()
     from lorgnette.data.prepare import prepare
 
@@ -85,9 +85,9 @@ def source_digest(config: SourceConfig, processor: Processor) -> str:
 
 
 def _add_files(digest: Any, path: str, files: Sequence[str]) -> None:
-    """The contents of a source's files, and their names below its folder.
+    """Add the names and contents of a source's files to a digest.
 
-    Of an address there is the index alone: to read it all again would take too long.
+    Nothing is added for a URL: reading it again would take too long, and its index is in the digest already.
     """
     if any(map(is_url, files)) or path.startswith("builtin:"):
         return

@@ -61,20 +61,20 @@ class ProgressDisplay(Callback):
         self._task = self._bar.add_task(stage, total=steps, completed=done, said="")
 
     def warn(self, sentence: str) -> None:
-        """Something that people should know, above the bar."""
+        """Print a warning above the progress bar."""
         say(self.console, sentence, style="yellow")
 
     @contextmanager
     def despite_full_disk(self) -> Iterator[None]:
-        """Say what cannot be written, and go on; what was said last is not said again."""
+        """Context that warns about a file that cannot be written and continues; a repeated warning is printed once."""
         try:
             yield
         except DiskError as error:
             self.warn_of_disk(error)
 
     def warn_of_disk(self, error: DiskError) -> None:
-        """Say what cannot be written, where training goes on."""
-        sentence = f"{str(error).removesuffix(AGAIN)}; training goes on, and the last good checkpoint stays"
+        """Warn about a file that cannot be written, where training continues."""
+        sentence = f"{str(error).removesuffix(AGAIN)}; training continues, and the last good checkpoint stays"
         if sentence != self._warned:
             self.warn(sentence)
         self._warned = sentence

@@ -35,13 +35,16 @@ from lorgnette.train.step import train_step
 
 _KINDS = ("weights", "gradients", "optimiser", "activations")
 MOST_PARTS = 16
-"""Packs of a step that are looked at: all of those of a large one would take long, and more memory than there is."""
+"""Most packs of a step that are built: all packs of a large step would take too long and too much memory."""
 _SHORT = {"gradients": "grads", "optimiser": "optim.", "activations": "activ."}
 
 
 @dataclass(frozen=True)
 class Glance:
-    """First step of a stage: some of its packs, and the factor to the whole."""
+    """Packs of a stage's first step that stand for all of them.
+
+    times: packs of the step over packs here, by which sums are scaled.
+    """
 
     batches: list[TrainingBatch]
     times: float = 1.0
@@ -52,10 +55,10 @@ class Glance:
 
 
 def dry_run(run: Run, console: Console) -> None:
-    """Print the plan of every stage, then take two steps of the first and hold the estimate against them.
+    """Print the cost of every stage, then take two steps of the first stage and compare them with its estimate.
 
-    The plan needs shapes alone: no weight is drawn or read for it. Where data or weights are not here, or the steps
-    would not fit in memory, they are left out, and the reason is said.
+    The estimate needs only shapes: no weights are initialised or read. The two steps are skipped, and the reason is
+    printed, where data or weights are missing or memory would not suffice.
     """
     run = resolve(run)
     torch.set_num_threads(run.threads or torch.get_num_threads())
@@ -105,7 +108,9 @@ def _is_here(path: str) -> bool:
 
 
 def _full_pack(run: Run, stage: StageConfig) -> TrainingBatch:
-    """A pack for its lengths alone: one document, up to half of it images of the largest size, and all text learned."""
+    """Build a synthetic pack of full length: one document, up to half of it images of the largest size, the rest
+    supervised text. Only its shapes matter.
+    """
     images, tokens = run.stage_images(stage), stage.pack.tokens
     side = images.longest // images.patch // run.model.connector.multiple * run.model.connector.multiple
     slot = run.model.slots.visual_tokens(side, side) + 2
@@ -123,7 +128,7 @@ def _full_pack(run: Run, stage: StageConfig) -> TrainingBatch:
 
 
 def _start(run: Run) -> str:
-    """Name the source of the weights in a sentence."""
+    """Describe the initial weights in a phrase."""
     if run.init.model:
         return f"every weight is that of {run.init.model}"
     if not run.init.given:
@@ -159,8 +164,7 @@ def _print_stage(
     if glance.missing:
         say(
             console,
-            f"{glance.missing}: these are the figures of full packs, up to half of whose tokens show images of the"
-            " largest size",
+            f"{glance.missing}: figures are for full packs, up to half of whose tokens are images of the largest size",
         )
     table = Table(
         "part", "mode", title="parameters in millions; MiB of one process, float32", title_justify="left", box=SIMPLE
@@ -183,13 +187,13 @@ def _print_stage(
     counted = (sum(p.parameters for p in parts), sum(p.trainable for p in parts))
     table.add_row("all", "", *map(_millions, counted), *map(mib, sums), mib(sum(sums)))
     console.print(table)
-    say(console, f"at once: up to {mib(memory.peak)} MiB, as gradients come while activations go")
+    say(console, f"peak: {mib(memory.peak)} MiB (gradients are allocated while activations are freed)")
 
 
 def measure(run: Run, stage: StageConfig, model: VLM, steps: BatchBuilder) -> tuple[int, float, MemoryEstimate]:
-    """Take two real steps, of no more packs than `MOST_PARTS`.
+    """Take two real steps of at most `MOST_PARTS` packs each.
 
-    Returns the bytes of tensors at the peak, seconds of a step, and the estimate.
+    Returns the peak of tensor memory in bytes, the mean time of a step in seconds, and the estimate.
     """
     world = parallel.start_distributed()
     parallel.apply(model, run, stage, world)
@@ -214,11 +218,11 @@ def measure(run: Run, stage: StageConfig, model: VLM, steps: BatchBuilder) -> tu
 
 
 def _check(console: Console, run: Run, glance: Glance, estimated: int) -> None:
-    """Take two steps of the first stage and say what they held, or why they are not taken."""
+    """Take two steps of the first stage and print their time and memory, or the reason for skipping them."""
     stage, free = run.stages[0], free_memory()
     if glance.steps is None or estimated > free:
         reason = glance.missing or f"the estimate is {mib(estimated)} MiB, and {mib(free)} MiB of memory are free"
-        say(console, f"two real steps of {stage.name} are left out: {reason}")
+        say(console, f"two real steps of {stage.name} are skipped: {reason}")
         return
     model, _ = build(run)
     prepare_parts(model, stage, seed=run.seed)
@@ -227,19 +231,19 @@ def _check(console: Console, run: Run, glance: Glance, estimated: int) -> None:
     some = f" with {MOST_PARTS} of their {parts:,} packs" if parts > MOST_PARTS else ""
     say(
         console,
-        f"two steps of {stage.name}{some} took {seconds:.2f} s each and held {mib(peak)} MiB of tensors at their peak,"
+        f"two steps of {stage.name}{some} took {seconds:.2f} s each; their peak of tensor memory was {mib(peak)} MiB,"
         f" where the estimate is {mib(memory.peak)} MiB ({memory.peak / peak - 1:+.0%})",
     )
 
 
 def free_memory() -> int:
-    """Bytes that a process can have where it would compute: of the GPU, or of the computer."""
+    """Free memory in bytes: of the GPU if there is one, otherwise of the machine."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0]
     try:
         rows = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         return int(rows["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):  # not Linux: what there is in all
+    except (OSError, KeyError, ValueError):  # not Linux: all physical memory
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -248,5 +252,5 @@ def _millions(count: int) -> str:
 
 
 def mib(size: float) -> str:
-    """MiB, as exact as people want to read them."""
+    """Format bytes as MiB: one decimal below 1 GiB, none above."""
     return f"{size / 2**20:,.{1 if size < 2**30 else 0}f}"

@@ -1,6 +1,7 @@
-"""Memory of training, traced and not derived: one pack through a model of few layers, on tensors without memory.
+"""Memory estimate of training, measured rather than derived: one step of a shortened model on fake tensors.
 
-Every layer of a part costs what its middle one does, so four are traced, and the middle one is counted for all others.
+All layers of a part cost the same but for the first and the last, so four are traced, and the middle one is counted for
+every layer that was left out.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from lorgnette.train.optim import build_optimiser
 from lorgnette.train.stages import named_parts, prepare_parts
 
 TRACED, MIDDLE = 4, 2
-"""Layers of a part that are traced, and the index of the middle one.
+"""Number of traced layers of a part, and the index of the one that stands for all others.
 
-Not the second: what the first was given, and does not keep, is freed while the second runs.
+It is not the second layer: the input of the first is freed while the second runs, which would be counted for each.
 """
 TILES = 4
-"""Tiles that a tensor is cut in where nothing is computed: hundreds would take minutes, and a tile is soon freed."""
+"""Tiles per tensor while tracing: hundreds would take minutes, and tiles are freed too soon to change the peak."""
 
 
 @dataclass(frozen=True)
@@ -56,27 +57,28 @@ class MemoryEstimate:
     parts: dict[str, Memory]
     """By part; `head` is the output table's adapters and the loss."""
     peak: int
-    """Most bytes that are alive at once. Not all of `parts` are: gradients come as activations go."""
+    """Most bytes allocated at once. It is less than the sum of `parts`: gradients are allocated as activations are
+    freed."""
 
 
 class TensorBytes(TorchDispatchMode):
-    """Counts the bytes of tensors that are alive while it is entered, and the most that there were at once."""
+    """Context that counts the bytes of live tensors (`now`) and their maximum (`peak`)."""
 
     def __init__(self, alive: int = 0) -> None:
-        """alive: bytes of tensors that are there already."""
+        """alive: bytes of tensors that exist already."""
         super().__init__()
         self.now = self.peak = alive
         self._known = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out) if "out" not in (kwargs or {}) else ():  # which was there before
+        for tensor in tree_leaves(out) if "out" not in (kwargs or {}) else ():  # `out=` existed before
             if isinstance(tensor, Tensor) and tensor.device.type != "meta":
                 self._count(tensor.untyped_storage())
         return out
 
     def know(self, tensors: Iterable[Tensor]) -> None:
-        """Leave out tensors that were counted before."""
+        """Exclude tensors that exist already from the count."""
         for tensor in tensors:
             self._known[tensor.untyped_storage()] = True
 
@@ -92,9 +94,9 @@ class TensorBytes(TorchDispatchMode):
 
 
 class Identities(TorchDispatchMode):
-    """Makes identity matrices, by which PEFT's DoRA multiplies at each call, without memory.
+    """Context in which identity matrices are fake tensors: PEFT's DoRA creates one at each call.
 
-    Other tensors that are made of none are left real: the model keeps some of them for real steps.
+    Other tensors created without inputs stay real, since the model caches some of them for real steps.
     """
 
     def __init__(self, memory: FakeTensorMode) -> None:
@@ -108,28 +110,28 @@ class Identities(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class ByteRange:
-    """A stretch of a training step."""
+    """Change of memory during an interval of a training step."""
 
     part: str
     times: float
-    """Stretches of this kind in the whole model: all layers that were left out are as the traced middle one."""
+    """Number of such intervals in the whole model: the middle layer's stands for all layers that were left out."""
     change: int
-    """Bytes alive at its end, less those at its start."""
+    """Bytes allocated at its end, minus those at its start."""
     rise: int
-    """Most bytes alive within, less those at its start."""
+    """Most bytes allocated during it, minus those at its start."""
 
 
 class Trace:
-    """Intervals of a pack in a training step, between the ends of blocks in forward and backward."""
+    """Traces forward and backward of one pack; intervals end where a block ends, in either pass."""
 
     def __init__(self, run: Run, stage: StageConfig, batch: Batch, packs: int = 1, *, real: bool = False):
-        """packs: of the step. The last of several finds the gradients of those before it, which take most memory.
+        """packs: packs in the step. With several, the last one is traced: gradients of the others exist already.
 
-        real: on tensors with memory, for tests.
+        real: use real tensors instead of fake ones, for tests.
         """
         self.intervals: list[ByteRange] = []
         self.loss = 0
-        """Intervals that have passed when the loss is known."""
+        """Number of intervals before the loss is computed."""
         memory = None if real else FakeTensorMode(allow_non_fake_inputs=True)
         model, left_out = _short_model(run, stage, memory)
         self._counter, self._start, self._backward = TensorBytes(), 0, False
@@ -152,7 +154,7 @@ class Trace:
             self._run(model, batch)
 
     def _give_gradients(self, weights: Iterable[Tensor], packs: int) -> None:
-        """Make gradients as the pack finds them: of all weights if it is not the first of its step."""
+        """Allocate the gradients that exist before the pack: those of all weights unless it is the step's first."""
         for weight in weights if packs > 1 else ():
             if weight.requires_grad:
                 weight.grad = torch.empty_like(weight)
@@ -168,14 +170,14 @@ class Trace:
         self._mark("vision")
 
     def activations(self) -> dict[str, int]:
-        """Bytes by part that are alive when the loss is known."""
+        """Bytes of activations by part when the loss is computed."""
         kept: dict[str, float] = {}
         for one in self.intervals[: self.loss]:
             kept[one.part] = kept.get(one.part, 0) + one.times * one.change
         return {part: int(size) for part, size in kept.items()}
 
     def peak(self, alive: int) -> int:
-        """Most bytes at once in the whole model, with so many alive at the start, gradients among them."""
+        """Most bytes allocated at once in the whole model. alive: bytes at the start, gradients included."""
         peak = alive
         for one in self.intervals:
             last = alive + int((one.times - 1) * one.change)
@@ -184,16 +186,16 @@ class Trace:
         return peak
 
     def _mark(self, part: str, times: float = 1) -> None:
-        """End an interval here, and begin the next."""
+        """End the current interval and begin the next."""
         now, peak = self._counter.now, self._counter.peak
         self.intervals.append(ByteRange(part, times, now - self._start, peak - self._start))
         self._start = self._counter.peak = now
 
     def _watch(self, part: str, module: nn.Module, forward: float = 1, backward: float = 1) -> None:
-        """Mark where a module ends in forward, and where the gradient of its output is there.
+        """Mark the end of a module's forward, and the moment at which the gradient of its output is known.
 
-        forward, backward: of how many alike the intervals are that end there. A block that is run a second time to
-        compute gradients is not marked.
+        forward, backward: `times` of the intervals that end there. Recomputation (activation checkpointing) is not
+        marked.
         """
 
         def ended(module: nn.Module, inputs: object, output: Tensor) -> None:
@@ -207,9 +209,10 @@ class Trace:
 
 
 def _short_model(run: Run, stage: StageConfig, memory: FakeTensorMode | None) -> tuple[VLM, dict[str, int]]:
-    """A model with `TRACED` layers a part, prepared for the stage, and how many layers of each part are left out.
+    """Build a model with `TRACED` layers in each part, prepared for the stage.
 
-    memory: mode in which its parameters are made; None for parameters with memory.
+    Returns the model, and the number of layers left out of each part.
+    memory: mode in which its parameters are created; None for real parameters.
     """
     left_out = {}
     with torch.device("meta"):
@@ -227,10 +230,10 @@ def _short_model(run: Run, stage: StageConfig, memory: FakeTensorMode | None) ->
 
 
 def estimate(run: Run, stage: StageConfig, model: VLM, batches: Iterable[Batch]) -> MemoryEstimate:
-    """Memory of each part while a stage trains on packs such as these, and of all at once.
+    """Estimate the memory of each part while a stage trains on such packs, and the peak of all parts.
 
-    model: prepared for the stage; its sizes count, not its weights. Activations are those of the largest pack: what is
-    alive when its loss is known. Nothing is known here of layers, connectors or adapters: they are run.
+    model: prepared for the stage; only its shapes are used. Activations are those of the largest pack when its loss is
+    computed. No formula for a layer, connector or adapter is used: they are run on fake tensors.
     """
     packs = stage.pack.packs_per_step * stage.micro_batches
     traced = Trace(run, stage, max(batches, key=lambda batch: _rows(run, batch)), packs)
@@ -248,13 +251,13 @@ def estimate(run: Run, stage: StageConfig, model: VLM, batches: Iterable[Batch])
 
 
 def _momenta(model: VLM, stage: StageConfig) -> dict[int, int]:
-    """Moving averages that the optimiser keeps of each parameter: one of muon's matrices, two of all others."""
+    """Number of moving averages that the optimiser keeps of each parameter: one for Muon's matrices, two for others."""
     groups = build_optimiser(model, stage).param_groups
     return {id(parameter): 2 - bool(group["muon"]) for group in groups for parameter in group["params"]}
 
 
 def _rows(run: Run, batch: Batch) -> int:
-    """Values that enter the layers of both backbones, by which the largest pack is known."""
+    """Number of values that enter the layers of both backbones: the size by which the largest pack is chosen."""
     vision, language = run.model.vision, run.model.language
     patches, tokens = batch.images.total, batch.documents.total
     return patches * vision.width * vision.layer_count + tokens * language.width * language.layers

@@ -115,7 +115,7 @@ class Deadly:
 
 
 def test_workers_that_are_killed_at_the_same_step_twice_end_the_run():
-    with pytest.raises(LoaderError, match=r"killed twice while they made step 3.*set loader\.workers"):
+    with pytest.raises(LoaderError, match=r"killed twice while building step 3.*lower loader\.workers"):
         list(read_steps(Deadly(), 3, 9, workers(1)))
 
 

@@ -205,7 +205,7 @@ def test_what_fits_in_no_pack_is_named():
 
 def test_a_plan_in_which_nothing_fits_says_so():
     with pytest.raises(
-        DataError, match=r"source 0: of \d+ records none fits a pack of 64 tokens .* make the packs larger"
+        DataError, match=r"source 0: none of \d+ records drawn .* fits a pack of 64 tokens .* make the packs larger"
     ):
         plan_of(index_of([[600]] * 3), tokens=64).step(0)
 

@@ -140,7 +140,7 @@ def test_workers_end_with_the_process_that_they_work_for(number):
     [
         (CheckpointError("the template fails"), CheckpointError, "the template fails"),
         (Unportable("no", "way"), DataError, "Unportable: no way"),
-        (None, DataError, "were killed, likely for their memory: set --workers lower"),
+        (None, DataError, "were killed, probably for lack of memory: lower --workers"),
     ],
 )
 def test_what_a_worker_meets_is_raised(error, kind, said):

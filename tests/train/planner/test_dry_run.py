@@ -73,11 +73,11 @@ def test_the_plan_of_eight_billion_parameters_needs_neither_weights_nor_data(nam
     assert re.search(
         r"steps of about [\d,]{7,} tokens \([\d,]+ supervised\), [\d,]+ images and \d[\d,]* packs; .*FLOPs", said
     )
-    assert "is not here: these are the figures of full packs" in said
+    assert "is not here: figures are for full packs" in said
     assert re.search(r" language (lora|dora) 7,41\d 17\d\.\d\d 28,27\d ", said), "counts and MiB, in 80 columns"
-    assert f"two real steps of {name} are left out: data/" in said
+    assert f"two real steps of {name} are skipped: data/" in said
 
 
 def test_steps_that_would_not_fit_in_memory_are_left_out(tiny, monkeypatch):
     monkeypatch.setattr(dry_run, "free_memory", lambda: 1000)
-    assert re.search(r"steps of first are left out: the estimate is .* MiB, and 0.0 MiB of memory are free", said(tiny))
+    assert re.search(r"steps of first are skipped: the estimate is .* MiB, and 0.0 MiB of memory are free", said(tiny))
