@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
+import random
 import urllib.parse
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import PIL.Image
+import pybase64
 import pytest
 import torch
 from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
 
 from lorgnette.errors import DataError
-from lorgnette.images import image_source
+from lorgnette.images import b64decode, image_source
 from lorgnette.inputs.image_io import open_image
 from lorgnette.sample import Image, Sample, Text, Turn, decode_base64
 from tests.inputs.conftest import noise
@@ -286,3 +288,22 @@ def test_parts_of_other_clients():
     sample = Sample.from_messages([{"role": "user", "content": content}])
     assert sample.text == "abcde"
     assert [image.source for image in sample.images] == ["http://x/a.png", "b.png", "http://x/c.png", "d.png"]
+
+
+def decoded(text):
+    try:
+        return decode_base64(text, "row 3")
+    except DataError:
+        return "refused"
+
+
+def test_the_fast_decoder_of_base64_reads_and_refuses_as_the_standard_library_does(monkeypatch):
+    assert b64decode is pybase64.b64decode, "it is used where it is installed"
+    draw = random.Random(0)
+    alphabet = "ABCDwxyz0189+/=-_ \n\0é"
+    texts = ["".join(draw.choices(alphabet, k=draw.randrange(12))) for _ in range(3000)]
+    texts += [base64.b64encode(draw.randbytes(size)).decode() for size in range(200)]
+    fast = [decoded(text) for text in texts]
+    monkeypatch.setattr("lorgnette.images.b64decode", base64.b64decode)
+    assert fast == [decoded(text) for text in texts]
+    assert 200 < fast.count("refused") < len(fast) - 200

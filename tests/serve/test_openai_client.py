@@ -109,3 +109,33 @@ def test_the_requests_of_vllms_benchmark(tiny: Running) -> None:
     }
     chunks = [json.loads(event.removeprefix("data: ")) for event in tiny.stream(asked)[:-1]]
     assert chunks[-1]["usage"]["completion_tokens"] == 20
+
+
+def test_bad_requests_touch_no_other(tiny: Running) -> None:
+    """Damaged images, wrong fields and clients that go away stand among good requests, all at once."""
+    whole = png(60, 60)
+    good = [shown("what colour?", png(40, 60, seed)) for seed in range(4)]
+    expected = [tiny.ask(one)[2]["choices"] for one in good]
+
+    async def ask(client: openai.AsyncOpenAI, number: int) -> object:
+        if number % 4 == 1:
+            with pytest.raises(openai.BadRequestError):
+                await client.chat.completions.create(model="tiny", **shown("what?", whole[: 40 * number]))
+        elif number % 4 == 3:
+            stream = await client.chat.completions.create(
+                model="tiny", messages=MESSAGES, max_tokens=600, stream=True, extra_body={"ignore_eos": True}
+            )
+            await stream.close()
+        else:
+            reply = await client.chat.completions.create(model="tiny", **good[number // 2 % 4])
+            return reply.choices[0].message.content
+        return None
+
+    async def run() -> list[object]:
+        async with openai.AsyncOpenAI(base_url=f"{tiny.address}/v1", api_key="none", max_retries=4) as client:
+            return await asyncio.gather(*(ask(client, number) for number in range(24)))
+
+    answers = asyncio.run(run())
+    for number in range(0, 24, 2):
+        assert answers[number] == expected[number // 2 % 4][0]["message"]["content"]
+    assert tiny.engine.stats().faults == 0

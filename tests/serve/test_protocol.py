@@ -7,6 +7,8 @@ import reprlib
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lorgnette.infer.engine.request import SamplingParams
 from lorgnette.serve.api_errors import ApiError
@@ -165,3 +167,34 @@ def test_other_keys_are_kept_aside_to_be_named() -> None:
     asked = parse(store=True, parallel_tool_calls=False)
     assert unknown_keys(asked) == ["store", "parallel_tool_calls"]
     assert parse_body(Conversation, json.dumps({"messages": MESSAGES}).encode()).model is None
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=40)
+@given(st.dictionaries(st.sampled_from([*ChatRequest.model_fields, "tools", "other"]), JUNK, max_size=4))
+def test_whatever_a_field_holds_it_is_read_or_refused(fields: dict[str, Any]) -> None:
+    try:
+        asked = parse(**fields)
+    except ApiError as refused:
+        assert refused.http_status == 400
+        assert len(refused.message) < 400
+    else:
+        assert SamplingParams(**sampling_values(asked)).n in range(1, 9)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.fixed_dictionaries({"role": JUNK | st.just("user"), "content": JUNK | st.lists(JUNK)}), max_size=3))
+def test_whatever_a_message_holds_it_is_read_or_refused(messages: list[Any]) -> None:
+    try:
+        asked = parse(messages=messages)
+    except ApiError as refused:
+        assert refused.http_status == 400
+        assert str(refused.param).startswith("messages") or refused.code == "invalid_json"
+    else:
+        assert all(message.role == "user" for message in asked.messages)
