@@ -20,7 +20,7 @@ from lorgnette.model.config import Mode, VLMConfig
 from lorgnette.settings import STORED, VALIDATOR_PREFIX, Settings
 from lorgnette.untrusted import quoted
 
-PartName = Literal["vision", "connector", "language"]
+PartName = Literal["vision", "connector", "fusion", "language"]
 Beta = Annotated[float, pydantic.Field(ge=0, lt=1)]
 Projection = Literal["query", "key", "value", "output", "gate", "up", "down", "head"]
 
@@ -89,6 +89,8 @@ class StageConfig(Settings):
     """Largest norm of the gradient over all parameters."""
     vision: PartConfig = PartConfig()
     connector: PartConfig = PartConfig()
+    fusion: PartConfig = PartConfig()
+    """Blocks of cross-attention, where the model has them."""
     language: PartConfig = PartConfig()
     lora: LoraConfig = LoraConfig()
     neftune: float = pydantic.Field(default=0.0, ge=0)
@@ -146,7 +148,7 @@ class InitConfig(Settings):
 
     Give a whole `model`, or a `vision` encoder and a `language` model to be joined: folders, or `owner/name` on a hub.
     The settings `model` and `images` and the tokenizer may then be left out: they are those of what is started from.
-    Beside two backbones `model.connector` alone may be given.
+    Beside two backbones `model.connector` and `model.fusion` alone may be given.
     """
 
     model: str | None = None
@@ -266,11 +268,7 @@ class Run(Settings):
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"two stages share a name: {', '.join(names)}; give each its own")
-        if self.stages[0].connector.mode == "frozen" and not self.init.model:
-            raise ValueError(
-                f"stage {names[0]!r}: the connector is newly initialised, and frozen it would stay as it was drawn; set"
-                " connector.mode to full, or start from a whole model (init.model)"
-            )
+        self._check_new_parts()
         if not self.has_sizes:
             return self  # they come with the weights, and are checked then
         for stage in self.stages:
@@ -281,6 +279,23 @@ class Run(Settings):
                 f" encoder expects patches of {vision.patch} on {vision.grid} x {vision.grid}"
             )
         return self
+
+    def _check_new_parts(self) -> None:
+        """Refuse a first stage that leaves new weights as they were drawn, and settings of blocks that nobody has."""
+        first, has_blocks = self.stages[0], self.model.fusion != "autoregressive"
+        new = [("connector", first.connector.mode), *([("fusion", first.fusion.mode)] if has_blocks else ())]
+        for part, mode in new:
+            if not self.init.model and mode != "full":
+                raise ValueError(
+                    f"stage {first.name!r}: the {part} is newly initialised, and {mode} it would stay as it was drawn;"
+                    f" set {part}.mode to full, or start from a whole model (init.model)"
+                )
+        for stage in () if has_blocks or not self.has_sizes else self.stages:
+            if stage.fusion != PartConfig() or "fusion" in stage.checkpointing:
+                raise ValueError(
+                    f"stage {stage.name!r}: fusion is set, but autoregressive fusion has no weights; leave it out, or"
+                    " set model.fusion to cross_attention"
+                )
 
     def _check_stage(self, stage: StageConfig) -> None:
         """Refuse a stage that the model cannot train."""
@@ -306,7 +321,7 @@ class Run(Settings):
     @property
     def has_sizes(self) -> bool:
         """Return whether the model's settings are all here; else they are those of what the run starts from."""
-        joined = bool(self.init.vision) and self.model.model_fields_set == {"connector"}
+        joined = bool(self.init.vision) and self.model.model_fields_set <= {"connector", "fusion"}
         return not self.init.given or ("model" in self.model_fields_set and not joined)
 
     @property

@@ -19,8 +19,9 @@ import torch
 from benchmarks.model_step import cpu_name, shapes
 from lorgnette.inputs.image import patch_positions
 from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
-from lorgnette.model.config import LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.model.config import PerceiverConfig, VisionConfig, VLMConfig
 from lorgnette.model.initialise import deviation
+from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.vlm import VLM
 
 MODELS = {

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorgnette.errors import CheckpointError
-from lorgnette.model.config import LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.model.config import PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.model.language_config import LanguageConfig
 from lorgnette.untrusted import quoted
 
 Json = dict[str, Any]
@@ -167,6 +168,7 @@ def write_idefics2(config: VLMConfig) -> Json:
         raise CheckpointError(f"transformers' Idefics2 has a ViT; it cannot hold vision.kind={config.vision.kind}")
     if not isinstance(perceiver, PerceiverConfig):
         raise CheckpointError(f"transformers' Idefics2 has a perceiver; it cannot hold connector.kind={perceiver.kind}")
+    _need("fusion", config.fusion, "autoregressive", "its only fusion there")
     for name, needed, why in (
         ("projection_width", language.mlp_width, "the decoder's MLP width"),
         ("mlp_ratio", 4, "its only value there"),

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from lorgnette.errors import CheckpointError
 from lorgnette.hub.load import open_checkpoint
+from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import read_json
 from lorgnette.model.config import VLMConfig
 from lorgnette.model.flops import ModelCost
+from lorgnette.model.fusion_config import CrossAttentionConfig
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Description:
     images: tuple[ImageCost, ...]
     """The smallest and the largest square image, not split."""
     token_flops: int
-    """Of one token through the decoder and the output table, attention to earlier tokens not counted."""
+    """Of one token through the decoder and the output table, attention to earlier tokens not counted; and through
+    blocks of cross-attention, to the largest image."""
     cache_bytes: int
     """Keys and values of one token, in the stored type."""
     special_tokens: dict[str, int]
@@ -57,8 +60,8 @@ def describe(source: str | Path) -> Description:
     processor, weights, config = opened.processor, opened.weights, opened.config
     folder = weights.folder
     cost, images = ModelCost(config), processor.images
+    shown = tuple(_image_cost(cost, side) for side in sorted(_sides(images)))
     dtypes = sorted({weights.dtype(name) for name in weights.names})
-    sides = {images.longest} if images.policy == "square" else {images.shortest, images.longest}
     return Description(
         folder=folder,
         config=config,
@@ -66,8 +69,8 @@ def describe(source: str | Path) -> Description:
         dtypes=tuple(dtypes),
         bytes=weights.bytes,
         parameters=cost.parameters,
-        images=tuple(_image_cost(cost, side) for side in sorted(sides)),
-        token_flops=cost.token_flops() + cost.head_flops(),
+        images=shown,
+        token_flops=cost.token_flops() + cost.head_flops() + cost.seeing_flops(shown[-1].visual_tokens),
         cache_bytes=cost.cache_bytes(bytes_each=4 if dtypes == ["F32"] else 2),
         special_tokens=_special_tokens(processor),
         certified=_certified(folder),
@@ -103,10 +106,15 @@ def _parts(config: VLMConfig) -> dict[str, str]:
     return {
         "vision": config.vision.about,
         "connector": config.connector.about,
-        "fusion": config.fusion,
+        "fusion": config.fusion.about if isinstance(config.fusion, CrossAttentionConfig) else config.fusion,
         "language": config.language.about,
         "extra_vocabulary": f"{config.extra_vocabulary} rows after the table's {config.language.vocabulary:,}",
     }
+
+
+def _sides(images: ImageConfig) -> set[int]:
+    """Sides of the smallest and the largest square image."""
+    return {images.longest} if images.policy == "square" else {images.shortest, images.longest}
 
 
 def _image_cost(cost: ModelCost, side: int) -> ImageCost:

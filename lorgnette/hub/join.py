@@ -24,9 +24,11 @@ from lorgnette.inputs.preprocessor import normalisation, read_image_settings
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.templates.template import Idefics2Template
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
-from lorgnette.model.config import ConnectorConfig, LanguageConfig, VisionConfig, VLMConfig, idefics2_connector
+from lorgnette.model.config import ConnectorConfig, VisionConfig, VLMConfig, idefics2_connector
+from lorgnette.model.fusion_config import FusionConfig
 from lorgnette.model.initialise import initialise
 from lorgnette.model.language import Decoder
+from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.vision import build_encoder
 from lorgnette.model.vlm import VLM
 
@@ -138,11 +140,12 @@ def build(
     language: str | Path,
     *,
     connector: ConnectorConfig | None = None,
+    fusion: FusionConfig = "autoregressive",
     images: ImageConfig | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[VLM, Processor]:
-    """Join a SigLIP and a decoder of the Llama family. The connector is drawn from `seed`.
+    """Join a SigLIP and a decoder of the Llama family. Connector and fusion are drawn from `seed`.
 
     vision, language: folders in transformers format, or `owner/name` on the hub. The position table is interpolated to
     the grid of `images`, by default 70 x 70: sides between 378 and 980 pixels, as the paper's §3.2.
@@ -152,12 +155,12 @@ def build(
     vision_backbone, language_backbone = VisionBackbone.open(vision), LanguageBackbone.open(language)
     tokenizer = Tokenizer.load(language_backbone.weights.folder, SpecialTokens())
     images = images or default_images(vision_backbone)
-    config = joined_config(vision_backbone, language_backbone, tokenizer, connector, images.grid)
+    config = joined_config(vision_backbone, language_backbone, tokenizer, connector, images.grid, fusion)
     model = join(vision_backbone, language_backbone, config, seed, dtype)
     template, vision_config = Idefics2Template(tokenizer.special), config.vision
     rules = GenerationRules(end_tokens=read_generation_rules(language_backbone.weights.folder).end_tokens)
     normalisation = vision_config.mean, vision_config.std
-    return model.eval(), Processor(tokenizer, images, config.connector, template, *normalisation, rules)
+    return model.eval(), Processor(tokenizer, images, config.slots, template, *normalisation, rules)
 
 
 def join(
@@ -167,15 +170,15 @@ def join(
     seed: int,
     dtype: torch.dtype,
 ) -> VLM:
-    """The model of two backbones and a connector that is drawn from `seed`, all of `dtype`, in training mode.
+    """The model of two backbones, its connector and fusion drawn from `seed`, all of `dtype`, in training mode.
 
     Raises: CheckpointError if a backbone does not fit the settings.
     """
     model = empty_model(config, vision_backbone.weights, language_backbone.weights)
     vision_backbone.give_to(model, dtype)
     language_backbone.give_to(model, dtype)
-    fresh = nn.Module()  # the connector under its own name in the model, which its draws depend on
-    fresh.connector = model.connector.to_empty(device="cpu")
+    fresh = nn.Module()  # new parts under their own names in the model, which their draws depend on
+    fresh.connector, fresh.fusion = (part.to_empty(device="cpu") for part in (model.connector, model.fusion))
     initialise(fresh.to(dtype), seed)
     return model
 
@@ -192,6 +195,7 @@ def joined_config(
     tokenizer: Tokenizer,
     connector: ConnectorConfig | None,
     grid: int,
+    fusion: FusionConfig = "autoregressive",
 ) -> VLMConfig:
     """The settings of the whole. The pre-trained table ends where the special tokens begin."""
     stored = language_backbone.config.vocabulary
@@ -203,6 +207,7 @@ def joined_config(
         language=LanguageConfig.parse(language_backbone.config.plain() | {"vocabulary": table}),
         extra_vocabulary=rows - table,
         image_token=tokenizer.id(tokenizer.special.image),
+        fusion=fusion,
     )
 
 

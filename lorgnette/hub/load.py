@@ -257,9 +257,9 @@ def _group(values: Json, file: Path) -> Json:
 def check_processor(config: VLMConfig, processor: Processor, where: str) -> None:
     """Check that the settings of model and processor agree. Raises: CheckpointError naming `where`."""
     side = 12 * config.connector.multiple
-    tokens = [one.visual_tokens(side, side) for one in (config.connector, processor.connector)]
+    slots = [one.visual_tokens(side, side) for one in (config.slots, processor.connector)]
     for what, ours, theirs in (
-        ("visual tokens of an image", *tokens),
+        ("slots of an image in the text", *slots),
         ("the id of the image token", config.image_token, processor.image_token),
         ("pixels along a patch", config.vision.patch, processor.images.patch),
         ("positions along a side", config.vision.grid, processor.images.grid),

@@ -19,7 +19,6 @@ from lorgnette.model.config import (
     ConnectorSettings,
     EncoderPlugin,
     EncoderSettings,
-    LanguageConfig,
     LinearConfig,
     PerceiverConfig,
     PixelShuffleConfig,
@@ -27,6 +26,8 @@ from lorgnette.model.config import (
     VLMConfig,
 )
 from lorgnette.model.connectors import build_connector
+from lorgnette.model.fusion_config import CrossAttentionConfig
+from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.vision import build_encoder
 
 
@@ -104,6 +105,19 @@ DECODER_LAYER = (
     Pair("post_attention_layernorm", "mlp_norm"),
     *GATED_MLP,
 )
+GATED_BLOCK = (
+    Pair("input_layernorm", "attention_norm"),
+    Pair("cross_attn.q_proj", "attention.query"),
+    Pair("cross_attn.k_proj", "attention.key"),
+    Pair("cross_attn.v_proj", "attention.value"),
+    Pair("cross_attn.o_proj", "attention.output"),
+    Pair("post_attention_layernorm", "mlp_norm"),
+    *GATED_MLP,
+)
+BLOCK_QK_NORM = (
+    Pair("cross_attn.q_layer_norm", "attention.query_norm"),
+    Pair("cross_attn.k_layer_norm", "attention.key_norm"),
+)
 QK_NORM = (Pair("self_attn.q_norm", "attention.query_norm"), Pair("self_attn.k_norm", "attention.key_norm"))
 
 
@@ -159,6 +173,19 @@ CONNECTOR_RULES: dict[type[ConnectorSettings], Callable[[Any], list[Rule]]] = {
 """The names of each kind of connector."""
 
 
+def fusion_rules(config: VLMConfig, prefix: str) -> list[Rule]:
+    """The blocks of cross-attention, as transformers' Idefics names them; no rule where nothing is between layers."""
+    fusion = config.fusion
+    if not isinstance(fusion, CrossAttentionConfig):
+        return []
+    pairs = (*GATED_BLOCK, *(BLOCK_QK_NORM if fusion.qk_norm else ()))
+    rules = _layers(pairs, fusion.blocks(config.language.layers), "gated_cross_attn_layers.")
+    for block in range(fusion.blocks(config.language.layers)):
+        for theirs, ours in (("alpha_cross_attn", "attention_gate"), ("alpha_dense", "mlp_gate")):
+            rules.append(Rule(f"gated_cross_attn_layers.{block}.{theirs}", (f"layers.{block}.{ours}",)))
+    return [_within(rule, prefix, "fusion.") for rule in rules]
+
+
 def decoder_rules(language: LanguageConfig, prefix: str, head: str = "lm_head.weight") -> list[Rule]:
     """Any decoder of the Llama family. `head` is the full name of its output table in transformers."""
     projections = [
@@ -175,7 +202,7 @@ def decoder_rules(language: LanguageConfig, prefix: str, head: str = "lm_head.we
 
 
 def idefics2_rules(config: VLMConfig) -> list[Rule]:
-    """The whole model, as transformers' `Idefics2ForConditionalGeneration` names it."""
+    """The whole model, as transformers' `Idefics2ForConditionalGeneration` names it, and `Idefics` what that lacks."""
     with torch.device("meta"):
         if isinstance(config.vision, EncoderPlugin):
             vision = plugin_rules(build_encoder(config.vision), "model.vision_model.", "vision.")
@@ -186,7 +213,8 @@ def idefics2_rules(config: VLMConfig) -> list[Rule]:
             connector = plugin_rules(made, "model.connector.", "connector.")
         else:
             connector = connector_rules(config.connector, "model.connector.")
-    return [*vision, *connector, *decoder_rules(config.language, "model.text_model.")]
+    fusion = fusion_rules(config, "model.")
+    return [*vision, *connector, *fusion, *decoder_rules(config.language, "model.text_model.")]
 
 
 def _all(pairs: Iterable[Pair]) -> list[Rule]:

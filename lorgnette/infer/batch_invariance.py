@@ -214,15 +214,16 @@ def _continued(model: VLM, alone: Sequence[_Alone]) -> Iterator[_Pair]:
 
 
 def _part(alone: Sequence[_Alone], ranges: Sequence[tuple[int, int]]) -> Batch:
-    """Some tokens of each prompt as a batch whose visual tokens are at hand."""
+    """Some tokens of each prompt as a batch whose visual tokens are at hand. All images are in its first part."""
     batches = [one.batch for one in alone]
+    grids = tuple(grid for batch in batches for grid in batch.grids)
     tokens_T, targets_T, positions_T = (
         torch.cat([getattr(batch, name)[slice(*ends)] for batch, ends in zip(batches, ranges, strict=True)])
         for name in ("tokens_T", "targets_T", "positions_T")
     )
     image_tokens = torch.cat([batch.tokens_T[batch.visual_positions_V] for batch in batches])
     return dataclasses.replace(
-        without_images(batches[0]),
+        without_images(batches[0], grids if ranges[0][0] == 0 else ()),
         tokens_T=tokens_T,
         targets_T=targets_T,
         positions_T=positions_T,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,7 +68,8 @@ class ImageFeatureCache:
         Raises: ImageError naming the sample and image, DataError.
         """
         visual_VD = self.of(samples)
-        return self.processor.pack([self.prompt(one) for one in samples]).to(self.model.device), visual_VD
+        batch = self.processor.pack([self.prompt(one) for one in samples]).to(self.model.device)
+        return dataclasses.replace(batch, grids=self.grids_of(samples)), visual_VD
 
     def prompt(self, sample: Sample) -> Rendered:
         """The tokens from which a sample is answered, as `Processor.prompts` packs them, without its patches."""
@@ -90,8 +92,12 @@ class ImageFeatureCache:
         ]
 
     def slots(self, image: ImageRef) -> tuple[int, ...]:
-        """Visual tokens of each crop of an image, from its size alone."""
+        """Slots of each crop of an image in the text, from its size alone."""
         return tuple(self.processor.connector.visual_tokens(*grid) for grid in self.grids(image))
+
+    def grids_of(self, samples: Sequence[Sample]) -> tuple[Grid, ...]:
+        """Rows and columns of patches of all crops of the samples' images: where `of` has a run of visual tokens."""
+        return tuple(grid for sample in samples for image in self.images(sample) for grid in self.grids(image))
 
     def grids(self, image: ImageRef) -> tuple[Grid, ...]:
         """Rows and columns of patches of each crop of an image, from its header if it was not seen before."""
@@ -145,7 +151,10 @@ class ImageFeatureCache:
             return {}
         rendered = [self._render(image) for image in images]
         batch = self.processor.pack(rendered).to(self.model.device)
-        made = self.model.encode_images(batch).split([len(one.tokens_T) for one in rendered])
+        counts = self.model.connector.visual_tokens(batch.grids).lengths
+        images_of = iter(counts)
+        lengths = [sum(itertools.islice(images_of, len(one.images))) for one in rendered]
+        made = self.model.encode_images(batch).split(lengths)
         # clones, so that forgetting one frees it
         return {image.key: part.clone() for image, part in zip(images, made, strict=True)}
 
@@ -179,10 +188,10 @@ class ImageFeatureCache:
             self._stamp = stamp
 
 
-def without_images(batch: Batch) -> Batch:
-    """The batch for a forward pass that is given its visual tokens."""
+def without_images(batch: Batch, grids: tuple[Grid, ...] = ()) -> Batch:
+    """The batch for a forward pass that is given its visual tokens. grids: of the images that these are of."""
     return dataclasses.replace(
-        batch, patches_PC=batch.patches_PC[:0], patch_positions_P=batch.patch_positions_P[:0], grids=()
+        batch, patches_PC=batch.patches_PC[:0], patch_positions_P=batch.patch_positions_P[:0], grids=grids
     )
 
 

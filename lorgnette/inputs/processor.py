@@ -27,7 +27,7 @@ from lorgnette.inputs.render import (
 from lorgnette.inputs.templates.template import IDEFICS2_TEMPLATE, Idefics2Template, JinjaTemplate, Template
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.batch import Batch
-from lorgnette.model.config import ConnectorSettings, PerceiverConfig, parse_connector
+from lorgnette.model.config import ConnectorSettings, PerceiverConfig, parse_slots
 from lorgnette.sample import Sample
 from lorgnette.untrusted import quoted
 
@@ -44,7 +44,7 @@ class Processor:
     tokenizer: Tokenizer
     images: ImageConfig = field(default_factory=ImageConfig)
     connector: ConnectorSettings = field(default_factory=PerceiverConfig)
-    """Says how many visual tokens an image, or a crop of a split one, becomes."""
+    """Settings that say how many slots an image, or a crop of a split one, has in the text: `VLMConfig.slots`."""
     template: Template = field(default_factory=Idefics2Template)
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -168,7 +168,7 @@ class Processor:
             images = image_config(pictures, vision, ours.get("images", {}), str(folder))
             latents = whole({"image_seq_len": 64} | values, "image_seq_len")
             with plugins.reading(str(folder / _OURS)):
-                connector = parse_connector(ours.get("connector") or {"latents": latents})
+                connector = parse_slots(ours.get("connector") or {"latents": latents})
             mean, std = normalisation(pictures)
         except (SettingsError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
             raise CheckpointError(f"{folder}: its image settings cannot be understood ({error})") from None

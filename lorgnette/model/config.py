@@ -10,6 +10,8 @@ import pydantic
 
 from lorgnette import plugins
 from lorgnette.model import presets
+from lorgnette.model.fusion_config import CrossAttentionConfig, FusionConfig
+from lorgnette.model.language_config import LanguageConfig
 from lorgnette.settings import Settings
 
 Mode = Literal["frozen", "lora", "dora", "full"]
@@ -246,119 +248,24 @@ def parse_connector(values: Mapping[str, Any]) -> ConnectorSettings:
     return found
 
 
-RopeValue = bool | float | str | tuple[float, ...]
+class OneSlot(ConnectorSettings):
+    """One slot in the text for each image, or crop of one: what blocks of cross-attention want."""
 
-ROPE_SCALINGS: dict[str, tuple[str, ...]] = {
-    "default": (),
-    "linear": ("factor",),
-    "dynamic": ("factor",),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-    "yarn": ("factor", "original_max_position_embeddings"),
-    "longrope": ("original_max_position_embeddings",),
-}
-"""Known ways to stretch rotary positions, and the numbers that each needs."""
-ROPE_OPTIONS = {
-    "yarn": ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
-    "longrope": ("attention_factor", "factor", "short_factor", "long_factor"),
-}
-"""Optional numbers of each kind."""
+    kind: Literal["one_slot"] = "one_slot"
+    connector: ConnectorConfig
+    """Connector that makes the visual tokens, of which none is in the sequence."""
 
-
-class LanguageConfig(Settings):
-    """A decoder of the Llama family. Defaults are Mistral-7B-v0.1."""
-
-    kind: Literal["decoder"] = "decoder"
-    family: Literal["llama", "mistral", "qwen2", "qwen3"] = "mistral"
-    """The transformers class that the weights are exported to and named after."""
-    vocabulary: pydantic.PositiveInt = 32000
-    """Rows of the pre-trained embedding table, without lorgnette's extra rows."""
-    width: pydantic.PositiveInt = 4096
-    layers: pydantic.PositiveInt = 32
-    heads: pydantic.PositiveInt = 32
-    kv_heads: pydantic.PositiveInt = 8
-    head_width: pydantic.PositiveInt = 128
-    mlp_width: pydantic.PositiveInt = 14336
-    norm_eps: float = pydantic.Field(default=1e-5, ge=0)
-    rope_theta: pydantic.PositiveFloat = 10000.0
-    rope_scaling: dict[str, RopeValue] | None = None
-    """As in transformers' `rope_parameters` (`rope_type`: linear, llama3, ...); None for plain rotary embeddings."""
-    qk_norm: bool = False
-    attention_bias: bool = False
-    """Biases on the query, key and value projections (Qwen2.5)."""
-    tied_embeddings: bool = False
-    sliding_window: pydantic.PositiveInt | None = None
-    max_positions: pydantic.PositiveInt = 32768
-
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _of_preset(cls, values: Any) -> Any:
-        return presets.expand(values, presets.LANGUAGE)
-
-    @pydantic.model_validator(mode="after")
-    def _heads_divide(self) -> LanguageConfig:
-        if self.heads % self.kv_heads:
-            raise ValueError(f"{self.heads} query heads cannot share {self.kv_heads} key-value heads evenly")
-        if self.head_width % 2:
-            raise ValueError(f"head_width {self.head_width} is odd, but rotary positions turn pairs")
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _rope_is_known(self) -> LanguageConfig:
-        scaling = self.rope_scaling or {}
-        kind = scaling.get("rope_type", "default")
-        if kind not in ROPE_SCALINGS:
-            raise ValueError(f"rope_type {kind!r} is unknown; use one of {', '.join(ROPE_SCALINGS)}")
-        missing = [name for name in ROPE_SCALINGS[str(kind)] if not isinstance(scaling.get(name), float | int)]
-        if missing:
-            raise ValueError(f"rope_type {kind!r} needs the number {', '.join(missing)} in rope_scaling")
-        known = {"rope_type", "original_max_position_embeddings", *ROPE_SCALINGS[str(kind)]}
-        unknown = scaling.keys() - known.union(ROPE_OPTIONS.get(str(kind), ()))
-        if unknown:
-            raise ValueError(f"rope_type {kind!r} of lorgnette knows no {', '.join(sorted(unknown))}")
-        self._check_rope_numbers(scaling)
-        return self
-
-    def _check_rope_numbers(self, scaling: dict[str, RopeValue]) -> None:
-        """Numbers by which the frequencies are divided, or whose logarithm is taken, must be above 0."""
-        for name, value in scaling.items():
-            lists = name in ("short_factor", "long_factor")
-            if lists and not (isinstance(value, tuple) and len(value) == self.head_width // 2):
-                raise ValueError(f"rope_scaling's {name} needs a number for each of the {self.head_width // 2} pairs")
-            if not lists and name not in ("rope_type", "truncate") and not isinstance(value, float | int):
-                raise ValueError(f"rope_scaling's {name} is {value!r:.60}; expected a number")
-            numbers = value if isinstance(value, tuple) else (value,)
-            positive = lists or name in ("factor", "original_max_position_embeddings", "beta_fast", "beta_slow")
-            if positive and any(float(number) <= 0 for number in numbers):
-                raise ValueError(f"rope_scaling's {name} must be above 0")
-        if scaling.get("rope_type") == "longrope" and "short_factor" not in scaling:
-            raise ValueError("rope_type 'longrope' needs short_factor in rope_scaling")
-        if scaling.get("rope_type") == "longrope" and scaling["original_max_position_embeddings"] == 1:
-            raise ValueError("rope_type 'longrope' needs an original_max_position_embeddings above 1")
-        if scaling.get("rope_type") == "llama3" and scaling["low_freq_factor"] >= scaling["high_freq_factor"]:  # type: ignore[operator]
-            raise ValueError("rope_type 'llama3' needs a high_freq_factor above its low_freq_factor")
-        if scaling.get("rope_type") == "yarn" and self.rope_theta == 1:
-            raise ValueError("rope_type 'yarn' needs a rope_theta other than 1")
+    def visual_tokens(self, rows: Count, columns: Count) -> Count:
+        return 0 * self.connector.visual_tokens(rows, columns) + 1
 
     @property
-    def about(self) -> str:
-        """The family and its sizes, for people."""
-        heads = f"{self.heads} heads on {self.kv_heads}"
-        return f"{self.family}: {self.layers} layers, width {self.width}, {heads}"
+    def multiple(self) -> int:
+        return self.connector.multiple
 
-    @property
-    def context_length(self) -> int:
-        """Tokens of the longest document that the decoder was made for.
 
-        `max_positions` is that of the model before its rotary positions were stretched, or after: files differ, so the
-        larger is taken. Where other frequencies would begin in the middle of a document, it ends before.
-        """
-        scaling = self.rope_scaling or {}
-        kind, factor = scaling.get("rope_type", "default"), float(scaling.get("factor", 1.0))  # type: ignore[arg-type]
-        original = int(scaling.get("original_max_position_embeddings", self.max_positions))  # type: ignore[arg-type]
-        if kind == "longrope":
-            return original
-        stretched = {"linear": self.max_positions * factor, "yarn": original * factor}.get(str(kind), 0.0)
-        return max(self.max_positions, int(stretched))
+def parse_slots(values: Mapping[str, Any]) -> ConnectorSettings:
+    """Settings by which an image has its slots in the text, from plain values. Raises: as `parse_connector`."""
+    return OneSlot.parse(values) if values.get("kind") == "one_slot" else parse_connector(values)
 
 
 class VLMConfig(Settings):
@@ -367,7 +274,7 @@ class VLMConfig(Settings):
     vision: EncoderConfig = VisionConfig()
     connector: ConnectorConfig = PerceiverConfig()
     language: LanguageConfig = LanguageConfig()
-    fusion: Literal["autoregressive"] = "autoregressive"
+    fusion: FusionConfig = "autoregressive"
     extra_vocabulary: pydantic.NonNegativeInt = 3
     """Rows added after the pre-trained table: fake token around image, image, end of utterance. Always trainable."""
     image_token: pydantic.NonNegativeInt = 32001
@@ -380,6 +287,17 @@ class VLMConfig(Settings):
     def _of_preset(cls, values: Any) -> Any:
         return presets.expand_model(values)
 
+    @pydantic.model_validator(mode="after")
+    def _fusion_fits(self) -> Self:
+        if isinstance(self.fusion, CrossAttentionConfig):
+            self.fusion.fitted(self.language)
+        return self
+
+    @property
+    def slots(self) -> ConnectorSettings:
+        """Settings that say how many slots an image has in the text: one for each visual token in the sequence."""
+        return OneSlot(connector=self.connector) if isinstance(self.fusion, CrossAttentionConfig) else self.connector
+
     @property
     def vocabulary(self) -> int:
         """All rows of the embedding: pre-trained and extra."""
@@ -388,4 +306,6 @@ class VLMConfig(Settings):
     @property
     def layer_count(self) -> int:
         """Layers of all parts."""
-        return self.vision.layer_count + self.connector.layer_count + self.language.layers
+        layers = self.language.layers
+        blocks = self.fusion.blocks(layers) if isinstance(self.fusion, CrossAttentionConfig) else 0
+        return self.vision.layer_count + self.connector.layer_count + layers + blocks

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
 from typing import Protocol
 
 from torch import Tensor
 
 from lorgnette.model.batch import SequenceLengths
+from lorgnette.model.sight import SeenImages, VisualTokens
 
 
 class CachedDocuments(Protocol):
     """Keys and values of the documents that a pass continues: all that the decoder asks of a KV cache."""
+
+    images: dict[int, SeenImages]
+    """Images that the blocks of cross-attention keep, by the decoder layer that each stands before. Written where a
+    pass shows images; they do not grow with the text."""
 
     @property
     def longest(self) -> int:
@@ -28,33 +31,6 @@ class CachedDocuments(Protocol):
 
     def advance(self) -> None:
         """Count the new tokens as stored. Called once per pass, after the layers."""
-
-
-@dataclass(frozen=True)
-class VisualTokens:
-    """Visual tokens of the images of one pass, and the tokens that see them."""
-
-    states_VD: Tensor
-    images: SequenceLengths
-    """Visual tokens of each image; none where the pass is given visual tokens without their images."""
-    slots: Tensor
-    """Positions of the images in the sequence: one for each visual token (V), or one for each image (I)."""
-    documents: SequenceLengths
-
-    @cached_property
-    def runs(self) -> tuple[SequenceLengths, tuple[int | None, ...]]:
-        """Runs of tokens that see one image: their lengths, and the number of the image in the pass.
-
-        A token sees the last image before it in its own document, from the image's first slot on (Idefics1, Flamingo).
-        None: the run sees no image of this pass, but if it continues a document, that document's last image before.
-        Packed documents never share images, whatever their self-attention does.
-        """
-        firsts = self.slots if len(self.slots) == len(self.images) else self.slots[list(self.images.starts[:-1])]
-        seen: dict[int, int | None] = dict.fromkeys(self.documents.starts[:-1])
-        seen |= {first: number for number, first in enumerate(firsts.tolist())}
-        starts = sorted(seen)
-        lengths = tuple(last - first for first, last in pairwise([*starts, self.documents.total]))
-        return SequenceLengths(lengths), tuple(seen[start] for start in starts)
 
 
 @dataclass(frozen=True)

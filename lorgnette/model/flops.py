@@ -6,26 +6,30 @@ without recomputation. They are measured by running parts on tensors without mem
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from lorgnette.model.batch import SequenceLengths
-from lorgnette.model.config import ConnectorConfig, EncoderSettings, LanguageConfig, Mode, VLMConfig
+from lorgnette.model.batch import Batch, SequenceLengths
+from lorgnette.model.config import ConnectorConfig, EncoderSettings, Mode, VLMConfig
 from lorgnette.model.connectors import build_connector
 from lorgnette.model.context import Context
+from lorgnette.model.fusion_config import CrossAttentionConfig
 from lorgnette.model.language import Decoder
+from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.layers import Stack
+from lorgnette.model.sight import SeenBefore, VisualTokens
 from lorgnette.model.vision import build_encoder
 from lorgnette.model.vlm import VLM
 
-FULL: Mapping[str, Mode] = {"vision": "full", "connector": "full", "language": "full"}
+FULL: Mapping[str, Mode] = {"vision": "full", "connector": "full", "fusion": "full", "language": "full"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class ModelCost:
 
     @cached_property
     def parameters(self) -> dict[str, int]:
-        """Parameters by part: vision, connector, language, extra_vocabulary."""
+        """Parameters by part: vision, connector, fusion where it has any, language, extra_vocabulary."""
         return {part: sum(p.numel() for p in parameters) for part, parameters in self.model.parts().items()}
 
     @cached_property
@@ -96,6 +100,29 @@ class ModelCost:
         return self._decoder.unread
 
     @cached_property
+    def _blocks(self) -> BlockFlops:
+        """FLOPs of all blocks of cross-attention together; 0 where there are none."""
+        blocks = list(self.model.fusion.blocks())
+        measured = _block_measured(blocks[0], self.config.language.width) if blocks else (0, 0, 0, 0)
+        return BlockFlops(*(len(blocks) * flops for flops in measured))
+
+    def seeing_flops(self, visual: int) -> int:
+        """One token through the blocks of cross-attention, which sees so many visual tokens."""
+        return self._blocks.token + self._blocks.seeing + visual * self._blocks.pair
+
+    def fusion_flops(self, batch: Batch) -> int:
+        """All tokens of a batch through the blocks of cross-attention, and the keys and values of its images."""
+        if not isinstance(self.config.fusion, CrossAttentionConfig):
+            return 0
+        images = self.model.connector.visual_tokens(batch.grids)
+        states_VD = torch.empty(images.total, 0)
+        visual = VisualTokens(states_VD, images, batch.visual_positions_V, batch.positions_T, batch.documents)
+        sight = visual.sight(self.config.fusion.sees, SeenBefore.nothing(len(batch.documents)))
+        pairs = sum(run * seen for run, seen in zip(sight.queries.lengths, sight.keys.lengths, strict=True))
+        counts = (batch.documents.total, sight.queries.total, pairs, images.total)
+        return sum(count * flops for count, flops in zip(counts, self._blocks, strict=True))
+
+    @cached_property
     def _head_flops(self) -> int:
         hidden_TD = torch.empty(1, self.config.language.width, device="meta")
         return _measured(lambda: self.model.language.head.logits(hidden_TD))
@@ -117,23 +144,28 @@ class ModelCost:
         supervised_tokens: int,
         modes: Mapping[str, Mode] = FULL,
         rank: int = 64,
+        *,
+        fusion: int = 0,
     ) -> int:
         """A training step on such a batch: forward, and backward as far as something trained lies there.
 
+        fusion: FLOPs forward of blocks of cross-attention, which depend on where images stand: see `fusion_flops`.
         A gradient through a part costs its forward once more, and the gradient of all its weights once more.
         """
         forward = {
             "vision": sum(map(self.vision_flops, images.lengths)),
             "connector": sum(map(self.connector_flops, images.lengths)),
+            "fusion": fusion,
             "language": sum(map(self.document_flops, documents.lengths))
             - (documents.total - supervised_tokens) * self.unread_flops()
             + supervised_tokens * self.head_flops(),
         }
-        tokens = {"vision": images.total, "language": documents.total}
+        tokens = {"vision": images.total, "fusion": documents.total, "language": documents.total}
         total, reached = 0, False
         for part, flops in forward.items():
-            mode = modes[part]
-            reached = reached or mode != "frozen" or part == "language"  # the extra vocabulary is always trained
+            mode = modes[part] if part in self.model.stacks() else "frozen"
+            above = part in ("fusion", "language")  # of the extra vocabulary, which always trains
+            reached = reached or above or mode != "frozen"
             total += flops * (1 + reached + (mode == "full"))
             if mode in ("lora", "dora"):
                 total += 6 * tokens[part] * self.lora_parameters(part, rank)
@@ -180,6 +212,36 @@ def _decoder_measured(config: LanguageConfig) -> DecoderFlops:
     one, two, unread = flops(1), flops(2), flops(1, torch.empty(0, dtype=torch.int64))
     pair = (two - 2 * one) // 2  # two tokens make four pairs
     return DecoderFlops(config.layers * (one - pair), config.layers * pair, one - pair - unread)
+
+
+class BlockFlops(NamedTuple):
+    """FLOPs of a block of cross-attention: of a token, of one that sees an image besides, of a pair of such a token and
+    a visual token that it sees, and of a visual token.
+    """
+
+    token: int
+    seeing: int
+    pair: int
+    visual: int
+
+
+def _block_measured(block: nn.Module, width: int) -> BlockFlops:
+    """FLOPs of a block (on the meta device), from documents of one and two tokens and images of none to two."""
+
+    def flops(tokens: int, visual: int) -> int:
+        slots, images = torch.zeros(min(visual, 1), dtype=torch.int64), SequenceLengths((visual,) if visual else ())
+        states_VD = torch.empty(visual, width)
+        shown = VisualTokens(states_VD, images, slots, torch.arange(tokens), SequenceLengths((tokens,)))
+        sight = shown.sight("last", SeenBefore.nothing(1))
+        if sight.rows_T is not None:
+            sight = dataclasses.replace(sight, rows_T=sight.rows_T.to("meta"))
+        x_TD, states_VD = torch.empty(tokens, width, device="meta"), torch.empty(visual, width, device="meta")
+        return _measured(lambda: block(x_TD, states_VD, sight))
+
+    token, one, two_visual, two_tokens = flops(1, 0), flops(1, 1), flops(1, 2), flops(2, 1)
+    visual = 2 * one - two_tokens
+    pair = two_visual - one - visual
+    return BlockFlops(token, one - token - pair - visual, pair, visual)
 
 
 @lru_cache(maxsize=16)

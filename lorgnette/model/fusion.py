@@ -1,15 +1,22 @@
 """Fusions: the ways in which visual tokens reach the decoder (paper §2, Table 3).
 
-To add one, write a `Fusion` here, its settings in `config.py`, and its row in `FUSIONS`.
+To add one, write a `Fusion` here, its settings in `fusion_config.py`, and its row in `FUSIONS`.
 """
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
 
 from lorgnette.model.config import VLMConfig
-from lorgnette.model.context import Context, VisualTokens
-from lorgnette.model.layers import Stack
+from lorgnette.model.context import Context
+from lorgnette.model.fusion_config import CrossAttentionConfig
+from lorgnette.model.language_config import LanguageConfig
+from lorgnette.model.layers import RMSNorm, Stack, SwiGLU
+from lorgnette.model.ops.attention import attention
+from lorgnette.model.sight import SeenBefore, SeenImages, Sight, VisualTokens
 
 
 class Fusion(Stack):
@@ -39,10 +46,129 @@ class Autoregressive(Fusion):
         return tokens_TD.index_copy(0, visual.slots, visual.states_VD.to(tokens_TD.dtype))
 
 
-FUSIONS: dict[str, type[Fusion]] = {"autoregressive": Autoregressive}
+class CrossAttention(Fusion):
+    """Gated blocks between the layers of a decoder that may stay frozen (Flamingo, Idefics1; the paper's §3.2)."""
+
+    def __init__(self, config: VLMConfig):
+        super().__init__(config)
+        assert isinstance(config.fusion, CrossAttentionConfig)
+        self.settings, language = config.fusion.fitted(config.language), config.language
+        self.every, self.first = self.settings.every, self.settings.first
+        self.decoder_layers = language.layers
+        """Layers by which the first weights are scaled, and not the blocks' own."""
+        blocks = self.settings.blocks(language.layers)
+        self.layers = nn.ModuleList(GatedBlock(self.settings, language, language.width) for _ in range(blocks))
+
+    def blocks(self) -> Iterable[nn.Module]:
+        return self.layers
+
+    def shorten(self, layers: int) -> int:
+        left_out = super().shorten(layers)
+        self.every, self.first = 1, 0  # so that each of those that are left stands before a layer of a short decoder
+        return left_out
+
+    def before(self, layer: int, x_TD: Tensor, context: Context) -> Tensor:
+        index, past = divmod(layer - self.first, self.every)
+        if past or index not in range(len(self.layers)) or context.visual is None:
+            return x_TD
+        keeper = None if context.cache is None else Keeper(context.cache.images, layer)
+        stored = None if keeper is None else keeper.images.get(layer)
+        seen = stored.seen if stored else SeenBefore.nothing(len(context.visual.documents))
+        sight = context.visual.sight(self.settings.sees, seen)
+        out: Tensor = self.run(self.layers[index], x_TD, context.visual.states_VD, sight, keeper)
+        return out
+
+
+class Keeper:
+    """Keeps keys and values of the images that the documents of a cache see, for one block."""
+
+    def __init__(self, images: dict[int, SeenImages], layer: int):
+        self.images, self.layer = images, layer
+
+    def extend(self, k_SGN: Tensor, v_SGN: Tensor, sight: Sight) -> tuple[Tensor, Tensor]:
+        """All keys and values that a pass can see: what was kept before, then those of its images, given here.
+
+        What its documents go on seeing is kept.
+        """
+        if (stored := self.images.get(self.layer)) is not None:
+            if sight.kept_rows_S is None:
+                return stored.k_SGN, stored.v_SGN
+            k_SGN, v_SGN = torch.cat([stored.k_SGN, k_SGN]), torch.cat([stored.v_SGN, v_SGN])
+        rows = slice(0, 0) if sight.kept_rows_S is None else sight.kept_rows_S
+        self.images[self.layer] = SeenImages(k_SGN.detach()[rows], v_SGN.detach()[rows], sight.kept)
+        return k_SGN, v_SGN
+
+
+class GatedBlock(nn.Module):
+    """Attention to the images that a token sees, then a gated MLP; both branches are multiplied by tanh of a gate."""
+
+    def __init__(self, settings: CrossAttentionConfig, language: LanguageConfig, visual_width: int):
+        """settings: fitted to the decoder. visual_width: of a visual token."""
+        super().__init__()
+        assert settings.mlp_width is not None
+        self.text_mlp, self.gate_init = settings.text_mlp, settings.gate_init
+        channels = language.width if settings.gate == "vector" else 1
+        self.attention_norm = RMSNorm(language.width, language.norm_eps)
+        self.attention = ImageAttention(settings, language, visual_width)
+        self.attention_gate = nn.Parameter(torch.empty(channels))
+        self.mlp_norm = RMSNorm(language.width, language.norm_eps)
+        self.mlp = SwiGLU(language.width, settings.mlp_width)
+        self.mlp_gate = nn.Parameter(torch.empty(channels))
+
+    def forward(self, x_TD: Tensor, states_VD: Tensor, sight: Sight, keeper: Keeper | None = None) -> Tensor:
+        """Hidden states of all tokens, T,D. states_VD: visual tokens of the images of the pass.
+
+        Where no token sees an image the weights still take part: in training every rank touches the same ones.
+        """
+        rows_T = sight.rows_T
+        seeing_TD = x_TD if rows_T is None else x_TD.index_select(0, rows_T)
+        attended_TD = self.attention(self.attention_norm(seeing_TD), states_VD.to(x_TD.dtype), sight, keeper)
+        seeing_TD = seeing_TD + self.attention_gate.tanh() * attended_TD
+        if not self.text_mlp:
+            seeing_TD = self._mlp(seeing_TD)
+        x_TD = seeing_TD if rows_T is None else x_TD.index_copy(0, rows_T, seeing_TD)
+        return self._mlp(x_TD) if self.text_mlp else x_TD
+
+    def _mlp(self, x_TD: Tensor) -> Tensor:
+        out: Tensor = x_TD + self.mlp_gate.tanh() * self.mlp(self.mlp_norm(x_TD))
+        return out
+
+
+class ImageAttention(nn.Module):
+    """Attention from tokens to visual tokens: no mask, no padding and no rotary positions."""
+
+    def __init__(self, settings: CrossAttentionConfig, language: LanguageConfig, visual_width: int):
+        super().__init__()
+        assert settings.kv_heads is not None
+        self.head_width = language.head_width
+        inner, kv_inner = language.heads * self.head_width, settings.kv_heads * self.head_width
+        self.query = nn.Linear(language.width, inner, bias=False)
+        self.key = nn.Linear(visual_width, kv_inner, bias=False)
+        self.value = nn.Linear(visual_width, kv_inner, bias=False)
+        self.output = nn.Linear(inner, language.width, bias=False)
+        self.query_norm: nn.Module = nn.Identity()
+        self.key_norm: nn.Module = nn.Identity()
+        if settings.qk_norm:
+            self.query_norm, self.key_norm = (RMSNorm(self.head_width, language.norm_eps) for _ in range(2))
+
+    def forward(self, x_TD: Tensor, states_VD: Tensor, sight: Sight, keeper: Keeper | None) -> Tensor:
+        """Attention output of the tokens that see an image, which `x_TD` holds: T,D."""
+        k_SGN = self.key_norm(self.key(states_VD).unflatten(-1, (-1, self.head_width)))
+        v_SGN = self.value(states_VD).unflatten(-1, (-1, self.head_width))
+        if keeper is not None:
+            k_SGN, v_SGN = keeper.extend(k_SGN, v_SGN, sight)
+        if sight.key_rows_S is not None:
+            k_SGN, v_SGN = k_SGN.index_select(0, sight.key_rows_S), v_SGN.index_select(0, sight.key_rows_S)
+        q_THN = self.query_norm(self.query(x_TD).unflatten(-1, (-1, self.head_width)))
+        out: Tensor = self.output(attention(q_THN, k_SGN, v_SGN, sight.queries, sight.keys).flatten(1))
+        return out
+
+
+FUSIONS: dict[str, type[Fusion]] = {"autoregressive": Autoregressive, "cross_attention": CrossAttention}
 """The class of each kind of fusion."""
 
 
 def build_fusion(config: VLMConfig) -> Fusion:
     """The fusion of a model with these settings."""
-    return FUSIONS[config.fusion](config)
+    kind = config.fusion.kind if isinstance(config.fusion, CrossAttentionConfig) else config.fusion
+    return FUSIONS[kind](config)

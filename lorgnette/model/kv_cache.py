@@ -11,6 +11,7 @@ from torch import Tensor
 from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
 from lorgnette.model.config import VLMConfig
 from lorgnette.model.ops.attention import attention, has_varlen, varlen
+from lorgnette.model.sight import SeenImages
 
 
 class KVCache:
@@ -28,9 +29,8 @@ class KVCache:
         self.lengths: tuple[int, ...] = ()
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
-        self.images: dict[int, tuple[Tensor, ...]] = {}
-        """By the decoder layer that a cross-attention block stands before: what it keeps of the image that each
-        document saw last, a row for each document. Written at prefill and by each later image; it does not grow."""
+        self.images: dict[int, SeenImages] = {}
+        """Images that the blocks of cross-attention keep, by decoder layer; see `CachedDocuments`."""
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -66,9 +66,7 @@ class KVCache:
         longest = max((self.lengths[index] for index in documents), default=0)
         self.keys = [_room(k[:, :longest].index_select(0, rows), longest + self.reserve) for k in self.keys]
         self.values = [_room(v[:, :longest].index_select(0, rows), longest + self.reserve) for v in self.values]
-        self.images = {
-            layer: tuple(one.index_select(0, rows) for one in stored) for layer, stored in self.images.items()
-        }
+        self.images = {layer: stored.keep(documents) for layer, stored in self.images.items()}
         self.lengths = tuple(self.lengths[index] for index in documents)
 
     def begin(self, documents: SequenceLengths, like: Tensor) -> None:

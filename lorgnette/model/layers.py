@@ -53,6 +53,14 @@ class Stack(nn.Module):
         """Submodules that are compiled, checkpointed and sharded one by one."""
         return self.children()
 
+    def shorten(self, layers: int) -> int:
+        """Leave out the layers after the first so many, of a part that has `layers`, and return their number."""
+        stacked = getattr(self, "layers", None)
+        if not isinstance(stacked, nn.ModuleList) or len(stacked) <= layers:
+            return 0
+        self.layers = stacked[:layers]
+        return len(stacked) - layers
+
     def run(self, layer: nn.Module, *inputs: Any) -> Any:
         """The layer's output, recomputed in the backward pass if this part is checkpointed."""
         if self.checkpointed and torch.is_grad_enabled():

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
 from lorgnette.model.config import VLMConfig
 from lorgnette.model.connectors import build_connector
-from lorgnette.model.context import CachedDocuments, Context, VisualTokens
+from lorgnette.model.context import CachedDocuments, Context
 from lorgnette.model.fusion import build_fusion
 from lorgnette.model.initialise import initialise
 from lorgnette.model.language import Decoder
 from lorgnette.model.layers import Stack
 from lorgnette.model.ops.loss import linear_log_probabilities, linear_losses
+from lorgnette.model.sight import VisualTokens
 from lorgnette.model.vision import build_encoder
 
 
@@ -82,9 +83,8 @@ class VLM(nn.Module):
     def visual_tokens(self, batch: Batch, visual_VD: Tensor | None = None) -> VisualTokens:
         """Visual tokens of the batch, encoded now if they are not given, and the slots that they belong to."""
         states_VD = self.encode_images(batch) if visual_VD is None else visual_VD
-        return VisualTokens(
-            states_VD, self.connector.visual_tokens(batch.grids), batch.visual_positions_V, batch.documents
-        )
+        images, slots = self.connector.visual_tokens(batch.grids), batch.visual_positions_V
+        return VisualTokens(states_VD, images, slots, batch.positions_T, batch.documents)
 
     def encode_images(self, batch: Batch) -> Tensor:
         """The visual tokens of all images of the batch, end to end: V,D.

@@ -25,7 +25,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.errors import LorgnetteError
 from lorgnette.files import DiskError
-from lorgnette.model import connectors, language, vision
+from lorgnette.model import connectors, fusion, language, vision
 from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
@@ -118,6 +118,7 @@ def compile_layers(model: VLM) -> None:
         (language, "attention"),
         (language, "attention_of_rows"),
         (connectors, "attention"),
+        (fusion, "attention"),
         (connectors, "interleave"),
     ]
     for module, name in readers:

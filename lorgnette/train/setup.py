@@ -64,7 +64,7 @@ def build_processor(run: Run) -> Processor:
     return Processor(
         tokenizer,
         run.images,
-        connector=run.model.connector,
+        connector=run.model.slots,
         template=Idefics2Template(run.special),
         mean=run.model.vision.mean,
         std=run.model.vision.std,
@@ -125,6 +125,7 @@ def _of_backbones(run: Run) -> dict[str, Settings]:
     vision, language = VisionBackbone.open(str(run.init.vision)), LanguageBackbone.open(str(run.init.language))
     folder = language.weights.folder
     images = run.images if "images" in run.model_fields_set else default_images(vision)
-    connector = run.model.connector if "model" in run.model_fields_set else None
-    config = joined_config(vision, language, Tokenizer.load(folder, run.special), connector, images.grid)
+    connector = run.model.connector if "connector" in run.model.model_fields_set else None
+    tokenizer = Tokenizer.load(folder, run.special)
+    config = joined_config(vision, language, tokenizer, connector, images.grid, run.model.fusion)
     return {"model": config, "images": images, "tokenizer": run.tokenizer.override(f"path={folder}")}

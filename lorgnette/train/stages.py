@@ -17,8 +17,8 @@ from lorgnette.model.vlm import VLM
 from lorgnette.run import PartConfig, StageConfig
 from lorgnette.train.adapters.peft import ADAPTED, add_adapters
 
-PARTS = ("vision", "connector", "language", "extra_vocabulary")
-"""Every parameter belongs to exactly one of these."""
+PARTS = ("vision", "connector", "fusion", "language", "extra_vocabulary")
+"""Every parameter belongs to exactly one of these; none to `fusion` where visual tokens stand in the sequence."""
 _BESIDE = {
     "norms": re.compile(r"norm\.(weight|bias)$"),
     "patches": re.compile(r"\.(patch_embedding|position_embedding)\."),
@@ -53,7 +53,7 @@ def named_parts(model: VLM) -> Iterator[tuple[str, str, nn.Parameter]]:
 
 def drops(stage: StageConfig) -> bool:
     """True if layers draw at random while they compute: adapters with dropout."""
-    return stage.lora.dropout > 0 and any(part.mode in ("lora", "dora") for part in (stage.vision, stage.language))
+    return stage.lora.dropout > 0 and any(part_config(stage, part).mode in ("lora", "dora") for part in ADAPTED)
 
 
 def prepare_parts(model: VLM, stage: StageConfig, seed: int) -> list[TrainablePart]:
@@ -63,7 +63,7 @@ def prepare_parts(model: VLM, stage: StageConfig, seed: int) -> list[TrainablePa
     """
     for part in ADAPTED:
         mode = part_config(stage, part).mode
-        if mode in ("lora", "dora"):
+        if part in model.stacks() and mode in ("lora", "dora"):
             try:
                 add_adapters(getattr(model, part), stage.lora, dora=mode == "dora", seed=seed)
             except SettingsError as error:
@@ -78,8 +78,9 @@ def prepare_parts(model: VLM, stage: StageConfig, seed: int) -> list[TrainablePa
 
 def pack_flops(cost: ModelCost, stage: StageConfig, batch: Batch) -> int:
     """FLOPs of training on a pack in a stage, forward and backward."""
-    modes = {part: part_config(stage, part).mode for part in ("vision", "connector", "language")}
-    return cost.step_flops(batch.images, batch.documents, batch.supervised_tokens, modes, stage.lora.rank)
+    modes = {part: part_config(stage, part).mode for part in cost.model.stacks()}
+    lengths = batch.images, batch.documents, batch.supervised_tokens
+    return cost.step_flops(*lengths, modes, stage.lora.rank, fusion=cost.fusion_flops(batch))
 
 
 def check_parts(config: VLMConfig, stages: Iterable[StageConfig]) -> None:
@@ -99,8 +100,8 @@ def _trains(stage: StageConfig, part: str, name: str) -> bool:
 
 def count_parts(model: VLM, stage: StageConfig) -> list[TrainablePart]:
     """Parameters and trainable parameters of each part, adapters included."""
-    sizes = {part: [0, 0] for part in PARTS}
+    sizes = {part: [0, 0] for part in PARTS if part in model.parts()}
     for part, _, parameter in named_parts(model):
         sizes[part][0] += parameter.numel()
         sizes[part][1] += parameter.numel() if parameter.requires_grad else 0
-    return [TrainablePart(part, part_config(stage, part).mode, *sizes[part]) for part in PARTS]
+    return [TrainablePart(part, part_config(stage, part).mode, *counts) for part, counts in sizes.items()]

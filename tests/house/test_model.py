@@ -18,6 +18,7 @@ AT_HOME = {
     "PixelShuffle": {"lorgnette/model/connectors.py"},
     "ViT": {"lorgnette/model/vision.py"},
     "Autoregressive": {"lorgnette/model/fusion.py"},
+    "CrossAttention": {"lorgnette/model/fusion.py"},
     "PixelShuffleConfig": {
         "lorgnette/model/config.py",
         "lorgnette/model/connectors.py",

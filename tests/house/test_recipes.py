@@ -1,4 +1,5 @@
-"""Every shipped recipe parses, round-trips, builds on the meta device, and makes a model that transformers can open."""
+"""Every shipped recipe parses, round-trips, builds on the meta device, and makes a model that transformers can open
+where it has a class for it."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from lorgnette.errors import CheckpointError
 from lorgnette.hub.config_map import write_idefics2
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, find_recipe
@@ -43,8 +45,13 @@ def test_a_recipe_builds_on_the_meta_device(recipe):
     assert all(parameters for parameters in model.parts().values())
 
 
-def test_what_a_recipe_builds_can_be_exported(recipe):
-    assert write_idefics2(Run.load(recipe).model)["model_type"] == "idefics2"
+def test_what_a_recipe_builds_can_be_exported_or_is_refused_by_its_fusion(recipe):
+    config = Run.load(recipe).model
+    if config.fusion == "autoregressive":
+        assert write_idefics2(config)["model_type"] == "idefics2"
+    else:
+        with pytest.raises(CheckpointError, match="fusion is"):
+            write_idefics2(config)
 
 
 def model_lines(path) -> list[str]:

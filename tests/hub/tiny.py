@@ -11,7 +11,8 @@ import torch
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer, train_tokenizer
-from lorgnette.model.config import LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.model.config import PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Image, Sample, Text, Turn
 
@@ -50,7 +51,7 @@ def tiny_model(config: VLMConfig | None = None, seed: int = 0) -> VLM:
 
 def tiny_processor(config: VLMConfig | None = None) -> Processor:
     config = config or tiny_config()
-    return Processor(tiny_tokenizer(), IMAGES, config.connector, mean=config.vision.mean, std=config.vision.std)
+    return Processor(tiny_tokenizer(), IMAGES, config.slots, mean=config.vision.mean, std=config.vision.std)
 
 
 def picture(width: int, height: int, seed: int = 0) -> PIL.Image.Image:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.model.batch import Batch, SequenceLengths
-from lorgnette.model.config import LanguageConfig, PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.model.config import PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.vlm import VLM
 
 torch.set_num_threads(1)
@@ -90,7 +91,7 @@ def _document(config: VLMConfig, shapes: Sequence[Shape], text: int, seed: int) 
     fake = torch.tensor([config.language.vocabulary])
     pieces = [words(text)]
     for rows, columns in shapes:
-        slots = torch.full((config.connector.visual_tokens(rows, columns),), config.image_token)
+        slots = torch.full((config.slots.visual_tokens(rows, columns),), config.image_token)
         pieces += [fake, slots, fake, words(1 + (rows + columns) % 4)]
     patches = sum(rows * columns for rows, columns in shapes)
     pixels = torch.randint(0, 256, (patches, config.vision.patch_width), generator=generator, dtype=torch.uint8)

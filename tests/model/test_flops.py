@@ -8,8 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lorgnette.model import presets
 from lorgnette.model.batch import SequenceLengths
-from lorgnette.model.config import LanguageConfig, VisionConfig, VLMConfig
+from lorgnette.model.config import VisionConfig, VLMConfig
 from lorgnette.model.flops import ModelCost
+from lorgnette.model.language_config import LanguageConfig
 
 COST = ModelCost(VLMConfig())
 
@@ -113,6 +114,20 @@ def test_a_measured_decoder_costs_what_its_sizes_say(name: str) -> None:
     assert cost.token_flops(7) - cost.token_flops() == c.layers * 4 * 7 * inner
     assert cost.unread_flops() == 4 * c.width * inner + mlp
     assert cost.head_flops() == 2 * c.width * cost.config.vocabulary
+
+
+@pytest.mark.parametrize("text_mlp", [True, False])
+def test_measured_blocks_of_cross_attention_cost_what_their_sizes_say(tiny: type, text_mlp: bool) -> None:
+    settings = {"kind": "cross_attention", "every": 1, "text_mlp": text_mlp, "mlp_width": 20, "kv_heads": 1}
+    config = tiny.config(fusion=settings)
+    batch, cost, c = tiny.batch(config, [[(3, 4), (2, 2)], []]), ModelCost(config), config.language
+    inner, (first, last) = c.heads * c.head_width, batch.visual_positions_V.tolist()
+    seeing = batch.documents.lengths[0] - first
+    tokens = batch.documents.total if text_mlp else seeing
+    block = seeing * 4 * c.width * inner + tokens * 6 * c.width * 20 + 4 * 8 * inner * seeing
+    assert last > first and cost.fusion_flops(batch) == c.layers * (block + 2 * 8 * 4 * c.width * c.head_width)
+    assert cost.seeing_flops(8) == c.layers * (4 * c.width * inner + 6 * c.width * 20 + 4 * 8 * inner)
+    assert ModelCost(tiny.config()).fusion_flops(batch) == ModelCost(tiny.config()).seeing_flops(8) == 0
 
 
 @pytest.mark.parametrize("name", presets.VISION_PRESETS)

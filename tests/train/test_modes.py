@@ -28,10 +28,12 @@ def expected(part: str, mode: str, name: str) -> bool:
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["head of its own", "tied head"])
-@pytest.mark.parametrize("part", PARTS[:3])
+@pytest.mark.parametrize("part", PARTS[:4])
 @pytest.mark.parametrize("mode", BACKBONES)
 def test_gradients_reach_what_trains_and_nothing_else(tiny, part, mode, tied):
     tiny = tiny.override(f"model.language.tied_embeddings={str(tied).lower()}")
+    if part == "fusion":
+        tiny = tiny.override("model.fusion={kind: cross_attention, every: 1, gate_init: 0.5}")
     if part == "connector" and mode in ("lora", "dora"):
         with pytest.raises(SettingsError, match="newly initialised"):
             tiny.override(f"stages.0.connector.mode={mode}")

@@ -28,7 +28,7 @@ Over five seeds and two sets of kernels (avx2; default, with MKL's compatible on
 1.01e-5, dora 4.1e-7; of the norms 8.7e-6. A factor forgotten in a reduction makes differences of 1e-2 and more.
 """
 NORM = 1e-3
-WEIGHT = {"full": 5e-4, "muon": 5e-3, "dora": 5e-4}
+WEIGHT = {"full": 5e-4, "muon": 5e-3, "dora": 5e-4, "fusion": 5e-4}
 """Mode -> largest difference of a weight, beside a thousandth of it.
 
 Largest over the same runs: full 4.6e-5, muon 9.3e-4, dora 8e-6. Muon lengthens what is small in a gradient up to 485
@@ -80,11 +80,12 @@ def mixed(tiny, squares, tmp_path_factory):
 
 
 def runs(mixed):
-    """By name: everything in full by either optimiser, and backbones adapted, with noise."""
+    """By name: everything in full by either optimiser; backbones adapted, with noise; blocks of cross-attention."""
     adapted = [f"stages.{n}.{part}.mode=dora" for n in (0, 1) for part in ("vision", "language")]
     muon = mixed.override("stages.0.optimiser=muon", "stages.1.optimiser=muon")
     dora = mixed.override(*adapted, *(f"stages.{n}.lora={LORA}" for n in (0, 1)))
-    return {"full": mixed, "muon": muon, "dora": dora.override(*NOISE)}
+    blocks = mixed.override("model.fusion={kind: cross_attention, every: 1, gate_init: 0.5, text_mlp: false}")
+    return {"full": mixed, "muon": muon, "dora": dora.override(*NOISE), "fusion": blocks}
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def alone(mixed, tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("mode", ["full", "muon", "dora"])
+@pytest.mark.parametrize("mode", ["full", "muon", "dora", "fusion"])
 def test_two_ranks_have_the_losses_of_one(folders, alone, mode):
     parameters, folder = alone[mode]
     one = read_log(folder / "log.jsonl")

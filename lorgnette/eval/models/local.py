@@ -19,7 +19,7 @@ from lorgnette.infer.image_cache import KEEP_BYTES, ImageFeatureCache, without_i
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.render import Rendered
-from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
+from lorgnette.model.batch import IGNORE_INDEX, Batch, Grid, SequenceLengths
 from lorgnette.model.kv_cache import KVCache
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Image, ImageSource, Sample, Text, Turn
@@ -142,21 +142,22 @@ class LorgnetteModel(Model):
         if any(shared):
             cache = KVCache(self.model.config, reserve=max(part.stop - part.start for part in tails))
             heads = [_Part(ones[0], 0, n) for ones, n in zip(written, shared, strict=True)]
-            visual_VD = self.image_cache.of([sample for sample, _ in pairs])
-            self.model(self._pack(heads, images=True), output="scores", cache=cache, visual_VD=visual_VD)
+            shown = [sample for sample, _ in pairs]
+            visual_VD, grids = self.image_cache.of(shown), self.image_cache.grids_of(shown)
+            self.model(self._pack(heads, grids), output="scores", cache=cache, visual_VD=visual_VD)
             cache.keep([row for row, rendered in enumerate(written) for _ in rendered])
         sums = iter(self._log_likelihoods(tails, cache))
         return [list(islice(sums, len(rendered))) for rendered in written]
 
     def _log_likelihoods(self, tails: Sequence[_Part], cache: KVCache | None) -> list[float]:
-        batch = self._pack(tails, images=False)
+        batch = self._pack(tails)
         no_images = torch.empty(0, self.model.config.language.width, device=self.model.device)
         scores_T = self.model(batch, output="scores", cache=cache, visual_VD=no_images).scores
         assert scores_T is not None
         return [part.sum().item() for part in scores_T.double().cpu().split(list(batch.documents.lengths))]
 
-    def _pack(self, parts: Sequence[_Part], *, images: bool) -> Batch:
-        """A batch of parts of samples that predicts no end of an answer. images: whether these have places for them."""
+    def _pack(self, parts: Sequence[_Part], grids: tuple[Grid, ...] | None = None) -> Batch:
+        """A batch of parts of samples that predicts no end of an answer. grids: of images that have slots in these."""
         whole = self.processor.pack([part.rendered for part in parts])
         firsts = whole.documents.starts[:-1]
         places = [first + torch.arange(part.start, part.stop) for first, part in zip(firsts, parts, strict=True)]
@@ -170,9 +171,9 @@ class LorgnetteModel(Model):
             targets_T=targets_T.masked_fill(ends, IGNORE_INDEX),
             positions_T=whole.positions_T[kept],
             documents=SequenceLengths(tuple(part.stop - part.start for part in parts)),
-            visual_positions_V=(tokens_T == self.processor.image_token).nonzero()[:, 0] if images else none,
+            visual_positions_V=(tokens_T == self.processor.image_token).nonzero()[:, 0] if grids is not None else none,
         )
-        return without_images(batch).to(self.model.device)
+        return without_images(batch, grids or ()).to(self.model.device)
 
 
 @dataclass(frozen=True)

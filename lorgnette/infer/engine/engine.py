@@ -50,7 +50,9 @@ class Engine:
         Raises: SettingsError for a fusion whose images do not stand in the sequence, or memory for no document at all.
         """
         if model.config.fusion != "autoregressive":
-            raise SettingsError(f"the engine serves autoregressive fusion; for {model.config.fusion} use generate")
+            raise SettingsError(
+                "the engine serves autoregressive fusion; use generate for a model with cross_attention"
+            )
         config = config or EngineConfig()
         self.model, self.processor, self.config = model, processor, config
         self.store = store or SlabStore(model.config.language, config.kv_bytes, model.device, model.dtype)

@@ -20,8 +20,8 @@ from lorgnette.train.adapters.fused_lora import speed_up
 from lorgnette.train.adapters.lm_head import adapt_head, adapted_head, head_tensors, merge_head, plain_name
 
 ADAPTER = "default"
-ADAPTED = ("vision", "language")
-"""The parts that can be adapted: the others are new and train in full."""
+ADAPTED = ("vision", "fusion", "language")
+"""The parts that can be adapted; others are new and train in full."""
 WRITTEN_ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
 """Names of the files of an adapter; writing one replaces them and nothing else."""
 
@@ -71,7 +71,7 @@ def save_adapters(model: VLM, stage: StageConfig, folder: Path) -> list[Path]:
     by_kind: dict[str, list[str]] = {}
     for part in ADAPTED:
         mode = getattr(stage, part).mode
-        if mode in ("lora", "dora"):
+        if part in model.stacks() and mode in ("lora", "dora"):
             by_kind.setdefault(mode, []).append(part)
     return [_save_kind(model, stage.lora, parts, folder / kind, dora=kind == "dora") for kind, parts in by_kind.items()]
 

@@ -113,11 +113,12 @@ def _full_pack(run: Run, stage: StageConfig) -> TrainingBatch:
     """
     images, tokens = run.stage_images(stage), stage.pack.tokens
     side = images.longest // images.patch // run.model.connector.multiple * run.model.connector.multiple
-    slot = run.model.connector.visual_tokens(side, side) + 2
+    slot = run.model.slots.visual_tokens(side, side) + 2
     count = min(stage.pack.patches // side**2, tokens // (2 * slot))
     targets_T = torch.zeros(tokens, dtype=torch.int64)
     targets_T[: count * slot] = IGNORE_INDEX
-    visual_positions_V = torch.arange(count * (slot - 2))
+    firsts = torch.arange(count) * (tokens // max(count, 1))
+    visual_positions_V = (firsts[:, None] + torch.arange(slot - 2)).flatten()
     patches_PC = torch.zeros(count * side**2, run.model.vision.patch_width, dtype=torch.uint8)
     positions_P, grids = torch.zeros(len(patches_PC), dtype=torch.int64), ((side, side),) * count
     tokens_T, positions_T = targets_T.clamp(min=0), torch.arange(tokens)

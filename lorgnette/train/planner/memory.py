@@ -218,10 +218,7 @@ def _short_model(run: Run, stage: StageConfig, memory: FakeTensorMode | None) ->
     with torch.device("meta"):
         model = VLM(run.model)
         for name, part in model.stacks().items():
-            layers: Any = getattr(part, "layers", ())
-            left_out[name] = max(len(layers) - TRACED, 0)
-            if left_out[name]:
-                part.layers = layers[:TRACED]
+            left_out[name] = part.shorten(TRACED)
             part.checkpointed = name in stage.checkpointing
         prepare_parts(model, stage, seed=0)
     with memory or contextlib.nullcontext():

@@ -43,6 +43,19 @@ def test_the_estimate_of_memory_is_near_what_two_steps_hold(tiny, mode, checkpoi
     assert memory.peak == pytest.approx(peak, rel=0.05)
 
 
+@pytest.mark.parametrize("mode", ["full", "frozen", "dora"])
+def test_the_estimate_of_blocks_of_cross_attention_is_near_what_two_steps_hold(tiny, mode):
+    run = tiny.override(
+        "model.fusion={kind: cross_attention, every: 1}", "model.language.layers=6", "stages.0.pack.samples=32",
+        f"stages.0.language.mode={mode}", f"stages.0.lora={{rank: 4, targets: [{', '.join(ALL)}]}}",
+    )  # fmt: skip
+    model, processor = build(run)
+    prepare_parts(model, run.stages[0], seed=0)
+    peak, _, memory = dry_run.measure(run, run.stages[0], model, build_data(run, 0, processor))
+    assert memory.peak == pytest.approx(peak, rel=0.05)
+    assert {"fusion", "language"} < memory.parts.keys() and memory.parts["fusion"].activations > 0
+
+
 def test_the_dry_run_prints_every_stage_and_its_check(tiny, tmp_path):
     (tmp_path / "run.yaml").write_text(tiny.to_yaml())
     done = CliRunner().invoke(app, ["train", str(tmp_path), "--dry-run"], terminal_width=200)

@@ -16,6 +16,12 @@ KINDS = {
 }
 
 
+BLOCKS = {
+    "one block": "{kind: cross_attention, every: 5}",
+    "five blocks": "{kind: cross_attention, every: 1, text_mlp: false}",
+}
+
+
 def first_pack(run):
     _, processor = build(run)
     return next(batch for batch in build_data(run, 0, processor).part(0, 0) if len(batch.images))
@@ -50,6 +56,21 @@ def test_layers_that_are_left_out_are_counted_as_if_they_were_traced(tiny, mode,
     assert len(whole.intervals) > len(short.intervals) > TRACED
     assert short.activations() == pytest.approx(whole.activations(), rel=0.01)
     assert short.peak(0) == pytest.approx(whole.peak(0), rel=0.01)
+
+
+@pytest.mark.parametrize("checkpointing", ["[]", "[fusion, language]"])
+@pytest.mark.parametrize("fusion", BLOCKS)
+def test_blocks_between_layers_that_are_left_out_are_counted_too(tiny, fusion, checkpointing, monkeypatch):
+    run = tiny.override(
+        f"model.fusion={BLOCKS[fusion]}", "model.language.layers=5", f"stages.0.checkpointing={checkpointing}"
+    )
+    batch = first_pack(run)
+    short = Trace(run, run.stages[0], batch, 2)
+    monkeypatch.setattr("lorgnette.train.planner.memory.TRACED", 100)
+    whole = Trace(run, run.stages[0], batch, 2)
+    assert short.activations()["fusion"] > 0
+    assert sum(short.activations().values()) == pytest.approx(sum(whole.activations().values()), rel=0.01)
+    assert short.peak(0) == pytest.approx(whole.peak(0), rel=0.02)
 
 
 def yaml_of(text):

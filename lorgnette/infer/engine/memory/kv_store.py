@@ -17,9 +17,10 @@ from torch import Tensor
 
 from lorgnette.infer.engine.memory.slab_allocator import SlabAllocator
 from lorgnette.model.batch import SequenceLengths
-from lorgnette.model.config import LanguageConfig
 from lorgnette.model.context import CachedDocuments
+from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.ops.attention import attention
+from lorgnette.model.sight import SeenImages
 
 READ_EMPTY = 0.25
 """Share of the slots that a group of documents reads, at most, without holding a token there."""
@@ -155,6 +156,8 @@ class SlabPass:
 
     def __init__(self, store: SlabStore, documents: Sequence[CachedDocument]) -> None:
         self.store, self.documents = store, documents
+        self.images: dict[int, SeenImages] = {}
+        """Images kept by blocks of cross-attention: none, as the engine refuses models that have them."""
 
     def begin(self, documents: SequenceLengths, like: Tensor) -> None:
         known = [one.length for one in self.documents]
