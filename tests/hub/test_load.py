@@ -90,7 +90,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "another width": (setting("text_config.hidden_size", 40), r"latents is \[4, 32\] instead of \[4, 40\]"),
     "another vocabulary": (setting("text_config.vocab_size", ROWS - 1), r"is \[300, 32\] instead of \[299, 32\]"),
     "tied in config alone, no": (setting("image_token_id", 5), r"disagree on the id of the image token: 5 against 298"),
-    "latents": (setting("image_seq_len", 9, "processor_config.json"), r"visual tokens of an image: 4 against 9"),
+    "latents": (setting("image_seq_len", 9, "processor_config.json"), r"slots of an image in the text: 4 against 9"),
     "no weights": (removed("model.safetensors"), r"model.safetensors: no such file; a checkpoint needs its weights"),
     "a pickle": (
         lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),

@@ -280,7 +280,7 @@ def export_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch, write: Any) 
 def test_a_model_and_a_processor_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     plain = tiny_config().plain()
     plain["connector"]["latents"] = 8
-    with pytest.raises(CheckpointError, match="disagree on visual tokens of an image: 8 against 4"):
+    with pytest.raises(CheckpointError, match="disagree on slots of an image in the text: 8 against 4"):
         export(tiny_model(VLMConfig.parse(plain)), tiny_processor(), tmp_path / "model")
 
 
