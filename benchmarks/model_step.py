@@ -32,8 +32,8 @@ from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import patch_positions, target_size
 from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
 from lorgnette.model.config import PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.flops import ModelCost
-from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.vlm import VLM
 from lorgnette.version import commit
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lorgnette.model import presets
 from lorgnette.model.config import VLMConfig
+from lorgnette.model.configs import presets
 from lorgnette.model.flops import ModelCost
 
 

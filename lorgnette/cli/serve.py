@@ -72,8 +72,8 @@ def _serve(model: str, config: Any, limits: Any, api_key_file: Path | None) -> N
     from lorgnette.hub.checkpoint_hash import checkpoint_digest
     from lorgnette.hub.load import load
     from lorgnette.infer.engine.engine import Engine
-    from lorgnette.serve.api_keys import read_keys
     from lorgnette.serve.app import ServerApp
+    from lorgnette.serve.http.api_keys import read_keys
     from lorgnette.serve.server import DrainingServer, address_of, listen
     from lorgnette.serve.start_page import curl_line, python_snippet
 

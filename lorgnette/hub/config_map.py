@@ -13,7 +13,7 @@ from typing import Any
 
 from lorgnette.errors import CheckpointError
 from lorgnette.model.config import PerceiverConfig, VisionConfig, VLMConfig
-from lorgnette.model.language_config import LanguageConfig
+from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.untrusted import quoted
 
 Json = dict[str, Any]

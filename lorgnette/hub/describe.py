@@ -12,8 +12,8 @@ from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import read_json
 from lorgnette.model.config import VLMConfig
+from lorgnette.model.configs.fusion_config import CrossAttentionConfig
 from lorgnette.model.flops import ModelCost
-from lorgnette.model.fusion_config import CrossAttentionConfig
 
 
 @dataclass(frozen=True)

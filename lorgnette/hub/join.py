@@ -25,10 +25,10 @@ from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.templates.template import Idefics2Template
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.config import ConnectorConfig, VisionConfig, VLMConfig, idefics2_connector
-from lorgnette.model.fusion_config import FusionConfig
+from lorgnette.model.configs.fusion_config import FusionConfig
+from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.initialise import initialise
 from lorgnette.model.language import Decoder
-from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.vision import build_encoder
 from lorgnette.model.vlm import VLM
 

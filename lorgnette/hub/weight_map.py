@@ -25,9 +25,9 @@ from lorgnette.model.config import (
     VisionConfig,
     VLMConfig,
 )
+from lorgnette.model.configs.fusion_config import CrossAttentionConfig
+from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.connectors import build_connector
-from lorgnette.model.fusion_config import CrossAttentionConfig
-from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.vision import build_encoder
 
 

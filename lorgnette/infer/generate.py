@@ -22,8 +22,8 @@ from lorgnette.infer.text import TextStream
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.render import prompt_ending
 from lorgnette.model.batch import Batch
+from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.kv_cache import KVCache
-from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.ops.allocator import keep_freed_memory
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Sample

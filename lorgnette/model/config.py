@@ -9,9 +9,9 @@ import numpy as np
 import pydantic
 
 from lorgnette import plugins
-from lorgnette.model import presets
-from lorgnette.model.fusion_config import CrossAttentionConfig, FusionConfig
-from lorgnette.model.language_config import LanguageConfig
+from lorgnette.model.configs import presets
+from lorgnette.model.configs.fusion_config import CrossAttentionConfig, FusionConfig
+from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.settings import Settings
 
 Mode = Literal["frozen", "lora", "dora", "full"]

@@ -19,11 +19,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lorgnette.model.batch import Batch, SequenceLengths
 from lorgnette.model.config import ConnectorConfig, EncoderSettings, Mode, VLMConfig
+from lorgnette.model.configs.fusion_config import CrossAttentionConfig
+from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.connectors import build_connector
 from lorgnette.model.context import Context
-from lorgnette.model.fusion_config import CrossAttentionConfig
 from lorgnette.model.language import Decoder
-from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.layers import Stack
 from lorgnette.model.sight import SeenBefore, VisualTokens
 from lorgnette.model.vision import build_encoder

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from lorgnette.model.config import VLMConfig
+from lorgnette.model.configs.fusion_config import CrossAttentionConfig
+from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.context import Context
-from lorgnette.model.fusion_config import CrossAttentionConfig
-from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.layers import RMSNorm, Stack, SwiGLU
 from lorgnette.model.ops.attention import attention
 from lorgnette.model.sight import SeenBefore, SeenImages, Sight, VisualTokens

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.context import Context
-from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.layers import RMSNorm, Stack, SwiGLU
 from lorgnette.model.ops.attention import attends_by_rows, attention
 from lorgnette.model.ops.grouped_attention import attention_of_rows

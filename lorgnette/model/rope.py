@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lorgnette.errors import DataError
-from lorgnette.model.language_config import LanguageConfig
+from lorgnette.model.configs.language_config import LanguageConfig
 
 
 def rotation(config: LanguageConfig, positions_T: Tensor, longest: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

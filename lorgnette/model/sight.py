@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lorgnette.model.batch import SequenceLengths
-from lorgnette.model.fusion_config import Sees
+from lorgnette.model.configs.fusion_config import Sees
 
 NEIGHBOURS = 2
 """Slots at most so far apart belong to one group: rendering puts one token between images that stand side by side."""

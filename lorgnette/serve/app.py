@@ -17,15 +17,15 @@ from starlette.routing import Route
 import lorgnette
 from lorgnette.errors import LorgnetteError
 from lorgnette.infer.engine.engine import Engine
-from lorgnette.serve.api_errors import ApiError, engine_down, on_api_error, on_http_error, stopping
-from lorgnette.serve.api_keys import ApiKeys
+from lorgnette.serve.api.api_errors import ApiError, engine_down, on_api_error, on_http_error, stopping
+from lorgnette.serve.api.openapi import openapi
+from lorgnette.serve.api.replies import ModelList, ModelRow
 from lorgnette.serve.chat_route import ChatRoutes
 from lorgnette.serve.config import ServeConfig
 from lorgnette.serve.engine_thread import EngineThread
-from lorgnette.serve.guard import Guard, ServerState
+from lorgnette.serve.http.api_keys import ApiKeys
+from lorgnette.serve.http.guard import Guard, ServerState
 from lorgnette.serve.metrics import ServerMetrics
-from lorgnette.serve.openapi import openapi
-from lorgnette.serve.replies import ModelList, ModelRow
 from lorgnette.serve.start_page import start_page
 
 LAG_SECONDS = 0.25

@@ -18,18 +18,18 @@ from lorgnette.infer.engine.prompt import prepare
 from lorgnette.infer.engine.request import Event, SamplingParams
 from lorgnette.infer.engine.request import Request as EngineRequest
 from lorgnette.infer.generate import end_tokens, opens_turn
-from lorgnette.serve.answers import AnswerAssembler, ReplyHead
-from lorgnette.serve.api_errors import ApiError
+from lorgnette.serve.api.answers import AnswerAssembler, ReplyHead
+from lorgnette.serve.api.api_errors import ApiError
+from lorgnette.serve.api.conversation import read_sample, split_of
+from lorgnette.serve.api.protocol import ChatRequest, Conversation, parse_body, sampling_values, unknown_keys
+from lorgnette.serve.api.replies import Tokenized
+from lorgnette.serve.api.token_bytes import TokenBytes
 from lorgnette.serve.config import ServeConfig
-from lorgnette.serve.conversation import read_sample, split_of
 from lorgnette.serve.engine_thread import AnswerChannel, EngineThread
-from lorgnette.serve.event_stream import ClientGone, EventStream, unless_gone
 from lorgnette.serve.grammar import GrammarCompiler
+from lorgnette.serve.http.event_stream import ClientGone, EventStream, unless_gone
+from lorgnette.serve.http.request_body import BodyReader, HeldBody
 from lorgnette.serve.metrics import RequestTimer, ServerMetrics
-from lorgnette.serve.protocol import ChatRequest, Conversation, parse_body, sampling_values, unknown_keys
-from lorgnette.serve.replies import Tokenized
-from lorgnette.serve.request_body import BodyReader, HeldBody
-from lorgnette.serve.token_bytes import TokenBytes
 
 log = logging.getLogger("lorgnette.serve")
 

@@ -17,7 +17,7 @@ from lorgnette.errors import LorgnetteError
 from lorgnette.infer.engine.engine import Engine
 from lorgnette.infer.engine.prompt import Prompt
 from lorgnette.infer.engine.request import EngineFault, Event, Request
-from lorgnette.serve.api_errors import ApiError, engine_down, places
+from lorgnette.serve.api.api_errors import ApiError, engine_down, places
 
 log = logging.getLogger("lorgnette.serve")
 

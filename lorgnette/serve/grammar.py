@@ -15,8 +15,8 @@ from torch import Tensor
 from lorgnette.errors import DataError
 from lorgnette.infer.generate import end_tokens
 from lorgnette.inputs.processor import Processor
-from lorgnette.serve.api_errors import ApiError
-from lorgnette.serve.protocol import MAX_SCHEMA, ResponseFormat
+from lorgnette.serve.api.api_errors import ApiError
+from lorgnette.serve.api.protocol import MAX_SCHEMA, ResponseFormat
 from lorgnette.untrusted import quoted
 
 ANY_OBJECT = {"type": "object"}

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from lorgnette.infer.engine.engine import Engine
 from lorgnette.infer.engine.stats import EngineStats
-from lorgnette.serve.guard import ServerState
+from lorgnette.serve.http.guard import ServerState
 
 PREFIX = "lorgnette:"
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

@@ -11,7 +11,7 @@ import uvicorn
 
 from lorgnette.errors import LorgnetteError, SettingsError
 from lorgnette.serve.app import ServerApp
-from lorgnette.serve.http_protocol import LimitedProtocol
+from lorgnette.serve.http.http_protocol import LimitedProtocol
 
 BROKEN_STATUS = 70
 """Exit status once the engine has failed for good; a supervisor starts the server again."""

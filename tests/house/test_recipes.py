@@ -67,7 +67,7 @@ def model_lines(path) -> list[str]:
 def test_no_two_recipes_describe_one_model_at_length(pair):
     first, second = map(model_lines, pair)
     equal = [line for line in first if line in second]
-    assert len(equal) <= 6, "give these settings a name in lorgnette/model/presets.py"
+    assert len(equal) <= 6, "give these settings a name in lorgnette/model/configs/presets.py"
 
 
 def test_a_run_with_a_preset_is_the_run_with_its_settings_written_out(recipe):

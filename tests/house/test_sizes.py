@@ -1,14 +1,16 @@
-"""A function past 60 lines, a class past 160, a file past 400 or a call with more than 8 parameters is refactored."""
+"""Limits of size: lines of a function, a class and a file, parameters of a call, files of a flat folder."""
 
 from __future__ import annotations
 
 import ast
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from tests.house.source import Function, modules
 
-FUNCTION_LINES, CLASS_LINES, FILE_LINES, PARAMETERS = 60, 160, 400, 8
+FUNCTION_LINES, CLASS_LINES, FILE_LINES, PARAMETERS, FILES = 60, 160, 400, 8, 14
 
 EXCEPTIONS = {
     "lorgnette/cli/__init__.py:train": "every option of a command is a parameter",
@@ -19,6 +21,9 @@ EXCEPTIONS = {
     "class Processor": "one call for each way into the model and out of it, most of them a docstring",
 }
 """`path`, `path:Class.function` or `class Name` -> why it is better as it is."""
+
+ONE_FILE_A_KIND = ("lorgnette/eval/tasks", "lorgnette/eval/metrics")
+"""Folders with a file for each benchmark and for each metric."""
 
 MODULES = modules("lorgnette", "corpus", "scripts", "benchmarks")
 
@@ -45,6 +50,13 @@ def faults() -> dict[str, str]:
             if (count := parameters(node)) > PARAMETERS:
                 found[name] = f"{count} parameters; the limit is {PARAMETERS}"
     return found
+
+
+def test_a_folder_holds_few_files():
+    """Folders that hold one file for each kind of a thing may hold more."""
+    paths = [Path(one.path) for one in modules("lorgnette")]
+    folders = Counter(str(path.parent) for path in paths if path.name != "__init__.py")
+    assert {folder: count for folder, count in folders.items() if count > FILES and folder not in ONE_FILE_A_KIND} == {}
 
 
 def test_nothing_has_outgrown_its_room():

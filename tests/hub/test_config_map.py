@@ -22,7 +22,7 @@ from lorgnette.hub.config_map import (
     write_vision,
 )
 from lorgnette.model.config import PerceiverConfig, VisionConfig, VLMConfig
-from lorgnette.model.language_config import LanguageConfig
+from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.rope import rotation
 from tests.hub.tiny import tiny_config
 

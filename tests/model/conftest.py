@@ -11,7 +11,7 @@ from torch import Tensor
 from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.model.batch import Batch, SequenceLengths
 from lorgnette.model.config import PerceiverConfig, VisionConfig, VLMConfig
-from lorgnette.model.language_config import LanguageConfig
+from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.vlm import VLM
 
 torch.set_num_threads(1)

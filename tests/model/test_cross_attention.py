@@ -15,10 +15,10 @@ from transformers.models.mllama.modeling_mllama import MllamaCrossAttentionDecod
 from lorgnette.errors import SettingsError
 from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.config import VLMConfig, parse_slots
+from lorgnette.model.configs.fusion_config import CrossAttentionConfig
+from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.fusion import GatedBlock
-from lorgnette.model.fusion_config import CrossAttentionConfig
 from lorgnette.model.kv_cache import KVCache
-from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.sight import SeenBefore, VisualTokens
 from lorgnette.model.vlm import VLM
 from tests.model.conftest import LANGUAGE

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lorgnette.model import presets
 from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.config import VisionConfig, VLMConfig
+from lorgnette.model.configs import presets
+from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.flops import ModelCost
-from lorgnette.model.language_config import LanguageConfig
 
 COST = ModelCost(VLMConfig())
 

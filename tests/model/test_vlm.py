@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
-from lorgnette.model.language_config import ROPE_SCALINGS, LanguageConfig
+from lorgnette.model.configs.language_config import ROPE_SCALINGS, LanguageConfig
 from lorgnette.model.ops.allocator import keep_freed_memory
 from lorgnette.model.rope import SCALINGS
 from lorgnette.model.vlm import VLM

@@ -14,9 +14,9 @@ from typing import Any
 
 from lorgnette.errors import LorgnetteError
 from lorgnette.infer.engine.engine import Engine
-from lorgnette.serve.api_keys import ApiKeys
 from lorgnette.serve.app import ServerApp
 from lorgnette.serve.config import ServeConfig
+from lorgnette.serve.http.api_keys import ApiKeys
 from lorgnette.serve.server import DrainingServer, address_of, listen
 from tests.hub.tiny import picture, tiny_model
 from tests.infer.engine.driving import engine as tiny_engine

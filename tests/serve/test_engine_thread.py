@@ -13,7 +13,7 @@ import pytest
 
 from lorgnette.infer.engine.engine import Engine
 from lorgnette.infer.engine.request import EngineFault
-from lorgnette.serve.api_errors import ApiError
+from lorgnette.serve.api.api_errors import ApiError
 from lorgnette.serve.engine_thread import MOST_UNREAD, EngineThread
 from lorgnette.serve.server import BROKEN_STATUS, EngineBroken
 from tests.hub.tiny import SAMPLES

@@ -11,10 +11,10 @@ import pytest
 
 from lorgnette.infer.engine.request import ChosenToken, EngineFault, Event, Usage
 from lorgnette.infer.generate import Generation
-from lorgnette.serve.answers import AnswerAssembler, ReplyHead
+from lorgnette.serve.api.answers import AnswerAssembler, ReplyHead
+from lorgnette.serve.api.token_bytes import TokenBytes
 from lorgnette.serve.engine_thread import AnswerChannel
-from lorgnette.serve.event_stream import EventStream
-from lorgnette.serve.token_bytes import TokenBytes
+from lorgnette.serve.http.event_stream import EventStream
 from tests.hub.tiny import tiny_processor
 from tests.serve.running import QUESTION, Running, png, shown
 

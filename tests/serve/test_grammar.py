@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from lorgnette.serve.api_errors import ApiError
+from lorgnette.serve.api.api_errors import ApiError
+from lorgnette.serve.api.protocol import ResponseFormat
 from lorgnette.serve.grammar import GrammarCompiler
-from lorgnette.serve.protocol import ResponseFormat
 from tests.hub.tiny import tiny_config, tiny_processor
 from tests.serve.running import QUESTION, Running
 

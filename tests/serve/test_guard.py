@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from lorgnette.errors import SettingsError
-from lorgnette.serve.api_keys import ApiKeys, read_keys
 from lorgnette.serve.config import ServeConfig
-from lorgnette.serve.guard import Guard, ServerState
-from lorgnette.serve.http_protocol import LimitedProtocol
+from lorgnette.serve.http.api_keys import ApiKeys, read_keys
+from lorgnette.serve.http.guard import Guard, ServerState
+from lorgnette.serve.http.http_protocol import LimitedProtocol
 from tests.serve.running import QUESTION, Running, png, running, shown
 
 KEY, OTHER = "a-key-of-some-length", "another-key-of-length"

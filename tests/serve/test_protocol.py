@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorgnette.infer.engine.request import SamplingParams
-from lorgnette.serve.api_errors import ApiError
-from lorgnette.serve.protocol import ChatRequest, Conversation, parse_body, sampling_values, unknown_keys
+from lorgnette.serve.api.api_errors import ApiError
+from lorgnette.serve.api.protocol import ChatRequest, Conversation, parse_body, sampling_values, unknown_keys
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 BIG = 2**63

@@ -16,10 +16,10 @@ import PIL.Image
 import pytest
 
 from lorgnette.inputs.access import Access
-from lorgnette.serve import request_images
-from lorgnette.serve.api_errors import ApiError
+from lorgnette.serve.api.api_errors import ApiError
 from lorgnette.serve.config import ServeConfig
-from lorgnette.serve.request_images import ImageReader
+from lorgnette.serve.http import request_images
+from lorgnette.serve.http.request_images import ImageReader
 from tests.hub.tiny import picture
 from tests.serve.running import Running, data_url, png, shown
 

@@ -10,7 +10,7 @@ import torch
 from lorgnette.infer.engine.memory.kv_store import CachedDocument, SlabStore
 from lorgnette.infer.engine.memory.slab_allocator import SlabAllocator
 from lorgnette.model.batch import SequenceLengths
-from lorgnette.model.language_config import LanguageConfig
+from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.ops.attention import dense_attention
 
 SIZES = {"width": 32, "layers": 2, "heads": 4, "kv_heads": 2, "head_width": 8, "mlp_width": 48, "vocabulary": 40}

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from lorgnette.infer.engine.memory.slab_allocator import SlabAllocator
 from lorgnette.model.batch import SequenceLengths
+from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.context import CachedDocuments
-from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.ops.attention import attention
 from lorgnette.model.sight import SeenImages
 

@@ -13,7 +13,7 @@ from lorgnette.images import decode_base64
 from lorgnette.inputs.access import Access, AccessError, is_link
 from lorgnette.inputs.downloader import fetch
 from lorgnette.inputs.image_io import image_size
-from lorgnette.serve.api_errors import ApiError, image_message
+from lorgnette.serve.api.api_errors import ApiError, image_message
 from lorgnette.serve.config import ServeConfig
 
 FETCH_SECONDS, FETCH_REDIRECTS = 10.0, 3

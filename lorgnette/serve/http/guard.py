@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lorgnette.serve.api_errors import ApiError, as_api_error, places, stopping
-from lorgnette.serve.api_keys import ApiKeys
+from lorgnette.serve.api.api_errors import ApiError, as_api_error, places, stopping
 from lorgnette.serve.config import LOOPBACK, ServeConfig
+from lorgnette.serve.http.api_keys import ApiKeys
 
 log = logging.getLogger("lorgnette.serve")
 

@@ -13,7 +13,7 @@ import pydantic
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from lorgnette.infer.engine.request import MAX_BIASES, MAX_CHOICES, MAX_TOP_LOGPROBS
-from lorgnette.serve.api_errors import ApiError
+from lorgnette.serve.api.api_errors import ApiError
 from lorgnette.settings import VALIDATOR_PREFIX
 
 MAX_MESSAGES, MAX_STOPS, MAX_STOP_LENGTH, MAX_NAME = 4096, 4, 256, 256

@@ -16,8 +16,8 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from lorgnette.infer.engine.request import Event
-from lorgnette.serve.answers import AnswerAssembler, UsageForm
-from lorgnette.serve.api_errors import as_api_error
+from lorgnette.serve.api.answers import AnswerAssembler, UsageForm
+from lorgnette.serve.api.api_errors import as_api_error
 
 log = logging.getLogger("lorgnette.serve")
 DONE, PING = b"data: [DONE]\n\n", b": ping\n\n"

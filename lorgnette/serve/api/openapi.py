@@ -9,8 +9,8 @@ import pydantic
 from pydantic.json_schema import models_json_schema
 
 import lorgnette
-from lorgnette.serve.protocol import ChatRequest, Conversation
-from lorgnette.serve.replies import ChatCompletion, ErrorReply, ModelList, ModelRow, Tokenized
+from lorgnette.serve.api.protocol import ChatRequest, Conversation
+from lorgnette.serve.api.replies import ChatCompletion, ErrorReply, ModelList, ModelRow, Tokenized
 
 _REFERENCE = "#/components/schemas/{model}"
 _KINDS: tuple[type[pydantic.BaseModel], ...] = (ChatRequest, Conversation)

@@ -6,9 +6,9 @@ import asyncio
 
 from starlette.requests import ClientDisconnect, Request
 
-from lorgnette.serve.api_errors import ApiError
+from lorgnette.serve.api.api_errors import ApiError
 from lorgnette.serve.config import ServeConfig
-from lorgnette.serve.event_stream import ClientGone
+from lorgnette.serve.http.event_stream import ClientGone
 
 
 class BodyReader:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from lorgnette.model import presets
+from lorgnette.model.configs import presets
 from lorgnette.settings import Settings
 
 RopeValue = bool | float | str | tuple[float, ...]

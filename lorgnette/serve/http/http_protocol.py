@@ -8,7 +8,7 @@ from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from lorgnette.serve.api_errors import ApiError
+from lorgnette.serve.api.api_errors import ApiError
 
 MAX_HEADER_BYTES = 64 * 2**10
 HEADER_SECONDS = 10.0

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lorgnette.infer.engine.request import ChosenToken, Event, Usage
 from lorgnette.infer.generate import Finish
-from lorgnette.serve.replies import (
+from lorgnette.serve.api.replies import (
     AnswerMessage,
     ChatChoice,
     ChatChunk,
@@ -22,7 +22,7 @@ from lorgnette.serve.replies import (
     TokenUsage,
     TopLogprob,
 )
-from lorgnette.serve.token_bytes import TokenBytes
+from lorgnette.serve.api.token_bytes import TokenBytes
 
 UsageForm = Literal["absent", "null", "given"]
 """How a chunk writes its field `usage`."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
-from lorgnette.model.language_config import LanguageConfig
+from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.settings import Settings
 
 Sees = Literal["last", "group", "all"]

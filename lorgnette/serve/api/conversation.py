@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from lorgnette.errors import DataError
 from lorgnette.inputs.processor import Processor
 from lorgnette.sample import OTHER_NAMES, Image, Sample, Segment, Text, Turn
-from lorgnette.serve.api_errors import ApiError
+from lorgnette.serve.api.api_errors import ApiError
+from lorgnette.serve.api.protocol import ChatMessage, Conversation, ImagePart
 from lorgnette.serve.config import ServeConfig
-from lorgnette.serve.protocol import ChatMessage, Conversation, ImagePart
-from lorgnette.serve.request_images import ImageReader
+from lorgnette.serve.http.request_images import ImageReader
 
 CHECKED = 16_384
 """Characters beyond which a text is counted in tokens before the engine sees it."""
