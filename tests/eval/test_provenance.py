@@ -167,7 +167,7 @@ def test_other_weights_at_the_same_path_are_refused(tmp_path: Path) -> None:
         run(*asked)
     folder = ResultsFolder(results / "scene_vqa")
     assert len(found := folder.sessions()) == 1, "a finished folder is asked nothing"
-    (folder.path / "sessions.jsonl").rename(folder.path / "sessions.jsonl")
+    (folder.path / "sessions.jsonl").rename(folder.path / "sittings.jsonl")
     assert folder.sessions() == found, "as older versions call them"
 
 

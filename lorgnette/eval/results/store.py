@@ -323,7 +323,7 @@ class ResultsFolder:
 
     def sessions(self) -> list[StoredRow]:
         """Facts about each process that wrote to the folder, in order of their start."""
-        stored = rows(self.path, "sessions") + rows(self.path, "sessions")  # the former as older versions call them
+        stored = rows(self.path, "sittings") + rows(self.path, "sessions")  # the former as older versions call them
         every = [row for _, row in stored if _is_finite(row)]
         found = {json.dumps(row, sort_keys=True): row for row in every}
         return sorted(found.values(), key=lambda row: str(row.get("began", "")))
