@@ -46,7 +46,7 @@ from lorgnette.data.loader.batches import BatchBuilder, Drawn
 from lorgnette.hub.export import export
 from lorgnette.hub.weight_map import idefics2_rules
 from lorgnette.inputs.processor import Processor
-from lorgnette.inputs.template import Special
+from lorgnette.inputs.templates.template import Special
 from lorgnette.inputs.tokenizer import train_tokenizer
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, find_recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
 import tempfile
@@ -155,6 +156,15 @@ def open_weights(file: Path) -> Any:
 
 def open_safetensors(file: Path) -> Any:
     """A safetensors file of any name: its library takes UTF-8 alone. Raises: SafetensorError, OSError."""
+    stored = _opened(file)
+    for name in stored.keys():  # noqa: SIM118 - not a dict
+        sizes = stored.get_slice(name).get_shape()
+        if math.prod(max(size, 1) for size in sizes) >= 2**63:  # torch computes strides of empty tensors too
+            raise safetensors.SafetensorError(f"{quoted(name, 60)} has sizes beyond 64 bits")
+    return stored
+
+
+def _opened(file: Path) -> Any:
     try:
         os.fspath(file).encode()
     except UnicodeEncodeError:

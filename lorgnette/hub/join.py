@@ -22,7 +22,7 @@ from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.inputs.generation_rules import GenerationRules, read_generation_rules
 from lorgnette.inputs.preprocessor import normalisation, read_image_settings
 from lorgnette.inputs.processor import Processor
-from lorgnette.inputs.template import Idefics2Template
+from lorgnette.inputs.templates.template import Idefics2Template
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.config import ConnectorConfig, VisionConfig, VLMConfig, idefics2_connector
 from lorgnette.model.fusion_config import FusionConfig

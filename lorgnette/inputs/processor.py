@@ -24,7 +24,7 @@ from lorgnette.inputs.render import (
     write_tokens,
     written_pieces,
 )
-from lorgnette.inputs.template import IDEFICS2_TEMPLATE, Idefics2Template, JinjaTemplate, Template
+from lorgnette.inputs.templates.template import IDEFICS2_TEMPLATE, Idefics2Template, JinjaTemplate, Template
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.batch import Batch
 from lorgnette.model.config import ConnectorSettings, PerceiverConfig, parse_slots

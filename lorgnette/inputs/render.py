@@ -12,7 +12,7 @@ import torch
 from lorgnette.errors import DataError
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import Patches, image_patches
-from lorgnette.inputs.template import Piece, Special, Template, can_continue
+from lorgnette.inputs.templates.template import Piece, Special, Template, can_continue
 from lorgnette.inputs.tokenizer import Tokenizer
 from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
 from lorgnette.model.config import ConnectorSettings

@@ -12,7 +12,7 @@ from lorgnette.hub.load import load, open_checkpoint
 from lorgnette.hub.source import find_folder
 from lorgnette.inputs.generation_rules import GenerationRules, read_generation_rules
 from lorgnette.inputs.processor import Processor
-from lorgnette.inputs.template import Idefics2Template
+from lorgnette.inputs.templates.template import Idefics2Template
 from lorgnette.inputs.tokenizer import Tokenizer, train_tokenizer
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig

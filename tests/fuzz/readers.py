@@ -299,7 +299,7 @@ def _template(rng: Random) -> bytes:
 def _render(content: bytes, folder: Path) -> None:
     import dataclasses
 
-    from lorgnette.inputs.template import JinjaTemplate
+    from lorgnette.inputs.templates.template import JinjaTemplate
     from lorgnette.sample import Sample
     from tests.hub.tiny import tiny_processor
 

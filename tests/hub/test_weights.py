@@ -232,6 +232,9 @@ LIES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no type": lambda header: header[EMBEDDING].update(dtype="F7"),
     "a negative shape": lambda header: header[EMBEDDING].update(shape=[-1, 32]),
     "no offsets": lambda header: header[EMBEDDING].pop("data_offsets"),
+    "no numbers, and sizes beyond 64 bits": lambda header: header.update(
+        empty={"dtype": "F32", "shape": [2**62, 0, 2**62], "data_offsets": [0, 0]}
+    ),
 }
 
 

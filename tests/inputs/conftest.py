@@ -14,7 +14,7 @@ from tokenizers import decoders, models, normalizers, processors, trainers
 
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.processor import Processor
-from lorgnette.inputs.template import IDEFICS2_TEMPLATE
+from lorgnette.inputs.templates.template import IDEFICS2_TEMPLATE
 from lorgnette.inputs.tokenizer import train_tokenizer
 from lorgnette.model.config import PerceiverConfig
 

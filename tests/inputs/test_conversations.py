@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoProcessor
 
 from lorgnette.inputs.processor import Processor
-from lorgnette.inputs.template import IDEFICS2_TEMPLATE, JinjaTemplate
+from lorgnette.inputs.templates.template import IDEFICS2_TEMPLATE, JinjaTemplate
 from lorgnette.sample import Image, Sample, Text
 from tests.inputs.conftest import noise, old_checkpoint
 

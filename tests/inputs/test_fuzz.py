@@ -16,7 +16,7 @@ from lorgnette.errors import CheckpointError, ImageError, LorgnetteError
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import image_patches
 from lorgnette.inputs.processor import Processor
-from lorgnette.inputs.template import IDEFICS2_TEMPLATE, JinjaTemplate
+from lorgnette.inputs.templates.template import IDEFICS2_TEMPLATE, JinjaTemplate
 from lorgnette.sample import Image, Sample
 from tests.fuzz.readers import FORMATS
 from tests.inputs.conftest import noise, old_checkpoint

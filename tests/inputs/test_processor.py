@@ -12,7 +12,7 @@ from transformers import AutoProcessor
 from lorgnette.errors import CheckpointError
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.processor import Processor
-from lorgnette.inputs.template import Idefics2Template, JinjaTemplate
+from lorgnette.inputs.templates.template import Idefics2Template, JinjaTemplate
 from lorgnette.sample import Sample
 from tests.inputs.conftest import noise, old_checkpoint
 

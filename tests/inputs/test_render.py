@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as Backend
 
 from lorgnette.errors import DataError, ImageError
 from lorgnette.inputs.render import Rendered
-from lorgnette.inputs.template import IDEFICS2_TEMPLATE, JinjaTemplate
+from lorgnette.inputs.templates.template import IDEFICS2_TEMPLATE, JinjaTemplate
 from lorgnette.inputs.tokenizer import Tokenizer
 from lorgnette.model.batch import IGNORE_INDEX
 from lorgnette.sample import Image, Sample, Text, Turn

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from lorgnette.errors import CheckpointError
-from lorgnette.inputs.template import Idefics2Template, JinjaTemplate, Special, turns
+from lorgnette.inputs.templates.template import Idefics2Template, JinjaTemplate, Special, turns
 from lorgnette.sample import Image, Sample, Text, Turn
 from tests.inputs.conftest import noise
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from lorgnette.errors import CheckpointError
-from lorgnette.inputs.template import JinjaTemplate
+from lorgnette.inputs.templates.template import JinjaTemplate
 from lorgnette.sample import Sample
 
 HEAD = "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>\n{% endfor %}"

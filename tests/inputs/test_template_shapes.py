@@ -11,7 +11,7 @@ import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from lorgnette.errors import CheckpointError, DataError
-from lorgnette.inputs.template import JinjaTemplate, Special
+from lorgnette.inputs.templates.template import JinjaTemplate, Special
 from lorgnette.inputs.tokenizer import train_tokenizer
 from lorgnette.sample import Image, Sample
 from tests.inputs.conftest import CORPUS, noise

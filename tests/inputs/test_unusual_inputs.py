@@ -15,7 +15,7 @@ from lorgnette.errors import CheckpointError, DataError, ImageError
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import image_patches, open_image, target_size
 from lorgnette.inputs.processor import Processor
-from lorgnette.inputs.template import JinjaTemplate
+from lorgnette.inputs.templates.template import JinjaTemplate
 from lorgnette.inputs.tokenizer import Tokenizer
 from lorgnette.sample import Sample
 from tests.inputs.conftest import mistral_like, noise, old_checkpoint

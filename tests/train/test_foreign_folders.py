@@ -22,6 +22,7 @@ from lorgnette.eval.results.submission import _is_submission
 from lorgnette.files import DiskError
 from lorgnette.train.checkpoint import manager
 from lorgnette.train.checkpoint.claim import claim
+from lorgnette.train.logging.log import read_log
 from lorgnette.train.loop import Trainer
 from lorgnette.train.parallel import DistributedContext
 from tests.train.watchers import OnStep
@@ -157,6 +158,10 @@ def test_curves_replace_curves_alone(tmp_path):
     rows = [row, row | {"total_step": 2, "step": 2}]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     assert plot(tmp_path) == plot(tmp_path)
+    for key in ("total_step", "samples", "loss", "seconds"):
+        cut = rows[1] | {key: 10**400}
+        (tmp_path / "log.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(cut) + "\n")
+        assert read_log(tmp_path / "log.jsonl") == [row] and plot(tmp_path), "a row beyond 64 bits is none"
     (tmp_path / "curves.svg").write_text("<svg>mine</svg>")
     with pytest.raises(DiskError, match="did not write"):
         plot(tmp_path)

@@ -19,7 +19,7 @@ from functools import cached_property
 
 from lorgnette.data.record import Record
 from lorgnette.inputs.processor import Processor
-from lorgnette.inputs.template import Idefics2Template, Piece, Special
+from lorgnette.inputs.templates.template import Idefics2Template, Piece, Special
 from lorgnette.inputs.tokenizer import Encoded
 from lorgnette.sample import Image, Sample, Segment, Text, Turn
 

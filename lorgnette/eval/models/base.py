@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorgnette.errors import SettingsError
-from lorgnette.inputs.template import turns
+from lorgnette.inputs.templates.template import turns
 from lorgnette.sample import Image, ImageSource, Sample, Text, Turn
 
 _Item = TypeVar("_Item")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from lorgnette.infer.engine.kv_store import CachedDocument
+from lorgnette.infer.engine.memory.kv_store import CachedDocument
 from lorgnette.infer.engine.prompt import Prompt
 from lorgnette.infer.engine.request import Request
 from lorgnette.infer.engine.token_sampler import TokenSampler

@@ -15,7 +15,7 @@ from lorgnette.errors import DataError, LorgnetteError, PromptTooLong, SettingsE
 from lorgnette.infer.engine.advance import advance
 from lorgnette.infer.engine.answer_state import AnswerState, RequestState
 from lorgnette.infer.engine.config import EngineConfig
-from lorgnette.infer.engine.kv_store import KVStore, SlabStore
+from lorgnette.infer.engine.memory.kv_store import KVStore, SlabStore
 from lorgnette.infer.engine.model_runner import Runner
 from lorgnette.infer.engine.prompt import Prompt, prepare
 from lorgnette.infer.engine.request import ChosenToken, Event, QueueFull, QueueTimeout, Request, Usage

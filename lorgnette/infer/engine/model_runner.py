@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lorgnette.errors import LorgnetteError
 from lorgnette.infer.engine.answer_state import AnswerState, PrefillChunk
-from lorgnette.infer.engine.kv_store import KVStore
+from lorgnette.infer.engine.memory.kv_store import KVStore
 from lorgnette.infer.engine.request import as_fault
 from lorgnette.infer.engine.scheduler import Scheduler
 from lorgnette.infer.image_cache import ImageFeatureCache, ImageRef

@@ -12,8 +12,8 @@ from operator import attrgetter
 
 from lorgnette.infer.engine.answer_state import AnswerState, PrefillChunk, RequestState
 from lorgnette.infer.engine.config import EngineConfig
-from lorgnette.infer.engine.kv_store import CachedDocument, KVStore
-from lorgnette.infer.engine.prefix_cache import PrefixCache
+from lorgnette.infer.engine.memory.kv_store import CachedDocument, KVStore
+from lorgnette.infer.engine.memory.prefix_cache import PrefixCache
 from lorgnette.infer.engine.waiting_queue import WaitingQueue
 
 _ORDER = attrgetter("order")

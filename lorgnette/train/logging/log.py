@@ -86,17 +86,22 @@ def _is_row(row: dict[str, Any]) -> bool:
     """True if a row names a step and a stage, and its other known keys have values of their types."""
     if type(row.get("total_step")) is not int or not isinstance(row.get("stage"), str):
         return False
-    if any(type(row[key]) not in (int, float) for key in NUMBERS & row.keys()) or type(row.get("step", 0)) is not int:
+    if not all(_is_number(row[key]) for key in (NUMBERS | {"total_step"}) & row.keys()):
+        return False
+    if type(row.get("step", 0)) is not int:
         return False
     tables = [row[key] for key in _TABLES & row.keys()]
-    if any(
-        not isinstance(one, dict) or any(type(value) not in (int, float) for value in one.values()) for one in tables
-    ):
+    if any(not isinstance(one, dict) or not all(map(_is_number, one.values())) for one in tables):
         return False
     replaced = row.get("replaced", [])
     if not isinstance(replaced, list) or not all(isinstance(sentence, str) for sentence in replaced):
         return False
     return all(isinstance(row.get(key, ""), str) for key in ("data", "spike"))
+
+
+def _is_number(value: Any) -> bool:
+    """True for a float, and an integer of 64 bits: charts and rates are computed in floats."""
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from lorgnette.data.prepare.counts import TokenCounter
 from lorgnette.data.record import Record
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.inputs.processor import Processor
-from lorgnette.inputs.template import JinjaTemplate
+from lorgnette.inputs.templates.template import JinjaTemplate
 from lorgnette.inputs.tokenizer import Tokenizer, train_tokenizer
 from lorgnette.model.config import PerceiverConfig
 

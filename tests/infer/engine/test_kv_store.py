@@ -7,8 +7,8 @@ import random
 import pytest
 import torch
 
-from lorgnette.infer.engine.kv_store import CachedDocument, SlabStore
-from lorgnette.infer.engine.slab_allocator import SlabAllocator
+from lorgnette.infer.engine.memory.kv_store import CachedDocument, SlabStore
+from lorgnette.infer.engine.memory.slab_allocator import SlabAllocator
 from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.language_config import LanguageConfig
 from lorgnette.model.ops.attention import dense_attention

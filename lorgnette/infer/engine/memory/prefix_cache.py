@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from lorgnette.infer.engine.kv_store import CachedDocument, KVStore
+from lorgnette.infer.engine.memory.kv_store import CachedDocument, KVStore
 
 
 class PrefixCache:

@@ -2,7 +2,7 @@
 
 A checkpoint's template may compute on what a user writes, but a typed `<image>` or `<end_of_utterance>` cannot become
 structure: `JinjaTemplate` hands contents over as strings that know the origin of each character
-(`lorgnette.inputs.traced`), and only characters of the template itself spell special tokens.
+(`lorgnette.inputs.templates.traced`), and only characters of the template itself spell special tokens.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any, Protocol
 import jinja2
 
 from lorgnette.errors import CheckpointError, DataError
-from lorgnette.inputs.budget import Budget, limited
 from lorgnette.inputs.config import SpecialTokens
-from lorgnette.inputs.sandbox import compiled
+from lorgnette.inputs.templates.budget import Budget, limited
+from lorgnette.inputs.templates.sandbox import compiled
+from lorgnette.inputs.templates.traced import TEMPLATE, joined, origin_of, traced
 from lorgnette.inputs.tokenizer import Tokenizer
-from lorgnette.inputs.traced import TEMPLATE, joined, origin_of, traced
 from lorgnette.sample import Image, Sample, Text, Turn
 from lorgnette.untrusted import reason_of
 

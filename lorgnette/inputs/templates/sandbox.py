@@ -1,7 +1,7 @@
 """The jinja environment of chat templates: transformers' filters and globals, traced strings, and limits.
 
 A template is a program of unknown origin. It sees plain values only, every operation is charged to a budget
-(`lorgnette.inputs.budget`), and every operation on strings keeps the origin of characters (`lorgnette.inputs.traced`).
+(`budget.py`), and every operation on strings keeps the origin of characters (`traced.py`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,17 @@ from jinja2.filters import FILTERS, make_attrgetter
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-from lorgnette.inputs.budget import MAX_SOURCE, MAX_WIDTH, budget, check_width
-from lorgnette.inputs.traced import Traced, Untraceable, holds_content, joined, lifted, percent_format, text_of, traced
+from lorgnette.inputs.templates.budget import MAX_SOURCE, MAX_WIDTH, budget, check_width
+from lorgnette.inputs.templates.traced import (
+    Traced,
+    Untraceable,
+    holds_content,
+    joined,
+    lifted,
+    percent_format,
+    text_of,
+    traced,
+)
 from lorgnette.untrusted import quoted
 
 PASSING = (

@@ -14,7 +14,7 @@ from typing import Any, SupportsIndex
 
 import jinja2
 
-from lorgnette.inputs.budget import MAX_WIDTH, budget, check_width
+from lorgnette.inputs.templates.budget import MAX_WIDTH, budget, check_width
 
 TEMPLATE = "\0"
 """Origin of characters that the template wrote; content number n has the origin `chr(n + 1)`."""

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lorgnette.infer.engine.slab_allocator import SlabAllocator
+from lorgnette.infer.engine.memory.slab_allocator import SlabAllocator
 from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.context import CachedDocuments
 from lorgnette.model.language_config import LanguageConfig
