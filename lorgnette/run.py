@@ -17,6 +17,7 @@ from lorgnette.data.config import AugmentConfig, LoaderConfig, PackConfig, Sourc
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.model.config import Mode, VLMConfig
+from lorgnette.model.fusion_config import CrossAttentionConfig
 from lorgnette.settings import STORED, VALIDATOR_PREFIX, Settings
 from lorgnette.untrusted import quoted
 
@@ -271,6 +272,8 @@ class Run(Settings):
         self._check_new_parts()
         if not self.has_sizes:
             return self  # they come with the weights, and are checked then
+        if isinstance(self.model.fusion, CrossAttentionConfig):
+            self.model.fusion.fitted(self.model.language)
         for stage in self.stages:
             self._check_stage(stage)
         if (images.patch, images.grid) != (vision.patch, vision.grid):

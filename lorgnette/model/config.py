@@ -289,7 +289,7 @@ class VLMConfig(Settings):
 
     @pydantic.model_validator(mode="after")
     def _fusion_fits(self) -> Self:
-        if isinstance(self.fusion, CrossAttentionConfig):
+        if isinstance(self.fusion, CrossAttentionConfig) and "language" in self.model_fields_set:  # it may come later
             self.fusion.fitted(self.language)
         return self
 

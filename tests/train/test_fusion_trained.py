@@ -88,6 +88,14 @@ def test_the_first_step_reaches_gates_alone_and_the_next_all_of_a_block(tiny):
     assert reached == [{"attention_gate", "mlp_gate"}, {"attention_gate", "mlp_gate", "weight"}]
 
 
+def test_blocks_are_held_to_the_decoder_that_comes_with_the_weights(tiny):
+    joined = {"init": {"vision": "a", "language": "b"}, "model": {"fusion": {"kind": "cross_attention", "every": 5}}}
+    values = {name: value for name, value in tiny.plain().items() if name in ("name", "stages")}
+    assert not Run.parse(values | joined).has_sizes
+    with pytest.raises(SettingsError, match="for every 5 layers, from layer 0 on, does not fit a decoder of 32 layers"):
+        Run.parse(values | {"model": joined["model"]})
+
+
 def test_the_recipe_takes_steps_beside_frozen_backbones_and_answers(tmp_path):
     run = Run.load(find_recipe("cross_attention"))
     stage = run.plain()["stages"][0]
