@@ -17,7 +17,7 @@ from lorgnette.data.config import AugmentConfig, LoaderConfig, PackConfig, Sourc
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.model.config import Mode, VLMConfig
-from lorgnette.model.fusion_config import CrossAttentionConfig
+from lorgnette.model.configs.fusion_config import CrossAttentionConfig
 from lorgnette.settings import STORED, VALIDATOR_PREFIX, Settings
 from lorgnette.untrusted import quoted
 
