@@ -63,6 +63,15 @@ def test_what_expands_too_far_is_refused_by_name(packed, tmp_path, monkeypatch):
     assert "bomb.jsonl" in refused[0].detail and "expands to more than" in refused[0].detail
 
 
+def test_a_dictionary_of_xz_that_exhausts_memory_is_refused_by_name(tmp_path):
+    row, path = (json.dumps({"messages": TALK}) + "\n").encode(), tmp_path / "rows.jsonl.xz"
+    path.write_bytes(lzma.compress(row, preset=9 | lzma.PRESET_EXTREME))
+    assert [type(found) for _, found in rows_of(str(path))] == [dict]
+    path.write_bytes(lzma.compress(row, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 128 * 2**20}]))
+    ((_, refused),) = rows_of(str(path))
+    assert refused.reason == "unreadable file" and "rows.jsonl.xz" in refused.detail
+
+
 def test_a_row_that_is_damaged_leaves_the_others_of_its_list(tmp_path):
     good = json.dumps({"messages": TALK})
     bad = [f'{{"a": {"9" * 5000}}}', "[" * 3000 + "]" * 3000, '{"a": tru}', "3"]

@@ -23,8 +23,8 @@ FREE_BYTES = 256 * 2**20
 """A compressed file may expand to this many bytes, and beyond it to `MOST_RATIO` times its own size."""
 MOST_RATIO = 200
 """Text that repeats itself compresses to a hundredth; what is made to exhaust memory, to a thousandth and less."""
-MOST_MEMORY = 256 * 2**20
-"""Bytes that a decompressor may take for itself: an xz file can ask for 4 GiB."""
+MOST_MEMORY = 80 * 2**20
+"""Bytes that a decompressor may take for itself: `xz -9` needs 65 MiB, and a file can ask for 4 GiB."""
 
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
 _SHORT = ".tgz"
