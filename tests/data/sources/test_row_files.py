@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import bz2
+import gc
 import gzip
 import io
 import json
 import lzma
 import tarfile
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +63,25 @@ def test_what_expands_too_far_is_refused_by_name(packed, tmp_path, monkeypatch):
     refused = [row for _, row in rows_of(str(path)) if isinstance(row, RejectedRow)]
     assert [one.reason for one in refused] == ["unreadable file"]
     assert "bomb.jsonl" in refused[0].detail and "expands to more than" in refused[0].detail
+
+
+@pytest.mark.parametrize("packed", PACK)
+def test_a_damaged_file_keeps_no_memory(packed, tmp_path):
+    path = tmp_path / f"rows.jsonl.{packed}"
+    content = bytearray(PACK[packed](b"\n".join(b'{"n": %d}' % n for n in range(20_000))))
+    content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        for round_ in range(12):
+            assert any(isinstance(row, RejectedRow) for _, row in rows_of(str(path)))
+            if round_ == 1:
+                gc.collect()
+                before, _ = tracemalloc.get_traced_memory()
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] - before < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_dictionary_of_xz_that_exhausts_memory_is_refused_by_name(tmp_path):

@@ -89,10 +89,21 @@ def _expanding(stream: BinaryIO, suffix: str) -> Callable[[int], bytes]:
     if suffix in ("gz", "tgz"):
         return gzip.GzipFile(fileobj=stream, mode="rb").read
     if suffix == "zst":
-        return cast(Callable[[int], bytes], pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd").read)
+        return _zstd(stream)
     if suffix == "xz":
         return _Members(stream, lambda: lzma.LZMADecompressor(memlimit=MOST_MEMORY)).read
     return _Members(stream, bz2.BZ2Decompressor).read
+
+
+def _zstd(stream: BinaryIO) -> Callable[[int], bytes]:
+    """The same for zstd. `read` of pyarrow never frees its buffer where the stream is damaged; `readinto` has none."""
+    packed = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd")
+
+    def read(size: int) -> bytes:
+        buffer = bytearray(size)
+        return bytes(memoryview(buffer)[: packed.readinto(buffer)])
+
+    return read
 
 
 class _Members:
