@@ -23,7 +23,7 @@ from lorgnette.model.batch import Batch
 from lorgnette.model.flops import Mode, ModelCost
 from lorgnette.model.vlm import VLM
 from lorgnette.run import LoraConfig
-from lorgnette.train.adapters.peft import ADAPTED, add_adapters
+from lorgnette.train.adapters.peft import add_adapters
 from lorgnette.train.parallel import compile_layers
 
 MODES: dict[str, Mode] = {"vision": "lora", "connector": "full", "language": "lora"}
@@ -36,7 +36,7 @@ def prepare(options: argparse.Namespace, compiled: bool) -> VLM:
     dtype = torch.bfloat16 if options.device.startswith("cuda") else torch.float32
     model = common.random_model(common.MODELS[options.size], options.device, dtype).train()
     model.requires_grad_(False)
-    for part in ADAPTED:
+    for part in (name for name, mode in MODES.items() if mode == "lora"):
         add_adapters(getattr(model, part), LoraConfig(rank=options.rank), dora=False, seed=0)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(".lora_" in name or name.startswith("connector.") or name.endswith(".extra"))
