@@ -58,7 +58,7 @@ ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(["min_length", "min_new_tokens"], "of answers that end; test_obeyed.py"),
     "tokenizer_class": "of files that leave out tokens; test_tokenizer_files.py",
     "forced_bos_token_id": "of prompts of one token; test_obeyed.py",
-    **dict.fromkeys(["temperature", "top_k", "top_p"], "of sampling; test_obeyed.py"),
+    **dict.fromkeys(["temperature", "top_k", "top_p", "min_p"], "of sampling; test_obeyed.py"),
     **dict.fromkeys(["add_prefix_space", "legacy"], "of LlamaTokenizer; test_tokenizer_files.py"),
     **dict.fromkeys(["unk_token", "pad_token", "sep_token", "cls_token", "mask_token"], "test_tokenizer_files.py"),
     **dict.fromkeys(["additional_special_tokens", "extra_special_tokens"], "test_tokenizer_files.py"),

@@ -238,7 +238,7 @@ def test_curves_are_drawn(finished):
     assert done.exit_code == 0 and f"Wrote {finished / 'curves.svg'}" in "".join(done.output.splitlines())
     text = (finished / "curves.svg").read_text()
     assert text.startswith("<svg") and "xmlns" in text and text.count("<polyline") >= 6
-    with pytest.raises(SettingsError, match=r"no steps in a log\.jsonl"):
+    with pytest.raises(SettingsError, match=r"has no log\.jsonl with steps to draw"):
         verb.plot(finished / "nothing")
 
 
