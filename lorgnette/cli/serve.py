@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-NEEDED = ("starlette", "uvicorn", "httptools", "prometheus_client")
+NEEDED = ("starlette", "uvicorn", "httptools", "prometheus_client", "llguidance")
 """Packages of the extra `serve`, without which there is no server."""
 
 

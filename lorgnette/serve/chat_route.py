@@ -92,7 +92,7 @@ class ChatRoutes:
         return JSONResponse(reply.model_dump())
 
     async def _read(self, request: Request, body: HeldBody, kind: type[_Asked]) -> tuple[_Asked, EngineRequest]:
-        """What a body asks for, without its messages, and the request for the engine that is made of them."""
+        """Parse a body: its fields without the messages, and the request for the engine that is made of them."""
         asked: _Asked = parse_body(kind, body.take())
         self._check(asked)
         wanted = await unless_gone(request.receive, self._engine_request(request, asked))

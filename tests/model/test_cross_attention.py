@@ -59,7 +59,7 @@ def randomised(module, seed: int = 0):
     return module
 
 
-def compare(block, theirs, names: dict[str, str], ours_TD, theirs_TD, inputs) -> None:
+def assert_blocks_agree(block, theirs, names: dict[str, str], ours_TD, theirs_TD, inputs) -> None:
     """Outputs within 1e-5 and the gradients of inputs and weights within 1e-4."""
     torch.testing.assert_close(ours_TD, theirs_TD, atol=1e-5, rtol=1e-5)
     weights = dict(theirs.named_parameters())
@@ -113,7 +113,7 @@ def test_a_block_equals_that_of_idefics1(gate, qk_norm):
         x_TD[None], image_hidden_states=states_VD[None], image_attention_mask=mask,
         cross_attention_gate=sees.any(1).float()[None],
     )[0]  # fmt: skip
-    compare(block, theirs, names, ours_TD, theirs_TD, (x_TD, states_VD))
+    assert_blocks_agree(block, theirs, names, ours_TD, theirs_TD, (x_TD, states_VD))
 
 
 def test_a_block_equals_that_of_mllama():
@@ -137,7 +137,7 @@ def test_a_block_equals_that_of_mllama():
         x_TD[None], cross_attention_states=states_VD[None], cross_attention_mask=mask, attention_mask=None,
         full_text_row_masked_out_mask=torch.ones(1, 1, 9, 1),
     )[0]  # fmt: skip
-    compare(block, theirs, names, ours_TD, theirs_TD, (x_TD, states_VD))
+    assert_blocks_agree(block, theirs, names, ours_TD, theirs_TD, (x_TD, states_VD))
 
 
 def plain_sight(sees, images, slots, documents) -> list[list[int]]:

@@ -25,7 +25,7 @@ from lorgnette.serve.api.replies import (
 from lorgnette.serve.api.token_bytes import TokenBytes
 
 UsageForm = Literal["absent", "null", "given"]
-"""How a chunk writes its field `usage`."""
+"""Form of the field `usage` of a chunk."""
 FINISH: dict[Finish, FinishReason] = {"end": "stop", "stop": "stop", "length": "length"}
 LEAST_LOGPROB = -9999.0
 """Written for what is impossible: JSON has no infinity."""
@@ -56,7 +56,7 @@ class ChoiceProgress:
 
     index: int
     strip_space: bool
-    """Whether a space at the very beginning belongs to the template, and is not shown."""
+    """True where a space at the very beginning belongs to the template, and is not shown."""
     texts: list[str] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish: FinishReason | None = None

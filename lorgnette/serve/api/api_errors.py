@@ -18,7 +18,7 @@ from lorgnette.infer.engine.request import EngineFault, QueueFull, QueueTimeout
 log = logging.getLogger("lorgnette.serve")
 
 RETRY_SECONDS = 2
-"""What `Retry-After` says: a place in the queue is free again after a few answers."""
+"""Value of `Retry-After`: a place in the queue is free again after a few answers."""
 ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 """OpenAI's type by status; other 4xx are invalid_request_error, and 5xx server_error."""
 PHRASES = {
@@ -96,7 +96,7 @@ def image_message(error: ImageError) -> str:
 
 
 def places(error: BaseException) -> str:
-    """Where an error was raised, without its message, which may repeat what a user wrote."""
+    """Stack of an error without its message, which may repeat what a user wrote."""
     return "".join(traceback.format_tb(error.__traceback__))
 
 

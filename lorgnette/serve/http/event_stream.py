@@ -25,7 +25,7 @@ _Result = TypeVar("_Result")
 
 
 class EventReader(Protocol):
-    """Where events of an answer come from."""
+    """Source of an answer's events."""
 
     async def read(self, seconds: float | None = None) -> list[Event]:
         """Events that have come; none if `seconds` pass without any."""

@@ -1,4 +1,4 @@
-"""What every request passes first: its id, the Host header, the key, the number of open requests; and what is logged.
+"""Checks that every request passes first: id, Host header, key, number of open requests; and what is logged of it.
 
 Responses get the headers that keep a browser from doing more with them than showing them.
 """
