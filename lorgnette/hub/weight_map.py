@@ -14,17 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorgnette.model.config import (
-    ConnectorPlugin,
-    ConnectorSettings,
-    EncoderPlugin,
-    EncoderSettings,
+from lorgnette.model.config import EncoderPlugin, EncoderSettings, VisionConfig, VLMConfig
+from lorgnette.model.configs.connector_config import (
+    AverageConfig,
+    FlatLinearConfig,
     LinearConfig,
+    MappingNetworkConfig,
+    MLPConfig,
     PerceiverConfig,
     PixelShuffleConfig,
-    VisionConfig,
-    VLMConfig,
 )
+from lorgnette.model.configs.connector_settings import ConnectorPlugin, ConnectorSettings
 from lorgnette.model.configs.fusion_config import CrossAttentionConfig
 from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.connectors import build_connector
@@ -99,6 +99,21 @@ PERCEIVER_LAYER = (
     Pair("post_attention_layernorm", "mlp_norm"),
     *GATED_MLP,
 )
+IDEFICS1_PERCEIVER_LAYER = (
+    Pair("0.latents_layer_norm", "latent_norm"),
+    Pair("0.context_layer_norm", "context_norm"),
+    Pair("0.q_proj", "attention.query"),
+    Pair("0.k_proj", "attention.key"),
+    Pair("0.v_proj", "attention.value"),
+    Pair("0.output_proj", "attention.output"),
+    Pair("1.ln", "mlp_norm"),
+    Pair("1.fc", "mlp.up"),
+    Pair("1.c_proj", "mlp.down"),
+)
+IDEFICS1_PERCEIVER_QK_NORM = (
+    Pair("0.q_layer_norm", "attention.query_norm"),
+    Pair("0.k_layer_norm", "attention.key_norm"),
+)
 DECODER_LAYER = (
     Pair("input_layernorm", "attention_norm"),
     Pair("self_attn.o_proj", "attention.output"),
@@ -153,11 +168,21 @@ def plugin_rules(part: torch.nn.Module, prefix: str, ours: str) -> list[Rule]:
 
 
 def _perceiver_rules(connector: PerceiverConfig) -> list[Rule]:
-    """Idefics2's connector: modality projection and perceiver resampler."""
-    pairs = [Pair(f"modality_projection.{kind}_proj", f"projection.{kind}") for kind in ("gate", "up", "down")]
-    pairs.append(Pair("perceiver_resampler.norm", "norm"))
-    rules = [Rule("perceiver_resampler.latents", ("latents",)), *_all(pairs)]
-    return rules + _layers(PERCEIVER_LAYER, connector.depth, "perceiver_resampler.layers.")
+    """Idefics2's connector: modality projection and perceiver resampler; with a ReLU MLP under Idefics1's names."""
+    if connector.width_of == "vision":
+        pairs = []
+    elif connector.projection_width is None:
+        pairs = [Pair("modality_projection.proj", "projection")]
+    else:
+        pairs = [Pair(f"modality_projection.{kind}_proj", f"projection.{kind}") for kind in ("gate", "up", "down")]
+    relu = connector.mlp == "relu"
+    layer, norms = (IDEFICS1_PERCEIVER_LAYER, IDEFICS1_PERCEIVER_QK_NORM) if relu else (PERCEIVER_LAYER, QK_NORM)
+    final = Pair(f"perceiver_resampler.{'layer_norm' if relu else 'norm'}", "norm")
+    inner = [*layer, *(norms if connector.qk_norm else ())]
+    if connector.norm == "layer":
+        final, inner = replace(final, bias=True), [replace(one, bias=one.ours.endswith("norm")) for one in inner]
+    rules = [Rule("perceiver_resampler.latents", ("latents",)), *_all([*pairs, final])]
+    return rules + _layers(inner, connector.depth, f"perceiver_resampler.{'blocks' if relu else 'layers'}.")
 
 
 def _projection_rules(connector: ConnectorSettings) -> list[Rule]:
@@ -165,10 +190,30 @@ def _projection_rules(connector: ConnectorSettings) -> list[Rule]:
     return [Rule("modality_projection.proj.weight", ("projection.weight",))]
 
 
+def _mlp_rules(connector: MLPConfig) -> list[Rule]:
+    """LLaVA's connector."""
+    return _all([Pair("linear_1", "projection.up", bias=True), Pair("linear_2", "projection.down", bias=True)])
+
+
+def _flat_linear_rules(connector: FlatLinearConfig) -> list[Rule]:
+    return [*_projection_rules(connector), *_all([Pair("modality_projection.mixing", "mixing")])]
+
+
+def _mapping_network_rules(connector: MappingNetworkConfig) -> list[Rule]:
+    """A mapping network, its layers named as those of CLIP's and SigLIP's encoders."""
+    ends = [Pair("mapping_network.input", "input", bias=True), Pair("mapping_network.output", "output", bias=True)]
+    rules = [Rule("mapping_network.constants", ("constants",)), *_all(ends)]
+    return rules + _layers(VISION_LAYER, connector.depth, "mapping_network.layers.")
+
+
 CONNECTOR_RULES: dict[type[ConnectorSettings], Callable[[Any], list[Rule]]] = {
     PerceiverConfig: _perceiver_rules,
     LinearConfig: _projection_rules,
+    MLPConfig: _mlp_rules,
     PixelShuffleConfig: _projection_rules,
+    AverageConfig: _projection_rules,
+    FlatLinearConfig: _flat_linear_rules,
+    MappingNetworkConfig: _mapping_network_rules,
 }
 """The names of each kind of connector."""
 
