@@ -77,6 +77,11 @@ FAMILIES: dict[str, Json] = {
     | {"num_key_value_heads": 32, "sliding_window": 4096},
     "qwen3": {"vocab_size": 151936, "intermediate_size": 22016, "max_position_embeddings": 32768}
     | {"num_key_value_heads": 32, "sliding_window": 4096, "head_dim": 128},
+    "smollm3": {"vocab_size": 128256, "intermediate_size": 11008, "max_position_embeddings": 32768}
+    | {"hidden_size": 2048, "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 4}
+    | {"rope_theta": 2000000.0, "tie_word_embeddings": True},
+    "phi3": {"vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192, "max_position_embeddings": 4096}
+    | {"rms_norm_eps": 1e-5, "original_max_position_embeddings": 4096},
 }
 """Defaults of each family's config class in transformers, for keys that a config.json leaves out."""
 SILU = Fixed("hidden_act", "silu", "silu")
@@ -129,6 +134,7 @@ def read_decoder(values: Json, where: str, tied: bool | None = None) -> Language
     ours["rope_theta"], ours["rope_scaling"] = _read_rope(values, where)
     ours["tied_embeddings"] = values.get("tie_word_embeddings", False) if tied is None else tied
     ours["sliding_window"] = _read_window(values, family, ours["layers"], where)
+    ours["no_rope_every"] = _read_no_rope(values, ours["layers"], where) if family == "smollm3" else None
     return LanguageConfig.parse(ours, where)
 
 
@@ -205,7 +211,9 @@ def write_decoder(language: LanguageConfig) -> Json:
     family = language.family
     _need("language.qk_norm", language.qk_norm, family == "qwen3", f"what {family} has there")
     _need("language.attention_bias", language.attention_bias, family == "qwen2", f"what {family} has there")
-    if family == "llama":
+    if family != "smollm3":
+        _need("language.no_rope_every", language.no_rope_every, None, f"what {family} has there")
+    if family in WITHOUT_WINDOW:
         _need("language.sliding_window", language.sliding_window, None, "its only value there")
     rope = {"rope_type": "default"} | (language.rope_scaling or {}) | {"rope_theta": language.rope_theta}
     values = _write(DECODER_SETTINGS, language) | {
@@ -217,8 +225,12 @@ def write_decoder(language: LanguageConfig) -> Json:
         "tie_word_embeddings": language.tied_embeddings,
         "attention_dropout": 0.0,
     }
-    if family != "llama":
+    if family not in WITHOUT_WINDOW:
         values["sliding_window"] = language.sliding_window
+    if family == "smollm3":
+        every = language.no_rope_every or language.layers + 1
+        values["no_rope_layers"] = [int(number % every != 0) for number in range(1, language.layers + 1)]
+        values["no_rope_layer_interval"] = every
     if family in ("qwen2", "qwen3"):
         values |= {"use_sliding_window": language.sliding_window is not None, "max_window_layers": 0}
     return values
@@ -302,6 +314,8 @@ def _read_rope(values: Json, where: str) -> tuple[Any, Json | None]:
                 f"{where}: rope_parameters has {extra}, but no rope_type that obeys it; add or remove it"
             )
         return theta, None
+    if values["model_type"] == "phi3" and kind in ("su", "yarn"):
+        kind = rope["rope_type"] = "longrope"  # as transformers, which knows no other scaling of this family
     if kind in ("llama3", "yarn", "longrope"):
         outside = values.get("original_max_position_embeddings")
         original = rope.get("original_max_position_embeddings", values["max_position_embeddings"])
@@ -333,7 +347,11 @@ def _read_window(values: Json, family: str, layers: int, where: str) -> int | No
     if family == "llama" or values.get("sliding_window") is None:
         return None
     window = _size(values, "sliding_window", where)
-    if family == "mistral":
+    if family == "smollm3" and values.get("use_sliding_window"):
+        raise CheckpointError(f"{where}: {ONE_WINDOW}, and smollm3 has it on those without rotary positions")
+    if family == "smollm3":
+        return None
+    if family in ("mistral", "phi3"):
         return window
     first = layers
     if values.get("use_sliding_window"):
@@ -344,6 +362,23 @@ def _read_window(values: Json, family: str, layers: int, where: str) -> int | No
     return window if slides else None
 
 
+def _read_no_rope(values: Json, layers: int, where: str) -> int | None:
+    """Layers from one without rotary positions to the next, from the list of those that have some, or the interval."""
+    every, turned = _size(values, "no_rope_layer_interval", where, default=4), values.get("no_rope_layers")
+    if turned is None:
+        return every if every <= layers else None
+    if not isinstance(turned, list) or len(turned) < layers or any(one not in (0, 1) for one in turned):
+        raise CheckpointError(f"{where}: no_rope_layers is {quoted(turned, 80)}; expected 0 or 1 for each layer")
+    without = [number for number, one in enumerate(turned[:layers], 1) if not one]
+    if without and without != [*range(without[0], layers + 1, without[0])]:
+        raise CheckpointError(
+            f"{where}: no_rope_layers leaves rotary positions out of layers {quoted(without, 80)}, counted from 1;"
+            " lorgnette leaves them out of every n-th"
+        )
+    return without[0] if without else None
+
+
+WITHOUT_WINDOW = ("llama", "smollm3")
 ONE_WINDOW = "lorgnette's decoder has a sliding window on all layers or on none"
 
 
@@ -353,7 +388,7 @@ def _check_layer_types(kinds: Any, family: str, layers: int, where: str) -> None
         raise CheckpointError(
             f"{where}: layer_types is {quoted(kinds, 80)}; expected a kind for each of {layers} layers"
         )
-    known = ("full_attention",) if family == "llama" else ("full_attention", "sliding_attention")
+    known = ("full_attention",) if family in WITHOUT_WINDOW else ("full_attention", "sliding_attention")
     if any(kind not in known for kind in kinds):
         raise CheckpointError(
             f"{where}: layer_types holds {quoted(next(kind for kind in kinds if kind not in known), 60)};"

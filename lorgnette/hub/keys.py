@@ -121,10 +121,12 @@ TEXT = Section(
     | keys("rope_theta rope_scaling rope_parameters original_max_position_embeddings", CONFIG_MAP)
     | keys("partial_rotary_factor tie_word_embeddings attention_bias mlp_bias", CONFIG_MAP)
     | keys("use_sliding_window max_window_layers layer_types", CONFIG_MAP)
+    | keys("no_rope_layers no_rope_layer_interval", CONFIG_MAP)
     | {"eos_token_id": RULES, **keys("dtype torch_dtype lorgnette", LOAD)},
     irrelevant=COMMON
     | DECODING
-    | {"pretraining_tp": "the same product in several parts", "attention_probs_dropout_prob": TRAINING},
+    | {"pretraining_tp": "the same product in several parts", "attention_probs_dropout_prob": TRAINING}
+    | keys("resid_pdrop embd_pdrop", TRAINING),
     refused=NOT_OURS,
     said=CODE | OLD_CONFIG,
 )

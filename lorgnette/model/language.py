@@ -1,4 +1,4 @@
-"""The decoder: one implementation of the Llama family (Llama, Mistral, SmolLM2, Qwen2.5, Qwen3)."""
+"""The decoder: one implementation of the Llama family (Llama, Mistral, SmolLM, Qwen, Phi-3)."""
 
 from __future__ import annotations
 
@@ -102,6 +102,7 @@ class DecoderAttention(nn.Module):
     def __init__(self, config: LanguageConfig, index: int):
         super().__init__()
         self.index, self.head_width, self.window = index, config.head_width, config.sliding_window
+        self.turns = config.no_rope_every is None or (index + 1) % config.no_rope_every != 0
         inner, kv_inner = config.heads * config.head_width, config.kv_heads * config.head_width
         self.query = nn.Linear(config.width, inner, bias=config.attention_bias)
         self.key = nn.Linear(config.width, kv_inner, bias=config.attention_bias)
@@ -117,12 +118,14 @@ class DecoderAttention(nn.Module):
         """Attention output of the rows that are read."""
         assert context.rotary is not None
         (cos, sin), documents, cache, rows_T = context.rotary, context.documents, context.cache, context.rows_T
-        k_TGN = rotate(self.key_norm(self.key(x_TD).unflatten(-1, (-1, self.head_width))), cos, sin)
+        k_TGN = self.key_norm(self.key(x_TD).unflatten(-1, (-1, self.head_width)))
+        k_TGN = rotate(k_TGN, cos, sin) if self.turns else k_TGN
         v_TGN = self.value(x_TD).unflatten(-1, (-1, self.head_width))
         few_T = rows_T if cache is None and attends_by_rows(x_TD) else None
         if few_T is not None:
             x_TD, cos, sin = (x.index_select(0, few_T) for x in (x_TD, cos, sin))
-        q_THN = rotate(self.query_norm(self.query(x_TD).unflatten(-1, (-1, self.head_width))), cos, sin)
+        q_THN = self.query_norm(self.query(x_TD).unflatten(-1, (-1, self.head_width)))
+        q_THN = rotate(q_THN, cos, sin) if self.turns else q_THN
         if few_T is not None:
             out_THN = attention_of_rows(q_THN, k_TGN, v_TGN, few_T, documents, window=self.window)
         elif cache is None:

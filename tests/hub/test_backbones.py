@@ -24,6 +24,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mistral": {"tied_embeddings": True},
     "qwen2": {"attention_bias": True, "tied_embeddings": True},
     "qwen3": {"qk_norm": True},
+    "smollm3": {"no_rope_every": 2, "tied_embeddings": True},
+    "phi3": {},
 }
 
 

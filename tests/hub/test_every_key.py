@@ -51,6 +51,7 @@ ELSEWHERE: dict[str, str] = {
     "use_sliding_window": "of Qwen's decoders; test_config_map.py",
     "max_window_layers": "of Qwen's decoders; test_config_map.py",
     "layer_types": "of Qwen's decoders; test_config_map.py",
+    **dict.fromkeys(["no_rope_layers", "no_rope_layer_interval"], "of SmolLM3's decoder; test_config_map.py"),
     "dtype": "of weights in several types; test_weights.py",
     "torch_dtype": "of weights in several types; test_weights.py",
     "tie_word_embeddings": "of weights with one table; test_weights.py",

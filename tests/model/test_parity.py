@@ -33,6 +33,8 @@ WHOLE = {
     "sliding window": ({"language": {"sliding_window": 7}}, IMAGES),
     "Llama inside": ({"language": {"family": "llama", "rope_theta": 5e5}}, IMAGES),
     "Qwen2 inside": ({"language": {"family": "qwen2", "attention_bias": True, "tied_embeddings": True}}, IMAGES),
+    "SmolLM3 inside": ({"language": {"family": "smollm3", "no_rope_every": 2}}, IMAGES),
+    "Phi-3 inside": ({"language": {"family": "phi3"}}, IMAGES),
     "Qwen3 inside": ({"language": {"family": "qwen3", "qk_norm": True, "head_width": 16}}, IMAGES),
     "gelu": ({"vision": {"activation": "gelu"}}, IMAGES),
     "text only": ({}, [[], [], []]),
@@ -90,6 +92,9 @@ DECODERS = {
     "Mistral, window": {"family": "mistral", "sliding_window": 5},
     "Qwen2.5": {"family": "qwen2", "attention_bias": True, "tied_embeddings": True},
     "Qwen3": {"family": "qwen3", "qk_norm": True, "head_width": 24, "tied_embeddings": True},
+    "SmolLM3": {"family": "smollm3", "layers": 5, "no_rope_every": 2, "tied_embeddings": True},
+    "Phi-3": {"family": "phi3"},
+    "Phi-3, window, fewer kv heads": {"family": "phi3", "sliding_window": 6, "kv_heads": 1},
     "Qwen3, window": {"family": "qwen3", "qk_norm": True, "sliding_window": 6},
 }
 

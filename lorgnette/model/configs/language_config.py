@@ -31,7 +31,7 @@ class LanguageConfig(Settings):
     """A decoder of the Llama family. Defaults are Mistral-7B-v0.1."""
 
     kind: Literal["decoder"] = "decoder"
-    family: Literal["llama", "mistral", "qwen2", "qwen3"] = "mistral"
+    family: Literal["llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3"] = "mistral"
     """The transformers class that the weights are exported to and named after."""
     vocabulary: pydantic.PositiveInt = 32000
     """Rows of the pre-trained embedding table, without lorgnette's extra rows."""
@@ -45,6 +45,8 @@ class LanguageConfig(Settings):
     rope_theta: pydantic.PositiveFloat = 10000.0
     rope_scaling: dict[str, RopeValue] | None = None
     """As in transformers' `rope_parameters` (`rope_type`: linear, llama3, ...); None for plain rotary embeddings."""
+    no_rope_every: pydantic.PositiveInt | None = None
+    """Layers n - 1, 2 n - 1 and so on have no rotary positions (SmolLM3); None for none of them."""
     qk_norm: bool = False
     attention_bias: bool = False
     """Biases on the query, key and value projections (Qwen2.5)."""
