@@ -51,6 +51,8 @@ ELSEWHERE: dict[str, str] = {
     "use_sliding_window": "of Qwen's decoders; test_config_map.py",
     "max_window_layers": "of Qwen's decoders; test_config_map.py",
     "layer_types": "of Qwen's decoders; test_config_map.py",
+    "hidden_activation": "of Gemma's decoder; test_config_map.py",
+    "use_bidirectional_attention": "of Gemma's decoder; test_config_map.py",
     **dict.fromkeys(["no_rope_layers", "no_rope_layer_interval"], "of SmolLM3's decoder; test_config_map.py"),
     "dtype": "of weights in several types; test_weights.py",
     "torch_dtype": "of weights in several types; test_weights.py",
