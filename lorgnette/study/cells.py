@@ -113,7 +113,8 @@ def compute(job: CellJob, folder: Path, console: Console) -> StudyRow | None:
     """
     place, run = folder / "cells" / job.run.identity, resolve(job.run)
     if os.environ.get("RANK", "0") != "0":
-        loop.train(job.run, place, console)
+        if not (place / "model").is_dir():
+            loop.train(job.run, place, console)
         return None
     release = hold(place / ".cell.lock", f"{place}: another process computes this cell; let it end")
     try:

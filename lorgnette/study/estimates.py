@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorgnette.errors import SettingsError
+from lorgnette.eval.results.bootstrap import RESAMPLES, SEED
 from lorgnette.study.result_rows import StudyRow, TaskScores
 
-RESAMPLES, SEED = 1000, 20240503
-LARGE = 1000
+DRAWS = 10_000
+QUESTION_FREEDOM = 1000
 """Degrees of freedom of an error that many questions give."""
 MOST_SEEDS = 1000
 """Seeds beyond which a question is said to be out of reach of seeds."""
@@ -56,8 +57,14 @@ class SeedEstimate:
 
     @property
     def detectable(self) -> float:
-        """The effect that would be found four times of five, at this spread."""
-        return self.reach + self._times(0.8, self.seeds)
+        """The effect that would be found four times of five, at this spread: both the mean and its error vary."""
+        if self.seeds < 2:
+            return math.inf
+        generator, share = np.random.default_rng(SEED), 1 - self.level / 2
+        luck = generator.normal(0, math.hypot(self.seed_error, self.question_error), DRAWS)
+        spread = np.sqrt(generator.chisquare(self.seeds - 1, DRAWS) / (self.seeds - 1)) * self.seed_error
+        widths = student(share, self.seeds - 1) * spread, student(share, QUESTION_FREEDOM) * self.question_error
+        return float(np.quantile(np.hypot(*widths) - luck, 0.8))
 
     def seeds_needed(self, distance: float) -> int | None:
         """Seeds at which an interval would no longer reach over such a distance; None if only questions can help."""
@@ -69,7 +76,7 @@ class SeedEstimate:
         if seeds < 2:
             return math.inf
         of_seeds = student(share, seeds - 1) * self.seed_error * math.sqrt(self.seeds / seeds)
-        return math.hypot(of_seeds, student(share, LARGE) * self.question_error)
+        return math.hypot(of_seeds, student(share, QUESTION_FREEDOM) * self.question_error)
 
     def __str__(self) -> str:
         digits = 3 if abs(self.value) < 10 else 1
@@ -168,5 +175,5 @@ def pooled(tasks: Sequence[TaskScores], measure: str) -> Pooled:
     if measure == "gain":
         values_SQ -= np.array([task.blind for task in tasks])
     pictures_Q = np.array(tasks[0].pictures)
-    sums_SP = np.stack([np.bincount(pictures_Q, weights=values_Q) for values_Q in values_SQ])
+    sums_SP = np.stack([np.bincount(pictures_Q, weights=values_Q) for values_Q in values_SQ]).astype(np.float64)
     return sums_SP, np.bincount(pictures_Q).astype(np.float64)

@@ -65,8 +65,8 @@ def _scores(sighted: Result, blind: Result) -> TaskScores:
     pictures = [numbers.setdefault(one.images or one.index, len(numbers)) for one in sighted.examples]
     asked = [sighted.measured_by, [one.name for one in sighted.examples]]
     digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
-    scores = ([round(one.score, 5) for one in result.examples] for result in (sighted, blind))
-    return TaskScores(*scores, pictures, digest)
+    scores, shuffled = ([round(one.score, 5) for one in result.examples] for result in (sighted, blind))
+    return TaskScores(scores, shuffled, pictures, digest)
 
 
 def heldout_losses(model: VLM, processor: Processor, run: Run, samples: int, *, shuffled: bool) -> dict[str, float]:

@@ -46,10 +46,10 @@ def run_study(jobs: Sequence[CellJob], store: RowStore, console: Console, *, at_
         announce(waiting, list(there.values()), console)
     if ray:
         outcomes = _on_ray(waiting, folder, ray, store)
-    elif at_once > 1:
-        outcomes = _side_by_side(waiting, folder, at_once)
+    elif len(waiting) > 1:
+        outcomes = _as_processes(waiting, folder, at_once)
     else:
-        outcomes = _one_by_one(waiting, folder, console, store)
+        outcomes = _here(waiting[0], folder, console, store)
     failures, started = [], time.monotonic()
     for done, (job, failure) in enumerate(outcomes, start=1):
         left = len(waiting) - done
@@ -105,13 +105,12 @@ def _rate(job: CellJob) -> float:
     return seconds / glance.cost(run, stage).flops
 
 
-def _one_by_one(jobs: Sequence[CellJob], folder: Path, console: Console, store: RowStore) -> Iterator[Outcome]:
-    for job in jobs:
-        say(console, f"{job.title}", style="bold")
-        row, failure = tried(job, folder, console)
-        if row is not None:
-            store.add(row)
-        yield job, failure
+def _here(job: CellJob, folder: Path, console: Console, store: RowStore) -> Iterator[Outcome]:
+    say(console, f"{job.title}", style="bold")
+    row, failure = tried(job, folder, console)
+    if row is not None:
+        store.add(row)
+    yield job, failure
 
 
 def tried(job: CellJob, folder: Path, console: Console) -> tuple[StudyRow | None, str]:
@@ -124,8 +123,8 @@ def tried(job: CellJob, folder: Path, console: Console) -> tuple[StudyRow | None
         return None, str(error)
 
 
-def _side_by_side(jobs: Sequence[CellJob], folder: Path, at_once: int) -> Iterator[Outcome]:
-    """Each job as a process of its own; what it prints is in `output/KEY.txt`."""
+def _as_processes(jobs: Sequence[CellJob], folder: Path, at_once: int) -> Iterator[Outcome]:
+    """Each job as a process of its own, with memory of its own. Side by side, they print to `output/KEY.txt`."""
     processes: list[subprocess.Popen[bytes]] = []
 
     def work(job: CellJob) -> str:
@@ -134,10 +133,11 @@ def _side_by_side(jobs: Sequence[CellJob], folder: Path, at_once: int) -> Iterat
         words = [sys.executable, "-m", "lorgnette.cli", "study", "run", job.where, "--scale", job.scale]
         words += ["--cell", job.cell.name, "--seed", str(job.seed), "--folder", str(folder), "--again"]
         with path.open("wb") as output:
-            process = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT)
+            streams: dict[str, Any] = {"stdout": output, "stderr": subprocess.STDOUT} if at_once > 1 else {}
+            process = subprocess.Popen(words, **streams)
             processes.append(process)
             status = process.wait()
-        return f"exit status {status}, see {path}" if status else ""
+        return f"exit status {status}, see {path if at_once > 1 else 'above'}" if status else ""
 
     with ThreadPoolExecutor(at_once) as pool:
         waiting = {pool.submit(work, job): job for job in jobs}

@@ -30,7 +30,7 @@ CELL_HEADINGS = (
 )
 SPENT = (("step", 0), ("images", 1), ("text tokens", 2))
 """Horizontal scales of the curves (Figure 4), and their places in a point of `StudyRow.curve`."""
-HUES = {"agrees": "right", "disagrees": "wrong", "undecided": "soft"}
+VERDICT_HUES = {"agrees": "right", "disagrees": "wrong", "undecided": "soft"}
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class StudyReport:
 
     def html(self) -> str:
         """The report as a self-contained page."""
-        hues = [HUES[verdict.word] for verdict in self.verdicts]
+        hues = [VERDICT_HUES[verdict.word] for verdict in self.verdicts]
         cells = self.study.cells
         names = {name: f"h{number % GROUPS}" for number, name in enumerate(self.by_cell)}
         values: dict[str, Any] = {

@@ -40,7 +40,7 @@ def judge_claims(study: Study, scale: str, rows: Iterable[StudyRow]) -> list[Ver
         failed = [row for side in sides for row in side if row.failed]
         marks += [f"training diverged: {row.cell}, seed {row.seed}" for row in failed]
         whole = [[row for row in side if not row.failed] for side in sides]
-        found = difference(*whole, claim.by, claim.level) if all(whole) else None
+        found = difference(whole[0], whole[1], claim.by, claim.level) if all(whole) else None
         word = judge(claim, found)
         verdicts.append(Verdict(claim, found, word, _needs(claim, found) if word == "undecided" else "", tuple(marks)))
     return verdicts

@@ -60,7 +60,8 @@ def _measured(tiny_study, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("measured")
     store = RowStore(folder, shipped=False)
     with (folder / "printed.txt").open("w", encoding="utf-8") as file:
-        run_study(jobs_of(tiny_study, "mine.yaml", "micro"), store, Console(file=file, width=200))
+        for job in jobs_of(tiny_study, "mine.yaml", "micro"):
+            run_study([job], store, Console(file=file, width=200))
     return folder
 
 

@@ -73,7 +73,7 @@ def test_studies_share_equal_runs(measured, tiny_study):
 def test_cost_and_what_is_left_are_said(measured):
     text = (measured.folder / "printed.txt").read_text(encoding="utf-8")
     assert "frozen: " in text and "FLOPs of training" in text
-    assert "1 of 2: frozen, seed 1: score" in text and "0 left" in text
+    assert "1 of 1: frozen, seed 1: score" in text and "0 left" in text
 
 
 CHILD = """
@@ -134,7 +134,8 @@ def stored(measured, monkeypatch):
     return rows
 
 
-def test_tasks_of_a_cluster_bring_their_rows_back(stored, tiny_study, tmp_path, monkeypatch):
+@pytest.fixture
+def cluster(monkeypatch):
     """A stand-in for Ray that runs each task when it is waited for: the real one is no dependency of the tests."""
     asked = []
 
@@ -161,9 +162,13 @@ def test_tasks_of_a_cluster_bring_their_rows_back(stored, tiny_study, tmp_path, 
     )
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "ray", fake)
+    return asked
+
+
+def test_tasks_of_a_cluster_bring_their_rows_back(stored, cluster, tiny_study, tmp_path):
     store = RowStore(tmp_path / "cluster", shipped=False)
     run_study(jobs_of(tiny_study, "mine.yaml", "micro"), store, QUIET, ray="auto")
-    assert asked[0]["address"] == "auto" and asked[1] == {"num_cpus": 1}
+    assert cluster[0]["address"] == "auto" and cluster[1] == {"num_cpus": 1}
     assert store.read() == stored
 
 
@@ -173,7 +178,7 @@ def test_a_cluster_needs_a_package_and_says_so(stored, tiny_study, tmp_path, mon
         run_study(jobs_of(tiny_study, "mine.yaml", "micro"), RowStore(tmp_path, shipped=False), QUIET, ray="auto")
 
 
-def test_a_cell_that_fails_is_named_and_the_others_are_computed(stored, tiny_study, tmp_path, monkeypatch):
+def test_a_cell_that_fails_is_named_and_the_others_are_computed(stored, cluster, tiny_study, tmp_path, monkeypatch):
     def broken(job, folder, console):
         if job.cell.name == "frozen":
             raise LorgnetteError("no disk")
@@ -182,7 +187,7 @@ def test_a_cell_that_fails_is_named_and_the_others_are_computed(stored, tiny_stu
     monkeypatch.setattr(run_cells, "compute", broken)
     store = RowStore(tmp_path, shipped=False)
     with pytest.raises(LorgnetteError, match=r"1 of 2 cells failed, the same command tries again: frozen, seed 1"):
-        run_study(jobs_of(tiny_study, "mine.yaml", "micro"), store, QUIET)
+        run_study(jobs_of(tiny_study, "mine.yaml", "micro"), store, QUIET, ray="auto")
     assert [row.cell for row in store.read().values()] == ["trained"]
 
 

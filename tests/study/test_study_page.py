@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from lorgnette.errors import DataError, DiskError
+from lorgnette.errors import DataError
+from lorgnette.files import DiskError
 from lorgnette.study.config import Study, load_study
 from lorgnette.study.result_rows import RowStore
 from lorgnette.study.study_page import StudyReport, write_study_report
@@ -19,7 +20,9 @@ def report(measured, tiny_study) -> StudyReport:
     """A report with a second seed beside the measured one, a twentieth better."""
     rows = list(measured.read().values())
     more = [
-        dataclasses.replace(one, key=f"{one.key}-2", seed=2, loss={name: 0.95 * loss for name, loss in one.loss.items()})
+        dataclasses.replace(
+            one, key=f"{one.key}-2", seed=2, loss={name: 0.95 * loss for name, loss in one.loss.items()}
+        )
         for one in rows
     ]
     study = Study.parse(tiny_study.plain() | {"source": "Table 0", "about": "A <small> test."})
@@ -51,7 +54,9 @@ def test_what_is_missing_or_unlike_is_marked(report):
     old = dataclasses.replace(report.rows[0], study_digest="old")
     assert any("older than the study file" in mark for mark in dataclasses.replace(report, rows=[old]).marks)
     diverged = row("frozen", 3, failed="the loss rose")
-    assert any("diverged: frozen, seed 3" in m for m in dataclasses.replace(report, rows=[*report.rows, diverged]).marks)
+    assert any(
+        "diverged: frozen, seed 3" in m for m in dataclasses.replace(report, rows=[*report.rows, diverged]).marks
+    )
 
 
 def test_no_rows_and_a_page_of_somebody_else_are_refused(report, tmp_path):
