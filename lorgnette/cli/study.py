@@ -10,12 +10,12 @@ import typer
 study = typer.Typer(help="Answer questions of design: train cells that differ in declared settings, and judge claims.")
 Name = Annotated[str, typer.Argument(help="Study, by name or path.")]
 Scale = Annotated[str, typer.Option(help="Size at which the study runs: one of its `scales`.")]
-Folder = Annotated[Path, typer.Option(help="Folder of runs and rows, shared by all studies.")]
-FOLDER = Path("runs/studies")
+StudiesFolder = Annotated[Path, typer.Option(help="Folder of runs and rows, shared by all studies.")]
+_FOLDER = Path("runs/studies")
 
 
 @study.command(name="list")
-def list_(folder: Folder = FOLDER) -> None:
+def list_(folder: StudiesFolder = _FOLDER) -> None:
     """List the studies that lorgnette carries, and how many of their rows are measured."""
     from lorgnette.output import new_console
     from lorgnette.study.summary_tables import print_studies
@@ -44,7 +44,7 @@ def run(
     cell: Annotated[str | None, typer.Option(help="Compute this cell only.")] = None,
     seed: Annotated[int | None, typer.Option(min=1, help="Compute this seed only.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Measure again what lorgnette carries rows of.")] = False,
-    folder: Folder = FOLDER,
+    folder: StudiesFolder = _FOLDER,
 ) -> None:
     """Compute the rows of a study that are missing. The same command resumes after a kill at any point."""
     import os
@@ -69,7 +69,7 @@ def run(
 
 
 @study.command()
-def report(name: Name, scale: Scale = "micro", folder: Folder = FOLDER) -> None:
+def report(name: Name, scale: Scale = "micro", folder: StudiesFolder = _FOLDER) -> None:
     """Judge the claims of a study, and write NAME-SCALE.html and NAME-SCALE.md to its folder."""
     from lorgnette.output import new_console, say
     from lorgnette.study.cells import jobs_of

@@ -85,7 +85,11 @@ def test_a_null_study_of_losses_is_decided_no_more_often_than_its_level():
 
 def test_a_planted_effect_is_found_at_the_stated_power():
     generator = np.random.default_rng(5)
-    stated = np.mean([difference(*simulated(generator, 0.0), "score", LEVEL).detectable for _ in range(30)])
+    known = [difference(*simulated(generator, 0.0), "score", LEVEL) for _ in range(50)]
+    errors = [np.mean([getattr(one, name) ** 2 for one in known]) ** 0.5 for name in ("seed_error", "question_error")]
+    stated = SeedEstimate(
+        0.0, 3, *errors, LEVEL
+    ).detectable  # at the true spread: that of three seeds is often too small
     words = verdicts(stated / 100)
     assert words.count("agrees") >= 0.8 * REPETITIONS - 2 * (0.16 * REPETITIONS) ** 0.5 and "disagrees" not in words
 
