@@ -2,7 +2,8 @@
 
 A rule is one tensor of transformers and the tensor of ours that holds the same numbers. Where ours are several, their
 rows stand end to end in the one of transformers (the extra vocabulary after the pre-trained table); where `tail` is
-given, its last dimensions are flat in ours (a convolution over patches is a linear layer on flattened patches).
+given, its last dimensions are flat in ours (a convolution over patches is a linear layer on flattened patches). Other
+families of vision encoders have their names in `encoders/`.
 """
 
 from __future__ import annotations
@@ -36,21 +37,25 @@ class Rule:
     theirs: str
     ours: tuple[str, ...]
     tail: tuple[int, ...] = ()
-
-    @property
-    def is_vocabulary(self) -> bool:
-        """Return whether this is a table of tokens, which holds our extra rows too."""
-        return len(self.ours) > 1
+    is_vocabulary: bool = False
+    """True for a table of tokens, which holds our extra rows too and may be given more."""
+    leading: int = 0
+    """Dimensions of one that stand before ours there."""
+    channels: int = 0
+    """Channels of patches that are flattened as row, column, channel there; 0 where they are flattened as ours."""
 
     def their_shape(self, shapes: Mapping[str, torch.Size]) -> tuple[int, ...]:
         """The shape that transformers gives this tensor, from the shapes of ours."""
         first = shapes[self.ours[0]]
         rows = sum(shapes[name][0] for name in self.ours)
-        return (rows, *(self.tail or first[1:]))
+        return (*(1,) * self.leading, rows, *(self.tail or first[1:]))
 
     def to_ours(self, tensor: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
         """Our tensors from transformers'. Views of it, except that rows after the first tensor's are copied."""
+        tensor = tensor[(0,) * self.leading]
         tensor = tensor.flatten(1) if self.tail else tensor
+        if self.channels:
+            tensor = tensor.unflatten(1, (-1, self.channels)).transpose(1, 2).flatten(1)
         table, *extra = tensor.split([shapes[name][0] for name in self.ours])
         return dict(zip(self.ours, [table, *(rows.clone() for rows in extra)], strict=True))
 
@@ -58,7 +63,10 @@ class Rule:
         """transformers' tensor from ours: the same bits in another shape."""
         tensors = [ours[name].detach() for name in self.ours]
         tensor = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
-        return (tensor.unflatten(1, self.tail) if self.tail else tensor).contiguous()
+        if self.channels:
+            tensor = tensor.unflatten(1, (self.channels, -1)).transpose(1, 2).flatten(1)
+        tensor = tensor.unflatten(1, self.tail) if self.tail else tensor
+        return tensor[(None,) * self.leading].contiguous()
 
 
 @dataclass(frozen=True)
@@ -123,19 +131,35 @@ QK_NORM = (Pair("self_attn.q_norm", "attention.query_norm"), Pair("self_attn.k_n
 
 def vision_rules(vision: EncoderSettings, prefix: str) -> list[Rule]:
     """A vision encoder, as transformers names one of its kind. prefix: stands before its names there."""
-    return [_within(rule, prefix, "vision.") for rule in ENCODER_RULES[type(vision)](vision)]
+    return [within(rule, prefix, "vision.") for rule in ENCODER_RULES[type(vision)](vision)]
 
 
 def _vit_rules(vision: VisionConfig) -> list[Rule]:
-    """SigLIP's vision model, alone or within Idefics2."""
-    patch = Rule(
-        "embeddings.patch_embedding.weight",
-        ("patch_embedding.weight",),
-        tail=(vision.channels, vision.patch, vision.patch),
-    )
-    pairs = [Pair("embeddings.position_embedding", "position_embedding"), Pair("post_layernorm", "norm", bias=True)]
-    rules = [patch, Rule("embeddings.patch_embedding.bias", ("patch_embedding.bias",)), *_all(pairs)]
-    return rules + _layers(VISION_LAYER, vision.layers, "encoder.layers.")
+    """A vision transformer as SigLIP's and CLIP's are named, alone or within another model.
+
+    CLIP's table of positions begins with the class token's. The vectors of DINOv2 are named as there.
+    """
+    kernel = vision.channels, vision.patch, vision.patch
+    patch = Rule("embeddings.patch_embedding.weight", ("patch_embedding.weight",), tail=kernel)
+    positions = [*(["class_position"] if vision.class_token != "none" else ()), "position_embedding.weight"]
+    rules = [patch, Rule("embeddings.position_embedding.weight", tuple(positions))]
+    if vision.patch_bias:
+        rules.append(Rule("embeddings.patch_embedding.bias", ("patch_embedding.bias",)))
+    if vision.class_token != "none":
+        rules.append(Rule("embeddings.class_embedding", ("class_embedding",)))
+    norms = (("pre_layrnorm", "pre_norm", vision.norm_before), ("post_layernorm", "norm", vision.norm_after))
+    pairs = [Pair(theirs, ours, bias=True) for theirs, ours, there in norms if there]
+    return [*rules, *all_rules(pairs), *layer_rules(VISION_LAYER, vision, "encoder.layers.")]
+
+
+def layer_rules(pairs: Iterable[Pair], vision: VisionConfig, prefix: str) -> list[Rule]:
+    """The layers of a vision transformer: of the pairs, and of the vectors of its branches, those that it has."""
+    pairs = [replace(one, bias=one.bias and (vision.key_bias or one.ours != "attention.key")) for one in pairs]
+    rules = layers_of(pairs, vision.layer_count, prefix)
+    scales = (("layer_scale1.lambda1", "attention_scale"), ("layer_scale2.lambda1", "mlp_scale"))
+    for layer in range(vision.layer_count if vision.layer_scale else 0):
+        rules += [Rule(f"{prefix}{layer}.{theirs}", (f"layers.{layer}.{ours}",)) for theirs, ours in scales]
+    return rules
 
 
 ENCODER_RULES: dict[type[EncoderSettings], Callable[[Any], list[Rule]]] = {VisionConfig: _vit_rules}
@@ -144,20 +168,20 @@ ENCODER_RULES: dict[type[EncoderSettings], Callable[[Any], list[Rule]]] = {Visio
 
 def connector_rules(connector: ConnectorSettings, prefix: str) -> list[Rule]:
     """A connector, as transformers names one of its kind."""
-    return [_within(rule, prefix, "connector.") for rule in CONNECTOR_RULES[type(connector)](connector)]
+    return [within(rule, prefix, "connector.") for rule in CONNECTOR_RULES[type(connector)](connector)]
 
 
 def plugin_rules(part: torch.nn.Module, prefix: str, ours: str) -> list[Rule]:
     """The tensors of a plug-in's part, under the names that it gives them itself."""
-    return [_within(Rule(name, (name,)), prefix, ours) for name, _ in part.named_parameters()]
+    return [within(Rule(name, (name,)), prefix, ours) for name, _ in part.named_parameters()]
 
 
 def _perceiver_rules(connector: PerceiverConfig) -> list[Rule]:
     """Idefics2's connector: modality projection and perceiver resampler."""
     pairs = [Pair(f"modality_projection.{kind}_proj", f"projection.{kind}") for kind in ("gate", "up", "down")]
     pairs.append(Pair("perceiver_resampler.norm", "norm"))
-    rules = [Rule("perceiver_resampler.latents", ("latents",)), *_all(pairs)]
-    return rules + _layers(PERCEIVER_LAYER, connector.depth, "perceiver_resampler.layers.")
+    rules = [Rule("perceiver_resampler.latents", ("latents",)), *all_rules(pairs)]
+    return rules + layers_of(PERCEIVER_LAYER, connector.depth, "perceiver_resampler.layers.")
 
 
 def _projection_rules(connector: ConnectorSettings) -> list[Rule]:
@@ -179,11 +203,11 @@ def fusion_rules(config: VLMConfig, prefix: str) -> list[Rule]:
     if not isinstance(fusion, CrossAttentionConfig):
         return []
     pairs = (*GATED_BLOCK, *(BLOCK_QK_NORM if fusion.qk_norm else ()))
-    rules = _layers(pairs, fusion.blocks(config.language.layers), "gated_cross_attn_layers.")
+    rules = layers_of(pairs, fusion.blocks(config.language.layers), "gated_cross_attn_layers.")
     for block in range(fusion.blocks(config.language.layers)):
         for theirs, ours in (("alpha_cross_attn", "attention_gate"), ("alpha_dense", "mlp_gate")):
             rules.append(Rule(f"gated_cross_attn_layers.{block}.{theirs}", (f"layers.{block}.{ours}",)))
-    return [_within(rule, prefix, "fusion.") for rule in rules]
+    return [within(rule, prefix, "fusion.") for rule in rules]
 
 
 def decoder_rules(language: LanguageConfig, prefix: str, head: str = "lm_head.weight") -> list[Rule]:
@@ -193,11 +217,12 @@ def decoder_rules(language: LanguageConfig, prefix: str, head: str = "lm_head.we
         for kind in ("query", "key", "value")
     ]
     layer = (*projections, *DECODER_LAYER, *(QK_NORM if language.qk_norm else ()))
-    rules = [Rule("embed_tokens.weight", ("embedding.table", "embedding.extra")), *_all([Pair("norm", "norm")])]
-    rules += _layers(layer, language.layers, "layers.")
-    rules = [_within(rule, prefix, "language.") for rule in rules]
+    rules = [Rule("embed_tokens.weight", ("embedding.table", "embedding.extra"), is_vocabulary=True)]
+    rules += all_rules([Pair("norm", "norm")])
+    rules += layers_of(layer, language.layers, "layers.")
+    rules = [within(rule, prefix, "language.") for rule in rules]
     if not language.tied_embeddings:
-        rules.append(Rule(head, ("language.head.table", "language.head.extra")))
+        rules.append(Rule(head, ("language.head.table", "language.head.extra"), is_vocabulary=True))
     return rules
 
 
@@ -217,14 +242,17 @@ def idefics2_rules(config: VLMConfig) -> list[Rule]:
     return [*vision, *connector, *fusion, *decoder_rules(config.language, "model.text_model.")]
 
 
-def _all(pairs: Iterable[Pair]) -> list[Rule]:
+def all_rules(pairs: Iterable[Pair]) -> list[Rule]:
+    """The rules of all pairs, one after another."""
     return [rule for pair in pairs for rule in pair.rules()]
 
 
-def _layers(pairs: Iterable[Pair], layers: int, prefix: str) -> list[Rule]:
-    rules = _all(pairs)
-    return [_within(rule, f"{prefix}{layer}.", f"layers.{layer}.") for layer in range(layers) for rule in rules]
+def layers_of(pairs: Iterable[Pair], layers: int, prefix: str) -> list[Rule]:
+    """The rules of equal layers. prefix: stands before the number of each there."""
+    rules = all_rules(pairs)
+    return [within(rule, f"{prefix}{layer}.", f"layers.{layer}.") for layer in range(layers) for rule in rules]
 
 
-def _within(rule: Rule, theirs: str, ours: str) -> Rule:
+def within(rule: Rule, theirs: str, ours: str) -> Rule:
+    """A rule of a part, whose names get what stands before them in the whole."""
     return replace(rule, theirs=theirs + rule.theirs, ours=tuple(ours + name for name in rule.ours))

@@ -28,6 +28,9 @@ from lorgnette.model.ops.attention import attention
 class Connector(Stack):
     """Base class of connectors. A subclass maps an encoder's states to visual tokens, as many as its settings say."""
 
+    class_tokens = 0
+    """Rows before the patches of each image that are no patch's: 1 if the vision encoder keeps its class token."""
+
     def __init__(self, config: ConnectorSettings, width: int):
         """width: of a visual token, which is the decoder's."""
         super().__init__()
@@ -36,7 +39,8 @@ class Connector(Stack):
     def forward(self, patches_PD: Tensor, grids: tuple[Grid, ...]) -> Tensor:
         """Visual tokens of all images end to end: V,D.
 
-        patches_PD: hidden states of the patches of all images end to end. grids: rows and columns of each image.
+        patches_PD: hidden states of the patches of all images end to end, with the encoder's class token before those
+        of each image if it is kept. grids: rows and columns of each image.
         Without images the result is empty but depends on the weights: in training every rank touches the same ones.
         """
         raise TypeError(f"{type(self).__name__} has no forward")
@@ -44,6 +48,10 @@ class Connector(Stack):
     def empty(self) -> Tensor:
         """Visual tokens of no image, of the connector's device and dtype: 0,D."""
         return next(self.parameters()).new_empty(0, self.width)
+
+    def states(self, grids: tuple[Grid, ...]) -> SequenceLengths:
+        """Rows of `patches_PD` of each image."""
+        return SequenceLengths(tuple(self.class_tokens + rows * columns for rows, columns in grids))
 
     def visual_tokens(self, grids: tuple[Grid, ...]) -> SequenceLengths:
         """Visual tokens of each image."""
@@ -97,7 +105,7 @@ class Perceiver(Connector):
         self.norm = RMSNorm(width, config.norm_eps)
 
     def forward(self, patches_PD: Tensor, grids: tuple[Grid, ...]) -> Tensor:
-        images = SequenceLengths(tuple(rows * columns for rows, columns in grids))
+        images = self.states(grids)
         context_PD = self.run(self.projection, patches_PD)
         visual_VD = self.latents.repeat(len(images), 1)
         for layer in self.layers:
@@ -164,14 +172,17 @@ CONNECTORS: dict[type[ConnectorSettings], type[Connector]] = {
 """The class of each kind of settings."""
 
 
-def build_connector(config: ConnectorConfig, vision_width: int, width: int) -> Connector:
+def build_connector(config: ConnectorConfig, vision_width: int, width: int, class_tokens: int = 0) -> Connector:
     """The connector of these settings, from the vision encoder's width to the decoder's.
 
+    class_tokens: rows of each image that the vision encoder gives beside those of its patches.
     Raises: SettingsError for a plug-in that builds something else.
     """
     if isinstance(config, ConnectorPlugin):
         made = config.build(vision_width, width)
         if not isinstance(made, Connector):
             raise SettingsError(f"connector {config.kind}: builds a {type(made).__name__}, which is no Connector")
-        return made
-    return CONNECTORS[type(config)](config, vision_width, width)  # type: ignore[call-arg]
+    else:
+        made = CONNECTORS[type(config)](config, vision_width, width)  # type: ignore[call-arg]
+    made.class_tokens = class_tokens
+    return made

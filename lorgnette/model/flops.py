@@ -79,8 +79,9 @@ class ModelCost:
 
     def connector_flops(self, patches: int) -> int:
         """One image of so many patches through the connector."""
-        widths = self.config.vision.width, self.config.language.width
-        return along(_connector_measured(self.config.connector, *widths), patches // self.config.connector.multiple**2)
+        vision, connector = self.config.vision, self.config.connector
+        curve = _connector_measured(connector, vision.width, self.config.language.width, vision.class_tokens)
+        return along(curve, patches // connector.multiple**2)
 
     def image_flops(self, patches: int) -> int:
         """One image of so many patches to visual tokens."""
@@ -246,7 +247,9 @@ def _block_measured(block: nn.Module, width: int) -> BlockFlops:
 
 @lru_cache(maxsize=16)
 def _vision_measured(config: EncoderSettings) -> Curve:
-    """FLOPs of the encoder on an image of 1, 2 and 3 patches."""
+    """FLOPs of the encoder on an image of 1, 2 and 3 patches, but for the resizing of a table of positions."""
+    if config.interpolates:  # a few thousandths, and no quadratic of the patches
+        config = config.model_copy(update={"position_rule": "bucket"})
     with torch.device("meta"):
         encoder = build_encoder(config)
 
@@ -259,13 +262,13 @@ def _vision_measured(config: EncoderSettings) -> Curve:
 
 
 @lru_cache(maxsize=16)
-def _connector_measured(config: ConnectorConfig, vision_width: int, width: int) -> Curve:
+def _connector_measured(config: ConnectorConfig, vision_width: int, width: int, class_tokens: int) -> Curve:
     """FLOPs of the connector on an image of 1, 2 and 3 squares of patches as small as it takes them."""
     with torch.device("meta"):
-        connector, side = build_connector(config, vision_width, width), config.multiple
+        connector, side = build_connector(config, vision_width, width, class_tokens), config.multiple
 
         def flops(squares: int) -> int:
-            patches_PD = torch.empty(side * side * squares, vision_width)
+            patches_PD = torch.empty(class_tokens + side * side * squares, vision_width)
             return _of_all_layers(connector, lambda: connector(patches_PD, ((side, side * squares),)))
 
         return flops(1), flops(2), flops(3)

@@ -18,7 +18,7 @@ def initialise(model: nn.Module, seed: int) -> None:
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             parameter.zero_()
-        elif name.endswith("norm.weight"):
+        elif name.endswith(("norm.weight", "_scale")):
             parameter.fill_(1.0)
         elif name.endswith("_gate"):
             parameter.fill_(model.get_submodule(name.rpartition(".")[0]).gate_init)  # type: ignore[arg-type]
@@ -38,7 +38,7 @@ def deviation(name: str, fan_in: int, depth: int) -> float:
     where things are (docs/notebook.md). Blocks of cross-attention, as there: sqrt(0.4 / fan in), with 2 x depth times
     the fan in for `down`, depth the decoder's layers; gates begin as their settings say.
     """
-    if name.endswith("position_embedding.weight"):
+    if name.endswith(("position_embedding.weight", ".class_position")):
         return 0.5
     if name.startswith("fusion."):
         return (0.4 / (fan_in * (2.0 * depth if name.endswith("down.weight") else 1.0))) ** 0.5
