@@ -317,11 +317,13 @@ class Run(Settings):
                 f" model's {most} positions; set pack.tokens to {most} or less"
             )
         try:
-            self.stage_images(stage)
+            fault = self.stage_images(stage).unlike(self.model.slots.only_grid)
         except pydantic.ValidationError as error:
             raise ValueError(
                 f"stage {stage.name!r}: {error.errors()[0]['msg'].removeprefix(VALIDATOR_PREFIX)}"
             ) from None
+        if fault:
+            raise ValueError(f"stage {stage.name!r}: connector {self.model.connector.about}: {fault}")
 
     def stage_images(self, stage: StageConfig) -> ImageConfig:
         """Return the image settings of a stage."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorgnette.errors import CheckpointError
-from lorgnette.model.config import PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.model.config import VisionConfig, VLMConfig
+from lorgnette.model.configs.connector_config import PerceiverConfig
 from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.untrusted import quoted
 
@@ -191,7 +192,11 @@ def write_idefics2(config: VLMConfig) -> Json:
     _need("fusion", config.fusion, "autoregressive", "its only fusion there")
     for name, needed, why in (
         ("projection_width", language.mlp_width, "the decoder's MLP width"),
+        ("width_of", "decoder", "its only value there"),
+        ("mlp", "swiglu", "its only value there"),
         ("mlp_ratio", 4, "its only value there"),
+        ("norm", "rms", "its only value there"),
+        ("qk_norm", False, "its only value there"),
     ):
         _need(f"connector.{name}", getattr(perceiver, name), needed, why)
     resampler = _write(PERCEIVER_SETTINGS, perceiver) | {"hidden_act": "silu", "hidden_size": language.width}

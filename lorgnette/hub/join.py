@@ -26,7 +26,8 @@ from lorgnette.inputs.preprocessor import normalisation
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.templates.template import Idefics2Template
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
-from lorgnette.model.config import ConnectorConfig, VLMConfig, idefics2_connector
+from lorgnette.model.config import VLMConfig
+from lorgnette.model.configs.connector_config import ConnectorConfig, idefics2_connector
 from lorgnette.model.configs.fusion_config import FusionConfig
 from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.configs.vision_config import STATES_TAKEN, VisionConfig

@@ -15,17 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorgnette.model.config import (
-    ConnectorPlugin,
-    ConnectorSettings,
-    EncoderPlugin,
-    EncoderSettings,
+from lorgnette.model.config import EncoderPlugin, EncoderSettings, VisionConfig, VLMConfig
+from lorgnette.model.configs.connector_config import (
+    AverageConfig,
+    FlatLinearConfig,
     LinearConfig,
+    MappingNetworkConfig,
+    MLPConfig,
     PerceiverConfig,
     PixelShuffleConfig,
-    VisionConfig,
-    VLMConfig,
 )
+from lorgnette.model.configs.connector_settings import ConnectorPlugin, ConnectorSettings
 from lorgnette.model.configs.fusion_config import CrossAttentionConfig
 from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.connectors import build_connector
@@ -107,6 +107,21 @@ PERCEIVER_LAYER = (
     Pair("post_attention_layernorm", "mlp_norm"),
     *GATED_MLP,
 )
+IDEFICS1_PERCEIVER_LAYER = (
+    Pair("0.latents_layer_norm", "latent_norm"),
+    Pair("0.context_layer_norm", "context_norm"),
+    Pair("0.q_proj", "attention.query"),
+    Pair("0.k_proj", "attention.key"),
+    Pair("0.v_proj", "attention.value"),
+    Pair("0.output_proj", "attention.output"),
+    Pair("1.ln", "mlp_norm"),
+    Pair("1.fc", "mlp.up"),
+    Pair("1.c_proj", "mlp.down"),
+)
+IDEFICS1_PERCEIVER_QK_NORM = (
+    Pair("0.q_layer_norm", "attention.query_norm"),
+    Pair("0.k_layer_norm", "attention.key_norm"),
+)
 DECODER_LAYER = (
     Pair("input_layernorm", "attention_norm"),
     Pair("self_attn.o_proj", "attention.output"),
@@ -131,7 +146,12 @@ QK_NORM = (Pair("self_attn.q_norm", "attention.query_norm"), Pair("self_attn.k_n
 
 def vision_rules(vision: EncoderSettings, prefix: str) -> list[Rule]:
     """A vision encoder, as transformers names one of its kind. prefix: stands before its names there."""
-    return [within(rule, prefix, "vision.") for rule in ENCODER_RULES[type(vision)](vision)]
+    return of_encoder(ENCODER_RULES[type(vision)](vision), prefix)
+
+
+def of_encoder(rules: Iterable[Rule], prefix: str) -> list[Rule]:
+    """Rules of a vision encoder, as those of a whole model. prefix: stands before its names there."""
+    return [_within(rule, prefix, "vision.") for rule in rules]
 
 
 def _vit_rules(vision: VisionConfig) -> list[Rule]:
@@ -149,13 +169,13 @@ def _vit_rules(vision: VisionConfig) -> list[Rule]:
         rules.append(Rule("embeddings.class_embedding", ("class_embedding",)))
     norms = (("pre_layrnorm", "pre_norm", vision.norm_before), ("post_layernorm", "norm", vision.norm_after))
     pairs = [Pair(theirs, ours, bias=True) for theirs, ours, there in norms if there]
-    return [*rules, *all_rules(pairs), *layer_rules(VISION_LAYER, vision, "encoder.layers.")]
+    return [*rules, *_all(pairs), *layer_rules(VISION_LAYER, vision, "encoder.layers.")]
 
 
 def layer_rules(pairs: Iterable[Pair], vision: VisionConfig, prefix: str) -> list[Rule]:
     """The layers of a vision transformer: of the pairs, and of the vectors of its branches, those that it has."""
     pairs = [replace(one, bias=one.bias and (vision.key_bias or one.ours != "attention.key")) for one in pairs]
-    rules = layers_of(pairs, vision.layer_count, prefix)
+    rules = _layers(pairs, vision.layer_count, prefix)
     scales = (("layer_scale1.lambda1", "attention_scale"), ("layer_scale2.lambda1", "mlp_scale"))
     for layer in range(vision.layer_count if vision.layer_scale else 0):
         rules += [Rule(f"{prefix}{layer}.{theirs}", (f"layers.{layer}.{ours}",)) for theirs, ours in scales]
@@ -168,20 +188,30 @@ ENCODER_RULES: dict[type[EncoderSettings], Callable[[Any], list[Rule]]] = {Visio
 
 def connector_rules(connector: ConnectorSettings, prefix: str) -> list[Rule]:
     """A connector, as transformers names one of its kind."""
-    return [within(rule, prefix, "connector.") for rule in CONNECTOR_RULES[type(connector)](connector)]
+    return [_within(rule, prefix, "connector.") for rule in CONNECTOR_RULES[type(connector)](connector)]
 
 
 def plugin_rules(part: torch.nn.Module, prefix: str, ours: str) -> list[Rule]:
     """The tensors of a plug-in's part, under the names that it gives them itself."""
-    return [within(Rule(name, (name,)), prefix, ours) for name, _ in part.named_parameters()]
+    return [_within(Rule(name, (name,)), prefix, ours) for name, _ in part.named_parameters()]
 
 
 def _perceiver_rules(connector: PerceiverConfig) -> list[Rule]:
-    """Idefics2's connector: modality projection and perceiver resampler."""
-    pairs = [Pair(f"modality_projection.{kind}_proj", f"projection.{kind}") for kind in ("gate", "up", "down")]
-    pairs.append(Pair("perceiver_resampler.norm", "norm"))
-    rules = [Rule("perceiver_resampler.latents", ("latents",)), *all_rules(pairs)]
-    return rules + layers_of(PERCEIVER_LAYER, connector.depth, "perceiver_resampler.layers.")
+    """Idefics2's connector: modality projection and perceiver resampler; with a ReLU MLP under Idefics1's names."""
+    if connector.width_of == "vision":
+        pairs = []
+    elif connector.projection_width is None:
+        pairs = [Pair("modality_projection.proj", "projection")]
+    else:
+        pairs = [Pair(f"modality_projection.{kind}_proj", f"projection.{kind}") for kind in ("gate", "up", "down")]
+    relu = connector.mlp == "relu"
+    layer, norms = (IDEFICS1_PERCEIVER_LAYER, IDEFICS1_PERCEIVER_QK_NORM) if relu else (PERCEIVER_LAYER, QK_NORM)
+    final = Pair(f"perceiver_resampler.{'layer_norm' if relu else 'norm'}", "norm")
+    inner = [*layer, *(norms if connector.qk_norm else ())]
+    if connector.norm == "layer":
+        final, inner = replace(final, bias=True), [replace(one, bias=one.ours.endswith("norm")) for one in inner]
+    rules = [Rule("perceiver_resampler.latents", ("latents",)), *_all([*pairs, final])]
+    return rules + _layers(inner, connector.depth, f"perceiver_resampler.{'blocks' if relu else 'layers'}.")
 
 
 def _projection_rules(connector: ConnectorSettings) -> list[Rule]:
@@ -189,10 +219,30 @@ def _projection_rules(connector: ConnectorSettings) -> list[Rule]:
     return [Rule("modality_projection.proj.weight", ("projection.weight",))]
 
 
+def _mlp_rules(connector: MLPConfig) -> list[Rule]:
+    """LLaVA's connector."""
+    return _all([Pair("linear_1", "projection.up", bias=True), Pair("linear_2", "projection.down", bias=True)])
+
+
+def _flat_linear_rules(connector: FlatLinearConfig) -> list[Rule]:
+    return [*_projection_rules(connector), *_all([Pair("modality_projection.mixing", "mixing")])]
+
+
+def _mapping_network_rules(connector: MappingNetworkConfig) -> list[Rule]:
+    """A mapping network, its layers named as those of CLIP's and SigLIP's encoders."""
+    ends = [Pair("mapping_network.input", "input", bias=True), Pair("mapping_network.output", "output", bias=True)]
+    rules = [Rule("mapping_network.constants", ("constants",)), *_all(ends)]
+    return rules + _layers(VISION_LAYER, connector.depth, "mapping_network.layers.")
+
+
 CONNECTOR_RULES: dict[type[ConnectorSettings], Callable[[Any], list[Rule]]] = {
     PerceiverConfig: _perceiver_rules,
     LinearConfig: _projection_rules,
+    MLPConfig: _mlp_rules,
     PixelShuffleConfig: _projection_rules,
+    AverageConfig: _projection_rules,
+    FlatLinearConfig: _flat_linear_rules,
+    MappingNetworkConfig: _mapping_network_rules,
 }
 """The names of each kind of connector."""
 
@@ -203,11 +253,11 @@ def fusion_rules(config: VLMConfig, prefix: str) -> list[Rule]:
     if not isinstance(fusion, CrossAttentionConfig):
         return []
     pairs = (*GATED_BLOCK, *(BLOCK_QK_NORM if fusion.qk_norm else ()))
-    rules = layers_of(pairs, fusion.blocks(config.language.layers), "gated_cross_attn_layers.")
+    rules = _layers(pairs, fusion.blocks(config.language.layers), "gated_cross_attn_layers.")
     for block in range(fusion.blocks(config.language.layers)):
         for theirs, ours in (("alpha_cross_attn", "attention_gate"), ("alpha_dense", "mlp_gate")):
             rules.append(Rule(f"gated_cross_attn_layers.{block}.{theirs}", (f"layers.{block}.{ours}",)))
-    return [within(rule, prefix, "fusion.") for rule in rules]
+    return [_within(rule, prefix, "fusion.") for rule in rules]
 
 
 def decoder_rules(language: LanguageConfig, prefix: str, head: str = "lm_head.weight") -> list[Rule]:
@@ -218,9 +268,9 @@ def decoder_rules(language: LanguageConfig, prefix: str, head: str = "lm_head.we
     ]
     layer = (*projections, *DECODER_LAYER, *(QK_NORM if language.qk_norm else ()))
     rules = [Rule("embed_tokens.weight", ("embedding.table", "embedding.extra"), is_vocabulary=True)]
-    rules += all_rules([Pair("norm", "norm")])
-    rules += layers_of(layer, language.layers, "layers.")
-    rules = [within(rule, prefix, "language.") for rule in rules]
+    rules += _all([Pair("norm", "norm")])
+    rules += _layers(layer, language.layers, "layers.")
+    rules = [_within(rule, prefix, "language.") for rule in rules]
     if not language.tied_embeddings:
         rules.append(Rule(head, ("language.head.table", "language.head.extra"), is_vocabulary=True))
     return rules
@@ -242,17 +292,14 @@ def idefics2_rules(config: VLMConfig) -> list[Rule]:
     return [*vision, *connector, *fusion, *decoder_rules(config.language, "model.text_model.")]
 
 
-def all_rules(pairs: Iterable[Pair]) -> list[Rule]:
-    """The rules of all pairs, one after another."""
+def _all(pairs: Iterable[Pair]) -> list[Rule]:
     return [rule for pair in pairs for rule in pair.rules()]
 
 
-def layers_of(pairs: Iterable[Pair], layers: int, prefix: str) -> list[Rule]:
-    """The rules of equal layers. prefix: stands before the number of each there."""
-    rules = all_rules(pairs)
-    return [within(rule, f"{prefix}{layer}.", f"layers.{layer}.") for layer in range(layers) for rule in rules]
+def _layers(pairs: Iterable[Pair], layers: int, prefix: str) -> list[Rule]:
+    rules = _all(pairs)
+    return [_within(rule, f"{prefix}{layer}.", f"layers.{layer}.") for layer in range(layers) for rule in rules]
 
 
-def within(rule: Rule, theirs: str, ours: str) -> Rule:
-    """A rule of a part, whose names get what stands before them in the whole."""
+def _within(rule: Rule, theirs: str, ours: str) -> Rule:
     return replace(rule, theirs=theirs + rule.theirs, ours=tuple(ours + name for name in rule.ours))

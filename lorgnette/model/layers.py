@@ -1,8 +1,8 @@
-"""Layers that several parts share: RMS norm, gated MLP, and the stack that can be checkpointed."""
+"""Layers that several parts share: RMS norm, MLPs, and the stack that can be checkpointed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -41,6 +41,23 @@ class SwiGLU(nn.Module):
 
     def _rows(self, x_TD: Tensor) -> Tensor:
         out: Tensor = self.down(silu_times(self.gate(x_TD), self.up(x_TD)))
+        return out
+
+
+class MLP(nn.Module):
+    """Two linear layers: down(activation(up(x)))."""
+
+    def __init__(self, width: int, hidden: int, out: int, *, activation: Callable[[Tensor], Tensor], bias: bool = True):
+        super().__init__()
+        self.hidden, self.activation = hidden, activation
+        self.up = nn.Linear(width, hidden, bias=bias)
+        self.down = nn.Linear(hidden, out, bias=bias)
+
+    def forward(self, x_TD: Tensor) -> Tensor:
+        return in_rows(self._rows, x_TD, self.hidden)
+
+    def _rows(self, x_TD: Tensor) -> Tensor:
+        out: Tensor = self.down(self.activation(self.up(x_TD)))
         return out
 
 

@@ -21,7 +21,8 @@ from lorgnette.hub.config_map import (
     write_idefics2,
     write_vision,
 )
-from lorgnette.model.config import PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.model.config import VisionConfig, VLMConfig
+from lorgnette.model.configs.connector_config import PerceiverConfig
 from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.rope import rotation
 from tests.hub.tiny import tiny_config

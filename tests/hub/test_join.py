@@ -18,7 +18,7 @@ from lorgnette.hub.join import LanguageBackbone, VisionBackbone, build, resize_p
 from lorgnette.hub.load import load
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.model.batch import SequenceLengths
-from lorgnette.model.config import PerceiverConfig
+from lorgnette.model.configs.connector_config import PerceiverConfig
 from lorgnette.model.context import Context
 from lorgnette.model.vlm import VLM
 from tests.hub.tiny import ROWS, SAMPLES, tiny_tokenizer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lorgnette.hub.weight_map import Pair, Rule, layer_rules, vision_rules, within
+from lorgnette.hub.weight_map import Pair, Rule, layer_rules, of_encoder, vision_rules
 from lorgnette.model.configs.vision_config import VisionConfig
 
 DINOV2_LAYER = (
@@ -51,7 +51,7 @@ def dinov2_rules(vision: VisionConfig, prefix: str) -> list[Rule]:
         *layer_rules(DINOV2_LAYER, vision, "encoder.layer."),
         *(Pair("layernorm", "norm", bias=True).rules() if vision.norm_after else ()),
     ]
-    return [within(rule, prefix, "vision.") for rule in rules]
+    return of_encoder(rules, prefix)
 
 
 def timm_rules(vision: VisionConfig, prefix: str) -> list[Rule]:
@@ -73,4 +73,4 @@ def timm_rules(vision: VisionConfig, prefix: str) -> list[Rule]:
             Rule(f"{theirs}q_bias", (f"{ours}query.bias",)),
             Rule(f"{theirs}v_bias", (f"{ours}value.bias",)),
         ]
-    return [within(rule, prefix, "vision.") for rule in rules]
+    return of_encoder(rules, prefix)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 import pydantic
 
 from lorgnette import plugins
 from lorgnette.model.configs import presets
+from lorgnette.model.configs.connector_settings import Count
 from lorgnette.settings import Settings
 
-Count = TypeVar("Count", int, np.ndarray)
-"""Patches of one image, or an array of them for many."""
 PositionRule = Literal["bucket", "bicubic", "bicubic_antialias", "bilinear_antialias"]
 """Rule by which patches of an image find their positions in a square table. `bucket`: patch i of n along a side has row
 or column floor(i * grid / n) of the table (Idefics2). The others resize the table to each image's rows and columns:
