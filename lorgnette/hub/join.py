@@ -69,9 +69,9 @@ class VisionBackbone:
         config = VisionConfig.parse(config.plain() | {"mean": mean, "std": std}, str(folder))
         weights = Weights(folder, re.compile(f"{NOT_VISION}|{family.ignored.pattern}"))
         opened = cls(family, config, weights, pixels)
+        check_layers(weights, config.layers)
         weights.strip_prefix(rule.theirs for prefix in ("", "vision_model.") for rule in opened.rules(prefix))
         shapes = shapes_of(opened.whole)
-        check_layers(weights, config.layers)
         check_tensors(weights, {rule.theirs: rule for rule in opened.rules(opened.prefix)}, shapes, 0)
         return opened
 

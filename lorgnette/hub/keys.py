@@ -148,7 +148,7 @@ NAFLEX = Section(
 )
 DINOV2 = Section(
     obeyed={**VISION.obeyed, **keys("mlp_ratio use_swiglu_ffn qkv_bias", ENCODERS)},
-    irrelevant=VISION.irrelevant
+    irrelevant={**VISION.irrelevant}
     | keys("layerscale_value drop_path_rate hidden_dropout_prob attention_probs_dropout_prob use_mask_token", TRAINING)
     | keys("out_features out_indices stage_names apply_layernorm reshape_hidden_states", "of detectors built on it"),
     refused=NOT_OURS,

@@ -85,7 +85,8 @@ def naflex_size(width: Count, height: Count, config: ImageConfig) -> tuple[Count
     def scaled(length: Count, scale: Any) -> Any:
         return np.maximum(side, np.ceil(length * scale / side) * side).astype(np.int64)
 
-    least, largest = width * 0.0 + NAFLEX_STEP / 10, width * 0.0 + 100.0
+    least: Any = width * 0.0 + NAFLEX_STEP / 10
+    largest: Any = width * 0.0 + 100.0
     for _ in range(NAFLEX_HALVINGS):
         middle = (least + largest) / 2
         fits = scaled(height, middle) / side * (scaled(width, middle) / side) <= most

@@ -95,13 +95,16 @@ def _read_timm(values: Json, where: str) -> VisionConfig:
     return read_vision(_with_mlp(sizes | read, "mlp_ratio", 4, sizes["embed_dim"], where), where, "timm")
 
 
+MOST_RATIO = 1e4
+"""Hidden width of an MLP over its own beyond which a file is damaged."""
 TIMM_FIXED: Json = {"use_post_norm": True, "global_pool": "token", "qkv_fused": True, "swiglu_mlp": False}
 
 
 def _with_mlp(values: Json, key: str, silent: float, width: Any, where: str) -> Json:
     """The values with the hidden width of an MLP, which is given as a multiple of the width."""
     ratio = values.get(key, silent)
-    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not isinstance(width, int) or not ratio > 0:
+    is_number = isinstance(ratio, int | float) and not isinstance(ratio, bool) and 0 < ratio < MOST_RATIO
+    if not is_number or not isinstance(width, int):
         raise CheckpointError(f"{where}: {key} is {quoted(ratio, 60)}; expected a number above 0")
     return values | {"intermediate_size": int(width * ratio)}
 
