@@ -1,9 +1,9 @@
 """Names of tensors in both directions: one table per family, read from left to right on import and back on export.
 
 A rule is one tensor of transformers and the tensor of ours that holds the same numbers. Where ours are several, their
-rows stand end to end in the one of transformers (the extra vocabulary after the pre-trained table); where `tail` is
-given, its last dimensions are flat in ours (a convolution over patches is a linear layer on flattened patches). Other
-families of vision encoders have their names in `encoders/`.
+rows stand end to end in the one of transformers (the extra vocabulary after the pre-trained table; Phi-3's queries,
+keys and values); where `tail` is given, its last dimensions are flat in ours (a convolution over patches is a linear
+layer on flattened patches). Other families of vision encoders have their names in `encoders/`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Rule:
     ours: tuple[str, ...]
     tail: tuple[int, ...] = ()
     is_vocabulary: bool = False
-    """True for a table of tokens, which holds our extra rows too and may be given more."""
+    """A table of tokens, which may have fewer rows in a file: those of tokens that are added here."""
     leading: int = 0
     """Dimensions of one that stand before ours there."""
     channels: int = 0
@@ -92,11 +92,9 @@ VISION_LAYER = (
     Pair("mlp.fc1", "mlp.up", bias=True),
     Pair("mlp.fc2", "mlp.down", bias=True),
 )
-GATED_MLP = (
-    Pair("mlp.gate_proj", "mlp.gate"),
-    Pair("mlp.up_proj", "mlp.up"),
-    Pair("mlp.down_proj", "mlp.down"),
-)
+DOWN = Pair("mlp.down_proj", "mlp.down")
+GATE_AND_UP = (Pair("mlp.gate_proj", "mlp.gate"), Pair("mlp.up_proj", "mlp.up"))
+GATED_MLP = (*GATE_AND_UP, DOWN)
 PERCEIVER_LAYER = (
     Pair("input_latents_norm", "latent_norm"),
     Pair("input_context_norm", "context_norm"),
@@ -126,8 +124,16 @@ DECODER_LAYER = (
     Pair("input_layernorm", "attention_norm"),
     Pair("self_attn.o_proj", "attention.output"),
     Pair("post_attention_layernorm", "mlp_norm"),
-    *GATED_MLP,
+    DOWN,
 )
+FUSED = (
+    Rule(
+        "self_attn.qkv_proj.weight",
+        ("attention.query.weight", "attention.key.weight", "attention.value.weight"),
+    ),
+    Rule("mlp.gate_up_proj.weight", ("mlp.gate.weight", "mlp.up.weight")),
+)
+"""Phi-3's tensors that hold the rows of several of ours, by layer."""
 GATED_BLOCK = (
     Pair("input_layernorm", "attention_norm"),
     Pair("cross_attn.q_proj", "attention.query"),
@@ -266,10 +272,11 @@ def decoder_rules(language: LanguageConfig, prefix: str, head: str = "lm_head.we
         Pair(f"self_attn.{kind[0]}_proj", f"attention.{kind}", bias=language.attention_bias)
         for kind in ("query", "key", "value")
     ]
-    layer = (*projections, *DECODER_LAYER, *(QK_NORM if language.qk_norm else ()))
-    rules = [Rule("embed_tokens.weight", ("embedding.table", "embedding.extra"), is_vocabulary=True)]
-    rules += _all([Pair("norm", "norm")])
-    rules += _layers(layer, language.layers, "layers.")
+    fused = language.family == "phi3"
+    layer = (*DECODER_LAYER, *(QK_NORM if language.qk_norm else ()), *(() if fused else (*projections, *GATE_AND_UP)))
+    words = Rule("embed_tokens.weight", ("embedding.table", "embedding.extra"), is_vocabulary=True)
+    rules = [words, *_all([Pair("norm", "norm")])]
+    rules += _layers(layer, language.layers, "layers.", FUSED if fused else ())
     rules = [_within(rule, prefix, "language.") for rule in rules]
     if not language.tied_embeddings:
         rules.append(Rule(head, ("language.head.table", "language.head.extra"), is_vocabulary=True))
@@ -296,8 +303,8 @@ def _all(pairs: Iterable[Pair]) -> list[Rule]:
     return [rule for pair in pairs for rule in pair.rules()]
 
 
-def _layers(pairs: Iterable[Pair], layers: int, prefix: str) -> list[Rule]:
-    rules = _all(pairs)
+def _layers(pairs: Iterable[Pair], layers: int, prefix: str, more: Iterable[Rule] = ()) -> list[Rule]:
+    rules = [*_all(pairs), *more]
     return [_within(rule, f"{prefix}{layer}.", f"layers.{layer}.") for layer in range(layers) for rule in rules]
 
 

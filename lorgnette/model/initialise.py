@@ -18,7 +18,9 @@ def initialise(model: nn.Module, seed: int) -> None:
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             parameter.zero_()
-        elif name.endswith(("norm.weight", "_scale")):
+        elif name.endswith("norm.weight"):
+            parameter.fill_(getattr(model.get_submodule(name.rpartition(".")[0]), "first", 1.0))
+        elif name.endswith("_scale"):
             parameter.fill_(1.0)
         elif name.endswith("_gate"):
             parameter.fill_(model.get_submodule(name.rpartition(".")[0]).gate_init)  # type: ignore[arg-type]

@@ -9,21 +9,24 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
+from lorgnette.model.ops.gelu_tanh import gelu_tanh
 from lorgnette.model.ops.rms_norm import rms_norm
 from lorgnette.model.ops.silu_times import silu_times
 from lorgnette.model.ops.tiling import in_rows
 
 
 class RMSNorm(nn.Module):
-    """Scale to unit mean square, then by a learned weight."""
+    """Scale to unit mean square, then by a learned weight, or by 1 + that weight."""
 
-    def __init__(self, width: int, eps: float):
+    def __init__(self, width: int, eps: float, *, offset: bool = False):
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
+        self.first = 0.0 if offset else 1.0
+        """Weight by which nothing is changed, at which it begins."""
+        self.weight = nn.Parameter(torch.full((width,), self.first))
+        self.eps, self.offset = eps, offset
 
     def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps)
+        return rms_norm(x, self.weight + 1 if self.offset else self.weight, self.eps)
 
 
 class SwiGLU(nn.Module):
@@ -41,6 +44,14 @@ class SwiGLU(nn.Module):
 
     def _rows(self, x_TD: Tensor) -> Tensor:
         out: Tensor = self.down(silu_times(self.gate(x_TD), self.up(x_TD)))
+        return out
+
+
+class GeGLU(SwiGLU):
+    """Gated MLP of Gemma: down(gelu(gate(x)) * up(x)), the GELU by its tanh form."""
+
+    def _rows(self, x_TD: Tensor) -> Tensor:
+        out: Tensor = self.down(gelu_tanh(self.gate(x_TD)) * self.up(x_TD))
         return out
 
 

@@ -43,6 +43,9 @@ MODELS = {
     },
     "qwen2": {"family": "qwen2", "attention_bias": True, "sliding_window": 8},
     "qwen3": {"family": "qwen3", "qk_norm": True, "head_width": 16},
+    "smollm3": {"family": "smollm3", "no_rope_every": 2},
+    "phi3": {"family": "phi3"},
+    "gemma": {"family": "gemma", "activation": "gelu_tanh", "norm_offset": True, "scaled_embedding": True},
     "tied": {"tied_embeddings": True},
 }
 

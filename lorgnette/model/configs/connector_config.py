@@ -209,7 +209,7 @@ def _connector_kind(given: Any) -> str:
     return str(given.get("kind", "perceiver") if isinstance(given, dict) else getattr(given, "kind", ""))
 
 
-BUILT_IN = (
+BUILT_IN_CONNECTORS = (
     PerceiverConfig,
     LinearConfig,
     MLPConfig,
@@ -229,7 +229,7 @@ ConnectorConfig = Annotated[
     | Annotated[FlatLinearConfig, pydantic.Tag("flat_linear")]
     | Annotated[MappingNetworkConfig, pydantic.Tag("mapping_network")],
     pydantic.Discriminator(_connector_kind),
-    pydantic.WrapValidator(plugins.settings_of("connectors", ConnectorPlugin, BUILT_IN)),
+    pydantic.WrapValidator(plugins.settings_of("connectors", ConnectorPlugin, BUILT_IN_CONNECTORS)),
     pydantic.SerializeAsAny(),
 ]
 """Settings of a connector, by `kind`; one that is none of these names a plug-in."""
