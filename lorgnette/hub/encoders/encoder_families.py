@@ -11,8 +11,9 @@ from typing import Any
 
 from lorgnette.errors import CheckpointError
 from lorgnette.hub import keys
-from lorgnette.hub.config_map import Json, read_vision
+from lorgnette.hub.config_map import read_vision
 from lorgnette.hub.encoders.encoder_names import dinov2_rules, naflex_rules, siglip_rules, timm_rules
+from lorgnette.hub.setting_rows import Json, group_of
 from lorgnette.hub.weight_map import Rule
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.preprocessor import naflex_sides, read_image_settings, resample_filter, square_sides
@@ -81,7 +82,7 @@ def _read_dinov2(values: Json, where: str) -> VisionConfig:
 
 
 def _read_timm(values: Json, where: str) -> VisionConfig:
-    sizes = EVA[values["architecture"]] | _group(values, "model_args", where)
+    sizes = EVA[values["architecture"]] | group_of(values, "model_args", where)
     known = {*EVA["eva02_enormous_patch14_clip_224"], *TIMM_FIXED, "num_classes", "class_token"}
     for key, value in sizes.items():
         if key not in known or (key in TIMM_FIXED and value != TIMM_FIXED[key]):
@@ -161,19 +162,12 @@ def find_family(folder: Path) -> tuple[EncoderFamily, Json]:
     return family, inner
 
 
-def _group(values: Json, key: str, where: str) -> Json:
-    group = values.get(key) or {}
-    if not isinstance(group, dict):
-        raise CheckpointError(f"{where}: {key} is a {type(group).__name__}; expected a group of settings")
-    return group
-
-
 def image_settings(folder: Path, family: EncoderFamily, values: Json) -> Json:
     """Settings of the family's image processor in the folder, its defaults where the folder is silent."""
     read = read_image_settings(folder)
     if family is not TIMM:
         return {**family.pixels, **read}
-    given = _group(values, "pretrained_cfg", str(folder / "config.json"))
+    given = group_of(values, "pretrained_cfg", str(folder / "config.json"))
     there = {"image_mean": given.get("mean"), "image_std": given.get("std")}
     return {**family.pixels, **{key: value for key, value in there.items() if value is not None}, **read}
 
