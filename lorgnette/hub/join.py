@@ -15,7 +15,7 @@ from lorgnette.errors import CheckpointError
 from lorgnette.hub import keys
 from lorgnette.hub.checkpoint import BUFFERS, Weights, check_tensors, import_tensors
 from lorgnette.hub.decoder_map import read_decoder
-from lorgnette.hub.encoders.encoder_families import TIMM, EncoderFamily, find_family, image_settings, images_of
+from lorgnette.hub.encoders.encoder_families import TIMM_FAMILY, EncoderFamily, find_family, image_settings, images_of
 from lorgnette.hub.keys import check_keys, check_tokenizer
 from lorgnette.hub.load import assign, check_layers, empty_model, first_extra_row, untie_if_different
 from lorgnette.hub.source import find_folder
@@ -125,7 +125,7 @@ class VisionBackbone:
             self.weights.forget(name)
         tensors = import_tensors(self.weights, rules, shapes)
         if wanted.grid != self.config.grid:
-            rule = "bicubic_antialias" if self.family is TIMM else "bicubic"
+            rule = "bicubic_antialias" if self.family is TIMM_FAMILY else "bicubic"
             tensors[table] = resized_slowly(tensors[table], (wanted.grid, wanted.grid), rule)
         assign(model, tensors, dtype=dtype)
 

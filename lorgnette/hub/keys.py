@@ -139,6 +139,7 @@ VISION = Section(
     | DECODING
     | keys("dtype torch_dtype", "the whole's type counts")
     | keys("vision_use_head projection_dim projection_size", "of the head that pools an image to one vector")
+    | keys("dropout", TRAINING)
     | keys("tie_word_embeddings eos_token_id", "the encoder has no words")
     | keys("base_config_key lorgnette", _ORIGIN),
     refused=NOT_OURS,

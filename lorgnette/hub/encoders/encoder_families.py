@@ -37,7 +37,7 @@ EVA: dict[str, Json] = {
         "embed_dim": 1792, "depth": 64, "num_heads": 16, "mlp_ratio": 15360 / 1792, "patch_size": 14, "img_size": 224,
     },
 }  # fmt: skip
-"""Architectures of timm that are read, with their sizes: EVA-02-CLIP-E/14 and, of another text model, E/14+."""
+"""Architectures of timm that are read, with their sizes: EVA-02-CLIP_FAMILY-E/14 and, of another text model, E/14+."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _read_timm(values: Json, where: str) -> VisionConfig:
         if key not in known or (key in TIMM_FIXED and value != TIMM_FIXED[key]):
             raise CheckpointError(
                 f"{where}: model_args.{quoted(key, 40)} is {quoted(value, 60)}; of timm's Eva lorgnette reads the"
-                " EVA-02-CLIP-E, with norms behind the branches and positions in a table alone"
+                " EVA-02-CLIP_FAMILY-E, with norms behind the branches and positions in a table alone"
             )
     named = {"embed_dim": "hidden_size", "depth": "num_hidden_layers", "num_heads": "num_attention_heads"}
     named |= {"img_size": "image_size", "patch_size": "patch_size"}
@@ -96,7 +96,7 @@ def _read_timm(values: Json, where: str) -> VisionConfig:
     return read_vision(_with_mlp(sizes | read, "mlp_ratio", 4, sizes["embed_dim"], where), where, "timm")
 
 
-MOST_RATIO = 1e4
+WIDEST_MLP = 1e4
 """Hidden width of an MLP over its own beyond which a file is damaged."""
 TIMM_FIXED: Json = {"use_post_norm": True, "global_pool": "token", "qkv_fused": True, "swiglu_mlp": False}
 
@@ -104,16 +104,16 @@ TIMM_FIXED: Json = {"use_post_norm": True, "global_pool": "token", "qkv_fused": 
 def _with_mlp(values: Json, key: str, silent: float, width: Any, where: str) -> Json:
     """The values with the hidden width of an MLP, which is given as a multiple of the width."""
     ratio = values.get(key, silent)
-    is_number = isinstance(ratio, int | float) and not isinstance(ratio, bool) and 0 < ratio < MOST_RATIO
+    is_number = isinstance(ratio, int | float) and not isinstance(ratio, bool) and 0 < ratio < WIDEST_MLP
     if not is_number or not isinstance(width, int):
         raise CheckpointError(f"{where}: {key} is {quoted(ratio, 60)}; expected a number above 0")
     return values | {"intermediate_size": int(width * ratio)}
 
 
-SIGLIP = EncoderFamily("SigLIP", _read_siglip, siglip_rules, keys.VISION, {})
-CLIP = EncoderFamily("CLIP", _read_clip, siglip_rules, keys.VISION, CLIP_PIXELS)
-NAFLEX = EncoderFamily("SigLIP 2 NaFlex", _read_naflex, naflex_rules, keys.NAFLEX, {"resample": 2})
-DINOV2 = EncoderFamily(
+SIGLIP_FAMILY = EncoderFamily("SigLIP", _read_siglip, siglip_rules, keys.VISION, {})
+CLIP_FAMILY = EncoderFamily("CLIP_FAMILY", _read_clip, siglip_rules, keys.VISION, CLIP_PIXELS)
+NAFLEX_FAMILY = EncoderFamily("SigLIP 2 NaFlex", _read_naflex, naflex_rules, keys.NAFLEX, {"resample": 2})
+DINOV2_FAMILY = EncoderFamily(
     "DINOv2",
     _read_dinov2,
     dinov2_rules,
@@ -121,17 +121,22 @@ DINOV2 = EncoderFamily(
     CLIP_PIXELS | IMAGENET,
     re.compile(r"(^|\.)embeddings\.mask_token$|^classifier\."),
 )
-TIMM = EncoderFamily(
-    "EVA-02-CLIP-E of timm", _read_timm, timm_rules, keys.TIMM, CLIP_PIXELS, re.compile(r"(^|\.)head\.|^text\.|^logit_")
+TIMM_FAMILY = EncoderFamily(
+    "EVA-02-CLIP_FAMILY-E of timm",
+    _read_timm,
+    timm_rules,
+    keys.TIMM,
+    CLIP_PIXELS,
+    re.compile(r"(^|\.)head\.|^text\.|^logit_"),
 )
 ALONE = {
-    "siglip_vision_model": SIGLIP,
-    "clip_vision_model": CLIP,
-    "siglip2_vision_model": NAFLEX,
-    "dinov2": DINOV2,
+    "siglip_vision_model": SIGLIP_FAMILY,
+    "clip_vision_model": CLIP_FAMILY,
+    "siglip2_vision_model": NAFLEX_FAMILY,
+    "dinov2": DINOV2_FAMILY,
 }
 """By `model_type`, of an encoder by itself."""
-WITH_TEXT = {"siglip": SIGLIP, "clip": CLIP, "siglip2": NAFLEX}
+WITH_TEXT = {"siglip": SIGLIP_FAMILY, "clip": CLIP_FAMILY, "siglip2": NAFLEX_FAMILY}
 """By `model_type`, of models that have a text model too."""
 
 
@@ -149,13 +154,13 @@ def find_family(folder: Path) -> tuple[EncoderFamily, Json]:
                 f"{file}: architecture is {quoted(architecture, 60)}; of timm's lorgnette reads {', '.join(EVA)}"
             )
         keys.check_keys(folder, keys.TIMM)
-        return TIMM, values
+        return TIMM_FAMILY, values
     inner = values if kind in ALONE else values.get("vision_config")
     family = (ALONE | WITH_TEXT).get(kind) if isinstance(kind, str) else None
     if family is None or not isinstance(inner, dict):
         raise CheckpointError(
             f"{file}: model_type is {kind!r:.60}; as vision encoder lorgnette reads a siglip, siglip2, clip or dinov2,"
-            " and EVA-02-CLIP-E of timm"
+            " and EVA-02-CLIP_FAMILY-E of timm"
         )
     keys.check_keys(folder, family.section if inner is values else keys.SIGLIP)
     keys.check_section(family.section, inner, str(file))
@@ -165,7 +170,7 @@ def find_family(folder: Path) -> tuple[EncoderFamily, Json]:
 def image_settings(folder: Path, family: EncoderFamily, values: Json) -> Json:
     """Settings of the family's image processor in the folder, its defaults where the folder is silent."""
     read = read_image_settings(folder)
-    if family is not TIMM:
+    if family is not TIMM_FAMILY:
         return {**family.pixels, **read}
     given = group_of(values, "pretrained_cfg", str(folder / "config.json"))
     there = {"image_mean": given.get("mean"), "image_std": given.get("std")}
@@ -180,9 +185,9 @@ def images_of(family: EncoderFamily, config: VisionConfig, pixels: Mapping[str, 
     """
     patch = config.patch
     values: Json = {"patch": patch, "grid": config.grid, "resample": resample_filter(pixels)}
-    if family is SIGLIP:
+    if family is SIGLIP_FAMILY:
         values = {"patch": patch, "grid": GRID, "shortest": patch * SHORTEST, "longest": patch * GRID}
-    elif family is NAFLEX:
+    elif family is NAFLEX_FAMILY:
         values |= naflex_sides(pixels, patch)
     else:
         sides = square_sides({"size": {"shortest_edge": config.grid * patch}} | dict(pixels))

@@ -19,6 +19,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 
 from lorgnette.errors import CheckpointError
+from lorgnette.hub import keys
 from lorgnette.hub.encoders.encoder_names import timm_rules
 from lorgnette.hub.export import export, save
 from lorgnette.hub.join import VisionBackbone, build, default_images
@@ -271,3 +272,17 @@ def test_a_processor_without_squares_is_refused_where_images_are_not_given(tmp_p
     file.write_text(json.dumps(json.loads(file.read_text()) | {"do_center_crop": False}))
     with pytest.raises(CheckpointError, match="do_center_crop false makes no square"):
         build(tmp_path / "vision", tmp_path / "language", connector=PerceiverConfig())
+
+
+WRITTEN = [
+    (keys.VISION, [transformers.CLIPVisionConfig()]),
+    (keys.NAFLEX, [transformers.Siglip2VisionConfig()]),
+    (keys.DINOV2, [transformers.Dinov2Config()]),
+    (keys.SIGLIP, [transformers.CLIPConfig(), transformers.Siglip2Config()]),
+    (keys.IMAGES, [CLIPImageProcessorPil(), BitImageProcessorPil(), Siglip2ImageProcessorPil()]),
+]
+
+
+@pytest.mark.parametrize(("section", "given"), WRITTEN, ids=["CLIP", "NaFlex", "DINOv2", "with text", "images"])
+def test_every_key_that_their_classes_write_has_its_place(section: keys.Section, given: list) -> None:
+    assert {key for one in given for key in one.to_dict()} <= section.known
