@@ -69,6 +69,8 @@ TEXT_OF_IDEFICS2 = {"model_type": "mistral", "max_position_embeddings": 32768, "
 """The decoder of an Idefics2 config without a `text_config`."""
 
 
+PROJECTION_LIKE_DECODER = "the projection of images has the decoder's activation there, which is SiLU here"
+
 # --- From transformers ------------------------------------------------------------------------------------------------
 
 
@@ -101,6 +103,8 @@ def read_idefics2(values: Json, where: str) -> VLMConfig:
     vision, text, perceiver = (group_of(values, f"{part}_config", where) for part in ("vision", "text", "perceiver"))
     text = {"model_type": "mistral"} | text if text else dict(TEXT_OF_IDEFICS2)
     language = read_decoder(text, f"{where}: text_config", tied=bool(values.get("tie_word_embeddings", False)))
+    if language.activation != "silu":
+        raise CheckpointError(f"{where}: text_config is a {language.family}, and {PROJECTION_LIKE_DECODER}")
     here = f"{where}: perceiver_config"
     refuse_others((SILU,), perceiver, here)
     connector = read_rows(PERCEIVER_SETTINGS, perceiver, here)
@@ -131,6 +135,7 @@ def write_idefics2(config: VLMConfig) -> Json:
     if not isinstance(perceiver, PerceiverConfig):
         raise CheckpointError(f"transformers' Idefics2 has a perceiver; it cannot hold connector.kind={perceiver.kind}")
     need("fusion", config.fusion, "autoregressive", "its only fusion there")
+    need("language.activation", language.activation, "silu", PROJECTION_LIKE_DECODER)
     for name, needed, why in (
         ("projection_width", language.mlp_width, "the decoder's MLP width"),
         ("width_of", "decoder", "its only value there"),

@@ -116,6 +116,8 @@ def write_decoder(language: LanguageConfig) -> Json:
         every = language.no_rope_every or language.layers + 1
         values["no_rope_layers"] = [int(number % every != 0) for number in range(1, language.layers + 1)]
         values["no_rope_layer_interval"] = every
+    if family in ("smollm3", "phi3"):  # whose classes name a row that a smaller table has not
+        values["pad_token_id"] = None
     if family in ("qwen2", "qwen3"):
         values |= {"use_sliding_window": language.sliding_window is not None, "max_window_layers": 0}
     return values

@@ -85,11 +85,6 @@ DECODERS: dict[str, dict[str, Any]] = {
     "SmolLM3, all turn": {"model_type": "smollm3", "no_rope_layers": [1] * 40},
     "Phi-3, silent": {"model_type": "phi3"},
     "Phi-3 mini": {"model_type": "phi3", "sliding_window": 2047, "embd_pdrop": 0.0, "resid_pdrop": 0.0},
-    "Phi-3, long": {
-        "model_type": "phi3",
-        "max_position_embeddings": 131072,
-        "rope_scaling": {"type": "su", "short_factor": [1.1] * 48, "long_factor": [2.5] * 48},
-    },
     "Gemma, silent": {"model_type": "gemma"},
     "Gemma 2B, old keys": {
         "model_type": "gemma",
@@ -307,7 +302,6 @@ OTHERS: dict[str, dict[str, Any]] = {
     "qwen3": {"qk_norm": True, "sliding_window": None},
     "smollm3": {"no_rope_every": 3, "sliding_window": None},
     "phi3": {"sliding_window": 12},
-    "gemma": {"activation": "gelu_tanh", "norm_offset": True, "scaled_embedding": True, "sliding_window": None},
 }
 
 
@@ -330,6 +324,22 @@ def test_every_setting_comes_back(family: str, rest: dict) -> None:
     read = read_idefics2(json.loads(json.dumps(write_idefics2(config))), "config.json").plain()
     read["vision"] |= {"mean": [0.1], "std": [0.2]}  # those stand in the processor's files
     assert VLMConfig.parse(read).diff(config) == {}
+
+
+def test_an_old_name_of_phi3s_scaling_is_read() -> None:
+    rope = {"short_factor": [1.1] * 48, "long_factor": [2.5] * 48}
+    old, new = ({"model_type": "phi3", "rope_scaling": rope | {"type": kind}} for kind in ("su", "longrope"))
+    assert read_decoder(old, "here") == read_decoder(new, "here")
+    assert read_decoder(new, "here").rope_scaling["original_max_position_embeddings"] == 4096
+
+
+def test_a_whole_around_gemma_is_refused_both_ways() -> None:
+    said = "the projection of images has the decoder's activation there, which is SiLU here"
+    gemma = {"family": "gemma", "activation": "gelu_tanh", "norm_offset": True, "scaled_embedding": True}
+    with pytest.raises(CheckpointError, match=f"activation is 'gelu_tanh', but .* must be 'silu': {said}"):
+        write_idefics2(VLMConfig(language=LanguageConfig(**gemma)))
+    with pytest.raises(CheckpointError, match=f"here: text_config is a gemma, and {said}"):
+        read_idefics2({"text_config": {"model_type": "gemma"}}, "here")
 
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}

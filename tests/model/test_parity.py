@@ -35,7 +35,6 @@ WHOLE = {
     "sliding window": ({"language": {"sliding_window": 7}}, IMAGES),
     "Llama inside": ({"language": {"family": "llama", "rope_theta": 5e5}}, IMAGES),
     "Qwen2 inside": ({"language": {"family": "qwen2", "attention_bias": True, "tied_embeddings": True}}, IMAGES),
-    "Gemma inside": ({"language": GEMMA}, IMAGES),
     "SmolLM3 inside": ({"language": {"family": "smollm3", "no_rope_every": 2}}, IMAGES),
     "Phi-3 inside": ({"language": {"family": "phi3"}}, IMAGES),
     "Qwen3 inside": ({"language": {"family": "qwen3", "qk_norm": True, "head_width": 16}}, IMAGES),
@@ -99,6 +98,16 @@ DECODERS: dict[str, dict] = {
     "Gemma, wide heads, untied": GEMMA | {"head_width": 24, "kv_heads": 1, "tied_embeddings": False},
     "SmolLM3": {"family": "smollm3", "layers": 5, "no_rope_every": 2, "tied_embeddings": True},
     "Phi-3": {"family": "phi3"},
+    "Phi-3, long": {
+        "family": "phi3",
+        "max_positions": 64,
+        "rope_scaling": {
+            "rope_type": "longrope",
+            "short_factor": (1.0, 1.5, 2.0, 3.0),
+            "long_factor": (4.0,) * 4,
+            "original_max_position_embeddings": 32,
+        },
+    },
     "Phi-3, window, fewer kv heads": {"family": "phi3", "sliding_window": 6, "kv_heads": 1},
     "Qwen3, window": {"family": "qwen3", "qk_norm": True, "sliding_window": 6},
 }

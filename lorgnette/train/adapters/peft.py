@@ -85,7 +85,7 @@ def base_tensors(model: VLM) -> dict[str, Tensor]:
 def _save_kind(model: VLM, config: LoraConfig, parts: list[str], folder: Path, *, dora: bool) -> Path:
     rules = {name: rule for rule in idefics2_rules(model.config) for name in rule.ours}
     adapted = [name for name in adapted_layers(model) if name.split(".")[0] in parts]
-    tensors, ranks = {}, dict[str, int]()
+    tensors, ranks = dict[str, Tensor](), dict[str, int]()
     for rule in dict.fromkeys(rules[f"{name}.weight"] for name in adapted):
         target = rule.theirs.removesuffix(".weight")
         layers = [model.get_submodule(name.removesuffix(".weight")) for name in rule.ours]
@@ -120,7 +120,8 @@ def _joined(layers: Sequence[nn.Module]) -> dict[str, Tensor]:
     above the other, their second along the diagonal. A layer without an adapter has zeros, and in DoRA its own lengths.
     """
     own = [dict(_tensors_of(layer)) for layer in layers]
-    weights = [getattr(layer, "base_layer", layer).weight.detach() for layer in layers]
+    names = ["base_layer.weight" if hasattr(layer, "base_layer") else "weight" for layer in layers]
+    weights = [layer.get_parameter(name).detach() for layer, name in zip(layers, names, strict=True)]
     seconds = [one.get("lora_B.weight", all_.new_zeros(len(all_), 0)) for one, all_ in zip(own, weights, strict=True)]
     joined = {
         "lora_A.weight": torch.cat([one["lora_A.weight"] for one in own if one]),
