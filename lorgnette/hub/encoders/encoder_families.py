@@ -37,7 +37,7 @@ EVA: dict[str, Json] = {
         "embed_dim": 1792, "depth": 64, "num_heads": 16, "mlp_ratio": 15360 / 1792, "patch_size": 14, "img_size": 224,
     },
 }  # fmt: skip
-"""Architectures of timm that are read, with their sizes: EVA-02-CLIP_FAMILY-E/14 and, of another text model, E/14+."""
+"""Architectures of timm that are read, with their sizes: EVA-02-CLIP-E/14 and, of another text model, E/14+."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _read_timm(values: Json, where: str) -> VisionConfig:
         if key not in known or (key in TIMM_FIXED and value != TIMM_FIXED[key]):
             raise CheckpointError(
                 f"{where}: model_args.{quoted(key, 40)} is {quoted(value, 60)}; of timm's Eva lorgnette reads the"
-                " EVA-02-CLIP_FAMILY-E, with norms behind the branches and positions in a table alone"
+                " EVA-02-CLIP-E, with norms behind the branches and positions in a table alone"
             )
     named = {"embed_dim": "hidden_size", "depth": "num_hidden_layers", "num_heads": "num_attention_heads"}
     named |= {"img_size": "image_size", "patch_size": "patch_size"}
@@ -111,7 +111,7 @@ def _with_mlp(values: Json, key: str, silent: float, width: Any, where: str) -> 
 
 
 SIGLIP_FAMILY = EncoderFamily("SigLIP", _read_siglip, siglip_rules, keys.VISION, {})
-CLIP_FAMILY = EncoderFamily("CLIP_FAMILY", _read_clip, siglip_rules, keys.VISION, CLIP_PIXELS)
+CLIP_FAMILY = EncoderFamily("CLIP", _read_clip, siglip_rules, keys.VISION, CLIP_PIXELS)
 NAFLEX_FAMILY = EncoderFamily("SigLIP 2 NaFlex", _read_naflex, naflex_rules, keys.NAFLEX, {"resample": 2})
 DINOV2_FAMILY = EncoderFamily(
     "DINOv2",
@@ -122,7 +122,7 @@ DINOV2_FAMILY = EncoderFamily(
     re.compile(r"(^|\.)embeddings\.mask_token$|^classifier\."),
 )
 TIMM_FAMILY = EncoderFamily(
-    "EVA-02-CLIP_FAMILY-E of timm",
+    "EVA-02-CLIP-E of timm",
     _read_timm,
     timm_rules,
     keys.TIMM,
@@ -160,7 +160,7 @@ def find_family(folder: Path) -> tuple[EncoderFamily, Json]:
     if family is None or not isinstance(inner, dict):
         raise CheckpointError(
             f"{file}: model_type is {kind!r:.60}; as vision encoder lorgnette reads a siglip, siglip2, clip or dinov2,"
-            " and EVA-02-CLIP_FAMILY-E of timm"
+            " and EVA-02-CLIP-E of timm"
         )
     keys.check_keys(folder, family.section if inner is values else keys.SIGLIP)
     keys.check_section(family.section, inner, str(file))
