@@ -20,8 +20,9 @@ from lorgnette.hub.setting_rows import (
     whole_number,
     write_rows,
 )
-from lorgnette.model.config import VisionConfig, VLMConfig
+from lorgnette.model.config import VLMConfig
 from lorgnette.model.configs.connector_config import PerceiverConfig
+from lorgnette.model.configs.vision_config import VisionConfig
 
 VISION_SETTINGS = (
     MappedSetting("width", "hidden_size", 768),

@@ -170,6 +170,7 @@ SIGLIP = Section(
     irrelevant=COMMON
     | DECODING
     | keys("text_config text_config_dict vision_config_dict projection_dim", "its text model is not used")
+    | keys("logit_scale_init_value", TRAINING)
     | keys("dtype torch_dtype", "a join says its own type")
     | keys("tie_word_embeddings eos_token_id", "the encoder has no words"),
     refused=NOT_OURS,

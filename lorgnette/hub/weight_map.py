@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorgnette.model.config import EncoderPlugin, EncoderSettings, VisionConfig, VLMConfig
+from lorgnette.model.config import VLMConfig
 from lorgnette.model.configs.connector_config import (
     AverageConfig,
     FlatLinearConfig,
@@ -28,6 +28,7 @@ from lorgnette.model.configs.connector_config import (
 from lorgnette.model.configs.connector_settings import ConnectorPlugin, ConnectorSettings
 from lorgnette.model.configs.fusion_config import CrossAttentionConfig
 from lorgnette.model.configs.language_config import LanguageConfig
+from lorgnette.model.configs.vision_config import EncoderPlugin, EncoderSettings, VisionConfig
 from lorgnette.model.connectors import build_connector
 from lorgnette.model.vision import build_encoder
 
