@@ -59,7 +59,7 @@ def unless(advice: str, **neutral: Any) -> dict[str, Unobeyed]:
 
 
 CONFIG_MAP, DECODER_MAP, LOAD, TOKENIZER = (
-    *("hub/config_map.py", "hub/decoder_map.py", "hub/load.py"),
+    *("hub/config_map.py", "hub/decoders/decoder_map.py", "hub/load.py"),
     "inputs/tokenizer.py",
 )
 PICTURES, RULES = "inputs/preprocessor.py", "inputs/generation_rules.py"

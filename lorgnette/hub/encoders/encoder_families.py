@@ -12,8 +12,8 @@ from typing import Any
 from lorgnette.errors import CheckpointError
 from lorgnette.hub import keys
 from lorgnette.hub.config_map import read_vision
+from lorgnette.hub.decoders.setting_rows import Json, group_of
 from lorgnette.hub.encoders.encoder_names import dinov2_rules, naflex_rules, siglip_rules, timm_rules
-from lorgnette.hub.setting_rows import Json, group_of
 from lorgnette.hub.weight_map import Rule
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.preprocessor import naflex_sides, read_image_settings, resample_filter, square_sides

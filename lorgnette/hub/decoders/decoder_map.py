@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lorgnette.errors import CheckpointError
-from lorgnette.hub.setting_rows import (
+from lorgnette.hub.decoders.setting_rows import (
     SILU,
     Fixed,
     Json,
