@@ -264,10 +264,10 @@ def show(
     """Describe a checkpoint or recipe: parts, parameters, FLOPs per image, token and sample, bytes, special tokens."""
     from lorgnette.hub.describe import describe, print_description
     from lorgnette.output import new_console
-    from lorgnette.train.planner.cost_table import Choice, print_costs
+    from lorgnette.train.planner.cost_table import CostedModel, print_costs
 
-    first = Choice.open(model)
+    first = CostedModel.open(model)
     if compare or first.stages:
-        print_costs(new_console(), [first, *map(Choice.open, compare or [])])
+        print_costs(new_console(), [first, *map(CostedModel.open, compare or [])])
     else:
         print_description(describe(model))

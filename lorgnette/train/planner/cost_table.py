@@ -32,7 +32,7 @@ BYTES_EACH = 2
 
 
 @dataclass(frozen=True)
-class Choice:
+class CostedModel:
     """A model that is compared, and the stages that train it: none for a checkpoint."""
 
     name: str
@@ -41,7 +41,7 @@ class Choice:
     stages: tuple[StageConfig, ...] = ()
 
     @classmethod
-    def open(cls, source: str) -> Choice:
+    def open(cls, source: str) -> CostedModel:
         """Open a recipe, given by name or path, or a checkpoint, whose weights are not read.
 
         Raises: SettingsError for a recipe's settings; CheckpointError or SettingsError for what is neither.
@@ -97,7 +97,7 @@ class Choice:
         return self.cost.cache_bytes(self.slots, BYTES_EACH) + seen * BYTES_EACH
 
 
-def print_costs(console: Console, choices: Sequence[Choice]) -> None:
+def print_costs(console: Console, choices: Sequence[CostedModel]) -> None:
     """Print a table of sizes and costs, a column for each choice, and the FLOPs of a sample over its length of text."""
     table = Table("", box=SIMPLE, title_justify="left")
     curve = Table("text tokens", title="FLOPs of a sample of one image, forward", title_justify="left", box=SIMPLE)
@@ -114,7 +114,7 @@ def print_costs(console: Console, choices: Sequence[Choice]) -> None:
         say(console, f"In brackets: relative to {choices[0].name}. Caches are of bfloat16.", style="dim")
 
 
-def rows(choices: Sequence[Choice]) -> list[tuple[str, list[str]]]:
+def rows(choices: Sequence[CostedModel]) -> list[tuple[str, list[str]]]:
     """Label and cells of each row of the table."""
     parts = list(dict.fromkeys(part for one in choices for part in one.cost.parameters))
     stages = list(dict.fromkeys(name for one in choices for name in one.trained))
@@ -134,13 +134,13 @@ def rows(choices: Sequence[Choice]) -> list[tuple[str, list[str]]]:
     ]
 
 
-def sample_cells(choices: Sequence[Choice], text: int) -> list[str]:
+def sample_cells(choices: Sequence[CostedModel], text: int) -> list[str]:
     """FLOPs of a sample with so much text for each choice, and in brackets relative to the first."""
     first, *others = (one.sample_flops(text) for one in choices)
     return [amount(first, "FLOP"), *(f"{amount(one, 'FLOP')} ({one / first:.2f})" for one in others)]
 
 
-def _token_flops(choice: Choice) -> int:
+def _token_flops(choice: CostedModel) -> int:
     cost = choice.cost
     return cost.token_flops() + cost.head_flops() + cost.seeing_flops(choice.image.visual_tokens)
 

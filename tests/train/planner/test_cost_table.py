@@ -13,7 +13,7 @@ from lorgnette.cli import app
 from lorgnette.errors import LorgnetteError
 from lorgnette.model.batch import SequenceLengths
 from lorgnette.run import Run
-from lorgnette.train.planner.cost_table import Choice, print_costs, rows, sample_cells
+from lorgnette.train.planner.cost_table import CostedModel, print_costs, rows, sample_cells
 
 STAGE = {"name": "s", "steps": 1, "sources": [{"kind": "pairs", "path": "builtin:train/pairs"}]}
 SQUARE = {"shortest": 378, "longest": 378, "patch": 14, "grid": 70}
@@ -21,12 +21,12 @@ FROZEN = {"vision": {"mode": "frozen"}, "language": {"mode": "frozen"}}
 LORA = {"vision": {"mode": "lora"}, "language": {"mode": "lora"}, "lora": {"rank": 64, "alpha": 64, "dropout": 0.0}}
 
 
-def paper_size(name: str, modes: dict, **model) -> Choice:
+def paper_size(name: str, modes: dict, **model) -> CostedModel:
     """A choice at the paper's size, but with SigLIP's own table of positions, as the counts of Table 3 take it."""
     values = {"preset": "idefics2", **model}
     run = Run.parse({"name": name, "model": values, "stages": [STAGE | modes], "images": SQUARE})
     vision = run.model.vision.model_copy(update={"grid": 27})
-    return Choice(name, run.model.model_copy(update={"vision": vision}), run.images, run.stages)
+    return CostedModel(name, run.model.model_copy(update={"vision": vision}), run.images, run.stages)
 
 
 def test_table_3_is_reproduced_where_it_can_be_derived():
@@ -34,7 +34,7 @@ def test_table_3_is_reproduced_where_it_can_be_derived():
     linear = paper_size("linear", FROZEN, connector={"kind": "linear"})
     frozen, lora = paper_size("frozen", FROZEN), paper_size("LoRA", LORA)
 
-    def bare(choice: Choice) -> int:
+    def bare(choice: CostedModel) -> int:
         return sum(choice.cost.parameters.values()) - choice.cost.parameters["extra_vocabulary"]
 
     extra = frozen.cost.parameters["extra_vocabulary"]
