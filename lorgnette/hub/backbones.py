@@ -11,7 +11,7 @@ from torch import Tensor
 from lorgnette.files import write_json, write_text
 from lorgnette.hub.checkpoint import write_tensors
 from lorgnette.hub.config_map import write_vision
-from lorgnette.hub.decoder_map import write_decoder
+from lorgnette.hub.decoders.decoder_map import write_decoder
 from lorgnette.hub.export import checkpoint_folder
 from lorgnette.hub.weight_map import decoder_rules, vision_rules
 from lorgnette.inputs.processor import Processor

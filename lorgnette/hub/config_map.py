@@ -7,8 +7,8 @@ A row of a table is one setting under our name and under transformers' name, wit
 from __future__ import annotations
 
 from lorgnette.errors import CheckpointError
-from lorgnette.hub.decoder_map import read_decoder, write_decoder
-from lorgnette.hub.setting_rows import (
+from lorgnette.hub.decoders.decoder_map import read_decoder, write_decoder
+from lorgnette.hub.decoders.setting_rows import (
     SILU,
     Json,
     MappedSetting,

@@ -13,8 +13,8 @@ from lorgnette.files import new_folder, strangers, write_json, write_text
 from lorgnette.hub.card import is_own_card, model_card
 from lorgnette.hub.checkpoint import SHARD_BYTES, some, write_tensors
 from lorgnette.hub.config_map import write_idefics2
+from lorgnette.hub.decoders.setting_rows import Json
 from lorgnette.hub.load import OURS, check_processor, load
-from lorgnette.hub.setting_rows import Json
 from lorgnette.hub.weight_map import idefics2_rules
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import read_json

@@ -14,7 +14,7 @@ from torch import nn
 from lorgnette.errors import CheckpointError
 from lorgnette.hub import keys
 from lorgnette.hub.checkpoint import BUFFERS, Weights, check_tensors, import_tensors
-from lorgnette.hub.decoder_map import read_decoder
+from lorgnette.hub.decoders.decoder_map import read_decoder
 from lorgnette.hub.encoders.encoder_families import TIMM_FAMILY, EncoderFamily, find_family, image_settings, images_of
 from lorgnette.hub.keys import check_keys, check_tokenizer
 from lorgnette.hub.load import assign, check_layers, empty_model, first_extra_row, untie_if_different

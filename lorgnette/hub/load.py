@@ -15,8 +15,8 @@ from lorgnette.errors import CheckpointError
 from lorgnette.hub.adapter import open_adapter
 from lorgnette.hub.checkpoint import Weights, check_tensors, import_tensors
 from lorgnette.hub.config_map import read_idefics2
+from lorgnette.hub.decoders.setting_rows import Json
 from lorgnette.hub.keys import check_keys, check_tokenizer
-from lorgnette.hub.setting_rows import Json
 from lorgnette.hub.source import find_folder
 from lorgnette.hub.weight_map import idefics2_rules
 from lorgnette.inputs.processor import Processor

@@ -56,6 +56,7 @@ THIRD_PARTY = {
     "run": {"pydantic"},
     "train": {"peft", "rich", "safetensors", "torch"},
     "demo": {"rich", "torch"},
+    "study": {"numpy", "pydantic", "rich", "torch"},
     "serve": {"llguidance", "prometheus_client", "pydantic", "starlette", "torch", "uvicorn"},
     "cli": {"rich", "typer"},
 }

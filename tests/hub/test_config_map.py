@@ -13,8 +13,8 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from lorgnette.errors import CheckpointError, LorgnetteError
 from lorgnette.hub.config_map import read_idefics2, read_vision, write_idefics2, write_vision
-from lorgnette.hub.decoder_map import read_decoder, write_decoder
-from lorgnette.hub.setting_rows import decimal
+from lorgnette.hub.decoders.decoder_map import read_decoder, write_decoder
+from lorgnette.hub.decoders.setting_rows import decimal
 from lorgnette.model.config import VisionConfig, VLMConfig
 from lorgnette.model.configs.connector_config import PerceiverConfig
 from lorgnette.model.configs.language_config import LanguageConfig

@@ -48,8 +48,8 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Mistral with a window": ("mistral", {"num_key_value_heads": 2, "sliding_window": 5, "head_dim": 12}),
     "Qwen2.5": ("qwen2", {"num_key_value_heads": 2, "tie_word_embeddings": True}),
     "Qwen3": ("qwen3", {"num_key_value_heads": 2, "head_dim": 16}),
-    "SmolLM3": ("smollm3", {"num_key_value_heads": 2, "no_rope_layer_interval": 2}),
-    "Phi-3": ("phi3", {"num_key_value_heads": 2}),
+    "SmolLM3": ("smollm3", {"num_key_value_heads": 2, "no_rope_layer_interval": 2, "pad_token_id": None}),
+    "Phi-3": ("phi3", {"num_key_value_heads": 2, "pad_token_id": None}),
     "Gemma": ("gemma", {"num_key_value_heads": 1, "head_dim": 12, "tie_word_embeddings": True}),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import pytest
@@ -10,7 +11,8 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 
-from lorgnette.hub import config_map, decoder_map, weight_map
+from lorgnette.hub import config_map, weight_map
+from lorgnette.hub.decoders import decoder_map
 from lorgnette.inputs.image import patch_positions
 from lorgnette.model.batch import Batch
 from lorgnette.model.config import VLMConfig
@@ -118,7 +120,7 @@ def test_decoder(tiny, overrides: dict) -> None:
     config = tiny.config(language=overrides, extra_vocabulary=0)
     model = tiny.model(config)
     table = weight_map.decoder_rules(config.language, "model.")
-    values = decoder_map.write_decoder(config.language)
+    values = json.loads(json.dumps(decoder_map.write_decoder(config.language)))
     kind = transformers.AutoConfig.for_model(**values)
     oracle = build(type(transformers.AutoModelForCausalLM.from_config(kind)), values, model, table)
     batch = tiny.batch(config, [[]], text=23)
