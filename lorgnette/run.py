@@ -203,6 +203,8 @@ class ValidationConfig(Settings):
     """Samples of each source."""
     sources: tuple[SourceConfig, ...] = ()
     """Sources to validate on; by default the validation split of the stage's built-in sources."""
+    keep_best: bool = False
+    """Keep the model with the lowest mean loss in `best/`; it is then the run's model, in place of the last one."""
 
 
 class CheckpointConfig(Settings):
@@ -266,6 +268,8 @@ class Run(Settings):
         vision, images = self.model.vision, self.images
         if not self.stages:
             raise ValueError("a run needs at least one stage")
+        if self.validation.keep_best and self.evaluation.every and self.evaluation.keep_best:
+            raise ValueError("validation.keep_best and evaluation.keep_best both keep best/: set one of them to false")
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"two stages share a name: {', '.join(names)}; give each its own")

@@ -17,6 +17,7 @@ import typer
 from lorgnette.cli.data_verbs import data
 from lorgnette.cli.eval import evaluation
 from lorgnette.cli.serve import serve
+from lorgnette.cli.tune import tune
 
 app = typer.Typer(
     help="Build vision-language models: join a vision encoder to a language model, train, measure and use the result.",
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.add_typer(data, name="data")
 app.add_typer(evaluation, name="eval")
 app.command()(serve)
+app.command()(tune)
 ModelOption = Annotated[
     str, typer.Option("--model", help="Folder of a model or run, or a hub id: owner/name, owner/name@revision.")
 ]

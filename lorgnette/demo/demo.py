@@ -20,8 +20,9 @@ import torch
 from rich.console import Console
 
 from lorgnette.demo.report import print_examples, print_table, write_report
-from lorgnette.demo.scores import Asked, DemoResults, example_from, show_fairly
+from lorgnette.demo.scores import DemoResults
 from lorgnette.eval.models.local import LorgnetteModel
+from lorgnette.eval.results.sighted import Asked, example_from, show_fairly
 from lorgnette.eval.results.store import Result
 from lorgnette.eval.results.summary import progress_bar, shown_in
 from lorgnette.eval.runner import evaluate

@@ -52,6 +52,7 @@ THIRD_PARTY = {
     "train": {"peft", "rich", "safetensors", "torch"},
     "demo": {"rich", "torch"},
     "serve": {"llguidance", "prometheus_client", "pydantic", "starlette", "torch", "uvicorn"},
+    "tuning": {"numpy", "rich", "yaml"},
     "cli": {"rich", "typer"},
 }
 """Outside packages that each room may import. transformers, timm and datasets are in no list: they are oracles."""
