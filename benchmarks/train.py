@@ -151,7 +151,7 @@ def write_samples(folder: Path, run: Run) -> None:
         made.append(
             [
                 {
-                    "text": written(one, processor),
+                    "text": rendered_prompt(one, processor),
                     "images": pictures(one, steps),
                     "tokens": one.rendered.tokens_T,
                     "learn": one.rendered.loss_mask_T,
@@ -162,7 +162,7 @@ def write_samples(folder: Path, run: Run) -> None:
     (folder / "samples.pickle").write_bytes(pickle.dumps(made))
 
 
-def written(drawn: Drawn, processor: Processor) -> str:
+def rendered_prompt(drawn: Drawn, processor: Processor) -> str:
     """A sample as transformers' processor takes it: `<image>` for each crop. It writes the first special token."""
     sample, ending = drawn.sample, processor.tokenizer.named_tokens.get("eos_token", "")
     pieces: Sequence[Any] = sample.segments
@@ -267,7 +267,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         figures["matmul_share"] = round(work / figures["cpu_seconds"] / figures["matmul_gflops_per_second"], 3)
     ours = found.pop("ours")
     theirs = found[ways[0]]
-    assert all(other["learned"] == ours["learned"] for other in found.values()), "the same tokens are learned"
+    assert all(other["supervised_tokens"] == ours["supervised_tokens"] for other in found.values()), "equal tokens"
     gap = max(abs(other["losses"][0] - ours["losses"][0]) for other in found.values())
     assert gap < 1e-4, f"the same work: the losses of the first step differ by {gap}"
     last = max(abs(other["losses"][1] / ours["losses"][1] - 1) for other in found.values())
@@ -276,7 +276,9 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "ours": ours,
         "theirs": {"way": ways[0], **theirs},
-        "learned_per_cpu_second": {way: other["learned_per_cpu_second"] for way, other in found.items()},
+        "supervised_tokens_per_cpu_second": {
+            way: other["supervised_tokens_per_cpu_second"] for way, other in found.items()
+        },
         "cpu_speedups": speedups,
         "least_cpu_speedup": min(speedups.values()),
         "first_loss_gap": gap,

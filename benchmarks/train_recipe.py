@@ -32,10 +32,10 @@ def added_up(rows: dict[str, dict[str, Any]], times: dict[str, int]) -> dict[str
         way: whole({name: row["ours"]["cpu_seconds"] * row["cpu_speedups"][way] for name, row in rows.items()}) / ours
         for way in ways
     }
-    supervised_tokens = whole({name: row["ours"]["learned"] for name, row in rows.items()})
+    supervised_tokens = whole({name: row["ours"]["supervised_tokens"] for name, row in rows.items()})
     return {
         "cpu_seconds": round(ours, 1),
-        "learned_per_cpu_second": round(supervised_tokens / ours, 1),
+        "supervised_tokens_per_cpu_second": round(supervised_tokens / ours, 1),
         "cpu_speedups": {way: round(value, 2) for way, value in speedups.items()},
         "cpu_speedup": round(speedups[next(iter(ways))], 2),
         "least_cpu_speedup": round(min(speedups.values()), 2),

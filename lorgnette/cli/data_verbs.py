@@ -27,7 +27,7 @@ def inspect(
 ) -> None:
     """Show the documents of a step, token by token, with their images as the model gets them."""
     from lorgnette.cli.inspect import look_at_run, look_at_source, processor_of_run, processor_of_source
-    from lorgnette.data.inspect import Speller, print_preview, write_page
+    from lorgnette.data.inspect import TokenDecoder, print_preview, write_page
     from lorgnette.output import new_console, say
 
     console, most = new_console(), samples or (64 if html else 4)
@@ -37,10 +37,10 @@ def inspect(
     else:
         processor = processor_of_source(tokenizer)
         look = look_at_source(console, processor, kind, recipe, override or [], most)
-    speller = Speller(processor.tokenizer, processor.image_token)
-    print_preview(console, look, speller, samples or 4)
+    decoder = TokenDecoder(processor.tokenizer, processor.image_token)
+    print_preview(console, look, decoder, samples or 4)
     if html is not None:
-        say(console, f"Wrote {write_page(html, look, speller)}")
+        say(console, f"Wrote {write_page(html, look, decoder)}")
 
 
 @data.command()

@@ -20,6 +20,7 @@ from lorgnette.errors import DataError, ImageError, SettingsError
 from lorgnette.eval.image_checks import check_image, image_digest
 from lorgnette.eval.models.base import Model, in_runs
 from lorgnette.sample import Image, Sample, Segment, Text
+from lorgnette.seeds import derive_seed
 
 Choose = Literal["random", "rices", "text"]
 """At random; by likeness of the picture, the likest last (RICES, Yang et al. 2022); at random and without pictures,
@@ -70,7 +71,7 @@ class FewShot:
     def chosen(self) -> list[int]:
         """The pool: places in `examples`, drawn once."""
         size = len(self.examples)
-        return sorted(random.Random(f"pool {self.seed}").sample(range(size), min(size, self.pool)))
+        return sorted(random.Random(derive_seed("pool", self.seed)).sample(range(size), min(size, self.pool)))
 
     @cached_property
     def _features(self) -> tuple[list[int], NDArray[np.float32]]:
@@ -88,7 +89,7 @@ class FewShot:
         return [self._at_random(prompt) for prompt in prompts]
 
     def _at_random(self, prompt: Sample) -> Iterator[int]:
-        return iter(random.Random(f"{self.seed} {prompt.name}").sample(self.chosen, len(self.chosen)))
+        return iter(random.Random(derive_seed(self.seed, prompt.name)).sample(self.chosen, len(self.chosen)))
 
     def _by_likeness(self, prompts: Sequence[Sample]) -> list[Iterator[int]]:
         assert self.encoder is not None

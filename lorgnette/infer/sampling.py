@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import TypeVar, cast
@@ -14,6 +13,7 @@ from torch import Tensor
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.infer.logits import LogitRules
 from lorgnette.inputs.generation_rules import GenerationRules
+from lorgnette.seeds import derive_seed
 from lorgnette.settings import Settings
 
 
@@ -155,5 +155,4 @@ def draw(logits_BK: Tensor, uniform_B: Tensor, settings: GenerationConfig) -> Te
 
 def seeded_generator(seed: int, prompt: tuple[int, ...], copy: int) -> torch.Generator:
     """Generator of one answer, from the seed, the tokens of its prompt, and how many answers to it come before."""
-    digest = hashlib.sha256(repr((seed, prompt, copy)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)  # a non-negative int64
+    return torch.Generator().manual_seed(derive_seed(seed, prompt, copy))

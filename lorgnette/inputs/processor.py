@@ -21,8 +21,8 @@ from lorgnette.inputs.render import (
     pack,
     prompt_ending,
     render,
+    rendered_pieces,
     write_tokens,
-    written_pieces,
 )
 from lorgnette.inputs.templates.template import IDEFICS2_TEMPLATE, Idefics2Template, JinjaTemplate, Template
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
@@ -115,7 +115,7 @@ class Processor:
 
         slots: for each image, the visual tokens of each of its crops.
         """
-        pieces = written_pieces(sample, self.template, ending)
+        pieces = rendered_pieces(sample, self.template, ending)
         tokens_T, loss_mask_T = write_tokens(sample, pieces, self.tokenizer, slots, ending)
         return Rendered(tokens_T, loss_mask_T, (), tuple(count for one in slots for count in one), sample.name)
 
@@ -127,8 +127,8 @@ class Processor:
             patch_width=3 * self.images.patch**2,
         )
 
-    def spell(self, tokens: Sequence[int]) -> str:
-        """Ids as the text that they are, special tokens spelled out; a run of image tokens is `<image>×64`."""
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Ids as the text that they are, special tokens included; a run of image tokens is `<image>×64`."""
         parts = []
         for is_image, run in itertools.groupby(tokens, key=self.image_token.__eq__):
             ids = list(run)

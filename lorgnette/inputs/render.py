@@ -83,7 +83,7 @@ def render(
     Raises: ImageError naming the sample and image; DataError; CheckpointError for a template that fails.
     """
     split = config.split if split is None else split
-    pieces = written_pieces(sample, template, ending)
+    pieces = rendered_pieces(sample, template, ending)
     images = [piece for piece in pieces if isinstance(piece, Image)]
     sizes: Sequence[tuple[int, int] | None] = enlarged or [None] * len(images)
     if len(sizes) != len(images):
@@ -104,7 +104,7 @@ def render(
     )
 
 
-def written_pieces(sample: Sample, template: Template, ending: Ending) -> list[Piece]:
+def rendered_pieces(sample: Sample, template: Template, ending: Ending) -> list[Piece]:
     """The texts, images and special tokens of a sample in their order: a conversation's by its template."""
     if sample.is_chat:
         return list(template.pieces(sample, ending == "generation_prompt", ending == "continue_final_message"))

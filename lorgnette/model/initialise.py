@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
-
 import torch
 from torch import nn
+
+from lorgnette.seeds import derive_seed
 
 
 @torch.no_grad()
@@ -23,7 +23,7 @@ def initialise(model: nn.Module, seed: int) -> None:
         elif name.endswith("_gate"):
             parameter.fill_(model.get_submodule(name.rpartition(".")[0]).gate_init)  # type: ignore[arg-type]
         else:
-            generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
+            generator = torch.Generator().manual_seed(derive_seed(seed, name))
             std = deviation(name, parameter.shape[-1], depths[name.split(".")[0]])
             parameter.copy_(torch.empty(parameter.shape).normal_(std=std, generator=generator))
 

@@ -49,7 +49,7 @@ class ChatRoutes:
         self.config, self.thread, self.metrics, self.fingerprint = config, thread, metrics, fingerprint
         self.processor, self.longest = engine.processor, engine.model.config.language.context_length
         self.bodies = BodyReader(config)
-        self.spell, self.ends = TokenBytes(engine.processor.tokenizer), end_tokens(engine.processor)
+        self.token_bytes, self.ends = TokenBytes(engine.processor.tokenizer), end_tokens(engine.processor)
         threads = FETCHING_THREADS if config.allow_image_urls else DECODING_THREADS
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="images")
         self.grammars = GrammarCompiler(engine.processor, engine.model.config.vocabulary)
@@ -138,7 +138,7 @@ class ChatRoutes:
         answer = AnswerAssembler(
             ReplyHead(wanted.id, int(time.time()), asked.model or self.config.name, self.fingerprint),
             wanted.params.n,
-            self.spell,
+            self.token_bytes,
             self.ends,
             logprobs=wanted.params.logprobs is not None,
             chat=opens_turn(wanted.sample),

@@ -67,7 +67,7 @@ def test_the_text_as_read_is_the_templates_with_runs_of_image_tokens_counted() -
 def test_the_text_as_read_is_of_the_tokens_that_are_read() -> None:
     answerer = LorgnetteModel(tiny_model(), tiny_processor())
     batch, _ = answerer.image_cache.prompts(SAMPLES)
-    spelled = [answerer.processor.spell(ids.tolist()) for ids in batch.tokens_T.split(list(batch.documents.lengths))]
+    spelled = [answerer.processor.decode(ids.tolist()) for ids in batch.tokens_T.split(list(batch.documents.lengths))]
     assert answerer.rendered_prompts(SAMPLES) == spelled
 
 

@@ -20,6 +20,7 @@ ACROSS = {
 
 THIRD_PARTY = {
     "errors": set(),
+    "seeds": set(),
     "untrusted": {"yaml"},
     "files": {"filelock"},
     "leftovers": set(),

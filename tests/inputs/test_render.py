@@ -139,7 +139,7 @@ def test_a_last_text_is_continued(processor):
     as_jinja = dataclasses.replace(processor, template=JinjaTemplate(IDEFICS2_TEMPLATE, processor.tokenizer))
     prompts = [one.render(ANSWERED, continue_final_message=True) for one in (processor, as_jinja)]
     assert prompts[0].tokens_T.tolist() == prompts[1].tokens_T.tolist()
-    assert processor.spell(prompts[0].tokens_T.tolist()) == (
+    assert processor.decode(prompts[0].tokens_T.tolist()) == (
         "<s>User: How many?<end_of_utterance>\nAssistant: There are"
     )
     whole = processor.render(ANSWERED).tokens_T.tolist()
@@ -157,7 +157,7 @@ def test_a_prompt_continues_the_assistant_and_answers_the_user(processor):
     ]
     assert batch.tokens_T.tolist() == torch.cat([one.tokens_T for one in separate]).tolist()
     empty = Sample((*asked.segments, Turn("assistant")))
-    assert processor.spell(processor.prompts([empty]).tokens_T.tolist()).endswith("Assistant:")
+    assert processor.decode(processor.prompts([empty]).tokens_T.tolist()).endswith("Assistant:")
 
 
 def test_what_cannot_be_continued_is_refused(processor):

@@ -27,9 +27,9 @@ def data(events: list[str]) -> list[Any]:
 
 
 def assembler(choices: int = 1) -> AnswerAssembler:
-    spell = TokenBytes(tiny_processor().tokenizer)
+    token_bytes = TokenBytes(tiny_processor().tokenizer)
     return AnswerAssembler(
-        ReplyHead("chatcmpl-1", 5, "tiny", "fp_1"), choices, spell, frozenset(), logprobs=False, chat=True
+        ReplyHead("chatcmpl-1", 5, "tiny", "fp_1"), choices, token_bytes, frozenset(), logprobs=False, chat=True
     )
 
 
@@ -222,6 +222,6 @@ def test_a_silent_stream_is_kept_open_by_a_comment() -> None:
 
 def test_tokens_add_up_to_the_bytes_of_their_text() -> None:
     tokenizer = tiny_processor().tokenizer
-    spell = TokenBytes(tokenizer)
+    token_bytes = TokenBytes(tokenizer)
     for text in ("the cat sat", "Grüße, 你好 🙂", "a\n\tb\u00a0c", "\u0000\x7f"):
-        assert b"".join(map(spell, tokenizer.encode(text))).decode() == text
+        assert b"".join(map(token_bytes, tokenizer.encode(text))).decode() == text

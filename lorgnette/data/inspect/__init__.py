@@ -5,7 +5,7 @@ from lorgnette.data.inspect.gather import Gatherer, rules, shares
 from lorgnette.data.inspect.page import write_page
 from lorgnette.data.inspect.preview import Document, Pack, Preview, Share
 from lorgnette.data.inspect.terminal import print_preview
-from lorgnette.data.inspect.token_text import Speller
+from lorgnette.data.inspect.token_text import TokenDecoder
 
 __all__ = [
     "Document",
@@ -13,7 +13,7 @@ __all__ = [
     "Pack",
     "Preview",
     "Share",
-    "Speller",
+    "TokenDecoder",
     "first_samples",
     "print_preview",
     "rules",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lorgnette.data.inspect.preview import Document, Pack, Preview
-from lorgnette.data.inspect.token_text import Speller, runs
+from lorgnette.data.inspect.token_text import TokenDecoder, runs
 from lorgnette.data.inspect.unpatchify import MOST_SIDE, QUADRANTS, Size, Unpatchified
 from lorgnette.files import is_own_page, replace_text
 from lorgnette.report.charts import bins, bubble_chart, histogram, tenths
@@ -65,18 +65,18 @@ class _Budget:
         return frames
 
 
-def write_page(path: str | Path, look: Preview, speller: Speller) -> Path:
+def write_page(path: str | Path, look: Preview, decoder: TokenDecoder) -> Path:
     """Write the page; return its path. Raises: DiskError if it cannot be written, or is a file of somebody else."""
-    replace_text(path, render(look, speller), is_own_page)
+    replace_text(path, render(look, decoder), is_own_page)
     return Path(path)
 
 
-def render(look: Preview, speller: Speller) -> str:
+def render(look: Preview, decoder: TokenDecoder) -> str:
     """The page as HTML."""
     budget = _Budget(_MOST_BYTES)
     count = len(look.sources)
     documents = look.documents
-    packs = [_pack(look, pack, speller, budget) for pack in look.packs]
+    packs = [_pack(look, pack, decoder, budget) for pack in look.packs]
     shapes = [(one.columns, one.rows) for each in documents for one in each.pictures]
     lengths = bins([(one.tokens, one.source) for one in documents], count)
     values: dict[str, Any] = {
@@ -116,7 +116,7 @@ def _measured(look: Preview, source: int) -> float:
     return part / whole if whole else 0.0
 
 
-def _pack(look: Preview, pack: Pack, speller: Speller, budget: _Budget) -> dict[str, Any]:
+def _pack(look: Preview, pack: Pack, decoder: TokenDecoder, budget: _Budget) -> dict[str, Any]:
     """Values of the template for one pack."""
     others = [other for other in look.packs if other.step == pack.step]
     token_room = look.most_tokens or max(other.total.tokens for other in others) or 1
@@ -127,15 +127,15 @@ def _pack(look: Preview, pack: Pack, speller: Speller, budget: _Budget) -> dict[
         "tokens": [(one, place, one.tokens / token_room) for place, one in enumerate(pack.documents)],
         "patches": [(one, place, one.patches / patch_room) for place, one in enumerate(pack.documents)],
         "documents": [
-            _document(pack.documents[place], place, starts[place], speller, budget) for place in sorted(pack.chosen)
+            _document(pack.documents[place], place, starts[place], decoder, budget) for place in sorted(pack.chosen)
         ],
     }
 
 
-def _document(one: Document, place: int, start: int, speller: Speller, budget: _Budget) -> dict[str, Any]:
+def _document(one: Document, place: int, start: int, decoder: TokenDecoder, budget: _Budget) -> dict[str, Any]:
     frames = budget.frames(one)
     shown = frames is not None
-    chips = speller.chips(one.tokens_T, one.loss_mask_T, one.visual_tokens, _MOST_TOKENS)
+    chips = decoder.chips(one.tokens_T, one.loss_mask_T, one.visual_tokens, _MOST_TOKENS)
     spelt = runs(chips) if shown else []
     return {
         "document": one,

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorgnette.data.inspect.preview import Document, Pack, Preview
-from lorgnette.data.inspect.token_text import Chip, Speller, runs
+from lorgnette.data.inspect.token_text import Chip, TokenDecoder, runs
 from lorgnette.data.inspect.unpatchify import Unpatchified
 from lorgnette.output import say
 from lorgnette.report.visible import visible
@@ -23,7 +23,7 @@ COLUMNS, LINES = 40, 14
 """Most characters that a picture is drawn with; each is two pixels, one above the other."""
 
 
-def print_preview(console: Console, look: Preview, speller: Speller, most: int) -> None:
+def print_preview(console: Console, look: Preview, decoder: TokenDecoder, most: int) -> None:
     """Print all totals and, in colours, the first `most` documents of those chosen."""
     total = look.total
     console.print(Text(visible(look.title), style="bold"))
@@ -36,7 +36,7 @@ def print_preview(console: Console, look: Preview, speller: Speller, most: int) 
     _print_faults(console, look)
     chosen = [(pack, place) for pack in look.packs for place in sorted(pack.chosen)][:most]
     for pack, place in chosen:
-        _print_document(console, look, pack, place, speller)
+        _print_document(console, look, pack, place, decoder)
     if left := total.documents - len(chosen):
         say(console, f"{left:,} of {total.documents:,} documents are counted and not shown.", style="dim")
 
@@ -103,7 +103,7 @@ def _print_faults(console: Console, look: Preview) -> None:
         say(console, f"  and {len(reasons) - 10:,} more", style="dim")
 
 
-def _print_document(console: Console, look: Preview, pack: Pack, place: int, speller: Speller) -> None:
+def _print_document(console: Console, look: Preview, pack: Pack, place: int, decoder: TokenDecoder) -> None:
     one = pack.documents[place]
     title = Text(f"step {pack.step}, pack {pack.number}, #{place}  ", style="dim")
     title.append(visible(one.name), style="bold not dim")
@@ -117,7 +117,7 @@ def _print_document(console: Console, look: Preview, pack: Pack, place: int, spe
     if one.fault:
         console.print(Text(f"cannot be trained on: {visible(one.fault)}", style="bold red"))
     _print_pictures(console, one)
-    console.print(_tokens(one, speller))
+    console.print(_tokens(one, decoder))
 
 
 def _print_pictures(console: Console, document: Document) -> None:
@@ -154,10 +154,10 @@ def _colour(image: PIL.Image.Image, x: int, y: int) -> str:
     return "#{:02x}{:02x}{:02x}".format(*pixel) if isinstance(pixel, tuple) else "default"
 
 
-def _tokens(document: Document, speller: Speller) -> Text:
+def _tokens(document: Document, decoder: TokenDecoder) -> Text:
     text = Text()
     for supervised, chips in runs(
-        speller.chips(document.tokens_T, document.loss_mask_T, document.visual_tokens, _MOST_TOKENS)
+        decoder.chips(document.tokens_T, document.loss_mask_T, document.visual_tokens, _MOST_TOKENS)
     ):
         for chip in chips:
             text.append(_words(chip), style=_style(chip, supervised))

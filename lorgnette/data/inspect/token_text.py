@@ -27,8 +27,8 @@ class Chip:
     """For `image`: which picture of the document, from 0."""
 
 
-class Speller:
-    """Spells ids. Equal ids are spelt once."""
+class TokenDecoder:
+    """Decodes ids, one or several; equal ids once."""
 
     def __init__(self, tokenizer: Tokenizer, image_token: int) -> None:
         self.tokenizer = tokenizer
@@ -38,7 +38,7 @@ class Speller:
         self._anchored = tokenizer.decode(self._anchor)
         self._known: dict[tuple[int, ...], str] = {}
 
-    def spell(self, ids: tuple[int, ...]) -> str:
+    def decode(self, ids: tuple[int, ...]) -> str:
         """The text of ids as it stands in the middle of a document: some decoders drop the space before the first."""
         if ids not in self._known:
             self._known[ids] = self.tokenizer.decode([*self._anchor, *ids])[len(self._anchored) :]
@@ -75,7 +75,7 @@ class Speller:
 
     def _text(self, ids: list[int], supervised: list[bool], at: int) -> Chip:
         """One token of text; up to four if they are the bytes of one character."""
-        text, count = self.spell((ids[at],)), 1
+        text, count = self.decode((ids[at],)), 1
         if "\ufffd" in text:
             for more in range(2, 5):
                 longer = tuple(ids[at : at + more])
@@ -83,7 +83,7 @@ class Speller:
                     break
                 if supervised[at + more - 1] != supervised[at]:
                     break
-                if "\ufffd" not in (joined := self.spell(longer)):
+                if "\ufffd" not in (joined := self.decode(longer)):
                     text, count = joined, more
                     break
         return Chip("text", text, at, tuple(ids[at : at + count]), supervised[at])

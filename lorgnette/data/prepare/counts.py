@@ -136,7 +136,7 @@ class TokenCounter:
             parts += [(place, piece) for piece in _without(pieces, self._opening)[1]]
         if not isinstance(self.template, Idefics2Template):
             sample = Record(tuple(record.units[unit] for unit in order), record.prefix).piece()
-            if _spelled(self.template.pieces(sample)) != _spelled(piece for _, piece in parts):
+            if _joined_text(self.template.pieces(sample)) != _joined_text(piece for _, piece in parts):
                 return None
         return parts
 
@@ -144,7 +144,7 @@ class TokenCounter:
     def _opening(self) -> str | None:
         """Text that the template writes before any conversation; None if it does not write turns one by one."""
         turns = (Turn("user"), Text("q"), Turn("assistant"), Text("a", supervised=True))
-        once, twice = (_spelled(self.template.pieces(Sample(turns * times))) for times in (1, 2))
+        once, twice = (_joined_text(self.template.pieces(Sample(turns * times))) for times in (1, 2))
         opening = once[: 2 * len(once) - len(twice)]
         return opening if twice == once + once[len(opening) :] else None
 
@@ -262,25 +262,25 @@ class _Writer:
             self.made.add((token, origin - start + space, origin - stop), owner, supervised)
 
 
-def _spell(piece: Piece) -> str:
+def _marked_text(piece: Piece) -> str:
     """A piece as text that no text of a conversation looks like."""
     if isinstance(piece, Text):
         return piece.text
     return f"\ue000{piece.token}\ue001" if isinstance(piece, Special) else "\ue002"
 
 
-def _spelled(pieces: Iterable[Piece]) -> str:
-    return "".join(map(_spell, pieces))
+def _joined_text(pieces: Iterable[Piece]) -> str:
+    return "".join(map(_marked_text, pieces))
 
 
 def _without(pieces: Sequence[Piece], opening: str) -> tuple[list[Piece], list[Piece]]:
     """Pieces parted behind `opening`, if they begin with it."""
-    if not opening or not _spelled(pieces).startswith(opening):
+    if not opening or not _joined_text(pieces).startswith(opening):
         return [], list(pieces)
     first: list[Piece] = []
     for place, piece in enumerate(pieces):
-        spelled = _spell(piece)
-        if len(spelled) > len(opening) and isinstance(piece, Text):
+        marked = _marked_text(piece)
+        if len(marked) > len(opening) and isinstance(piece, Text):
             cut = len(opening)
             return [*first, Text(piece.text[:cut], piece.supervised)], [
                 Text(piece.text[cut:], piece.supervised),
@@ -289,7 +289,7 @@ def _without(pieces: Sequence[Piece], opening: str) -> tuple[list[Piece], list[P
         if not opening:
             return first, list(pieces[place:])
         first.append(piece)
-        opening = opening[len(spelled) :]
+        opening = opening[len(marked) :]
     return first, []
 
 

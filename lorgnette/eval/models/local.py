@@ -97,8 +97,8 @@ class LorgnetteModel(Model):
         return where | {"threads": torch.get_num_threads()}
 
     def rendered_prompts(self, samples: Sequence[Sample]) -> list[str]:
-        """The text that the model reads for each prompt, up to where its answer begins; see `Processor.spell`."""
-        return [self.processor.spell(self.image_cache.prompt(sample).tokens_T.tolist()) for sample in samples]
+        """The text that the model reads for each prompt, up to where its answer begins; see `Processor.decode`."""
+        return [self.processor.decode(self.image_cache.prompt(sample).tokens_T.tolist()) for sample in samples]
 
     @torch.no_grad()
     def encode_images(self, images: Sequence[ImageSource]) -> Any:

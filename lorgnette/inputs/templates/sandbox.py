@@ -266,14 +266,14 @@ _ESCAPES = {"&": "&amp;", ">": "&gt;", "<": "&lt;", "'": "&#39;", '"': "&#34;"}
 
 
 def _escape(value: Any) -> str:
-    return joined(_spelled(text_of(value), lambda char: _ESCAPES.get(char, char)))
+    return joined(_by_character(text_of(value), lambda char: _ESCAPES.get(char, char)))
 
 
-def _spelled(text: str, spell: Callable[[str], str]) -> list[str]:
-    """Each character spelled by a function; the spelling has the character's origin."""
+def _by_character(text: str, change: Callable[[str], str]) -> list[str]:
+    """Each character replaced by a function; the replacement has the origin of the character."""
     if not isinstance(text, Traced):
-        return [spell(char) for char in text]
-    return [traced(word := spell(char), char._origin * len(word)) for char in text]  # type: ignore[attr-defined]
+        return [change(char) for char in text]
+    return [traced(word := change(char), char._origin * len(word)) for char in text]  # type: ignore[attr-defined]
 
 
 def tojson(
@@ -302,7 +302,7 @@ def tojson(
     text = json.dumps(plain(value), ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
     parts = re.split("\ue000([0-9]{1,9})\ue001", text)
     for place in range(1, len(parts), 2):
-        words = _spelled(kept[int(parts[place])], lambda char: json.dumps(char, ensure_ascii=ensure_ascii)[1:-1])
+        words = _by_character(kept[int(parts[place])], lambda char: json.dumps(char, ensure_ascii=ensure_ascii)[1:-1])
         parts[place] = joined(words)
     if ensure_ascii:  # names of mappings
         parts[::2] = ["".join(c if c.isascii() else json.dumps(c)[1:-1] for c in part) for part in parts[::2]]

@@ -151,7 +151,7 @@ class JinjaTemplate:
         for as_parts in (True, False):  # vision-language templates take a list of parts, many others only a string
             try:
                 with limited(Budget(conversation.characters, len(conversation.contents))) as budget:
-                    written = self._written(conversation, as_parts, add_generation_prompt, budget)
+                    written = self._render_once(conversation, as_parts, add_generation_prompt, budget)
                 if best is None or len(written.missing) < len(best.missing):
                     best = written
             except Exception as error:  # a template is a program of unknown origin
@@ -177,9 +177,9 @@ class JinjaTemplate:
     def __reduce__(self) -> tuple[Any, ...]:
         return JinjaTemplate, (self.source, self.tokenizer)  # a compiled template cannot go to another process
 
-    def _written(
+    def _render_once(
         self, conversation: _Conversation, as_parts: bool, add_generation_prompt: bool, budget: Budget
-    ) -> _Written:
+    ) -> _OneRendering:
         """One rendering, read as far as to know which contents it holds."""
 
         def run(instead: Mapping[int, str]) -> str:
@@ -188,7 +188,7 @@ class JinjaTemplate:
             pieces = self._compiled.generate(**variables, add_generation_prompt=add_generation_prompt)
             return conversation.cut(joined(budget.read(pieces)))
 
-        written = _Written.of(run({}), conversation, self._marks)
+        written = _OneRendering.of(run({}), conversation, self._marks)
         silent = {number: "x" for number in written.missing if isinstance(conversation.contents[number], Text)}
         if not silent:
             return written
@@ -275,7 +275,7 @@ class _Conversation:
 
 
 @dataclass(frozen=True)
-class _Written:
+class _OneRendering:
     """Text that a template wrote, and the place of each content in it."""
 
     text: str
@@ -284,7 +284,7 @@ class _Written:
     missing: set[int]
 
     @classmethod
-    def of(cls, written: str, conversation: _Conversation, marks: re.Pattern[str]) -> _Written:
+    def of(cls, written: str, conversation: _Conversation, marks: re.Pattern[str]) -> _OneRendering:
         text, origin = str.__str__(written), origin_of(written)
         spans, images = [], iter(n for n, one in enumerate(conversation.contents) if isinstance(one, Image))
         for run in re.finditer(r"(.)\1*", origin, re.S):
@@ -301,7 +301,7 @@ class _Written:
             raise jinja2.TemplateError("it leaves out or repeats an image")
         return cls(text, spans, set(range(len(conversation.contents))) - set(numbers))
 
-    def with_places(self, shown: str, silent: Mapping[int, str]) -> _Written:
+    def with_places(self, shown: str, silent: Mapping[int, str]) -> _OneRendering:
         """Itself, with the places of contents of which nothing is left.
 
         shown: the same with a character in the place of each. silent: these contents, by number.
@@ -313,13 +313,13 @@ class _Written:
         rest = "".join(char for char, one in zip(str.__str__(shown), origin, strict=True) if one not in ours)
         places = [(at - before, at - before, number) for before, (at, number) in enumerate(found)]
         spans = sorted([*self.spans, *places], key=lambda span: span[:2]) if rest == self.text else self.spans
-        return _Written(self.text, spans, self.missing - seen)
+        return _OneRendering(self.text, spans, self.missing - seen)
 
 
 class _Reading:
     """One reading of what a template wrote, as pieces: marks the end of each learned turn."""
 
-    def __init__(self, conversation: _Conversation, written: _Written, marks: re.Pattern[str]) -> None:
+    def __init__(self, conversation: _Conversation, written: _OneRendering, marks: re.Pattern[str]) -> None:
         self.contents, self.turn_of = conversation.contents, conversation.turn_of
         self.supervised = [_is_supervised(contents) for _, contents in conversation.turns]
         last = {self.turn_of[number]: place for place, (_, _, number) in enumerate(written.spans)}

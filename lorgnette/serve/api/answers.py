@@ -69,10 +69,17 @@ class AnswerAssembler:
     """Collects the events of one request."""
 
     def __init__(
-        self, head: ReplyHead, choices: int, spell: TokenBytes, ends: frozenset[int], *, logprobs: bool, chat: bool
+        self,
+        head: ReplyHead,
+        choices: int,
+        token_bytes: TokenBytes,
+        ends: frozenset[int],
+        *,
+        logprobs: bool,
+        chat: bool,
     ) -> None:
         """ends: tokens that end an answer and have no place in its text. logprobs: whether they are reported."""
-        self.head, self.spell, self.ends, self.with_logprobs = head, spell, ends, logprobs
+        self.head, self.token_bytes, self.ends, self.with_logprobs = head, token_bytes, ends, logprobs
         self.choices = [ChoiceProgress(number, chat) for number in range(choices)]
         self.completion_tokens = 0
         self.usage: Usage | None = None
@@ -104,7 +111,7 @@ class AnswerAssembler:
         return TokenLogprob(token=chosen.token, bytes=chosen.bytes, logprob=chosen.logprob, top_logprobs=top)
 
     def _top(self, token: int, logprob: float, strips: bool) -> TopLogprob:
-        content = self.spell(token)
+        content = self.token_bytes(token)
         content = content.removeprefix(b" ") if strips else content
         text = content.decode("utf-8", "replace")
         return TopLogprob(token=text, bytes=list(content), logprob=max(logprob, LEAST_LOGPROB))

@@ -6,7 +6,6 @@ packs are computed, on names or on paths. So a run has equal losses on any numbe
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from itertools import pairwise
 from typing import Any
@@ -17,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lorgnette.model.batch import Batch
 from lorgnette.model.vlm import VLM
+from lorgnette.seeds import derive_seed
 
 
 class Neftune:
@@ -52,7 +52,7 @@ class Neftune:
         self._now.seeds = document_seeds(inputs[0], seed)
         self._now.lengths = inputs[0].documents
         if self.dropout:
-            torch.manual_seed(_seed(repr(self._now.seeds).encode(), seed))
+            torch.manual_seed(derive_seed(seed, *self._now.seeds))
 
     def _disturb(self, embedding: nn.Module, inputs: tuple[Tensor, ...], tokens_TD: Tensor) -> Tensor | None:
         if not self.model.training:
@@ -75,10 +75,4 @@ def document_seeds(batch: Batch, seed: int) -> list[int]:
         pixels_I = lengths.long().index_add(0, image_P, batch.patches_PC.sum(1, dtype=torch.int64))
         content_T[batch.visual_positions_V] += pixels_I.repeat_interleave(len(batch.visual_positions_V) // len(lengths))
     held, starts = content_T.cpu().numpy(), batch.documents.starts
-    return [_seed(held[first:last].tobytes(), seed) for first, last in pairwise(starts)]
-
-
-def _seed(content: bytes, seed: int) -> int:
-    """63 bits, which every generator takes."""
-    hashed = hashlib.blake2b(content, key=str(seed).encode(), digest_size=8)
-    return int.from_bytes(hashed.digest()) >> 1
+    return [derive_seed(seed, held[first:last].tobytes()) for first, last in pairwise(starts)]

@@ -24,6 +24,7 @@ from lorgnette.model.ops.tiling import few_tiles
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
 from lorgnette.train.adapters.fused_lora import weights_kept
+from lorgnette.train.muon import Muon
 from lorgnette.train.optim import build_optimiser
 from lorgnette.train.stages import named_parts, prepare_parts
 
@@ -247,7 +248,25 @@ def estimate(run: Run, stage: StageConfig, model: VLM, batches: Iterable[Batch])
         parts[part] = Memory(weights, trained, optimiser, activations.get(part, 0))
     held = sum(part.weights + part.optimiser for part in parts.values())
     found = sum(part.gradients for part in parts.values()) if packs > 1 else 0
-    return MemoryEstimate(parts, traced.peak(held + found))
+    gradients = sum(part.gradients for part in parts.values())
+    return MemoryEstimate(parts, max(traced.peak(held + found), held + gradients + update_rise(model, stage)))
+
+
+def update_rise(model: VLM, stage: StageConfig) -> int:
+    """Most bytes of an update's temporaries: Muon steps all matrices of one shape together, fused AdamW has none."""
+    groups = [group for group in build_optimiser(model, stage).param_groups if group["muon"]]
+    if not groups:
+        return 0
+    with FakeTensorMode(), TensorBytes() as counter:
+        for group in groups:
+            group["params"] = [nn.Parameter(torch.empty(weight.shape)) for weight in group["params"]]
+        optimiser, start = Muon(groups), 0
+        for _ in range(2):  # the first step makes the moving averages, which are counted elsewhere
+            for weight in (weight for group in groups for weight in group["params"]):
+                weight.grad = torch.empty_like(weight)
+            start = counter.peak = counter.now
+            optimiser.step()
+    return counter.peak - start
 
 
 def _momenta(model: VLM, stage: StageConfig) -> dict[int, int]:

@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 
 from lorgnette.data.config import PackConfig
-from lorgnette.data.inspect import Gatherer, Preview, Speller, rules, shares
+from lorgnette.data.inspect import Gatherer, Preview, TokenDecoder, rules, shares
 from lorgnette.data.loader.batches import BatchBuilder
 from lorgnette.data.plan.mixture import PlannedSource
 from lorgnette.data.plan.pack_plan import PackedPlan
@@ -79,8 +79,8 @@ def gatherer(processor) -> Gatherer:
 
 
 @pytest.fixture(scope="session")
-def speller(processor) -> Speller:
-    return Speller(processor.tokenizer, processor.image_token)
+def decoder(processor) -> TokenDecoder:
+    return TokenDecoder(processor.tokenizer, processor.image_token)
 
 
 @pytest.fixture(scope="session")

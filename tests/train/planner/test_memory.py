@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lorgnette.train.data import build_data
-from lorgnette.train.planner.memory import TRACED, Trace, estimate
+from lorgnette.train.optim import build_optimiser
+from lorgnette.train.planner.memory import TRACED, TensorBytes, Trace, estimate
 from lorgnette.train.setup import build
 from lorgnette.train.stages import prepare_parts
 
@@ -93,3 +94,26 @@ def test_checkpointing_and_frozen_parts_take_less(tiny):
     assert peaks[1].peak < peaks[0].peak and peaks[2].peak < peaks[0].peak
     states = 4 * batch.images.total * plain.model.vision.width
     assert peaks[2].parts["vision"].activations == states, "a frozen encoder keeps what it gives to the connector"
+
+
+@pytest.mark.parametrize("checkpointing", ["[]", "[vision, connector, language]"])
+@pytest.mark.parametrize("optimiser", ["muon", "adamw"])
+@pytest.mark.parametrize("mode", ["frozen", "lora", "full"])
+def test_the_estimate_is_what_a_step_with_its_update_takes(tiny, mode, optimiser, checkpointing):
+    run = tiny.override(
+        f"stages.0.vision.mode={mode}", f"stages.0.language.mode={mode}", f"stages.0.optimiser={optimiser}",
+        f"stages.0.checkpointing={checkpointing}", "stages.0.pack.packs_per_step=1", "stages.0.micro_batches=1",
+        "model.language.width=64", "model.language.mlp_width=256", "model.language.layers=6",
+    )  # fmt: skip
+    batch, stage, (model, _) = first_pack(run), run.stages[0], build(run)
+    prepare_parts(model, stage, seed=0)
+    for name, part in model.stacks().items():
+        part.checkpointed = name in stage.checkpointing
+    updates, weights = build_optimiser(model.train(), stage), 4 * sum(one.numel() for one in model.parameters())
+    with TensorBytes(weights) as counter:
+        counter.know(model.parameters())
+        for _ in range(2):  # the second finds moving averages
+            model(batch, output="loss").loss_sum.backward()
+            updates.step()
+            updates.zero_grad()
+    assert estimate(run, stage, model, [batch]).peak == pytest.approx(counter.peak, rel=0.05)
