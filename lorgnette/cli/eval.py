@@ -48,6 +48,9 @@ for verb in (stored.rescore, stored.compare, stored.submission, doctor):
 def evaluate(
     context: typer.Context,
     model: Annotated[str | None, typer.Option(help=WHO)] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="Folder or hub id of PEFT's adapters, to be merged into the model.")
+    ] = None,
     tasks: Annotated[
         str,
         typer.Option(help="Benchmarks, separated by commas: NAME, NAME:SPLIT, package.module:Name; or files of rows."),
@@ -130,7 +133,7 @@ def evaluate(
         ServerSettings.parse(asked | {"key_variable": name}, "how a server is asked")
         for name in (key_variable, judge_key_variable)
     )
-    measured = open_model(model, split=split, batch_size=batch_size, server=server)
+    measured = open_model(model, split=split, batch_size=batch_size, server=server, adapter=adapter)
     reader = open_model(judge, batch_size=batch_size, server=judging) if judge else None
     if blind not in (*BLIND, None):
         raise SettingsError(f"--blind {blind}: use one of {', '.join(BLIND)}")
@@ -139,11 +142,11 @@ def evaluate(
     if blind != "both":
         _show(_run(opened, measured, reader, folder, conditions), as_json)
         return
-    sides = [
+    without, sighted = (
         _run(opened, measured, reader, folder and folder / side, conditions | {"blind": side == "blind"})
         for side in ("blind", "sighted")
-    ]
-    _show_gain(*sides, as_json)
+    )
+    _show_gain(without, sighted, as_json)
 
 
 @evaluation.command(name="tasks")

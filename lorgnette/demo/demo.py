@@ -6,9 +6,9 @@ sample's picture), and writes the report. If it is killed, the same command resu
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
-import resource
 import shlex
 import shutil
 import sys
@@ -145,8 +145,15 @@ def _announce(console: Console, trainer: Trainer) -> None:
         say(console, f"Going on after step {trainer.progress.total_step} of {trainer.run.steps}.")
 
 
-def peak_gib(workers: int) -> float:
-    """Largest resident memory of this process and its workers together, in GiB (what they share counts twice)."""
+def peak_gib(workers: int) -> float | None:
+    """Largest resident memory of this process and its workers together, in GiB (what they share counts twice).
+
+    None where the system does not say (Windows).
+    """
+    if importlib.util.find_spec("resource") is None:
+        return None
+    import resource
+
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     kib = own + workers * worker

@@ -26,8 +26,8 @@ class DemoResults:
     examples: Sequence[ShownExample]
     seconds: float
     """Of the whole job, from the first line to the report."""
-    peak_gib: float
-    """Largest resident memory of the job."""
+    peak_gib: float | None
+    """Largest resident memory of the job; None where the system does not say."""
     benchmarks: Mapping[str, Asked] = field(default_factory=dict)
     """The built-in benchmarks by name. They ask much that the demo does not train on."""
     parameters: Mapping[str, int] = field(default_factory=dict)
@@ -120,7 +120,7 @@ def results_json(results: DemoResults) -> dict[str, Any]:
         "metrics": {name: asked.after.measured_by for name, asked in results.benchmarks.items()},
         "questions": results.after.count,
         "seconds": round(results.seconds, 1),
-        "peak_gib": round(results.peak_gib, 2),
+        "peak_gib": results.peak_gib and round(results.peak_gib, 2),
         "parameters": dict(results.parameters),
         "conditions": dict(results.conditions),
     }

@@ -32,11 +32,14 @@ class BestByLoss(Callback):
         """Raises: DiskError, on every rank alike, if the model cannot be written."""
         if kind != "validation" or not values or not run.validation.keep_best:
             return
+        step = state.progress.total_step
+        is_best = fmean(values.values()) < lowest_loss(state.folder, step)
+        if not state.world.gather(is_best)[0]:  # the first rank has the log
+            return
         copy = unshard(state.model, state.stage)
         merge_adapters(copy)
-        step = state.progress.total_step
         with state.world.alike():
-            if state.world.is_main and fmean(values.values()) < lowest_loss(state.folder, step):
+            if state.world.is_main:
                 save(copy.cpu(), self.processor, state.folder / "best")
                 say(self.display.console, f"step {step}: the lowest loss so far, kept in {state.folder / 'best'}")
 

@@ -90,8 +90,9 @@ def layers() -> dict[str, int]:
 
 
 def room(name: str) -> str:
-    """`lorgnette.model.vlm` is in the room `model`; the package's own root is in none."""
-    return [*name.split("."), ""][1]
+    """`lorgnette.model.vlm` is in the room `model`; the package's own root is in none, and `__main__` starts `cli`."""
+    found = [*name.split("."), ""][1]
+    return "cli" if found == "__main__" else found
 
 
 MODULES = [module for module in modules("lorgnette") if room(module.name)]

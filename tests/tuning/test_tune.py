@@ -31,10 +31,10 @@ def command(monkeypatch, *arguments):
     return ended.value.code or 0
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(900)
 def test_what_is_tuned_is_seen(base, receipts, tmp_path, capsys):
     """Sighted minus blind rises on held-out receipts, and its interval lies above zero."""
-    options = TuneOptions(out=tmp_path / "run", hold_out=0.2, steps=70, overrides=QUICK)
+    options = TuneOptions(out=tmp_path / "run", hold_out=0.2, steps=70, overrides=(*QUICK, "validation.every=35"))
     results = tune(str(base), [str(receipts)], options)
     assert results.after.count == 24 and results.choice.metric == "exact_match"
     assert results.improvement.low > 0, "better than before"
@@ -43,7 +43,7 @@ def test_what_is_tuned_is_seen(base, receipts, tmp_path, capsys):
     assert "it looks at the pictures" in said and "96 " in said and "24 questions are few" in said
     folder = tmp_path / "run"
     losses = [row["losses"] for row in read_log(folder / "validation.jsonl")]
-    assert len(losses) == 10 and (folder / "best").is_dir()
+    assert len(losses) == 2 and (folder / "best").is_dir()
     assert json.loads((folder / "results.json").read_text())["sighted"]["verdict"] == "learned"
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "points from looking" in page and "data:image" in page and "<script" not in page
@@ -53,7 +53,7 @@ def test_what_is_tuned_is_seen(base, receipts, tmp_path, capsys):
     assert model.config == load(base)[0].config
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(900)
 def test_a_killed_tuning_ends_in_the_bytes_of_the_recipe(base, receipts, tmp_path, monkeypatch, capsys):
     """Killed in the middle, and run again: the same model as `lorgnette train` makes of the recipe without a break."""
     killed, whole = tmp_path / "killed", tmp_path / "whole"
@@ -72,7 +72,7 @@ def test_a_killed_tuning_ends_in_the_bytes_of_the_recipe(base, receipts, tmp_pat
     ]
     arguments = [sys.executable, "-m", "lorgnette.cli", *map(str, words)]
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        deadline = time.time() + 150
+        deadline = time.time() + 600
         while len(read_log(killed / "log.jsonl")) < 5 and time.time() < deadline:
             assert process.poll() is None, process.stderr.read().decode()
             time.sleep(0.01)

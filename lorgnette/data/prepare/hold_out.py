@@ -6,7 +6,6 @@ without pictures. `lorgnette tune` writes it, and sources name it in `held_out`.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -16,6 +15,7 @@ import numpy as np
 from lorgnette.data.index import Index
 from lorgnette.data.sources.reading.shards import read_bytes
 from lorgnette.errors import DataError
+from lorgnette.seeds import derive_seed
 from lorgnette.untrusted import quoted
 
 HEADER = "# pictures that lorgnette tune holds out from training, by their hashes"
@@ -27,7 +27,8 @@ _KEY = re.compile(r"[0-9a-f]{16}")
 def keys_of(index: Index) -> tuple[np.ndarray, np.ndarray]:
     """Keys (uint64), and the record of each (int64): one for each picture, and one for a record without any."""
     alone = np.flatnonzero(index.images_E == 0)
-    places = [_hashed(f"{index.shard_E[one]} {index.group_E[one]} {index.row_E[one]}") for one in alone.tolist()]
+    at = zip(*(array[alone].tolist() for array in (index.shard_E, index.group_E, index.row_E)), strict=True)
+    places = [derive_seed("row without pictures", place) for place in at]
     keys = np.concatenate([index.sha_I, np.array(places, dtype=np.uint64)])
     return keys, np.concatenate([index.record_of_image(), alone])
 
@@ -55,7 +56,7 @@ def choose_held_out(indexes: Sequence[Index], share: float, seed: int = 0) -> li
         )
     total = sum(count for count, _ in groups)
     wanted = min(MOST_HELD_OUT, max(2, round(share * total)))
-    order = sorted(groups, key=lambda group: _hashed(f"{seed} {min(group[1]):016x}"))
+    order = sorted(groups, key=lambda group: derive_seed("held out", seed, min(group[1])))
     chosen: list[int] = []
     rows = taken = 0
     for count, keys in order:
@@ -113,7 +114,3 @@ def read_keys(path: str) -> np.ndarray:
         elif line and not line.startswith("#"):
             raise DataError(f"{path}, line {number}: {quoted(line, 60)!r} is no key of a picture, 16 hex digits")
     return np.array(keys, dtype=np.uint64)
-
-
-def _hashed(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
