@@ -67,21 +67,24 @@ class ImageFeatureCache:
 
         Raises: ImageError naming the sample and image, DataError.
         """
-        visual_VD = self.of(samples)
-        batch = self.processor.pack([self.prompt(one) for one in samples]).to(self.model.device)
-        return dataclasses.replace(batch, grids=self.grids_of(samples)), visual_VD
+        images = [self.images(sample) for sample in samples]  # once: each is read and hashed
+        every = list(itertools.chain.from_iterable(images))
+        visual_VD = self.visual_tokens(every)
+        texts = [self.text_of(*one, prompt_ending(one[0])) for one in zip(samples, images, strict=True)]
+        batch = self.processor.pack(texts).to(self.model.device)
+        return dataclasses.replace(batch, grids=self.grids_of(every)), visual_VD
 
     def prompt(self, sample: Sample) -> Rendered:
         """The tokens from which a sample is answered, as `Processor.prompts` packs them, without its patches."""
-        return self.text_of(sample, prompt_ending(sample))
+        return self.text_of(sample, self.images(sample), prompt_ending(sample))
 
-    def text_of(self, sample: Sample, ending: Ending = "whole") -> Rendered:
+    def text_of(self, sample: Sample, images: Sequence[ImageRef], ending: Ending = "whole") -> Rendered:
         """The tokens of a sample as `Processor.render` writes them, without its patches.
 
+        images: what `images` has of it, or of a sample with the same images.
         Raises: ImageError for an image that was not seen before and whose size cannot be read.
         """
-        slots = [self.slots(image) for image in self.images(sample)]
-        return self.processor.render_text(sample, slots, ending)
+        return self.processor.render_text(sample, [self.slots(image) for image in images], ending)
 
     def images(self, sample: Sample, split: bool | None = None) -> list[ImageRef]:
         """The images of a sample, in order. split: whether they are shown in five crops, if not as always here."""
@@ -95,9 +98,9 @@ class ImageFeatureCache:
         """Slots of each crop of an image in the text, from its size alone."""
         return tuple(self.processor.connector.visual_tokens(*grid) for grid in self.grids(image))
 
-    def grids_of(self, samples: Sequence[Sample]) -> tuple[Grid, ...]:
-        """Rows and columns of patches of all crops of the samples' images: where `of` has a run of visual tokens."""
-        return tuple(grid for sample in samples for image in self.images(sample) for grid in self.grids(image))
+    def grids_of(self, images: Sequence[ImageRef]) -> tuple[Grid, ...]:
+        """Rows and columns of patches of all crops of the images: where `visual_tokens` has a run of them."""
+        return tuple(grid for image in images for grid in self.grids(image))
 
     def grids(self, image: ImageRef) -> tuple[Grid, ...]:
         """Rows and columns of patches of each crop of an image, from its header if it was not seen before."""
@@ -105,10 +108,13 @@ class ImageFeatureCache:
             self._remember(image.key, image_grids(image.source, self.processor.images, image.split, image.name))
         return self._grids[image.key]
 
-    @torch.no_grad()
     def of(self, samples: Sequence[Sample]) -> Tensor:
         """The visual tokens of all images of the samples, end to end (V,D)."""
-        images = [image for sample in samples for image in self.images(sample)]
+        return self.visual_tokens([image for sample in samples for image in self.images(sample)])
+
+    @torch.no_grad()
+    def visual_tokens(self, images: Sequence[ImageRef]) -> Tensor:
+        """The visual tokens of images, end to end (V,D): those that are not kept are encoded together."""
         if not images:
             return self.model.connector.empty()
         self.forget_if_changed()

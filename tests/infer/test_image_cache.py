@@ -68,6 +68,15 @@ def test_an_image_is_encoded_once(encoded: list[int], tmp_path: Path) -> None:
     assert (latents.hits, latents.misses) == (5, 1)
 
 
+def test_an_image_of_a_prompt_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[object] = []
+    key = lorgnette.infer.image_cache._key
+    monkeypatch.setattr(lorgnette.infer.image_cache, "_key", lambda source: hashed.append(source) or key(source))
+    samples = [sample for sample in SAMPLES if sample.images]
+    ImageFeatureCache(tiny_model(), PROCESSOR).prompts(samples)
+    assert len(hashed) == sum(len(sample.images) for sample in samples) > 0
+
+
 def test_what_was_not_used_for_longest_goes_first(encoded: list[int]) -> None:
     model = tiny_model()
     one = ImageFeatureCache(model, PROCESSOR).of([question("", (30, 30))]).nbytes

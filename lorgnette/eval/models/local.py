@@ -15,7 +15,7 @@ import torch
 from lorgnette.errors import DataError
 from lorgnette.eval.models.base import Answer, Model, in_runs
 from lorgnette.infer.generate import check_length, end_tokens, evaluating, generate
-from lorgnette.infer.image_cache import KEEP_BYTES, ImageFeatureCache, without_images
+from lorgnette.infer.image_cache import KEEP_BYTES, ImageFeatureCache, ImageRef, without_images
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.render import Rendered
@@ -122,19 +122,20 @@ class LorgnetteModel(Model):
         What a prompt's candidates share, images first of all, is computed once. All candidates of a prompt are as
         unlikely as can be where one of them exceeds the model's positions with it.
         """
+        images = [self.image_cache.images(sample) for sample in samples]
         written = [
-            [self.image_cache.text_of(_answered(sample, text)) for text in texts]
-            for sample, texts in zip(samples, candidates, strict=True)
+            [self.image_cache.text_of(_answered(sample, text), shown) for text in texts]
+            for sample, shown, texts in zip(samples, images, candidates, strict=True)
         ]
         fits = [bool(ones) and not any(map(self._too_long, ones)) for ones in written]
-        asked = [one for one, fit in zip(zip(samples, written, strict=True), fits, strict=True) if fit]
+        asked = [one for one, fit in zip(zip(images, written, strict=True), fits, strict=True) if fit]
         with evaluating(self.model):
             scores = iter([row for chunk in in_runs(asked, self.batch_size) for row in self._score(chunk)])
         rows = zip(candidates, fits, strict=True)
         return [next(scores) if fit else [float("-inf")] * len(texts) for texts, fit in rows]
 
-    def _score(self, pairs: Sequence[tuple[Sample, Sequence[Rendered]]]) -> list[list[float]]:
-        """Log-likelihoods of candidates. pairs: prompts, and each written with each of its candidates."""
+    def _score(self, pairs: Sequence[tuple[list[ImageRef], Sequence[Rendered]]]) -> list[list[float]]:
+        """Log-likelihoods of candidates. pairs: the images of prompts, and each written with each of its candidates."""
         written = [rendered for _, rendered in pairs]
         shared = [_shared_tokens(rendered) for rendered in written]
         tails = [_Part(one, n, len(one.tokens_T)) for n, ones in zip(shared, written, strict=True) for one in ones]
@@ -142,8 +143,8 @@ class LorgnetteModel(Model):
         if any(shared):
             cache = KVCache(self.model.config, reserve=max(part.stop - part.start for part in tails))
             heads = [_Part(ones[0], 0, n) for ones, n in zip(written, shared, strict=True)]
-            shown = [sample for sample, _ in pairs]
-            visual_VD, grids = self.image_cache.of(shown), self.image_cache.grids_of(shown)
+            shown = [image for images, _ in pairs for image in images]
+            visual_VD, grids = self.image_cache.visual_tokens(shown), self.image_cache.grids_of(shown)
             self.model(self._pack(heads, grids), output="scores", cache=cache, visual_VD=visual_VD)
             cache.keep([row for row, rendered in enumerate(written) for _ in rendered])
         sums = iter(self._log_likelihoods(tails, cache))
