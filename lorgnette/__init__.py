@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from lorgnette.sample import Text as Text
     from lorgnette.sample import Turn as Turn
     from lorgnette.train.callbacks import Callback as Callback
-    from lorgnette.train.from_python import train as train
     from lorgnette.train.loop import Trainer as Trainer
-    from lorgnette.tuning.tune import TuneOptions as TuneOptions
-    from lorgnette.tuning.tune import tune as tune
+    from lorgnette.tuning.from_python import train as train
+    from lorgnette.tuning.run_tuning import TuneOptions as TuneOptions
+    from lorgnette.tuning.run_tuning import tune as tune
 
 __version__ = "0.1.0"
 
@@ -45,7 +45,7 @@ _HOMES = {
     "Task": "lorgnette.eval.task",
     "Text": "lorgnette.sample",
     "Trainer": "lorgnette.train.loop",
-    "TuneOptions": "lorgnette.tuning.tune",
+    "TuneOptions": "lorgnette.tuning.run_tuning",
     "Turn": "lorgnette.sample",
     "VLM": "lorgnette.model.vlm",
     "VLMConfig": "lorgnette.model.config",
@@ -53,8 +53,8 @@ _HOMES = {
     "export": "lorgnette.hub.export",
     "generate": "lorgnette.infer.generate",
     "load": "lorgnette.hub.load",
-    "train": "lorgnette.train.from_python",
-    "tune": "lorgnette.tuning.tune",
+    "train": "lorgnette.tuning.from_python",
+    "tune": "lorgnette.tuning.run_tuning",
 }
 
 __all__ = sorted(_HOMES)

@@ -38,8 +38,8 @@ def tune(
     its card, and report.html. The same command resumes a stopped run.
     """
     from lorgnette.output import new_console
-    from lorgnette.tuning.tune import TuneOptions, plan_tuning, say_cost
-    from lorgnette.tuning.tune import tune as run_tuning
+    from lorgnette.tuning.run_tuning import TuneOptions, plan_tuning, say_cost
+    from lorgnette.tuning.run_tuning import tune as run_tuning
 
     overrides = [one for one in data if _OVERRIDE.fullmatch(one) and not os.path.exists(one)]
     files = [one for one in data if one not in overrides]

@@ -33,8 +33,8 @@ from lorgnette.run import Run, StageConfig
 from lorgnette.train import parallel
 from lorgnette.train.adapters.neftune import Neftune
 from lorgnette.train.adapters.peft import adapted_layers, base_tensors, merge_adapters, save_adapters
-from lorgnette.train.best_model import BestByLoss, take_best
 from lorgnette.train.callbacks import Callback, CallbackList, StepMetrics, TrainerState
+from lorgnette.train.checkpoint.best_model import BestByLoss, take_best
 from lorgnette.train.checkpoint.claim import claim
 from lorgnette.train.checkpoint.debug_step import keep_step
 from lorgnette.train.checkpoint.manager import CheckpointManager, Progress, read_progress, restore

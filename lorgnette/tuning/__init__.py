@@ -1,1 +1,1 @@
-"""`lorgnette tune`: a model and files of data to a tuned model, measured on rows that it never saw."""
+"""`lorgnette tune`, which measures a tuned model on rows that it never saw, and `lorgnette.train`."""

@@ -28,7 +28,7 @@ from lorgnette.train.data import left_out
 from lorgnette.train.logging.log import read_log
 from lorgnette.tuning.tune_data import TuneData
 
-FEW = 30
+FEW_QUESTIONS = 30
 """Questions below which a sentence says that the intervals are wide."""
 SHOWN = 12
 """Held-out questions on the page."""
@@ -82,7 +82,7 @@ class TuneResults:
                 f"Blind, each question with another row's picture, it reaches {self.line.blind}: {verdict}"
                 f" ({self.line.gain.value:+.1f} points [{self.line.gain.low:+.1f}, {self.line.gain.high:+.1f}])."
             )
-        if after.count < FEW:
+        if after.count < FEW_QUESTIONS:
             said.append(f"{after.count} questions are few: hold out more rows before you rely on these scores.")
         return said
 

@@ -30,7 +30,7 @@ LEAST_TOKENS, MOST_TOKENS = 1024, 4096
 VALIDATIONS = 10
 MOST_VALIDATED = 128
 """Held-out rows of each file whose loss is measured at each validation."""
-HEADER = "# written by lorgnette tune: `lorgnette train` with this file trains the same model\n"
+RECIPE_HEADER = "# written by lorgnette tune: `lorgnette train` with this file trains the same model\n"
 
 
 def tune_recipe(
@@ -107,12 +107,12 @@ def recipe_text(values: dict[str, Any], overrides: Iterable[str]) -> str:
     """The recipe as YAML, with dotted overrides applied. Raises: SettingsError naming an override."""
     for override in overrides:
         apply_override(values, override)
-    return HEADER + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return RECIPE_HEADER + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def is_recipe_file(content: bytes) -> bool:
     """Return whether a file is a recipe that was written here."""
-    return content.startswith(HEADER.encode())
+    return content.startswith(RECIPE_HEADER.encode())
 
 
 def _plain(config: PreparedConfig) -> dict[str, Any]:

@@ -8,7 +8,10 @@ import pytest
 
 from lorgnette.run import Run
 from lorgnette.train.loop import train
+from tests.train.conftest import short, squares, tiny
 from tests.tuning.receipts import write_receipts
+
+__all__ = ["base", "receipts", "short", "squares", "tiny"]
 
 
 @pytest.fixture(scope="session")

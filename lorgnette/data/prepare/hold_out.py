@@ -18,7 +18,7 @@ from lorgnette.errors import DataError
 from lorgnette.seeds import derive_seed
 from lorgnette.untrusted import quoted
 
-HEADER = "# pictures that lorgnette tune holds out from training, by their hashes"
+KEYS_HEADER = "# pictures that lorgnette tune holds out from training, by their hashes"
 MOST_HELD_OUT = 1000
 """Rows: each is asked about three times, and more would narrow the intervals little."""
 _KEY = re.compile(r"[0-9a-f]{16}")
@@ -97,12 +97,12 @@ def _groups(indexes: Sequence[Index]) -> list[tuple[int, list[int]]]:
 
 def keys_text(keys: Iterable[int]) -> str:
     """The content of a file of keys."""
-    return "\n".join([HEADER, *(f"{key:016x}" for key in keys)]) + "\n"
+    return "\n".join([KEYS_HEADER, *(f"{key:016x}" for key in keys)]) + "\n"
 
 
 def is_keys_file(content: bytes) -> bool:
     """Return whether a file is one of keys."""
-    return content.startswith(HEADER.encode())
+    return content.startswith(KEYS_HEADER.encode())
 
 
 def read_keys(path: str) -> np.ndarray:

@@ -19,7 +19,7 @@ from lorgnette.eval.results.store import folders_in
 from lorgnette.files import write_text
 
 HEADINGS = ("task", "model", "score", "low", "high", "difference", "difference low", "difference high", "questions")
-FORMS = (".csv", ".tex", ".md")
+TABLE_FORMS = (".csv", ".tex", ".md")
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def write_scores(path: Path, rows: Sequence[ScoreRow]) -> None:
         body = "\n".join([r"\hline", lines[0], r"\hline", *lines[1:], r"\hline"])
         text = f"\\begin{{tabular}}{{ll{'r' * (len(HEADINGS) - 2)}}}\n{body}\n\\end{{tabular}}\n"
     else:
-        raise SettingsError(f"--table {path}: the ending says the form; use one of {', '.join(FORMS)}")
+        raise SettingsError(f"--table {path}: the ending says the form; use one of {', '.join(TABLE_FORMS)}")
     write_text(path, text)
 
 

@@ -13,8 +13,17 @@ from typing import NamedTuple
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column
+from rich.text import Text
 
 from lorgnette.files import AGAIN, DiskError
 from lorgnette.output import say
@@ -39,6 +48,13 @@ class _Figures(NamedTuple):
     seconds: float
 
 
+class _Said(ProgressColumn):
+    """Figures of a stage, cut where the terminal is narrow: the only column that gives way."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["said"], no_wrap=True, overflow="ellipsis")
+
+
 class ProgressDisplay(Callback):
     """The bar on a terminal (one bar per stage), or a line every tenth of a stage where there is no terminal.
 
@@ -52,7 +68,7 @@ class ProgressDisplay(Callback):
             BarColumn(bar_width=10, table_column=Column(no_wrap=True, min_width=10)),
             MofNCompleteColumn(table_column=Column(no_wrap=True)),
             TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
-            TextColumn("{task.fields[said]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+            _Said(),
             console=console,
             disable=not console.is_terminal,
         )

@@ -7,7 +7,7 @@ import torch
 
 from lorgnette.errors import SettingsError
 from lorgnette.hub.load import load
-from lorgnette.train.best_model import lowest_loss
+from lorgnette.train.checkpoint.best_model import lowest_loss
 from lorgnette.train.logging.log import read_log
 from lorgnette.train.loop import Trainer, train
 

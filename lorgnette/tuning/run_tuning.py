@@ -46,7 +46,7 @@ from lorgnette.tuning.tune_data import TuneData, print_data, split_data
 from lorgnette.tuning.tune_page import TuneResults, card_section, print_results, write_page
 from lorgnette.tuning.tune_recipe import is_recipe_file, recipe_text, stage_sizes, tune_recipe
 
-SHARE = 0.1
+HELD_OUT_SHARE = 0.1
 """Share of the rows that is held out."""
 ROOM = 8
 """Tokens that an answer may have beyond the longest reference."""
@@ -65,7 +65,7 @@ class TuneOptions:
     steps: int | None = None
     hours: float | None = None
     """Time after which training saves and stops; the same call resumes it."""
-    hold_out: float = SHARE
+    hold_out: float = HELD_OUT_SHARE
     overrides: Sequence[str] = ()
     """Dotted settings of the recipe, as `stages.tune.lr=1e-4`."""
     callbacks: Sequence[Callback] = field(default=())
