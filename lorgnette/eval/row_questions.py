@@ -18,16 +18,16 @@ from lorgnette.sample import Sample, Text, Turn
 
 LONGEST_ANSWER = 512
 """Most tokens of an answer that is asked for."""
-WHOLE = -1
+WHOLE_RECORD = -1
 """Place of the question of a record that is no conversation: its pictures are asked for all of its text."""
 
 
 def questions_in(record: Record) -> list[int]:
-    """Places of the questions in a record: exchanges of a conversation, or `WHOLE` where pictures have a text."""
+    """Places of the questions in a record: exchanges of a conversation, or `WHOLE_RECORD` where pictures have a text."""
     if any(isinstance(segment, Turn) for unit in record.units for segment in unit[:1]):
         return [place for place, unit in enumerate(record.units) if unit and _is_answer(unit[-1])]
     alone = record.prefix and all(_is_answer(segment) for unit in record.units for segment in unit)
-    return [WHOLE] if alone else []
+    return [WHOLE_RECORD] if alone else []
 
 
 def question_at(record: Record, place: int) -> Sample:
@@ -35,7 +35,7 @@ def question_at(record: Record, place: int) -> Sample:
 
     Exchanges that may change places (`Record.shuffle`) are asked alone.
     """
-    if place == WHOLE:
+    if place == WHOLE_RECORD:
         sample = record.piece()
     else:
         sample = record.piece(place if record.shuffle else 0, place + 1)

@@ -18,7 +18,17 @@ from lorgnette.eval.results.compare import Comparison, compare_folders
 from lorgnette.eval.results.store import folders_in
 from lorgnette.files import write_text
 
-HEADINGS = ("task", "model", "score", "low", "high", "difference", "difference low", "difference high", "questions")
+SCORE_HEADINGS = (
+    "task",
+    "model",
+    "score",
+    "low",
+    "high",
+    "difference",
+    "difference low",
+    "difference high",
+    "questions",
+)
 TABLE_FORMS = (".csv", ".tex", ".md")
 
 
@@ -32,7 +42,7 @@ class ScoreRow:
     difference: Estimate | None
 
     def cells(self) -> list[str]:
-        """Figures under `HEADINGS`, in percent and points."""
+        """Figures under `SCORE_HEADINGS`, in percent and points."""
         found = [self.score.value, self.score.low, self.score.high]
         beside = self.difference
         differences = ["", "", ""] if beside is None else [f"{x:+.2f}" for x in (beside.value, beside.low, beside.high)]
@@ -100,19 +110,19 @@ def print_scores(console: Console, rows: Sequence[ScoreRow]) -> None:
 
 def write_scores(path: Path, rows: Sequence[ScoreRow]) -> None:
     """Write the rows in the form that the file's ending names. Raises: SettingsError for another ending; DiskError."""
-    cells = [HEADINGS, *(row.cells() for row in rows)]
+    cells = [SCORE_HEADINGS, *(row.cells() for row in rows)]
     if path.suffix == ".csv":
         buffer = io.StringIO()
         csv.writer(buffer, lineterminator="\n").writerows(cells)
         text = buffer.getvalue()
     elif path.suffix == ".md":
         lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
-        rule = "|" + "|".join(["---", "---", *["---:"] * (len(HEADINGS) - 2)]) + "|"
+        rule = "|" + "|".join(["---", "---", *["---:"] * (len(SCORE_HEADINGS) - 2)]) + "|"
         text = "\n".join([lines[0], rule, *lines[1:]]) + "\n"
     elif path.suffix == ".tex":
         lines = [" & ".join(map(_latex, row)) + r" \\" for row in cells]
         body = "\n".join([r"\hline", lines[0], r"\hline", *lines[1:], r"\hline"])
-        text = f"\\begin{{tabular}}{{ll{'r' * (len(HEADINGS) - 2)}}}\n{body}\n\\end{{tabular}}\n"
+        text = f"\\begin{{tabular}}{{ll{'r' * (len(SCORE_HEADINGS) - 2)}}}\n{body}\n\\end{{tabular}}\n"
     else:
         raise SettingsError(f"--table {path}: the ending says the form; use one of {', '.join(TABLE_FORMS)}")
     write_text(path, text)

@@ -34,7 +34,7 @@ from lorgnette.train.stages import TrainablePart
 
 PEAKS = {"H200": 989e12, "H100": 989e12, "H800": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12}
 """Dense bf16 operations a second of GPUs, as their makers say, by a part of the device's name."""
-WINDOW = 30
+BAR_STEPS = 30
 """Steps that the figures of the bar are means of."""
 
 
@@ -58,7 +58,7 @@ class _Said(ProgressColumn):
 class ProgressDisplay(Callback):
     """The bar on a terminal (one bar per stage), or a line every tenth of a stage where there is no terminal.
 
-    Losses are means of the steps since the last line (of the bar: of the last `WINDOW`), with the last step's beside.
+    Losses are means of the steps since the last line (of the bar: of the last `BAR_STEPS`), with the last step's beside.
     """
 
     def __init__(self, console: Console, device: torch.device | None = None) -> None:
@@ -91,7 +91,7 @@ class ProgressDisplay(Callback):
         begun = f"going on after step {done:,}; " if done else ""
         say(self.console, stage, style="bold", end="")
         say(self.console, f": {steps:,} steps; {begun}training {shown}")
-        self._steps, self._recent = steps, deque(maxlen=WINDOW if self.console.is_terminal else None)
+        self._steps, self._recent = steps, deque(maxlen=BAR_STEPS if self.console.is_terminal else None)
         self._peak = self._peak or peak_flops(self.device)
         self._task = self._bar.add_task(stage, total=steps, completed=done, said="")
 
