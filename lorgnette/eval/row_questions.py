@@ -23,7 +23,7 @@ WHOLE_RECORD = -1
 
 
 def questions_in(record: Record) -> list[int]:
-    """Places of the questions in a record: exchanges of a conversation, or `WHOLE_RECORD` where pictures have a text."""
+    """Places of the questions in a record: its exchanges, or `WHOLE_RECORD` where pictures have a text."""
     if any(isinstance(segment, Turn) for unit in record.units for segment in unit[:1]):
         return [place for place, unit in enumerate(record.units) if unit and _is_answer(unit[-1])]
     alone = record.prefix and all(_is_answer(segment) for unit in record.units for segment in unit)

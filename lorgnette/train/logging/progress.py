@@ -58,7 +58,7 @@ class _Said(ProgressColumn):
 class ProgressDisplay(Callback):
     """The bar on a terminal (one bar per stage), or a line every tenth of a stage where there is no terminal.
 
-    Losses are means of the steps since the last line (of the bar: of the last `BAR_STEPS`), with the last step's beside.
+    Losses are means of the steps since the last line (of the bar: the last `BAR_STEPS`), with the last step's beside.
     """
 
     def __init__(self, console: Console, device: torch.device | None = None) -> None:
