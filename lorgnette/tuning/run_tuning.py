@@ -152,7 +152,7 @@ def plan_tuning(model: str, data: Iterable[Any] | str | Path, options: TuneOptio
     passes = run.steps * sizes["pack"].get("samples", 0) / rows
     shown = f", about {passes:.1f} passes over {rows:,} rows" if passes else ""
     say(console, f"Recipe: {path} ({run.steps:,} steps{shown}).")
-    return Tuning(run, folder, found, task, choice, asked.has_images)
+    return Tuning(run, folder, found, task, choice, asked.has_images and found.pictures > 1)
 
 
 def say_cost(seconds: float | None, plan: Tuning, console: Console) -> None:

@@ -33,6 +33,8 @@ class TuneData:
     """File of the held-out pictures."""
     held_out: tuple[int, ...]
     """Held-out rows of each file."""
+    pictures: int
+    """Different pictures in held-out rows."""
 
     @property
     def trained(self) -> list[int]:
@@ -79,7 +81,9 @@ def split_data(
     if changed:  # an index that depends on the file is made again when its time changes
         replace_text(file, text, is_keys_file)
     keys = read_keys(str(file))
-    return TuneData(prepared, file, tuple(int(is_held_out(one.index, keys).sum()) for one in prepared))
+    held = [one.index.only(is_held_out(one.index, keys)) for one in prepared]
+    pictures = {picture for index in held for picture in index.sha_I.tolist()}
+    return TuneData(prepared, file, tuple(map(len, held)), len(pictures))
 
 
 def print_data(console: Console, data: TuneData) -> None:

@@ -66,6 +66,11 @@ def choose_held_out(indexes: Sequence[Index], share: float, seed: int = 0) -> li
             continue
         chosen += keys
         rows, taken = rows + count, taken + 1
+    if taken < 2:
+        raise DataError(
+            "most rows show the same pictures, so that no two groups of rows can be held out; give more pictures, or"
+            " train without a held-out part by `lorgnette train`"
+        )
     return sorted(chosen)
 
 

@@ -80,6 +80,9 @@ def test_what_cannot_be_held_out_is_refused(tmp_path, processor):
     same = write(tmp_path / "one", "same", [(0,)] * 10)
     with pytest.raises(DataError, match="1 groups that share no picture, and at least 4"):
         choose_held_out([prepare(same, processor, workers=1).index], 0.1)
+    few = write(tmp_path / "two", "few", [*[(1,)] * 6, *[(2,)] * 6, *[(3,)] * 6, (4,)])
+    with pytest.raises(DataError, match="most rows show the same pictures"):
+        choose_held_out([prepare(few, processor, workers=1).index], 0.1)
     (tmp_path / "bad.txt").write_text("0123456789abcdef\nred\n")
     with pytest.raises(DataError, match=r"bad\.txt, line 2: 'red' is no key"):
         read_keys(str(tmp_path / "bad.txt"))
