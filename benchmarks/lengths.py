@@ -13,7 +13,7 @@ from lorgnette.data.index import Index
 from lorgnette.data.plan.mixture import PlannedSource
 from lorgnette.data.plan.pack_plan import PackedPlan
 from lorgnette.inputs.config import ImageConfig
-from lorgnette.model.config import PerceiverConfig
+from lorgnette.model.configs.connector_config import PerceiverConfig
 
 SETS = {  # weight, images, questions, answer tokens: The Cauldron's largest sets of each category, and one in text only
     "vqav2": (0.7, 82_772, 443_757, 1_595_929),

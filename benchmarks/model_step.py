@@ -31,7 +31,8 @@ from lorgnette.hub import config_map, weight_map
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import patch_positions, target_size
 from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
-from lorgnette.model.config import PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.model.config import VisionConfig, VLMConfig
+from lorgnette.model.configs.connector_config import PerceiverConfig
 from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.flops import ModelCost
 from lorgnette.model.vlm import VLM

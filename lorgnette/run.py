@@ -313,11 +313,13 @@ class Run(Settings):
                 f" model's {most} positions; set pack.tokens to {most} or less"
             )
         try:
-            self.stage_images(stage)
+            fault = self.stage_images(stage).unlike(self.model.slots.only_grid)
         except pydantic.ValidationError as error:
             raise ValueError(
                 f"stage {stage.name!r}: {error.errors()[0]['msg'].removeprefix(VALIDATOR_PREFIX)}"
             ) from None
+        if fault:
+            raise ValueError(f"stage {stage.name!r}: connector {self.model.connector.about}: {fault}")
 
     def stage_images(self, stage: StageConfig) -> ImageConfig:
         """Return the image settings of a stage."""
@@ -365,17 +367,29 @@ def find_recipe(name: str) -> Path:
 
     A folder of that name hides no recipe. Raises: SettingsError with the names that there are.
     """
+    return find_shipped(name, "recipes", "recipe")
+
+
+def shipped_folder(kind: str) -> Path:
+    """The folder `recipes` or `studies`: an installed package carries it, a checkout has it beside the package."""
+    package = Path(__file__).parent
+    return package / kind if (package / kind).is_dir() else package.parent / kind
+
+
+def find_shipped(name: str, kind: str, what: str) -> Path:
+    """The path of a YAML file given by path, or by its name in a shipped folder; `what` names it in errors.
+
+    Raises: SettingsError with the names that there are.
+    """
     if os.path.exists(name) and not os.path.isdir(name):
         return Path(name)
-    package = Path(__file__).parent
-    shipped = package / "recipes"  # an installed package carries them; a checkout has them beside it
-    folder = shipped if shipped.is_dir() else package.parent / "recipes"
-    found = folder / f"{name.removesuffix('.yaml').removeprefix('recipes/')}.yaml"
+    folder = shipped_folder(kind)
+    found = folder / f"{name.removesuffix('.yaml').removeprefix(f'{kind}/')}.yaml"
     if os.path.isfile(found):
         return found
     names = ", ".join(sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")))
-    if os.path.isdir(name):
+    if kind == "recipes" and os.path.isdir(name):
         raise SettingsError(
             f"{quoted(name)}: is a folder without run.yaml, so no run; give a YAML file or one of: {names}"
         )
-    raise SettingsError(f"{quoted(name)}: no such recipe; give the path of a YAML file or one of: {names}")
+    raise SettingsError(f"{quoted(name)}: no such {what}; give the path of a YAML file or one of: {names}")

@@ -28,7 +28,7 @@ SHORT = {
     "metrics": "first_letter",
     "benchmarks": "colours",
     "sources": "colours",
-    "connectors": "average",
+    "connectors": "mean",
     "encoders": "colours",
 }
 COLOURS = ("red", "green", "blue", "yellow", "white", "black", "purple", "orange")

@@ -16,7 +16,7 @@ from lorgnette.eval.results.compare import compare_folders
 from lorgnette.eval.results.rescore import rescore
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.tasks import benchmark_named, name_and_split, task_named
-from lorgnette.model.config import LinearConfig, parse_connector
+from lorgnette.model.configs.connector_config import LinearConfig, parse_connector
 from tests.fable import BOTH, DOTTED
 
 

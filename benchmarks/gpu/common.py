@@ -19,7 +19,8 @@ import torch
 from benchmarks.model_step import cpu_name, shapes
 from lorgnette.inputs.image import patch_positions
 from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
-from lorgnette.model.config import PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.model.config import VisionConfig, VLMConfig
+from lorgnette.model.configs.connector_config import PerceiverConfig
 from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.initialise import deviation
 from lorgnette.model.vlm import VLM

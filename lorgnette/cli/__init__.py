@@ -17,6 +17,7 @@ import typer
 from lorgnette.cli.data_verbs import data
 from lorgnette.cli.eval import evaluation
 from lorgnette.cli.serve import serve
+from lorgnette.cli.study import study
 from lorgnette.cli.tune import tune
 
 app = typer.Typer(
@@ -46,6 +47,7 @@ def options(
 
 app.add_typer(data, name="data")
 app.add_typer(evaluation, name="eval")
+app.add_typer(study, name="study")
 app.command()(serve)
 app.command()(tune)
 ModelOption = Annotated[

@@ -10,11 +10,15 @@ from torch import Tensor
 
 from lorgnette.files import write_json, write_text
 from lorgnette.hub.checkpoint import write_tensors
-from lorgnette.hub.config_map import write_decoder, write_vision
+from lorgnette.hub.config_map import write_vision
+from lorgnette.hub.decoders.decoder_map import write_decoder
 from lorgnette.hub.export import checkpoint_folder
 from lorgnette.hub.weight_map import decoder_rules, vision_rules
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.vlm import VLM
+
+CLASS_NAMES = {"smollm3": "SmolLM3"}
+"""Families whose classes in transformers are not their name with a capital."""
 
 
 def write_vision_backbone(
@@ -51,7 +55,7 @@ def write_language_backbone(
         if f"{table}.extra" in weights:
             weights[f"{table}.extra"] = weights[f"{table}.extra"][:0]
     settings = {
-        "architectures": [f"{language.family.capitalize()}ForCausalLM"],
+        "architectures": [f"{CLASS_NAMES.get(language.family, language.family.capitalize())}ForCausalLM"],
         "bos_token_id": tokenizer.bos,
         "eos_token_id": tokenizer.eos,
         "pad_token_id": tokenizer.pad,

@@ -12,7 +12,8 @@ from lorgnette.errors import CheckpointError
 from lorgnette.files import new_folder, strangers, write_json, write_text
 from lorgnette.hub.card import is_own_card, model_card
 from lorgnette.hub.checkpoint import SHARD_BYTES, some, write_tensors
-from lorgnette.hub.config_map import Json, write_idefics2
+from lorgnette.hub.config_map import write_idefics2
+from lorgnette.hub.decoders.setting_rows import Json
 from lorgnette.hub.load import OURS, check_processor, load
 from lorgnette.hub.weight_map import idefics2_rules
 from lorgnette.inputs.processor import Processor

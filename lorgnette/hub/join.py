@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from lorgnette.errors import CheckpointError
 from lorgnette.hub import keys
 from lorgnette.hub.checkpoint import BUFFERS, Weights, check_tensors, import_tensors
-from lorgnette.hub.config_map import read_decoder, read_vision
+from lorgnette.hub.config_map import read_vision
+from lorgnette.hub.decoders.decoder_map import read_decoder
 from lorgnette.hub.keys import check_keys, check_section, check_tokenizer
 from lorgnette.hub.load import assign, check_layers, empty_model, first_extra_row, untie_if_different
 from lorgnette.hub.source import find_folder
@@ -24,7 +25,8 @@ from lorgnette.inputs.preprocessor import normalisation, read_image_settings
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.templates.template import Idefics2Template
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
-from lorgnette.model.config import ConnectorConfig, VisionConfig, VLMConfig, idefics2_connector
+from lorgnette.model.config import VisionConfig, VLMConfig
+from lorgnette.model.configs.connector_config import ConnectorConfig, idefics2_connector
 from lorgnette.model.configs.fusion_config import FusionConfig
 from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.initialise import initialise

@@ -58,7 +58,10 @@ def unless(advice: str, **neutral: Any) -> dict[str, Unobeyed]:
     return {key: Unobeyed(value if isinstance(value, tuple) else (value,), advice) for key, value in neutral.items()}
 
 
-CONFIG_MAP, LOAD, TOKENIZER = "hub/config_map.py", "hub/load.py", "inputs/tokenizer.py"
+CONFIG_MAP, DECODER_MAP, LOAD, TOKENIZER = (
+    *("hub/config_map.py", "hub/decoders/decoder_map.py", "hub/load.py"),
+    "inputs/tokenizer.py",
+)
 PICTURES, RULES = "inputs/preprocessor.py", "inputs/generation_rules.py"
 RUNNING = "how transformers runs the model, not what it computes"
 TRAINING = "used in training from scratch only"
@@ -116,15 +119,17 @@ WHOLE = Section(
     said=CODE | OLD_CONFIG,
 )
 TEXT = Section(
-    obeyed=_SIZES
-    | keys("vocab_size num_key_value_heads head_dim rms_norm_eps max_position_embeddings sliding_window", CONFIG_MAP)
-    | keys("rope_theta rope_scaling rope_parameters original_max_position_embeddings", CONFIG_MAP)
-    | keys("partial_rotary_factor tie_word_embeddings attention_bias mlp_bias", CONFIG_MAP)
-    | keys("use_sliding_window max_window_layers layer_types", CONFIG_MAP)
+    obeyed=dict.fromkeys(_SIZES, DECODER_MAP)
+    | keys("vocab_size num_key_value_heads head_dim rms_norm_eps max_position_embeddings sliding_window", DECODER_MAP)
+    | keys("rope_theta rope_scaling rope_parameters original_max_position_embeddings", DECODER_MAP)
+    | keys("partial_rotary_factor tie_word_embeddings attention_bias mlp_bias", DECODER_MAP)
+    | keys("use_sliding_window max_window_layers layer_types", DECODER_MAP)
+    | keys("no_rope_layers no_rope_layer_interval hidden_activation use_bidirectional_attention", DECODER_MAP)
     | {"eos_token_id": RULES, **keys("dtype torch_dtype lorgnette", LOAD)},
     irrelevant=COMMON
     | DECODING
-    | {"pretraining_tp": "the same product in several parts", "attention_probs_dropout_prob": TRAINING},
+    | {"pretraining_tp": "the same product in several parts", "attention_probs_dropout_prob": TRAINING}
+    | keys("resid_pdrop embd_pdrop", TRAINING),
     refused=NOT_OURS,
     said=CODE | OLD_CONFIG,
 )

@@ -14,7 +14,8 @@ from lorgnette import plugins
 from lorgnette.errors import CheckpointError
 from lorgnette.hub.adapter import open_adapter
 from lorgnette.hub.checkpoint import Weights, check_tensors, import_tensors
-from lorgnette.hub.config_map import Json, read_idefics2
+from lorgnette.hub.config_map import read_idefics2
+from lorgnette.hub.decoders.setting_rows import Json
 from lorgnette.hub.keys import check_keys, check_tokenizer
 from lorgnette.hub.source import find_folder
 from lorgnette.hub.weight_map import idefics2_rules
@@ -267,9 +268,11 @@ def _group(values: Json, file: Path) -> Json:
 
 def check_processor(config: VLMConfig, processor: Processor, where: str) -> None:
     """Check that the settings of model and processor agree. Raises: CheckpointError naming `where`."""
-    side = 12 * config.connector.multiple
-    slots = [one.visual_tokens(side, side) for one in (config.slots, processor.connector)]
+    shapes = [one.only_grid for one in (config.slots, processor.connector)]
+    grid = shapes[0] or (12 * config.connector.multiple,) * 2
+    slots = [one.visual_tokens(*(one.only_grid or grid)) for one in (config.slots, processor.connector)]
     for what, ours, theirs in (
+        ("rows and columns of patches that images must have", *shapes),
         ("slots of an image in the text", *slots),
         ("the id of the image token", config.image_token, processor.image_token),
         ("pixels along a patch", config.vision.patch, processor.images.patch),

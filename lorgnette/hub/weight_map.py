@@ -1,8 +1,9 @@
 """Names of tensors in both directions: one table per family, read from left to right on import and back on export.
 
 A rule is one tensor of transformers and the tensor of ours that holds the same numbers. Where ours are several, their
-rows stand end to end in the one of transformers (the extra vocabulary after the pre-trained table); where `tail` is
-given, its last dimensions are flat in ours (a convolution over patches is a linear layer on flattened patches).
+rows stand end to end in the one of transformers (the extra vocabulary after the pre-trained table; Phi-3's queries,
+keys and values); where `tail` is given, its last dimensions are flat in ours (a convolution over patches is a linear
+layer on flattened patches).
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorgnette.model.config import (
-    ConnectorPlugin,
-    ConnectorSettings,
-    EncoderPlugin,
-    EncoderSettings,
+from lorgnette.model.config import EncoderPlugin, EncoderSettings, VisionConfig, VLMConfig
+from lorgnette.model.configs.connector_config import (
+    AverageConfig,
+    FlatLinearConfig,
     LinearConfig,
+    MappingNetworkConfig,
+    MLPConfig,
     PerceiverConfig,
     PixelShuffleConfig,
-    VisionConfig,
-    VLMConfig,
 )
+from lorgnette.model.configs.connector_settings import ConnectorPlugin, ConnectorSettings
 from lorgnette.model.configs.fusion_config import CrossAttentionConfig
 from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.connectors import build_connector
@@ -36,11 +37,8 @@ class Rule:
     theirs: str
     ours: tuple[str, ...]
     tail: tuple[int, ...] = ()
-
-    @property
-    def is_vocabulary(self) -> bool:
-        """Return whether this is a table of tokens, which holds our extra rows too."""
-        return len(self.ours) > 1
+    is_vocabulary: bool = False
+    """A table of tokens, which may have fewer rows in a file: those of tokens that are added here."""
 
     def their_shape(self, shapes: Mapping[str, torch.Size]) -> tuple[int, ...]:
         """The shape that transformers gives this tensor, from the shapes of ours."""
@@ -84,11 +82,9 @@ VISION_LAYER = (
     Pair("mlp.fc1", "mlp.up", bias=True),
     Pair("mlp.fc2", "mlp.down", bias=True),
 )
-GATED_MLP = (
-    Pair("mlp.gate_proj", "mlp.gate"),
-    Pair("mlp.up_proj", "mlp.up"),
-    Pair("mlp.down_proj", "mlp.down"),
-)
+DOWN = Pair("mlp.down_proj", "mlp.down")
+GATE_AND_UP = (Pair("mlp.gate_proj", "mlp.gate"), Pair("mlp.up_proj", "mlp.up"))
+GATED_MLP = (*GATE_AND_UP, DOWN)
 PERCEIVER_LAYER = (
     Pair("input_latents_norm", "latent_norm"),
     Pair("input_context_norm", "context_norm"),
@@ -99,12 +95,35 @@ PERCEIVER_LAYER = (
     Pair("post_attention_layernorm", "mlp_norm"),
     *GATED_MLP,
 )
+IDEFICS1_PERCEIVER_LAYER = (
+    Pair("0.latents_layer_norm", "latent_norm"),
+    Pair("0.context_layer_norm", "context_norm"),
+    Pair("0.q_proj", "attention.query"),
+    Pair("0.k_proj", "attention.key"),
+    Pair("0.v_proj", "attention.value"),
+    Pair("0.output_proj", "attention.output"),
+    Pair("1.ln", "mlp_norm"),
+    Pair("1.fc", "mlp.up"),
+    Pair("1.c_proj", "mlp.down"),
+)
+IDEFICS1_PERCEIVER_QK_NORM = (
+    Pair("0.q_layer_norm", "attention.query_norm"),
+    Pair("0.k_layer_norm", "attention.key_norm"),
+)
 DECODER_LAYER = (
     Pair("input_layernorm", "attention_norm"),
     Pair("self_attn.o_proj", "attention.output"),
     Pair("post_attention_layernorm", "mlp_norm"),
-    *GATED_MLP,
+    DOWN,
 )
+FUSED = (
+    Rule(
+        "self_attn.qkv_proj.weight",
+        ("attention.query.weight", "attention.key.weight", "attention.value.weight"),
+    ),
+    Rule("mlp.gate_up_proj.weight", ("mlp.gate.weight", "mlp.up.weight")),
+)
+"""Phi-3's tensors that hold the rows of several of ours, by layer."""
 GATED_BLOCK = (
     Pair("input_layernorm", "attention_norm"),
     Pair("cross_attn.q_proj", "attention.query"),
@@ -153,11 +172,21 @@ def plugin_rules(part: torch.nn.Module, prefix: str, ours: str) -> list[Rule]:
 
 
 def _perceiver_rules(connector: PerceiverConfig) -> list[Rule]:
-    """Idefics2's connector: modality projection and perceiver resampler."""
-    pairs = [Pair(f"modality_projection.{kind}_proj", f"projection.{kind}") for kind in ("gate", "up", "down")]
-    pairs.append(Pair("perceiver_resampler.norm", "norm"))
-    rules = [Rule("perceiver_resampler.latents", ("latents",)), *_all(pairs)]
-    return rules + _layers(PERCEIVER_LAYER, connector.depth, "perceiver_resampler.layers.")
+    """Idefics2's connector: modality projection and perceiver resampler; with a ReLU MLP under Idefics1's names."""
+    if connector.width_of == "vision":
+        pairs = []
+    elif connector.projection_width is None:
+        pairs = [Pair("modality_projection.proj", "projection")]
+    else:
+        pairs = [Pair(f"modality_projection.{kind}_proj", f"projection.{kind}") for kind in ("gate", "up", "down")]
+    relu = connector.mlp == "relu"
+    layer, norms = (IDEFICS1_PERCEIVER_LAYER, IDEFICS1_PERCEIVER_QK_NORM) if relu else (PERCEIVER_LAYER, QK_NORM)
+    final = Pair(f"perceiver_resampler.{'layer_norm' if relu else 'norm'}", "norm")
+    inner = [*layer, *(norms if connector.qk_norm else ())]
+    if connector.norm == "layer":
+        final, inner = replace(final, bias=True), [replace(one, bias=one.ours.endswith("norm")) for one in inner]
+    rules = [Rule("perceiver_resampler.latents", ("latents",)), *_all([*pairs, final])]
+    return rules + _layers(inner, connector.depth, f"perceiver_resampler.{'blocks' if relu else 'layers'}.")
 
 
 def _projection_rules(connector: ConnectorSettings) -> list[Rule]:
@@ -165,10 +194,30 @@ def _projection_rules(connector: ConnectorSettings) -> list[Rule]:
     return [Rule("modality_projection.proj.weight", ("projection.weight",))]
 
 
+def _mlp_rules(connector: MLPConfig) -> list[Rule]:
+    """LLaVA's connector."""
+    return _all([Pair("linear_1", "projection.up", bias=True), Pair("linear_2", "projection.down", bias=True)])
+
+
+def _flat_linear_rules(connector: FlatLinearConfig) -> list[Rule]:
+    return [*_projection_rules(connector), *_all([Pair("modality_projection.mixing", "mixing")])]
+
+
+def _mapping_network_rules(connector: MappingNetworkConfig) -> list[Rule]:
+    """A mapping network, its layers named as those of CLIP's and SigLIP's encoders."""
+    ends = [Pair("mapping_network.input", "input", bias=True), Pair("mapping_network.output", "output", bias=True)]
+    rules = [Rule("mapping_network.constants", ("constants",)), *_all(ends)]
+    return rules + _layers(VISION_LAYER, connector.depth, "mapping_network.layers.")
+
+
 CONNECTOR_RULES: dict[type[ConnectorSettings], Callable[[Any], list[Rule]]] = {
     PerceiverConfig: _perceiver_rules,
     LinearConfig: _projection_rules,
+    MLPConfig: _mlp_rules,
     PixelShuffleConfig: _projection_rules,
+    AverageConfig: _projection_rules,
+    FlatLinearConfig: _flat_linear_rules,
+    MappingNetworkConfig: _mapping_network_rules,
 }
 """The names of each kind of connector."""
 
@@ -192,12 +241,14 @@ def decoder_rules(language: LanguageConfig, prefix: str, head: str = "lm_head.we
         Pair(f"self_attn.{kind[0]}_proj", f"attention.{kind}", bias=language.attention_bias)
         for kind in ("query", "key", "value")
     ]
-    layer = (*projections, *DECODER_LAYER, *(QK_NORM if language.qk_norm else ()))
-    rules = [Rule("embed_tokens.weight", ("embedding.table", "embedding.extra")), *_all([Pair("norm", "norm")])]
-    rules += _layers(layer, language.layers, "layers.")
+    fused = language.family == "phi3"
+    layer = (*DECODER_LAYER, *(QK_NORM if language.qk_norm else ()), *(() if fused else (*projections, *GATE_AND_UP)))
+    words = Rule("embed_tokens.weight", ("embedding.table", "embedding.extra"), is_vocabulary=True)
+    rules = [words, *_all([Pair("norm", "norm")])]
+    rules += _layers(layer, language.layers, "layers.", FUSED if fused else ())
     rules = [_within(rule, prefix, "language.") for rule in rules]
     if not language.tied_embeddings:
-        rules.append(Rule(head, ("language.head.table", "language.head.extra")))
+        rules.append(Rule(head, ("language.head.table", "language.head.extra"), is_vocabulary=True))
     return rules
 
 
@@ -221,8 +272,8 @@ def _all(pairs: Iterable[Pair]) -> list[Rule]:
     return [rule for pair in pairs for rule in pair.rules()]
 
 
-def _layers(pairs: Iterable[Pair], layers: int, prefix: str) -> list[Rule]:
-    rules = _all(pairs)
+def _layers(pairs: Iterable[Pair], layers: int, prefix: str, more: Iterable[Rule] = ()) -> list[Rule]:
+    rules = [*_all(pairs), *more]
     return [_within(rule, f"{prefix}{layer}.", f"layers.{layer}.") for layer in range(layers) for rule in rules]
 
 

@@ -124,7 +124,7 @@ def _stream(
     sampler = Sampler(settings, prompts, slot_tokens(processor), rules_on_logits(processor), most)
     cache = KVCache(model.config, reserve=min(max(most), RESERVE))
     logits_BK = model(batch, output="last", cache=cache, visual_VD=visual_VD).logits
-    no_images = logits_BK.new_empty(0, model.config.language.width)
+    no_images = logits_BK.new_empty(0, model.config.visual_width)
     live = list(range(len(samples)))
     while True:
         tokens = sampler.choose(logits_BK, live)

@@ -41,6 +41,18 @@ class ImageConfig(Settings):
     max_pixels: int = MAX_PIXELS
     """Images of more pixels than this are refused before they are decoded. At most 178,956,970, Pillow's own limit."""
 
+    def unlike(self, grid: tuple[int, int] | None) -> str:
+        """A sentence of what to set so that every image has this many rows and columns of patches; else empty.
+
+        grid: of a connector that takes no other shape; None for one that takes any.
+        """
+        if grid is None or (self.policy == "square" and (self.longest // self.patch,) * 2 == grid):
+            return ""
+        return (
+            f"every image must have {grid[0]} x {grid[1]} patches; set images.policy to square and images.longest to"
+            f" {grid[0] * self.patch}"
+        )
+
     @pydantic.model_validator(mode="after")
     def _sizes_fit(self) -> ImageConfig:
         if not 1 <= self.max_pixels <= MOST_PIXELS:

@@ -27,7 +27,8 @@ from lorgnette.inputs.render import (
 from lorgnette.inputs.templates.template import IDEFICS2_TEMPLATE, Idefics2Template, JinjaTemplate, Template
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.batch import Batch
-from lorgnette.model.config import ConnectorSettings, PerceiverConfig, parse_slots
+from lorgnette.model.configs.connector_config import PerceiverConfig, parse_slots
+from lorgnette.model.configs.connector_settings import ConnectorSettings
 from lorgnette.sample import Sample
 from lorgnette.untrusted import quoted
 
@@ -56,6 +57,8 @@ class Processor:
         if self.images.multiple != self.connector.multiple:
             images = self.images.override(f"multiple={self.connector.multiple}")
             object.__setattr__(self, "images", images)  # frozen, but for this
+        if fault := self.images.unlike(self.connector.only_grid):
+            raise SettingsError(f"connector {self.connector.about}: {fault}")
 
     def __call__(
         self,
@@ -198,9 +201,10 @@ class Processor:
             "rescale_factor": 1 / 255,
             "size": _upstream_size(self.images),
         }
+        smallest = (self.images.shortest // self.images.patch,) * 2
         values = {
             "processor_class": "Idefics2Processor",
-            "image_seq_len": self.connector.visual_tokens(*(self.images.shortest // self.images.patch,) * 2),
+            "image_seq_len": self.connector.visual_tokens(*(self.connector.only_grid or smallest)),
             "image_processor": pictures,
         }
         write_json(folder / "processor_config.json", values)

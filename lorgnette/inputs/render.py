@@ -15,7 +15,7 @@ from lorgnette.inputs.image import Patches, image_patches
 from lorgnette.inputs.templates.template import Piece, Special, Template, can_continue
 from lorgnette.inputs.tokenizer import Tokenizer
 from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
-from lorgnette.model.config import ConnectorSettings
+from lorgnette.model.configs.connector_settings import ConnectorSettings
 from lorgnette.sample import Image, Sample, Text, Turn
 
 Ending = Literal["whole", "generation_prompt", "continue_final_message"]

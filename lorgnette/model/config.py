@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-import numpy as np
 import pydantic
 
 from lorgnette import plugins
 from lorgnette.model.configs import presets
+from lorgnette.model.configs.connector_config import ConnectorConfig, OneSlot, PerceiverConfig
+from lorgnette.model.configs.connector_settings import ConnectorPlugin as ConnectorPlugin
+from lorgnette.model.configs.connector_settings import ConnectorSettings, Count
 from lorgnette.model.configs.fusion_config import CrossAttentionConfig, FusionConfig
 from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.settings import Settings
 
 Mode = Literal["frozen", "lora", "dora", "full"]
 """Training mode of a part of the model."""
-Count = TypeVar("Count", int, np.ndarray)
-"""Patches of one image, or an array of them for many."""
 
 
 class EncoderSettings(Settings):
@@ -116,158 +115,6 @@ EncoderConfig = Annotated[
 """Settings of a vision encoder, by `kind`."""
 
 
-class ConnectorSettings(Settings):
-    """Settings common to all kinds of connectors."""
-
-    def visual_tokens(self, rows: Count, columns: Count) -> Count:
-        """Visual tokens that an image of rows x columns patches becomes; of arrays, an array.
-
-        Rendering, packing and the plan of data count with it. Raises: ValueError for a shape that the kind cannot take.
-        """
-        raise TypeError(f"{type(self).__name__} does not say how many visual tokens an image becomes")
-
-    @property
-    def multiple(self) -> int:
-        """Both sides of an image must be multiples of so many patches."""
-        return 1
-
-    @property
-    def layer_count(self) -> int:
-        """Layers: a checkpoint is refused whose settings ask for more of them than it has tensors."""
-        return 0
-
-    @property
-    def about(self) -> str:
-        """The kind and its sizes, for people."""
-        return str(getattr(self, "kind", "connector")).replace("_", " ")
-
-
-class LinearConfig(ConnectorSettings):
-    """One linear layer without bias: every patch becomes a visual token (paper, Table 3)."""
-
-    kind: Literal["linear"] = "linear"
-
-    def visual_tokens(self, rows: Count, columns: Count) -> Count:
-        return rows * columns
-
-
-class PixelShuffleConfig(ConnectorSettings):
-    """Squares of side x side patches joined to one visual token, then a linear layer without bias (Idefics3)."""
-
-    kind: Literal["pixel_shuffle"] = "pixel_shuffle"
-    side: pydantic.PositiveInt = 2
-    """Patches along a side of a square; Idefics3's `scale_factor`."""
-
-    def visual_tokens(self, rows: Count, columns: Count) -> Count:
-        if np.any(rows % self.side) or np.any(columns % self.side):
-            raise ValueError(
-                f"pixel shuffle joins squares of {self.side} x {self.side} patches, which do not fill an image of"
-                f" {rows} x {columns} patches; set images.multiple to {self.side}"
-            )
-        return rows // self.side * (columns // self.side)
-
-    @property
-    def multiple(self) -> int:
-        return self.side
-
-    @property
-    def about(self) -> str:
-        return f"pixel shuffle: {self.side} x {self.side} patches a visual token"
-
-
-class PerceiverConfig(ConnectorSettings):
-    """SwiGLU modality projection, then a perceiver resampler: an image becomes `latents` visual tokens (paper §3.2)."""
-
-    kind: Literal["perceiver"] = "perceiver"
-    projection_width: pydantic.PositiveInt = 14336
-    """Hidden width of the SwiGLU modality projection (Table 13)."""
-    latents: pydantic.PositiveInt = 64
-    """Visual tokens per image (Table 4)."""
-    depth: pydantic.PositiveInt = 3
-    """Perceiver layers (Table 12)."""
-    heads: pydantic.PositiveInt = 16
-    head_width: pydantic.PositiveInt = 96
-    kv_heads: pydantic.PositiveInt = 4
-    mlp_ratio: pydantic.PositiveInt = 4
-    norm_eps: float = pydantic.Field(default=1e-6, ge=0)
-
-    @pydantic.model_validator(mode="after")
-    def _heads_divide(self) -> PerceiverConfig:
-        if self.heads % self.kv_heads:
-            raise ValueError(f"{self.heads} perceiver heads cannot share {self.kv_heads} key-value heads evenly")
-        return self
-
-    def visual_tokens(self, rows: Count, columns: Count) -> Count:
-        return 0 * rows * columns + self.latents
-
-    @property
-    def layer_count(self) -> int:
-        return self.depth
-
-    @property
-    def about(self) -> str:
-        return f"perceiver: {self.depth} layers, {self.latents} latents"
-
-
-class ConnectorPlugin(ConnectorSettings):
-    """Base class of settings of connectors from other packages (docs/plugins.md). `kind` is the name that was given."""
-
-    kind: str
-
-    def build(self, vision_width: int, width: int) -> Any:
-        """The connector: a `lorgnette.model.connectors.Connector` from the vision encoder's width to the decoder's."""
-        raise TypeError(f"{type(self).__name__} does not build a connector")
-
-
-def _connector_kind(given: Any) -> str:
-    """Kind of a connector's settings; a perceiver where they do not say."""
-    return str(given.get("kind", "perceiver") if isinstance(given, dict) else getattr(given, "kind", ""))
-
-
-ConnectorConfig = Annotated[
-    Annotated[PerceiverConfig, pydantic.Tag("perceiver")]
-    | Annotated[LinearConfig, pydantic.Tag("linear")]
-    | Annotated[PixelShuffleConfig, pydantic.Tag("pixel_shuffle")],
-    pydantic.Discriminator(_connector_kind),
-    pydantic.WrapValidator(
-        plugins.settings_of("connectors", ConnectorPlugin, (PerceiverConfig, LinearConfig, PixelShuffleConfig))
-    ),
-    pydantic.SerializeAsAny(),
-]
-"""Settings of a connector, by `kind`; one that is none of these names a plug-in."""
-
-
-def idefics2_connector(language: LanguageConfig) -> PerceiverConfig:
-    """Connector for a decoder where none is given: Idefics2's, whose projection is as wide as the decoder's MLP."""
-    return PerceiverConfig(projection_width=language.mlp_width)
-
-
-def parse_connector(values: Mapping[str, Any]) -> ConnectorSettings:
-    """Settings of a connector from plain values. Raises: pydantic.ValidationError, a ValueError."""
-    found: ConnectorSettings = pydantic.TypeAdapter(ConnectorConfig).validate_python(values)
-    return found
-
-
-class OneSlot(ConnectorSettings):
-    """One slot in the text for each image, or crop of one: what blocks of cross-attention want."""
-
-    kind: Literal["one_slot"] = "one_slot"
-    connector: ConnectorConfig
-    """Connector that makes the visual tokens, of which none is in the sequence."""
-
-    def visual_tokens(self, rows: Count, columns: Count) -> Count:
-        return 0 * self.connector.visual_tokens(rows, columns) + 1
-
-    @property
-    def multiple(self) -> int:
-        return self.connector.multiple
-
-
-def parse_slots(values: Mapping[str, Any]) -> ConnectorSettings:
-    """Settings by which an image has its slots in the text, from plain values. Raises: as `parse_connector`."""
-    return OneSlot.parse(values) if values.get("kind") == "one_slot" else parse_connector(values)
-
-
 class VLMConfig(Settings):
     """The whole model: vision encoder, connector, decoder, and how they are joined."""
 
@@ -292,6 +139,26 @@ class VLMConfig(Settings):
         if isinstance(self.fusion, CrossAttentionConfig) and "language" in self.model_fields_set:  # it may come later
             self.fusion.fitted(self.language)
         return self
+
+    @pydantic.model_validator(mode="after")
+    def _tokens_fit(self) -> Self:
+        if self.fusion == "autoregressive" and {"vision", "language"} <= self.model_fields_set:  # they may come later
+            self.check_token_width()
+        return self
+
+    def check_token_width(self) -> None:
+        """Raises: ValueError for visual tokens that are to stand in the sequence and are not as wide as it."""
+        if self.visual_width != self.language.width:
+            raise ValueError(
+                f"connector: its visual tokens are {self.visual_width} wide, as the vision encoder, and cannot stand in"
+                f" a sequence of width {self.language.width}; set connector.width_of to decoder, or fusion to"
+                " cross_attention"
+            )
+
+    @property
+    def visual_width(self) -> int:
+        """Width of a visual token."""
+        return self.connector.token_width(self.vision.width, self.language.width)
 
     @property
     def slots(self) -> ConnectorSettings:

@@ -18,7 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lorgnette.model.batch import Batch, SequenceLengths
-from lorgnette.model.config import ConnectorConfig, EncoderSettings, Mode, VLMConfig
+from lorgnette.model.config import EncoderSettings, Mode, VLMConfig
+from lorgnette.model.configs.connector_config import ConnectorConfig
 from lorgnette.model.configs.fusion_config import CrossAttentionConfig
 from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.connectors import build_connector
@@ -103,7 +104,7 @@ class ModelCost:
     def _blocks(self) -> BlockFlops:
         """FLOPs of all blocks of cross-attention together; 0 where there are none."""
         blocks = list(self.model.fusion.blocks())
-        measured = _block_measured(blocks[0], self.config.language.width) if blocks else (0, 0, 0, 0)
+        measured = _block_measured(blocks[0], self.config) if blocks else (0, 0, 0, 0)
         return BlockFlops(*(len(blocks) * flops for flops in measured))
 
     def seeing_flops(self, visual: int) -> int:
@@ -225,17 +226,17 @@ class BlockFlops(NamedTuple):
     visual: int
 
 
-def _block_measured(block: nn.Module, width: int) -> BlockFlops:
+def _block_measured(block: nn.Module, config: VLMConfig) -> BlockFlops:
     """FLOPs of a block (on the meta device), from documents of one and two tokens and images of none to two."""
 
     def flops(tokens: int, visual: int) -> int:
         slots, images = torch.zeros(min(visual, 1), dtype=torch.int64), SequenceLengths((visual,) if visual else ())
-        states_VD = torch.empty(visual, width)
+        states_VD = torch.empty(visual, config.visual_width, device="meta")
         shown = VisualTokens(states_VD, images, slots, torch.arange(tokens), SequenceLengths((tokens,)))
         sight = shown.sight("last", SeenBefore.nothing(1))
         if sight.rows_T is not None:
             sight = dataclasses.replace(sight, rows_T=sight.rows_T.to("meta"))
-        x_TD, states_VD = torch.empty(tokens, width, device="meta"), torch.empty(visual, width, device="meta")
+        x_TD = torch.empty(tokens, config.language.width, device="meta")
         return _measured(lambda: block(x_TD, states_VD, sight))
 
     token, one, two_visual, two_tokens = flops(1, 0), flops(1, 1), flops(1, 2), flops(2, 1)
@@ -260,13 +261,17 @@ def _vision_measured(config: EncoderSettings) -> Curve:
 
 @lru_cache(maxsize=16)
 def _connector_measured(config: ConnectorConfig, vision_width: int, width: int) -> Curve:
-    """FLOPs of the connector on an image of 1, 2 and 3 squares of patches as small as it takes them."""
+    """FLOPs of the connector on an image of 1, 2 and 3 squares of patches as small as it takes them.
+
+    Those of the only image that it takes stand for all three.
+    """
     with torch.device("meta"):
-        connector, side = build_connector(config, vision_width, width), config.multiple
+        connector, (rows, columns) = build_connector(config, vision_width, width), config.smallest_grid
 
         def flops(squares: int) -> int:
-            patches_PD = torch.empty(side * side * squares, vision_width)
-            return _of_all_layers(connector, lambda: connector(patches_PD, ((side, side * squares),)))
+            grid = rows, columns * (1 if config.only_grid else squares)
+            patches_PD = torch.empty(grid[0] * grid[1], vision_width)
+            return _of_all_layers(connector, lambda: connector(patches_PD, (grid,)))
 
         return flops(1), flops(2), flops(3)
 

@@ -42,6 +42,10 @@ class Fusion(Stack):
 class Autoregressive(Fusion):
     """Fully autoregressive fusion: visual tokens take the places of their slots in the sequence (Figure 2)."""
 
+    def __init__(self, config: VLMConfig):
+        super().__init__(config)
+        config.check_token_width()
+
     def forward(self, tokens_TD: Tensor, visual: VisualTokens) -> Tensor:
         return tokens_TD.index_copy(0, visual.slots, visual.states_VD.to(tokens_TD.dtype))
 
@@ -57,7 +61,7 @@ class CrossAttention(Fusion):
         self.decoder_layers = language.layers
         """Layers by which the first weights are scaled, and not the blocks' own."""
         blocks = self.settings.blocks(language.layers)
-        self.layers = nn.ModuleList(GatedBlock(self.settings, language, language.width) for _ in range(blocks))
+        self.layers = nn.ModuleList(GatedBlock(self.settings, language, config.visual_width) for _ in range(blocks))
 
     def blocks(self) -> Iterable[nn.Module]:
         return self.layers

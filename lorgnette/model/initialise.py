@@ -19,7 +19,7 @@ def initialise(model: nn.Module, seed: int) -> None:
         if name.endswith("bias"):
             parameter.zero_()
         elif name.endswith("norm.weight"):
-            parameter.fill_(1.0)
+            parameter.fill_(getattr(model.get_submodule(name.rpartition(".")[0]), "first", 1.0))
         elif name.endswith("_gate"):
             parameter.fill_(model.get_submodule(name.rpartition(".")[0]).gate_init)  # type: ignore[arg-type]
         else:
@@ -36,8 +36,11 @@ def deviation(name: str, fan_in: int, depth: int) -> float:
     encoder, never trained from random weights there, keeps the variance of its input: sqrt(1 / fan in). Its positions
     are half as strong as its patches, whose variance is 1: at sqrt(1 / width) a small model takes very long to find out
     where things are (docs/notebook.md). Blocks of cross-attention, as there: sqrt(0.4 / fan in), with 2 x depth times
-    the fan in for `down`, depth the decoder's layers; gates begin as their settings say.
+    the fan in for `down`, depth the decoder's layers; gates begin as their settings say. A mapping network's constants
+    are standard normal, as in MAPL's code.
     """
+    if name == "connector.constants":
+        return 1.0
     if name.endswith("position_embedding.weight"):
         return 0.5
     if name.startswith("fusion."):

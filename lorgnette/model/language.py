@@ -1,4 +1,4 @@
-"""The decoder: one implementation of the Llama family (Llama, Mistral, SmolLM2, Qwen2.5, Qwen3)."""
+"""The decoder: one implementation of the Llama family (Llama, Mistral, SmolLM, Qwen, Phi-3, Gemma)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.context import Context
-from lorgnette.model.layers import RMSNorm, Stack, SwiGLU
+from lorgnette.model.layers import GeGLU, RMSNorm, Stack, SwiGLU
 from lorgnette.model.ops.attention import attends_by_rows, attention
 from lorgnette.model.ops.grouped_attention import attention_of_rows
 from lorgnette.model.rope import rotate, rotation
@@ -27,8 +27,9 @@ class Decoder(Stack):
         super().__init__()
         self.config = config
         self.embedding = TokenEmbedding(config.vocabulary, extra_vocabulary, config.width)
+        self.embedding.scaled = config.scaled_embedding
         self.layers = nn.ModuleList(DecoderLayer(config, index) for index in range(config.layers))
-        self.norm = RMSNorm(config.width, config.norm_eps)
+        self.norm = RMSNorm(config.width, config.norm_eps, offset=config.norm_offset)
         tied = config.tied_embeddings
         self.head = self.embedding if tied else TokenEmbedding(config.vocabulary, extra_vocabulary, config.width)
 
@@ -57,6 +58,9 @@ class Decoder(Stack):
 class TokenEmbedding(nn.Module):
     """Rows for tokens: the pre-trained `table`, which may be frozen, and after it the `extra` ones, always trained."""
 
+    scaled = False
+    """Rows are multiplied by the root of their width (Gemma)."""
+
     def __init__(self, rows: int, extra: int, width: int):
         super().__init__()
         self.table = nn.Parameter(torch.empty(rows, width))
@@ -68,6 +72,13 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens_T: Tensor) -> Tensor:
         """The rows of these tokens: T,D."""
+        rows_TD = self._rows(tokens_T)
+        if not self.scaled:
+            return rows_TD
+        # the factor is rounded to the type of the weights, as in transformers
+        return rows_TD * torch.tensor(rows_TD.shape[-1] ** 0.5, dtype=rows_TD.dtype, device=rows_TD.device)
+
+    def _rows(self, tokens_T: Tensor) -> Tensor:
         rows = len(self.table)
         if not len(self.extra):
             return F.embedding(tokens_T, self.table)
@@ -85,10 +96,11 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: LanguageConfig, index: int):
         super().__init__()
-        self.attention_norm = RMSNorm(config.width, config.norm_eps)
+        self.attention_norm = RMSNorm(config.width, config.norm_eps, offset=config.norm_offset)
         self.attention = DecoderAttention(config, index)
-        self.mlp_norm = RMSNorm(config.width, config.norm_eps)
-        self.mlp = SwiGLU(config.width, config.mlp_width)
+        self.mlp_norm = RMSNorm(config.width, config.norm_eps, offset=config.norm_offset)
+        gated_mlp = SwiGLU if config.activation == "silu" else GeGLU
+        self.mlp = gated_mlp(config.width, config.mlp_width)
 
     def forward(self, x_TD: Tensor, context: Context) -> Tensor:
         """Every token is attended to; the rows that are read are returned."""
@@ -102,14 +114,15 @@ class DecoderAttention(nn.Module):
     def __init__(self, config: LanguageConfig, index: int):
         super().__init__()
         self.index, self.head_width, self.window = index, config.head_width, config.sliding_window
+        self.turns = config.no_rope_every is None or (index + 1) % config.no_rope_every != 0
         inner, kv_inner = config.heads * config.head_width, config.kv_heads * config.head_width
         self.query = nn.Linear(config.width, inner, bias=config.attention_bias)
         self.key = nn.Linear(config.width, kv_inner, bias=config.attention_bias)
         self.value = nn.Linear(config.width, kv_inner, bias=config.attention_bias)
         self.output = nn.Linear(inner, config.width, bias=False)
         if config.qk_norm:
-            self.query_norm: nn.Module = RMSNorm(config.head_width, config.norm_eps)
-            self.key_norm: nn.Module = RMSNorm(config.head_width, config.norm_eps)
+            self.query_norm: nn.Module = RMSNorm(config.head_width, config.norm_eps, offset=config.norm_offset)
+            self.key_norm: nn.Module = RMSNorm(config.head_width, config.norm_eps, offset=config.norm_offset)
         else:
             self.query_norm, self.key_norm = nn.Identity(), nn.Identity()
 
@@ -117,12 +130,14 @@ class DecoderAttention(nn.Module):
         """Attention output of the rows that are read."""
         assert context.rotary is not None
         (cos, sin), documents, cache, rows_T = context.rotary, context.documents, context.cache, context.rows_T
-        k_TGN = rotate(self.key_norm(self.key(x_TD).unflatten(-1, (-1, self.head_width))), cos, sin)
+        k_TGN = self.key_norm(self.key(x_TD).unflatten(-1, (-1, self.head_width)))
+        k_TGN = rotate(k_TGN, cos, sin) if self.turns else k_TGN
         v_TGN = self.value(x_TD).unflatten(-1, (-1, self.head_width))
         few_T = rows_T if cache is None and attends_by_rows(x_TD) else None
         if few_T is not None:
             x_TD, cos, sin = (x.index_select(0, few_T) for x in (x_TD, cos, sin))
-        q_THN = rotate(self.query_norm(self.query(x_TD).unflatten(-1, (-1, self.head_width))), cos, sin)
+        q_THN = self.query_norm(self.query(x_TD).unflatten(-1, (-1, self.head_width)))
+        q_THN = rotate(q_THN, cos, sin) if self.turns else q_THN
         if few_T is not None:
             out_THN = attention_of_rows(q_THN, k_TGN, v_TGN, few_T, documents, window=self.window)
         elif cache is None:

@@ -1,29 +1,32 @@
-"""Layers that several parts share: RMS norm, gated MLP, and the stack that can be checkpointed."""
+"""Layers that several parts share: RMS norm, MLPs, and the stack that can be checkpointed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
+from lorgnette.model.ops.gelu_tanh import gelu_tanh
 from lorgnette.model.ops.rms_norm import rms_norm
 from lorgnette.model.ops.silu_times import silu_times
 from lorgnette.model.ops.tiling import in_rows
 
 
 class RMSNorm(nn.Module):
-    """Scale to unit mean square, then by a learned weight."""
+    """Scale to unit mean square, then by a learned weight, or by 1 + that weight."""
 
-    def __init__(self, width: int, eps: float):
+    def __init__(self, width: int, eps: float, *, offset: bool = False):
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
+        self.first = 0.0 if offset else 1.0
+        """Weight by which nothing is changed, at which it begins."""
+        self.weight = nn.Parameter(torch.full((width,), self.first))
+        self.eps, self.offset = eps, offset
 
     def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps)
+        return rms_norm(x, self.weight + 1 if self.offset else self.weight, self.eps)
 
 
 class SwiGLU(nn.Module):
@@ -41,6 +44,31 @@ class SwiGLU(nn.Module):
 
     def _rows(self, x_TD: Tensor) -> Tensor:
         out: Tensor = self.down(silu_times(self.gate(x_TD), self.up(x_TD)))
+        return out
+
+
+class GeGLU(SwiGLU):
+    """Gated MLP of Gemma: down(gelu(gate(x)) * up(x)), the GELU by its tanh form."""
+
+    def _rows(self, x_TD: Tensor) -> Tensor:
+        out: Tensor = self.down(gelu_tanh(self.gate(x_TD)) * self.up(x_TD))
+        return out
+
+
+class MLP(nn.Module):
+    """Two linear layers: down(activation(up(x)))."""
+
+    def __init__(self, width: int, hidden: int, out: int, *, activation: Callable[[Tensor], Tensor], bias: bool = True):
+        super().__init__()
+        self.hidden, self.activation = hidden, activation
+        self.up = nn.Linear(width, hidden, bias=bias)
+        self.down = nn.Linear(hidden, out, bias=bias)
+
+    def forward(self, x_TD: Tensor) -> Tensor:
+        return in_rows(self._rows, x_TD, self.hidden)
+
+    def _rows(self, x_TD: Tensor) -> Tensor:
+        out: Tensor = self.down(self.activation(self.up(x_TD)))
         return out
 
 

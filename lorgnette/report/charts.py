@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lorgnette.report.palette import GROUPS
-from lorgnette.report.svg import Svg, drawing, element, round_up, text, titled
+from lorgnette.report.svg import Svg, drawing, element, log_ticks, round_up, short, text, titled
 
 WIDTH, HEIGHT = 420, 230
 """Of histograms and bubble charts, in pixels."""
@@ -105,6 +105,37 @@ def bubble_chart(points: Sequence[tuple[int, int]], axes: tuple[str, str], of: s
     (across, up), count = counts.most_common(1)[0]
     commonest = f"the commonest has {up} {axes[1]} and {across} {axes[0]} ({count:,} {of})"
     return drawing(parts, f"{len(points):,} {of} of {len(counts):,} shapes; {commonest}", HEIGHT, WIDTH)
+
+
+def scatter_chart(points: Sequence[tuple[str, float, float, str]], axes: tuple[str, str]) -> Svg:
+    """Named points of two quantities, the horizontal one positive and on a logarithmic scale.
+
+    points: name, horizontal and vertical value, hue. axes: words of the two.
+    """
+    if not points:
+        return Svg()
+    low, high, ticks = log_ticks([across for _, across, _, _ in points])
+    heights = [up for _, _, up, _ in points]
+    bottom, top = min(heights), max(heights)
+    floor, margin = HEIGHT - BOTTOM, 0.1 * ((top - bottom) or 1.0)
+
+    def x(value: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * math.log(value / low) / math.log(high / low)
+
+    def y(value: float) -> float:
+        return floor - (floor - TOP) * (value - bottom + margin) / (top - bottom + 2 * margin)
+
+    parts = []
+    for tick in sorted({bottom, top}):
+        parts += [_rule(LEFT, WIDTH - RIGHT, y(tick), y(tick)), text(short(tick), LEFT - 6, y(tick) + 4, "label end")]
+    for tick in ticks:
+        parts += [_rule(x(tick), x(tick), floor, TOP), text(short(tick), x(tick), floor + 16, "label mid")]
+    for name, across, up, hue in points:
+        circle = element("circle", class_=f"mark {hue}", cx=x(across), cy=y(up), r=6)
+        parts.append(titled(f"{name}: {short(up)} {axes[1]} at {short(across)} {axes[0]}", [circle]))
+        parts.append(text(name, x(across), y(up) - 9, "over mid"))
+    parts += [text(f"{axes[0]} →", WIDTH - RIGHT, HEIGHT - 6, "label end"), text(axes[1], 4, 12)]
+    return drawing(parts, f"{axes[1]} against {axes[0]} of {len(points)} points", HEIGHT, WIDTH)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,13 +42,15 @@ class Panel:
     logarithmic: bool = False
 
 
-def line_chart(panels: Sequence[Panel], label: str, bands: Sequence[tuple[str, float, float]] = ()) -> Svg:
+def line_chart(
+    panels: Sequence[Panel], label: str, bands: Sequence[tuple[str, float, float]] = (), unit: str = "step"
+) -> Svg:
     """Panels over one horizontal scale, as wide as their place.
 
     Each line is drawn faintly as it is and strongly as a running mean.
 
     label: what the chart shows, for those who do not see it.
-    bands: stretches of steps that are shaded in turn: name, first and last step.
+    bands: stretches of steps that are shaded in turn: name, first and last step. unit: of the horizontal scale.
     """
     steps = [step for panel in panels for series in panel.series for points in series.lines for step, _ in points]
     if not steps:
@@ -64,7 +66,7 @@ def line_chart(panels: Sequence[Panel], label: str, bands: Sequence[tuple[str, f
     for panel in panels:
         parts += _panel(panel, top, x)
         top += panel.height + GAP
-    parts += [text(f"step {first:,.0f}", 0, foot + 18), text(f"{last:,.0f}", "100%", foot + 18, "label end")]
+    parts += [text(f"{unit} {first:,.0f}", 0, foot + 18), text(f"{last:,.0f}", "100%", foot + 18, "label end")]
     return drawing(parts, label, foot + FOOT)
 
 

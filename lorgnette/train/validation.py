@@ -10,6 +10,7 @@ import torch
 from lorgnette.data.config import SourceConfig
 from lorgnette.data.prepare import Prepared, prepare
 from lorgnette.errors import DataError, SettingsError
+from lorgnette.eval.shuffled_images import blinded
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.batch import Batch
 from lorgnette.model.vlm import VLM
@@ -27,9 +28,20 @@ def is_due(every: int | None, step: int, steps: int) -> bool:
 
 
 class Validation:
-    """Samples of the validation sources, read once. Each rank computes its share."""
+    """Samples of the validation sources, read once. Each rank computes its share.
 
-    def __init__(self, run: Run, stage: StageConfig, processor: Processor, world: DistributedContext) -> None:
+    shuffled: show each sample another one's images (the image-shuffled baseline).
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        stage: StageConfig,
+        processor: Processor,
+        world: DistributedContext,
+        *,
+        shuffled: bool = False,
+    ) -> None:
         self.world, self.every = world, run.validation.every
         self._packs: dict[str, list[Batch]] = {}
         self.unread: list[str] = []
@@ -37,6 +49,7 @@ class Validation:
         most = run.validation.samples
         for config in unseen_sources(run, stage):
             samples = list(_readable(_samples(config, most, processor), processor, self.unread))
+            samples = list(map(blinded(samples), range(len(samples)))) if shuffled else samples
             share = samples[world.rank :: world.size]
             packs = [processor(share[first : first + TOGETHER]) for first in range(0, len(share), TOGETHER)]
             self._packs[config.title] = packs

@@ -9,7 +9,7 @@ from lorgnette.data.index import Index
 from lorgnette.data.plan.mixture import PlannedSource
 from lorgnette.data.plan.pack_plan import PackedPlan
 from lorgnette.inputs.config import ImageConfig
-from lorgnette.model.config import PerceiverConfig
+from lorgnette.model.configs.connector_config import PerceiverConfig
 
 
 def index_of(

@@ -18,7 +18,7 @@ from lorgnette.data.sources.reading import schemas
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer
-from lorgnette.model.config import PerceiverConfig
+from lorgnette.model.configs.connector_config import PerceiverConfig
 
 COLOURS = ("red", "green", "blue", "yellow", "black")
 IMAGES = ImageConfig(shortest=16, longest=64, patch=8, grid=8)

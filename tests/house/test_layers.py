@@ -12,7 +12,11 @@ DECISION = ROOT / "docs/decisions/0001-the-house.md"
 
 ACROSS = {
     ("inputs", "lorgnette.model.batch"): "what inputs are packed into",
-    ("inputs", "lorgnette.model.config"): "a connector says how many visual tokens an image becomes",
+    ("inputs", "lorgnette.model.configs.connector_config"): "a checkpoint's own files hold settings of a connector",
+    (
+        "inputs",
+        "lorgnette.model.configs.connector_settings",
+    ): "a connector says how many visual tokens an image becomes",
     ("report", "lorgnette.inputs.image_io"): "thumbnails are made by the one opener of images",
     ("sample", "lorgnette.images"): "the forms of an image that a sample may hold",
 }
@@ -52,6 +56,7 @@ THIRD_PARTY = {
     "run": {"pydantic"},
     "train": {"peft", "rich", "safetensors", "torch"},
     "demo": {"rich", "torch"},
+    "study": {"numpy", "pydantic", "rich", "torch"},
     "serve": {"llguidance", "prometheus_client", "pydantic", "starlette", "torch", "uvicorn"},
     "tuning": {"numpy", "rich", "yaml"},
     "cli": {"rich", "typer"},

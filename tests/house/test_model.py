@@ -14,14 +14,15 @@ SOURCES = {module.path: module for module in modules("lorgnette")}
 FIELDS = re.compile(r"\bconnector\.(latents|projection|depth|side)")
 """Fields that one kind of connector has."""
 AT_HOME = {
-    "Perceiver": {"lorgnette/model/connectors.py"},
-    "PixelShuffle": {"lorgnette/model/connectors.py"},
+    "Perceiver": {"lorgnette/model/connectors/__init__.py"},
+    "PixelShuffle": {"lorgnette/model/connectors/__init__.py"},
     "ViT": {"lorgnette/model/vision.py"},
     "Autoregressive": {"lorgnette/model/fusion.py"},
     "CrossAttention": {"lorgnette/model/fusion.py"},
     "PixelShuffleConfig": {
-        "lorgnette/model/config.py",
-        "lorgnette/model/connectors.py",
+        "lorgnette/model/configs/connector_config.py",
+        "lorgnette/model/connectors/__init__.py",
+        "lorgnette/model/connectors/projections.py",
         "lorgnette/hub/weight_map.py",
     },
 }
@@ -29,7 +30,12 @@ AT_HOME = {
 
 
 @pytest.mark.parametrize(
-    "path", sorted(SOURCES.keys() - {"lorgnette/model/connectors.py", "lorgnette/hub/weight_map.py"})
+    "path",
+    sorted(
+        path
+        for path in SOURCES
+        if path != "lorgnette/hub/weight_map.py" and not path.startswith("lorgnette/model/connectors/")
+    ),
 )
 def test_no_field_of_one_kind_is_read_elsewhere(path):
     read = [ast.unparse(node) for node in SOURCES[path].nodes if isinstance(node, ast.Attribute)]

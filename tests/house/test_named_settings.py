@@ -16,6 +16,7 @@ from corpus.__main__ import app as corpus_app
 from lorgnette.cli import app
 from lorgnette.run import Run
 from lorgnette.settings import Settings
+from lorgnette.study.config import Study
 from tests.house.source import BLOCK, texts
 from tests.house.walking import steps
 
@@ -32,9 +33,9 @@ OTHER_PROGRAMS = {"--hinting": "pyftsubset"}
 
 @cache
 def groups() -> tuple[type[Settings], ...]:
-    """Every class of settings within `Run`, `Run` first."""
+    """Every class of settings within `Run` and `Study`, `Run` first."""
     found: dict[type[Settings], None] = {}
-    waiting: list[type[Settings]] = [Run]
+    waiting: list[type[Settings]] = [Study, Run]
     while waiting:
         group = waiting.pop()
         if group not in found:
@@ -111,12 +112,15 @@ def unknown_keys(values: typing.Any, roots: tuple[type[Settings], ...], at: str 
         for value in values:
             yield from unknown_keys(value, roots, at)
     for key, value in values.items() if isinstance(values, dict) else ():
-        there = tuple(one for group in roots if key in group.model_fields for one in inside(group, key))
+        owners = [group for group in roots if key in group.model_fields]
+        there = tuple(one for group in owners for one in inside(group, key))
         plugin = ":" in str(values.get("kind", ""))  # whose settings are its own
-        if key != "preset" and not plugin and not any(key in group.model_fields for group in roots):
+        if key != "preset" and not plugin and not owners:
             yield f"{at}{key}"
         elif there:
-            yield from unknown_keys(value, there, f"{at}{key}.")
+            named = typing.get_origin(owners[0].model_fields[key].annotation) is dict  # as scales of a study are
+            for one in value.values() if named else [value]:
+                yield from unknown_keys(one, there, f"{at}{key}.")
 
 
 def mappings(page: str) -> Iterator[typing.Any]:

@@ -17,6 +17,7 @@ EXCEPTIONS = {
     "lorgnette/cli/__init__.py:generate": "every option of a command is a parameter",
     "lorgnette/cli/serve.py:serve": "every option of a command is a parameter",
     "lorgnette/cli/tune.py:tune": "every option of a command is a parameter",
+    "lorgnette/cli/study.py:run": "every option of a command is a parameter",
     "lorgnette/cli/eval.py:evaluate": "every option of a command is a parameter",
     "class TransformersModel": "all that transformers' models do differently from each other, which waits for a split",
     "class Processor": "one call for each way into the model and out of it, most of them a docstring",

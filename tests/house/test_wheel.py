@@ -1,4 +1,4 @@
-"""The wheel holds what the package needs: its code, its data, and the recipes."""
+"""The wheel holds what the package needs: its code, its data, the recipes and the studies."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def test_the_wheel_holds_the_package_and_the_recipes(tmp_path):
     held = set(zipfile.ZipFile(wheel).namelist())
     files = {path.relative_to(ROOT).as_posix() for path in tracked_files()}
     assert {path for path in files if path.startswith("lorgnette/")} <= held
-    assert {f"lorgnette/{path}" for path in files if path.startswith("recipes/")} <= held
+    assert {f"lorgnette/{path}" for path in files if path.startswith(("recipes/", "studies/"))} <= held
     assert not {path for path in held if path.startswith(("corpus/", "tests/", "docs/", "runs/"))}

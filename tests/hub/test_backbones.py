@@ -24,6 +24,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mistral": {"tied_embeddings": True},
     "qwen2": {"attention_bias": True, "tied_embeddings": True},
     "qwen3": {"qk_norm": True},
+    "smollm3": {"no_rope_every": 2, "tied_embeddings": True},
+    "phi3": {},
+    "gemma": {"activation": "gelu_tanh", "norm_offset": True, "scaled_embedding": True, "tied_embeddings": True},
 }
 
 

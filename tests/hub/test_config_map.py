@@ -12,16 +12,11 @@ from transformers.models.idefics2.configuration_idefics2 import Idefics2VisionCo
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from lorgnette.errors import CheckpointError, LorgnetteError
-from lorgnette.hub.config_map import (
-    decimal,
-    read_decoder,
-    read_idefics2,
-    read_vision,
-    write_decoder,
-    write_idefics2,
-    write_vision,
-)
-from lorgnette.model.config import PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.hub.config_map import read_idefics2, read_vision, write_idefics2, write_vision
+from lorgnette.hub.decoders.decoder_map import read_decoder, write_decoder
+from lorgnette.hub.decoders.setting_rows import decimal
+from lorgnette.model.config import VisionConfig, VLMConfig
+from lorgnette.model.configs.connector_config import PerceiverConfig
 from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.rope import rotation
 from tests.hub.tiny import tiny_config
@@ -31,6 +26,9 @@ FAMILIES = {
     "mistral": transformers.MistralConfig,
     "qwen2": transformers.Qwen2Config,
     "qwen3": transformers.Qwen3Config,
+    "smollm3": transformers.SmolLM3Config,
+    "phi3": transformers.Phi3Config,
+    "gemma": transformers.GemmaConfig,
 }
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
@@ -75,6 +73,31 @@ DECODERS: dict[str, dict[str, Any]] = {
         "max_window_layers": 21,
         "tie_word_embeddings": True,
     },
+    "SmolLM3, silent": {"model_type": "smollm3"},
+    "SmolLM3 3B": {
+        "model_type": "smollm3",
+        "rope_theta": 5000000.0,
+        "max_position_embeddings": 65536,
+        "no_rope_layers": [1, 1, 1, 0] * 9,
+        "sliding_window": 7,
+    },
+    "SmolLM3, every third": {"model_type": "smollm3", "no_rope_layer_interval": 3, "num_hidden_layers": 7},
+    "SmolLM3, all turn": {"model_type": "smollm3", "no_rope_layers": [1] * 40},
+    "Phi-3, silent": {"model_type": "phi3"},
+    "Phi-3 mini": {"model_type": "phi3", "sliding_window": 2047, "embd_pdrop": 0.0, "resid_pdrop": 0.0},
+    "Gemma, silent": {"model_type": "gemma"},
+    "Gemma 2B, old keys": {
+        "model_type": "gemma",
+        "hidden_size": 2048,
+        "intermediate_size": 16384,
+        "num_hidden_layers": 18,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 1,
+        "head_dim": 256,
+        "hidden_act": "gelu",
+        "hidden_activation": None,
+        "rope_theta": 10000.0,
+    },
     "Qwen2, all windows": {"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 0},
     "Qwen2, windows too late": {"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 40},
     "Qwen3": {"model_type": "qwen3", "hidden_size": 1024, "num_attention_heads": 16, "num_key_value_heads": 8},
@@ -113,6 +136,10 @@ def test_a_decoder_is_read_as_transformers_reads_it(values: dict) -> None:
     assert {key: getattr(ours, key) for key in facts(theirs)} == facts(theirs)
     assert ours.attention_bias == (values["model_type"] == "qwen2")
     assert ours.qk_norm == (values["model_type"] == "qwen3")
+    gemma = values["model_type"] == "gemma"
+    assert (ours.norm_offset, ours.scaled_embedding, ours.activation == "gelu_tanh") == (gemma,) * 3
+    turned = [int(ours.no_rope_every is None or layer % ours.no_rope_every != 0) for layer in range(1, ours.layers + 1)]
+    assert turned == getattr(theirs, "no_rope_layers", [1] * ours.layers)[: ours.layers]
     assert read_decoder(theirs.to_dict(), "config.json") == ours, "what transformers writes says the same"
     written = write_decoder(ours)
     assert read_decoder(written, "config.json") == ours
@@ -191,6 +218,9 @@ UNSAYABLE: dict[str, tuple[dict[str, Any], str]] = {
     "mlp": ({"connector": PerceiverConfig(mlp_ratio=2)}, "mlp_ratio is 2, but for transformers it must be 4"),
     "norms": ({"language": LanguageConfig(qk_norm=True)}, "qk_norm is True, but .* must be False: what mistral has"),
     "biases": ({"language": LanguageConfig(attention_bias=True)}, "attention_bias is True"),
+    "rope on some layers": ({"language": LanguageConfig(no_rope_every=4)}, "no_rope_every is 4, but .* must be None"),
+    "Gemma's norms": ({"language": LanguageConfig(norm_offset=True)}, "norm_offset is True, but .* must be False"),
+    "Llama's gate": ({"language": LanguageConfig(family="gemma")}, "activation is 'silu', but .* must be 'gelu_tanh'"),
     "no biases": ({"language": LanguageConfig(family="qwen2")}, "attention_bias is False, but .* must be True"),
     "window": ({"language": LanguageConfig(family="llama", sliding_window=9)}, "sliding_window is 9"),
 }
@@ -203,7 +233,28 @@ def test_what_transformers_cannot_represent_is_refused(parts: dict, message: str
 
 
 UNKNOWN: dict[str, tuple[dict[str, Any], str]] = {
-    "a family": ({"model_type": "gemma"}, "model_type is 'gemma'; known decoders are llama, mistral, qwen2, qwen3"),
+    "a family": (
+        {"model_type": "gemma2"},
+        "model_type is 'gemma2'; known decoders are llama, mistral, qwen2, qwen3, smollm3, phi3, gemma",
+    ),
+    "Gemma that sees both ways": (
+        {"model_type": "gemma", "use_bidirectional_attention": True},
+        "use_bidirectional_attention is True; lorgnette knows False only",
+    ),
+    "another gate of Gemma": ({"model_type": "gemma", "hidden_act": "silu"}, "hidden_act is 'silu'"),
+    "windows of SmolLM3": (
+        {"model_type": "smollm3", "use_sliding_window": True, "sliding_window": 9},
+        "a sliding window on all layers or on none, and smollm3 has it on those without rotary positions",
+    ),
+    "layers without rope here and there": (
+        {"model_type": "smollm3", "num_hidden_layers": 4, "no_rope_layers": [0, 1, 1, 0]},
+        "no_rope_layers leaves rotary positions out of layers .1, 4., counted from 1",
+    ),
+    "too few layers of rope": ({"model_type": "smollm3", "no_rope_layers": [1, 0]}, "expected 0 or 1 for each layer"),
+    "heads that turn in part": (
+        {"model_type": "phi3", "partial_rotary_factor": 0.75},
+        "partial_rotary_factor is not 1",
+    ),
     "no family": ({}, "model_type is None"),
     "biases of Llama": (
         {"model_type": "llama", "attention_bias": True},
@@ -249,6 +300,8 @@ OTHERS: dict[str, dict[str, Any]] = {
     "llama": {"rope_scaling": LLAMA3 | {"original_max_position_embeddings": 64}, "sliding_window": None},
     "qwen2": {"attention_bias": True, "sliding_window": 11},
     "qwen3": {"qk_norm": True, "sliding_window": None},
+    "smollm3": {"no_rope_every": 3, "sliding_window": None},
+    "phi3": {"sliding_window": 12},
 }
 
 
@@ -271,6 +324,22 @@ def test_every_setting_comes_back(family: str, rest: dict) -> None:
     read = read_idefics2(json.loads(json.dumps(write_idefics2(config))), "config.json").plain()
     read["vision"] |= {"mean": [0.1], "std": [0.2]}  # those stand in the processor's files
     assert VLMConfig.parse(read).diff(config) == {}
+
+
+def test_an_old_name_of_phi3s_scaling_is_read() -> None:
+    rope = {"short_factor": [1.1] * 48, "long_factor": [2.5] * 48}
+    old, new = ({"model_type": "phi3", "rope_scaling": rope | {"type": kind}} for kind in ("su", "longrope"))
+    assert read_decoder(old, "here") == read_decoder(new, "here")
+    assert read_decoder(new, "here").rope_scaling["original_max_position_embeddings"] == 4096
+
+
+def test_a_whole_around_gemma_is_refused_both_ways() -> None:
+    said = "the projection of images has the decoder's activation there, which is SiLU here"
+    gemma = {"family": "gemma", "activation": "gelu_tanh", "norm_offset": True, "scaled_embedding": True}
+    with pytest.raises(CheckpointError, match=f"activation is 'gelu_tanh', but .* must be 'silu': {said}"):
+        write_idefics2(VLMConfig(language=LanguageConfig(**gemma)))
+    with pytest.raises(CheckpointError, match=f"here: text_config is a gemma, and {said}"):
+        read_idefics2({"text_config": {"model_type": "gemma"}}, "here")
 
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}

@@ -18,7 +18,7 @@ from lorgnette.hub.join import LanguageBackbone, VisionBackbone, build, resize_p
 from lorgnette.hub.load import load
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.model.batch import SequenceLengths
-from lorgnette.model.config import PerceiverConfig
+from lorgnette.model.configs.connector_config import PerceiverConfig
 from lorgnette.model.context import Context
 from lorgnette.model.vlm import VLM
 from tests.hub.tiny import ROWS, SAMPLES, tiny_tokenizer
@@ -47,6 +47,9 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Mistral with a window": ("mistral", {"num_key_value_heads": 2, "sliding_window": 5, "head_dim": 12}),
     "Qwen2.5": ("qwen2", {"num_key_value_heads": 2, "tie_word_embeddings": True}),
     "Qwen3": ("qwen3", {"num_key_value_heads": 2, "head_dim": 16}),
+    "SmolLM3": ("smollm3", {"num_key_value_heads": 2, "no_rope_layer_interval": 2, "pad_token_id": None}),
+    "Phi-3": ("phi3", {"num_key_value_heads": 2, "pad_token_id": None}),
+    "Gemma": ("gemma", {"num_key_value_heads": 1, "head_dim": 12, "tie_word_embeddings": True}),
 }
 
 
@@ -60,6 +63,7 @@ def randomise(model: torch.nn.Module) -> None:
 def write_decoder(folder: Path, family: str, rest: dict[str, Any], bare: bool = False, rows: int = ROWS - 3) -> Any:
     """A random decoder of transformers, saved with the tokenizer that it has before special tokens are added."""
     classes = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+    classes |= {"smollm3": "SmolLM3", "phi3": "Phi3", "gemma": "Gemma"}
     config = getattr(transformers, f"{classes[family]}Config")(**SIZES | {"vocab_size": rows} | rest)
     model = getattr(transformers, f"{classes[family]}ForCausalLM")(config).eval()
     randomise(model)

@@ -55,7 +55,8 @@ def installed() -> dict[str, set[str]]:
         "image_processor": [transformers.Idefics2ImageProcessorPil(), transformers.SiglipImageProcessorPil()],
         "adapter_config": [peft.LoraConfig()],
     }
-    values["text_config"].append(transformers.Qwen3Config())
+    values["text_config"] += [transformers.Qwen3Config(), transformers.SmolLM3Config()]
+    values["text_config"] += [transformers.Phi3Config(), transformers.GemmaConfig()]
     return {section: {key for one in given for key in one.to_dict()} for section, given in values.items()}
 
 

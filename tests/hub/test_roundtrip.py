@@ -43,6 +43,8 @@ MODELS = {
     },
     "qwen2": {"family": "qwen2", "attention_bias": True, "sliding_window": 8},
     "qwen3": {"family": "qwen3", "qk_norm": True, "head_width": 16},
+    "smollm3": {"family": "smollm3", "no_rope_every": 2},
+    "phi3": {"family": "phi3"},
     "tied": {"tied_embeddings": True},
 }
 
@@ -66,6 +68,16 @@ def test_import_then_export_is_bit_equal(make_upstream, tmp_path: Path, language
     third = save(*load(second), tmp_path / "third")
     assert_bit_equal(first, third)
     assert (third / "config.json").read_text() == (second / "config.json").read_text()
+
+
+def test_a_whole_around_gemma_is_kept_in_lorgnettes_own_form(tmp_path: Path) -> None:
+    gemma = {"family": "gemma", "activation": "gelu_tanh", "norm_offset": True, "scaled_embedding": True}
+    config = tiny_config(**gemma, tied_embeddings=True)
+    model = tiny_model(config)
+    again, _ = load(save(model, tiny_processor(config), tmp_path / "saved"))
+    stored = dict(again.named_parameters())
+    assert again.config == config
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in model.named_parameters())
 
 
 def test_half_precision_and_shards_stay_as_they_are(make_upstream, tmp_path: Path) -> None:

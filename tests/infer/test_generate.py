@@ -23,6 +23,8 @@ MODELS = {
     "window": {"sliding_window": 9},
     "one kv head, tied": {"kv_heads": 1, "tied_embeddings": True},
     "qwen3": {"family": "qwen3", "qk_norm": True},
+    "gemma": {"family": "gemma", "activation": "gelu_tanh", "norm_offset": True, "scaled_embedding": True},
+    "smollm3": {"family": "smollm3", "no_rope_every": 2},
 }
 SETTINGS = {
     "greedy": GenerationConfig(max_tokens=20),

@@ -16,7 +16,7 @@ from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.templates.template import IDEFICS2_TEMPLATE
 from lorgnette.inputs.tokenizer import train_tokenizer
-from lorgnette.model.config import PerceiverConfig
+from lorgnette.model.configs.connector_config import PerceiverConfig
 
 CORPUS = [
     "User: What is in the image? Assistant: A red ball beside two blue boxes.",

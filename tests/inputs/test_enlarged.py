@@ -9,7 +9,7 @@ from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import crop_boxes, image_patches, target_size
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer
-from lorgnette.model.config import PerceiverConfig
+from lorgnette.model.configs.connector_config import PerceiverConfig
 from lorgnette.sample import Image, Sample, Text
 
 CONFIG = ImageConfig(shortest=42, longest=280)

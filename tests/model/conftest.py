@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.model.batch import Batch, SequenceLengths
-from lorgnette.model.config import PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.model.config import VisionConfig, VLMConfig
+from lorgnette.model.configs.connector_config import PerceiverConfig
 from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.vlm import VLM
 

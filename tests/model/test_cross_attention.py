@@ -14,7 +14,8 @@ from transformers.models.mllama.modeling_mllama import MllamaCrossAttentionDecod
 
 from lorgnette.errors import SettingsError
 from lorgnette.model.batch import SequenceLengths
-from lorgnette.model.config import VLMConfig, parse_slots
+from lorgnette.model.config import VLMConfig
+from lorgnette.model.configs.connector_config import parse_slots
 from lorgnette.model.configs.fusion_config import CrossAttentionConfig
 from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.fusion import GatedBlock

@@ -33,29 +33,33 @@ def test_lora_of_rank_64_makes_the_paper_s_950_million_trained() -> None:
 
 
 PUBLISHED = {
-    "mistral-7b": 7241.7,
-    "llama-1-7b": 6738.4,
-    "llama-2-7b": 6738.4,
-    "llama-3.1-8b": 8030.3,
-    "llama-3.2-1b": 1235.8,
-    "smollm2-135m": 134.5,
-    "smollm2-360m": 361.8,
-    "smollm2-1.7b": 1711.4,
-    "qwen2.5-0.5b": 494.0,
-    "qwen2.5-1.5b": 1543.7,
-    "qwen3-0.6b": 596.0,
-    "qwen3-1.7b": 1720.6,
-    "llama-3.2-3b": 3212.7,
-    "qwen2.5-7b": 7615.6,
-    "qwen3-4b": 4022.5,
-    "qwen3-8b": 8190.7,
+    "mistral-7b": 7_241_732_096,
+    "llama-1-7b": 6_738_415_616,
+    "llama-2-7b": 6_738_415_616,
+    "llama-3.1-8b": 8_030_261_248,
+    "llama-3.2-1b": 1_235_814_400,
+    "llama-3.2-3b": 3_212_749_824,
+    "smollm2-135m": 134_515_008,
+    "smollm2-360m": 361_821_120,
+    "smollm2-1.7b": 1_711_376_384,
+    "smollm3-3b": 3_075_098_624,
+    "phi-3-mini-4k": 3_821_079_552,
+    "gemma-2b": 2_506_172_416,
+    "gemma-7b": 8_537_680_896,
+    "qwen2.5-0.5b": 494_032_768,
+    "qwen2.5-1.5b": 1_543_714_304,
+    "qwen2.5-7b": 7_615_616_512,
+    "qwen3-0.6b": 596_049_920,
+    "qwen3-1.7b": 1_720_574_976,
+    "qwen3-4b": 4_022_468_096,
+    "qwen3-8b": 8_190_735_360,
 }
 
 
 @pytest.mark.parametrize("name", presets.LANGUAGE)
-def test_decoder_presets_have_the_published_size(name: str) -> None:
+def test_decoder_presets_have_exactly_the_published_parameters(name: str) -> None:
     cost = ModelCost(VLMConfig.parse({"vision": {"layers": 1}, "language": {"preset": name}, "extra_vocabulary": 0}))
-    assert millions(cost.parameters["language"]) == PUBLISHED[name]
+    assert cost.parameters["language"] == PUBLISHED[name]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import pytest
@@ -11,6 +12,7 @@ import transformers
 from torch import Tensor, nn
 
 from lorgnette.hub import config_map, weight_map
+from lorgnette.hub.decoders import decoder_map
 from lorgnette.inputs.image import patch_positions
 from lorgnette.model.batch import Batch
 from lorgnette.model.config import VLMConfig
@@ -19,6 +21,8 @@ from lorgnette.model.vlm import VLM
 IMAGES = [[(3, 5), (2, 2)], [], [(1, 8)], [(8, 8), (4, 3), (5, 5)]]
 SPLIT = [[(4, 3)] * 4 + [(7, 5)], [(2, 2)]]
 
+GEMMA = {"family": "gemma", "activation": "gelu_tanh", "norm_offset": True, "scaled_embedding": True}
+GEMMA |= {"tied_embeddings": True}
 WHOLE = {
     "plain": ({}, IMAGES),
     "latents 64": ({"connector": {"latents": 64}}, IMAGES),
@@ -33,6 +37,8 @@ WHOLE = {
     "sliding window": ({"language": {"sliding_window": 7}}, IMAGES),
     "Llama inside": ({"language": {"family": "llama", "rope_theta": 5e5}}, IMAGES),
     "Qwen2 inside": ({"language": {"family": "qwen2", "attention_bias": True, "tied_embeddings": True}}, IMAGES),
+    "SmolLM3 inside": ({"language": {"family": "smollm3", "no_rope_every": 2}}, IMAGES),
+    "Phi-3 inside": ({"language": {"family": "phi3"}}, IMAGES),
     "Qwen3 inside": ({"language": {"family": "qwen3", "qk_norm": True, "head_width": 16}}, IMAGES),
     "gelu": ({"vision": {"activation": "gelu"}}, IMAGES),
     "text only": ({}, [[], [], []]),
@@ -59,7 +65,7 @@ def test_idefics2(tiny, overrides: dict, documents: list) -> None:
     compare_gradients(model, oracle, whole(config), skip=not any(documents))
 
 
-DECODERS = {
+DECODERS: dict[str, dict] = {
     "Llama": {"family": "llama"},
     "Llama, kv heads 4": {"family": "llama", "kv_heads": 4, "tied_embeddings": True},
     "Llama, linear": {"family": "llama", "rope_scaling": {"rope_type": "linear", "factor": 4.0}},
@@ -90,6 +96,21 @@ DECODERS = {
     "Mistral, window": {"family": "mistral", "sliding_window": 5},
     "Qwen2.5": {"family": "qwen2", "attention_bias": True, "tied_embeddings": True},
     "Qwen3": {"family": "qwen3", "qk_norm": True, "head_width": 24, "tied_embeddings": True},
+    "Gemma": GEMMA,
+    "Gemma, wide heads, untied": GEMMA | {"head_width": 24, "kv_heads": 1, "tied_embeddings": False},
+    "SmolLM3": {"family": "smollm3", "layers": 5, "no_rope_every": 2, "tied_embeddings": True},
+    "Phi-3": {"family": "phi3"},
+    "Phi-3, long": {
+        "family": "phi3",
+        "max_positions": 64,
+        "rope_scaling": {
+            "rope_type": "longrope",
+            "short_factor": (1.0, 1.5, 2.0, 3.0),
+            "long_factor": (4.0,) * 4,
+            "original_max_position_embeddings": 32,
+        },
+    },
+    "Phi-3, window, fewer kv heads": {"family": "phi3", "sliding_window": 6, "kv_heads": 1},
     "Qwen3, window": {"family": "qwen3", "qk_norm": True, "sliding_window": 6},
 }
 
@@ -99,7 +120,7 @@ def test_decoder(tiny, overrides: dict) -> None:
     config = tiny.config(language=overrides, extra_vocabulary=0)
     model = tiny.model(config)
     table = weight_map.decoder_rules(config.language, "model.")
-    values = config_map.write_decoder(config.language)
+    values = json.loads(json.dumps(decoder_map.write_decoder(config.language)))
     kind = transformers.AutoConfig.for_model(**values)
     oracle = build(type(transformers.AutoModelForCausalLM.from_config(kind)), values, model, table)
     batch = tiny.batch(config, [[]], text=23)

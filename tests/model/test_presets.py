@@ -7,8 +7,9 @@ from typer.testing import CliRunner
 
 from lorgnette.cli import app
 from lorgnette.errors import SettingsError
-from lorgnette.model.config import LinearConfig, PerceiverConfig, VisionConfig, VLMConfig
+from lorgnette.model.config import VisionConfig, VLMConfig
 from lorgnette.model.configs import presets
+from lorgnette.model.configs.connector_config import LinearConfig, PerceiverConfig
 from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.run import Run, find_recipe
 

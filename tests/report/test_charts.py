@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lorgnette.report.charts import Interval, bins, bubble_chart, histogram, interval_chart, tenths
+from lorgnette.report.charts import Interval, bins, bubble_chart, histogram, interval_chart, scatter_chart, tenths
 from lorgnette.report.line_chart import Panel, Series, line_chart
 from lorgnette.report.palette import HUES
 from lorgnette.report.svg import is_own_drawing, log_ticks, short, standalone
@@ -116,3 +116,19 @@ def test_curve_from_log():
         {"total_step": 2, "stage": "a", "loss": 1.0, "lr": 0.2, "samples": 32, "seconds": 2.5},
     ]
     assert curve_from_log(log) == [CurvePoint(1, "a", 2.0, 0.1, 16.0), CurvePoint(2, "a", 1.0, 0.2, 64.0)]
+
+
+def test_a_scatter_chart_holds_every_point_within_its_frame():
+    points = [("a <b>", 1e9, 30.0, "h0"), ("c", 4e10, 35.0, "h1"), ("d", 2e9, 30.0, "h2")]
+    chart = scatter_chart(points, ("FLOPs", "score"))
+    Page(chart)
+    circles = [one.attrib for one in ElementTree.fromstring(chart).iter() if one.tag == "circle"]
+    across, up = ([float(one[name]) for one in circles] for name in ("cx", "cy"))
+    assert len(circles) == 3 and across[0] < across[2] < across[1] and up[0] == up[2] > up[1]
+    assert all(0 < x < 420 for x in across) and all(0 < y < 230 for y in up)
+    assert "&lt;b&gt;" in chart and "score against FLOPs of 3 points" in chart
+    assert not scatter_chart([], ("FLOPs", "score"))
+
+
+def test_a_line_chart_names_the_unit_of_its_scale():
+    assert "images 1<" in line_chart([Panel("loss", [Series([[(1, 2.0), (9, 1.0)]])])], "losses", unit="images")

@@ -26,9 +26,11 @@ from lorgnette.train.logging.log import read_log
 from lorgnette.train.logging.trackers import open_trackers
 from lorgnette.train.loop import Trainer, train
 from lorgnette.train.optim import build_optimiser
+from lorgnette.train.parallel import start_distributed
 from lorgnette.train.setup import build, resolve, stage_processor
 from lorgnette.train.stages import prepare_parts
 from lorgnette.train.step import NotFiniteError, train_step
+from lorgnette.train.validation import Validation
 from tests.train.watchers import OnStep
 
 QUIET = Console(quiet=True)
@@ -169,6 +171,17 @@ def test_losses_are_told_by_source_and_on_unseen_samples(short, squares, tmp_pat
     assert all(0 < row["losses"][source["path"]] < 10 for row in validated)
     for name, parameter in plain.named_parameters():
         assert torch.equal(parameter, model.get_parameter(name)), "validating changes nothing"
+
+
+def test_losses_with_the_images_of_other_samples(short, squares):
+    source = {"kind": "messages", "path": str(squares / "rows.jsonl")}
+    run = type(short).parse(short.plain() | {"validation": {"every": 3, "samples": 9, "sources": [source]}})
+    model, processor = build(run)
+    right, wrong = (
+        Validation(run, run.stages[0], processor, start_distributed(), shuffled=shuffled) for shuffled in (False, True)
+    )
+    losses = [one.losses(model)[source["path"]] for one in (right, wrong, right)]
+    assert losses[0] == losses[2] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.2)
 
 
 def test_a_step_that_is_not_finite_is_kept_and_can_be_computed_again(tiny, tmp_path):

@@ -134,7 +134,7 @@ def _visual_tokens(processor: Processor) -> str:
     images, connector = processor.images, processor.connector
     many = connector.multiple
     sides = [side // images.patch // many * many for side in (images.shortest, images.longest)]
-    least, most = (connector.visual_tokens(side, side) for side in sides)
+    least, most = (connector.visual_tokens(*(connector.only_grid or (side, side))) for side in sides)
     return f"{least if least == most else f'{least} to {most}'} for each image, or each crop of a split one"
 
 

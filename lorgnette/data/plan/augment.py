@@ -12,7 +12,7 @@ import numpy as np
 
 from lorgnette.data.config import AugmentConfig
 from lorgnette.inputs.config import ImageConfig
-from lorgnette.model.config import ConnectorSettings
+from lorgnette.model.configs.connector_settings import ConnectorSettings
 
 SPLIT, ENLARGE, FACTOR, TURNS, GROUPS, BUFFER, PACKS, REPLACE, WORDS = range(9)
 """Purposes of random draws: draws of different purposes are independent."""

@@ -13,7 +13,7 @@ import numpy as np
 from lorgnette.data.index import Index
 from lorgnette.data.plan.augment import BUFFER, GROUPS, hashed, image_costs
 from lorgnette.inputs.config import ImageConfig
-from lorgnette.model.config import ConnectorSettings
+from lorgnette.model.configs.connector_settings import ConnectorSettings
 
 Measure = Literal["samples", "tokens", "supervised", "epochs"]
 """Quantities that the weights of sources may be shares of."""

@@ -19,7 +19,7 @@ from lorgnette.data.plan.sample_ref import SampleRef, digest_of
 from lorgnette.data.plan.splitting import Lengths, RecordSplitter
 from lorgnette.errors import DataError
 from lorgnette.inputs.config import ImageConfig
-from lorgnette.model.config import ConnectorSettings
+from lorgnette.model.configs.connector_settings import ConnectorSettings
 
 INDEX_ARRAYS = "shard_E group_E prefix_tokens_E units_E images_E tokens_U supervised_U unit_I width_I height_I".split()
 """Arrays of an index that the order depends on."""

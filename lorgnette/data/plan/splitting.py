@@ -14,7 +14,7 @@ import numpy as np
 from lorgnette.data.config import PackConfig
 from lorgnette.data.index import Index, starts_of
 from lorgnette.data.plan.augment import Augmenter, image_costs
-from lorgnette.model.config import ConnectorSettings
+from lorgnette.model.configs.connector_settings import ConnectorSettings
 
 ANY_NUMBER = np.iinfo(np.int64).max
 

@@ -152,7 +152,7 @@ class LorgnetteModel(Model):
 
     def _log_likelihoods(self, tails: Sequence[_Part], cache: KVCache | None) -> list[float]:
         batch = self._pack(tails)
-        no_images = torch.empty(0, self.model.config.language.width, device=self.model.device)
+        no_images = torch.empty(0, self.model.config.visual_width, device=self.model.device)
         scores_T = self.model(batch, output="scores", cache=cache, visual_VD=no_images).scores
         assert scores_T is not None
         return [part.sum().item() for part in scores_T.double().cpu().split(list(batch.documents.lengths))]

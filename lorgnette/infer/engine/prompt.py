@@ -110,7 +110,7 @@ def _check_least_length(sample: Sample, image_cache: ImageFeatureCache, split: b
     if not sample.images:
         return
     connector = image_cache.processor.connector
-    least = connector.visual_tokens(connector.multiple, connector.multiple)
+    least = connector.visual_tokens(*connector.smallest_grid)
     slots = [(least,) * (5 if split else 1) for _ in sample.images]
     rendered = image_cache.processor.render_text(sample, slots, prompt_ending(sample))
     check_length(image_cache.model.config.language, sample.name, len(rendered.tokens_T))

@@ -31,7 +31,7 @@ class LanguageConfig(Settings):
     """A decoder of the Llama family. Defaults are Mistral-7B-v0.1."""
 
     kind: Literal["decoder"] = "decoder"
-    family: Literal["llama", "mistral", "qwen2", "qwen3"] = "mistral"
+    family: Literal["llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma"] = "mistral"
     """The transformers class that the weights are exported to and named after."""
     vocabulary: pydantic.PositiveInt = 32000
     """Rows of the pre-trained embedding table, without lorgnette's extra rows."""
@@ -41,10 +41,18 @@ class LanguageConfig(Settings):
     kv_heads: pydantic.PositiveInt = 8
     head_width: pydantic.PositiveInt = 128
     mlp_width: pydantic.PositiveInt = 14336
+    activation: Literal["silu", "gelu_tanh"] = "silu"
+    """Activation of the MLP's gate; `gelu_tanh` is Gemma's."""
     norm_eps: float = pydantic.Field(default=1e-5, ge=0)
+    norm_offset: bool = False
+    """RMS norms scale by 1 + their weight (Gemma)."""
+    scaled_embedding: bool = False
+    """Embedded tokens are multiplied by the root of the width (Gemma). Visual tokens are not."""
     rope_theta: pydantic.PositiveFloat = 10000.0
     rope_scaling: dict[str, RopeValue] | None = None
     """As in transformers' `rope_parameters` (`rope_type`: linear, llama3, ...); None for plain rotary embeddings."""
+    no_rope_every: pydantic.PositiveInt | None = None
+    """Layers n - 1, 2 n - 1 and so on have no rotary positions (SmolLM3); None for none of them."""
     qk_norm: bool = False
     attention_bias: bool = False
     """Biases on the query, key and value projections (Qwen2.5)."""

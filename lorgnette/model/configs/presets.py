@@ -46,6 +46,13 @@ def _qwen(width: int, layers: int, heads: int, kv_heads: int, mlp_width: int, **
 _QWEN25 = _named("family attention_bias max_positions", "qwen2", True, 32768)
 _QWEN3 = _named("family qk_norm head_width max_positions", "qwen3", True, 128, 40960)
 
+_SMOLLM3 = _named("family vocabulary norm_eps rope_theta no_rope_every", "smollm3", 128256, 1e-6, 5e6, 4)
+_PHI3 = _named("family vocabulary sliding_window max_positions", "phi3", 32064, 2047, 4096)
+
+_GEMMA = _named("family vocabulary norm_eps activation", "gemma", 256000, 1e-6, "gelu_tanh") | _named(
+    "norm_offset scaled_embedding tied_embeddings head_width max_positions", True, True, True, 256, 8192
+)
+
 VISION_PRESETS: dict[str, Values] = {
     "siglip-so400m": _vit(1152, 27, 16, 4304, patch=14, grid=70),
     "siglip-base-16-224": _vit(768, 12, 12, 3072, patch=16, grid=14),
@@ -64,6 +71,10 @@ LANGUAGE: dict[str, Values] = {
     "smollm2-135m": _smollm2(576, 30, 9, 3, 1536, 1e5),
     "smollm2-360m": _smollm2(960, 32, 15, 5, 2560, 1e5),
     "smollm2-1.7b": _smollm2(2048, 24, 32, 32, 8192, 1.3e5),
+    "smollm3-3b": _llama(2048, 36, 16, 4, 11008, **_SMOLLM3, tied_embeddings=True, max_positions=65536),
+    "phi-3-mini-4k": _llama(3072, 32, 32, 32, 8192, **_PHI3),
+    "gemma-2b": _llama(2048, 18, 8, 1, 16384, **_GEMMA),
+    "gemma-7b": _llama(3072, 28, 16, 16, 24576, **_GEMMA),
     "qwen2.5-0.5b": _qwen(896, 24, 14, 2, 4864, **_QWEN25),
     "qwen2.5-1.5b": _qwen(1536, 28, 12, 2, 8960, **_QWEN25),
     "qwen2.5-7b": _qwen(3584, 28, 28, 4, 18944, **_QWEN25 | _named("vocabulary tied_embeddings", 152064, False))
@@ -121,7 +132,8 @@ def expand_model(values: Any) -> Any:
     if isinstance(vocabulary := language.get("vocabulary"), int):
         expanded = {"image_token": vocabulary + 1} | expanded
     connector = expanded["connector"]
-    if isinstance(connector, dict) and connector.get("kind", "perceiver") == "perceiver" and "mlp_width" in language:
+    perceiver = isinstance(connector, dict) and connector.get("kind", "perceiver") == "perceiver"
+    if perceiver and connector.get("width_of") != "vision" and "mlp_width" in language:
         expanded["connector"] = {"projection_width": language["mlp_width"]} | connector
     return expanded
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,19 +90,23 @@ def base_tensors(model: VLM) -> dict[str, Tensor]:
 
 
 def _save_kind(model: VLM, config: LoraConfig, parts: list[str], folder: Path, *, dora: bool) -> Path:
-    theirs = {rule.ours[0]: rule.theirs for rule in idefics2_rules(model.config)}
-    tensors, targets = {}, []
-    for name in adapted_layers(model):
-        if name.split(".")[0] in parts:
-            target = theirs[f"{name}.weight"].removesuffix(".weight")
-            targets.append(target)
-            for key, tensor in _tensors_of(model.get_submodule(name)):
-                tensors[f"base_model.model.{target}.{key}"] = tensor
-    head = adapted_head(model)
+    rules = {name: rule for rule in idefics2_rules(model.config) for name in rule.ours}
+    adapted = [name for name in adapted_layers(model) if name.split(".")[0] in parts]
+    tensors, ranks = dict[str, Tensor](), dict[str, int]()
+    for rule in dict.fromkeys(rules[f"{name}.weight"] for name in adapted):
+        target = rule.theirs.removesuffix(".weight")
+        layers = [model.get_submodule(name.removesuffix(".weight")) for name in rule.ours]
+        found = _joined(layers) if len(layers) > 1 else dict(_tensors_of(layers[0]))
+        ranks[target] = len(found["lora_A.weight"])
+        tensors |= {f"base_model.model.{target}.{key}": tensor for key, tensor in found.items()}
+    targets, head = [*ranks], adapted_head(model)
     if head is not None and "language" in parts:
-        targets.append(theirs["language.head.table"].removesuffix(".weight"))
+        targets.append(rules["language.head.table"].theirs.removesuffix(".weight"))
         tensors |= {f"base_model.model.{targets[-1]}.{key}": tensor for key, tensor in head_tensors(head)}
     settings = _settings(config, targets, dora).to_dict()
+    wider = {target: rank for target, rank in ranks.items() if rank != config.rank}
+    settings["rank_pattern"] = wider
+    settings["alpha_pattern"] = {target: config.alpha * rank / config.rank for target, rank in wider.items()}
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in settings.items()}
     with new_folder(folder, WRITTEN_ADAPTER) as beside:
         save_tensors(tensors, beside / "adapter_model.safetensors", {"format": "pt"})
@@ -117,6 +121,27 @@ def _tensors_of(layer: nn.Module) -> Iterator[tuple[str, Tensor]]:
         if name.startswith("lora_"):
             key = name.replace(f".{ADAPTER}", "")
             yield key.replace("lora_magnitude_vector.weight", "lora_magnitude_vector"), parameter.detach().contiguous()
+
+
+def _joined(layers: Sequence[nn.Module]) -> dict[str, Tensor]:
+    """Adapters of layers whose rows are one tensor in a file (Phi-3's), as one of that tensor: their first matrices one
+    above the other, their second along the diagonal. A layer without an adapter has zeros, and in DoRA its own lengths.
+    """
+    own = [dict(_tensors_of(layer)) for layer in layers]
+    names = ["base_layer.weight" if hasattr(layer, "base_layer") else "weight" for layer in layers]
+    weights = [layer.get_parameter(name).detach() for layer, name in zip(layers, names, strict=True)]
+    seconds = [one.get("lora_B.weight", all_.new_zeros(len(all_), 0)) for one, all_ in zip(own, weights, strict=True)]
+    joined = {
+        "lora_A.weight": torch.cat([one["lora_A.weight"] for one in own if one]),
+        "lora_B.weight": torch.block_diag(*seconds),
+    }
+    lengths = [one.get("lora_magnitude_vector") for one in own]
+    if any(length is not None for length in lengths):
+        plain = [torch.linalg.vector_norm(weight, dim=1) for weight in weights]
+        joined["lora_magnitude_vector"] = torch.cat(
+            [other if length is None else length for length, other in zip(lengths, plain, strict=True)]
+        )
+    return joined
 
 
 def _linears(part: nn.Module) -> list[str]:

@@ -53,6 +53,28 @@ class Glance:
     missing: str = ""
     """Reason why the packs are synthetic."""
 
+    def cost(self, run: Run, stage: StageConfig) -> StepCost:
+        """Cost of a step of the stage."""
+        cost, batches = ModelCost(run.model), self.batches
+        return StepCost(
+            tokens=self.times * sum(batch.documents.total for batch in batches),
+            supervised_tokens=self.times * sum(batch.supervised_tokens for batch in batches),
+            images=self.times * sum(len(batch.images) for batch in batches),
+            packs=self.times * len(batches),
+            flops=self.times * sum(pack_flops(cost, stage, batch) for batch in batches),
+        )
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Cost of one step of a stage, estimated from the first packs of its plan; FLOPs are of forward and backward."""
+
+    tokens: float
+    supervised_tokens: float
+    images: float
+    packs: float
+    flops: float
+
 
 def dry_run(run: Run, console: Console) -> float | None:
     """Print the cost of every stage, then take two steps of the first stage and compare them with its estimate.
@@ -70,7 +92,7 @@ def dry_run(run: Run, console: Console) -> float | None:
         with torch.device("meta"):
             model = VLM(run.model)
             parts = prepare_parts(model, stage, seed=run.seed)
-        glance = _glance(run, number)
+        glance = first_packs(run, number)
         memory = estimate(run, stage, model, glance.batches)
         _print_stage(console, run, stage, parts, memory, glance)
         packs = stage.pack.packs_per_step * stage.micro_batches
@@ -88,7 +110,8 @@ def dry_run(run: Run, console: Console) -> float | None:
     return seconds
 
 
-def _glance(run: Run, number: int) -> Glance:
+def first_packs(run: Run, number: int, steps: int = 1) -> Glance:
+    """Packs of the first steps of a stage, or synthetic ones where data or weights are not here. run: resolved."""
     stage = run.stages[number]
     away = [one.path for one in stage.sources if isinstance(one, FilesConfig) and not _is_here(one.path)]
     if away:
@@ -97,8 +120,10 @@ def _glance(run: Run, number: int) -> Glance:
         processor = build_processor(run)
     except CheckpointError as error:
         return Glance([_full_pack(run, stage)], stage.pack.packs_per_step, missing=str(error))
-    steps = build_data(run, number, stage_processor(processor, run, stage))
-    return Glance(_packs(steps, 0), steps.parts / min(steps.parts, MOST_PARTS), steps)
+    data = build_data(run, number, stage_processor(processor, run, stage))
+    steps = min(steps, stage.steps)
+    packs = [batch for step in range(steps) for batch in _packs(data, step)]
+    return Glance(packs, data.parts / min(data.parts, MOST_PARTS) / steps, data)
 
 
 def _packs(steps: BatchBuilder, step: int) -> list[TrainingBatch]:
@@ -152,17 +177,13 @@ def _print_stage(
     memory: MemoryEstimate,
     glance: Glance,
 ) -> None:
-    batches, times = glance.batches, glance.times
-    cost = ModelCost(run.model)
-    flops = times * sum(pack_flops(cost, stage, batch) for batch in batches)
-    tokens = times * sum(batch.documents.total for batch in batches)
-    supervised_tokens = times * sum(batch.supervised_tokens for batch in batches)
-    images, packs = times * sum(len(batch.images) for batch in batches), times * len(batches)
+    cost = glance.cost(run, stage)
     say(console, stage.name, style="bold", end="")
     say(
         console,
-        f": {stage.steps:,} steps of about {tokens:,.0f} tokens ({supervised_tokens:,.0f} supervised),"
-        f" {images:,.0f} images and {packs:,.0f} packs; {flops:.2e} FLOPs a step, {flops * stage.steps:.2e} in all",
+        f": {stage.steps:,} steps of about {cost.tokens:,.0f} tokens ({cost.supervised_tokens:,.0f} supervised),"
+        f" {cost.images:,.0f} images and {cost.packs:,.0f} packs; {cost.flops:.2e} FLOPs a step,"
+        f" {cost.flops * stage.steps:.2e} in all",
     )
     if glance.missing:
         say(

@@ -14,7 +14,7 @@ from lorgnette.data.record import Record
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer
-from lorgnette.model.config import PerceiverConfig
+from lorgnette.model.configs.connector_config import PerceiverConfig
 from lorgnette.sample import Image, Sample, Text, Turn
 from tests.data.plans import index_of
 

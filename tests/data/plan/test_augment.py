@@ -9,7 +9,7 @@ from lorgnette.data.config import AugmentConfig
 from lorgnette.data.plan.augment import LEAST_FACTOR, Augmenter, hashed, image_costs, target_sizes, uniform
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import crop_boxes, target_size
-from lorgnette.model.config import PerceiverConfig
+from lorgnette.model.configs.connector_config import PerceiverConfig
 
 CONFIGS = {
     "native": ImageConfig(),

@@ -15,7 +15,7 @@ from lorgnette.data.plan import pack_sequence
 from lorgnette.data.plan.pack_plan import PackedPlan
 from lorgnette.data.plan.sample_ref import SampleRef, digest_of, joined
 from lorgnette.errors import DataError
-from lorgnette.model.config import PerceiverConfig
+from lorgnette.model.configs.connector_config import PerceiverConfig
 from tests.data.plans import index_of, made_index, plan_of
 
 VARIED = AugmentConfig(split=0.5, upscale=0.5)

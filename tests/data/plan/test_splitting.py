@@ -12,7 +12,7 @@ from lorgnette.data.index import Index
 from lorgnette.data.plan.augment import Augmenter
 from lorgnette.data.plan.splitting import Lengths, RecordSplitter
 from lorgnette.inputs.config import ImageConfig
-from lorgnette.model.config import PerceiverConfig
+from lorgnette.model.configs.connector_config import PerceiverConfig
 from tests.data.plan.test_augment import patches_of
 from tests.data.plans import index_of, made_index, unit_starts
 

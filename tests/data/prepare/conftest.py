@@ -17,7 +17,7 @@ from lorgnette.data.sources.reading import schemas
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer
-from lorgnette.model.config import PerceiverConfig
+from lorgnette.model.configs.connector_config import PerceiverConfig
 
 SENTENCES = ["A red star on a hill.", "Two cats and 12 dogs.", "What is it? It is a boat."]
 

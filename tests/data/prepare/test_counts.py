@@ -18,7 +18,7 @@ from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.templates.template import JinjaTemplate
 from lorgnette.inputs.tokenizer import Tokenizer, train_tokenizer
-from lorgnette.model.config import PerceiverConfig
+from lorgnette.model.configs.connector_config import PerceiverConfig
 
 TEXTS = list(itertools.islice(tokenizer_texts(), 2000))
 

@@ -27,7 +27,7 @@ from lorgnette.data.prepare import convert, job, prepare
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer
-from lorgnette.model.config import PerceiverConfig
+from lorgnette.model.configs.connector_config import PerceiverConfig
 
 kind, whole, killed, tokenizer = sys.argv[1:]
 convert.PARQUET_SHARD_BYTES, convert.GROUP_ROWS, job.ROWS_OF_TASK = 1, 8, 8

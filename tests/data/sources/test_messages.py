@@ -14,7 +14,7 @@ from lorgnette.errors import DataError
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer
-from lorgnette.model.config import PerceiverConfig
+from lorgnette.model.configs.connector_config import PerceiverConfig
 from tests.data.sources.made import parquet, picture
 
 ASK = {"role": "user", "content": "what?"}

@@ -19,7 +19,7 @@ from lorgnette.data.sources.scenes import picture_of, read
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer
-from lorgnette.model.config import PerceiverConfig
+from lorgnette.model.configs.connector_config import PerceiverConfig
 from lorgnette.sample import Image, Text, Turn
 from tests.data.sources.made import parquet
 

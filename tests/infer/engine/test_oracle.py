@@ -13,7 +13,7 @@ from lorgnette.infer.engine.request import Event
 from lorgnette.infer.generate import Generation, generate
 from lorgnette.infer.reference import generate_reference
 from lorgnette.infer.sampling import GenerationConfig
-from lorgnette.model.config import LinearConfig, PixelShuffleConfig
+from lorgnette.model.configs.connector_config import LinearConfig, PixelShuffleConfig
 from lorgnette.sample import Sample, Text, Turn
 from tests.hub.tiny import SAMPLES, question, tiny_config, tiny_model, tiny_processor
 from tests.infer.engine.driving import answers, ask, engine, finish, forced_logits, request, same_or_close

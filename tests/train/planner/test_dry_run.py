@@ -81,3 +81,13 @@ def test_the_plan_of_eight_billion_parameters_needs_neither_weights_nor_data(nam
 def test_steps_that_would_not_fit_in_memory_are_left_out(tiny, monkeypatch):
     monkeypatch.setattr(dry_run, "free_memory", lambda: 1000)
     assert re.search(r"steps of first are skipped: the estimate is .* MiB, and 0.0 MiB of memory are free", said(tiny))
+
+
+def test_the_cost_of_a_step_is_that_of_its_packs(tiny):
+    stage = tiny.stages[0]
+    packs = dry_run.first_packs(tiny, 0, steps=2)
+    cost = packs.cost(tiny, stage)
+    assert (len(packs.batches), cost.packs) == (2, 1)
+    assert cost.tokens == sum(batch.documents.total for batch in packs.batches) / 2
+    assert cost.images == sum(len(batch.images) for batch in packs.batches) / 2 and cost.flops > 0
+    assert dry_run.first_packs(tiny, 0).cost(tiny, stage).packs == 1

@@ -1,0 +1,42 @@
+"""Base class of connectors, and the joining of sequences that several of them need."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lorgnette.model.batch import Grid, SequenceLengths
+from lorgnette.model.configs.connector_settings import ConnectorSettings
+from lorgnette.model.layers import Stack
+
+
+class Connector(Stack):
+    """Base class of connectors. A subclass maps an encoder's states to visual tokens, as many as its settings say."""
+
+    def __init__(self, config: ConnectorSettings, width: int):
+        """width: of a visual token: the decoder's, unless the settings' `token_width` says otherwise."""
+        super().__init__()
+        self.config, self.width = config, width
+
+    def forward(self, patches_PD: Tensor, grids: tuple[Grid, ...]) -> Tensor:
+        """Visual tokens of all images end to end: V,D.
+
+        patches_PD: hidden states of the patches of all images end to end. grids: rows and columns of each image.
+        Without images the result is empty but depends on the weights: in training every rank touches the same ones.
+        """
+        raise TypeError(f"{type(self).__name__} has no forward")
+
+    def empty(self) -> Tensor:
+        """Visual tokens of no image, of the connector's device and dtype: 0,D."""
+        return next(self.parameters()).new_empty(0, self.width)
+
+    def visual_tokens(self, grids: tuple[Grid, ...]) -> SequenceLengths:
+        """Visual tokens of each image."""
+        return SequenceLengths(tuple(self.config.visual_tokens(rows, columns) for rows, columns in grids))
+
+
+def interleave(first: Tensor, first_spans: SequenceLengths, second: Tensor, second_spans: SequenceLengths) -> Tensor:
+    """Span i of `first` followed by span i of `second`, for each i, end to end."""
+    firsts, seconds = first.split(list(first_spans.lengths)), second.split(list(second_spans.lengths))
+    pieces = [piece for pair in zip(firsts, seconds, strict=True) for piece in pair]
+    return torch.cat(pieces or [first, second])  # of nothing too, so that its weights take part

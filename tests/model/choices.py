@@ -1,0 +1,58 @@
+"""Rows of the batteries: every connector and every fusion at tiny sizes. A new kind is tested by being a row here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lorgnette.model.configs.connector_config import (
+    AverageConfig,
+    FlatLinearConfig,
+    LinearConfig,
+    MappingNetworkConfig,
+    MLPConfig,
+    PerceiverConfig,
+    PixelShuffleConfig,
+)
+from lorgnette.model.configs.connector_settings import ConnectorSettings
+
+PERCEIVER = {"latents": 3, "depth": 2, "heads": 4, "head_width": 8, "kv_heads": 2}
+CONNECTORS: dict[str, ConnectorSettings] = {
+    "perceiver": PerceiverConfig(**PERCEIVER, projection_width=40),
+    "perceiver without MLP": PerceiverConfig(**PERCEIVER, projection_width=None),
+    "perceiver of m4": PerceiverConfig(**PERCEIVER, projection_width=40, qk_norm=True),
+    "perceiver of Idefics1": PerceiverConfig(
+        **PERCEIVER | {"kv_heads": 4}, width_of="vision", norm="layer", norm_eps=1e-5, qk_norm=True, mlp="relu"
+    ),
+    "linear": LinearConfig(),
+    "mlp": MLPConfig(),
+    "mlp of another width": MLPConfig(hidden=20),
+    "pixel shuffle": PixelShuffleConfig(),
+    "average": AverageConfig(side=3),
+    "flat linear": FlatLinearConfig(side=4, tokens=3),
+    "mapping network": MappingNetworkConfig(constants=3, depth=2, width=20, heads=2, mlp_width=28),
+}
+
+FUSIONS: dict[str, Any] = {
+    "autoregressive": "autoregressive",
+    "last": {"kind": "cross_attention", "every": 2, "gate_init": 1.5},
+    "group": {
+        "kind": "cross_attention", "every": 1, "gate_init": 1.5, "sees": "group", "gate": "vector", "text_mlp": False
+    },
+    "all": {"kind": "cross_attention", "every": 1, "gate_init": 1.5, "sees": "all", "qk_norm": False},
+}  # fmt: skip
+"""Fusions, with gates that are open."""
+
+
+def _pairs() -> dict[str, tuple[ConnectorSettings, Any]]:
+    """Every connector in the sequence where it can stand there, and with one of the other fusions in turn."""
+    others = [name for name in FUSIONS if name != "autoregressive"]
+    found = {}
+    for number, (name, connector) in enumerate(CONNECTORS.items()):
+        in_sequence = ["autoregressive"] if connector.token_width(24, 32) == 32 else []
+        for fusion in (*in_sequence, others[number % len(others)]):
+            found[f"{name}, {fusion}"] = (connector, FUSIONS[fusion])
+    return found
+
+
+PAIRS = _pairs()
+"""Connectors with fusions, by name."""

@@ -1,0 +1,219 @@
+"""Running a study: what is missing is computed once, resumed after a kill, by processes or by tasks of a cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import io
+import signal
+import subprocess
+import sys
+import types
+
+import pytest
+import yaml
+from rich.console import Console
+
+from lorgnette.errors import LorgnetteError, SettingsError
+from lorgnette.study import cells, run_cells
+from lorgnette.study.cells import CellJob, budget_of, compute, jobs_of
+from lorgnette.study.config import Study
+from lorgnette.study.result_rows import RowStore
+from lorgnette.study.run_cells import run_study
+from lorgnette.train import loop
+
+QUIET = Console(quiet=True)
+
+
+def printed(jobs, store, **options) -> str:
+    console = Console(record=True, width=200, file=io.StringIO())
+    run_study(jobs, store, console, **options)
+    return console.export_text()
+
+
+def rows_of(store):
+    """Rows without what depends on the clock and the command."""
+    kept = {}
+    for row in store.read().values():
+        cost = {name: value for name, value in row.cost.items() if name not in ("seconds", "peak_gib")}
+        kept[row.cell, row.seed] = (row.key, cost, row.tasks, row.loss, row.loss_shuffled, row.curve)
+    return kept
+
+
+def test_a_row_has_every_measure_and_names_what_made_it(measured, tiny_study):
+    rows = list(measured.read().values())
+    assert {(row.cell, row.seed) for row in rows} == {(c, s) for c in ("frozen", "trained") for s in (1,)}
+    for row in rows:
+        assert len(row.tasks["scene_vqa"].scores) == len(row.tasks["scene_vqa"].blind) == 4
+        assert row.loss.keys() == row.loss_shuffled.keys() and all(value > 0 for value in row.loss.values())
+        assert row.loss != row.loss_shuffled
+        assert row.study_digest == tiny_study.digest()
+        assert row.conditions.keys() >= {"device", "commit", "command", "threads"}
+        assert f"--cell {row.cell} --seed {row.seed}" in row.conditions["command"]
+    trained = {row.cell: row.cost["trained"] for row in rows}
+    assert trained["trained"] > trained["frozen"] and {row.cost["steps"] for row in rows} == {2}
+
+
+def test_what_is_measured_is_not_computed_again(measured, tiny_study, monkeypatch):
+    monkeypatch.setattr(loop, "train", None)
+    text = printed(jobs_of(tiny_study, "mine.yaml", "micro"), measured)
+    assert "2 cells, 2 of them measured before" in text
+
+
+def test_studies_share_equal_runs(measured, tiny_study):
+    claims = [{"cell": "trained", "over": "frozen", "by": "score"}]
+    other = Study.parse(tiny_study.plain() | {"name": "other", "claims": claims})
+    assert other.digest() != tiny_study.digest()
+    assert {job.key for job in jobs_of(other, "other.yaml", "micro")} == set(measured.read())
+    more = tiny_study.scale("micro").plain() | {"questions": 5}
+    asked = Study.parse(tiny_study.plain() | {"scales": {"micro": more}})
+    assert {job.key for job in jobs_of(asked, "mine.yaml", "micro")}.isdisjoint(measured.read())
+
+
+def test_cost_and_what_is_left_are_said(measured):
+    text = (measured.folder / "printed.txt").read_text(encoding="utf-8")
+    assert "frozen: " in text and "FLOPs of training" in text
+    assert "1 of 1: frozen, seed 1: score" in text and "0 left" in text
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from rich.console import Console
+from lorgnette.study.cells import jobs_of, compute
+from lorgnette.study.config import load_study
+from lorgnette.study import measures
+from lorgnette.train.callbacks import CallbackList
+import os, signal
+
+where, what, folder = sys.argv[1:]
+if what == "training":
+    plain = CallbackList.on_checkpoint
+    def killed(self, run, state, path):
+        plain(self, run, state, path)
+        os.kill(os.getpid(), signal.SIGKILL)
+    CallbackList.on_checkpoint = killed
+else:
+    plain_append = measures.evaluate.__globals__["ResultsFolder"].append
+    def killed(self, examples, pictures):
+        plain_append(self, examples, pictures)
+        os.kill(os.getpid(), signal.SIGKILL)
+    measures.evaluate.__globals__["ResultsFolder"].append = killed
+compute(jobs_of(load_study(where), where, "micro")[0], Path(folder), Console(quiet=True))
+"""
+
+
+@pytest.mark.parametrize("moment", ["training", "measuring"])
+def test_a_killed_cell_ends_as_if_it_had_not_been(moment, measured, tiny_study, tmp_path):
+    where = tmp_path / "mine.yaml"
+    where.write_text(yaml.safe_dump(tiny_study.plain()), encoding="utf-8")
+    folder = tmp_path / "killed"
+    child = subprocess.run([sys.executable, "-c", CHILD, str(where), moment, str(folder)], capture_output=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr.decode()
+    store = RowStore(folder, shipped=False)
+    assert not store.read()
+    run_study(jobs_of(tiny_study, str(where), "micro")[:1], store, QUIET)
+    assert rows_of(store)["frozen", 1] == rows_of(measured)["frozen", 1]
+    assert not list(folder.glob("cells/*/checkpoints"))
+
+
+def test_cells_side_by_side_give_the_same_rows(measured, tiny_study, tmp_path):
+    where = tmp_path / "mine.yaml"
+    where.write_text(yaml.safe_dump(tiny_study.plain()), encoding="utf-8")
+    store = RowStore(tmp_path / "beside", shipped=False)
+    run_study(jobs_of(tiny_study, str(where), "micro"), store, QUIET, at_once=2)
+    assert rows_of(store) == rows_of(measured)
+
+
+@pytest.fixture
+def stored(measured, monkeypatch):
+    """Cells that are computed by taking their rows from the measured ones."""
+    rows = measured.read()
+    monkeypatch.setattr(run_cells, "compute", lambda job, folder, console: rows[job.key])
+    monkeypatch.setattr(run_cells, "announce", lambda *values: None)
+    return rows
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A stand-in for Ray that runs each task when it is waited for: the real one is no dependency of the tests."""
+    asked = []
+
+    class Remote:
+        def __init__(self, function):
+            self.function = function
+
+        def options(self, **options):
+            asked.append(options)
+            return self
+
+        def remote(self, *values):
+            return Task(self.function, values)
+
+    class Task:
+        def __init__(self, function, values):
+            self.function, self.values = function, values
+
+    fake = types.SimpleNamespace(
+        init=lambda **options: asked.append(options),
+        remote=lambda **options: Remote,
+        wait=lambda waiting, num_returns: (waiting[:1], waiting[1:]),
+        get=lambda task: task.function(*task.values),
+    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    return asked
+
+
+def test_tasks_of_a_cluster_bring_their_rows_back(stored, cluster, tiny_study, tmp_path):
+    store = RowStore(tmp_path / "cluster", shipped=False)
+    run_study(jobs_of(tiny_study, "mine.yaml", "micro"), store, QUIET, ray="auto")
+    assert cluster[0]["address"] == "auto" and cluster[1] == {"num_cpus": 1}
+    assert store.read() == stored
+
+
+def test_a_cluster_needs_a_package_and_says_so(stored, tiny_study, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match=r"--ray auto: the package ray is not installed"):
+        run_study(jobs_of(tiny_study, "mine.yaml", "micro"), RowStore(tmp_path, shipped=False), QUIET, ray="auto")
+
+
+def test_a_cell_that_fails_is_named_and_the_others_are_computed(stored, cluster, tiny_study, tmp_path, monkeypatch):
+    def broken(job, folder, console):
+        if job.cell.name == "frozen":
+            raise LorgnetteError("no disk")
+        return stored[job.key]
+
+    monkeypatch.setattr(run_cells, "compute", broken)
+    store = RowStore(tmp_path, shipped=False)
+    with pytest.raises(LorgnetteError, match=r"1 of 2 cells failed, the same command tries again: frozen, seed 1"):
+        run_study(jobs_of(tiny_study, "mine.yaml", "micro"), store, QUIET, ray="auto")
+    assert [row.cell for row in store.read().values()] == ["trained"]
+
+
+def test_divergence_is_a_result(tiny_study, tmp_path, monkeypatch):
+    def diverges(run, folder, console):
+        raise cells.DivergedError("the loss rose")
+
+    monkeypatch.setattr(loop, "train", diverges)
+    row = compute(jobs_of(tiny_study, "mine.yaml", "micro")[0], tmp_path, QUIET)
+    assert row.failed == "the loss rose" and not row.tasks and row.cost["steps"] == 0
+
+
+def test_an_equal_budget_of_flops_gives_the_dearer_cell_fewer_steps(tiny_study):
+    study = Study.parse(tiny_study.plain() | {"budget": "flops"})
+    first, second = (CellJob(study, "micro", cell, 1, "mine.yaml") for cell in study.cells)
+    assert first.run.stages[0].steps == 2 > second.run.stages[0].steps
+    assert budget_of(first.run, "steps") == [2.0]
+    assert jobs_of(study, "mine.yaml", "micro")[0].key == jobs_of(tiny_study, "mine.yaml", "micro")[0].key
+
+
+def test_rows_are_known_again_when_settings_have_grown(measured, tiny_study, tmp_path):
+    """A row that an earlier version wrote has another key, and its settings lack what was added since."""
+    old = RowStore(tmp_path / "old", shipped=False)
+    for row in measured.read().values():
+        settings = {name: value for name, value in row.settings.items() if name != "compile"}
+        old.add(dataclasses.replace(row, key=f"0ld-{row.key.rpartition('-')[2]}", settings=settings))
+    keys = [job.key for job in jobs_of(tiny_study, "mine.yaml", "micro")]
+    assert set(old.read(keys)) == set(keys)
+    assert set(old.read()) == {f"0ld-{keys[0].rpartition('-')[2]}"}
