@@ -18,6 +18,7 @@ from lorgnette.errors import SettingsError
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.model.config import Mode, VLMConfig
 from lorgnette.model.configs.fusion_config import CrossAttentionConfig
+from lorgnette.model.configs.vision_config import STATES_TAKEN
 from lorgnette.settings import STORED, VALIDATOR_PREFIX, Settings
 from lorgnette.untrusted import quoted
 
@@ -149,13 +150,14 @@ class InitConfig(Settings):
 
     Give a whole `model`, or a `vision` encoder and a `language` model to be joined: folders, or `owner/name` on a hub.
     The settings `model` and `images` and the tokenizer may then be left out: they are those of what is started from.
-    Beside two backbones `model.connector` and `model.fusion` alone may be given.
+    Beside two backbones `model.connector` and `model.fusion` alone may be given, and of `model.vision` which states are
+    taken and how positions are: `class_token`, `norm_after`, `skipped_layers`, `position_rule`.
     """
 
     model: str | None = None
     """A vision-language model of lorgnette or transformers' Idefics2, or the folder of a run."""
     vision: str | None = None
-    """A SigLIP in transformers' format."""
+    """A SigLIP, SigLIP 2, CLIP or DINOv2 in transformers' format, or an EVA-02-CLIP-E in timm's."""
     language: str | None = None
     """A decoder of the Llama family in transformers' format."""
 
@@ -285,6 +287,9 @@ class Run(Settings):
                 f"images are cut in patches of {images.patch} on a {images.grid} x {images.grid} grid, but the vision"
                 f" encoder expects patches of {vision.patch} on {vision.grid} x {vision.grid}"
             )
+        if vision.interpolates != (images.positions == "interpolated"):
+            needs = "interpolated" if vision.interpolates else "parity or exact"
+            raise ValueError(f"images.positions is {images.positions}, but model.vision.position_rule needs {needs}")
         return self
 
     def _check_new_parts(self) -> None:
@@ -330,7 +335,9 @@ class Run(Settings):
     @property
     def has_sizes(self) -> bool:
         """Return whether the model's settings are all here; else they are those of what the run starts from."""
-        joined = bool(self.init.vision) and self.model.model_fields_set <= {"connector", "fusion"}
+        given, vision = self.model.model_fields_set, self.model.vision
+        chosen = "vision" not in given or vision.model_fields_set <= set(STATES_TAKEN)
+        joined = bool(self.init.vision) and given <= {"connector", "fusion", "vision"} and chosen
         return not self.init.given or ("model" in self.model_fields_set and not joined)
 
     @property

@@ -20,8 +20,9 @@ from lorgnette.hub.decoders.setting_rows import (
     whole_number,
     write_rows,
 )
-from lorgnette.model.config import VisionConfig, VLMConfig
+from lorgnette.model.config import VLMConfig
 from lorgnette.model.configs.connector_config import PerceiverConfig
+from lorgnette.model.configs.vision_config import VisionConfig
 
 VISION_SETTINGS = (
     MappedSetting("width", "hidden_size", 768),
@@ -31,7 +32,27 @@ VISION_SETTINGS = (
     MappedSetting("channels", "num_channels", 3),
     MappedSetting("norm_eps", "layer_norm_eps", 1e-6),
 )
-VISION_DEFAULTS = {"idefics2": {"image_size": 224, "patch_size": 32}, "siglip": {"image_size": 224, "patch_size": 16}}
+VISION_DEFAULTS: dict[str, Json] = {
+    "idefics2": {"image_size": 224, "patch_size": 32},
+    "siglip": {"image_size": 224, "patch_size": 16},
+    "siglip2": {"image_size": 256, "patch_size": 16},
+    "clip": {"image_size": 224, "patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
+    "dinov2": {"image_size": 224, "patch_size": 14, "hidden_act": "gelu"},
+    "timm": {"hidden_act": "gelu"},
+}
+"""Defaults of each family's config class, for keys that a config.json leaves out."""
+VISION_CHOICES: dict[str, Json] = {
+    "siglip2": {"position_rule": "bilinear_antialias"},
+    "clip": {"class_token": "dropped", "norm_before": True, "norm_after": False, "patch_bias": False},
+    "dinov2": {"class_token": "dropped", "layer_scale": True, "position_rule": "bicubic"},
+    "timm": {"class_token": "dropped", "block_norm": "after", "key_bias": False},
+}
+"""What each family's class computes where it is not as SigLIP's."""
+SIGLIP_CHOICES = (
+    *("position_rule", "class_token", "norm_before", "norm_after", "block_norm", "layer_scale"),
+    *("key_bias", "patch_bias", "skipped_layers"),
+)
+"""Settings of which SigLIP's class has one value, which is ours where nothing is said."""
 MOST_CHANNELS = 64
 """Channels of an image beyond which a config is refused: a value is kept for each."""
 ACTIVATION_NAMES = {"gelu_tanh": "gelu_pytorch_tanh", "gelu": "gelu", "quick_gelu": "quick_gelu"}
@@ -55,7 +76,7 @@ PROJECTION_LIKE_DECODER = "the projection of images has the decoder's activation
 
 
 def read_vision(values: Json, where: str, family: str = "siglip") -> VisionConfig:
-    """A SigLIP or Idefics2 `vision_config`; mean and deviation of the pixels stand in the processor's files.
+    """The config of an encoder in SigLIP's keys; mean and deviation of the pixels stand in the processor's files.
 
     Raises: CheckpointError or SettingsError naming `where` and the key.
     """
@@ -72,7 +93,7 @@ def read_vision(values: Json, where: str, family: str = "siglip") -> VisionConfi
         raise CheckpointError(
             f"{where}: hidden_act is {theirs!r:.60}; known are {', '.join(ACTIVATION_NAMES.values())}"
         )
-    return VisionConfig.parse(ours | {"activation": named[0]}, where)
+    return VisionConfig.parse(ours | {"activation": named[0]} | VISION_CHOICES.get(family, {}), where)
 
 
 def read_idefics2(values: Json, where: str) -> VLMConfig:
@@ -139,6 +160,10 @@ def write_idefics2(config: VLMConfig) -> Json:
 
 
 def write_vision(vision: VisionConfig) -> Json:
+    """The config of a SigLIP. Raises: CheckpointError for a setting that its class cannot represent."""
+    plain = VisionConfig()
+    for name in SIGLIP_CHOICES:
+        need(f"vision.{name}", getattr(vision, name), getattr(plain, name), "what its SigLIP computes")
     return write_rows(VISION_SETTINGS, vision) | {
         "hidden_act": ACTIVATION_NAMES[vision.activation],
         "image_size": vision.grid * vision.patch,

@@ -114,7 +114,7 @@ def _parts(config: VLMConfig) -> dict[str, str]:
 
 def _sides(images: ImageConfig) -> set[int]:
     """Sides of the smallest and the largest square image."""
-    return {images.longest} if images.policy == "square" else {images.shortest, images.longest}
+    return {images.longest} if images.policy != "native" else {images.shortest, images.longest}
 
 
 def _image_cost(cost: ModelCost, side: int) -> ImageCost:

@@ -50,6 +50,11 @@ def export(
     wrote, or if verification finds a difference; DiskError if it cannot be written.
     """
     write_idefics2(model.config)  # refuse first
+    if processor.images.policy == "naflex" or processor.images.crop_from is not None:
+        raise CheckpointError(
+            "images are sized as transformers' Idefics2 cannot (images.policy naflex, or images.crop_from); save keeps"
+            " them in lorgnette's own form"
+        )
     with checkpoint_folder(folder) as beside:
         _write(model, processor, beside, shard_bytes)
         write_text(beside / "README.md", model_card(model, Path(folder).resolve().name))

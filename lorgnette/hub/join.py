@@ -3,98 +3,130 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from lorgnette.errors import CheckpointError
 from lorgnette.hub import keys
 from lorgnette.hub.checkpoint import BUFFERS, Weights, check_tensors, import_tensors
-from lorgnette.hub.config_map import read_vision
 from lorgnette.hub.decoders.decoder_map import read_decoder
-from lorgnette.hub.keys import check_keys, check_section, check_tokenizer
+from lorgnette.hub.encoders.encoder_families import TIMM_FAMILY, EncoderFamily, find_family, image_settings, images_of
+from lorgnette.hub.keys import check_keys, check_tokenizer
 from lorgnette.hub.load import assign, check_layers, empty_model, first_extra_row, untie_if_different
 from lorgnette.hub.source import find_folder
-from lorgnette.hub.weight_map import Rule, decoder_rules, vision_rules
+from lorgnette.hub.weight_map import Rule, decoder_rules
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.inputs.generation_rules import GenerationRules, read_generation_rules
-from lorgnette.inputs.preprocessor import normalisation, read_image_settings
+from lorgnette.inputs.preprocessor import normalisation
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.templates.template import Idefics2Template
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
-from lorgnette.model.config import VisionConfig, VLMConfig
+from lorgnette.model.config import VLMConfig
 from lorgnette.model.configs.connector_config import ConnectorConfig, idefics2_connector
 from lorgnette.model.configs.fusion_config import FusionConfig
 from lorgnette.model.configs.language_config import LanguageConfig
+from lorgnette.model.configs.vision_config import STATES_TAKEN, VisionConfig
 from lorgnette.model.initialise import initialise
 from lorgnette.model.language import Decoder
+from lorgnette.model.ops.position_tables import resized_slowly
 from lorgnette.model.vision import build_encoder
 from lorgnette.model.vlm import VLM
 
-SHORTEST = 27
-"""Patches along the shortest side of an image: SigLIP-SO400M's own 378 pixels (paper §3.2)."""
-GRID = 70
-"""Side of the position table that images of any shape are given."""
-NOT_VISION = re.compile(rf"^text_model\.|^logit_|^(vision_model\.)?head\.|{BUFFERS.pattern}")
-"""Tensors of a SigLIP beside the encoder: its text model, and the head that pools an image to one vector."""
+NOT_VISION = rf"^text_model\.|^logit_|^(vision_model\.)?head\.|^(visual|text)_projection\.|{BUFFERS.pattern}"
+"""Tensors beside the encoder: a text model, and the head that pools an image to one vector."""
 
 
 @dataclass(frozen=True)
 class VisionBackbone:
-    """A SigLIP in transformers format, whole or its vision model alone."""
+    """A published vision encoder, whole or its vision model alone: `encoders/` lists the families."""
 
+    family: EncoderFamily
     config: VisionConfig
     weights: Weights
+    pixels: Mapping[str, Any]
+    """Settings of its image processor."""
 
     @classmethod
     def open(cls, source: str | Path, revision: str | None = None) -> VisionBackbone:
         """source: a folder, or `owner/name` on the hub, `@revision` after it or given. Nothing is allocated yet.
 
-        Raises: CheckpointError if it is not a SigLIP, or its settings and the headers of its weights disagree.
+        Raises: CheckpointError if it is of no family that is read, or its settings and the headers of its weights
+        disagree.
         """
         folder = find_folder(source, revision)
-        file = folder / "config.json"
-        values = read_json(file)
-        kind = values.get("model_type")
-        inner = values if kind == "siglip_vision_model" else values.get("vision_config") if kind == "siglip" else None
-        if not isinstance(inner, dict):
-            raise CheckpointError(f"{file}: model_type is {kind!r:.60}; as vision encoder lorgnette reads a siglip")
-        check_keys(folder, keys.VISION if inner is values else keys.SIGLIP)
-        check_section(keys.VISION, inner, str(file))
-        config = read_vision(inner, str(file))
+        family, inner = find_family(folder)
+        config = family.read(inner, str(folder / "config.json"))
         try:
-            mean, std = normalisation(read_image_settings(folder), config.channels)
+            pixels = image_settings(folder, family, inner)
+            mean, std = normalisation(pixels, config.channels)
         except ValueError as error:
             raise CheckpointError(f"{folder}: its image settings cannot be understood ({error})") from None
         config = VisionConfig.parse(config.plain() | {"mean": mean, "std": std}, str(folder))
-        weights = Weights(folder, NOT_VISION)
+        weights = Weights(folder, re.compile(f"{NOT_VISION}|{family.ignored.pattern}"))
+        opened = cls(family, config, weights, pixels)
         check_layers(weights, config.layers)
-        weights.strip_prefix(rule.theirs for prefix in ("", "vision_model.") for rule in vision_rules(config, prefix))
-        opened = cls(config, weights)
-        check_tensors(weights, opened.rules(), shapes_of(config), 0)
+        weights.strip_prefix(rule.theirs for prefix in ("", "vision_model.") for rule in opened.rules(prefix))
+        shapes = shapes_of(opened.whole)
+        check_tensors(weights, {rule.theirs: rule for rule in opened.rules(opened.prefix)}, shapes, 0)
         return opened
 
-    def rules(self) -> dict[str, Rule]:
-        """By the stored names: how the tensors become ours."""
-        prefix = "vision_model." if any(name.startswith("vision_model.") for name in self.weights.names) else ""
-        return {rule.theirs: rule for rule in vision_rules(self.config, prefix)}
+    @property
+    def whole(self) -> VisionConfig:
+        """The settings with all that the file holds: the last norm and every layer."""
+        return VisionConfig.parse(self.config.plain() | {"norm_after": True, "skipped_layers": 0})
+
+    @property
+    def prefix(self) -> str:
+        """Prefix of the stored names."""
+        return "vision_model." if any(name.startswith("vision_model.") for name in self.weights.names) else ""
+
+    def rules(self, prefix: str) -> list[Rule]:
+        """By the stored names: how all tensors of the file become ours."""
+        return self.family.rules(self.whole, prefix)
+
+    def joined(self, chosen: VisionConfig | None, grid: int) -> VisionConfig:
+        """The settings of the encoder within a model. chosen: those given of `STATES_TAKEN` take the place of its own.
+
+        Raises: CheckpointError for a class token that the file has and the settings deny, or the other way round.
+        """
+        values = {
+            key: getattr(chosen, key) for key in STATES_TAKEN if chosen is not None and key in chosen.model_fields_set
+        }
+        has, wanted = self.config.class_token, values.get("class_token", self.config.class_token)
+        if (has == "none") != (wanted == "none"):
+            said = "none" if has == "none" else "kept or dropped"
+            raise CheckpointError(
+                f"{self.weights.folder}: vision.class_token is {wanted}, but of this {self.family.name} it is {said}"
+            )
+        joined = VisionConfig.parse(self.config.plain() | values)
+        return VisionConfig.parse(joined.plain() | {"grid": self.config.grid if joined.interpolates else grid})
 
     def give_to(self, model: VLM, dtype: torch.dtype | None = None) -> None:
-        """Replace the model's vision weights. The position table is interpolated to the model's own grid.
+        """Replace the model's vision weights. The position table is resized to the model's own grid.
 
         dtype: of the weights; None keeps each as it is stored.
         Raises: CheckpointError if the two differ in any other setting, or tensors are missing, unknown or mis-shaped.
         """
         wanted = model.config.vision
-        _agree(wanted, VisionConfig.parse(self.config.plain() | {"grid": wanted.grid}), self.weights.folder)
+        is_ours = isinstance(wanted, VisionConfig)
+        stored = self.joined(VisionConfig.parse(wanted.plain()), wanted.grid) if is_ours else self.config
+        _agree(wanted, stored, self.weights.folder)
         shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
         table = "vision.position_embedding.weight"
         shapes[table] = torch.Size((self.config.grid**2, wanted.width))
-        tensors = import_tensors(self.weights, self.rules().values(), shapes)
-        tensors[table] = resize_positions(tensors[table], self.config.grid, wanted.grid)
+        rules = self.family.rules(VisionConfig.parse(wanted.plain() | {"grid": self.config.grid}), self.prefix)
+        left = {rule.theirs for rule in self.rules(self.prefix)} - {rule.theirs for rule in rules}
+        for name in left & self.weights.names:
+            self.weights.forget(name)
+        tensors = import_tensors(self.weights, rules, shapes)
+        if wanted.grid != self.config.grid:
+            rule = "bicubic_antialias" if self.family is TIMM_FAMILY else "bicubic"
+            tensors[table] = resized_slowly(tensors[table], (wanted.grid, wanted.grid), rule)
         assign(model, tensors, dtype=dtype)
 
 
@@ -143,21 +175,24 @@ def build(
     *,
     connector: ConnectorConfig | None = None,
     fusion: FusionConfig = "autoregressive",
+    states: VisionConfig | None = None,
     images: ImageConfig | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[VLM, Processor]:
-    """Join a SigLIP and a decoder of the Llama family. Connector and fusion are drawn from `seed`.
+    """Join a vision encoder and a decoder of the Llama family. Connector and fusion are drawn from `seed`.
 
-    vision, language: folders in transformers format, or `owner/name` on the hub. The position table is interpolated to
-    the grid of `images`, by default 70 x 70: sides between 378 and 980 pixels, as the paper's §3.2.
+    vision, language: folders in transformers format, or `owner/name` on the hub; an EVA-02-CLIP in timm's. A table of
+    positions for `bucket` is resized to the grid of `images`, SigLIP's by default to 70 x 70 (paper §3.2).
+    states: settings that say which states are taken, those given of `STATES_TAKEN`. images: see `default_images`.
     Rows for the special tokens are added after the pre-trained table, as the mean of its rows.
     Raises: CheckpointError naming the folder and what is missing, unknown or not ours.
     """
     vision_backbone, language_backbone = VisionBackbone.open(vision), LanguageBackbone.open(language)
     tokenizer = Tokenizer.load(language_backbone.weights.folder, SpecialTokens())
-    images = images or default_images(vision_backbone)
-    config = joined_config(vision_backbone, language_backbone, tokenizer, connector, images.grid, fusion)
+    images = images or default_images(vision_backbone, states)
+    joined = vision_backbone.joined(states, images.grid)
+    config = joined_config(language_backbone, tokenizer, connector, joined, fusion)
     model = join(vision_backbone, language_backbone, config, seed, dtype)
     template, vision_config = Idefics2Template(tokenizer.special), config.vision
     rules = GenerationRules(end_tokens=read_generation_rules(language_backbone.weights.folder).end_tokens)
@@ -185,18 +220,23 @@ def join(
     return model
 
 
-def default_images(vision_backbone: VisionBackbone) -> ImageConfig:
-    """Sizes of images by default, on a grid of 70 x 70 patches: sides between 378 and 980 pixels for SigLIP-SO400M."""
-    patch = vision_backbone.config.patch
-    return ImageConfig(patch=patch, grid=GRID, shortest=patch * SHORTEST, longest=patch * GRID)
+def default_images(vision_backbone: VisionBackbone, chosen: VisionConfig | None = None) -> ImageConfig:
+    """Images as the encoder's family is used: SigLIP on a grid of 70 x 70 patches, sides between 378 and 980 pixels for
+    SO400M (paper §3.2); others as their own image processor sizes them. chosen: as of `VisionBackbone.joined`.
+    """
+    config = vision_backbone.joined(chosen, vision_backbone.config.grid)
+    folder = vision_backbone.weights.folder
+    try:
+        return images_of(vision_backbone.family, config, vision_backbone.pixels)
+    except ValueError as error:
+        raise CheckpointError(f"{folder}: its image settings cannot be understood ({error})") from None
 
 
 def joined_config(
-    vision_backbone: VisionBackbone,
     language_backbone: LanguageBackbone,
     tokenizer: Tokenizer,
     connector: ConnectorConfig | None,
-    grid: int,
+    vision: VisionConfig,
     fusion: FusionConfig = "autoregressive",
 ) -> VLMConfig:
     """The settings of the whole. The pre-trained table ends where the special tokens begin."""
@@ -204,7 +244,7 @@ def joined_config(
     rows = max(stored, tokenizer.vocabulary)
     table = min(stored, first_extra_row(rows, tokenizer))
     return VLMConfig(
-        vision=VisionConfig.parse(vision_backbone.config.plain() | {"grid": grid}),
+        vision=vision,
         connector=connector or idefics2_connector(language_backbone.config),
         language=LanguageConfig.parse(language_backbone.config.plain() | {"vocabulary": table}),
         extra_vocabulary=rows - table,
@@ -222,15 +262,6 @@ def shapes_of(config: VisionConfig | LanguageConfig) -> dict[str, torch.Size]:
         else:
             whole.vision = build_encoder(config)
     return {name: tensor.shape for name, tensor in whole.named_parameters(remove_duplicate=False)}
-
-
-def resize_positions(table: Tensor, side: int, new_side: int) -> Tensor:
-    """A square table of positions (side**2, D) at another side, bicubic: places on an image keep their meaning."""
-    if side == new_side:
-        return table
-    square = table.float().unflatten(0, (side, side)).permute(2, 0, 1)[None]
-    resized = F.interpolate(square, size=(new_side, new_side), mode="bicubic", align_corners=False)
-    return resized[0].permute(1, 2, 0).flatten(0, 1).to(table.dtype)
 
 
 def _prefix(weights: Weights) -> str:

@@ -139,16 +139,38 @@ VISION = Section(
     | DECODING
     | keys("dtype torch_dtype", "the whole's type counts")
     | keys("vision_use_head projection_dim projection_size", "of the head that pools an image to one vector")
+    | keys("dropout", TRAINING)
     | keys("tie_word_embeddings eos_token_id", "the encoder has no words")
     | keys("base_config_key lorgnette", _ORIGIN),
     refused=NOT_OURS,
     said=CODE | OLD_CONFIG,
 )
+ENCODER_FAMILIES = "hub/encoders/encoder_families.py"
+NAFLEX = Section(
+    obeyed={**VISION.obeyed, **keys("num_patches", ENCODER_FAMILIES)},
+    irrelevant=VISION.irrelevant,
+    refused=NOT_OURS,
+    said=CODE | OLD_CONFIG,
+)
+DINOV2 = Section(
+    obeyed={**VISION.obeyed, **keys("mlp_ratio use_swiglu_ffn qkv_bias", ENCODER_FAMILIES)},
+    irrelevant={**VISION.irrelevant}
+    | keys("layerscale_value drop_path_rate hidden_dropout_prob attention_probs_dropout_prob use_mask_token", TRAINING)
+    | keys("out_features out_indices stage_names apply_layernorm reshape_hidden_states", "of detectors built on it"),
+    refused=NOT_OURS,
+    said=CODE | OLD_CONFIG,
+)
+TIMM = Section(
+    obeyed=keys("architecture model_args pretrained_cfg", ENCODER_FAMILIES),
+    irrelevant=keys("num_classes num_features global_pool", "of the head that pools an image to one vector"),
+    said=CODE,
+)
 SIGLIP = Section(
-    obeyed=keys("model_type vision_config", "hub/join.py"),
+    obeyed=keys("model_type vision_config", ENCODER_FAMILIES),
     irrelevant=COMMON
     | DECODING
     | keys("text_config text_config_dict vision_config_dict projection_dim", "its text model is not used")
+    | keys("logit_scale_init_value", TRAINING)
     | keys("dtype torch_dtype", "a join says its own type")
     | keys("tie_word_embeddings eos_token_id", "the encoder has no words"),
     refused=NOT_OURS,
@@ -188,8 +210,9 @@ IMAGES = Section(
     | {"do_pad": "nothing is padded; without, upstream takes one size only"}
     | keys("_valid_processor_keys valid_processor_keys return_tensors data_format input_data_format device", RUNNING)
     | keys("disable_grouping backend use_fast", RUNNING)
-    | keys("crop_size do_center_crop default_to_square pad_size size_divisor return_row_col_info", "Idefics2's class"
-            " does not read it")
+    | keys("crop_size do_center_crop max_num_patches patch_size", "Idefics2's class does not read it; those of vision"
+            " encoders do, and default_images of hub/join.py obeys it")
+    | keys("default_to_square pad_size size_divisor return_row_col_info", "Idefics2's class does not read it")
     | keys("max_image_size image_seq_length image_seq_len video_sampling", "of Idefics3's class"),
     said=CODE,
 )  # fmt: skip

@@ -277,6 +277,7 @@ def check_processor(config: VLMConfig, processor: Processor, where: str) -> None
         ("the id of the image token", config.image_token, processor.image_token),
         ("pixels along a patch", config.vision.patch, processor.images.patch),
         ("positions along a side", config.vision.grid, processor.images.grid),
+        ("interpolated positions", config.vision.interpolates, processor.images.positions == "interpolated"),
     ):
         if ours != theirs:
             raise CheckpointError(f"{where}: model and processor disagree on {what}: {ours} against {theirs}")

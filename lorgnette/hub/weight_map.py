@@ -3,7 +3,7 @@
 A rule is one tensor of transformers and the tensor of ours that holds the same numbers. Where ours are several, their
 rows stand end to end in the one of transformers (the extra vocabulary after the pre-trained table; Phi-3's queries,
 keys and values); where `tail` is given, its last dimensions are flat in ours (a convolution over patches is a linear
-layer on flattened patches).
+layer on flattened patches). Other families of vision encoders have their names in `encoders/`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lorgnette.model.config import EncoderPlugin, EncoderSettings, VisionConfig, VLMConfig
+from lorgnette.model.config import VLMConfig
 from lorgnette.model.configs.connector_config import (
     AverageConfig,
     FlatLinearConfig,
@@ -28,6 +28,7 @@ from lorgnette.model.configs.connector_config import (
 from lorgnette.model.configs.connector_settings import ConnectorPlugin, ConnectorSettings
 from lorgnette.model.configs.fusion_config import CrossAttentionConfig
 from lorgnette.model.configs.language_config import LanguageConfig
+from lorgnette.model.configs.vision_config import EncoderPlugin, EncoderSettings, VisionConfig
 from lorgnette.model.connectors import build_connector
 from lorgnette.model.vision import build_encoder
 
@@ -39,16 +40,23 @@ class Rule:
     tail: tuple[int, ...] = ()
     is_vocabulary: bool = False
     """A table of tokens, which may have fewer rows in a file: those of tokens that are added here."""
+    leading: int = 0
+    """Dimensions of one that stand before ours there."""
+    channels: int = 0
+    """Channels of patches that are flattened as row, column, channel there; 0 where they are flattened as ours."""
 
     def their_shape(self, shapes: Mapping[str, torch.Size]) -> tuple[int, ...]:
         """The shape that transformers gives this tensor, from the shapes of ours."""
         first = shapes[self.ours[0]]
         rows = sum(shapes[name][0] for name in self.ours)
-        return (rows, *(self.tail or first[1:]))
+        return (*(1,) * self.leading, rows, *(self.tail or first[1:]))
 
     def to_ours(self, tensor: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
         """Our tensors from transformers'. Views of it, except that rows after the first tensor's are copied."""
+        tensor = tensor[(0,) * self.leading]
         tensor = tensor.flatten(1) if self.tail else tensor
+        if self.channels:
+            tensor = tensor.unflatten(1, (-1, self.channels)).transpose(1, 2).flatten(1)
         table, *extra = tensor.split([shapes[name][0] for name in self.ours])
         return dict(zip(self.ours, [table, *(rows.clone() for rows in extra)], strict=True))
 
@@ -56,7 +64,10 @@ class Rule:
         """transformers' tensor from ours: the same bits in another shape."""
         tensors = [ours[name].detach() for name in self.ours]
         tensor = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
-        return (tensor.unflatten(1, self.tail) if self.tail else tensor).contiguous()
+        if self.channels:
+            tensor = tensor.unflatten(1, (self.channels, -1)).transpose(1, 2).flatten(1)
+        tensor = tensor.unflatten(1, self.tail) if self.tail else tensor
+        return tensor[(None,) * self.leading].contiguous()
 
 
 @dataclass(frozen=True)
@@ -142,19 +153,40 @@ QK_NORM = (Pair("self_attn.q_norm", "attention.query_norm"), Pair("self_attn.k_n
 
 def vision_rules(vision: EncoderSettings, prefix: str) -> list[Rule]:
     """A vision encoder, as transformers names one of its kind. prefix: stands before its names there."""
-    return [_within(rule, prefix, "vision.") for rule in ENCODER_RULES[type(vision)](vision)]
+    return of_encoder(ENCODER_RULES[type(vision)](vision), prefix)
+
+
+def of_encoder(rules: Iterable[Rule], prefix: str) -> list[Rule]:
+    """Rules of a vision encoder, as those of a whole model. prefix: stands before its names there."""
+    return [_within(rule, prefix, "vision.") for rule in rules]
 
 
 def _vit_rules(vision: VisionConfig) -> list[Rule]:
-    """SigLIP's vision model, alone or within Idefics2."""
-    patch = Rule(
-        "embeddings.patch_embedding.weight",
-        ("patch_embedding.weight",),
-        tail=(vision.channels, vision.patch, vision.patch),
-    )
-    pairs = [Pair("embeddings.position_embedding", "position_embedding"), Pair("post_layernorm", "norm", bias=True)]
-    rules = [patch, Rule("embeddings.patch_embedding.bias", ("patch_embedding.bias",)), *_all(pairs)]
-    return rules + _layers(VISION_LAYER, vision.layers, "encoder.layers.")
+    """A vision transformer as SigLIP's and CLIP's are named, alone or within another model.
+
+    CLIP's table of positions begins with the class token's. The vectors of DINOv2 are named as there.
+    """
+    kernel = vision.channels, vision.patch, vision.patch
+    patch = Rule("embeddings.patch_embedding.weight", ("patch_embedding.weight",), tail=kernel)
+    positions = [*(["class_position"] if vision.class_token != "none" else ()), "position_embedding.weight"]
+    rules = [patch, Rule("embeddings.position_embedding.weight", tuple(positions))]
+    if vision.patch_bias:
+        rules.append(Rule("embeddings.patch_embedding.bias", ("patch_embedding.bias",)))
+    if vision.class_token != "none":
+        rules.append(Rule("embeddings.class_embedding", ("class_embedding",)))
+    norms = (("pre_layrnorm", "pre_norm", vision.norm_before), ("post_layernorm", "norm", vision.norm_after))
+    pairs = [Pair(theirs, ours, bias=True) for theirs, ours, there in norms if there]
+    return [*rules, *_all(pairs), *layer_rules(VISION_LAYER, vision, "encoder.layers.")]
+
+
+def layer_rules(pairs: Iterable[Pair], vision: VisionConfig, prefix: str) -> list[Rule]:
+    """The layers of a vision transformer: of the pairs, and of the vectors of its branches, those that it has."""
+    pairs = [replace(one, bias=one.bias and (vision.key_bias or one.ours != "attention.key")) for one in pairs]
+    rules = _layers(pairs, vision.layer_count, prefix)
+    scales = (("layer_scale1.lambda1", "attention_scale"), ("layer_scale2.lambda1", "mlp_scale"))
+    for layer in range(vision.layer_count if vision.layer_scale else 0):
+        rules += [Rule(f"{prefix}{layer}.{theirs}", (f"layers.{layer}.{ours}",)) for theirs, ours in scales]
+    return rules
 
 
 ENCODER_RULES: dict[type[EncoderSettings], Callable[[Any], list[Rule]]] = {VisionConfig: _vit_rules}

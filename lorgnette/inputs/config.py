@@ -19,14 +19,20 @@ MOST_PIXELS = 178_956_970
 class ImageConfig(Settings):
     """Settings of image preprocessing. Defaults are Idefics2's: own aspect ratio, sides between 378 and 980 pixels."""
 
-    policy: Literal["native", "square"] = "native"
-    """`native` keeps the aspect ratio (Table 5); `square` stretches to `longest` x `longest`."""
+    policy: Literal["native", "square", "naflex"] = "native"
+    """`native` keeps the aspect ratio (Table 5). `square` makes `longest` x `longest` of every image, stretched or,
+    with `crop_from`, cut from its centre. `naflex` keeps the aspect ratio with as many patches as fit in such a square,
+    enlarging small images too (SigLIP 2)."""
+    crop_from: pydantic.PositiveInt | None = None
+    """Policy `square`: the short side is resized to so many pixels, and the centre cut out (CLIP, DINOv2); None
+    stretches (SigLIP, Idefics1)."""
     shortest: int = 378
     longest: int = 980
     patch: int = 14
     grid: int = 70
-    positions: Literal["parity", "exact"] = "parity"
-    """Position ids of patches: equal to the published classes, or by exact integer arithmetic."""
+    positions: Literal["parity", "exact", "interpolated"] = "parity"
+    """Position ids of patches: equal to the published classes, or by exact integer arithmetic. `interpolated`: the
+    encoder resizes its table to each image, which may have more patches along a side than that."""
     resize: Literal["exact", "fast"] = "exact"
     """`exact`: the pixels of upstream's PIL backend. `fast`: vector instructions, a few pixels a grey level off, and
     large JPEGs decoded at a smaller scale."""
@@ -63,11 +69,26 @@ class ImageConfig(Settings):
             raise ValueError(f"longest side {self.longest} is less than {self.multiple} patches of {self.patch} pixels")
         if self.shortest < self.patch:
             raise ValueError(f"shortest side {self.shortest} is less than one patch of {self.patch} pixels")
-        if self.longest > self.patch * self.grid:
+        if self.crop_from is not None and (self.policy != "square" or self.crop_from < self.longest):
+            raise ValueError(
+                f"crop_from {self.crop_from} needs policy square and a longest side of at most as much; policy is"
+                f" {self.policy}, longest {self.longest}"
+            )
+        if self.policy == "naflex" and self.positions != "interpolated":
+            raise ValueError(
+                "policy naflex makes images of more patches along a side than a table has; set positions to"
+                " interpolated, and model.vision.position_rule to a rule that interpolates"
+            )
+        if self.longest > self.patch * self.grid and self.positions != "interpolated":
             raise ValueError(
                 f"longest side {self.longest} exceeds the position table: {self.grid} patches of {self.patch} pixels"
             )
         return self
+
+    @property
+    def most_patches(self) -> int:
+        """Patches of a square image of the longest side: what `naflex` fits every image in."""
+        return (self.longest // self.patch) ** 2
 
 
 class SpecialTokens(Settings):

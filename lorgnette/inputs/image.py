@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -22,6 +23,8 @@ from lorgnette.inputs.image_io import open_image as open_image
 from lorgnette.inputs.pixels import upright_rgb, upright_size
 from lorgnette.sample import ImageSource
 
+Sides = TypeVar("Sides", int, np.ndarray)
+"""Pixels along a side of one image, or an array of them for many."""
 _Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
 
@@ -49,7 +52,7 @@ def target_size(width: int, height: int, config: ImageConfig) -> tuple[int, int]
     are then rounded to `multiple` patches, where a connector joins several.
     """
     wide, high = _free_size(width, height, config)
-    if config.multiple == 1:
+    if config.multiple == 1 or config.policy == "naflex":
         return wide, high
     unit = config.patch * config.multiple
     most = config.longest // unit
@@ -59,6 +62,9 @@ def target_size(width: int, height: int, config: ImageConfig) -> tuple[int, int]
 def _free_size(width: int, height: int, config: ImageConfig) -> tuple[int, int]:
     if config.policy == "square":
         return config.longest, config.longest
+    if config.policy == "naflex":
+        wide, high = naflex_size(width, height, config)
+        return int(wide), int(high)
     capped_width, capped_height = width, height
     if width >= height and width > config.longest:
         capped_width, capped_height = config.longest, int(config.longest / (width / height))
@@ -67,6 +73,39 @@ def _free_size(width: int, height: int, config: ImageConfig) -> tuple[int, int]:
     if config.keep_aspect and min(capped_width, capped_height) < config.shortest:
         return _undistorted_size(width, height, config)
     return max(capped_width, config.shortest), max(capped_height, config.shortest)
+
+
+def naflex_size(width: Sides, height: Sides, config: ImageConfig) -> tuple[Sides, Sides]:
+    """The size of an image with at most `most_patches`, as SigLIP 2's processor finds it; of arrays, arrays.
+
+    The largest scale by bisection, both sides then raised to whole patches (or to squares of `multiple` x `multiple`).
+    """
+    side, most = config.patch * config.multiple, config.most_patches // config.multiple**2
+
+    def scaled(length: Sides, scale: Any) -> Any:
+        return np.maximum(side, np.ceil(length * scale / side) * side).astype(np.int64)
+
+    least: Any = width * 0.0 + NAFLEX_STEP / 10
+    largest: Any = width * 0.0 + 100.0
+    for _ in range(NAFLEX_HALVINGS):
+        middle = (least + largest) / 2
+        fits = scaled(height, middle) / side * (scaled(width, middle) / side) <= most
+        least, largest = np.where(fits, middle, least), np.where(fits, largest, middle)
+    return scaled(width, least), scaled(height, least)
+
+
+NAFLEX_STEP = 1e-5
+"""Scales of SigLIP 2's bisection that are closer than this count as equal."""
+NAFLEX_HALVINGS = 24
+"""Halvings of scales from 0 to 100 until they do."""
+
+
+def uncropped_size(width: int, height: int, target: tuple[int, int], config: ImageConfig) -> tuple[int, int]:
+    """The size (width, height) to which an image is resized before its centre of the size `target` is cut out."""
+    if config.crop_from is None:
+        return target
+    long = int(config.crop_from * max(width, height) / min(width, height))
+    return (config.crop_from, long) if width <= height else (long, config.crop_from)
 
 
 def _undistorted_size(width: int, height: int, config: ImageConfig) -> tuple[int, int]:
@@ -114,6 +153,8 @@ def patchify(image: PIL.Image.Image, config: ImageConfig, size: tuple[int, int] 
     size: width and height to resize to, if not `target_size`.
     """
     width, height = size or target_size(*image.size, config)
+    if config.crop_from is not None:
+        image = _centre(image, (width, height), config)
     if config.resize == "fast" and config.resample == "bilinear":
         planes = _resized_fast(image, width, height)
     else:
@@ -126,6 +167,21 @@ def patchify(image: PIL.Image.Image, config: ImageConfig, size: tuple[int, int] 
         lines[:, :, channel] = cut.transpose(0, 2, 1)
     pixels_PC = lines.view(np.uint8).reshape(rows * columns, 3 * side * side)
     return Patches(pixels_PC, patch_positions(rows, columns, config.grid, config.positions), rows, columns)
+
+
+def _centre(image: PIL.Image.Image, target: tuple[int, int], config: ImageConfig) -> PIL.Image.Image:
+    """The image resized by its short side, and its centre cut out.
+
+    Of one so thin that the whole would have more than `max_pixels`, the centre alone is resized.
+    """
+    wide, high = uncropped_size(*image.size, target, config)
+    left, top = (wide - target[0]) // 2, (high - target[1]) // 2
+    box = (left, top, left + target[0], top + target[1])
+    resample = PIL.Image.Resampling[config.resample.upper()]
+    if wide * high <= config.max_pixels:
+        return image.resize((wide, high), resample).crop(box)
+    across, down = image.width / wide, image.height / high
+    return image.resize(target, resample, (box[0] * across, box[1] * down, box[2] * across, box[3] * down))
 
 
 def _resized(image: PIL.Image.Image, width: int, height: int, resample: str = "bilinear") -> list[np.ndarray]:
@@ -147,7 +203,7 @@ def _resized_fast(image: PIL.Image.Image, width: int, height: int) -> list[np.nd
 @lru_cache(maxsize=4096)
 def patch_positions(rows: int, columns: int, grid: int, rule: str) -> np.ndarray:
     """Position of each patch of a rows x columns image in the grid x grid table of positions (int64)."""
-    buckets = parity_buckets if rule == "parity" else exact_buckets
+    buckets = parity_buckets if rule == "parity" else exact_buckets  # an encoder that interpolates reads neither
     positions = (buckets(rows, grid)[:, None] * grid + buckets(columns, grid)[None, :]).reshape(-1)
     positions.setflags(write=False)  # shared by all images of this shape
     return positions
@@ -187,7 +243,7 @@ def image_patches(
         boxes = crop_boxes(*full, split)
         targets = crop_sizes(*(enlarged or full), split, config)
         if config.resize == "fast" and image is not source:
-            _decode_smaller(image, boxes, targets)
+            _decode_smaller(image, boxes, targets, config)
         image = upright_rgb(image)
         crops = [_crop(image, box) for box in crop_boxes(*image.size, split)]
         return tuple(patchify(crop, config, target) for crop, target in zip(crops, targets, strict=True))
@@ -204,11 +260,12 @@ def image_grids(
     return tuple((height // config.patch, width // config.patch) for width, height in sizes)
 
 
-def _decode_smaller(image: PIL.Image.Image, boxes: list[_Box], targets: list[tuple[int, int]]) -> None:
+def _decode_smaller(
+    image: PIL.Image.Image, boxes: list[_Box], targets: list[tuple[int, int]], config: ImageConfig
+) -> None:
     """Let a JPEG decode at 1/2, 1/4 or 1/8 of its size, if no crop needs more pixels. Other formats ignore it."""
-    shrink = min(
-        min((right - left) / width, (bottom - top) / height)
-        for (left, top, right, bottom), (width, height) in zip(boxes, targets, strict=True)
-    )
+    sizes = [(right - left, bottom - top) for left, top, right, bottom in boxes]
+    needed = [uncropped_size(*size, target, config) for size, target in zip(sizes, targets, strict=True)]
+    shrink = min(min(own[0] / new[0], own[1] / new[1]) for own, new in zip(sizes, needed, strict=True))
     if shrink >= 2:
         image.draft(None, (math.ceil(image.width / shrink), math.ceil(image.height / shrink)))

@@ -5,6 +5,7 @@ Every key is obeyed as transformers' Idefics2ImageProcessor obeys it, or refused
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,11 @@ def image_config(
     patch = int(vision.get("patch_size", ours.get("patch", 14)))
     side = int(vision.get("image_size", patch * ours.get("grid", 70)))
     split = flag(settings, "do_image_splitting", False)
-    values = {**ours, "split": split, "patch": patch, "grid": side // patch, "resample": _filter(settings)}
+    values = {**ours, "split": split, "patch": patch, "grid": side // patch, "resample": resample_filter(settings)}
     return ImageConfig.parse(values | _sides(settings, ours), where)
 
 
-def _filter(settings: Mapping[str, Any]) -> str:
+def resample_filter(settings: Mapping[str, Any]) -> str:
     """The resampling filter by its name in Pillow, which upstream gives as Pillow's number."""
     number = settings.get("resample")
     number = 2 if number is None else number
@@ -71,8 +72,47 @@ def _sides(settings: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, An
         return {"policy": "native", "shortest": shortest, "longest": longest}
     if given.keys() == {"height", "width"} and given["height"] == given["width"]:
         longest = whole(given, "height")
+        if ours.get("policy") == "naflex":
+            return {"longest": longest, "shortest": longest}
         return {"policy": "square", "longest": longest, "shortest": min(longest, ours.get("shortest", longest))}
     raise ValueError(f"size {quoted(size, 80)} has neither shortest_edge and longest_edge nor equal height and width")
+
+
+def square_sides(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Policy and sides of an encoder that takes squares, from its own processor's keys (CLIP's, DINOv2's, SigLIP's).
+
+    Raises: ValueError naming a key by which images would have several sizes, or that is no size.
+    """
+    size, crops = settings["size"], flag(settings, "do_center_crop", False)
+    size = dict(size) if isinstance(size, Mapping) else {"shortest_edge": size}
+    if not flag(settings, "do_resize", True):
+        raise ValueError("do_resize is false or null, but images are always sized here; set it to true")
+    if size.keys() == {"shortest_edge"} and crops:
+        crop_from = whole(size, "shortest_edge")
+        cut = settings.get("crop_size", crop_from)
+        cut = dict(cut) if isinstance(cut, Mapping) else {"height": cut, "width": cut}
+        if cut.keys() == {"height", "width"} and cut["height"] == cut["width"]:
+            side = whole(cut, "height")
+            return {"policy": "square", "crop_from": crop_from, "longest": side, "shortest": side}
+        raise ValueError(f"crop_size {quoted(settings.get('crop_size'), 80)} is no square; expected equal sides")
+    if size.keys() == {"height", "width"} and size["height"] == size["width"] and not crops:
+        side = whole(size, "height")
+        return {"policy": "square", "crop_from": None, "longest": side, "shortest": side}
+    raise ValueError(
+        f"size {quoted(settings['size'], 80)} with do_center_crop {str(crops).lower()} makes no square; expected"
+        " shortest_edge and a crop, or equal height and width without one"
+    )
+
+
+def naflex_sides(settings: Mapping[str, Any], patch: int) -> dict[str, Any]:
+    """Policy and sides of SigLIP 2 NaFlex. Raises: ValueError for a number of patches that is no square."""
+    most = whole({"max_num_patches": 256} | dict(settings), "max_num_patches")
+    if math.isqrt(most) ** 2 != most:
+        raise ValueError(f"max_num_patches is {most}; expected the square of a whole number")
+    if (given := settings.get("patch_size", patch)) != patch:
+        raise ValueError(f"patch_size is {quoted(given, 60)}, but the encoder's patches are of {patch} pixels")
+    side = math.isqrt(most) * patch
+    return {"policy": "naflex", "positions": "interpolated", "longest": side, "shortest": side}
 
 
 def normalisation(settings: Mapping[str, Any], channels: int = 3) -> tuple[tuple[float, ...], tuple[float, ...]]:

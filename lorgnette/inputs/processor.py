@@ -214,7 +214,7 @@ class Processor:
 
 
 def _upstream_size(images: ImageConfig) -> dict[str, int]:
-    if images.policy == "square":
+    if images.policy != "native":
         return {"height": images.longest, "width": images.longest}
     return {"shortest_edge": images.shortest, "longest_edge": images.longest}
 

@@ -2,117 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import pydantic
 
-from lorgnette import plugins
 from lorgnette.model.configs import presets
 from lorgnette.model.configs.connector_config import ConnectorConfig, OneSlot, PerceiverConfig
 from lorgnette.model.configs.connector_settings import ConnectorPlugin as ConnectorPlugin
-from lorgnette.model.configs.connector_settings import ConnectorSettings, Count
+from lorgnette.model.configs.connector_settings import ConnectorSettings
 from lorgnette.model.configs.fusion_config import CrossAttentionConfig, FusionConfig
 from lorgnette.model.configs.language_config import LanguageConfig
+from lorgnette.model.configs.vision_config import EncoderConfig, VisionConfig
+from lorgnette.model.configs.vision_config import EncoderPlugin as EncoderPlugin
+from lorgnette.model.configs.vision_config import EncoderSettings as EncoderSettings
 from lorgnette.settings import Settings
 
 Mode = Literal["frozen", "lora", "dora", "full"]
 """Training mode of a part of the model."""
-
-
-class EncoderSettings(Settings):
-    """Settings that all kinds of vision encoders have: sizes and pixels. Defaults are SigLIP-SO400M's in Idefics2."""
-
-    width: pydantic.PositiveInt = 1152
-    patch: pydantic.PositiveInt = 14
-    """Side of a square patch, in pixels."""
-    grid: pydantic.PositiveInt = 70
-    """Side of the square table of positions, in patches (980 / 14)."""
-    channels: pydantic.PositiveInt = 3
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    """Subtracted from each channel (as a fraction of 255), before dividing by `std`."""
-    std: tuple[float, ...] = (0.5, 0.5, 0.5)
-
-    position_rule: ClassVar[Literal["bucket"]] = "bucket"
-    """Rule by which patches of an image find their positions. `bucket`: patch i of n along a side has row or column
-    floor(i * grid / n) of the table (Idefics2)."""
-
-    @property
-    def patch_width(self) -> int:
-        """Values in one flattened patch: the C of `patches_PC`."""
-        return self.channels * self.patch * self.patch
-
-    def states(self, rows: Count, columns: Count) -> Count:
-        """Hidden states that an image of rows x columns patches becomes; of arrays, an array.
-
-        One for each patch, row by row, where a kind does not say otherwise: a class token is dropped.
-        """
-        return rows * columns
-
-    @property
-    def layer_count(self) -> int:
-        """Layers: a checkpoint is refused whose settings ask for more of them than it has tensors."""
-        return 0
-
-    @property
-    def about(self) -> str:
-        """The kind and its sizes, for people."""
-        return str(getattr(self, "kind", "encoder"))
-
-    @pydantic.model_validator(mode="after")
-    def _channels_fit(self) -> Self:
-        if not len(self.mean) == len(self.std) == self.channels:
-            raise ValueError(f"mean and std need a value for each of the {self.channels} channels")
-        if 0 in self.std:
-            raise ValueError("std is zero for a channel, so that its pixels cannot be divided by it")
-        return self
-
-
-class VisionConfig(EncoderSettings):
-    """A vision transformer on images of any shape. Defaults are SigLIP-SO400M as Idefics2 uses it."""
-
-    kind: Literal["vit"] = "vit"
-    layers: pydantic.PositiveInt = 27
-    heads: pydantic.PositiveInt = 16
-    mlp_width: pydantic.PositiveInt = 4304
-    activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "gelu_tanh"
-    norm_eps: float = pydantic.Field(default=1e-6, ge=0)
-
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _of_preset(cls, values: Any) -> Any:
-        return presets.expand(values, presets.VISION_PRESETS)
-
-    @property
-    def layer_count(self) -> int:
-        return self.layers
-
-    @property
-    def about(self) -> str:
-        return f"ViT: {self.layers} layers, width {self.width}, patches of {self.patch} x {self.patch} pixels"
-
-    @pydantic.model_validator(mode="after")
-    def _heads_divide(self) -> VisionConfig:
-        if self.width % self.heads:
-            raise ValueError(f"vision width {self.width} is not a multiple of its {self.heads} heads")
-        return self
-
-
-class EncoderPlugin(EncoderSettings):
-    """Base class of settings of vision encoders from other packages (docs/plugins.md). `kind` is the given name."""
-
-    kind: str
-
-    def build(self) -> Any:
-        """The encoder: a `lorgnette.model.vision.VisionEncoder`."""
-        raise TypeError(f"{type(self).__name__} does not build a vision encoder")
-
-
-EncoderConfig = Annotated[
-    VisionConfig,  # or an `EncoderPlugin`: what reads more than `EncoderSettings` has must ask for the class
-    pydantic.WrapValidator(plugins.settings_of("encoders", EncoderPlugin, (VisionConfig,))),
-    pydantic.SerializeAsAny(),
-]
-"""Settings of a vision encoder, by `kind`."""
 
 
 class VLMConfig(Settings):
@@ -135,9 +41,14 @@ class VLMConfig(Settings):
         return presets.expand_model(values)
 
     @pydantic.model_validator(mode="after")
-    def _fusion_fits(self) -> Self:
+    def _parts_fit(self) -> Self:
         if isinstance(self.fusion, CrossAttentionConfig) and "language" in self.model_fields_set:  # it may come later
             self.fusion.fitted(self.language)
+        if self.vision.class_tokens and not self.connector.takes_class_token:
+            raise ValueError(
+                f"connector {self.connector.kind} makes visual tokens of patches, and a class token is none's; set"
+                " vision.class_token to dropped"
+            )
         return self
 
     @pydantic.model_validator(mode="after")

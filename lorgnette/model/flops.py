@@ -80,8 +80,9 @@ class ModelCost:
 
     def connector_flops(self, patches: int) -> int:
         """One image of so many patches through the connector."""
-        widths = self.config.vision.width, self.config.language.width
-        return along(_connector_measured(self.config.connector, *widths), patches // self.config.connector.multiple**2)
+        vision, connector = self.config.vision, self.config.connector
+        curve = _connector_measured(connector, vision.width, self.config.language.width, vision.class_tokens)
+        return along(curve, patches // connector.multiple**2)
 
     def image_flops(self, patches: int) -> int:
         """One image of so many patches to visual tokens."""
@@ -247,7 +248,9 @@ def _block_measured(block: nn.Module, config: VLMConfig) -> BlockFlops:
 
 @lru_cache(maxsize=16)
 def _vision_measured(config: EncoderSettings) -> Curve:
-    """FLOPs of the encoder on an image of 1, 2 and 3 patches."""
+    """FLOPs of the encoder on an image of 1, 2 and 3 patches, but for the resizing of a table of positions."""
+    if config.interpolates:  # a few thousandths, and no quadratic of the patches
+        config = config.model_copy(update={"position_rule": "bucket"})
     with torch.device("meta"):
         encoder = build_encoder(config)
 
@@ -260,17 +263,17 @@ def _vision_measured(config: EncoderSettings) -> Curve:
 
 
 @lru_cache(maxsize=16)
-def _connector_measured(config: ConnectorConfig, vision_width: int, width: int) -> Curve:
+def _connector_measured(config: ConnectorConfig, vision_width: int, width: int, class_tokens: int) -> Curve:
     """FLOPs of the connector on an image of 1, 2 and 3 squares of patches as small as it takes them.
 
     Those of the only image that it takes stand for all three.
     """
     with torch.device("meta"):
-        connector, (rows, columns) = build_connector(config, vision_width, width), config.smallest_grid
+        connector, (rows, columns) = build_connector(config, vision_width, width, class_tokens), config.smallest_grid
 
         def flops(squares: int) -> int:
             grid = rows, columns * (1 if config.only_grid else squares)
-            patches_PD = torch.empty(grid[0] * grid[1], vision_width)
+            patches_PD = torch.empty(class_tokens + grid[0] * grid[1], vision_width)
             return _of_all_layers(connector, lambda: connector(patches_PD, (grid,)))
 
         return flops(1), flops(2), flops(3)

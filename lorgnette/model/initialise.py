@@ -20,6 +20,8 @@ def initialise(model: nn.Module, seed: int) -> None:
             parameter.zero_()
         elif name.endswith("norm.weight"):
             parameter.fill_(getattr(model.get_submodule(name.rpartition(".")[0]), "first", 1.0))
+        elif name.endswith("_scale"):
+            parameter.fill_(1.0)
         elif name.endswith("_gate"):
             parameter.fill_(model.get_submodule(name.rpartition(".")[0]).gate_init)  # type: ignore[arg-type]
         else:
@@ -41,7 +43,7 @@ def deviation(name: str, fan_in: int, depth: int) -> float:
     """
     if name == "connector.constants":
         return 1.0
-    if name.endswith("position_embedding.weight"):
+    if name.endswith(("position_embedding.weight", ".class_position")):
         return 0.5
     if name.startswith("fusion."):
         return (0.4 / (fan_in * (2.0 * depth if name.endswith("down.weight") else 1.0))) ** 0.5

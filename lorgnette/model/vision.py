@@ -1,6 +1,7 @@
 """Vision encoders: patches of images to hidden states.
 
-To add one, write a `VisionEncoder` here, its settings in `config.py`, its row in `ENCODERS`, and its weight map.
+To add one, write a `VisionEncoder` here, its settings in `configs/vision_config.py`, its row in `ENCODERS`, and its
+weight map.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 
 from lorgnette.errors import SettingsError
 from lorgnette.model.batch import Grid, SequenceLengths
-from lorgnette.model.config import EncoderPlugin, EncoderSettings, VisionConfig
+from lorgnette.model.configs.vision_config import EncoderPlugin, EncoderSettings, VisionConfig
 from lorgnette.model.layers import Stack
 from lorgnette.model.ops.attention import attention
 from lorgnette.model.ops.gelu_tanh import gelu_tanh
+from lorgnette.model.ops.position_tables import interpolated_positions
 from lorgnette.model.ops.tiling import in_images, in_rows
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -59,41 +61,76 @@ class ViT(VisionEncoder):
 
     def __init__(self, config: VisionConfig):
         super().__init__(config)
-        self.patch_embedding = nn.Linear(config.patch_width, config.width)
+        self.rule, self.class_token = config.position_rule, config.class_token
+        self.patch_embedding = nn.Linear(config.patch_width, config.width, bias=config.patch_bias)
         self.position_embedding = nn.Embedding(config.grid**2, config.width)
-        self.layers = nn.ModuleList(VisionLayer(config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.width, config.norm_eps)
+        if config.class_token != "none":
+            self.class_embedding = nn.Parameter(torch.empty(config.width))
+            self.class_position = nn.Parameter(torch.empty(1, config.width))
+        self.pre_norm = nn.LayerNorm(config.width, config.norm_eps) if config.norm_before else nn.Identity()
+        self.layers = nn.ModuleList(VisionLayer(config) for _ in range(config.layer_count))
+        self.norm = nn.LayerNorm(config.width, config.norm_eps) if config.norm_after else nn.Identity()
 
     def blocks(self) -> Iterable[nn.Module]:
         return self.layers
 
     def forward(self, patches_PC: Tensor, positions_P: Tensor, grids: tuple[Grid, ...]) -> Tensor:
         pixels_PC = self.normalise(patches_PC, self.patch_embedding.weight)
-        x_PD = self.patch_embedding(pixels_PC) + self.position_embedding(positions_P)
-        images = self.states(grids)
+        x_PD = self.patch_embedding(pixels_PC) + self.positions(positions_P, grids)
+        images = SequenceLengths(tuple(rows * columns for rows, columns in grids))
+        if self.class_token != "none":
+            x_PD, images = self.with_class_tokens(x_PD, images)
+        x_PD = self.pre_norm(x_PD)
         for layer in self.layers:
             x_PD = self.run(layer, x_PD, images)
         out: Tensor = self.norm(x_PD)
-        return out
+        return without_class_tokens(out, images) if self.class_token == "dropped" else out
+
+    def positions(self, positions_P: Tensor, grids: tuple[Grid, ...]) -> Tensor:
+        """The position of each patch (P,D), by `position_rule`; `positions_P` counts for `bucket` alone."""
+        if self.rule == "bucket":
+            found: Tensor = self.position_embedding(positions_P)
+            return found
+        return interpolated_positions(self.position_embedding.weight, grids, self.rule)
+
+    def with_class_tokens(self, x_PD: Tensor, images: SequenceLengths) -> tuple[Tensor, SequenceLengths]:
+        """A row before the patches of each image, and the rows of each image: one more."""
+        class_1D = self.class_embedding + self.class_position
+        pieces = [piece for patches in x_PD.split(list(images.lengths)) for piece in (class_1D, patches)]
+        rows = torch.cat(pieces if len(images) else [x_PD, class_1D[:0]])
+        return rows, SequenceLengths(tuple(length + 1 for length in images.lengths))
+
+
+def without_class_tokens(x_PD: Tensor, images: SequenceLengths) -> Tensor:
+    """The rows of all images but the first of each."""
+    return torch.cat([rows[1:] for rows in x_PD.split(list(images.lengths))]) if len(images) else x_PD
 
 
 class VisionLayer(nn.Module):
-    """Attention and MLP, each behind its norm."""
+    """Attention and MLP, each before or behind its norm."""
 
     def __init__(self, config: VisionConfig):
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.width, config.norm_eps)
         self.attention = VisionAttention(config)
         self.mlp_norm = nn.LayerNorm(config.width, config.norm_eps)
-        self.mlp_width = config.mlp_width
+        self.mlp_width, self.norm_first = config.mlp_width, config.block_norm == "before"
         self.mlp = VisionMLP(config)
+        self.layer_scale = config.layer_scale
+        if config.layer_scale:
+            self.attention_scale, self.mlp_scale = (nn.Parameter(torch.empty(config.width)) for _ in range(2))
 
     def forward(self, x_PD: Tensor, images: SequenceLengths) -> Tensor:
         return in_images(self._images, x_PD, images, self.mlp_width)
 
     def _images(self, x_PD: Tensor, images: SequenceLengths) -> Tensor:
-        x_PD = x_PD + self.attention(self.attention_norm(x_PD), images)
-        out: Tensor = x_PD + self.mlp(self.mlp_norm(x_PD))
+        if self.norm_first:
+            attended_PD = self.attention(self.attention_norm(x_PD), images)
+        else:
+            attended_PD = self.attention_norm(self.attention(x_PD, images))
+        x_PD = x_PD + (attended_PD * self.attention_scale if self.layer_scale else attended_PD)
+        mixed_PD = self.mlp(self.mlp_norm(x_PD)) if self.norm_first else self.mlp_norm(self.mlp(x_PD))
+        out: Tensor = x_PD + (mixed_PD * self.mlp_scale if self.layer_scale else mixed_PD)
         return out
 
 
@@ -101,7 +138,9 @@ class VisionAttention(nn.Module):
     def __init__(self, config: VisionConfig):
         super().__init__()
         self.heads = config.heads
-        self.query, self.key, self.value, self.output = (nn.Linear(config.width, config.width) for _ in range(4))
+        self.query, self.key, self.value, self.output = (
+            nn.Linear(config.width, config.width, bias=bias) for bias in (True, config.key_bias, True, True)
+        )
 
     def forward(self, x_PD: Tensor, images: SequenceLengths) -> Tensor:
         q_PHN, k_PHN, v_PHN = (

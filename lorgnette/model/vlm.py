@@ -59,7 +59,8 @@ class VLM(nn.Module):
         device = torch.get_default_device()
         with torch.device("meta"):  # so that no weight is drawn twice
             self.vision = build_encoder(config.vision)
-            self.connector = build_connector(config.connector, config.vision.width, config.language.width)
+            widths = config.vision.width, config.language.width
+            self.connector = build_connector(config.connector, *widths, config.vision.class_tokens)
             self.fusion = build_fusion(config)
             self.language = Decoder(config.language, config.extra_vocabulary)
         if device != torch.device("meta"):

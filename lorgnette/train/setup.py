@@ -124,8 +124,9 @@ def _of_model(run: Run) -> dict[str, Settings]:
 def _of_backbones(run: Run) -> dict[str, Settings]:
     vision, language = VisionBackbone.open(str(run.init.vision)), LanguageBackbone.open(str(run.init.language))
     folder = language.weights.folder
-    images = run.images if "images" in run.model_fields_set else default_images(vision)
+    states = run.model.vision if "vision" in run.model.model_fields_set else None
+    images = run.images if "images" in run.model_fields_set else default_images(vision, states)
     connector = run.model.connector if "connector" in run.model.model_fields_set else None
     tokenizer = Tokenizer.load(folder, run.special)
-    config = joined_config(vision, language, tokenizer, connector, images.grid, run.model.fusion)
+    config = joined_config(language, tokenizer, connector, vision.joined(states, images.grid), run.model.fusion)
     return {"model": config, "images": images, "tokenizer": run.tokenizer.override(f"path={folder}")}

@@ -21,7 +21,7 @@ PARTS = ("vision", "connector", "fusion", "language", "extra_vocabulary")
 """Every parameter belongs to exactly one of these; none to `fusion` where visual tokens stand in the sequence."""
 _BESIDE = {
     "norms": re.compile(r"norm\.(weight|bias)$"),
-    "patches": re.compile(r"\.(patch_embedding|position_embedding)\."),
+    "patches": re.compile(r"\.(patch_embedding|position_embedding)\.|\.class_(embedding|position)$"),
 }
 """Names in `lora.unfreeze` -> end of the names of the parameters that are meant."""
 

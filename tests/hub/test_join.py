@@ -14,12 +14,13 @@ from torch import Tensor
 
 from lorgnette.errors import CheckpointError
 from lorgnette.hub.export import export
-from lorgnette.hub.join import LanguageBackbone, VisionBackbone, build, resize_positions
+from lorgnette.hub.join import LanguageBackbone, VisionBackbone, build
 from lorgnette.hub.load import load
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.configs.connector_config import PerceiverConfig
 from lorgnette.model.context import Context
+from lorgnette.model.ops.position_tables import resized_slowly
 from lorgnette.model.vlm import VLM
 from tests.hub.tiny import ROWS, SAMPLES, tiny_tokenizer
 
@@ -140,12 +141,12 @@ def test_positions_are_interpolated(folders: tuple[Path, Path]) -> None:
     stored = VisionBackbone.open(folders[0]).weights.tensor("embeddings.position_embedding.weight")
     ours = model.vision.position_embedding.weight
     assert ours.shape == (64, 32)
-    assert torch.equal(resize_positions(stored, 3, 3), stored)
     square = stored.T.reshape(1, 32, 3, 3)
     theirs = F.interpolate(square, size=(8, 8), mode="bicubic", align_corners=False)
     torch.testing.assert_close(ours, theirs[0].flatten(1).T)
-    flat = torch.ones(9, 4)
-    torch.testing.assert_close(resize_positions(flat, 3, 70), torch.ones(4900, 4))
+    same, _ = build(*folders, connector=CONNECTOR, images=ImageConfig(shortest=42, longest=42, patch=14, grid=3))
+    assert torch.equal(same.vision.position_embedding.weight, stored)
+    torch.testing.assert_close(resized_slowly(torch.ones(9, 4), (70, 70), "bicubic"), torch.ones(4900, 4))
 
 
 def test_defaults_are_the_papers(folders: tuple[Path, Path]) -> None:

@@ -137,10 +137,10 @@ def test_measured_blocks_of_cross_attention_cost_what_their_sizes_say(tiny: type
 @pytest.mark.parametrize("name", presets.VISION_PRESETS)
 def test_a_measured_encoder_costs_what_its_sizes_say(name: str) -> None:
     c, patches = VisionConfig.parse({"preset": name}), 100
-    layer = patches * (8 * c.width**2 + 4 * c.width * c.mlp_width) + 4 * patches**2 * c.width
-    assert (
-        ModelCost(VLMConfig(vision=c)).vision_flops(patches) == c.layers * layer + 2 * patches * c.width * c.patch_width
-    )
+    rows = patches + (c.class_token != "none")
+    layer = rows * (8 * c.width**2 + 4 * c.width * c.mlp_width) + 4 * rows**2 * c.width
+    expected = c.layers * layer + 2 * patches * c.width * c.patch_width
+    assert ModelCost(VLMConfig(vision=c)).vision_flops(patches) == expected
 
 
 def test_frozen_and_lora_parts_cost_less() -> None:

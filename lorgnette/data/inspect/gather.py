@@ -120,7 +120,7 @@ def rules(processor: Processor) -> dict[str, str]:
     """Settings of rendering, for people."""
     images = processor.images
     size = (
-        f"{images.longest} × {images.longest}" if images.policy == "square" else f"{images.shortest}–{images.longest}"
+        f"{images.shortest}–{images.longest}" if images.policy == "native" else f"{images.longest} × {images.longest}"
     )
     return {
         "images": f"sides of {size} px, patches of {images.patch} px on a table of {images.grid} × {images.grid}",

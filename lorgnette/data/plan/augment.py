@@ -12,6 +12,7 @@ import numpy as np
 
 from lorgnette.data.config import AugmentConfig
 from lorgnette.inputs.config import ImageConfig
+from lorgnette.inputs.image import naflex_size
 from lorgnette.model.configs.connector_settings import ConnectorSettings
 
 SPLIT, ENLARGE, FACTOR, TURNS, GROUPS, BUFFER, PACKS, REPLACE, WORDS = range(9)
@@ -124,7 +125,7 @@ def _crop_costs(
 def target_sizes(width: np.ndarray, height: np.ndarray, config: ImageConfig) -> tuple[np.ndarray, np.ndarray]:
     """`lorgnette.inputs.image.target_size` for whole arrays (int64); equal to it, bit for bit."""
     sides = _free_sizes(width.astype(np.int64), height.astype(np.int64), config)
-    if config.multiple == 1:
+    if config.multiple == 1 or config.policy == "naflex":
         return sides
     unit = config.patch * config.multiple
     wide, high = (np.clip(np.rint(side / unit).astype(np.int64), 1, config.longest // unit) * unit for side in sides)
@@ -134,6 +135,8 @@ def target_sizes(width: np.ndarray, height: np.ndarray, config: ImageConfig) -> 
 def _free_sizes(width: np.ndarray, height: np.ndarray, config: ImageConfig) -> tuple[np.ndarray, np.ndarray]:
     if config.policy == "square":
         return np.full_like(width, config.longest), np.full_like(height, config.longest)
+    if config.policy == "naflex":
+        return naflex_size(width, height, config)
     ratio = width / height
     is_wide, is_tall = (width >= height) & (width > config.longest), (height > width) & (height > config.longest)
     wide = np.where(is_wide, config.longest, np.where(is_tall, (config.longest * ratio).astype(np.int64), width))

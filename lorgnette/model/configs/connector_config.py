@@ -100,6 +100,10 @@ class MappingNetworkConfig(ConnectorSettings):
         return 0 * rows * columns + self.constants
 
     @property
+    def takes_class_token(self) -> bool:
+        return True
+
+    @property
     def layer_count(self) -> int:
         return self.depth
 
@@ -180,6 +184,10 @@ class PerceiverConfig(ConnectorSettings):
 
     def visual_tokens(self, rows: Count, columns: Count) -> Count:
         return 0 * rows * columns + self.latents
+
+    @property
+    def takes_class_token(self) -> bool:
+        return True
 
     @property
     def layer_count(self) -> int:

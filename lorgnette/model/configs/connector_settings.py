@@ -28,6 +28,11 @@ class ConnectorSettings(Settings):
         return 1
 
     @property
+    def takes_class_token(self) -> bool:
+        """Return whether an image may have rows that belong to no place in it: a class token that is kept."""
+        return False
+
+    @property
     def only_grid(self) -> tuple[int, int] | None:
         """Rows and columns of patches that every image must have; None where images may have any."""
         return None

@@ -46,6 +46,13 @@ def _qwen(width: int, layers: int, heads: int, kv_heads: int, mlp_width: int, **
 _QWEN25 = _named("family attention_bias max_positions", "qwen2", True, 32768)
 _QWEN3 = _named("family qk_norm head_width max_positions", "qwen3", True, 128, 40960)
 
+_CLIP_PIXELS = _named("mean std", (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+_CLIP = _CLIP_PIXELS | _named(
+    "norm_eps class_token norm_before norm_after patch_bias", 1e-5, "dropped", True, False, False
+)
+_EVA = _CLIP_PIXELS | _named("activation class_token block_norm key_bias", "gelu", "dropped", "after", False)
+_DINOV2 = _named("mean std", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) | {"position_rule": "bicubic"}
+_DINOV2 |= _named("activation class_token layer_scale", "gelu", "dropped", True)
 _SMOLLM3 = _named("family vocabulary norm_eps rope_theta no_rope_every", "smollm3", 128256, 1e-6, 5e6, 4)
 _PHI3 = _named("family vocabulary sliding_window max_positions", "phi3", 32064, 2047, 4096)
 
@@ -57,8 +64,15 @@ VISION_PRESETS: dict[str, Values] = {
     "siglip-so400m": _vit(1152, 27, 16, 4304, patch=14, grid=70),
     "siglip-base-16-224": _vit(768, 12, 12, 3072, patch=16, grid=14),
     "siglip-large-16-384": _vit(1024, 24, 16, 4096, patch=16, grid=24),
+    "siglip2-so400m-16-naflex": _vit(1152, 27, 16, 4304, patch=16, grid=16) | {"position_rule": "bilinear_antialias"},
+    "siglip2-giant-opt-16-384": _vit(1536, 40, 16, 6144, patch=16, grid=24),
+    "clip-vit-l-14-336": _vit(1024, 24, 16, 4096, patch=14, grid=24) | _CLIP | {"activation": "quick_gelu"},
+    "clip-vit-h-14": _vit(1280, 32, 16, 5120, patch=14, grid=16) | _CLIP | {"activation": "gelu"},
+    "eva02-clip-e-14-plus": _vit(1792, 64, 16, 15360, patch=14, grid=16) | _EVA,
+    "dinov2-large": _vit(1024, 24, 16, 4096, patch=14, grid=37) | _DINOV2,
 }
-"""Vision encoders by name. `siglip-so400m` has Idefics2's 70 x 70 positions, the others their checkpoint's."""
+"""Vision encoders by name. `siglip-so400m` has Idefics2's 70 x 70 positions, the others their checkpoint's. The image
+tower of `eva02-clip-e-14-plus` is that of EVA-02-CLIP-E/14 too: the two differ in their text models."""
 
 LANGUAGE: dict[str, Values] = {
     "mistral-7b": _llama(4096, 32, 32, 8, 14336, family="mistral", vocabulary=32000, sliding_window=4096)

@@ -35,14 +35,17 @@ CONNECTORS: dict[type[ConnectorSettings], type[Connector]] = {
 """The class of each kind of settings."""
 
 
-def build_connector(config: ConnectorConfig, vision_width: int, width: int) -> Connector:
+def build_connector(config: ConnectorConfig, vision_width: int, width: int, class_tokens: int = 0) -> Connector:
     """The connector of these settings, from the vision encoder's width to the decoder's.
 
+    class_tokens: rows of each image that the vision encoder gives beside those of its patches.
     Raises: SettingsError for a plug-in that builds something else.
     """
     if isinstance(config, ConnectorPlugin):
         made = config.build(vision_width, width)
         if not isinstance(made, Connector):
             raise SettingsError(f"connector {config.kind}: builds a {type(made).__name__}, which is no Connector")
-        return made
-    return CONNECTORS[type(config)](config, vision_width, width)  # type: ignore[call-arg]
+    else:
+        made = CONNECTORS[type(config)](config, vision_width, width)  # type: ignore[call-arg]
+    made.class_tokens = class_tokens
+    return made

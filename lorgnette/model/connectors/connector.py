@@ -13,6 +13,9 @@ from lorgnette.model.layers import Stack
 class Connector(Stack):
     """Base class of connectors. A subclass maps an encoder's states to visual tokens, as many as its settings say."""
 
+    class_tokens = 0
+    """Rows before the patches of each image that are no patch's: 1 if the vision encoder keeps its class token."""
+
     def __init__(self, config: ConnectorSettings, width: int):
         """width: of a visual token: the decoder's, unless the settings' `token_width` says otherwise."""
         super().__init__()
@@ -21,7 +24,8 @@ class Connector(Stack):
     def forward(self, patches_PD: Tensor, grids: tuple[Grid, ...]) -> Tensor:
         """Visual tokens of all images end to end: V,D.
 
-        patches_PD: hidden states of the patches of all images end to end. grids: rows and columns of each image.
+        patches_PD: hidden states of the patches of all images end to end, with the encoder's class token before those
+        of each image if it is kept. grids: rows and columns of each image.
         Without images the result is empty but depends on the weights: in training every rank touches the same ones.
         """
         raise TypeError(f"{type(self).__name__} has no forward")
@@ -29,6 +33,10 @@ class Connector(Stack):
     def empty(self) -> Tensor:
         """Visual tokens of no image, of the connector's device and dtype: 0,D."""
         return next(self.parameters()).new_empty(0, self.width)
+
+    def states(self, grids: tuple[Grid, ...]) -> SequenceLengths:
+        """Rows of `patches_PD` of each image."""
+        return SequenceLengths(tuple(self.class_tokens + rows * columns for rows, columns in grids))
 
     def visual_tokens(self, grids: tuple[Grid, ...]) -> SequenceLengths:
         """Visual tokens of each image."""

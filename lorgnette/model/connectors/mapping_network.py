@@ -31,7 +31,7 @@ class MappingNetwork(Connector):
         return (self.input, *self.layers, self.output)
 
     def forward(self, patches_PD: Tensor, grids: tuple[Grid, ...]) -> Tensor:
-        images = SequenceLengths(tuple(rows * columns for rows, columns in grids))
+        images = self.states(grids)
         constants = SequenceLengths((len(self.constants),) * len(grids))
         spans = SequenceLengths(tuple(length + len(self.constants) for length in images.lengths))
         states_PW = self.run(self.input, patches_PD)

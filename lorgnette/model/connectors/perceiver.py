@@ -31,7 +31,7 @@ class Perceiver(Connector):
         self.norm = norm_of(config, width)
 
     def forward(self, patches_PD: Tensor, grids: tuple[Grid, ...]) -> Tensor:
-        images = SequenceLengths(tuple(rows * columns for rows, columns in grids))
+        images = self.states(grids)
         context_PD = self.run(self.projection, patches_PD)
         visual_VD = self.latents.repeat(len(images), 1)
         for layer in self.layers:

@@ -16,6 +16,9 @@ CONFIGS = {
     "keep aspect": ImageConfig(keep_aspect=True),
     "square": ImageConfig(policy="square", longest=384, shortest=384),
     "pixel shuffle": ImageConfig(multiple=3),
+    "naflex": ImageConfig(policy="naflex", positions="interpolated", patch=16, grid=16, shortest=256, longest=256),
+    "naflex squares": ImageConfig(policy="naflex", positions="interpolated", shortest=210, longest=210, multiple=3),
+    "centre": ImageConfig(policy="square", longest=224, shortest=224, crop_from=256),
     "small": ImageConfig(shortest=48, longest=128, patch=16, grid=8, keep_aspect=True),
 }
 MANY = np.arange(20_000)

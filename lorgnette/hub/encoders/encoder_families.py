@@ -1,0 +1,197 @@
+"""Families of published vision encoders: what their files say, and the pictures that each was made for."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorgnette.errors import CheckpointError
+from lorgnette.hub import keys
+from lorgnette.hub.config_map import read_vision
+from lorgnette.hub.decoders.setting_rows import Json, group_of
+from lorgnette.hub.encoders.encoder_names import dinov2_rules, naflex_rules, siglip_rules, timm_rules
+from lorgnette.hub.weight_map import Rule
+from lorgnette.inputs.config import ImageConfig
+from lorgnette.inputs.preprocessor import naflex_sides, read_image_settings, resample_filter, square_sides
+from lorgnette.inputs.tokenizer import read_json
+from lorgnette.model.configs.vision_config import VisionConfig
+from lorgnette.untrusted import quoted
+
+CLIP_PIXELS: Json = {
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "resample": 3,
+    "do_center_crop": True,
+}
+SHORTEST = 27
+"""Patches along the shortest side of a SigLIP's image: SO400M's own 378 pixels (paper §3.2)."""
+GRID = 70
+"""Side of the position table of a SigLIP that is given images of any shape."""
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+EVA: dict[str, Json] = {
+    "eva02_enormous_patch14_clip_224": {
+        "embed_dim": 1792, "depth": 64, "num_heads": 16, "mlp_ratio": 15360 / 1792, "patch_size": 14, "img_size": 224,
+    },
+}  # fmt: skip
+"""Architectures of timm that are read, with their sizes: EVA-02-CLIP-E/14 and, of another text model, E/14+."""
+
+
+@dataclass(frozen=True)
+class EncoderFamily:
+    """One family: how its files are read."""
+
+    name: str
+    read: Callable[[Json, str], VisionConfig]
+    """Settings from its config.json and where that is. Raises: CheckpointError for what is not ours."""
+    rules: Callable[[VisionConfig, str], list[Rule]]
+    section: keys.Section
+    """Keys of its own config.json."""
+    pixels: Mapping[str, Any]
+    """Defaults of its image processor, for keys that a folder leaves out."""
+    ignored: re.Pattern[str] = re.compile("$^")
+    """Names of tensors of its class that the encoder does not have."""
+
+
+def _read_siglip(values: Json, where: str) -> VisionConfig:
+    return read_vision(values, where)
+
+
+def _read_clip(values: Json, where: str) -> VisionConfig:
+    return read_vision(values, where, "clip")
+
+
+def _read_naflex(values: Json, where: str) -> VisionConfig:
+    patches, patch = values.get("num_patches", 256), values.get("patch_size", 16)
+    if not isinstance(patches, int) or not isinstance(patch, int) or patches < 1 or math.isqrt(patches) ** 2 != patches:
+        raise CheckpointError(f"{where}: num_patches is {quoted(patches, 60)}; expected the square of a whole number")
+    return read_vision(values | {"image_size": math.isqrt(patches) * patch}, where, "siglip2")
+
+
+def _read_dinov2(values: Json, where: str) -> VisionConfig:
+    for key, known, why in (
+        ("use_swiglu_ffn", False, "lorgnette's vision transformer has no gated MLP, as DINOv2 giant's"),
+        ("qkv_bias", True, "lorgnette's queries and values have biases"),
+    ):
+        if (given := values.get(key)) not in (None, known):
+            raise CheckpointError(f"{where}: {key} is {quoted(given, 60)}; {why}")
+    return read_vision(_with_mlp(values, "mlp_ratio", 4, values.get("hidden_size", 768), where), where, "dinov2")
+
+
+def _read_timm(values: Json, where: str) -> VisionConfig:
+    sizes = EVA[values["architecture"]] | group_of(values, "model_args", where)
+    known = {*EVA["eva02_enormous_patch14_clip_224"], *TIMM_FIXED, "num_classes", "class_token"}
+    for key, value in sizes.items():
+        if key not in known or (key in TIMM_FIXED and value != TIMM_FIXED[key]):
+            raise CheckpointError(
+                f"{where}: model_args.{quoted(key, 40)} is {quoted(value, 60)}; of timm's Eva lorgnette reads the"
+                " EVA-02-CLIP-E, with norms behind the branches and positions in a table alone"
+            )
+    named = {"embed_dim": "hidden_size", "depth": "num_hidden_layers", "num_heads": "num_attention_heads"}
+    named |= {"img_size": "image_size", "patch_size": "patch_size"}
+    read = {theirs: sizes[key] for key, theirs in named.items()}
+    return read_vision(_with_mlp(sizes | read, "mlp_ratio", 4, sizes["embed_dim"], where), where, "timm")
+
+
+WIDEST_MLP = 1e4
+"""Hidden width of an MLP over its own beyond which a file is damaged."""
+TIMM_FIXED: Json = {"use_post_norm": True, "global_pool": "token", "qkv_fused": True, "swiglu_mlp": False}
+
+
+def _with_mlp(values: Json, key: str, silent: float, width: Any, where: str) -> Json:
+    """The values with the hidden width of an MLP, which is given as a multiple of the width."""
+    ratio = values.get(key, silent)
+    is_number = isinstance(ratio, int | float) and not isinstance(ratio, bool) and 0 < ratio < WIDEST_MLP
+    if not is_number or not isinstance(width, int):
+        raise CheckpointError(f"{where}: {key} is {quoted(ratio, 60)}; expected a number above 0")
+    return values | {"intermediate_size": int(width * ratio)}
+
+
+SIGLIP_FAMILY = EncoderFamily("SigLIP", _read_siglip, siglip_rules, keys.VISION, {})
+CLIP_FAMILY = EncoderFamily("CLIP", _read_clip, siglip_rules, keys.VISION, CLIP_PIXELS)
+NAFLEX_FAMILY = EncoderFamily("SigLIP 2 NaFlex", _read_naflex, naflex_rules, keys.NAFLEX, {"resample": 2})
+DINOV2_FAMILY = EncoderFamily(
+    "DINOv2",
+    _read_dinov2,
+    dinov2_rules,
+    keys.DINOV2,
+    CLIP_PIXELS | IMAGENET,
+    re.compile(r"(^|\.)embeddings\.mask_token$|^classifier\."),
+)
+TIMM_FAMILY = EncoderFamily(
+    "EVA-02-CLIP-E of timm",
+    _read_timm,
+    timm_rules,
+    keys.TIMM,
+    CLIP_PIXELS,
+    re.compile(r"(^|\.)head\.|^text\.|^logit_"),
+)
+ALONE = {
+    "siglip_vision_model": SIGLIP_FAMILY,
+    "clip_vision_model": CLIP_FAMILY,
+    "siglip2_vision_model": NAFLEX_FAMILY,
+    "dinov2": DINOV2_FAMILY,
+}
+"""By `model_type`, of an encoder by itself."""
+WITH_TEXT = {"siglip": SIGLIP_FAMILY, "clip": CLIP_FAMILY, "siglip2": NAFLEX_FAMILY}
+"""By `model_type`, of models that have a text model too."""
+
+
+def find_family(folder: Path) -> tuple[EncoderFamily, Json]:
+    """The family of the encoder in a folder, and its own settings in config.json.
+
+    Raises: CheckpointError if it is of no family that is read, or a key of it is not ours.
+    """
+    file = folder / "config.json"
+    values = read_json(file)
+    kind, architecture = values.get("model_type"), values.get("architecture")
+    if kind is None and isinstance(architecture, str):
+        if architecture not in EVA:
+            raise CheckpointError(
+                f"{file}: architecture is {quoted(architecture, 60)}; of timm's lorgnette reads {', '.join(EVA)}"
+            )
+        keys.check_keys(folder, keys.TIMM)
+        return TIMM_FAMILY, values
+    inner = values if kind in ALONE else values.get("vision_config")
+    family = (ALONE | WITH_TEXT).get(kind) if isinstance(kind, str) else None
+    if family is None or not isinstance(inner, dict):
+        raise CheckpointError(
+            f"{file}: model_type is {kind!r:.60}; as vision encoder lorgnette reads a siglip, siglip2, clip or dinov2,"
+            " and EVA-02-CLIP-E of timm"
+        )
+    keys.check_keys(folder, family.section if inner is values else keys.SIGLIP)
+    keys.check_section(family.section, inner, str(file))
+    return family, inner
+
+
+def image_settings(folder: Path, family: EncoderFamily, values: Json) -> Json:
+    """Settings of the family's image processor in the folder, its defaults where the folder is silent."""
+    read = read_image_settings(folder)
+    if family is not TIMM_FAMILY:
+        return {**family.pixels, **read}
+    given = group_of(values, "pretrained_cfg", str(folder / "config.json"))
+    there = {"image_mean": given.get("mean"), "image_std": given.get("std")}
+    return {**family.pixels, **{key: value for key, value in there.items() if value is not None}, **read}
+
+
+def images_of(family: EncoderFamily, config: VisionConfig, pixels: Mapping[str, Any]) -> ImageConfig:
+    """Settings of images for an encoder of a family: SigLIP's on a grid of 70 x 70, others as their own processor.
+
+    config: with the side of its own table. pixels: settings of its image processor.
+    Raises: ValueError naming a key that cannot be obeyed.
+    """
+    patch = config.patch
+    values: Json = {"patch": patch, "grid": config.grid, "resample": resample_filter(pixels)}
+    if family is SIGLIP_FAMILY:
+        values = {"patch": patch, "grid": GRID, "shortest": patch * SHORTEST, "longest": patch * GRID}
+    elif family is NAFLEX_FAMILY:
+        values |= naflex_sides(pixels, patch)
+    else:
+        sides = square_sides({"size": {"shortest_edge": config.grid * patch}} | dict(pixels))
+        values |= sides | {"grid": sides["longest"] // patch}
+    if config.interpolates:
+        values |= {"positions": "interpolated", "grid": config.grid}
+    return ImageConfig.parse(values)
