@@ -320,9 +320,8 @@ class Run(Settings):
         try:
             fault = self.stage_images(stage).unlike(self.model.slots.only_grid)
         except pydantic.ValidationError as error:
-            raise ValueError(
-                f"stage {stage.name!r}: {error.errors()[0]['msg'].removeprefix(VALIDATOR_PREFIX)}"
-            ) from None
+            said = error.errors()[0]["msg"].removeprefix(VALIDATOR_PREFIX)
+            raise ValueError(f"stage {stage.name!r}: {said}") from None
         if fault:
             raise ValueError(f"stage {stage.name!r}: connector {self.model.connector.about}: {fault}")
 
@@ -364,9 +363,8 @@ class Run(Settings):
 
 def read_run(folder: Path) -> Run:
     """Read the settings in a run's folder, which cannot name code to run by themselves. Raises: SettingsError."""
-    settings = folder / "run.yaml"
-    with plugins.reading(str(settings)):
-        return Run.load(settings, stored=True)
+    with plugins.reading(str(folder / "run.yaml")):
+        return Run.load(folder / "run.yaml", stored=True)
 
 
 def find_recipe(name: str) -> Path:
