@@ -282,8 +282,19 @@ def presets() -> None:
 
 
 @app.command()
-def show(model: Annotated[str, typer.Argument(help="Folder of a model, or a hub id.")]) -> None:
-    """Describe a checkpoint: parts, parameters, FLOPs per image and token, bytes, special tokens."""
+def show(
+    model: Annotated[str, typer.Argument(help="Folder of a model, a hub id, or a recipe.")],
+    compare: Annotated[
+        list[str] | None, typer.Option("--compare", help="Model or recipe to put beside it; may be repeated.")
+    ] = None,
+) -> None:
+    """Describe a checkpoint or recipe: parts, parameters, FLOPs per image, token and sample, bytes, special tokens."""
     from lorgnette.hub.describe import describe, print_description
+    from lorgnette.output import new_console
+    from lorgnette.train.planner.cost_table import CostedModel, print_costs
 
-    print_description(describe(model))
+    first = CostedModel.open(model)
+    if compare or first.stages:
+        print_costs(new_console(), [first, *map(CostedModel.open, compare or [])])
+    else:
+        print_description(describe(model))
