@@ -238,7 +238,9 @@ def _lines_typed() -> Iterator[str]:
 
 @app.command(name="import")
 def import_(
-    source: Annotated[str, typer.Argument(help="Folder or hub id of an Idefics2 checkpoint in transformers' format.")],
+    source: Annotated[
+        str, typer.Argument(help="Folder or hub id of an Idefics2 or LLaVA checkpoint in transformers' format.")
+    ],
     folder: Annotated[Path, typer.Argument(help="Folder to write it to, in lorgnette's format.")],
 ) -> None:
     """Check a checkpoint tensor by tensor and write it in lorgnette's format."""
@@ -253,6 +255,7 @@ def import_(
 def export_(
     model: ModelOption,
     folder: Annotated[Path, typer.Argument(help="Folder to write it to, in transformers' format.")],
+    format: Annotated[str, typer.Option(help="Model of transformers to write: idefics2, llava.")] = "idefics2",
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare its logits with transformers' classes; write parity.json.")
     ] = False,
@@ -264,7 +267,7 @@ def export_(
     from lorgnette.cli.train import open_model
     from lorgnette.hub.export import export
 
-    export(*open_model(model), folder, verify=verify)
+    export(*open_model(model), folder, format=format, verify=verify)
     print(f"Wrote {folder}")
     if verify:
         parity = json.loads((folder / "parity.json").read_text(encoding="utf-8"))

@@ -14,13 +14,13 @@ library_name: transformers
 pipeline_tag: image-text-to-text
 tags:
 - lorgnette
-- idefics2
+- {format}
 ---
 
 # {name}
 
-A vision-language model of the Idefics2 architecture ("What matters when building vision-language models?", Laurençon et
-al. 2024): images and text in any order go in, text comes out.
+A vision-language model of the {architecture}:
+images and text in any order go in, text comes out.
 
 | part | what | parameters |
 |---|---|---:|
@@ -72,11 +72,19 @@ def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def model_card(model: VLM, name: str, more: str = "") -> str:
-    """README.md of a folder with a model. more: sections to add, as Markdown."""
+ARCHITECTURES = {
+    "idefics2": 'Idefics2 architecture ("What matters when building vision-language models?", Laurençon et al. 2024)',
+    "llava": 'LLaVA-1.5 architecture ("Improved Baselines with Visual Instruction Tuning", Liu et al. 2023)',
+}
+
+
+def model_card(model: VLM, name: str, more: str = "", format: str = "idefics2") -> str:
+    """README.md of a folder with a model. more: sections to add, as Markdown. format: `model_type` of its config."""
     config, count = model.config, Counter({part: sum(p.numel() for p in ps) for part, ps in model.parts().items()})
     card = CARD.format(
         name=name,
+        format=format,
+        architecture=ARCHITECTURES[format],
         vision=config.vision,
         connector=config.connector,
         language=config.language,

@@ -6,6 +6,8 @@ A row of a table is one setting under our name and under transformers' name, wit
 
 from __future__ import annotations
 
+from typing import Any
+
 from lorgnette.errors import CheckpointError
 from lorgnette.hub.decoders.decoder_map import read_decoder, write_decoder
 from lorgnette.hub.decoders.setting_rows import (
@@ -48,6 +50,8 @@ VISION_CHOICES: dict[str, Json] = {
     "timm": {"class_token": "dropped", "block_norm": "after", "key_bias": False},
 }
 """What each family's class computes where it is not as SigLIP's."""
+WRITTEN_FAMILIES = {"siglip": "SigLIP", "clip": "CLIP"}
+"""Families whose settings are written, by the name of their class."""
 SIGLIP_CHOICES = (
     *("position_rule", "class_token", "norm_before", "norm_after", "block_norm", "layer_scale"),
     *("key_bias", "patch_bias", "skipped_layers"),
@@ -159,11 +163,14 @@ def write_idefics2(config: VLMConfig) -> Json:
     }
 
 
-def write_vision(vision: VisionConfig) -> Json:
-    """The config of a SigLIP. Raises: CheckpointError for a setting that its class cannot represent."""
-    plain = VisionConfig()
+def write_vision(vision: VisionConfig, family: str = "siglip", **otherwise: Any) -> Json:
+    """The config of a SigLIP or CLIP. Raises: CheckpointError for a setting that its class cannot represent.
+
+    otherwise: settings that a model around it has otherwise than the encoder by itself.
+    """
+    plain = VisionConfig().plain() | VISION_CHOICES.get(family, {}) | otherwise
     for name in SIGLIP_CHOICES:
-        need(f"vision.{name}", getattr(vision, name), getattr(plain, name), "what its SigLIP computes")
+        need(f"vision.{name}", getattr(vision, name), plain[name], f"what its {WRITTEN_FAMILIES[family]} computes")
     return write_rows(VISION_SETTINGS, vision) | {
         "hidden_act": ACTIVATION_NAMES[vision.activation],
         "image_size": vision.grid * vision.patch,

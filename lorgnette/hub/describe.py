@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorgnette.errors import CheckpointError
+from lorgnette.hub.formats.format import MODEL_FORMATS
 from lorgnette.hub.load import open_checkpoint
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.processor import Processor
@@ -65,7 +66,7 @@ def describe(source: str | Path) -> Description:
     return Description(
         folder=folder,
         config=config,
-        opens_in_transformers=read_json(folder / "config.json").get("model_type") == "idefics2",
+        opens_in_transformers=read_json(folder / "config.json").get("model_type") in MODEL_FORMATS,
         dtypes=tuple(dtypes),
         bytes=weights.bytes,
         parameters=cost.parameters,
@@ -127,7 +128,7 @@ def image_cost(cost: ModelCost, side: int) -> ImageCost:
 def _special_tokens(processor: Processor) -> dict[str, int]:
     tokenizer, special = processor.tokenizer, processor.special
     named = {"begin": tokenizer.bos, "end": tokenizer.eos, "padding": tokenizer.pad}
-    protocol = {token: tokenizer.id(token) for token in (special.around_image, special.image, special.end_of_utterance)}
+    protocol = {token: tokenizer.id(token) for token in special.protocol}
     return protocol | {name: token for name, token in named.items() if token is not None}
 
 

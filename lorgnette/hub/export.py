@@ -12,10 +12,9 @@ from lorgnette.errors import CheckpointError
 from lorgnette.files import new_folder, strangers, write_json, write_text
 from lorgnette.hub.card import is_own_card, model_card
 from lorgnette.hub.checkpoint import SHARD_BYTES, some, write_tensors
-from lorgnette.hub.config_map import write_idefics2
 from lorgnette.hub.decoders.setting_rows import Json
+from lorgnette.hub.formats.format import IDEFICS2, Format, format_named
 from lorgnette.hub.load import OURS, check_processor, load
-from lorgnette.hub.weight_map import idefics2_rules
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import read_json
 from lorgnette.model.vlm import VLM
@@ -39,25 +38,29 @@ _WRITTEN = (
 
 
 def export(
-    model: VLM, processor: Processor, folder: str | Path, *, verify: bool = False, shard_bytes: int = SHARD_BYTES
+    model: VLM,
+    processor: Processor,
+    folder: str | Path,
+    *,
+    format: str = "idefics2",
+    verify: bool = False,
+    shard_bytes: int = SHARD_BYTES,
 ) -> Path:
     """Write a folder that `AutoModelForImageTextToText` and `AutoProcessor` open, with a model card.
 
     It is written beside and renamed, so a kill leaves no half of it; an earlier export that was there is replaced.
+    format: the model of transformers to write: `idefics2` or `llava`.
     verify: compare with transformers' own classes on the written files, and keep the differences as parity.json.
     shard_bytes: weights above this size are written in several files.
     Raises: CheckpointError if transformers cannot represent a setting, if the folder holds anything that no export
     wrote, or if verification finds a difference; DiskError if it cannot be written.
     """
-    write_idefics2(model.config)  # refuse first
-    if processor.images.policy == "naflex" or processor.images.crop_from is not None:
-        raise CheckpointError(
-            "images are sized as transformers' Idefics2 cannot (images.policy naflex, or images.crop_from); save keeps"
-            " them in lorgnette's own form"
-        )
+    form = format_named(format)
+    form.write(model.config)  # refuse first
+    form.check_inputs(model.config, processor)
     with checkpoint_folder(folder) as beside:
-        _write(model, processor, beside, shard_bytes)
-        write_text(beside / "README.md", model_card(model, Path(folder).resolve().name))
+        _write(model, processor, beside, shard_bytes, form)
+        write_text(beside / "README.md", model_card(model, Path(folder).resolve().name, format=form.name))
         if verify:
             from lorgnette.hub.parity import check_parity
 
@@ -74,7 +77,7 @@ def save(
     card: content of README.md, as `model_card` makes it; None for no such file.
     """
     with checkpoint_folder(folder) as beside:
-        _write(model, processor, beside, shard_bytes)
+        _write(model, processor, beside, shard_bytes, IDEFICS2)
         if card is not None:
             write_text(beside / "README.md", card)
     return Path(folder)
@@ -115,25 +118,29 @@ def check_checkpoint_folder(folder: Path, marked: bool = True) -> None:
         raise CheckpointError(f"{card}: is not as an export wrote it; give a new folder, or move it away")
 
 
-def _write(model: VLM, processor: Processor, folder: Path, shard_bytes: int) -> None:
+def _write(model: VLM, processor: Processor, folder: Path, shard_bytes: int, form: Format) -> None:
     _check_pair(model, processor)
-    processor.save(folder)
-    write_json(folder / "config.json", config_json(model, processor))
+    form.save_processor(model.config, processor, folder)
+    write_json(folder / "config.json", config_json(model, processor, form))
     write_json(folder / "generation_config.json", generation_json(processor))
-    write_tensors(folder, idefics2_rules(model.config), dict(model.named_parameters()), shard_bytes)
+    write_tensors(folder, form.rules(model.config), dict(model.named_parameters()), shard_bytes)
 
 
-def config_json(model: VLM, processor: Processor) -> Json:
-    """`config.json` for transformers where its Idefics2 can represent the model, with what it has no key for."""
+def config_json(model: VLM, processor: Processor, form: Format) -> Json:
+    """`config.json` for transformers where it can represent the model in this form, with what it has no key for."""
     config, tokenizer = model.config, processor.tokenizer
     try:
-        values = write_idefics2(config)
+        values = form.write(config)
+        if not processor.special.around_image:
+            form.check_inputs(config, processor)
     except CheckpointError:
         return {"model_type": OURS, OURS: config.plain()}
     ids = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos, "pad_token_id": tokenizer.pad}
     values["text_config"] |= ids
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     ours = {"pretrained_rows": config.language.vocabulary, "isolate_documents": config.isolate_documents}
+    if getattr(config.vision, "skipped_layers", 0):
+        ours["skipped_layers"] = config.vision.skipped_layers
     return values | ids | {"dtype": dtype, OURS: ours}
 
 
@@ -144,7 +151,7 @@ def generation_json(processor: Processor) -> Json:
     """
     tokenizer, special, rules = processor.tokenizer, processor.special, processor.generation
     ends = [tokenizer.id(special.end_of_utterance), *([tokenizer.eos] if tokenizer.eos is not None else [])]
-    slots = [[tokenizer.id(special.around_image)], [tokenizer.id(special.image)]]
+    slots = [[tokenizer.id(token)] for token in special.slots]
     kept = {key: value for key, value in rules.stored.items() if value is not None and key not in ORIGIN_KEYS}
     return kept | {
         "bos_token_id": tokenizer.bos,

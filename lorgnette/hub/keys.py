@@ -62,6 +62,7 @@ CONFIG_MAP, DECODER_MAP, LOAD, TOKENIZER = (
     *("hub/config_map.py", "hub/decoders/decoder_map.py", "hub/load.py"),
     "inputs/tokenizer.py",
 )
+LLAVA_MAP, LLAVA_FILES = "hub/formats/llava.py", "inputs/llava_files.py"
 PICTURES, RULES = "inputs/preprocessor.py", "inputs/generation_rules.py"
 RUNNING = "how transformers runs the model, not what it computes"
 TRAINING = "used in training from scratch only"
@@ -255,15 +256,60 @@ SUBWORDS = Section(
 ADDED = Section(keys("id content single_word lstrip rstrip normalized special", TOKENIZER))
 """Keys of each entry of `added_tokens` in tokenizer.json."""
 
-_FILES: dict[str, Section] = {
-    "generation_config.json": GENERATION,
-    "processor_config.json": PROCESSOR,
-    "preprocessor_config.json": IMAGES,
-    "tokenizer_config.json": WORDS,
-    "special_tokens_map.json": SPECIAL,
-}
-"""File -> the section with its keys."""
+WHOLE_LLAVA = Section(
+    obeyed=keys("model_type image_token_index image_token_id tie_word_embeddings text_config vision_config", LLAVA_MAP)
+    | keys("projector_hidden_act multimodal_projector_bias vision_feature_layer", LLAVA_MAP)
+    | {"vision_feature_select_strategy": LLAVA_MAP, "eos_token_id": RULES, **keys("dtype torch_dtype lorgnette", LOAD)},
+    irrelevant=COMMON
+    | DECODING
+    | {"image_seq_length": "slots follow from image_size and patch_size, in transformers too"}
+    | {"ignore_index": TRAINING, "vocab_size": "the decoder's own counts", "is_composition": _ORIGIN},
+    refused=NOT_OURS,
+    said=CODE | OLD_CONFIG,
+)
+LLAVA_VISION = Section(
+    obeyed={**VISION.obeyed, "model_type": LLAVA_MAP},
+    irrelevant={**VISION.irrelevant, "vocab_size": "the encoder has no words"},
+    refused=NOT_OURS,
+    said=CODE | OLD_CONFIG,
+)
+LLAVA_PROCESSOR = Section(
+    obeyed=keys("patch_size vision_feature_select_strategy num_additional_image_tokens image_token", LLAVA_FILES)
+    | keys("chat_template image_processor", "inputs/processor.py"),
+    irrelevant=PROCESSOR.irrelevant,
+    said=CODE,
+)
+LLAVA_IMAGES = Section(
+    obeyed=keys("image_processor_type size do_center_crop crop_size do_resize resample do_rescale", PICTURES)
+    | keys("rescale_factor do_normalize image_mean image_std", PICTURES),
+    irrelevant=keys("processor_class feature_extractor_type transformers_version", _ORIGIN)
+    | {"do_convert_rgb": "every image is made RGB; without, upstream fails on others"}
+    | keys("_valid_processor_keys valid_processor_keys return_tensors data_format input_data_format device", RUNNING)
+    | keys("disable_grouping backend use_fast default_to_square", RUNNING)
+    | keys("image_seq_length image_seq_len", "slots follow from image_size and patch_size"),
+    refused=unless("images are made square by a crop or by stretching; leave it out", do_pad=False, pad_size=None),
+    said=CODE,
+)
 KEY_GROUPS = {"text_config": TEXT, "vision_config": VISION, "perceiver_config": PERCEIVER}
+
+
+@dataclass(frozen=True)
+class FormatSections:
+    """Sections of the files of a whole model, in one of the forms of transformers."""
+
+    whole: Section
+    groups: Mapping[str, Section]
+    processor: Section
+    images: Section
+
+
+IDEFICS2_SECTIONS = FormatSections(WHOLE, KEY_GROUPS, PROCESSOR, IMAGES)
+SECTIONS = {
+    "llava": FormatSections(
+        WHOLE_LLAVA, {"text_config": TEXT, "vision_config": LLAVA_VISION}, LLAVA_PROCESSOR, LLAVA_IMAGES
+    )
+}
+"""By `model_type`, where they are not Idefics2's."""
 
 
 def check_keys(folder: Path, model: Section | None = None) -> None:
@@ -273,17 +319,24 @@ def check_keys(folder: Path, model: Section | None = None) -> None:
     Raises: CheckpointError naming the file, the key and what to do.
     """
     config = _values(folder / "config.json")
-    for name, group in KEY_GROUPS.items():
+    form = IDEFICS2_SECTIONS if model else SECTIONS.get(str(config.get("model_type")), IDEFICS2_SECTIONS)
+    for name, group in form.groups.items():
         inner = config.get(name)
         if isinstance(inner, dict) and model is None:
             check_section(group, inner, f"{folder / 'config.json'}: {name}")
     if config.get("model_type") != "lorgnette" and config:
-        check_section(model or WHOLE, config, str(folder / "config.json"))
-    for name, section in _FILES.items():
+        check_section(model or form.whole, config, str(folder / "config.json"))
+    for name, section in (
+        ("generation_config.json", GENERATION),
+        ("processor_config.json", form.processor),
+        ("preprocessor_config.json", form.images),
+        ("tokenizer_config.json", WORDS),
+        ("special_tokens_map.json", SPECIAL),
+    ):
         check_section(section, _values(folder / name), str(folder / name))
     nested = _values(folder / "processor_config.json").get("image_processor")
     if isinstance(nested, dict):
-        check_section(IMAGES, nested, f"{folder / 'processor_config.json'}: image_processor")
+        check_section(form.images, nested, f"{folder / 'processor_config.json'}: image_processor")
 
 
 def check_tokenizer(folder: Path) -> None:

@@ -14,11 +14,10 @@ from lorgnette import plugins
 from lorgnette.errors import CheckpointError
 from lorgnette.hub.adapter import open_adapter
 from lorgnette.hub.checkpoint import Weights, check_tensors, import_tensors
-from lorgnette.hub.config_map import read_idefics2
 from lorgnette.hub.decoders.setting_rows import Json
+from lorgnette.hub.formats.format import IDEFICS2, MODEL_FORMATS, Format
 from lorgnette.hub.keys import check_keys, check_tokenizer
 from lorgnette.hub.source import find_folder
-from lorgnette.hub.weight_map import idefics2_rules
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.config import VLMConfig
@@ -41,7 +40,7 @@ def load(
     revision: str | None = None,
     adapter: str | Path | None = None,
 ) -> tuple[VLM, Processor]:
-    """Open an Idefics2 checkpoint of transformers, or one of lorgnette, as a model ready to answer and its processor.
+    """Open an Idefics2 or LLaVA of transformers, or a checkpoint of lorgnette: a model ready to answer, its processor.
 
     source: a folder, or `owner/name` of a repository on the hub (fetched once, then from its cache); a folder of PEFT's
     adapters is merged into the model that it names.
@@ -61,7 +60,7 @@ def load(
             opened.stored_rows,
         )
     model, weights = opened.model, opened.weights
-    tensors = import_tensors(weights, idefics2_rules(model.config), opened.shapes, opened.stored_rows)
+    tensors = import_tensors(weights, opened.form.rules(model.config), opened.shapes, opened.stored_rows)
     assign(model, tensors, place, wanted or one_dtype(weights))
     return model.eval(), opened.processor
 
@@ -77,6 +76,8 @@ class Checkpoint:
     stored_rows: int
     """Rows of the stored vocabulary tables."""
     tokenizer_folder: Path
+    form: Format
+    """The form whose names the tensors have."""
 
     @property
     def config(self) -> VLMConfig:
@@ -109,17 +110,23 @@ def open_checkpoint(
         words = words if (words / "tokenizer.json").is_file() else folder
     check_tokenizer(words)
     config, stored_rows = read_config(folder, processor)
+    form = MODEL_FORMATS.get(str(read_json(folder / "config.json").get("model_type")), IDEFICS2)
+    if adapter is not None and form is not IDEFICS2:
+        raise CheckpointError(
+            f"{adapter.folder}: adapts a {form.name}, of which lorgnette merges no adapters; merge it with PEFT's"
+            " merge_and_unload and save it whole"
+        )
     weights = Weights(folder)
     check_layers(weights, config.layer_count)
+    form.settle(weights, config)
     untied = VLMConfig.parse(config.plain() | {"language": config.language.plain() | {"tied_embeddings": False}})
-    weights.strip_prefix(rule.theirs for rule in idefics2_rules(untied))
+    weights.strip_prefix(rule.theirs for rule in form.rules(untied))
     if adapter is not None:
         weights = adapter.merged(weights)
-    table = "model.text_model.embed_tokens.weight"
-    if config.language.tied_embeddings and not untie_if_different(weights, table):
+    if config.language.tied_embeddings and not untie_if_different(weights, form.table, form.head):
         config = config.override("language.tied_embeddings=false")
-    opened = Checkpoint(processor, weights, empty_model(config, weights), stored_rows, words)
-    check_tensors(weights, {rule.theirs: rule for rule in idefics2_rules(config)}, opened.shapes, stored_rows)
+    opened = Checkpoint(processor, weights, empty_model(config, weights), stored_rows, words, form)
+    check_tensors(weights, {rule.theirs: rule for rule in form.rules(config)}, opened.shapes, stored_rows)
     return opened
 
 
@@ -138,10 +145,12 @@ def read_config(folder: Path, processor: Processor) -> tuple[VLMConfig, int]:
         with plugins.reading(str(file)):
             config = VLMConfig.parse(_group(values, file), str(file))
         stored_rows = config.vocabulary
-    elif kind == "idefics2":
-        config, stored_rows = _read_upstream(values, processor, file)
+    elif isinstance(kind, str) and kind in MODEL_FORMATS:
+        config, stored_rows = _read_upstream(MODEL_FORMATS[kind], values, processor, file)
     else:
-        raise CheckpointError(f"{file}: model_type is {kind!r:.60}; lorgnette opens idefics2 and its own")
+        raise CheckpointError(
+            f"{file}: model_type is {kind!r:.60}; lorgnette opens {', '.join(MODEL_FORMATS)} and its own"
+        )
     rows = max(stored_rows, processor.tokenizer.vocabulary)
     if rows > 2 * stored_rows + MOST_EXTRA_ROWS:
         raise CheckpointError(
@@ -153,9 +162,9 @@ def read_config(folder: Path, processor: Processor) -> tuple[VLMConfig, int]:
     return config, stored_rows
 
 
-def _read_upstream(values: Json, processor: Processor, file: Path) -> tuple[VLMConfig, int]:
+def _read_upstream(form: Format, values: Json, processor: Processor, file: Path) -> tuple[VLMConfig, int]:
     """As `read_config`, of transformers' form: what it has no key for stands with the processor, or under our key."""
-    config, ours = read_idefics2(values, str(file)), _group(values, file)
+    config, ours = form.read(values, str(file)), _group(values, file)
     stored_rows = config.language.vocabulary
     plain = config.plain() | {"isolate_documents": ours.get("isolate_documents", True)}
     plain["language"]["vocabulary"] = ours.get("pretrained_rows") or first_extra_row(stored_rows, processor.tokenizer)
@@ -165,8 +174,8 @@ def _read_upstream(values: Json, processor: Processor, file: Path) -> tuple[VLMC
 
 def first_extra_row(vocabulary: int, tokenizer: Tokenizer) -> int:
     """First row of the special tokens in a vocabulary of so many rows; its end if they lie within the table."""
-    special = tokenizer.special
-    first = min(tokenizer.id(token) for token in (special.around_image, special.image, special.end_of_utterance))
+    ids = {tokenizer.id(token) for token in tokenizer.special.protocol}
+    first = min(ids - {tokenizer.eos}, default=vocabulary)  # an end of sequence was there before
     return first if 0 < vocabulary - first <= MOST_EXTRA_ROWS else vocabulary
 
 

@@ -1,4 +1,4 @@
-"""Parity of an exported checkpoint: differences from transformers' own Idefics2 on the same files, part by part.
+"""Parity of an exported checkpoint: differences from transformers' own classes on the same files, part by part.
 
 This module imports transformers, and only when a check is asked for.
 """
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lorgnette.errors import CheckpointError
+from lorgnette.hub.formats.llava_parity import check_llava_files, their_llava_parts
 from lorgnette.hub.load import load
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.vlm import VLM
@@ -51,6 +52,8 @@ class ParityReport:
     versions: dict[str, str]
     not_obeyed: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Settings of inputs that transformers has no place for: compared without them, and images may differ there."""
+    compared: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Conversations of equal token ids and shapes of images of equal pixels, where they were compared."""
     tolerance: float = _TOLERANCE
 
     @property
@@ -77,17 +80,20 @@ def check_parity(folder: str | Path) -> ParityReport:
     model, processor = load(folder, dtype=torch.float32)
     processor, not_obeyed = _by_upstream_rules(processor)
     theirs, their_processor = _open_with_transformers(Path(folder))
+    llava = theirs.config.model_type == "llava"
+    their_parts = their_llava_parts if llava else _their_parts
     pictures = tuple(_picture(*size) for size in ((200, 120), (90, 150), (128, 128)))
     shown = (pictures[:2], (), pictures[2:])
     with torch.inference_mode():
         ours_by_part, tokens = _our_parts(model, processor, shown)
-        theirs_by_part, their_tokens = _their_parts(theirs, their_processor, shown)
+        theirs_by_part, their_tokens = their_parts(theirs, their_processor, shown, [_messages(one) for one in shown])
     if not torch.equal(tokens, their_tokens):
         raise CheckpointError(f"{folder}: transformers writes the same conversations as other tokens")
     check_ids(folder, processor, their_processor.tokenizer)
+    counts = check_llava_files(folder, processor, their_processor) if llava else {}
     parts = {name: Difference.between(ours, theirs_by_part[name]) for name, ours in ours_by_part.items()}
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
-    return ParityReport(parts, tuple(picture.size for picture in pictures), len(tokens), versions, not_obeyed)
+    return ParityReport(parts, tuple(picture.size for picture in pictures), len(tokens), versions, not_obeyed, counts)
 
 
 MIXED_TEXT = (
@@ -160,15 +166,18 @@ def _open_with_transformers(folder: Path) -> tuple[Any, Any]:
     try:
         model = transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
         processor = transformers.AutoProcessor.from_pretrained(folder)
-        processor.image_processor = transformers.Idefics2ImageProcessorPil.from_pretrained(folder)
+        kind = type(processor.image_processor).__name__.removesuffix("Fast").removesuffix("Pil")
+        processor.image_processor = getattr(transformers, f"{kind}Pil").from_pretrained(folder)
     except Exception as error:  # whatever transformers raises, it is why the folder does not open there
         raise CheckpointError(f"{folder}: transformers does not open it: {type(error).__name__}: {error}") from error
     return model.eval(), processor
 
 
-def _their_parts(model: Any, processor: Any, shown: Shown) -> tuple[dict[str, Tensor], Tensor]:
+def _their_parts(
+    model: Any, processor: Any, shown: Shown, messages: list[list[dict[str, Any]]]
+) -> tuple[dict[str, Tensor], Tensor]:
     """Outputs of transformers, without padding."""
-    texts = [processor.apply_chat_template(_messages(images)) for images in shown]
+    texts = [processor.apply_chat_template(one) for one in messages]
     inputs = processor(
         text=texts, images=[list(images) for images in shown], padding=True, padding_side="right", return_tensors="pt"
     )

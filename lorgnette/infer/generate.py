@@ -204,7 +204,7 @@ def rules_on_logits(processor: Processor) -> LogitRules:
 
 def slot_tokens(processor: Processor) -> list[int]:
     """Ids that only an image may bring about; an answer never holds them."""
-    return [processor.tokenizer.id(token) for token in (processor.special.around_image, processor.special.image)]
+    return [processor.tokenizer.id(token) for token in processor.special.slots]
 
 
 def opens_turn(sample: Sample) -> bool:

@@ -95,5 +95,17 @@ class SpecialTokens(Settings):
     """The tokens of Idefics2's protocol. An image is `around`, visual tokens, `around`; neighbours share one."""
 
     around_image: str = "<fake_token_around_image>"
+    """Empty: nothing is around the visual tokens of an image (LLaVA)."""
     image: str = "<image>"
     end_of_utterance: str = "<end_of_utterance>"
+    """May be the tokenizer's own end of sequence (LLaVA)."""
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Tokens that an image alone brings about."""
+        return (self.around_image, self.image) if self.around_image else (self.image,)
+
+    @property
+    def protocol(self) -> tuple[str, ...]:
+        """Tokens that a tokenizer must have."""
+        return (*self.slots, self.end_of_utterance)

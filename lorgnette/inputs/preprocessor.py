@@ -18,6 +18,13 @@ _CLASSES = ("Idefics2ImageProcessor", "Idefics2ImageProcessorFast", "Idefics2Ima
 """Classes of transformers that size images as `ImageConfig` does."""
 SIZE = {"shortest_edge": 378, "longest_edge": 980}
 """Sides of an image where the file is silent, as of transformers' class."""
+CLIP_PIXELS: dict[str, Any] = {
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "resample": 3,
+    "do_center_crop": True,
+}
+"""Settings of CLIP's image processor where a file is silent."""
 GREY = 255.0
 
 

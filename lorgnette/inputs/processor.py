@@ -13,6 +13,7 @@ from lorgnette.errors import CheckpointError, SettingsError
 from lorgnette.files import write_json
 from lorgnette.inputs.config import FILTERS, ImageConfig, SpecialTokens
 from lorgnette.inputs.generation_rules import GenerationRules, read_generation_rules
+from lorgnette.inputs.llava_files import check_slots, llava_files, llava_images, llava_pixels, llava_special
 from lorgnette.inputs.preprocessor import image_config, normalisation, read_image_settings, whole
 from lorgnette.inputs.render import (
     Ending,
@@ -24,7 +25,7 @@ from lorgnette.inputs.render import (
     rendered_pieces,
     write_tokens,
 )
-from lorgnette.inputs.templates.template import IDEFICS2_TEMPLATE, Idefics2Template, JinjaTemplate, Template
+from lorgnette.inputs.templates.template import Idefics2Template, JinjaTemplate, Template
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.batch import Batch
 from lorgnette.model.configs.connector_config import PerceiverConfig, parse_slots
@@ -162,16 +163,24 @@ class Processor:
         words = own if (own / "tokenizer.json").is_file() else base
         ours = _read_if_there(folder / _OURS)
         values = _read_if_there(folder / "processor_config.json")
-        vision = _read_if_there(base / "config.json").get("vision_config", {})
+        config = _read_if_there(base / "config.json")
+        vision, llava = config.get("vision_config", {}), config.get("model_type") == "llava"
         try:
             pictures = read_image_settings(folder)
             if not pictures:
                 raise CheckpointError(f"{folder}: holds neither processor_config.json nor preprocessor_config.json")
+            if llava:
+                pictures = llava_pixels(pictures)
+                images = llava_images(pictures, vision, ours.get("images", {}), str(folder))
+                check_slots(values, config, images.patch)
+                slots: dict[str, Any] = {"kind": "mlp"}
+            else:
+                images = image_config(pictures, vision, ours.get("images", {}), str(folder))
+                slots = {"latents": whole({"image_seq_len": 64} | values, "image_seq_len")}
             special = SpecialTokens.parse(ours.get("special", {}), str(folder / _OURS))
-            images = image_config(pictures, vision, ours.get("images", {}), str(folder))
-            latents = whole({"image_seq_len": 64} | values, "image_seq_len")
+            special = llava_special(words, values) if llava and "special" not in ours else special
             with plugins.reading(str(folder / _OURS)):
-                connector = parse_slots(ours.get("connector") or {"latents": latents})
+                connector = parse_slots(ours.get("connector") or slots)
             mean, std = normalisation(pictures)
         except (SettingsError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
             raise CheckpointError(f"{folder}: its image settings cannot be understood ({error})") from None
@@ -180,13 +189,25 @@ class Processor:
         template = _read_template(templated, values, tokenizer)
         return cls(tokenizer, images, connector, template, mean, std, rules)
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, *, llava: str | None = None) -> None:
         """Write the files that `load` reads; transformers' AutoProcessor opens them as an Idefics2Processor.
 
         What upstream has no setting for (`keep_aspect`, `positions: exact`) is kept for us, and not obeyed there.
+        llava: write those of a LlavaProcessor instead, with this `vision_feature_select_strategy`.
         """
         folder = Path(folder)
-        self.tokenizer.save(folder)
+        self.tokenizer.save(folder, as_file=llava is not None)
+        if llava is None:
+            values = self._idefics2_files()
+        else:
+            values = llava_files(self.images, self.special, self.mean, self.std, llava)
+        write_json(folder / "processor_config.json", values)
+        ours = {"images": self.images, "special": self.special, "connector": self.connector}
+        write_json(folder / _OURS, {name: settings.plain() for name, settings in ours.items()})
+        (folder / "chat_template.jinja").write_text(self.template.source, encoding="utf-8")
+
+    def _idefics2_files(self) -> dict[str, Any]:
+        """`processor_config.json` of an Idefics2Processor."""
         pictures = {
             "image_processor_type": "Idefics2ImageProcessor",
             "do_convert_rgb": True,
@@ -202,15 +223,11 @@ class Processor:
             "size": _upstream_size(self.images),
         }
         smallest = (self.images.shortest // self.images.patch,) * 2
-        values = {
+        return {
             "processor_class": "Idefics2Processor",
             "image_seq_len": self.connector.visual_tokens(*(self.connector.only_grid or smallest)),
             "image_processor": pictures,
         }
-        write_json(folder / "processor_config.json", values)
-        ours = {"images": self.images, "special": self.special, "connector": self.connector}
-        write_json(folder / _OURS, {name: settings.plain() for name, settings in ours.items()})
-        (folder / "chat_template.jinja").write_text(self.template.source, encoding="utf-8")
 
 
 def _upstream_size(images: ImageConfig) -> dict[str, int]:
@@ -227,9 +244,10 @@ def _read_template(folder: Path, values: Mapping[str, Any], tokenizer: Tokenizer
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{file}: is not text ({error})") from None
     source = source or _read_if_there(folder / "chat_template.json").get("chat_template")
-    source = source or values.get("chat_template") or tokenizer.settings.get("chat_template") or IDEFICS2_TEMPLATE
+    source = source or values.get("chat_template") or tokenizer.settings.get("chat_template")
+    source = source or Idefics2Template(tokenizer.special).source
     source = _default_template(source, folder)
-    if source.strip() == IDEFICS2_TEMPLATE.strip():
+    if source.strip() == Idefics2Template(tokenizer.special).source.strip():
         return Idefics2Template(tokenizer.special)
     return JinjaTemplate(source, tokenizer)
 

@@ -140,7 +140,8 @@ class _Writer:
 
     def __init__(self, tokenizer: Tokenizer, slots: Sequence[Sequence[int]]) -> None:
         self.tokenizer = tokenizer
-        self.around = tokenizer.id(tokenizer.special.around_image)
+        around = tokenizer.special.around_image
+        self.around = [tokenizer.id(around)] if around else []
         self.image = tokenizer.id(tokenizer.special.image)
         self.slots = iter(slots)
         self.tokens: list[int] = []
@@ -166,11 +167,11 @@ class _Writer:
 
     def _image(self) -> None:
         self._flush()
-        if not (self.tokens and self.tokens[-1] == self.around):  # neighbouring images share one
-            self.ids([self.around])
+        if self.tokens[-1:] != self.around:  # neighbouring images share one
+            self.ids(self.around)
         for count in next(self.slots):
             self.ids([self.image] * count)
-            self.ids([self.around])
+            self.ids(self.around)
         self.after_image, self.first = True, False
 
     def _special(self, piece: Special) -> None:
@@ -182,8 +183,8 @@ class _Writer:
         """Tokenise the joined texts; a token is learned if it stands for any learned character."""
         text = "".join(piece.text for piece in self.texts)
         if text:
-            # Upstream parts a word from the image before it, but not a `<`.
-            space = self.after_image and not text[0].isspace() and text[0] != "<"
+            # Idefics2's processor parts a word from the image before it, but not a `<`; LLaVA's does not.
+            space = bool(self.around) and self.after_image and not text[0].isspace() and text[0] != "<"
             ids, offsets = self.tokenizer.encode_with_offsets(f" {text}" if space else text, self.first)
             self.tokens.extend(ids)
             self.supervised.extend(_supervised_mask(self.texts, offsets, start=int(space)))

@@ -53,7 +53,7 @@ class Tokenizer:
         self.special = special
         self._file = _undisturbed(backend)
         self.settings = with_class_tokens(settings, backend)
-        add_tokens(backend, self.settings, [special.around_image, special.image, special.end_of_utterance])
+        add_tokens(backend, self.settings, [*special.protocol])
         added = backend.get_added_tokens_decoder()
         self._ids = {token.content: number for number, token in added.items() if token.special}
         self.bos, self.eos, self.pad = (self._named(key) for key in ("bos_token", "eos_token", "pad_token"))
@@ -90,17 +90,20 @@ class Tokenizer:
         except BaseException as error:  # of a copy made through the Rust side
             raise failure_of_tokenizers(error, f"{file}: cannot be used as a tokenizer") from None
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, *, as_file: bool = False) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, with which transformers gives the same ids.
 
         transformers 5 rebuilds most classes by their name and passes over the pipeline in tokenizer.json; so the class
         is written as the one that keeps to the file, but for LlamaTokenizer, which is rebuilt here in the same way.
+        as_file: for a model whose class of tokenizer transformers passes over (`BY_FILE`): the rebuilt one is written.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "tokenizer.json").write_text(self._file.to_str(pretty=True), encoding="utf-8")
+        backend = self._first if as_file else self._file
+        (folder / "tokenizer.json").write_text(backend.to_str(pretty=True), encoding="utf-8")
         settings = exported_settings(self.settings)
-        kept = self.settings.get("tokenizer_class") if _is_rebuilt(self._file, self.settings) else None
+        rebuilt = not as_file and _is_rebuilt(self._file, self.settings)
+        kept = self.settings.get("tokenizer_class") if rebuilt else None
         settings = {"tokenizer_class": "PreTrainedTokenizerFast"} | settings
         settings["tokenizer_class"] = kept or "PreTrainedTokenizerFast"
         text = json.dumps(settings, indent=2, ensure_ascii=False)
@@ -237,17 +240,19 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int, special: SpecialTo
     """Train a byte-level BPE tokenizer of at most `vocabulary` rows; the last three are `special`, in upstream's order.
 
     The first rows are `<unk>`, `<s>`, `</s>` and `<pad>`. Equal texts give an equal tokenizer.
+    Tokens of `special` that are among the first have no row at the end.
     Raises: DataError if `vocabulary` has no room for the 256 bytes and the special tokens.
     """
     special = special or SpecialTokens()
-    least = 256 + len(BASE_SPECIALS) + 3
+    added = len({*special.protocol} - {*BASE_SPECIALS.values()})
+    least = 256 + len(BASE_SPECIALS) + added
     if vocabulary < least:
         raise DataError(f"a vocabulary of {vocabulary} is too small: bytes and special tokens alone need {least}")
     backend = tokenizers.Tokenizer(models.BPE(unk_token=BASE_SPECIALS["unk_token"]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary - 3,
+        vocab_size=vocabulary - added,
         special_tokens=list(BASE_SPECIALS.values()),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,

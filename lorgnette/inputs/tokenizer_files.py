@@ -25,6 +25,9 @@ CLASS_TOKENS: dict[str, dict[str, str]] = {
 CLASS_OF_MODEL = {"idefics2": "LlamaTokenizer", "qwen2": "Qwen2Tokenizer", "qwen3": "Qwen2Tokenizer"}
 """By model_type: the class that transformers takes where no file names one."""
 
+BY_FILE = ("llava",)
+"""By model_type: models for which transformers keeps to tokenizer.json, whatever class their files name."""
+
 NOT_EXPORTED = ("added_tokens_decoder", "auto_map", "name_or_path", "special_tokens_map_file", "split_special_tokens")
 """Settings that a saved tokenizer does without: tokenizer.json holds every added token, no code of a repository is
 needed, and special tokens are never text."""
@@ -46,8 +49,11 @@ def read_settings(folder: Path) -> dict[str, Any]:
     Raises: CheckpointError naming the file that cannot be understood.
     """
     settings = _read_if_there(folder / "tokenizer_config.json")
+    model = _read_if_there(folder / "config.json")
+    if model.get("model_type") in BY_FILE:
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     if settings.get("tokenizer_class") is None:
-        settings |= _class_of_model(folder)
+        settings |= _class_of_model(model)
     if not settings.get("extra_special_tokens") and "additional_special_tokens" in settings:
         settings["extra_special_tokens"] = settings.pop("additional_special_tokens")
     if "added_tokens_decoder" in settings:
@@ -70,9 +76,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def _class_of_model(folder: Path) -> dict[str, Any]:
+def _class_of_model(model: Mapping[str, Any]) -> dict[str, Any]:
     """The class of a tokenizer whose own file names none, by the config.json beside it."""
-    model = _read_if_there(folder / "config.json")
     named = model.get("tokenizer_class") or CLASS_OF_MODEL.get(str(model.get("model_type")))
     return {} if named is None else {"tokenizer_class": named}
 

@@ -72,7 +72,10 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "config.json not JSON": (written("config.json", "{"), r"config.json: is not JSON"),
     "config.json not text": (written("config.json", b"\xff\xfe{}"), r"config.json: is not JSON"),
     "config.json a list": (written("config.json", "[]"), r"config.json: holds a list"),
-    "another model": (setting("model_type", "llava"), r"model_type is 'llava'; lorgnette opens idefics2"),
+    "another model": (
+        setting("model_type", "blip"),
+        r"model_type is 'blip'; lorgnette opens idefics2, llava and its own",
+    ),
     "another decoder": (
         setting("text_config.model_type", "gpt2"),
         r"text_config: model_type is 'gpt2'; known decoders",

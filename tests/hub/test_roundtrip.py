@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import lorgnette.hub.export
-import lorgnette.hub.load
 from lorgnette.cli import app
 from lorgnette.errors import CheckpointError
 from lorgnette.hub.export import export, save
+from lorgnette.hub.formats.format import IDEFICS2, MODEL_FORMATS
 from lorgnette.hub.load import load
 from lorgnette.hub.parity import check_parity
 from lorgnette.infer.generate import generate
@@ -297,14 +297,14 @@ def test_a_model_and_a_processor_that_do_not_fit_are_refused(tmp_path: Path) -> 
 
 
 def test_a_certificate_finds_a_setting_read_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = lorgnette.hub.load.read_idefics2
+    read = IDEFICS2.read
 
     def misread(values: dict, where: str) -> VLMConfig:
         return read(values, where).override("language.norm_eps=0.01")
 
     folder = export(tiny_model(), tiny_processor(), tmp_path / "model")
     assert check_parity(folder).passed
-    monkeypatch.setattr("lorgnette.hub.load.read_idefics2", misread)
+    monkeypatch.setitem(MODEL_FORMATS, "idefics2", dataclasses.replace(IDEFICS2, read=misread))
     certificate = check_parity(folder)
     assert certificate.parts["connector"].relative < 1e-5 < certificate.parts["language"].relative
     with pytest.raises(CheckpointError, match=r"transformers computes something else \(.*language by"):

@@ -16,17 +16,11 @@ from lorgnette.hub.decoders.setting_rows import Json, group_of
 from lorgnette.hub.encoders.encoder_names import dinov2_rules, naflex_rules, siglip_rules, timm_rules
 from lorgnette.hub.weight_map import Rule
 from lorgnette.inputs.config import FILTERS, ImageConfig
-from lorgnette.inputs.preprocessor import naflex_sides, read_image_settings, resample_filter, square_sides
+from lorgnette.inputs.preprocessor import CLIP_PIXELS, naflex_sides, read_image_settings, resample_filter, square_sides
 from lorgnette.inputs.tokenizer import read_json
 from lorgnette.model.configs.vision_config import VisionConfig
 from lorgnette.untrusted import quoted
 
-CLIP_PIXELS: Json = {
-    "image_mean": [0.48145466, 0.4578275, 0.40821073],
-    "image_std": [0.26862954, 0.26130258, 0.27577711],
-    "resample": 3,
-    "do_center_crop": True,
-}
 SHORTEST = 27
 """Patches along the shortest side of a SigLIP's image: SO400M's own 378 pixels (paper §3.2)."""
 GRID = 70

@@ -102,7 +102,13 @@ class Idefics2Template:
     """`User:` content `<end_of_utterance>` newline; a space follows the colon unless the first content is an image."""
 
     special: SpecialTokens = field(default_factory=SpecialTokens)
-    source: str = IDEFICS2_TEMPLATE
+
+    @property
+    def source(self) -> str:
+        """Idefics2's template, with these special tokens in place of its own."""
+        plain, special = SpecialTokens(), self.special
+        source = IDEFICS2_TEMPLATE.replace(plain.end_of_utterance, special.end_of_utterance)
+        return source.replace(plain.image, special.image)
 
     def pieces(
         self, sample: Sample, add_generation_prompt: bool = False, continue_final_message: bool = False
