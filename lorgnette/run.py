@@ -284,11 +284,8 @@ class Run(Settings):
                 f" encoder expects patches of {vision.patch} on {vision.grid} x {vision.grid}"
             )
         if vision.interpolates != (images.positions == "interpolated"):
-            expected = "interpolated" if vision.interpolates else "parity or exact"
-            raise ValueError(
-                f"images.positions is {images.positions}, but the vision encoder's own rule of positions needs"
-                f" {expected}; change it, or model.vision.position_rule"
-            )
+            needs = "interpolated" if vision.interpolates else "parity or exact"
+            raise ValueError(f"images.positions is {images.positions}, but model.vision.position_rule needs {needs}")
         return self
 
     def _check_new_parts(self) -> None:

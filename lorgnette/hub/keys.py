@@ -145,15 +145,15 @@ VISION = Section(
     refused=NOT_OURS,
     said=CODE | OLD_CONFIG,
 )
-ENCODERS = "hub/encoders/encoder_families.py"
+ENCODER_FAMILIES = "hub/encoders/encoder_families.py"
 NAFLEX = Section(
-    obeyed={**VISION.obeyed, **keys("num_patches", ENCODERS)},
+    obeyed={**VISION.obeyed, **keys("num_patches", ENCODER_FAMILIES)},
     irrelevant=VISION.irrelevant,
     refused=NOT_OURS,
     said=CODE | OLD_CONFIG,
 )
 DINOV2 = Section(
-    obeyed={**VISION.obeyed, **keys("mlp_ratio use_swiglu_ffn qkv_bias", ENCODERS)},
+    obeyed={**VISION.obeyed, **keys("mlp_ratio use_swiglu_ffn qkv_bias", ENCODER_FAMILIES)},
     irrelevant={**VISION.irrelevant}
     | keys("layerscale_value drop_path_rate hidden_dropout_prob attention_probs_dropout_prob use_mask_token", TRAINING)
     | keys("out_features out_indices stage_names apply_layernorm reshape_hidden_states", "of detectors built on it"),
@@ -161,12 +161,12 @@ DINOV2 = Section(
     said=CODE | OLD_CONFIG,
 )
 TIMM = Section(
-    obeyed=keys("architecture model_args pretrained_cfg", ENCODERS),
+    obeyed=keys("architecture model_args pretrained_cfg", ENCODER_FAMILIES),
     irrelevant=keys("num_classes num_features global_pool", "of the head that pools an image to one vector"),
     said=CODE,
 )
 SIGLIP = Section(
-    obeyed=keys("model_type vision_config", ENCODERS),
+    obeyed=keys("model_type vision_config", ENCODER_FAMILIES),
     irrelevant=COMMON
     | DECODING
     | keys("text_config text_config_dict vision_config_dict projection_dim", "its text model is not used")

@@ -23,7 +23,7 @@ from lorgnette.inputs.image_io import open_image as open_image
 from lorgnette.inputs.pixels import upright_rgb, upright_size
 from lorgnette.sample import ImageSource
 
-Count = TypeVar("Count", int, np.ndarray)
+Sides = TypeVar("Sides", int, np.ndarray)
 """Pixels along a side of one image, or an array of them for many."""
 _Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
@@ -75,14 +75,14 @@ def _free_size(width: int, height: int, config: ImageConfig) -> tuple[int, int]:
     return max(capped_width, config.shortest), max(capped_height, config.shortest)
 
 
-def naflex_size(width: Count, height: Count, config: ImageConfig) -> tuple[Count, Count]:
+def naflex_size(width: Sides, height: Sides, config: ImageConfig) -> tuple[Sides, Sides]:
     """The size of an image with at most `most_patches`, as SigLIP 2's processor finds it; of arrays, arrays.
 
     The largest scale by bisection, both sides then raised to whole patches (or to squares of `multiple` x `multiple`).
     """
     side, most = config.patch * config.multiple, config.most_patches // config.multiple**2
 
-    def scaled(length: Count, scale: Any) -> Any:
+    def scaled(length: Sides, scale: Any) -> Any:
         return np.maximum(side, np.ceil(length * scale / side) * side).astype(np.int64)
 
     least: Any = width * 0.0 + NAFLEX_STEP / 10

@@ -116,6 +116,10 @@ def write_decoder(language: LanguageConfig) -> Json:
         every = language.no_rope_every or language.layers + 1
         values["no_rope_layers"] = [int(number % every != 0) for number in range(1, language.layers + 1)]
         values["no_rope_layer_interval"] = every
+    if family == "phi3":  # its class takes this one, whatever the group of rotary settings says
+        scaling = language.rope_scaling or {}
+        original = scaling.get("original_max_position_embeddings", language.max_positions)
+        values["original_max_position_embeddings"] = int(original)  # type: ignore[arg-type]  # a number, as was checked
     if family in ("smollm3", "phi3"):  # whose classes name a row that a smaller table has not
         values["pad_token_id"] = None
     if family in ("qwen2", "qwen3"):
