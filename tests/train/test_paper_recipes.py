@@ -28,7 +28,7 @@ COMPARED = {
 }
 """Settings that the recipes of a table may differ in; a decoder brings its MLP's width to the projection."""
 FIRST_LINE = re.compile(r"# Table (\d+): .*Paper: (\d\d\.\d)(; .*)?\.")
-OURS = re.compile(r"# Ours: ([\d,]+) parameters, ([\d,]+) trained, (adapters and )?extra rows included\.")
+OURS = re.compile(r"# Ours: ([\d,]+) parameters, ([\d,]+) trained, (?:adapters and )?extra rows included\.")
 LISTED = re.compile(r"^\| (\d+) \| `paper/([\w/]+)` \| .+ \| (\d\d\.\d)\b.* \|$", re.MULTILINE)
 BACKBONES = ("vision", "language")
 EXTRA = 2 * 3 * 4096

@@ -46,7 +46,8 @@ def connector_of(model: VLMConfig) -> dict[str, Any]:
 def twin(recipe: Run) -> dict[str, Any]:
     """Model, images and modes of a recipe of the paper's size, as overrides of the preset `micro`."""
     model, stage = recipe.model, recipe.stages[0]
-    vision = {key: value for key, (_, value) in VisionConfig().diff(model.vision).items() if key not in SIZES}
+    plain = VisionConfig().plain()
+    vision = {key: value for key, value in model.vision.plain().items() if key not in SIZES and value != plain[key]}
     language = {
         "family": model.language.family,
         "sliding_window": 32 if model.language.sliding_window else None,
@@ -87,7 +88,8 @@ CHOICES = choices()
 
 def run_of(chosen: dict[str, Any], squares: Path) -> Run:
     stage = {
-        "name": "ablation", "steps": 2, "pack": {"samples": 4, "packs_per_step": 1}, "lr": 0.01, "lora": {"rank": 2},
+        "name": "ablation", "steps": 2, "pack": {"samples": 4, "packs_per_step": 1}, "lr": 0.01,
+        "lora": {"rank": 2, "keep": False},
         "sources": [{"kind": "messages", "path": str(squares / "rows.jsonl")}],
     }  # fmt: skip
     values = {
