@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -148,21 +149,22 @@ class StudyReport:
                 reach = one.reach if one.seeds > 1 else 0.0
                 marks.append(Interval(measure, one.value, one.value - reach, one.value + reach, hue))
             found.append((name, marks))
-        return interval_chart(found, "%")
+        most = max((mark.high for _, marks in found for mark in marks), default=0.0)
+        return interval_chart(found, "%", bounds=(0.0, 10.0 * math.ceil(most / 10)))
 
     def _pareto(self, hues: dict[str, str]) -> list[Svg]:
         """Score against FLOPs, seconds and memory."""
-        axes = {"flops": "training FLOPs", "seconds": "training seconds", "peak_gib": "peak GiB"}
+        axes = {"flops": ("training TFLOPs", 1e12), "seconds": ("training seconds", 1), "peak_gib": ("peak GiB", 1)}
         score = {name: estimate_of(rows, "score").value for name, rows in self.by_cell.items()}
         return [
             scatter_chart(
                 [
-                    (name, fmean(row.cost[key] for row in rows), score[name], hues[name])
+                    (name, fmean(row.cost[key] for row in rows) / unit, score[name], hues[name])
                     for name, rows in self.by_cell.items()
                 ],
                 (words, "score"),
             )
-            for key, words in axes.items()
+            for key, (words, unit) in axes.items()
         ]
 
     def _curves(self, hues: dict[str, str]) -> list[Svg]:

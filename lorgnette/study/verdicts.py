@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from lorgnette.study.config import Claim, Study
 from lorgnette.study.estimates import MOST_SEEDS, SeedEstimate, difference
 from lorgnette.study.result_rows import StudyRow, provenance
 
+MOST_QUESTIONS = 100
+"""Times as many questions beyond which there is hardly a difference to be found."""
 Word = Literal["agrees", "disagrees", "undecided"]
 
 
@@ -80,7 +83,7 @@ def _needs(claim: Claim, found: SeedEstimate | None) -> str:
     count = found.seeds_needed(distance)
     if count is not None:
         return f"about {count} seeds, if the difference is what was found"
-    if distance and found.question_error > found.seed_error:
-        times = (1.96 * found.question_error / distance) ** 2
+    times = (1.96 * found.question_error / distance) ** 2 if distance else math.inf
+    if 1 < times < MOST_QUESTIONS:
         return f"about {times:.0f} times as many questions, and more seeds"
-    return f"more than {MOST_SEEDS:,} seeds: there is hardly a difference"
+    return f"more than {MOST_SEEDS:,} seeds or {MOST_QUESTIONS} times as many questions: there is hardly a difference"

@@ -24,7 +24,9 @@ from lorgnette.hub.encoders.encoder_names import timm_rules
 from lorgnette.hub.export import export, save
 from lorgnette.hub.join import VisionBackbone, build, default_images
 from lorgnette.hub.load import load
+from lorgnette.infer.batch_invariance import examine
 from lorgnette.infer.generate import generate
+from lorgnette.infer.image_cache import ImageFeatureCache
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.model.config import VisionConfig
@@ -286,3 +288,18 @@ WRITTEN = [
 @pytest.mark.parametrize(("section", "given"), WRITTEN, ids=["CLIP", "NaFlex", "DINOv2", "with text", "images"])
 def test_every_key_that_their_classes_write_has_its_place(section: keys.Section, given: list) -> None:
     assert {key for one in given for key in one.to_dict()} <= section.known
+
+
+@pytest.mark.parametrize("name", ["CLIP", "NaFlex", "DINOv2"])
+@pytest.mark.parametrize("split", [False, True])
+def test_answers_depend_neither_on_the_batch_nor_on_kept_visual_tokens(name: str, split: bool, tmp_path: Path) -> None:
+    FAMILIES[name].write(tmp_path / "vision")
+    write_decoder(tmp_path / "language", "llama", {})
+    states = states_of(FAMILIES[name].takes)
+    model, processor = build(tmp_path / "vision", tmp_path / "language", connector=CONNECTOR, states=states)
+    found = examine(model, processor, PICTURES[:2])
+    assert found.passed, found.verdict()
+    kept, settings = ImageFeatureCache(model, processor, split=split), GenerationConfig(max_tokens=4)
+    expected = generate(model, processor, SAMPLES, settings, split=split)
+    for _ in range(2):
+        assert generate(model, processor, SAMPLES, settings, image_cache=kept) == expected
