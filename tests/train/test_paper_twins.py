@@ -89,7 +89,7 @@ CHOICES = choices()
 def run_of(chosen: dict[str, Any], squares: Path) -> Run:
     stage = {
         "name": "ablation", "steps": 2, "pack": {"samples": 4, "packs_per_step": 1}, "lr": 0.01,
-        "lora": {"rank": 2, "keep": False},
+        "lora": {"rank": 2, "targets": ["query", "down"], "keep": False},
         "sources": [{"kind": "messages", "path": str(squares / "rows.jsonl")}],
     }  # fmt: skip
     values = {
