@@ -205,6 +205,8 @@ class ValidationConfig(Settings):
     """Samples of each source."""
     sources: tuple[SourceConfig, ...] = ()
     """Sources to validate on; by default the validation split of the stage's built-in sources."""
+    keep_best: bool = False
+    """Keep the model with the lowest mean loss in `best/`; it is then the run's model, in place of the last one."""
 
 
 class CheckpointConfig(Settings):
@@ -268,6 +270,8 @@ class Run(Settings):
         vision, images = self.model.vision, self.images
         if not self.stages:
             raise ValueError("a run needs at least one stage")
+        if self.validation.keep_best and self.evaluation.every and self.evaluation.keep_best:
+            raise ValueError("validation.keep_best and evaluation.keep_best both keep best/: set one of them to false")
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"two stages share a name: {', '.join(names)}; give each its own")
@@ -316,9 +320,8 @@ class Run(Settings):
         try:
             fault = self.stage_images(stage).unlike(self.model.slots.only_grid)
         except pydantic.ValidationError as error:
-            raise ValueError(
-                f"stage {stage.name!r}: {error.errors()[0]['msg'].removeprefix(VALIDATOR_PREFIX)}"
-            ) from None
+            said = error.errors()[0]["msg"].removeprefix(VALIDATOR_PREFIX)
+            raise ValueError(f"stage {stage.name!r}: {said}") from None
         if fault:
             raise ValueError(f"stage {stage.name!r}: connector {self.model.connector.about}: {fault}")
 
@@ -360,9 +363,8 @@ class Run(Settings):
 
 def read_run(folder: Path) -> Run:
     """Read the settings in a run's folder, which cannot name code to run by themselves. Raises: SettingsError."""
-    settings = folder / "run.yaml"
-    with plugins.reading(str(settings)):
-        return Run.load(settings, stored=True)
+    with plugins.reading(str(folder / "run.yaml")):
+        return Run.load(folder / "run.yaml", stored=True)
 
 
 def find_recipe(name: str) -> Path:

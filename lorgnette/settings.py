@@ -209,9 +209,16 @@ def _descend(here: Any, part: str, where: str) -> Any:
 
 
 def _index(here: list[Any], part: str, where: str) -> int:
-    """An index of a list. The number of digits is limited, and only those of ASCII count."""
+    """An index of a list: a number, of which only digits of ASCII count, or the `name` of one of its groups."""
+    names = [str(one.get("name", "")) if isinstance(one, dict) else "" for one in here]
+    if part in names:
+        return names.index(part)
     if not (part.isascii() and part.isdecimal() and len(part) < 10) or int(part) >= len(here):
-        raise SettingsError(f"{where}: {quoted(part)!r} is not an index below {len(here)}")
+        known = ", ".join(filter(None, names))
+        raise SettingsError(
+            f"{where}: {quoted(part)!r} is not an index below {len(here)}"
+            + (f", or one of {quoted(known)}" if known else "")
+        )
     return int(part)
 
 

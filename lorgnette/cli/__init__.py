@@ -18,6 +18,7 @@ from lorgnette.cli.data_verbs import data
 from lorgnette.cli.eval import evaluation
 from lorgnette.cli.serve import serve
 from lorgnette.cli.study import study
+from lorgnette.cli.tune import tune
 
 app = typer.Typer(
     help="Build vision-language models: join a vision encoder to a language model, train, measure and use the result.",
@@ -26,12 +27,34 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from lorgnette.version import code
+
+        print(" ".join(f"{name} {value}" for name, value in code().items() if value))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Build vision-language models: join a vision encoder to a language model, train, measure and use the result."""
+
+
 app.add_typer(data, name="data")
 app.add_typer(evaluation, name="eval")
 app.add_typer(study, name="study")
 app.command()(serve)
+app.command()(tune)
 ModelOption = Annotated[
     str, typer.Option("--model", help="Folder of a model or run, or a hub id: owner/name, owner/name@revision.")
+]
+AdapterOption = Annotated[
+    str | None, typer.Option("--adapter", help="Folder or hub id of PEFT's adapters, to be merged into the model.")
 ]
 SPINS = "3000"
 """Value of GOMP_SPINCOUNT: rounds that an idle OpenMP thread spins before it sleeps.
@@ -153,6 +176,7 @@ def generate(
     ] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End the answer before this string; may be repeated.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
+    adapter: AdapterOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Ask one question about any number of images."""
@@ -166,7 +190,7 @@ def generate(
     given = {name: value for name, value in values.items() if value is not None}
     settings = GenerationConfig.parse({**given, "seed": seed, "stop": stop or []}, where="generate")
     sample = Sample((Turn("user"), *(Image(path) for path in image or []), Text(prompt)), {"name": "the prompt"})
-    for piece in stream(*load(model), [sample], settings, split=split or None):
+    for piece in stream(*load(model, adapter=adapter), [sample], settings, split=split or None):
         if not as_json:
             print(piece.text, end="", flush=True)
         answer = piece.generation
@@ -187,6 +211,7 @@ def chat(
     temperature: Annotated[
         float | None, typer.Option(help="Sampling temperature, 0 for greedy; by default the model's setting, or 0.")
     ] = None,
+    adapter: AdapterOption = None,
 ) -> None:
     """Chat with a model in the terminal; `/image PATH` adds an image, `/help` lists the commands."""
     from lorgnette.hub.load import load
@@ -196,7 +221,7 @@ def chat(
     values = {"max_tokens": max_tokens, "temperature": temperature}
     given = {name: value for name, value in values.items() if value is not None}
     settings = GenerationConfig.parse(given, where="chat")
-    session = Chat(*load(model), settings, split=split or None)
+    session = Chat(*load(model, adapter=adapter), settings, split=split or None)
     print(HELP)
     converse(session, _lines_typed(), lambda text: print(text, end="", flush=True))
 
@@ -257,8 +282,19 @@ def presets() -> None:
 
 
 @app.command()
-def show(model: Annotated[str, typer.Argument(help="Folder of a model, or a hub id.")]) -> None:
-    """Describe a checkpoint: parts, parameters, FLOPs per image and token, bytes, special tokens."""
+def show(
+    model: Annotated[str, typer.Argument(help="Folder of a model, a hub id, or a recipe.")],
+    compare: Annotated[
+        list[str] | None, typer.Option("--compare", help="Model or recipe to put beside it; may be repeated.")
+    ] = None,
+) -> None:
+    """Describe a checkpoint or recipe: parts, parameters, FLOPs per image, token and sample, bytes, special tokens."""
     from lorgnette.hub.describe import describe, print_description
+    from lorgnette.output import new_console
+    from lorgnette.train.planner.cost_table import CostedModel, print_costs
 
-    print_description(describe(model))
+    first = CostedModel.open(model)
+    if compare or first.stages:
+        print_costs(new_console(), [first, *map(CostedModel.open, compare or [])])
+    else:
+        print_description(describe(model))

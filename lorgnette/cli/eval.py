@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from lorgnette.cli import results as stored
 from lorgnette.cli.doctor import doctor
@@ -14,13 +17,29 @@ if TYPE_CHECKING:
     from lorgnette.eval.benchmark import Asking
     from lorgnette.eval.models.base import Model
     from lorgnette.eval.results.store import Result
+    from lorgnette.eval.task import Task
 
 WHO = (
     "Model to evaluate: folder of a model or run, or a hub id; transformers:FOLDER_OR_ID for any"
     " AutoModelForImageTextToText; http(s)://HOST:PORT/v1#MODEL for an OpenAI-compatible server."
 )
 
-evaluation = typer.Typer(help="Evaluate a model on benchmarks; compare and rescore results.")
+BLIND = ("only", "both")
+"""Values of --blind; the first is meant where none is given."""
+
+
+class _WithBareBlind(TyperGroup):
+    """Command group in which `--blind` needs no value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        bare = [one for one, following in pairwise([*args, ""]) if one == "--blind" and following not in BLIND]
+        if bare:
+            place = args.index("--blind")
+            args = [*args[: place + 1], BLIND[0], *args[place + 1 :]]
+        return list(super().parse_args(ctx, args))
+
+
+evaluation = typer.Typer(cls=_WithBareBlind, help="Evaluate a model on benchmarks; compare and rescore results.")
 for verb in (stored.rescore, stored.compare, stored.submission, doctor):
     evaluation.command()(verb)
 
@@ -29,9 +48,19 @@ for verb in (stored.rescore, stored.compare, stored.submission, doctor):
 def evaluate(
     context: typer.Context,
     model: Annotated[str | None, typer.Option(help=WHO)] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="Folder or hub id of PEFT's adapters, to be merged into the model.")
+    ] = None,
     tasks: Annotated[
-        str, typer.Option(help="Benchmarks, separated by commas: NAME, NAME:SPLIT, or package.module:Name of your own.")
+        str,
+        typer.Option(help="Benchmarks, separated by commas: NAME, NAME:SPLIT, package.module:Name; or files of rows."),
     ] = "drawings",
+    metric: Annotated[
+        str | None, typer.Option(help="Metric, instead of the benchmark's or the one chosen for your file.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Kind of your files (chat, instruct, pairs, ...), if it is not clear from them.")
+    ] = None,
     shots: Annotated[int, typer.Option(min=0, help="Few-shot examples before each question.")] = 0,
     choose: Annotated[
         str, typer.Option(help="Choice of the examples: random, rices (similar images) or text (without images).")
@@ -53,8 +82,11 @@ def evaluate(
     ] = None,
     incomplete: Annotated[bool, typer.Option("--incomplete", help="Accept data with missing rows.")] = False,
     blind: Annotated[
-        bool, typer.Option("--blind", help="Image-shuffled baseline: each question with another sample's image.")
-    ] = False,
+        str | None,
+        typer.Option(
+            help="Image-shuffled baseline: each question with another sample's image; `both` compares the two."
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Ask only this many questions, drawn by --seed.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the examples, of --limit and of --blind.")] = 0,
     judge: Annotated[
@@ -101,10 +133,20 @@ def evaluate(
         ServerSettings.parse(asked | {"key_variable": name}, "how a server is asked")
         for name in (key_variable, judge_key_variable)
     )
-    measured = open_model(model, split=split, batch_size=batch_size, server=server)
+    measured = open_model(model, split=split, batch_size=batch_size, server=server, adapter=adapter)
     reader = open_model(judge, batch_size=batch_size, server=judging) if judge else None
-    conditions = {"blind": blind, "limit": limit, "seed": seed, "batch_size": batch_size}
-    _show(_run(tasks, asking, measured, reader, folder, conditions), as_json)
+    if blind not in (*BLIND, None):
+        raise SettingsError(f"--blind {blind}: use one of {', '.join(BLIND)}")
+    conditions = {"blind": blind == "only", "limit": limit, "seed": seed, "batch_size": batch_size}
+    opened = _open(tasks, asking, measured, kind, metric)
+    if blind != "both":
+        _show(_run(opened, measured, reader, folder, conditions), as_json)
+        return
+    without, sighted = (
+        _run(opened, measured, reader, folder and folder / side, conditions | {"blind": side == "blind"})
+        for side in ("blind", "sighted")
+    )
+    _show_gain(without, sighted, as_json)
 
 
 @evaluation.command(name="tasks")
@@ -176,9 +218,33 @@ def _places(data: list[str]) -> dict[str, str]:
     return places
 
 
+def _open(tasks: str, asking: Asking, measured: Model, kind: str | None, metric: str | None) -> dict[str, Task]:
+    """Each task by its name: benchmarks, and files of rows. Raises: SettingsError, before any question is asked."""
+    from dataclasses import replace
+
+    from lorgnette.errors import SettingsError
+    from lorgnette.eval.metrics import metric_named
+    from lorgnette.eval.own_rows import is_path, names_of, task_of_path
+    from lorgnette.eval.tasks import names_in, task_named
+
+    if metric is not None:
+        metric_named(metric)
+    names = names_in(tasks)
+    short = names_of([name for name in names if is_path(name)])
+    if kind is not None and not short:
+        raise SettingsError(f"--kind {kind} is of files of rows, and --tasks names none; leave it out")
+    found = {}
+    for name in names:
+        if name in short:
+            found[short[name]] = task_of_path(name, short[name], asking, kind, metric)
+        else:
+            task = task_named(name, asking, measured)
+            found[name] = replace(task, metric=metric) if metric else task
+    return found
+
+
 def _run(
-    tasks: str,
-    asking: Asking,
+    opened: dict[str, Task],
     measured: Model,
     judge: Model | None,
     folder: Path | None,
@@ -191,13 +257,11 @@ def _run(
     from lorgnette.eval.results.store import ResultsFolder
     from lorgnette.eval.results.summary import progress_bar, shown_in
     from lorgnette.eval.runner import evaluate as run_task
-    from lorgnette.eval.tasks import names_in, task_named
 
     rank = Rank.of_torchrun()
     if rank.of > 1 and folder is None:
         raise SettingsError("several processes share an evaluation through a folder; give it as --folder RESULTS")
 
-    opened = {name: task_named(name, asking, measured) for name in names_in(tasks)}
     results = {}
     places = {name: ResultsFolder(folder / name.replace(":", "-"), rank) if folder else None for name in opened}
     for path in [place.path for place in places.values() if place]:
@@ -213,6 +277,32 @@ def _run(
     return {name: place.result() if place and rank.of > 1 else results[name] for name, place in places.items()}
 
 
+def _is_whole(results: Iterable[Result]) -> bool:
+    """Return whether all questions are answered; say it if not."""
+    if missing := sum(result.missing for result in results):
+        sentence = (
+            f"lorgnette: {missing:,} questions are still with other processes; the last one to finish prints the scores"
+        )
+        typer.echo(sentence, err=True)
+    return not missing
+
+
+def _show_gain(blind: dict[str, Result], sighted: dict[str, Result], as_json: bool) -> None:
+    """Print both scores of each task, and what looking is worth, with its paired interval."""
+    from lorgnette.eval.results.compare import compare
+    from lorgnette.eval.results.summary import print_comparison
+    from lorgnette.output import print_json
+
+    if not _is_whole([*blind.values(), *sighted.values()]):
+        return
+    found = {name: compare(blind[name], sighted[name], ("blind", "sighted")) for name in sighted}
+    if as_json:
+        print_json({name: one.plain() for name, one in found.items()})
+        return
+    for name, one in found.items():
+        print_comparison(name, one)
+
+
 def _show(results: dict[str, Result], as_json: bool) -> None:
     import dataclasses
 
@@ -220,11 +310,7 @@ def _show(results: dict[str, Result], as_json: bool) -> None:
     from lorgnette.eval.tasks import BENCHMARK_GROUPS
     from lorgnette.output import print_json
 
-    if missing := sum(result.missing for result in results.values()):
-        sentence = (
-            f"lorgnette: {missing:,} questions are still with other processes; the last one to finish prints the scores"
-        )
-        typer.echo(sentence, err=True)
+    if not _is_whole(results.values()):
         return
     if not as_json:
         print_results(results, groups=BENCHMARK_GROUPS)

@@ -35,28 +35,47 @@ def rescore(
 
 
 def compare(
-    before: Folder,
-    after: Folder,
-    page: Annotated[Path | None, typer.Option(help="Write an HTML page with the answers that changed.")] = None,
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders of evaluations, of one task or several; the first is the baseline.")
+    ],
+    page: Annotated[
+        Path | None, typer.Option(help="Two folders: write an HTML page with the answers that changed.")
+    ] = None,
     most: Annotated[int, typer.Option(min=1, help="Most answers on the page that improved, and that got worse.")] = 100,
+    table: Annotated[
+        Path | None, typer.Option(help="Write the scores to a file: its ending is .csv, .tex or .md.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Compare two evaluations of the same questions: differences with paired 95 % intervals, and changed answers."""
-    from lorgnette.eval.results.compare import compare_folders, pairs_in
+    """Compare evaluations of the same questions with the first: differences with paired 95 % intervals."""
+    from lorgnette.errors import SettingsError
+    from lorgnette.eval.results.score_table import compare_all, page_of, print_scores, rows_of, write_scores
+    from lorgnette.eval.results.store import folders_in
     from lorgnette.eval.results.summary import print_comparison
-    from lorgnette.output import print_json
+    from lorgnette.output import new_console, print_json, say
 
-    pairs = pairs_in(before, after)
-    pages = {name: page and (page if len(pairs) == 1 else page.with_stem(f"{page.stem}-{name}")) for name in pairs}
-    found = {name: compare_folders(*pair, pages[name], most) for name, pair in pairs.items()}
-    _say_what_is_old(place for pair in pairs.values() for place in pair)
+    if len(folders) < 2:
+        raise SettingsError(f"{folders[0]} is compared with nothing; give two folders or more")
+    if page and len(folders) > 2:
+        raise SettingsError(f"--page shows two evaluations, and {len(folders)} are given; leave it out, or give two")
+    found = compare_all(folders, page, most)
+    if table:
+        write_scores(table, rows_of(found))
+    _say_what_is_old(place for folder in folders for place in folders_in(folder).values())
     if as_json:
-        print_json({name: comparison.plain() for name, comparison in found.items()})
+        plain = {name: [one.plain() for one in each] for name, each in found.items()}
+        print_json({name: each[0] if len(each) == 1 else each for name, each in plain.items()})
         return
-    for name, comparison in found.items():
-        print_comparison(name, comparison)
-        if pages[name]:
-            print(f"Wrote {pages[name]}")
+    console = new_console()
+    if len(folders) == 2:
+        for name, (comparison,) in found.items():
+            print_comparison(name, comparison)
+    else:
+        print_scores(console, rows_of(found))
+        for one in (one for each in found.values() for one in each):
+            say(console, one.sentence())
+    for path in filter(None, [*(page_of(page, task, found) for task in found), table]):
+        print(f"Wrote {path}")
 
 
 def submission(

@@ -16,6 +16,9 @@ def serve(
     model: Annotated[str, typer.Argument(help="Folder of a model (or of a run), or a hub id.")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every interface.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 for any free one.")] = 8000,
+    adapter: Annotated[
+        str | None, typer.Option(help="Folder or hub id of PEFT's adapters, to be merged into the model.")
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="Id of the model for clients; the folder's name if not given.")
     ] = None,
@@ -56,7 +59,7 @@ def serve(
         "log_content": log_content,
     }
     limits = {"max_running": max_running, "max_waiting": max_waiting, "kv_bytes": kv_mib * 2**20}
-    _serve(model, ServeConfig.parse(values, "serve"), EngineConfig.parse(limits, "serve"), api_key_file)
+    _serve(model, ServeConfig.parse(values, "serve"), EngineConfig.parse(limits, "serve"), api_key_file, adapter)
 
 
 def _short_name(model: str) -> str:
@@ -65,11 +68,11 @@ def _short_name(model: str) -> str:
     return parts[-1] if parts else "lorgnette"
 
 
-def _serve(model: str, config: Any, limits: Any, api_key_file: Path | None) -> None:
+def _serve(model: str, config: Any, limits: Any, api_key_file: Path | None, adapter: str | None = None) -> None:
     """Load the model and serve it. The socket is taken first: a port in use is said before the weights are read."""
     import logging
 
-    from lorgnette.hub.checkpoint_hash import checkpoint_digest
+    from lorgnette.hub.checkpoint_hash import digest_with_adapter
     from lorgnette.hub.load import load
     from lorgnette.infer.engine.engine import Engine
     from lorgnette.serve.app import ServerApp
@@ -81,7 +84,8 @@ def _serve(model: str, config: Any, limits: Any, api_key_file: Path | None) -> N
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     keys = read_keys(api_key_file)
     with listen(config.host, config.port) as listener:
-        engine = Engine(*load(model), limits.model_copy(update={"weights": checkpoint_digest(model)}))
+        weights = digest_with_adapter(model, adapter)
+        engine = Engine(*load(model, adapter=adapter), limits.model_copy(update={"weights": weights}))
         app = ServerApp(engine, config, keys)
         address, open_keys = address_of(listener), bool(keys)
 

@@ -27,6 +27,10 @@ class FilesConfig(Settings):
     """Benchmarks: a row with an image of theirs, or one that looks the same, is refused."""
     filters: tuple[str, ...] = ()
     """Dotted names of your functions from a Record to None, or to the reason why it is refused."""
+    held_out: str | None = None
+    """File of pictures, as `lorgnette tune` writes it: rows that show one of them are set apart; see `part`."""
+    part: Literal["train", "held_out"] = "train"
+    """Rows that are read where `held_out` names a file: those to train on, or those set apart to be asked about."""
     prepared: str | None = None
     """Folder for what is prepared; None for one beside the source, or in your cache where it cannot be written."""
     image_folder: str | None = None
@@ -54,6 +58,12 @@ class FilesConfig(Settings):
         if wrong := [scheme for scheme in schemes if not scheme.isalnum() or scheme.lower() in ("http", "https")]:
             raise ValueError(f"{wrong[0]!r} is no scheme for fsspec; write its name alone, as `s3`")
         return tuple(scheme.lower() for scheme in schemes)
+
+    @pydantic.model_validator(mode="after")
+    def _part_of_something(self) -> FilesConfig:
+        if self.part == "held_out" and self.held_out is None:
+            raise ValueError("part is held_out, but held_out names no file of pictures; give it, or leave part out")
+        return self
 
     @property
     def title(self) -> str:

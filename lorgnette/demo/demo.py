@@ -6,9 +6,9 @@ sample's picture), and writes the report. If it is killed, the same command resu
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
-import resource
 import shlex
 import shutil
 import sys
@@ -20,8 +20,9 @@ import torch
 from rich.console import Console
 
 from lorgnette.demo.report import print_examples, print_table, write_report
-from lorgnette.demo.scores import Asked, DemoResults, example_from, show_fairly
+from lorgnette.demo.scores import DemoResults
 from lorgnette.eval.models.local import LorgnetteModel
+from lorgnette.eval.results.sighted import Asked, example_from, show_fairly
 from lorgnette.eval.results.store import Result
 from lorgnette.eval.results.summary import progress_bar, shown_in
 from lorgnette.eval.runner import evaluate
@@ -144,8 +145,15 @@ def _announce(console: Console, trainer: Trainer) -> None:
         say(console, f"Going on after step {trainer.progress.total_step} of {trainer.run.steps}.")
 
 
-def peak_gib(workers: int) -> float:
-    """Largest resident memory of this process and its workers together, in GiB (what they share counts twice)."""
+def peak_gib(workers: int) -> float | None:
+    """Largest resident memory of this process and its workers together, in GiB (what they share counts twice).
+
+    None where the system does not say (Windows).
+    """
+    if importlib.util.find_spec("resource") is None:
+        return None
+    import resource
+
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     kib = own + workers * worker

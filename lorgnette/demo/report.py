@@ -10,14 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lorgnette.demo.scores import (
-    DemoExample,
-    DemoResults,
-    Line,
-    mistakes,
-    results_json,
-    verdicts,
-)
+from lorgnette.demo.scores import DemoResults, mistakes, results_json, verdicts
+from lorgnette.eval.results.sighted import Line, ShownExample
 from lorgnette.files import is_own_page, replace_text, write_json
 from lorgnette.output import say
 from lorgnette.report.charts import Interval, interval_chart
@@ -107,7 +101,7 @@ def _cells(line: Line) -> list[Text]:
     return [name, *scores, gain, Text(line.verdict, style=_COLOURS[line.verdict])]
 
 
-def print_examples(console: Console, examples: Sequence[DemoExample]) -> None:
+def print_examples(console: Console, examples: Sequence[ShownExample]) -> None:
     """Each example's question, answer and truth; wrong answers are marked."""
     table = Table(title="Unseen drawings", title_justify="left")
     for heading in ("", "kind", "question", "answer", "truth"):

@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from lorgnette.eval.metrics.exact import normalise
-from lorgnette.eval.results.bootstrap import Estimate
 from lorgnette.eval.results.compare import compare
-from lorgnette.eval.results.store import Example, Result
+from lorgnette.eval.results.sighted import Asked, Line, ShownExample, constant_score, line_of, plain_line
+from lorgnette.eval.results.store import Result
 from lorgnette.report.training_curve import CurvePoint
-from lorgnette.sample import ImageSource
-
-LEARNED = 10.0
-"""Points over blind from which we say that a kind of question was learned."""
-
-
-@dataclass(frozen=True, slots=True)
-class DemoExample:
-    """An unseen picture, what was asked about it, what the model said, and what is true."""
-
-    picture: ImageSource
-    question: str
-    answer: str
-    truth: str
-    correct: bool
-    kind: str
-
-
-class Asked(NamedTuple):
-    """One benchmark, asked three times: before training, after it, and after it with other samples' pictures."""
-
-    before: Result
-    after: Result
-    blind: Result
 
 
 @dataclass(frozen=True)
@@ -47,11 +23,11 @@ class DemoResults:
     after: Result
     blind: Result
     curve: Sequence[CurvePoint]
-    examples: Sequence[DemoExample]
+    examples: Sequence[ShownExample]
     seconds: float
     """Of the whole job, from the first line to the report."""
-    peak_gib: float
-    """Largest resident memory of the job."""
+    peak_gib: float | None
+    """Largest resident memory of the job; None where the system does not say."""
     benchmarks: Mapping[str, Asked] = field(default_factory=dict)
     """The built-in benchmarks by name. They ask much that the demo does not train on."""
     parameters: Mapping[str, int] = field(default_factory=dict)
@@ -67,7 +43,9 @@ class DemoResults:
     def lines(self) -> list[Line]:
         """A line for each kind of question, the best understood first; the line of all questions comes last."""
         sighted = compare(self.blind, self.after)
-        constants = {kind: _constant(e for e in self.after.examples if e.kind == kind) for kind in self.after.kinds}
+        constants = {
+            kind: constant_score(e for e in self.after.examples if e.kind == kind) for kind in self.after.kinds
+        }
         found = [
             Line(
                 kind,
@@ -87,38 +65,7 @@ class DemoResults:
     @cached_property
     def benchmark_lines(self) -> list[Line]:
         """A line for each built-in benchmark, in the benchmark's own metric."""
-        return [
-            Line(
-                name,
-                before=asked.before.overall,
-                after=asked.after.overall,
-                blind=asked.blind.overall,
-                gain=compare(asked.blind, asked.after).overall,
-                constant=_constant(asked.after.examples),
-            )
-            for name, asked in self.benchmarks.items()
-        ]
-
-
-@dataclass(frozen=True)
-class Line:
-    """One kind of question (or all of them), asked before and after training and blind. All figures are percent."""
-
-    kind: str
-    before: Estimate
-    after: Estimate
-    blind: Estimate
-    gain: Estimate
-    """After minus blind on the same questions, with its paired interval: what looking is worth."""
-    constant: float
-    """Score of always giving the most frequent true answer: the statistics of answers, without the picture."""
-
-    @property
-    def verdict(self) -> str:
-        """`learned`, `a little` or `not learned`, from the gain and its interval."""
-        if self.gain.low <= 0:
-            return "not learned"
-        return "learned" if self.gain.value >= LEARNED else "a little"
+        return [line_of(name, asked) for name, asked in self.benchmarks.items()]
 
 
 def verdicts(results: DemoResults) -> list[str]:
@@ -167,43 +114,13 @@ def results_json(results: DemoResults) -> dict[str, Any]:
     """The report's numbers as plain values; accuracies in percent."""
     *kinds, overall = results.lines
     return {
-        **_plain(overall),
-        "kinds": {line.kind: _plain(line) for line in kinds},
-        "benchmarks": {line.kind: _plain(line) for line in results.benchmark_lines},
+        **plain_line(overall),
+        "kinds": {line.kind: plain_line(line) for line in kinds},
+        "benchmarks": {line.kind: plain_line(line) for line in results.benchmark_lines},
         "metrics": {name: asked.after.measured_by for name, asked in results.benchmarks.items()},
         "questions": results.after.count,
         "seconds": round(results.seconds, 1),
-        "peak_gib": round(results.peak_gib, 2),
+        "peak_gib": results.peak_gib and round(results.peak_gib, 2),
         "parameters": dict(results.parameters),
         "conditions": dict(results.conditions),
     }
-
-
-def _plain(line: Line) -> dict[str, Any]:
-    estimates = {"before": line.before, "after": line.after, "blind": line.blind, "gain": line.gain}
-    plain: dict[str, Any] = {name: round(scores.value, 2) for name, scores in estimates.items()}
-    plain["intervals"] = {name: [round(s.low, 2), round(s.high, 2)] for name, s in estimates.items()}
-    return {**plain, "constant": round(line.constant, 2), "count": line.after.count, "verdict": line.verdict}
-
-
-def _constant(examples: Iterable[Example]) -> float:
-    truths = Counter(normalise(example.truth.answers[0]) for example in examples if example.truth.answers)
-    return 100 * max(truths.values(), default=0) / max(1, truths.total())
-
-
-def example_from(example: Example, picture: ImageSource) -> DemoExample:
-    """A stored example with its picture, ready to be shown."""
-    question = example.question.replace("[image]", "").strip()
-    truth = " or ".join(dict.fromkeys(example.truth.answers))
-    return DemoExample(picture, question, example.answer.strip(), truth, example.score >= 1, example.kind)
-
-
-def show_fairly(examples: Sequence[Example], many: int = 20) -> list[Example]:
-    """Examples to show: kinds in turn, spread evenly over the task, chosen without a look at whether they are right."""
-    by_kind: dict[str, list[Example]] = {}
-    for example in examples:
-        by_kind.setdefault(example.kind, []).append(example)
-    each = -(-many // max(1, len(by_kind)))
-    spread = [[rows[len(rows) * i // each] for i in range(min(each, len(rows)))] for rows in by_kind.values()]
-    in_turn = [rows[i] for i in range(each) for rows in spread if i < len(rows)]
-    return in_turn[:many]

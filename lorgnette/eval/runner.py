@@ -30,8 +30,8 @@ IndexedPrompt = tuple[int, Sample]
 
 
 def evaluate(
-    task: Task,
-    model: Model,
+    task: Task | str | Path,
+    model: Model | str | Path,
     *,
     blind: bool = False,
     limit: int | None = None,
@@ -42,6 +42,8 @@ def evaluate(
 ) -> Result:
     """Ask every sample of the task (or `limit` of them, drawn by `seed`) and score the answers.
 
+    task: a value, the name of a benchmark, or the path of a file of rows. model: one that is open, or what
+    `lorgnette eval --model` takes: a folder, a hub id, or the address of a server.
     blind: show each question another sample's pictures. folder: where results are stored; a run that was cut off goes
     on there, and loses at most the batch in flight. One with a rank asks its share of the questions only; the result is
     of all that is there, and `missing` says how many are not: the process that finds none missing stores the scores.
@@ -50,6 +52,8 @@ def evaluate(
     asked: the result names it. A question on which the model fails is scored as an empty answer, and named too.
     Raises: DataError for a task whose size is not as declared, SettingsError if `folder` holds other results.
     """
+    model = model if isinstance(model, Model) else _model_named(str(model), batch_size)
+    task = task if isinstance(task, Task) else _task_named(str(task), model)
     size = len(task.samples)
     if task.expected_size not in (None, size):
         raise DataError(f"task {task.name}: holds {size} samples, not {task.expected_size}; get all its files")
@@ -83,6 +87,20 @@ def evaluate(
     if not result.missing:
         store.finish(result)
     return result
+
+
+def _model_named(name: str, batch_size: int) -> Model:
+    from lorgnette.eval.models import open_model
+
+    return open_model(name, batch_size=batch_size)
+
+
+def _task_named(name: str, model: Model) -> Task:
+    from lorgnette.eval.benchmark import Asking
+    from lorgnette.eval.own_rows import is_path, names_of, task_of_path
+    from lorgnette.eval.tasks import task_named
+
+    return task_of_path(name, names_of([name])[name], Asking()) if is_path(name) else task_named(name, encoder=model)
 
 
 def _session(store: ResultsFolder, model: Model, batch_size: int) -> dict[str, Any]:

@@ -69,6 +69,8 @@ class Adapter:
                 f"{self.folder}: is an adapter that names no base model; merge it with PEFT, or name it"
             )
         places = [expand_user(name), self.folder / name]
+        if Path(name).name == "base":  # as training writes it: found again where the run was moved
+            places.append(self.folder.parent / "base")
         revision = self.settings.get("revision")
         try:
             for place in places:

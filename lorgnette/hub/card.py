@@ -72,8 +72,8 @@ def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def model_card(model: VLM, name: str) -> str:
-    """README.md of an exported folder."""
+def model_card(model: VLM, name: str, more: str = "") -> str:
+    """README.md of a folder with a model. more: sections to add, as Markdown."""
     config, count = model.config, Counter({part: sum(p.numel() for p in ps) for part, ps in model.parts().items()})
     card = CARD.format(
         name=name,
@@ -84,4 +84,5 @@ def model_card(model: VLM, name: str) -> str:
         extra=config.extra_vocabulary,
         count=count,
     )
+    card += more
     return f"{card}\n<!-- lorgnette {_hash(card.encode())} -->\n"

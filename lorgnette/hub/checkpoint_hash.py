@@ -24,6 +24,12 @@ Seen = dict[str, list[Any]]
 """By path: what the file system says of a file, and the digest of its content."""
 
 
+def digest_with_adapter(source: str | Path, adapter: str | Path | None) -> str:
+    """As `checkpoint_digest`, of a model with an adapter merged into it, if there is one."""
+    digests = [checkpoint_digest(one) for one in (source, adapter) if one is not None]
+    return digests[0] if len(digests) == 1 else hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]
+
+
 def checkpoint_digest(source: str | Path, cache: Path | None = None) -> str:
     """Sixteen hex digits that name the content of a checkpoint's files: of a folder, of a run, or on the hub.
 

@@ -60,7 +60,7 @@ def describe(source: str | Path) -> Description:
     processor, weights, config = opened.processor, opened.weights, opened.config
     folder = weights.folder
     cost, images = ModelCost(config), processor.images
-    shown = tuple(_image_cost(cost, side) for side in sorted(_sides(images)))
+    shown = tuple(image_cost(cost, side) for side in sorted(_sides(images)))
     dtypes = sorted({weights.dtype(name) for name in weights.names})
     return Description(
         folder=folder,
@@ -85,7 +85,7 @@ def print_description(description: Description) -> None:
 def lines(description: Description) -> Iterator[str]:
     """The description for people, line by line."""
     kind = "Idefics2, opens in transformers" if description.opens_in_transformers else "lorgnette's own"
-    yield f"{description.folder}: {kind}, {'/'.join(description.dtypes)}, {_amount(description.bytes, 'B')}"
+    yield f"{description.folder}: {kind}, {'/'.join(description.dtypes)}, {amount(description.bytes, 'B')}"
     yield ""
     about = _parts(description.config)
     for part, count in description.parameters.items():
@@ -94,8 +94,8 @@ def lines(description: Description) -> Iterator[str]:
     yield ""
     for image in description.images:
         counts = f"{image.patches:,} patches, {image.visual_tokens} visual tokens"
-        yield f"image of {image.side} x {image.side} pixels: {_amount(image.flops, 'FLOP')}, {counts}"
-    yield f"token: {_amount(description.token_flops, 'FLOP')}, {_amount(description.cache_bytes, 'B')} of cache"
+        yield f"image of {image.side} x {image.side} pixels: {amount(image.flops, 'FLOP')}, {counts}"
+    yield f"token: {amount(description.token_flops, 'FLOP')}, {amount(description.cache_bytes, 'B')} of cache"
     yield ""
     yield "special tokens: " + ", ".join(f"{token} {number}" for token, number in description.special_tokens.items())
     if description.certified is not None:
@@ -117,7 +117,8 @@ def _sides(images: ImageConfig) -> set[int]:
     return {images.longest} if images.policy != "native" else {images.shortest, images.longest}
 
 
-def _image_cost(cost: ModelCost, side: int) -> ImageCost:
+def image_cost(cost: ModelCost, side: int) -> ImageCost:
+    """Cost of a square image of so many pixels a side."""
     connector = cost.config.connector
     along = side // cost.config.vision.patch // connector.multiple * connector.multiple
     return ImageCost(side, along**2, connector.visual_tokens(along, along), cost.image_flops(along**2))
@@ -140,7 +141,7 @@ def _certified(folder: Path) -> float | None:
         raise CheckpointError(f"{file}: is not a parity certificate; export with --verify writes one") from None
 
 
-def _amount(value: float, unit: str) -> str:
+def amount(value: float, unit: str) -> str:
     """A number with three digits and a prefix: 1234567 FLOP is 1.23 MFLOP."""
     for prefix in ("", "k", "M", "G"):
         if value < 999.5:

@@ -66,10 +66,17 @@ def export(
     return Path(folder)
 
 
-def save(model: VLM, processor: Processor, folder: str | Path, *, shard_bytes: int = SHARD_BYTES) -> Path:
-    """Write any model as a folder that `load` opens: as `export`, but settings unknown to transformers are kept too."""
+def save(
+    model: VLM, processor: Processor, folder: str | Path, *, shard_bytes: int = SHARD_BYTES, card: str | None = None
+) -> Path:
+    """Write any model as a folder that `load` opens: as `export`, but settings unknown to transformers are kept too.
+
+    card: content of README.md, as `model_card` makes it; None for no such file.
+    """
     with checkpoint_folder(folder) as beside:
         _write(model, processor, beside, shard_bytes)
+        if card is not None:
+            write_text(beside / "README.md", card)
     return Path(folder)
 
 

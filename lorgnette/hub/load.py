@@ -39,6 +39,7 @@ def load(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | str | None = None,
     revision: str | None = None,
+    adapter: str | Path | None = None,
 ) -> tuple[VLM, Processor]:
     """Open an Idefics2 checkpoint of transformers, or one of lorgnette, as a model ready to answer and its processor.
 
@@ -46,10 +47,11 @@ def load(
     adapters is merged into the model that it names.
     dtype: of the weights, as torch's or by name (`bfloat16`); None keeps what is stored, and makes one type of several.
     revision: branch, tag or commit on the hub; `owner/name@revision` says the same.
+    adapter: a folder of PEFT's adapters, or one on the hub, to merge into `source`, whichever model it names.
     Raises: CheckpointError naming the file and the tensors or settings that are missing, unknown or contradictory.
     """
     place, wanted = device_named(device), dtype_named(dtype)
-    opened = open_checkpoint(source, revision)
+    opened = open_checkpoint(source, revision, adapter)
     if opened.config.vocabulary > opened.stored_rows:
         log.warning(
             "%s: the tokenizer has %d tokens but the embedding only %d rows; the others were added as their mean, and"
@@ -86,14 +88,23 @@ class Checkpoint:
         return {name: parameter.shape for name, parameter in self.model.named_parameters()}
 
 
-def open_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    source: str | Path, revision: str | None = None, adapter_source: str | Path | None = None
+) -> Checkpoint:
     """Read a checkpoint's settings and the headers of its weights. Arguments and errors: see `load`."""
     folder = words = find_folder(source, revision)
     adapter = open_adapter(folder)
+    if adapter_source is not None:
+        if adapter is not None:
+            raise CheckpointError(f"{folder}: is an adapter itself, and {adapter_source} cannot be merged into it")
+        adapter = open_adapter(words := find_folder(adapter_source))
+        if adapter is None:
+            raise CheckpointError(f"{words}: holds no adapter_config.json, so it is no adapter")
+    elif adapter is not None:
+        folder = adapter.base_folder()
     if adapter is None:
         processor = Processor.load(folder)
     else:
-        folder = adapter.base_folder()
         processor = Processor.load(adapter.folder, folder)
         words = words if (words / "tokenizer.json").is_file() else folder
     check_tokenizer(words)

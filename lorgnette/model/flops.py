@@ -112,6 +112,10 @@ class ModelCost:
         """One token through the blocks of cross-attention, which sees so many visual tokens."""
         return self._blocks.token + self._blocks.seeing + visual * self._blocks.pair
 
+    def seen_flops(self, visual: int) -> int:
+        """Keys and values of so many visual tokens in the blocks of cross-attention."""
+        return visual * self._blocks.visual
+
     def fusion_flops(self, batch: Batch) -> int:
         """All tokens of a batch through the blocks of cross-attention, and the keys and values of its images."""
         if not isinstance(self.config.fusion, CrossAttentionConfig):

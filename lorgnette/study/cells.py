@@ -154,7 +154,7 @@ def _row(job: CellJob, place: Path, run: Run, failed: str, folder: Path) -> Stud
         settings={name: value for name, value in job.run.plain().items() if name not in CHANGEABLE},
         conditions=conditions() | {"command": job.command(folder)},
         ended=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        cost=training_cost(run, log) | {"peak_gib": peak_gib(run.loader.workers)},
+        cost=training_cost(run, log) | {"peak_gib": peak_gib(run.loader.workers) or 0.0},  # 0: the system does not say
         failed=failed,
         curve=loss_curve(log),
         **measured,

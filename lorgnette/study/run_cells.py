@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import subprocess
 import sys
 import time
@@ -42,7 +41,7 @@ def run_study(jobs: Sequence[CellJob], store: RowStore, console: Console, *, at_
     say(console, f"{len(jobs)} cells, {len(jobs) - len(waiting)} of them measured before")
     if not waiting:
         return
-    if os.environ.get("WORLD_SIZE", "1") == "1":  # ranks of a torchrun begin at once
+    if len(waiting) > 1:  # one cell is a process of many, or rank of many, and begins at once
         announce(waiting, list(there.values()), console)
     if ray:
         outcomes = _on_ray(waiting, folder, ray, store)

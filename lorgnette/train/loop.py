@@ -34,6 +34,7 @@ from lorgnette.train import parallel
 from lorgnette.train.adapters.neftune import Neftune
 from lorgnette.train.adapters.peft import adapted_layers, base_tensors, merge_adapters, save_adapters
 from lorgnette.train.callbacks import Callback, CallbackList, StepMetrics, TrainerState
+from lorgnette.train.checkpoint.best_model import BestByLoss, take_best
 from lorgnette.train.checkpoint.claim import claim
 from lorgnette.train.checkpoint.debug_step import keep_step
 from lorgnette.train.checkpoint.manager import CheckpointManager, Progress, read_progress, restore
@@ -85,7 +86,6 @@ class Trainer:
         console = (console or new_console()) if self.world.is_main else new_console(quiet=True)
         self.display = ProgressDisplay(console, self.world.device)
         log = [StepLog(folder / "log.jsonl")] if self.world.is_main else []
-        self.callbacks: list[Callback] = [*log, self.display, *callbacks]
         self._changed_data, self._stop = changed_data, False
         self._deadline = None if limit_s is None else time.monotonic() + limit_s
         torch.set_num_threads(run.threads or torch.get_num_threads())
@@ -93,6 +93,8 @@ class Trainer:
             keep_freed_memory()
         self._release = weakref.finalize(self, claim(folder, self.run, self.world))
         self.model, self.processor = build(self.run)
+        best = [BestByLoss(self.processor, self.display)] if self.run.validation.keep_best else []
+        self.callbacks: list[Callback] = [*log, self.display, *best, *callbacks]
         self.checkpoints = CheckpointManager(folder / "checkpoints", self.run.checkpoints.keep, self.world)
         self._restore_from = next(reversed(self.checkpoints.paths()), None)
         self.progress = Progress(self.run.digest(), 0, 0, 0, seconds=0.0)
@@ -112,7 +114,8 @@ class Trainer:
         return CallbackList(self.callbacks, self.display.despite_full_disk)
 
     def train(self) -> VLM:
-        """Train all stages to their end. Returns the model, adapters merged.
+        """Train all stages to their end. Returns the model, adapters merged: the best where `validation.keep_best` asks
+        for it, else the last.
 
         Raises: Interrupted on Ctrl-C, SIGTERM or the time limit, after saving; DivergedError where the settings say to
         stop; any LorgnetteError of a sample or a step.
@@ -129,6 +132,7 @@ class Trainer:
                 StageRun(self, number, self._restore_from).train()
                 self._restore_from = None
                 self._end_stage(self.run.stages[number])
+        take_best(self.model, self.run, self.folder)
         self.model.eval()
         return self.model
 

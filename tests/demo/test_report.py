@@ -14,17 +14,9 @@ import pytest
 from rich.console import Console
 
 from lorgnette.demo.report import print_examples, print_table, render, write_report
-from lorgnette.demo.scores import (
-    Asked,
-    DemoExample,
-    DemoResults,
-    example_from,
-    mistakes,
-    results_json,
-    show_fairly,
-    verdicts,
-)
+from lorgnette.demo.scores import DemoResults, mistakes, results_json, verdicts
 from lorgnette.eval.metrics import Reference
+from lorgnette.eval.results.sighted import Asked, ShownExample, example_from, show_fairly
 from lorgnette.eval.results.store import Example, Result, score
 from lorgnette.report.training_curve import CurvePoint
 from tests.pages import Page
@@ -133,7 +125,7 @@ def test_report_tells_of_the_benchmarks() -> None:
 
 def test_what_users_and_models_write_is_escaped() -> None:
     nasty = '<script>alert("x")</script>'
-    example = DemoExample(drawing(0), nasty, nasty, nasty, False, nasty)
+    example = ShownExample(drawing(0), nasty, nasty, nasty, False, nasty)
     curve = [replace(point, stage=nasty) for point in RESULTS.curve]
     html = render(
         replace(RESULTS, examples=[example], curve=curve, conditions={nasty: nasty}, settings=nasty, chat=nasty)

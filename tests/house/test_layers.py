@@ -58,6 +58,7 @@ THIRD_PARTY = {
     "demo": {"rich", "torch"},
     "study": {"numpy", "pydantic", "rich", "torch"},
     "serve": {"llguidance", "prometheus_client", "pydantic", "starlette", "torch", "uvicorn"},
+    "tuning": {"numpy", "rich", "yaml"},
     "cli": {"rich", "typer"},
 }
 """Outside packages that each room may import. transformers, timm and datasets are in no list: they are oracles."""
@@ -94,8 +95,9 @@ def layers() -> dict[str, int]:
 
 
 def room(name: str) -> str:
-    """`lorgnette.model.vlm` is in the room `model`; the package's own root is in none."""
-    return [*name.split("."), ""][1]
+    """`lorgnette.model.vlm` is in the room `model`; the package's own root is in none, and `__main__` starts `cli`."""
+    found = [*name.split("."), ""][1]
+    return "cli" if found == "__main__" else found
 
 
 MODULES = [module for module in modules("lorgnette") if room(module.name)]

@@ -22,6 +22,7 @@ WRITTEN = {
     ".venv": "what make makes",
     "runs/demo": "what the demo leaves",
     "rejected.jsonl": "what preparing a source leaves",
+    "runs/mine/recipe.yaml": "what `lorgnette tune` writes",
     "runs/tuned/adapters/": "what the how-to page on fine-tuning makes",
     "best/": "what training with evaluations leaves in a run's folder",
     "curves.svg": "what `lorgnette train --plot` draws",

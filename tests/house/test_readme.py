@@ -20,10 +20,12 @@ from lorgnette.run import Run, find_recipe
 from scripts.readme_numbers import SPAN, fill
 from tests.house.source import BLOCK, ROOT
 from tests.house.walking import Step, steps
+from tests.tuning.receipts import write_receipts
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 USING = (ROOT / "docs/using.md").read_text(encoding="utf-8")
 
+SMALL_TUNE = ["--steps", "2", "threads=1", "loader.workers=0"]
 SMALL = shlex.split(
     "stages.0.steps=2 stages.1.steps=2 stages.2.steps=2 stages.3.steps=2 "
     " evaluation.questions=8 loader.workers=0 threads=1"
@@ -52,13 +54,14 @@ def walk() -> list[Step]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A newcomer's working folder: the repository's files, and a picture and conversations of their own."""
+    """A newcomer's working folder: the repository's files, and a picture, conversations and receipts of their own."""
     for name in ("docs", "recipes"):
         (tmp_path / name).symlink_to(ROOT / name)
     PIL.Image.new("RGB", (64, 48), "red").save(tmp_path / "mine.png")
     content = [{"type": "image", "path": str(tmp_path / "mine.png")}, {"type": "text", "text": "What colour is it?"}]
     messages = [{"role": "user", "content": content}, {"role": "assistant", "content": "red"}]
     (tmp_path / "mine.jsonl").write_text(json.dumps({"messages": messages}) + "\n", encoding="utf-8")
+    write_receipts(tmp_path, 24)
     return tmp_path
 
 
@@ -71,6 +74,8 @@ def argv(step: Step) -> list[str]:
         assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         return lorgnette("demo", *SMALL, *FEW_SCENES) if arguments == ["demo"] else [*DRY_MAKE, *arguments]
     assert program == "lorgnette", f"{step.body}: teach this test how to run it"
+    if arguments[0] == "tune":
+        return lorgnette(*arguments, *SMALL_TUNE)
     if arguments[0] not in ("train", "demo"):
         return lorgnette(*arguments)
     own = any(one.startswith("stages.2.sources") for one in arguments)

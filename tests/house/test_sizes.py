@@ -16,6 +16,7 @@ EXCEPTIONS = {
     "lorgnette/cli/__init__.py:train": "every option of a command is a parameter",
     "lorgnette/cli/__init__.py:generate": "every option of a command is a parameter",
     "lorgnette/cli/serve.py:serve": "every option of a command is a parameter",
+    "lorgnette/cli/tune.py:tune": "every option of a command is a parameter",
     "lorgnette/cli/study.py:run": "every option of a command is a parameter",
     "lorgnette/cli/eval.py:evaluate": "every option of a command is a parameter",
     "class TransformersModel": "all that transformers' models do differently from each other, which waits for a split",

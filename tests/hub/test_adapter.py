@@ -15,6 +15,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from lorgnette.errors import CheckpointError
+from lorgnette.hub.checkpoint_hash import checkpoint_digest, digest_with_adapter
 from lorgnette.hub.load import load
 from tests.hub.tiny import SAMPLES, tiny_config
 
@@ -155,6 +156,21 @@ def test_the_base_is_found_beside_the_adapter_or_named(upstream: Path, tmp_path:
             load(edited(folder, base_model_name_or_path=name))
         assert not name or name in str(caught.value)
         assert len(str(caught.value)) < 700
+
+
+def test_an_adapter_is_given_to_a_model(upstream: Path, tmp_path: Path) -> None:
+    """Whichever model it names, and refused where one of the two is not what it should be."""
+    folder = tmp_path / "adapter"
+    write_adapter(upstream, folder, target_modules=QV)
+    expected, _ = load(folder)
+    given, _ = load(upstream, adapter=edited(folder, base_model_name_or_path="/gone/away"))
+    assert all(torch.equal(tensor, given.get_parameter(name)) for name, tensor in expected.named_parameters())
+    with pytest.raises(CheckpointError, match="is an adapter itself"):
+        load(edited(folder, base_model_name_or_path=str(upstream)), adapter=folder)
+    with pytest.raises(CheckpointError, match=r"holds no adapter_config\.json, so it is no adapter"):
+        load(upstream, adapter=upstream)
+    digests = {digest_with_adapter(upstream, None), digest_with_adapter(upstream, folder), checkpoint_digest(folder)}
+    assert len(digests) == 3
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import io
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from lorgnette.study import cells, run_cells
 from lorgnette.study.cells import CellJob, budget_of, compute, jobs_of
 from lorgnette.study.config import Study
 from lorgnette.study.result_rows import RowStore
-from lorgnette.study.run_cells import run_study
+from lorgnette.study.run_cells import announce, run_study
 from lorgnette.train import loop
 
 QUIET = Console(quiet=True)
@@ -70,10 +71,20 @@ def test_studies_share_equal_runs(measured, tiny_study):
     assert {job.key for job in jobs_of(asked, "mine.yaml", "micro")}.isdisjoint(measured.read())
 
 
-def test_cost_and_what_is_left_are_said(measured):
+def test_what_is_left_is_said(measured):
     text = (measured.folder / "printed.txt").read_text(encoding="utf-8")
-    assert "frozen: " in text and "FLOPs of training" in text
     assert "1 of 1: frozen, seed 1: score" in text and "0 left" in text
+
+
+def test_the_cost_is_said_before_anything_starts(measured, tiny_study):
+    console = Console(record=True, width=200, file=io.StringIO())
+    rows = list(measured.read().values())
+    announce(jobs_of(tiny_study, "mine.yaml", "micro", seeds=2), rows, console)
+    text = console.export_text()
+    said = [float(flops) for flops in re.findall(r"(?:frozen|trained): (\S+) FLOPs", text)]
+    spent = [row.cost["flops"] for row in rows]
+    whole = float(re.findall(r"all: (\S+) FLOPs of training", text)[0])
+    assert said == pytest.approx(spent, rel=0.05) and whole == pytest.approx(2 * sum(said), rel=0.01)
 
 
 CHILD = """

@@ -59,6 +59,12 @@ def test_adapters_open_in_peft_on_the_exported_base_and_equal_the_merged_model(t
     assert {path.name for path in (folder / mode).iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
     base = transformers.AutoModelForImageTextToText.from_pretrained(folder / "base", dtype=torch.float32)
     adapted = peft.PeftModel.from_pretrained(base, folder / mode).merge_and_unload()
+    opened = peft.AutoPeftModel.from_pretrained(folder / mode, dtype=torch.float32).merge_and_unload().state_dict()
+    assert all(torch.equal(tensor, opened[name]) for name, tensor in adapted.state_dict().items()), "by what it names"
+    moved = (tmp_path / "run").rename(tmp_path / "moved") / "adapters" / "first"
+    again = dict(load(moved / mode)[0].named_parameters())
+    assert all(torch.allclose(tensor, again[name], atol=1e-6) for name, tensor in first.named_parameters())
+    folder = moved
     export(first, trainer.processor, tmp_path / "merged")
     theirs = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "merged", dtype=torch.float32)
     ours = dict(theirs.named_parameters())

@@ -29,7 +29,7 @@ _HIDDEN = ".lorgnette"
 """The folder beside a source; no source reads what begins with a dot."""
 FORM = 3
 """Version of the format written here; an index of another version is made again."""
-NOT_READING = {"weight", "name", "path", "opt_out", "decontaminate", "prepared"}
+NOT_READING = {"weight", "name", "path", "opt_out", "decontaminate", "held_out", "part", "prepared"}
 """Settings that change nothing in what is learned of a row."""
 
 
@@ -93,19 +93,26 @@ def files_of(config: PreparedConfig) -> list[Stamp]:
     return stamps(list_files(config.path, ("",)), root_of(config))
 
 
-def reading_digest(config: PreparedConfig, processor: Processor) -> str:
-    """Digest of everything that a chunk depends on, but the rows."""
+def reading_digest(config: PreparedConfig, processor: Processor | None) -> str:
+    """Digest of everything that a chunk depends on, but the rows; without a processor, that converted rows do."""
     settings = {key: value for key, value in config.plain().items() if key not in NOT_READING}
-    root, template, pixels = root_of(config), processor.template.source, processor.images.max_pixels
+    root = root_of(config)
     within = config.path if root is None else os.path.relpath(config.path, root)
     if isinstance(config, SourcePlugin):
         settings["plugin"] = plugins.record(("sources", config.kind))
+    if processor is None:
+        return digest([FORM, settings, within])
+    pixels, template = processor.images.max_pixels, processor.template.source
     return digest([FORM, settings, within, processor.tokenizer.fingerprint, template, pixels])
 
 
-def find_home(config: PreparedConfig, processor: Processor) -> Path:
-    """The folder of a source prepared before; where it would be prepared if it has not been."""
-    name = f"{config.kind.replace(':', '.')}-{reading_digest(config, processor)}"
+def find_home(config: PreparedConfig, processor: Processor | None) -> Path:
+    """The folder of a source prepared before; where it would be prepared if it has not been.
+
+    processor: of the model that is trained; None for rows that are converted only, as those of an evaluation.
+    """
+    kind = config.kind.replace(":", ".")
+    name = f"{kind if processor else f'rows-{kind}'}-{reading_digest(config, processor)}"
     places = _places(config)
     return next((place / name for place in places if (place / name).is_dir()), _first_writable(places) / name)
 

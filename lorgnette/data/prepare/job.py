@@ -131,11 +131,12 @@ class _Job:
         if made is None and isinstance(config, InstructConfig) and config.merge and same_images(scanned.index):
             made = self._convert(files)
             scanned, shards = self._scan(scanner, made)
-        index, entries = select(scanned, config, folder, self.options.pictures)
+        index, entries, apart = select(scanned, config, folder, self.options.pictures)
         refused = sum(one.rows for one in entries)
-        if len(index) + refused != scanned.rows:
+        if len(index) + refused + apart != scanned.rows:
             raise DataError(
-                f"{config.title}: {scanned.rows} rows were read, but {len(index)} kept and {refused} refused"
+                f"{config.title}: {scanned.rows} rows were read, but {len(index)} kept, {refused} refused and {apart}"
+                " of the other part"
             )
         names = [f"../{made.folder.name}/{shard}" for shard in made.shards] if made else [one.name for one in shards]
         write_rejected(folder / REJECTED, entries)
@@ -146,6 +147,7 @@ class _Job:
             "rows": scanned.rows,
             "kept": len(index),
             "refused": refused,
+            "apart": apart,
             "reasons": reasons(entries),
             "notes": notes(entries),
             "unread": unread(entries),

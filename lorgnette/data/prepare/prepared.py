@@ -45,6 +45,7 @@ class Facts:
     files: str
     lists: str
     shards: list[Stamp]
+    apart: int = 0
 
 
 class NotPrepared(DataError):
@@ -114,6 +115,8 @@ def open_prepared(config: PreparedConfig, processor: Processor) -> Prepared:
 
 def _nothing_kept(facts: Mapping[str, Any], rejected: Path) -> str:
     """Describe why nothing of a source can be trained on."""
+    if facts["apart"] and facts["apart"] + facts["refused"] == facts["rows"]:
+        return f"holds no row of the part that is asked for: {facts['apart']:,} of {facts['rows']:,} are of the other"
     found = facts["reasons"] if facts["rows"] else facts["notes"]
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in found.items())
     if facts["rows"]:
@@ -123,7 +126,8 @@ def _nothing_kept(facts: Mapping[str, Any], rejected: Path) -> str:
 
 def lists_folder(config: PreparedConfig) -> str:
     """Folder of an index, below that of what was read: it depends on what is left out."""
-    return f"index-{digest([config.opt_out, config.decontaminate])}"
+    part = [config.held_out, config.part] if config.held_out else []
+    return f"index-{digest([config.opt_out, config.decontaminate, *part])}"
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -139,7 +143,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
 def changes(config: PreparedConfig, facts: Mapping[str, Any]) -> str:
     """Describe what has changed since a source was prepared; empty if nothing has."""
     if facts["lists"] != lists_digest(config):
-        return "a list of those who opted out, or a benchmark, has changed"
+        return "a list of those who opted out or of held-out pictures, or a benchmark, has changed"
     if facts["converted"]:
         return "" if facts["files"] == files_digest(config) else "its files have changed"
     before = {one.name: (one.size, one.changed) for one in facts["shards"]}
@@ -158,8 +162,12 @@ def files_digest(config: PreparedConfig) -> str:
 
 
 def lists_digest(config: PreparedConfig) -> str:
-    """Names the contents of opt-out lists and benchmarks, by size and time."""
+    """Names the contents of opt-out lists, benchmarks and held-out pictures, by size and time."""
     from lorgnette.data.prepare.contamination.benchmark_pictures import files_of_benchmark
 
-    files = [*config.opt_out, *(file for name in config.decontaminate for file in files_of_benchmark(name))]
+    files = [
+        *config.opt_out,
+        *([config.held_out] if config.held_out else []),
+        *(file for name in config.decontaminate for file in files_of_benchmark(name)),
+    ]
     return digest([one.key for one in stamps(files)])

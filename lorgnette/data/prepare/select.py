@@ -1,4 +1,4 @@
-"""From what was read to what is trained on: without those who opted out, and without the pictures of benchmarks."""
+"""From what was read to what is used: without opt-outs and pictures of benchmarks, and of one part of a split."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from lorgnette.data.prepare.chunk import Chunk
 from lorgnette.data.prepare.contamination.benchmark_pictures import Pictures
 from lorgnette.data.prepare.contamination.contamination_page import write_report
 from lorgnette.data.prepare.contamination.matches import as_report, find_matches, hash_benchmark
+from lorgnette.data.prepare.hold_out import is_held_out, read_keys
 from lorgnette.data.prepare.opt_out import opted_out
 from lorgnette.data.rejected import RejectedRow
 from lorgnette.data.sources.reading.passed_over import FILES
@@ -51,8 +52,11 @@ def join(shards: Sequence[str], chunks: Sequence[tuple[int, Chunk]], refused: Se
 
 def select(
     scanned: Scanned, config: PreparedConfig, folder: Path, pictures: Pictures
-) -> tuple[Index, list[RejectedRow]]:
-    """The records that are left, and every refused row. Writes the report on benchmarks, if there are any."""
+) -> tuple[Index, list[RejectedRow], int]:
+    """The records that are left, every refused row, and how many records are of the other part (`held_out`).
+
+    Writes the report on benchmarks, if there are any.
+    """
     index, entries, kept_E = scanned.index, [*scanned.refused], np.ones(len(scanned.index), bool)
     for record, where in sorted(opted_out(index, scanned.url_W, scanned.owner_W, config.opt_out).items()):
         entries.append(_entry(index, record, "opted out", where))
@@ -68,7 +72,11 @@ def select(
             where = f"image {match.image} {match.match} as {match.picture} of {match.benchmark}"
             entries.append(_entry(compared, match.record, "in a benchmark", where))
             kept_E[rows[match.record]] = False
-    return index.only(kept_E), entries
+    allowed = int(kept_E.sum())
+    if config.held_out is not None:
+        held_E = is_held_out(index, read_keys(config.held_out))
+        kept_E &= held_E if config.part == "held_out" else ~held_E
+    return index.only(kept_E), entries, allowed - int(kept_E.sum())
 
 
 def _entry(index: Index, record: int, reason: str, detail: str) -> RejectedRow:

@@ -14,16 +14,23 @@ MODEL_NAMES = "a folder or hub id of lorgnette's; transformers:FOLDER_OR_ID; htt
 
 
 def open_model(
-    spec: str, *, split: bool | None = None, batch_size: int = 16, server: ServerSettings | None = None
+    spec: str,
+    *,
+    split: bool | None = None,
+    batch_size: int = 16,
+    server: ServerSettings | None = None,
+    adapter: str | None = None,
 ) -> Model:
     """Open the model that a string names, for `--model` and `--judge` alike.
 
     spec: a folder or hub id that `lorgnette.load` opens; `transformers:` and a folder or hub id, for any
     `AutoModelForImageTextToText`; or the address of a server of OpenAI's chat completions, `#` and the model's name.
     split: images in five crops or one; None as the model has it. batch_size: prompts answered together.
-    server: pace, limits and key of requests to a server.
+    server: pace, limits and key of requests to a server. adapter: of PEFT, merged into a model of lorgnette's.
     Raises: SettingsError for a string that reads otherwise, CheckpointError for a model that cannot be opened.
     """
+    if adapter is not None and (spec.startswith(TRANSFORMERS) or "://" in spec):
+        raise SettingsError(f"--adapter {adapter}: is merged into models that lorgnette opens, and {spec} is none")
     if spec.startswith(TRANSFORMERS):
         from lorgnette.eval.models.transformers_model import open_transformers
 
@@ -35,13 +42,13 @@ def open_model(
     if not spec:
         raise SettingsError(f"an empty name; give {MODEL_NAMES}")
     from lorgnette.eval.models.local import LorgnetteModel, own_device
-    from lorgnette.hub.checkpoint_hash import checkpoint_digest
+    from lorgnette.hub.checkpoint_hash import digest_with_adapter
     from lorgnette.hub.load import load
 
-    weights = checkpoint_digest(spec)
-    opened = load(spec, device=own_device())
+    weights, name = digest_with_adapter(spec, adapter), f"{spec} with {adapter}" if adapter else spec
+    opened = load(spec, device=own_device(), adapter=adapter)
     return LorgnetteModel(
-        *opened, identity=with_crops(spec, split), weights=weights, split=split, batch_size=batch_size
+        *opened, identity=with_crops(name, split), weights=weights, split=split, batch_size=batch_size
     )
 
 

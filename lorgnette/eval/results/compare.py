@@ -10,8 +10,9 @@ from typing import Any
 
 from lorgnette.errors import DataError
 from lorgnette.eval.metrics import metric_named
-from lorgnette.eval.results.bootstrap import Estimate, paired_difference
-from lorgnette.eval.results.store import Example, Result, ResultsFolder, folders_in, in_kind
+from lorgnette.eval.metrics.metric import mean
+from lorgnette.eval.results.bootstrap import FEW, Estimate, paired_difference, questions_needed
+from lorgnette.eval.results.store import Example, Result, ResultsFolder, in_kind
 from lorgnette.files import is_own_page, replace_text
 from lorgnette.report.charts import Interval, interval_chart
 from lorgnette.report.html import render_page
@@ -39,6 +40,10 @@ class Comparison:
     after: Result
     overall: Estimate
     kinds: dict[str, Estimate]
+    names: tuple[str, str] = ("before", "after")
+    """Names of the two evaluations, of their folders."""
+    needed: int = 0
+    """Questions at which a difference of 3 points would be found four times in five; 0 where that cannot be said."""
 
     def differing(self) -> dict[str, tuple[Any, Any]]:
         """Settings that differ, before and after."""
@@ -74,16 +79,20 @@ class Comparison:
         worse, better = map(len, self.changed())
         clear = self.overall.low > 0 or self.overall.high < 0
         judged = "more than chance explains" if clear else "which chance alone could give"
+        if self.after.count < FEW:
+            judged = f"which is too few to say more: ask at least {FEW}"
+        first, second = self.names
         return (
-            f"The score went from {self.before.accuracy:.1f} to {self.after.accuracy:.1f} on the same"
-            f" {self.after.count:,} questions: {self.overall.value:+.1f} points"
+            f"The score goes from {self.before.accuracy:.1f} ({first}) to {self.after.accuracy:.1f} ({second}) on the"
+            f" same {self.after.count:,} questions: {self.overall.value:+.1f} points"
             f" [{self.overall.low:+.1f}, {self.overall.high:+.1f}], {judged}."
             f" {better:,} answers are better and {worse:,} are worse."
+            + (f" To find a difference of 3 points takes about {self.needed:,} such questions." if self.needed else "")
         )
 
 
-def compare(before: Result, after: Result) -> Comparison:
-    """Pair two results example by example.
+def compare(before: Result, after: Result, names: tuple[str, str] = ("before", "after")) -> Comparison:
+    """Pair two results example by example. names: of the two, for people.
 
     Raises: DataError if they are not about the same benchmark, version, split and metric, do not hold the same
     questions, or hold no scores.
@@ -101,7 +110,8 @@ def compare(before: Result, after: Result) -> Comparison:
     numbered = list(enumerate(after.examples))
     kinds = [kind for kind in after.kinds if kind in before.kinds]
     by_kind = {kind: difference([i for i, one in numbered if in_kind(one.kind, kind)]) for kind in kinds}
-    return Comparison(before, after, difference(list(range(after.count))), by_kind)
+    needed = questions_needed(new_counts, old_counts) if metric.ratio is mean else 0
+    return Comparison(before, after, difference(list(range(after.count))), by_kind, names, needed)
 
 
 def _check(before: Result, after: Result) -> None:
@@ -130,31 +140,23 @@ def _check(before: Result, after: Result) -> None:
             raise DataError(f"results differ in their questions from {old.name} on; compare two runs on the same data")
 
 
-def pairs_in(before: str | Path, after: str | Path) -> dict[str, tuple[Path, Path]]:
-    """Results folders to compare, by task: two of one task each, or the tasks that two evaluations have in common.
-
-    Raises: DataError if a folder holds no results, or the two have no task in common.
-    """
-    olds, news = folders_in(before), folders_in(after)
-    if len(olds) == len(news) == 1:
-        (old,), (name,) = olds.values(), news
-        return {name: (old, news[name])}
-    found = {name: (olds[name], news[name]) for name in olds if name in news}
-    if not found:
-        raise DataError(f"{before} holds {', '.join(olds)} and {after} holds {', '.join(news)}: nothing to compare")
-    return found
-
-
 def compare_folders(
-    before: str | Path, after: str | Path, page: str | Path | None = None, most: int = 100
+    before: str | Path,
+    after: str | Path,
+    page: str | Path | None = None,
+    most: int = 100,
+    names: tuple[str, str] = ("before", "after"),
 ) -> Comparison:
     """Compare two results folders; write the page that shows it, with at most `most` examples of each direction.
+
+    names: of the two, for people.
 
     Raises: DataError if a folder holds no results or they cannot be paired, DiskError if the page cannot be written, or
     is a file of somebody else.
     """
     stores = ResultsFolder(before), ResultsFolder(after)
-    found = compare(*(store.result() for store in stores))
+    old, new = (store.result() for store in stores)
+    found = compare(old, new, names)
     if page is not None:
         replace_text(page, render_comparison(found, stores, most), is_own_page)
     return found

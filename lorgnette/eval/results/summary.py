@@ -110,9 +110,9 @@ def print_results(
 
 
 def print_comparison(name: str, found: Comparison, console: Console | None = None) -> None:
-    """A table of scores before and after, the settings that differ, and what the difference means."""
+    """A table of the scores of both, the settings that differ, and what the difference means."""
     console = console or new_console()
-    table = Table(name, "before", "after", "difference", "95 %", "questions")
+    table = Table(name, *found.names, "difference", "95 %", "questions")
     rows = [(kind, found.before.kinds[kind], found.after.kinds[kind], found.kinds[kind]) for kind in found.kinds]
     for kind, before, after, difference in [*rows, ("all", found.before.overall, found.after.overall, found.overall)]:
         scores = (f"{before.value:.1f} %", f"{after.value:.1f} %", f"{difference.value:+.1f}")

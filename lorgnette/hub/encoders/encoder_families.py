@@ -15,7 +15,7 @@ from lorgnette.hub.config_map import read_vision
 from lorgnette.hub.decoders.setting_rows import Json, group_of
 from lorgnette.hub.encoders.encoder_names import dinov2_rules, naflex_rules, siglip_rules, timm_rules
 from lorgnette.hub.weight_map import Rule
-from lorgnette.inputs.config import ImageConfig
+from lorgnette.inputs.config import FILTERS, ImageConfig
 from lorgnette.inputs.preprocessor import naflex_sides, read_image_settings, resample_filter, square_sides
 from lorgnette.inputs.tokenizer import read_json
 from lorgnette.model.configs.vision_config import VisionConfig
@@ -172,9 +172,28 @@ def image_settings(folder: Path, family: EncoderFamily, values: Json) -> Json:
     read = read_image_settings(folder)
     if family is not TIMM_FAMILY:
         return {**family.pixels, **read}
-    given = group_of(values, "pretrained_cfg", str(folder / "config.json"))
-    there = {"image_mean": given.get("mean"), "image_std": given.get("std")}
-    return {**family.pixels, **{key: value for key, value in there.items() if value is not None}, **read}
+    return {**family.pixels, **_timm_pixels(group_of(values, "pretrained_cfg", str(folder / "config.json"))), **read}
+
+
+def _timm_pixels(given: Json) -> Json:
+    """Settings of timm's `pretrained_cfg` under transformers' keys: the short side is resized to side / `crop_pct`.
+
+    Raises: ValueError naming a key that cannot be obeyed.
+    """
+    keys_there = {"mean": "image_mean", "std": "image_std"}
+    read: Json = {theirs: given[key] for key, theirs in keys_there.items() if given.get(key) is not None}
+    if (named := given.get("interpolation")) is not None:
+        if named not in FILTERS:
+            raise ValueError(f"pretrained_cfg.interpolation is {quoted(named, 60)}; known are {', '.join(FILTERS)}")
+        read["resample"] = FILTERS.index(named)
+    if (size := given.get("input_size")) is not None:
+        share = given.get("crop_pct") or 1.0
+        if not isinstance(size, list) or not all(isinstance(one, int) for one in size) or size[1:] != size[-1:] * 2:
+            raise ValueError(f"pretrained_cfg.input_size is {quoted(size, 60)}; expected channels and two equal sides")
+        if not isinstance(share, int | float) or not 0.1 <= share <= 1:
+            raise ValueError(f"pretrained_cfg.crop_pct is {quoted(share, 60)}; expected a number from 0.1 to 1")
+        read |= {"size": {"shortest_edge": math.floor(size[-1] / share)}, "crop_size": size[-1]}
+    return read
 
 
 def images_of(family: EncoderFamily, config: VisionConfig, pixels: Mapping[str, Any]) -> ImageConfig:

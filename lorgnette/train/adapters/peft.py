@@ -22,6 +22,11 @@ from lorgnette.train.adapters.lm_head import adapt_head, adapted_head, head_tens
 ADAPTER = "default"
 ADAPTED = ("vision", "fusion", "language")
 """The parts that can be adapted; others are new and train in full."""
+AUTO_MAPPING = {
+    "base_model_class": "Idefics2ForConditionalGeneration",
+    "parent_library": "transformers.models.idefics2.modeling_idefics2",
+}
+"""Class that PEFT's AutoPeftModel opens the base with."""
 WRITTEN_ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
 """Names of the files of an adapter; writing one replaces them and nothing else."""
 
@@ -66,6 +71,8 @@ def merge_adapters(model: nn.Module) -> None:
 def save_adapters(model: VLM, stage: StageConfig, folder: Path) -> list[Path]:
     """Write the adapters in PEFT's format, for the model as transformers names it. Returns the folders written.
 
+    The model that they stand on is named as `folder/base`, where it is to be written.
+
     One adapter is of one kind: where one backbone has LoRA and the other DoRA, each has a folder of its own.
     """
     by_kind: dict[str, list[str]] = {}
@@ -103,7 +110,8 @@ def _save_kind(model: VLM, config: LoraConfig, parts: list[str], folder: Path, *
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in settings.items()}
     with new_folder(folder, WRITTEN_ADAPTER) as beside:
         save_tensors(tensors, beside / "adapter_model.safetensors", {"format": "pt"})
-        write_json(beside / "adapter_config.json", plain | {"peft_type": "LORA", "inference_mode": True})
+        base = {"base_model_name_or_path": str((folder.parent / "base").resolve()), "auto_mapping": AUTO_MAPPING}
+        write_json(beside / "adapter_config.json", plain | {"peft_type": "LORA", "inference_mode": True} | base)
     return folder
 
 

@@ -76,9 +76,10 @@ class StepCost:
     flops: float
 
 
-def dry_run(run: Run, console: Console) -> None:
+def dry_run(run: Run, console: Console) -> float | None:
     """Print the cost of every stage, then take two steps of the first stage and compare them with its estimate.
 
+    Returns the mean seconds of these steps; None where they were skipped.
     The estimate needs only shapes: no weights are initialised or read. The two steps are skipped, and the reason is
     printed, where data or weights are missing or memory would not suffice.
     """
@@ -86,6 +87,7 @@ def dry_run(run: Run, console: Console) -> None:
     torch.set_num_threads(run.threads or torch.get_num_threads())
     say(console, run.name, style="bold", end="")
     say(console, f": {_start(run)}")
+    seconds: float | None = None
     for number, stage in enumerate(run.stages):
         with torch.device("meta"):
             model = VLM(run.model)
@@ -104,7 +106,8 @@ def dry_run(run: Run, console: Console) -> None:
         for sentence in doubts(stage, glance.steps) if glance.steps else ():
             say(console, sentence, style="yellow")
         if not number:
-            _check(console, run, glance, memory.peak)
+            seconds = _check(console, run, glance, memory.peak)
+    return seconds
 
 
 def first_packs(run: Run, number: int, steps: int = 1) -> Glance:
@@ -238,13 +241,16 @@ def measure(run: Run, stage: StageConfig, model: VLM, steps: BatchBuilder) -> tu
     return torch.cuda.max_memory_allocated() if on_gpu else counter.peak, fmean(seconds), estimates
 
 
-def _check(console: Console, run: Run, glance: Glance, estimated: int) -> None:
-    """Take two steps of the first stage and print their time and memory, or the reason for skipping them."""
+def _check(console: Console, run: Run, glance: Glance, estimated: int) -> float | None:
+    """Take two steps of the first stage and print their time and memory, or the reason for skipping them.
+
+    Returns the mean seconds of a step.
+    """
     stage, free = run.stages[0], free_memory()
     if glance.steps is None or estimated > free:
         reason = glance.missing or f"the estimate is {mib(estimated)} MiB, and {mib(free)} MiB of memory are free"
         say(console, f"two real steps of {stage.name} are skipped: {reason}")
-        return
+        return None
     model, _ = build(run)
     prepare_parts(model, stage, seed=run.seed)
     peak, seconds, memory = measure(run, stage, model, glance.steps)
@@ -255,6 +261,7 @@ def _check(console: Console, run: Run, glance: Glance, estimated: int) -> None:
         f"two steps of {stage.name}{some} took {seconds:.2f} s each; their peak of tensor memory was {mib(peak)} MiB,"
         f" where the estimate is {mib(memory.peak)} MiB ({memory.peak / peak - 1:+.0%})",
     )
+    return seconds
 
 
 def free_memory() -> int:

@@ -12,7 +12,7 @@ import pytest
 from lorgnette.errors import DataError, SettingsError
 from lorgnette.eval.metrics import METRICS, Reference
 from lorgnette.eval.metrics.metric import mean
-from lorgnette.eval.results.bootstrap import estimate, paired_difference, pool
+from lorgnette.eval.results.bootstrap import estimate, paired_difference, pool, wilson
 from lorgnette.eval.results.compare import compare, compare_folders
 from lorgnette.eval.results.rescore import rescore
 from lorgnette.eval.results.store import Example, Result, ResultsFolder, score
@@ -66,7 +66,7 @@ def test_paired_difference_sees_through_noise_that_both_share() -> None:
     assert (len(worse), len(better)) == (0, 12)
     assert "more than chance explains" in found.sentence()
     same = compare(before, before)
-    assert (same.overall.low, same.overall.value, same.overall.high) == (0, 0, 0)
+    assert same.overall.value == 0 and -8 < same.overall.low == -same.overall.high < -7, "50 pictures are not all"
     assert "which chance alone could give" in same.sentence()
 
 
@@ -150,6 +150,41 @@ def test_rescore_by_another_metric(tmp_path: Path) -> None:
         rescore(folder, "bleu")
     with pytest.raises(DataError, match="give a folder that an evaluation wrote"):
         rescore(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("right", [0, 1, 4, 12])
+def test_equal_and_few_answers_have_an_interval(right: int) -> None:
+    """Wilson's, where a bootstrap would claim certainty."""
+    counts = np.stack([np.arange(12) < right, np.ones(12)], axis=1).astype(float)
+    found = estimate(counts, mean, range(12))
+    assert found.low < found.high and found.low <= 100 * right / 12 <= found.high
+    if right in (0, 12):
+        assert found.high - found.low == pytest.approx(24.25, abs=0.01)
+    one = estimate(counts[:1], mean, range(1))
+    assert one.high - one.low > 79, "one answer says next to nothing"
+
+
+def test_wilson_is_the_published_one() -> None:
+    """Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29."""
+    for right, count, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611)):
+        assert wilson(right / count, count) == pytest.approx((low, high), abs=1e-4)
+    assert wilson(1 / 29, 29) == pytest.approx((0.0061, 0.1718), abs=1e-4)
+
+
+def test_few_differences_are_not_certain() -> None:
+    found = compare(answered(0, 6), answered(6, 0))
+    assert found.overall.value == 100 and found.overall.low < 0, "three pictures"
+    assert "too few to say more" in found.sentence()
+    many = compare(answered(0, 60), answered(60, 0))
+    assert 70 < many.overall.low < 100 == many.overall.high
+
+
+def test_questions_needed_for_three_points() -> None:
+    """Differences of variance 0.21: 1.0 for three of ten questions."""
+    found = compare(answered(0, 1000), answered(300, 700))
+    assert found.needed == pytest.approx(2.8016**2 * 0.21 / 0.03**2, rel=0.01)
+    assert f"takes about {found.needed:,} such questions" in found.sentence()
+    assert compare(answered(3, 3), answered(3, 3)).needed == 0
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:

@@ -303,3 +303,20 @@ def test_answers_depend_neither_on_the_batch_nor_on_kept_visual_tokens(name: str
     expected = generate(model, processor, SAMPLES, settings, split=split)
     for _ in range(2):
         assert generate(model, processor, SAMPLES, settings, image_cache=kept) == expected
+
+
+def test_the_pictures_that_timm_states_are_obeyed_or_refused(tmp_path: Path) -> None:
+    write_timm(tmp_path / "vision")
+    given = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7], "input_size": [3, 56, 56], "crop_pct": 0.9}
+    opened = VisionBackbone.open(rewritten(tmp_path / "vision", pretrained_cfg=given | {"interpolation": "lanczos"}))
+    assert (opened.config.mean, opened.config.std) == ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+    images = default_images(opened)
+    assert (images.policy, images.longest, images.crop_from, images.resample) == ("square", 56, 62, "lanczos")
+    for wrong, said in (
+        ({"interpolation": "random"}, "interpolation is random"),
+        ({"input_size": [3, 56, 40]}, "input_size is .3, 56, 40.; expected channels and two equal sides"),
+        ({"crop_pct": 2}, "crop_pct is 2; expected a number from 0.1 to 1"),
+        ({"mean": [0.1]}, "image_mean"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            VisionBackbone.open(rewritten(tmp_path / "vision", pretrained_cfg=given | wrong))

@@ -68,9 +68,14 @@ def drawn(line: Boundary) -> Iterator[None]:
         _CURRENT.reset(token)
 
 
-@functools.lru_cache(maxsize=64)
 def boundary_of(config: FilesConfig) -> Boundary:
     """The boundary that a source's settings draw."""
+    return _boundary(config, os.getcwd())
+
+
+@functools.lru_cache(maxsize=64)
+def _boundary(config: FilesConfig, start: str) -> Boundary:
+    """As `boundary_of`; `start` is where relative paths begin, which a program may change."""
     root = folder_of_source(local_path(config.path) or config.path)
     roots = [] if root is None else [root, *hub_blobs(root)]
     if config.image_folder is not None:

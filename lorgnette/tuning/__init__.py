@@ -1,0 +1,1 @@
+"""`lorgnette tune`, which measures a tuned model on rows that it never saw, and `lorgnette.train`."""

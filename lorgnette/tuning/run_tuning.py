@@ -1,0 +1,207 @@
+"""`tune`: train a model further on files of one's own, and measure it on rows that it never saw.
+
+A thin layer over the rest: a recipe is made from the data, and trained by `Trainer`; held-out rows are asked about by
+`evaluate` before training, after it, and after it with other pictures. If it is killed, the same command resumes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lorgnette.data.config import SourceConfig
+from lorgnette.data.in_memory import sources_of
+from lorgnette.errors import SettingsError
+from lorgnette.eval.metrics import metric_named
+from lorgnette.eval.models.local import LorgnetteModel
+from lorgnette.eval.results.sighted import Asked
+from lorgnette.eval.results.store import Result
+from lorgnette.eval.results.summary import progress_bar, shown_in
+from lorgnette.eval.row_questions import (
+    LONGEST_ANSWER,
+    Choice,
+    choose_metric,
+    survey,
+    task_of_rows,
+)
+from lorgnette.eval.runner import evaluate
+from lorgnette.eval.task import Task
+from lorgnette.files import replace_text
+from lorgnette.hub.card import model_card
+from lorgnette.hub.export import save
+from lorgnette.inputs.processor import Processor
+from lorgnette.output import new_console, say
+from lorgnette.run import Run
+from lorgnette.train.callbacks import Callback
+from lorgnette.train.loop import Trainer
+from lorgnette.train.planner.dry_run import dry_run
+from lorgnette.train.setup import build_processor, resolve
+from lorgnette.tuning.tune_data import TuneData, print_data, split_data
+from lorgnette.tuning.tune_page import TuneResults, card_section, print_results, write_page
+from lorgnette.tuning.tune_recipe import is_recipe_file, recipe_text, stage_sizes, tune_recipe
+
+HELD_OUT_SHARE = 0.1
+"""Share of the rows that is held out."""
+ROOM = 8
+"""Tokens that an answer may have beyond the longest reference."""
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """Options of a tuning, besides the model and the data."""
+
+    out: Path | None = None
+    """Folder of the run; `runs/MODEL-DATA` if not given."""
+    kind: str | None = None
+    """Kind of all files; detected for each if not given."""
+    metric: str | None = None
+    """Metric of the answers; chosen by their look if not given."""
+    steps: int | None = None
+    hours: float | None = None
+    """Time after which training saves and stops; the same call resumes it."""
+    hold_out: float = HELD_OUT_SHARE
+    overrides: Sequence[str] = ()
+    """Dotted settings of the recipe, as `stages.tune.lr=1e-4`."""
+    callbacks: Sequence[Callback] = field(default=())
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A tuning that is planned: its run, its data, and what the held-out rows are asked."""
+
+    run: Run
+    folder: Path
+    data: TuneData
+    task: Task
+    choice: Choice
+    sighted: bool
+    """True if questions show pictures, so that they can be asked blind."""
+
+
+def tune(
+    model: str | Path,
+    data: Iterable[Any] | str | Path,
+    options: TuneOptions | None = None,
+    console: Console | None = None,
+) -> TuneResults:
+    """Tune a model on files of data: `lorgnette tune`. The folder receives the recipe, the model, a card and a page.
+
+    model: a folder of a model or run, or a hub id. data: a file, folder, glob or URL in any form that a source reads,
+    or a list of them; or rows, as `lorgnette.train` takes them.
+    Raises: SettingsError for data whose kind is not clear, or settings that do not fit; DataError if too little of it
+    can be used; CheckpointError for the model; Interrupted after `hours`, with all saved.
+    """
+    options, console = options or TuneOptions(), console or new_console()
+    started = time.perf_counter()
+    plan = plan_tuning(str(model), data, options, console)
+    if not (plan.folder / "checkpoints").is_dir():
+        say_cost(dry_run(plan.run, console), plan, console)
+    limit = None if options.hours is None else options.hours * 3600
+    trainer = Trainer(plan.run, plan.folder, console, limit_s=limit, callbacks=options.callbacks)
+    spent = trainer.progress.seconds
+    before = _measure("before", plan, trainer, console)
+    trained = trainer.train()
+    save(trained, trainer.processor, plan.folder / "model")
+    after = _measure("after", plan, trainer, console)
+    blind = _measure("blind", plan, trainer, console) if plan.sighted else None
+    asked = Asked(before, after, blind) if blind is not None else None
+    seconds = spent + time.perf_counter() - started
+    results = TuneResults(str(model), plan.folder, plan.data, plan.choice, before, after, asked, seconds, plan.run)
+    card = model_card(trained, plan.folder.resolve().name, card_section(results))
+    save(trained, trainer.processor, plan.folder / "model", card=card)
+    write_page(results)
+    print_results(console, results)
+    return results
+
+
+def plan_tuning(model: str, data: Iterable[Any] | str | Path, options: TuneOptions, console: Console) -> Tuning:
+    """Read the data, hold rows out, and write `held_out.txt` and `recipe.yaml`. Nothing is trained."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SettingsError("tune runs in one process: make the recipe by --dry-run, and train it by torchrun")
+    if not 0 < options.hold_out <= 0.5:
+        raise SettingsError(f"--hold-out is {options.hold_out}; give a share of the rows between 0 and 0.5, as 0.1")
+    if options.metric is not None:
+        metric_named(options.metric)
+    folder = options.out or Path("runs") / _name_of(model, data)
+    if isinstance(data, list | tuple) and not data:
+        raise SettingsError("no data: give files, folders or globs, as in `lorgnette tune MODEL mine.jsonl`")
+    configs = sources_of(data, options.kind, folder)
+    resolved, processor = _model_settings(model, configs)
+    found = split_data(configs, processor, folder, options.hold_out, console)
+    print_data(console, found)
+    indexes, rows = [one.index for one in found.prepared], sum(found.trained)
+    sizes = stage_sizes(indexes, rows, resolved.model, processor, options.steps)
+    values = tune_recipe(folder.name, model, found.sources("train"), found.sources("held_out"), sizes)
+    path = folder / "recipe.yaml"
+    replace_text(path, recipe_text(values, options.overrides), is_recipe_file)
+    run = Run.load(path)
+    samples = found.questions(processor)
+    asked = survey(samples)
+    kinds = [one.config.kind for one in found.prepared]
+    choice = Choice(options.metric, "as asked for") if options.metric else choose_metric(kinds, asked.answers)
+    longest = max(len(processor.tokenizer.encode(answer)) for answer in asked.answers)
+    task = task_of_rows("held_out", samples, asked, choice.metric, min(LONGEST_ANSWER, longest + ROOM))
+    many, unit = len(samples), "question" if len(samples) == 1 else "questions"
+    say(console, f"Held out: {many:,} {unit}, measured by {choice.metric} ({choice.because}).")
+    passes = run.steps * sizes["pack"].get("samples", 0) / rows
+    shown = f", about {passes:.1f} passes over {rows:,} rows" if passes else ""
+    say(console, f"Recipe: {path} ({run.steps:,} steps{shown}).")
+    return Tuning(run, folder, found, task, choice, asked.has_images and found.pictures > 1)
+
+
+def say_cost(seconds: float | None, plan: Tuning, console: Console) -> None:
+    """Print how long training will take, from the measured time of a step."""
+    if seconds is None:
+        return
+    whole = seconds * plan.run.steps
+    said = (
+        f"{whole / 3600:.1f} hours"
+        if whole > 5400
+        else f"{whole / 60:.0f} minutes"
+        if whole > 90
+        else f"{whole:.0f} seconds"
+    )
+    say(console, f"{plan.run.steps:,} steps will take about {said} on this machine, and the measuring comes on top.")
+
+
+def _name_of(model: str, data: Any) -> str:
+    """Name of a run after its model and its first file: `demo-receipts`."""
+    parts = [part for part in model.replace("\\", "/").split("/") if part not in ("", ".", "..", "model")]
+    first = data[0] if isinstance(data, list | tuple) and data else data
+    stem = Path(str(first).rstrip("/")).name.partition(".")[0] if isinstance(first, str | Path) else ""
+    words = "".join(char if char.isalnum() or char in "-_" else "-" for char in stem).strip("-")
+    return f"{(parts or ['model'])[-1].partition('@')[0].replace(':', '-')}-{words or 'data'}"
+
+
+def _model_settings(model: str, configs: Sequence[SourceConfig]) -> tuple[Run, Processor]:
+    """The settings of the model that is tuned, and its processor, as training has them."""
+    sources: list[Any] = [one.plain() for one in configs]
+    draft = Run.parse(
+        {"name": "draft", "init": {"model": model}, "stages": [{"name": "a", "sources": sources, "steps": 1}]}
+    )
+    resolved = resolve(draft)
+    return resolved, build_processor(resolved)
+
+
+def _measure(name: str, plan: Tuning, trainer: Trainer, console: Console) -> Result:
+    """Ask the trainer's model about the held-out rows; kept in `eval/NAME`, and taken from there if done before."""
+    model = trainer.model.to(trainer.world.device).eval()
+    identity = f"{trainer.run.identity} {'before' if name == 'before' else 'after'}"
+    answerer, bar = LorgnetteModel(model, trainer.processor, identity=identity), progress_bar(console)
+    bar.disable = not console.is_terminal
+    with bar:
+        result = evaluate(
+            plan.task,
+            answerer,
+            blind=name == "blind",
+            folder=plan.folder / "eval" / name,
+            progress=shown_in(bar, f"measuring {name}"),
+        )
+    say(console, f"{name}: {result.overall} ({plan.choice.metric}, {result.count:,} held-out questions)")
+    return result
