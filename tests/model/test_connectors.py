@@ -153,6 +153,19 @@ def test_shapes_that_a_mixing_matrix_does_not_fit_are_refused():
             FlatLinearConfig(side=4).visual_tokens(rows, columns)
 
 
+@pytest.mark.parametrize("kind", [config.kind for config in choices.CONNECTORS.values()])
+def test_a_kind_is_one_word_and_all_else_is_as_published(kind):
+    worded = VLMConfig.parse({"preset": "micro", "connector": kind})
+    assert worded == VLMConfig.parse({"preset": "micro", "connector": {"kind": kind}})
+    assert worded.connector.kind == kind and VLMConfig.parse(worded.plain()) == worded
+    assert VLMConfig.parse({"preset": "micro"}).override(f"connector={kind}").connector.kind == kind
+
+
+def test_an_unknown_kind_is_refused_with_those_that_there_are():
+    with pytest.raises(SettingsError, match=r"mpl.*'perceiver', 'linear', 'mlp'"):
+        VLMConfig.parse({"preset": "micro", "connector": "mpl"})
+
+
 def test_a_projection_that_no_layer_obeys_is_refused():
     with pytest.raises(SettingsError, match="projection_width 48 has no effect where width_of is vision"):
         PerceiverConfig.parse({"width_of": "vision", "projection_width": 48})

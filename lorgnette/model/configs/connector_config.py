@@ -230,9 +230,10 @@ ConnectorConfig = Annotated[
     | Annotated[MappingNetworkConfig, pydantic.Tag("mapping_network")],
     pydantic.Discriminator(_connector_kind),
     pydantic.WrapValidator(plugins.settings_of("connectors", ConnectorPlugin, BUILT_IN_CONNECTORS)),
+    pydantic.BeforeValidator(lambda given: {"kind": given} if isinstance(given, str) else given),
     pydantic.SerializeAsAny(),
 ]
-"""Settings of a connector, by `kind`; one that is none of these names a plug-in."""
+"""Settings of a connector, by `kind`, or its kind alone; one that is none of these names a plug-in."""
 
 
 def idefics2_connector(language: LanguageConfig) -> PerceiverConfig:

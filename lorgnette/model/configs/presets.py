@@ -146,6 +146,7 @@ def expand_model(values: Any) -> Any:
     if isinstance(vocabulary := language.get("vocabulary"), int):
         expanded = {"image_token": vocabulary + 1} | expanded
     connector = expanded["connector"]
+    connector = {"kind": connector} if isinstance(connector, str) else connector
     perceiver = isinstance(connector, dict) and connector.get("kind", "perceiver") == "perceiver"
     if perceiver and connector.get("width_of") != "vision" and "mlp_width" in language:
         expanded["connector"] = {"projection_width": language["mlp_width"]} | connector
