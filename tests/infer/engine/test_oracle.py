@@ -107,7 +107,7 @@ def test_the_same_calls_give_the_same_bits() -> None:
 
 def test_the_engines_of_the_battery_preempt_and_share() -> None:
     """The battery means something: there are preemptions, prefixes found, and images encoded again."""
-    stats = [drive("perceiver", number, 30)[0].stats() for number in range(len(ENGINES))]
+    stats = [drive("perceiver", number, 45)[0].stats() for number in range(len(ENGINES))]
     assert sum(one.preemptions for one in stats) > 3
     assert sum(one.prefix_hits for one in stats) > 200
     assert sum(one.image_hits for one in stats) > 10
