@@ -9,9 +9,11 @@ dummy image.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
@@ -25,13 +27,18 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.errors import LorgnetteError
 from lorgnette.files import DiskError
-from lorgnette.model import connectors, fusion, language, vision
 from lorgnette.model.batch import SequenceLengths
+from lorgnette.model.connectors.connector import interleave
+from lorgnette.model.ops.attention import attention
+from lorgnette.model.ops.grouped_attention import attention_of_rows
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
 from lorgnette.train.stages import prepare_parts
 
 _T = TypeVar("_T")
+
+SPAN_READERS = (attention, attention_of_rows, interleave)
+"""Functions that read spans: lengths that differ from batch to batch."""
 
 
 @dataclass(frozen=True)
@@ -113,20 +120,23 @@ def compile_layers(model: VLM) -> None:
 
     What reads spans is left out: their lengths are plain numbers of each batch, and would be compiled in.
     """
-    readers = [
-        (vision, "attention"),
-        (language, "attention"),
-        (language, "attention_of_rows"),
-        (connectors, "attention"),
-        (fusion, "attention"),
-        (connectors, "interleave"),
-    ]
-    for module, name in readers:
+    for module, name in span_readers():
         function = getattr(module, name)
         if not hasattr(function, "__wrapped__"):
             setattr(module, name, torch.compiler.disable(function))
     for block in model.blocks():
         block.compile(dynamic=True)
+
+
+def span_readers() -> list[tuple[ModuleType, str]]:
+    """Modules of the model that call functions of spans, each with the name by which it does."""
+    modules = [one for name, one in sys.modules.items() if name.startswith("lorgnette.model.") and ".ops" not in name]
+    return [
+        (module, name)
+        for module in modules
+        for name, value in vars(module).items()
+        if any(getattr(value, "__wrapped__", value) is reader for reader in SPAN_READERS)
+    ]
 
 
 def shard(model: VLM, world: DistributedContext, *, half: bool) -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from benchmarks.gpu import common, correct, generate, train_step
-from lorgnette.model import connectors, language, vision
 from lorgnette.model.ops import attention
+from lorgnette.train.parallel import span_readers
 
 torch.set_num_threads(1)
 TINY = ["--size", "tiny", "--device", "cpu", "--peak-tflops", "0.1", "--peak-gbs", "10"]
@@ -20,9 +20,8 @@ def kept(folder, name: str) -> dict:
 
 
 def test_train_step(tmp_path, monkeypatch) -> None:
-    for module in (vision, language, connectors):
-        monkeypatch.setattr(module, "attention", module.attention)  # compiling replaces it for the whole process
-    monkeypatch.setattr(connectors, "interleave", connectors.interleave)
+    for module, name in span_readers():
+        monkeypatch.setattr(module, name, getattr(module, name))  # compiling replaces it for the whole process
     short = ["--images", "3", "--text", "6", "--rank", "4", "--steps", "3", "--warmup", "1"]
     with torch.compiler.set_stance("force_eager"):  # the same path, without minutes of a compiler
         row = train_step.main([*TINY, *short, "--results", str(tmp_path), "--trace", str(tmp_path / "step")])

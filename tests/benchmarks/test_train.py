@@ -33,7 +33,7 @@ def test_throughput(train, tmp_path, data, adapters) -> None:
     assert json.loads((tmp_path / "train.jsonl").read_text()) == row
     ours, theirs = row["ours"], row["theirs"]
     assert row["adapters"] == adapters
-    assert ours["learned"] == theirs["learned"] > 0
+    assert ours["supervised_tokens"] == theirs["supervised_tokens"] > 0
     assert 0 < ours["matmul_share"] < 1.5 and ours["gflops"] > 0
     assert row["first_loss_gap"] < 1e-5 * ours["losses"][0]
     assert ours["losses"] == pytest.approx(theirs["losses"], abs=0.05)  # theirs does not train the new rows of tokens

@@ -346,11 +346,16 @@ def test_half_precision_learns_and_keeps_weights_whole(short, tmp_path):
 def test_compiled_layers_give_the_same_losses_and_no_batch_compiles_anew(short, tmp_path, monkeypatch):
     import torch._dynamo
 
-    from lorgnette.model import connectors, language, vision
+    from lorgnette.train.parallel import span_readers
 
-    for module, name in [(vision, "attention"), (language, "attention"), (connectors, "attention")]:
+    for module, name in span_readers():
         monkeypatch.setattr(module, name, getattr(module, name))  # put back after the test
-    monkeypatch.setattr(connectors, "interleave", connectors.interleave)
+    callers = {(module.__name__.removeprefix("lorgnette.model."), name) for module, name in span_readers()}
+    assert callers >= {
+        ("vision", "attention"), ("language", "attention"), ("language", "attention_of_rows"), ("fusion", "attention"),
+        ("connectors.perceiver", "attention"), ("connectors.perceiver", "interleave"),
+        ("connectors.mapping_network", "attention"), ("connectors.mapping_network", "interleave"),
+    }  # fmt: skip
     compile_, graphs = torch.nn.Module.compile, []
 
     def backend(graph, inputs):
