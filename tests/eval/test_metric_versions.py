@@ -57,7 +57,7 @@ def test_rescoring_and_comparing_say_that_scores_are_of_another_version(tmp_path
     assert said in ResultsFolder(tmp_path / "a").outdated()
     compared = command("compare", tmp_path / "a", tmp_path / "b")
     assert said in compared
-    assert "from 100.0 to 100.0" in compared, "both sides are measured by today's version"
+    assert "from 100.0 (a) to 100.0 (b)" in compared, "both sides are measured by today's version"
     assert said in command("rescore", tmp_path / "a")
     assert ResultsFolder(tmp_path / "a").outdated() == ""
     assert said not in command("rescore", tmp_path / "a")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -355,6 +356,6 @@ def test_a_split_without_answers_is_asked_and_not_scored(model: Path, tmp_path: 
     assert len(stored.examples()) == 8
     assert "its server scores them" in run("rescore", stored.path)
     with pytest.raises(LorgnetteError, match="are secret: there are no scores to compare"):
-        run("compare", stored.path, stored.path)
+        run("compare", stored.path, shutil.copytree(stored.path, tmp_path / "again"))
     run("submission", stored.path, "--out", tmp_path / "out.json", "--incomplete")
     assert [row["questionId"] for row in json.loads((tmp_path / "out.json").read_text())] == list(range(8))

@@ -111,7 +111,7 @@ def _use_evaluation(folder: Path, name: str) -> None:
     good_one = good(evaluation)[0]
     ways: list[Callable[[], Any]] = [
         lambda: ResultsFolder(folder).begin({"task": "vqav2", "metric": "vqa_accuracy"}),
-        lambda: compare(good_one, folder, folder / "page.html", 9, False),
+        lambda: compare([good_one, folder], folder / "page.html", 9, None, False),
         lambda: submission(folder, folder / "out.json", True),
         lambda: rescore(folder, None, False),
         lambda: rescore(folder, None, True),

@@ -79,13 +79,11 @@ def test_a_killed_evaluation_leaves_no_picture_after_the_next(tmp_path):
 
 
 def test_an_evaluation_refuses_a_folder_that_another_process_writes(tmp_path):
-    from lorgnette.eval.benchmark import Asking
-
     lock = tmp_path / "drawings" / ".examples.lock"
     with subprocess.Popen([sys.executable, "-c", HOLDS, str(lock)], stdin=-1, stdout=-1) as other:
         assert other.stdout.readline() == b"held\n"
         with pytest.raises(LorgnetteError, match="drawings: another process evaluates into this folder"):
-            _run("drawings", Asking(), None, None, tmp_path, {})
+            _run({"drawings": None}, None, None, tmp_path, {})
         other.kill()
     hold(lock, "it is still held")()
 

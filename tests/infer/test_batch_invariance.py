@@ -18,8 +18,9 @@ from lorgnette.errors import DataError, ImageError
 from lorgnette.hub.export import export, save
 from lorgnette.infer.batch_invariance import HINTS, Diagnosis, examine
 from lorgnette.infer.image_cache import ImageFeatureCache
-from lorgnette.model import connectors, language, vision
+from lorgnette.model import language, vision
 from lorgnette.model.batch import SequenceLengths
+from lorgnette.model.connectors import perceiver
 from lorgnette.model.kv_cache import KVCache
 from lorgnette.model.ops.attention import attention
 from tests.hub.tiny import picture, tiny_config, tiny_model, tiny_processor
@@ -60,12 +61,12 @@ def run_equal_together(
 
 
 @pytest.mark.parametrize("broken", [run_together, run_equal_together])
-@pytest.mark.parametrize("part", [vision, connectors, language], ids=lambda module: module.__name__.split(".")[-1])
+@pytest.mark.parametrize("part", [vision, perceiver, language], ids=lambda module: module.__name__.split(".")[-1])
 def test_what_sees_its_neighbours_is_named(
     part: Any, broken: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(part, "attention", broken)
-    name = part.__name__.split(".")[-1].removesuffix("s")
+    name = "connector" if part is perceiver else part.__name__.split(".")[-1]
     found = examine(tiny_model(), tiny_processor(), IMAGES)
     bad = wrong(found) - {("cached", "connector")}  # which is of all images at once, and rests on vision too
     assert ("batch", name) in bad
