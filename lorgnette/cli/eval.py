@@ -118,6 +118,8 @@ def evaluate(
 
     if model is None:
         raise SettingsError("no model to evaluate; give one as --model FOLDER")
+    if blind not in (*BLIND, None):
+        raise SettingsError(f"--blind {blind}: use one of {', '.join(BLIND)}")
     values = {"variant": variant, "form": form, "choose": choose, "choices": choices}
     asking = Asking(
         **_checked(values),
@@ -135,8 +137,6 @@ def evaluate(
     )
     measured = open_model(model, split=split, batch_size=batch_size, server=server, adapter=adapter)
     reader = open_model(judge, batch_size=batch_size, server=judging) if judge else None
-    if blind not in (*BLIND, None):
-        raise SettingsError(f"--blind {blind}: use one of {', '.join(BLIND)}")
     conditions = {"blind": blind == "only", "limit": limit, "seed": seed, "batch_size": batch_size}
     opened = _open(tasks, asking, measured, kind, metric)
     if blind != "both":

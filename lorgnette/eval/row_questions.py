@@ -115,7 +115,7 @@ def _is_object(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Survey:
-    """What one pass over questions finds; those that cannot be read are passed over."""
+    """Findings of one pass over questions; those that cannot be read are passed over."""
 
     answers: tuple[str, ...]
     """The reference answer of each."""

@@ -1,4 +1,4 @@
-"""What a tuning found: in the terminal, as `report.html` and `results.json`, and as a section of the model card."""
+"""Results of a tuning: in the terminal, as `report.html` and `results.json`, and as a section of the model card."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class TuneResults:
         return f"lorgnette chat --model {shlex.quote(str(self.folder))}"
 
     def sentences(self) -> list[str]:
-        """What the numbers say, in sentences."""
+        """Verdict of the numbers, in sentences."""
         after, gained = self.after.overall, self.improvement
         better = gained.low > 0 if metric_named(self.choice.metric).higher_is_better else gained.high < 0
         judged = "better than before, by more than chance explains" if better else "not clearly better than before"

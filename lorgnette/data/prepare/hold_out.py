@@ -34,7 +34,7 @@ def keys_of(index: Index) -> tuple[np.ndarray, np.ndarray]:
 
 
 def is_held_out(index: Index, held: np.ndarray) -> np.ndarray:
-    """Whether each record has a key among those that are held out (bool, over E)."""
+    """Mask of the records that have a key among those that are held out (bool, over E)."""
     keys, owners = keys_of(index)
     found_E = np.zeros(len(index), bool)
     found_E[owners[np.isin(keys, held)]] = True

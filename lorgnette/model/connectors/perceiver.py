@@ -44,7 +44,7 @@ class Perceiver(Connector):
 
 
 def projection_of(config: PerceiverConfig, vision_width: int, width: int) -> nn.Module:
-    """What stands between the vision encoder and the perceiver (Table 13)."""
+    """Projection between the vision encoder and the perceiver (Table 13)."""
     if config.width_of == "vision":
         return nn.Identity()
     if config.projection_width is None:
