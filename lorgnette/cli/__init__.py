@@ -294,10 +294,9 @@ def show(
     """Describe a checkpoint or recipe: parts, parameters, FLOPs per image, token and sample, bytes, special tokens."""
     from lorgnette.hub.describe import describe, print_description
     from lorgnette.output import new_console
-    from lorgnette.train.planner.cost_table import CostedModel, print_costs
+    from lorgnette.train.planner.cost_table import CostedModel, print_costs, recipe_of
 
-    first = CostedModel.open(model)
-    if compare or first.stages:
-        print_costs(new_console(), [first, *map(CostedModel.open, compare or [])])
+    if compare or recipe_of(model):
+        print_costs(new_console(), [CostedModel.open(one) for one in (model, *(compare or []))])
     else:
         print_description(describe(model))

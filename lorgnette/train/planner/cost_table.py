@@ -46,11 +46,7 @@ class CostedModel:
 
         Raises: SettingsError for a recipe's settings; CheckpointError or SettingsError for what is neither.
         """
-        try:
-            recipe = find_recipe(source)
-        except SettingsError:
-            if not Path(source).is_dir() and "/" not in source:
-                raise
+        if (recipe := recipe_of(source)) is None:
             opened = open_checkpoint(source)
             return cls(Path(source).name, opened.config, opened.processor.images)
         run = resolve(Run.load(recipe))
@@ -95,6 +91,16 @@ class CostedModel:
             heads = fusion.fitted(language).kv_heads or language.kv_heads
             seen = 2 * fusion.blocks(language.layers) * self.image.visual_tokens * heads * language.head_width
         return self.cost.cache_bytes(self.slots, BYTES_EACH) + seen * BYTES_EACH
+
+
+def recipe_of(source: str) -> Path | None:
+    """The recipe of that name or path; None for what can only be a checkpoint. Raises: SettingsError for neither."""
+    try:
+        return find_recipe(source)
+    except SettingsError:
+        if not Path(source).is_dir() and "/" not in source:
+            raise
+        return None
 
 
 def print_costs(console: Console, choices: Sequence[CostedModel]) -> None:
