@@ -53,11 +53,11 @@ from lorgnette.run import Run, find_recipe
 from lorgnette.sample import Image
 from lorgnette.train.adapters.peft import save_adapters
 from lorgnette.train.callbacks import Callback, StepMetrics, TrainerState
-from lorgnette.train.data import build_data
+from lorgnette.train.data import build_data, stage_processor
 from lorgnette.train.loop import Trainer
 from lorgnette.train.optim import build_optimiser
 from lorgnette.train.planner.memory import TensorBytes
-from lorgnette.train.setup import build, resolve, stage_processor
+from lorgnette.train.setup import build, resolve
 from lorgnette.train.stages import prepare_parts
 from lorgnette.train.step import train_step
 

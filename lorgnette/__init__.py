@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from lorgnette.train.callbacks import Callback as Callback
     from lorgnette.train.loop import Trainer as Trainer
     from lorgnette.tuning.from_python import train as train
-    from lorgnette.tuning.run_tuning import TuneOptions as TuneOptions
     from lorgnette.tuning.run_tuning import tune as tune
+    from lorgnette.tuning.tune_options import TuneOptions as TuneOptions
 
 __version__ = "0.1.0"
 
@@ -45,7 +45,7 @@ _HOMES = {
     "Task": "lorgnette.eval.task",
     "Text": "lorgnette.sample",
     "Trainer": "lorgnette.train.loop",
-    "TuneOptions": "lorgnette.tuning.run_tuning",
+    "TuneOptions": "lorgnette.tuning.tune_options",
     "Turn": "lorgnette.sample",
     "VLM": "lorgnette.model.vlm",
     "VLMConfig": "lorgnette.model.config",

@@ -5,11 +5,9 @@ Every group of settings in lorgnette derives from `Settings`; `lorgnette.run.Run
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
-import types
 import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -20,6 +18,7 @@ import pydantic
 import yaml
 
 from lorgnette.errors import DataError, LorgnetteError, SettingsError
+from lorgnette.setting_names import classes_in, hint
 from lorgnette.untrusted import QUOTED, parse_yaml, quoted, read_yaml
 
 _Value = TypeVar("_Value")
@@ -280,10 +279,7 @@ def _explain(root: type[Settings], problem: Any) -> str:
     for cls in classes:
         if location[-1] in cls.renamed:
             return f"{key}: is now called {cls.renamed[location[-1]]}"
-    valid = sorted({name for cls in classes for name in cls.model_fields})
-    near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}?" if near else f"valid names: {', '.join(sorted(valid))}"
-    return f"{key}: no such setting; {hint}"
+    return f"{key}: no such setting; {hint(root, classes, location)}"
 
 
 def _shortened(message: str, given: Any) -> str:
@@ -310,7 +306,11 @@ def _classes_at(root: type[Settings], location: list[Any]) -> list[type[Settings
         if not isinstance(part, str):
             continue
         nexts = [
-            c for cls in classes if part in cls.model_fields for c in _classes_in(cls.model_fields[part].annotation)
+            c
+            for cls in classes
+            if part in cls.model_fields
+            for c in classes_in(cls.model_fields[part].annotation)
+            if issubclass(c, Settings)
         ]
         classes = nexts or classes  # a union's tag stands in the location without being a field
     return classes
@@ -323,10 +323,3 @@ def _types_in(annotation: Any) -> Iterable[Any]:
         yield annotation if isinstance(annotation, type) else type(annotation)
     for argument in arguments:
         yield from _types_in(argument)
-
-
-def _classes_in(annotation: Any) -> list[type[Settings]]:
-    """Every Settings class mentioned in a type annotation."""
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return [annotation] if issubclass(annotation, Settings) else []
-    return [found for argument in typing.get_args(annotation) for found in _classes_in(argument)]

@@ -109,6 +109,10 @@ def demo(
     override: Annotated[list[str] | None, typer.Argument(help="Settings to change, as stages.0.lr=1e-4.")] = None,
 ) -> None:
     """Train a small VLM on drawings, and report its accuracy before and after, and with the wrong images."""
+    from lorgnette.cli.arguments import check_run
+    from lorgnette.cli.train import load_run
+
+    check_run(load_run(recipe, override or []))
     from lorgnette.demo.demo import run_demo
 
     run_demo(folder, recipe, override or [])
@@ -180,9 +184,8 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Ask one question about any number of images."""
-    from lorgnette.hub.load import load
-    from lorgnette.infer.generate import stream
-    from lorgnette.infer.sampling import GenerationConfig
+    from lorgnette.cli.arguments import find_model
+    from lorgnette.infer.generation_config import GenerationConfig
     from lorgnette.output import print_json
     from lorgnette.sample import Image, Sample, Text, Turn
 
@@ -190,7 +193,11 @@ def generate(
     given = {name: value for name, value in values.items() if value is not None}
     settings = GenerationConfig.parse({**given, "seed": seed, "stop": stop or []}, where="generate")
     sample = Sample((Turn("user"), *(Image(path) for path in image or []), Text(prompt)), {"name": "the prompt"})
-    for piece in stream(*load(model, adapter=adapter), [sample], settings, split=split or None):
+    folder = find_model(model, adapter)
+    from lorgnette.hub.load import load
+    from lorgnette.infer.generate import stream
+
+    for piece in stream(*load(folder, adapter=adapter), [sample], settings, split=split or None):
         if not as_json:
             print(piece.text, end="", flush=True)
         answer = piece.generation
@@ -214,14 +221,17 @@ def chat(
     adapter: AdapterOption = None,
 ) -> None:
     """Chat with a model in the terminal; `/image PATH` adds an image, `/help` lists the commands."""
-    from lorgnette.hub.load import load
-    from lorgnette.infer.chat import HELP, Chat, converse
-    from lorgnette.infer.sampling import GenerationConfig
+    from lorgnette.cli.arguments import find_model
+    from lorgnette.infer.generation_config import GenerationConfig
 
     values = {"max_tokens": max_tokens, "temperature": temperature}
     given = {name: value for name, value in values.items() if value is not None}
     settings = GenerationConfig.parse(given, where="chat")
-    session = Chat(*load(model, adapter=adapter), settings, split=split or None)
+    folder = find_model(model, adapter)
+    from lorgnette.hub.load import load
+    from lorgnette.infer.chat import HELP, Chat, converse
+
+    session = Chat(*load(folder, adapter=adapter), settings, split=split or None)
     print(HELP)
     converse(session, _lines_typed(), lambda text: print(text, end="", flush=True))
 
@@ -244,10 +254,13 @@ def import_(
     folder: Annotated[Path, typer.Argument(help="Folder to write it to, in lorgnette's format.")],
 ) -> None:
     """Check a checkpoint tensor by tensor and write it in lorgnette's format."""
+    from lorgnette.cli.arguments import find_model
+
+    found = find_model(source)
     from lorgnette.hub.export import save
     from lorgnette.hub.load import load
 
-    save(*load(source), folder)
+    save(*load(found), folder)
     print(f"Wrote {folder}. See what it holds: lorgnette show {folder}")
 
 
@@ -264,9 +277,15 @@ def export_(
 
     An unfinished run is exported from its last checkpoint. Adapters are merged.
     """
+    from lorgnette.cli.arguments import find_model, is_unfinished
     from lorgnette.cli.train import open_model
-    from lorgnette.hub.export import export
 
+    if not is_unfinished(model):
+        model = find_model(model)
+    from lorgnette.hub.export import export
+    from lorgnette.hub.formats.format import format_named
+
+    format_named(format)  # before weights are read
     export(*open_model(model), folder, format=format, verify=verify)
     print(f"Wrote {folder}")
     if verify:
@@ -285,6 +304,21 @@ def presets() -> None:
 
 
 @app.command()
+def settings(
+    path: Annotated[str, typer.Argument(help="Dotted path of a group or setting, as stages.lora; all if empty.")] = "",
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of recipes, for editors.")] = False,
+) -> None:
+    """List the settings of a recipe with their types, defaults and meanings."""
+    from lorgnette.cli import settings_reference
+    from lorgnette.output import print_json
+
+    if schema:
+        print_json(settings_reference.schema())
+    else:
+        print(*settings_reference.lines(path), sep="\n")
+
+
+@app.command()
 def show(
     model: Annotated[str, typer.Argument(help="Folder of a model, a hub id, or a recipe.")],
     compare: Annotated[
@@ -292,9 +326,14 @@ def show(
     ] = None,
 ) -> None:
     """Describe a checkpoint or recipe: parts, parameters, FLOPs per image, token and sample, bytes, special tokens."""
-    from lorgnette.hub.describe import describe, print_description
+    from lorgnette.cli.arguments import check_shown
     from lorgnette.output import new_console
-    from lorgnette.train.planner.cost_table import CostedModel, print_costs, recipe_of
+    from lorgnette.train.planner.recipe_names import recipe_of
+
+    for one in (model, *(compare or [])):
+        check_shown(one)
+    from lorgnette.hub.describe import describe, print_description
+    from lorgnette.train.planner.cost_table import CostedModel, print_costs
 
     if compare or recipe_of(model):
         print_costs(new_console(), [CostedModel.open(one) for one in (model, *(compare or []))])

@@ -20,6 +20,9 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check batch invariance: prompts alone, in batches, packed and from a cache; exit status 1 if they differ."""
+    from lorgnette.cli.arguments import find_model
+
+    folder = find_model(model)
     from lorgnette.data.builtin.questions import questions_for_evaluation
     from lorgnette.hub.load import load
     from lorgnette.infer.batch_invariance import examine
@@ -28,7 +31,7 @@ def doctor(
     images: Sequence[ImageSource] = image or ()
     if not images:
         images = [sample.images[0].source for sample in questions_for_evaluation(3)]
-    opened, processor = load(model)
+    opened, processor = load(folder)
     found = examine(opened.float(), processor, images, tolerance=tolerance)
     if as_json:
         print_json(found.plain())

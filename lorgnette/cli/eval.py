@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -113,7 +113,7 @@ def evaluate(
         return
     from lorgnette.errors import SettingsError
     from lorgnette.eval.benchmark import Asking
-    from lorgnette.eval.models import open_model
+    from lorgnette.eval.models import find_model
     from lorgnette.eval.models.http_client import ServerSettings
 
     if model is None:
@@ -135,10 +135,11 @@ def evaluate(
         ServerSettings.parse(asked | {"key_variable": name}, "how a server is asked")
         for name in (key_variable, judge_key_variable)
     )
-    measured = open_model(model, split=split, batch_size=batch_size, server=server, adapter=adapter)
-    reader = open_model(judge, batch_size=batch_size, server=judging) if judge else None
+    found = find_model(model, split=split, batch_size=batch_size, server=server, adapter=adapter)
+    judges = find_model(judge, batch_size=batch_size, server=judging) if judge else None
+    opened, measured = _open(tasks, asking, found, kind, metric)
+    reader = judges() if judges else None
     conditions = {"blind": blind == "only", "limit": limit, "seed": seed, "batch_size": batch_size}
-    opened = _open(tasks, asking, measured, kind, metric)
     if blind != "both":
         _show(_run(opened, measured, reader, folder, conditions), as_json)
         return
@@ -218,14 +219,18 @@ def _places(data: list[str]) -> dict[str, str]:
     return places
 
 
-def _open(tasks: str, asking: Asking, measured: Model, kind: str | None, metric: str | None) -> dict[str, Task]:
-    """Each task by its name: benchmarks, and files of rows. Raises: SettingsError, before any question is asked."""
+def _open(
+    tasks: str, asking: Asking, model: Callable[[], Model], kind: str | None, metric: str | None
+) -> tuple[dict[str, Task], Model]:
+    """Each task by its name, benchmarks and files of rows, and the model, which is opened last: its weights are not
+    read for questions that cannot be. Raises: SettingsError or DataError.
+    """
     from dataclasses import replace
 
     from lorgnette.errors import SettingsError
     from lorgnette.eval.metrics import metric_named
     from lorgnette.eval.own_rows import is_path, names_of, task_of_path
-    from lorgnette.eval.tasks import names_in, task_named
+    from lorgnette.eval.tasks import check_name, names_in, task_named
 
     if metric is not None:
         metric_named(metric)
@@ -233,6 +238,10 @@ def _open(tasks: str, asking: Asking, measured: Model, kind: str | None, metric:
     short = names_of([name for name in names if is_path(name)])
     if kind is not None and not short:
         raise SettingsError(f"--kind {kind} is of files of rows, and --tasks names none; leave it out")
+    for name in names:
+        if name not in short:
+            check_name(name)
+    measured = model() if asking.choose == "rices" else None  # whose vision features retrieve shots
     found = {}
     for name in names:
         if name in short:
@@ -240,7 +249,7 @@ def _open(tasks: str, asking: Asking, measured: Model, kind: str | None, metric:
         else:
             task = task_named(name, asking, measured)
             found[name] = replace(task, metric=metric) if metric else task
-    return found
+    return found, model() if measured is None else measured
 
 
 def _run(

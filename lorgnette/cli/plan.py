@@ -13,9 +13,8 @@ from lorgnette.errors import DataError, LorgnetteError
 from lorgnette.inputs.processor import Processor
 from lorgnette.output import say
 from lorgnette.run import Run
-from lorgnette.train.data import build_data
+from lorgnette.train.data import build_data, stage_processor
 from lorgnette.train.logging.log import read_log
-from lorgnette.train.setup import stage_processor
 
 
 class OtherData(LorgnetteError):

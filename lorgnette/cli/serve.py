@@ -72,6 +72,9 @@ def _serve(model: str, config: Any, limits: Any, api_key_file: Path | None, adap
     """Load the model and serve it. The socket is taken first: a port in use is said before the weights are read."""
     import logging
 
+    from lorgnette.cli.arguments import find_model
+
+    folder = find_model(model, adapter)
     from lorgnette.hub.checkpoint_hash import digest_with_adapter
     from lorgnette.hub.load import load
     from lorgnette.infer.engine.engine import Engine
@@ -84,8 +87,8 @@ def _serve(model: str, config: Any, limits: Any, api_key_file: Path | None, adap
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     keys = read_keys(api_key_file)
     with listen(config.host, config.port) as listener:
-        weights = digest_with_adapter(model, adapter)
-        engine = Engine(*load(model, adapter=adapter), limits.model_copy(update={"weights": weights}))
+        weights = digest_with_adapter(folder, adapter)
+        engine = Engine(*load(folder, adapter=adapter), limits.model_copy(update={"weights": weights}))
         app = ServerApp(engine, config, keys)
         address, open_keys = address_of(listener), bool(keys)
 

@@ -50,14 +50,15 @@ def run(
     import os
 
     from lorgnette.output import new_console
-    from lorgnette.study.cells import jobs_of
     from lorgnette.study.config import load_study
     from lorgnette.study.result_rows import RowStore
-    from lorgnette.study.run_cells import run_study
 
     found = load_study(name)
     if cell is not None:
         found.cell(cell)  # refuses an unknown one
+    from lorgnette.study.cells import jobs_of
+    from lorgnette.study.run_cells import run_study
+
     every = jobs_of(found, name, scale, max(seeds or 0, seed) if seed is not None else seeds)
     chosen = [job for job in every if cell in (None, job.cell.name) and seed in (None, job.seed)]
     store = RowStore(folder, shipped=not again)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lorgnette.cli.arguments import check_run, is_unfinished
 from lorgnette.errors import SettingsError
 from lorgnette.output import new_console, say
 from lorgnette.run import Run, find_recipe
@@ -27,10 +28,11 @@ def load_run(recipe: str, overrides: Sequence[str]) -> Run:
 
 def train(run: Run, folder: Path | None, hours: float | None, log: Sequence[str], changed_data: bool = False) -> None:
     """Train all stages, and write the model to FOLDER/model; runs/NAME where no folder is given."""
-    from lorgnette.train import loop
-
     if folder is None and Path(run.name).name != run.name:
         raise SettingsError(f"name: {quoted(run.name)!r} cannot name a folder; give one as --folder")
+    check_run(run)
+    from lorgnette.train import loop
+
     folder, console = folder or Path("runs") / run.name, new_console()
     limit = None if hours is None else hours * 3600
     loop.train(run, folder, console, limit_s=limit, trackers=log, changed_data=changed_data)
@@ -72,7 +74,7 @@ def replay(path: Path) -> None:
 
 def open_model(model: str) -> tuple[VLM, Processor]:
     """Open a model as `lorgnette.hub.load.load` does, or the last checkpoint of an unfinished run."""
-    if os.path.isfile(Path(model) / "run.yaml") and not os.path.isdir(Path(model) / "model"):
+    if is_unfinished(model):
         from lorgnette.train.checkpoint.resume import open_unfinished
 
         return open_unfinished(Path(model))

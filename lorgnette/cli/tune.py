@@ -37,13 +37,19 @@ def tune(
     A tenth of the rows is held out, so that no picture is on both sides. The folder receives the recipe, the model with
     its card, and report.html. The same command resumes a stopped run.
     """
+    from lorgnette.cli.arguments import check_data, find_model
     from lorgnette.output import new_console
-    from lorgnette.tuning.run_tuning import TuneOptions, plan_tuning, say_cost
-    from lorgnette.tuning.run_tuning import tune as run_tuning
+    from lorgnette.tuning.tune_options import TuneOptions
 
     overrides = [one for one in data if _OVERRIDE.fullmatch(one) and not os.path.exists(one)]
     files = [one for one in data if one not in overrides]
     options = TuneOptions(out, kind, metric, steps, hours, hold_out, overrides)
+    options.check()
+    find_model(model)
+    check_data(files, kind)
+    from lorgnette.tuning.run_tuning import plan_tuning, say_cost
+    from lorgnette.tuning.run_tuning import tune as run_tuning
+
     console = new_console()
     if not dry_run:
         run_tuning(model, files, options, console)

@@ -12,8 +12,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import PIL.Image
-import torch
-import torch.nn.functional as F
 
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image_io import decoding, image_size, open_header, refusing
@@ -193,10 +191,12 @@ def _resized(image: PIL.Image.Image, width: int, height: int, resample: str = "b
 
 def _resized_fast(image: PIL.Image.Image, width: int, height: int) -> list[np.ndarray]:
     """As `_resized`, by torch's vector instructions: a value in a thousand differs, by a grey level or two."""
+    import torch  # here, so that reading data and checking arguments need none of it
+
     if image.size == (width, height):
         return _resized(image, width, height)
     image_1CHW = torch.utils.dlpack.from_dlpack(np.asarray(image)).permute(2, 0, 1)[None]
-    resized = F.interpolate(image_1CHW, size=(height, width), mode="bilinear", antialias=True)
+    resized = torch.nn.functional.interpolate(image_1CHW, size=(height, width), mode="bilinear", antialias=True)
     return list(resized[0].contiguous().numpy())  # of one pixel it is a view of its channels
 
 
@@ -219,6 +219,8 @@ def parity_buckets(count: int, grid: int) -> np.ndarray:
 
     Its rounding differs from `exact_buckets` at a few counts: 25, 49, 50 and 55 of 70.
     """
+    import torch
+
     boundaries = torch.arange(1 / grid, 1.0, 1 / grid, dtype=torch.float32)
     step = 1.0 / torch.tensor(count)
     fractions = torch.clamp(torch.arange(count, dtype=torch.float32) * step, max=1.0 - 1e-6)

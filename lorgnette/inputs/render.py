@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 
 from lorgnette.errors import DataError
 from lorgnette.inputs.config import ImageConfig
@@ -209,6 +208,8 @@ def pack(rendered: Sequence[Rendered], *, image_token: int, patch_width: int) ->
     image_token: the id whose places visual tokens take; patch_width: values in one patch.
     Raises: DataError if the slots and images of a sample disagree, or if one has no tokens.
     """
+    import torch  # here, so that rendering needs none of it
+
     for one in rendered:
         _check(one, image_token, patch_width)
     documents = SequenceLengths(tuple(len(one.tokens_T) for one in rendered))

@@ -9,10 +9,11 @@ import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # so that preparing data needs no torch
+    import torch
+    from torch import Tensor
 
 IGNORE_INDEX = -100
 """The target of a position from which nothing is learned."""
@@ -61,6 +62,8 @@ class SequenceLengths:
         return self._on(device, "lengths")
 
     def _on(self, device: torch.device | str, what: str) -> Tensor:
+        import torch
+
         made: dict[tuple[str, str], Tensor] = self.__dict__.setdefault("_made", {})
         key = what, str(device)
         if key not in made:
@@ -110,6 +113,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch with its tensors on `device`."""
+        from torch import Tensor
+
         moved = {
             field.name: getattr(self, field.name).to(device, non_blocking=True)
             for field in dataclasses.fields(self)

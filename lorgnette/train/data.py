@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -16,8 +17,13 @@ from lorgnette.data.sources.table import most_units
 from lorgnette.errors import DataError
 from lorgnette.inputs.processor import Processor
 from lorgnette.run import Run, StageConfig
-from lorgnette.train.setup import stage_processor
 from lorgnette.untrusted import quoted
+
+
+def stage_processor(processor: Processor, run: Run, stage: StageConfig) -> Processor:
+    """The processor with images sized as the stage says."""
+    images = run.stage_images(stage)
+    return processor if images == processor.images else replace(processor, images=images)
 
 
 def build_data(

@@ -39,7 +39,7 @@ from lorgnette.train.checkpoint.claim import claim
 from lorgnette.train.checkpoint.debug_step import keep_step
 from lorgnette.train.checkpoint.manager import CheckpointManager, Progress, read_progress, restore
 from lorgnette.train.checkpoint.unchanged import check_unchanged
-from lorgnette.train.data import build_data, doubts, prepare_stages
+from lorgnette.train.data import build_data, doubts, prepare_stages, stage_processor
 from lorgnette.train.divergence import DivergedError, DivergencePolicy
 from lorgnette.train.evaluation import Evaluation
 from lorgnette.train.gradients import parallel_microbatches
@@ -47,7 +47,7 @@ from lorgnette.train.logging.log import StepLog, read_log
 from lorgnette.train.logging.progress import ProgressDisplay
 from lorgnette.train.logging.trackers import open_trackers
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
-from lorgnette.train.setup import build, resolve, stage_processor
+from lorgnette.train.setup import build_model, build_processor, resolve
 from lorgnette.train.signals import stop_on_signals
 from lorgnette.train.stages import check_parts, drops, pack_flops, prepare_parts
 from lorgnette.train.step import NotFiniteError, StepResult, train_step
@@ -68,7 +68,8 @@ class Trainer:
     folder: created if missing. Resumes an unfinished run with the same settings, except the `CHANGEABLE`.
     limit_s: seconds after which to save and stop. changed_data: resume although a source has changed.
     Under torchrun every process makes a Trainer of the same folder.
-    Raises: SettingsError if the folder holds a run of other settings.
+    Sources are prepared first, and weights built then.
+    Raises: SettingsError if the folder holds a run of other settings; DataError for a source that cannot be used.
     """
 
     def __init__(
@@ -92,7 +93,9 @@ class Trainer:
         if self.world.device.type == "cpu":
             keep_freed_memory()
         self._release = weakref.finalize(self, claim(folder, self.run, self.world))
-        self.model, self.processor = build(self.run)
+        self.processor = build_processor(self.run)
+        prepare_stages(self.run, self.processor, console if self.world.is_main else None)  # before weights are built
+        self.model = build_model(self.run)
         best = [BestByLoss(self.processor, self.display)] if self.run.validation.keep_best else []
         self.callbacks: list[Callback] = [*log, self.display, *best, *callbacks]
         self.checkpoints = CheckpointManager(folder / "checkpoints", self.run.checkpoints.keep, self.world)
@@ -149,9 +152,8 @@ class Trainer:
         callback.on_run_end(self.run, self.state)
 
     def _check_stages(self) -> None:
-        """Prepare the data of the remaining stages, and find now what could not begin hours later."""
+        """Find now what could not begin hours later, when a remaining stage begins."""
         check_parts(self.run.model, self.run.stages[self.progress.stage :])
-        prepare_stages(self.run, self.processor, self.display.console if self.world.is_main else None)
         check_unchanged(self.run, self.processor, self.folder, self.progress, self.world, accept=self._changed_data)
         for number in range(self.progress.stage, len(self.run.stages)):
             stage = self.run.stages[number]

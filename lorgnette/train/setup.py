@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
 from lorgnette.errors import SettingsError
@@ -15,7 +13,7 @@ from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.templates.template import Idefics2Template
 from lorgnette.inputs.tokenizer import Tokenizer, train_tokenizer
 from lorgnette.model.vlm import VLM
-from lorgnette.run import Run, StageConfig
+from lorgnette.run import Run
 from lorgnette.settings import Settings
 
 
@@ -40,14 +38,19 @@ def build(run: Run) -> tuple[VLM, Processor]:
     """
     run = resolve(run)
     processor = build_processor(run)
+    return build_model(run), processor
+
+
+def build_model(run: Run) -> VLM:
+    """Build the model of a resolved run: read its weights, or draw them. Raises: as `build`."""
     if run.init.model:
-        return _load_whole(run), processor
+        return _load_whole(run)
     if run.init.vision and run.init.language:
         vision, language = VisionBackbone.open(run.init.vision), LanguageBackbone.open(run.init.language)
-        return join(vision, language, run.model, run.seed, torch.float32), processor
+        return join(vision, language, run.model, run.seed, torch.float32)
     model = VLM(run.model)
     model.initialise(run.seed)
-    return model, processor
+    return model
 
 
 def build_processor(run: Run) -> Processor:
@@ -79,12 +82,6 @@ def _generation(run: Run) -> GenerationRules:
     if run.init.language:
         return GenerationRules(end_tokens=read_generation_rules(find_folder(run.init.language)).end_tokens)
     return GenerationRules()
-
-
-def stage_processor(processor: Processor, run: Run, stage: StageConfig) -> Processor:
-    """The processor with images sized as the stage says."""
-    images = run.stage_images(stage)
-    return processor if images == processor.images else replace(processor, images=images)
 
 
 def build_tokenizer(run: Run) -> Tokenizer:

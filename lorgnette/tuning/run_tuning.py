@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from rich.console import Console
 from lorgnette.data.config import SourceConfig
 from lorgnette.data.in_memory import sources_of
 from lorgnette.errors import SettingsError
-from lorgnette.eval.metrics import metric_named
 from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.eval.results.sighted import Asked
 from lorgnette.eval.results.store import Result
@@ -38,37 +37,16 @@ from lorgnette.hub.export import save
 from lorgnette.inputs.processor import Processor
 from lorgnette.output import new_console, say
 from lorgnette.run import Run
-from lorgnette.train.callbacks import Callback
 from lorgnette.train.loop import Trainer
 from lorgnette.train.planner.dry_run import dry_run
 from lorgnette.train.setup import build_processor, resolve
 from lorgnette.tuning.tune_data import TuneData, print_data, split_data
+from lorgnette.tuning.tune_options import TuneOptions
 from lorgnette.tuning.tune_page import TuneResults, card_section, print_results, write_page
 from lorgnette.tuning.tune_recipe import is_recipe_file, recipe_text, stage_sizes, tune_recipe
 
-HELD_OUT_SHARE = 0.1
-"""Share of the rows that is held out."""
 ROOM = 8
 """Tokens that an answer may have beyond the longest reference."""
-
-
-@dataclass(frozen=True)
-class TuneOptions:
-    """Options of a tuning, besides the model and the data."""
-
-    out: Path | None = None
-    """Folder of the run; `runs/MODEL-DATA` if not given."""
-    kind: str | None = None
-    """Kind of all files; detected for each if not given."""
-    metric: str | None = None
-    """Metric of the answers; chosen by their look if not given."""
-    steps: int | None = None
-    hours: float | None = None
-    """Time after which training saves and stops; the same call resumes it."""
-    hold_out: float = HELD_OUT_SHARE
-    overrides: Sequence[str] = ()
-    """Dotted settings of the recipe, as `stages.tune.lr=1e-4`."""
-    callbacks: Sequence[Callback] = field(default=())
 
 
 @dataclass(frozen=True)
@@ -124,10 +102,7 @@ def plan_tuning(model: str, data: Iterable[Any] | str | Path, options: TuneOptio
     """Read the data, hold rows out, and write `held_out.txt` and `recipe.yaml`. Nothing is trained."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SettingsError("tune runs in one process: make the recipe by --dry-run, and train it by torchrun")
-    if not 0 < options.hold_out <= 0.5:
-        raise SettingsError(f"--hold-out is {options.hold_out}; give a share of the rows between 0 and 0.5, as 0.1")
-    if options.metric is not None:
-        metric_named(options.metric)
+    options.check()
     folder = options.out or Path("runs") / _name_of(model, data)
     if isinstance(data, list | tuple) and not data:
         raise SettingsError("no data: give files, folders or globs, as in `lorgnette tune MODEL mine.jsonl`")

@@ -11,8 +11,8 @@ from types import ModuleType
 import pytest
 
 from lorgnette.inputs.image import patchify
-from lorgnette.train.data import build_data
-from lorgnette.train.setup import build, stage_processor
+from lorgnette.train.data import build_data, stage_processor
+from lorgnette.train.setup import build
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 TINY = ["--size", "tiny", "--threads", "1", "--steps", "2"]

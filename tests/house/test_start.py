@@ -1,11 +1,12 @@
-"""Starting is quick: `import lorgnette` and `lorgnette --help` take under a second and leave torch alone.
+"""Starting is quick: help, and the refusal of a wrong argument, leave torch alone; torch._dynamo is for GPUs.
 
-Seconds of the process itself, not of the clock, so that a busy machine does not fail the test.
+Seconds are those of the process itself, not of the clock, so that a busy machine does not fail the test.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import os
 import resource
 import statistics
@@ -40,6 +41,75 @@ def test_starting_is_quick(code):
         assert done.returncode == 0, done.stderr
         assert "torch imported: False" in done.stdout
     assert statistics.median(seconds) < 1
+
+
+REFUSED = {
+    "generate --prompt x --model nowhere": "nowhere: no such folder",
+    "generate --prompt x --model builtin:vision --temperature=-1": "generate: temperature",
+    "generate --prompt x --model builtin:vision --temprature 1": "No such option: --temprature",
+    "generate --prompt x --model builtin:vision --adapter nowhere": "nowhere: no such folder",
+    "chat --model nowhere": "nowhere: no such folder",
+    "show nowhere": "nowhere: no such recipe",
+    "export --model nowhere out": "nowhere: no such folder",
+    "import nowhere out": "nowhere: no such folder",
+    "demo --recipe dmeo": "dmeo: no such recipe",
+    "train mirco": "mirco: no such recipe",
+    "train micro stages.chat.learning_rate=1": "no such setting",
+    "train micro init.vision=nowhere": "nowhere: no such folder",
+    "train micro stages.0.sources.0.path=nowhere.parquet": "nowhere.parquet: no such file",
+    "tune nowhere mine.jsonl": "nowhere: no such folder",
+    "tune builtin:vision nowhere.jsonl": "nowhere.jsonl: no such file",
+    "tune builtin:vision nowhere.jsonl --metric anlz": "metric 'anlz' is unknown",
+    "eval --model nowhere": "nowhere: no such folder",
+    "eval --model builtin:vision --tasks scenevqa": "no task is called 'scenevqa'",
+    "eval --model builtin:vision --tasks nowhere.jsonl": "nowhere.jsonl: no such file",
+    "eval --model builtin:vision --tasks pyproject.toml": "its kind is not clear",
+    "eval doctor --model nowhere": "nowhere: no such folder",
+    "data inspect mirco": "mirco: no such recipe",
+    "data prepare --kind chat nowhere.jsonl --tokenizer lorgnette/hub/shipped/language": "nowhere.jsonl: no such file",
+    "serve nowhere": "nowhere: no such folder",
+    "study run t33": "t33: no such study",
+}
+"""Command with a wrong argument -> the beginning of what is said. None of them imports torch."""
+
+SAY = """
+import contextlib, io, json, sys
+from lorgnette.cli import main
+for command in json.loads(sys.argv.pop()):
+    said = io.StringIO()
+    sys.argv = ["lorgnette", *command.split()]
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            main()
+        except SystemExit as ended:
+            status = ended.code
+    print(json.dumps([command, status, said.getvalue(), "torch" in sys.modules]))
+"""
+LOAD = "import sys, lorgnette; lorgnette.load; lorgnette.generate; print('torch._dynamo' in sys.modules)"
+
+
+def test_a_wrong_argument_is_refused_before_torch_is_imported():
+    """All in one process, in turn: the first to import torch would be seen."""
+    done = subprocess.run(
+        [sys.executable, "-c", SAY, json.dumps(list(REFUSED))],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "COLUMNS": "200"},
+    )
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [command for command, *_ in found] == list(REFUSED)
+    for command, status, said, imported in found:
+        assert status and REFUSED[command] in said, (command, said)
+        assert not imported, command
+
+
+def test_a_processor_without_a_gpu_imports_no_compiler():
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.stdout == "False\n", done.stderr
 
 
 @pytest.mark.parametrize("program", ["lorgnette", "lorgnette.cli"])

@@ -15,11 +15,11 @@ from lorgnette.infer.generate import generate
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.run import Run
 from lorgnette.sample import Sample
-from lorgnette.train.data import build_data
+from lorgnette.train.data import build_data, stage_processor
 from lorgnette.train.logging.log import read_log
 from lorgnette.train.loop import Trainer
 from lorgnette.train.planner.dry_run import measure
-from lorgnette.train.setup import build, resolve, stage_processor
+from lorgnette.train.setup import build, resolve
 from lorgnette.train.stages import prepare_parts
 from tests.hub.encoders.test_encoder_families import write_clip, write_dinov2, write_naflex, write_timm
 from tests.hub.test_join import write_decoder

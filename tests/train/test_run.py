@@ -21,13 +21,13 @@ from lorgnette.train.adapters.neftune import Neftune
 from lorgnette.train.callbacks import Callback
 from lorgnette.train.checkpoint.debug_step import load_batches, replay, save_batches
 from lorgnette.train.checkpoint.resume import open_unfinished
-from lorgnette.train.data import build_data
+from lorgnette.train.data import build_data, stage_processor
 from lorgnette.train.logging.log import read_log
 from lorgnette.train.logging.trackers import open_trackers
 from lorgnette.train.loop import Trainer, train
 from lorgnette.train.optim import build_optimiser
 from lorgnette.train.parallel import start_distributed
-from lorgnette.train.setup import build, resolve, stage_processor
+from lorgnette.train.setup import build, resolve
 from lorgnette.train.stages import prepare_parts
 from lorgnette.train.step import NotFiniteError, train_step
 from lorgnette.train.validation import Validation

@@ -18,7 +18,8 @@ from lorgnette.hub.card import is_own_card
 from lorgnette.hub.load import load
 from lorgnette.output import new_console
 from lorgnette.train.logging.log import read_log
-from lorgnette.tuning.run_tuning import TuneOptions, plan_tuning, tune
+from lorgnette.tuning.run_tuning import plan_tuning, tune
+from lorgnette.tuning.tune_options import TuneOptions
 
 QUICK = ("threads=1", "loader.workers=0", "parallel_microbatches=1")
 

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import urllib.parse
+from collections.abc import Callable
+from typing import Any
 
 from lorgnette.errors import SettingsError
 from lorgnette.eval.models.base import Model, with_crops
 from lorgnette.eval.models.http_client import ServerSettings
 from lorgnette.eval.models.openai_api import OpenAIModel
+from lorgnette.hub.source import find_folder
 
 TRANSFORMERS = "transformers:"
 MODEL_NAMES = "a folder or hub id of lorgnette's; transformers:FOLDER_OR_ID; http(s)://HOST:PORT/v1#MODEL"
 
 
-def open_model(
+def find_model(
     spec: str,
     *,
     split: bool | None = None,
     batch_size: int = 16,
     server: ServerSettings | None = None,
     adapter: str | None = None,
-) -> Model:
-    """Open the model that a string names, for `--model` and `--judge` alike.
+) -> Callable[[], Model]:
+    """Find the model that a string names, for `--model` and `--judge` alike. Returns a function that opens it.
 
+    Names are checked and fetched here, and torch is imported when the model is opened.
     spec: a folder or hub id that `lorgnette.load` opens; `transformers:` and a folder or hub id, for any
     `AutoModelForImageTextToText`; or the address of a server of OpenAI's chat completions, `#` and the model's name.
     split: images in five crops or one; None as the model has it. batch_size: prompts answered together.
@@ -32,24 +36,38 @@ def open_model(
     if adapter is not None and (spec.startswith(TRANSFORMERS) or "://" in spec):
         raise SettingsError(f"--adapter {adapter}: is merged into models that lorgnette opens, and {spec} is none")
     if spec.startswith(TRANSFORMERS):
-        from lorgnette.eval.models.transformers_model import open_transformers
 
-        return open_transformers(spec.removeprefix(TRANSFORMERS), split=split, batch_size=batch_size)
+        def opened_by_transformers() -> Model:
+            from lorgnette.eval.models.transformers_model import open_transformers
+
+            return open_transformers(spec.removeprefix(TRANSFORMERS), split=split, batch_size=batch_size)
+
+        return opened_by_transformers
     if "://" in spec:
         if split is not None:
             raise SettingsError(f"{spec}: a server cuts images as it likes; leave out --split and --no-split")
-        return OpenAIModel(*parse_server(spec), server)
+        address, name = parse_server(spec)
+        return lambda: OpenAIModel(address, name, server)
     if not spec:
         raise SettingsError(f"an empty name; give {MODEL_NAMES}")
-    from lorgnette.eval.models.local import LorgnetteModel, own_device
-    from lorgnette.hub.checkpoint_hash import digest_with_adapter
-    from lorgnette.hub.load import load
+    folder, words = find_folder(spec), None if adapter is None else find_folder(adapter)
 
-    weights, name = digest_with_adapter(spec, adapter), f"{spec} with {adapter}" if adapter else spec
-    opened = load(spec, device=own_device(), adapter=adapter)
-    return LorgnetteModel(
-        *opened, identity=with_crops(name, split), weights=weights, split=split, batch_size=batch_size
-    )
+    def opened_here() -> Model:
+        from lorgnette.eval.models.local import LorgnetteModel, own_device
+        from lorgnette.hub.checkpoint_hash import digest_with_adapter
+        from lorgnette.hub.load import load
+
+        weights, name = digest_with_adapter(folder, words), f"{spec} with {adapter}" if adapter else spec
+        opened = load(folder, device=own_device(), adapter=words)
+        identity = with_crops(name, split)
+        return LorgnetteModel(*opened, identity=identity, weights=weights, split=split, batch_size=batch_size)
+
+    return opened_here
+
+
+def open_model(spec: str, **options: Any) -> Model:
+    """Open the model that a string names; the options and errors are those of `find_model`."""
+    return find_model(spec, **options)()
 
 
 def parse_server(spec: str) -> tuple[str, str]:

@@ -57,6 +57,12 @@ def task_named(name: str, asking: Asking | None = None, encoder: Model | None = 
     return replace(task, plugins=plugins.record(("benchmarks", benchmark)))
 
 
+def check_name(name: str) -> None:
+    """Raises: SettingsError if no task has that name, with the names that there are."""
+    if name_and_split(name)[0] != "drawings":
+        benchmark_named(name_and_split(name)[0], "task")
+
+
 def name_and_split(text: str) -> tuple[str, str]:
     """`docvqa:test`, or `package.module:Name:test`, as a name and a split, empty if none is named."""
     name, _, split = text.partition(":")

@@ -7,7 +7,6 @@ the same with an explicit mask.
 from __future__ import annotations
 
 import torch
-import torch.nn.attention.varlen
 from torch import Tensor
 
 from lorgnette.model.batch import SequenceLengths
@@ -78,8 +77,10 @@ def varlen(
     used: SequenceLengths | None = None,
 ) -> Tensor:
     """As `attention`, by one kernel. used: how many keys, from the start of each span of `keys`, are there."""
+    from torch.nn.attention.varlen import varlen_attn  # it imports torch._dynamo, which takes seconds
+
     device = q_THN.device
-    out = torch.nn.attention.varlen.varlen_attn(
+    out = varlen_attn(
         q_THN,
         k_SGN,
         v_SGN,

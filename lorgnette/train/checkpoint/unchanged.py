@@ -19,8 +19,8 @@ from lorgnette.files import write_json
 from lorgnette.inputs.processor import Processor
 from lorgnette.run import Run
 from lorgnette.train.checkpoint.manager import Progress
+from lorgnette.train.data import stage_processor
 from lorgnette.train.parallel import DistributedContext
-from lorgnette.train.setup import stage_processor
 from lorgnette.untrusted import quoted, read_json
 
 WHOLE_BYTES = 256 * 2**20

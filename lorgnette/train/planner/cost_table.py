@@ -12,7 +12,6 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from lorgnette.errors import SettingsError
 from lorgnette.hub.describe import ImageCost, amount, image_cost
 from lorgnette.hub.load import open_checkpoint
 from lorgnette.inputs.config import ImageConfig
@@ -21,7 +20,8 @@ from lorgnette.model.configs.fusion_config import CrossAttentionConfig
 from lorgnette.model.flops import ModelCost
 from lorgnette.model.vlm import VLM
 from lorgnette.output import say
-from lorgnette.run import Run, StageConfig, find_recipe
+from lorgnette.run import Run, StageConfig
+from lorgnette.train.planner.recipe_names import recipe_of
 from lorgnette.train.setup import resolve
 from lorgnette.train.stages import prepare_parts
 
@@ -91,16 +91,6 @@ class CostedModel:
             heads = fusion.fitted(language).kv_heads or language.kv_heads
             seen = 2 * fusion.blocks(language.layers) * self.image.visual_tokens * heads * language.head_width
         return self.cost.cache_bytes(self.slots, BYTES_EACH) + seen * BYTES_EACH
-
-
-def recipe_of(source: str) -> Path | None:
-    """The recipe of that name or path; None for what can only be a checkpoint. Raises: SettingsError for neither."""
-    try:
-        return find_recipe(source)
-    except SettingsError:
-        if not Path(source).is_dir() and "/" not in source:
-            raise
-        return None
 
 
 def print_costs(console: Console, choices: Sequence[CostedModel]) -> None:

@@ -25,11 +25,11 @@ from lorgnette.model.vlm import VLM
 from lorgnette.output import say
 from lorgnette.run import Run, StageConfig
 from lorgnette.train import parallel
-from lorgnette.train.data import build_data, doubts
+from lorgnette.train.data import build_data, doubts, stage_processor
 from lorgnette.train.gradients import parallel_microbatches
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
 from lorgnette.train.planner.memory import MemoryEstimate, TensorBytes, estimate
-from lorgnette.train.setup import build, build_processor, resolve, stage_processor
+from lorgnette.train.setup import build, build_processor, resolve
 from lorgnette.train.stages import TrainablePart, pack_flops, prepare_parts
 from lorgnette.train.step import train_step
 

@@ -1,0 +1,65 @@
+"""Checks of arguments that name models, recipes and files, before torch is imported: a wrong name is said at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from lorgnette.data.config import PreparedConfig, SourcePlugin
+from lorgnette.data.inspect import source_config
+from lorgnette.data.sources.reading.shards import is_url, list_files
+from lorgnette.hub.source import find_folder
+from lorgnette.run import Run
+from lorgnette.train.planner.recipe_names import recipe_of
+
+
+def find_model(model: str, adapter: str | None = None) -> str:
+    """The folder of a model, fetched from the hub if it is an id. Raises: CheckpointError, for its adapter too."""
+    folder = str(find_folder(model))
+    if adapter is not None:
+        find_folder(adapter)
+    return folder
+
+
+def is_unfinished(model: str) -> bool:
+    """Return whether a name is the folder of a run that has no model yet."""
+    return os.path.isfile(Path(model) / "run.yaml") and not os.path.isdir(Path(model) / "model")
+
+
+def check_shown(name: str) -> None:
+    """Check that a name is a recipe's or a checkpoint's. Raises: SettingsError or CheckpointError."""
+    if recipe_of(name) is None:
+        find_folder(name)
+
+
+def check_init(run: Run) -> None:
+    """Check that the models which a run starts from are there. Raises: CheckpointError."""
+    for folder in filter(None, (run.init.model, run.init.vision, run.init.language)):
+        find_folder(folder)
+
+
+def check_run(run: Run) -> None:
+    """Check that the models and the files of a run are there. Raises: CheckpointError or DataError."""
+    check_init(run)
+    check_files(source for stage in run.stages for source in stage.sources)
+    check_files(run.validation.sources)
+
+
+def check_files(sources: Iterable[PreparedConfig]) -> None:
+    """Check that the files of sources are there; what plug-ins read, and URLs, are left to whoever reads them.
+
+    Raises: DataError naming the path.
+    """
+    for source in sources:
+        if not isinstance(source, SourcePlugin) and not is_url(source.path):
+            list_files(source.path, ("",))
+
+
+def check_data(paths: Iterable[str], kind: str | None) -> None:
+    """Check that files of data are there, and their kind, if it is given. Raises: DataError, SettingsError."""
+    for path in paths:
+        if kind is not None:
+            check_files([source_config(kind, path, [])])
+        elif not is_url(path):
+            list_files(path, ("",))
