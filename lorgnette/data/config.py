@@ -144,7 +144,7 @@ class ScenesConfig(RowsConfig):
 
 
 class ChatConfig(RowsConfig):
-    """Conversations in JSON, JSONL, parquet, Arrow or WebDataset tar, in any form of `sources.message_forms`."""
+    """Conversations in JSON, JSONL, parquet, Arrow or WebDataset: OpenAI, TRL, transformers, LLaVA, ShareGPT, Alpaca."""
 
     kind: Literal["chat"] = "chat"
 
