@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import typing
 from collections.abc import Iterable, Mapping
@@ -323,3 +324,28 @@ def _types_in(annotation: Any) -> Iterable[Any]:
         yield annotation if isinstance(annotation, type) else type(annotation)
     for argument in arguments:
         yield from _types_in(argument)
+
+
+def shipped_folder(kind: str) -> Path:
+    """The folder `recipes` or `studies`: an installed package carries it, a checkout has it beside the package."""
+    package = Path(__file__).parent
+    return package / kind if (package / kind).is_dir() else package.parent / kind
+
+
+def find_shipped(name: str, kind: str, what: str) -> Path:
+    """The path of a YAML file given by path, or by its name in a shipped folder; `what` names it in errors.
+
+    Raises: SettingsError with the names that there are.
+    """
+    if os.path.exists(name) and not os.path.isdir(name):
+        return Path(name)
+    folder = shipped_folder(kind)
+    found = folder / f"{name.removesuffix('.yaml').removeprefix(f'{kind}/')}.yaml"
+    if os.path.isfile(found):
+        return found
+    names = ", ".join(sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")))
+    if kind == "recipes" and os.path.isdir(name):
+        raise SettingsError(
+            f"{quoted(name)}: is a folder without run.yaml, so no run; give a YAML file or one of: {names}"
+        )
+    raise SettingsError(f"{quoted(name)}: no such {what}; give the path of a YAML file or one of: {names}")

@@ -110,9 +110,9 @@ def demo(
 ) -> None:
     """Train a small VLM on drawings, and report its accuracy before and after, and with the wrong images."""
     from lorgnette.cli.arguments import check_run
-    from lorgnette.cli.train import load_run
+    from lorgnette.run import open_run
 
-    check_run(load_run(recipe, override or []))
+    check_run(open_run(recipe, override or []))
     from lorgnette.demo.demo import run_demo
 
     run_demo(folder, recipe, override or [])
@@ -145,15 +145,16 @@ def train(
     Ctrl-C, SIGTERM and --hours save a checkpoint; the exit status is then 75, and 1 after an error.
     """
     import lorgnette.cli.train as verb
+    from lorgnette.run import open_run
 
     if plot:
         print(f"Wrote {verb.plot(Path(recipe))}")
     elif replay:
         verb.replay(Path(recipe))
     elif dry_run:
-        verb.plan(verb.load_run(recipe, override or []))
+        verb.plan(open_run(recipe, override or []))
     else:
-        run = verb.load_run(recipe, override or [])
+        run = open_run(recipe, override or [])
         verb.train(run, folder, hours, log or [], changed_data)
 
 
