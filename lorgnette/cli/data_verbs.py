@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -76,20 +77,43 @@ def builtin(context: typer.Context) -> None:
 
     `python -m corpus write`, in a checkout of lorgnette, generates more.
     """
-    from lorgnette.cli.builtin_data import list_parts, refuse
-    from lorgnette.output import new_console
-
     if context.args:
-        refuse("builtin", context.args)
-    list_parts(new_console())
+        _refuse("builtin", context.args)
+    from rich.table import Table
+
+    from lorgnette.data.builtin.drawings import SPLITS
+    from lorgnette.data.builtin.shipped import shipped_parts
+    from lorgnette.output import new_console, say
+
+    console = new_console()
+    table = Table("part", "kind", "rows to train, validate, test", "what it is", box=None)
+    for part in shipped_parts().values():
+        table.add_row(part.name, part.kind, " / ".join(f"{part.rows[split]:,}" for split in SPLITS), part.about)
+    console.print(table)
+    say(console, "A source reads them as path: builtin:SPLIT/KIND. In a checkout, python -m corpus write makes more.")
 
 
 @data.command(hidden=True, context_settings=PASSED_ON)
 def fetch(context: typer.Context) -> None:
     """Refused: run `python -m corpus fetch` in a checkout of lorgnette."""
-    from lorgnette.cli.builtin_data import refuse
+    _refuse("fetch", context.args)
 
-    refuse("fetch", context.args)
+
+def _refuse(verb: str, arguments: Sequence[str]) -> None:
+    """Refuse arguments that moved to `python -m corpus`. Raises: SettingsError naming both commands."""
+    import shlex
+
+    from lorgnette.errors import SettingsError
+    from lorgnette.untrusted import quoted
+
+    moved = {"builtin": "write", "fetch": "fetch"}[verb]
+    given = shlex.join(arguments)
+    command = f"python -m corpus {moved} {given}".strip()
+    asked = f"lorgnette data {verb} {given}".strip()
+    raise SettingsError(
+        f"{quoted(asked)}: the corpus generator is not part of the package; in a checkout of lorgnette, run:"
+        f" {quoted(command)}"
+    )
 
 
 @data.command()

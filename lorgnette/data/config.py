@@ -144,7 +144,7 @@ class ScenesConfig(RowsConfig):
 
 
 class ChatConfig(RowsConfig):
-    """Conversations in JSON, JSONL, parquet, Arrow or WebDataset: OpenAI, TRL, transformers, LLaVA, ShareGPT, Alpaca."""
+    """Conversations in any file of rows: OpenAI, TRL, transformers, LLaVA, LLaMA-Factory, ShareGPT, Alpaca."""
 
     kind: Literal["chat"] = "chat"
 
