@@ -8,6 +8,7 @@ import fnmatch
 import functools
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -21,6 +22,8 @@ from lorgnette import leftovers
 from lorgnette.errors import LorgnetteError
 from lorgnette.untrusted import quoted
 
+HUB_ID = re.compile(r"(?P<name>[\w-][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w.-][\w./-]*))?")
+"""`owner/name` of a repository on the hub, and after an `@` its branch, tag or commit."""
 AGAIN = " and run the same command again, it resumes"
 """End of the message about a full disk, where it ends the command."""
 

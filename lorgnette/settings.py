@@ -19,7 +19,7 @@ import pydantic
 import yaml
 
 from lorgnette.errors import DataError, LorgnetteError, SettingsError
-from lorgnette.setting_names import classes_in, hint
+from lorgnette.hints import classes_in, hint
 from lorgnette.untrusted import QUOTED, parse_yaml, quoted, read_yaml
 
 _Value = TypeVar("_Value")

@@ -299,9 +299,9 @@ def export_(
 @app.command()
 def presets() -> None:
     """List the presets of models and backbones that a recipe can name, as in `model: {preset: idefics2}`."""
-    from lorgnette.cli.preset_list import lines
+    from lorgnette.cli.settings_reference import preset_lines
 
-    print(*lines(), sep="\n")
+    print(*preset_lines(), sep="\n")
 
 
 @app.command()

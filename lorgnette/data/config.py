@@ -9,7 +9,7 @@ import pydantic
 
 from lorgnette import plugins
 from lorgnette.data.record import Record
-from lorgnette.settings import Settings
+from lorgnette.settings import STORED, Settings
 
 
 class FilesConfig(Settings):
@@ -18,7 +18,8 @@ class FilesConfig(Settings):
     weight: float = pydantic.Field(default=1.0, gt=0)
     """Share of the stage relative to its other sources, in samples, tokens or supervised tokens as the stage says."""
     path: str
-    """A file, a folder, a glob, or a URL that fsspec opens (`hf://datasets/...`, `s3://...`)."""
+    """A file, a folder, a glob, the id of a data set on the hub (`owner/name`, `owner/name@revision`), or a URL that
+    fsspec opens (`hf://datasets/...`, `s3://...`)."""
     name: str | None = None
     """Name of the source in reports; its kind and path if not given."""
     opt_out: tuple[str, ...] = ()
@@ -149,16 +150,6 @@ class ChatConfig(RowsConfig):
     kind: Literal["chat"] = "chat"
 
 
-class MessagesConfig(ChatConfig):
-    """The same as kind `chat`, by the name that it had."""
-
-    kind: Literal["messages"] = "messages"  # type: ignore[assignment]
-
-    @property
-    def title(self) -> str:
-        return self.name or self.path
-
-
 class SourcePlugin(RowsConfig):
     """Base class of sources from other packages (docs/plugins.md): settings, and how a row is read.
 
@@ -185,14 +176,7 @@ class SourcePlugin(RowsConfig):
 
 
 BuiltInConfig = (
-    InterleavedConfig
-    | WebpagesConfig
-    | PairsConfig
-    | DocumentsConfig
-    | InstructConfig
-    | ScenesConfig
-    | ChatConfig
-    | MessagesConfig
+    InterleavedConfig | WebpagesConfig | PairsConfig | DocumentsConfig | InstructConfig | ScenesConfig | ChatConfig
 )
 PreparedConfig = BuiltInConfig | SourcePlugin
 """Sources are read from files, and indexed first."""
@@ -205,9 +189,16 @@ RETIRED = {
 """Kinds whose samples were made on demand, without end, and what takes their place."""
 
 
-def refuse_sources_on_demand(value: Any) -> Any:
-    """Refuse the settings of a source that made its samples on demand. Raises: ValueError with the new settings."""
+def refuse_former_kinds(value: Any, info: pydantic.ValidationInfo) -> Any:
+    """Refuse a former kind; what an earlier version stored of conversations is read. Raises: ValueError, what to write.
+
+    Sources that made their samples on demand are read from files now, and `messages` is called `chat`.
+    """
     kind = value.get("kind") if isinstance(value, dict) else None
+    if kind == "messages":
+        if info.context is not STORED:
+            raise ValueError("kind messages is now called chat")
+        return {**value, "kind": "chat"}
     if isinstance(kind, str) and kind in RETIRED and not isinstance(value.get("path"), str):
         chosen = "" if kind == "captions" else "; `python -m corpus write` in a checkout writes more of them"
         raise ValueError(
@@ -219,7 +210,7 @@ def refuse_sources_on_demand(value: Any) -> Any:
 SourceConfig = Annotated[
     BuiltInConfig,
     pydantic.Field(discriminator="kind"),
-    pydantic.BeforeValidator(refuse_sources_on_demand),
+    pydantic.BeforeValidator(refuse_former_kinds),
     pydantic.WrapValidator(plugins.settings_of("sources", SourcePlugin, get_args(BuiltInConfig))),
     pydantic.SerializeAsAny(),
 ]

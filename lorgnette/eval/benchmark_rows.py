@@ -17,7 +17,8 @@ from lorgnette.data.record import Refused
 from lorgnette.data.sources.reading.shards import Shards, is_url, list_shards
 from lorgnette.data.sources.reading.values import missing
 from lorgnette.errors import DataError
-from lorgnette.hub.source import BUILT_IN, HUB_ID
+from lorgnette.files import HUB_ID
+from lorgnette.hub.source import BUILT_IN
 from lorgnette.untrusted import MAX_DEPTH, parse_json, quoted
 
 MOST_WHOLE = 2**53

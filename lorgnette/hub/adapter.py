@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from lorgnette.errors import CheckpointError
-from lorgnette.files import expand_user
+from lorgnette.files import HUB_ID, expand_user
 from lorgnette.hub.checkpoint import TYPES, Weights, open_weights, some
 from lorgnette.hub.keys import Section, check_section, keys, unless
-from lorgnette.hub.source import ADAPTER, ADAPTER_WEIGHTS, HUB_ID, find_folder
+from lorgnette.hub.source import ADAPTER, ADAPTER_WEIGHTS, find_folder
 from lorgnette.inputs.tokenizer import read_json
 from lorgnette.untrusted import quoted
 

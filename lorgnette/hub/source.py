@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from lorgnette.errors import CheckpointError
-from lorgnette.files import expand_user
+from lorgnette.files import HUB_ID, expand_user
 from lorgnette.inputs.tokenizer import read_json
 from lorgnette.untrusted import quoted
 
@@ -15,8 +15,6 @@ SHIPPED = Path(__file__).with_name("shipped")
 """The backbones that the package carries (`scripts/build_backbones.py` makes them)."""
 BUILT_IN = "builtin:"
 """Prefix of the names of shipped models."""
-HUB_ID = re.compile(r"(?P<name>[\w-][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w.-][\w./-]*))?")
-"""`owner/name` of a repository, and after an `@` its branch, tag or commit."""
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _SETTINGS = (

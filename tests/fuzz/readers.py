@@ -122,15 +122,13 @@ def _jsonl(kind: str, rng: Random) -> bytes:
 
 def _sift(kind: str, name: str, content: bytes, folder: Path, **settings: Any) -> None:
     """All rows of a source as preparing reads them, then their pieces."""
-    from lorgnette.data.config import MessagesConfig
     from tests.data.sources.sift import config, sift
 
     (folder / "source").mkdir()
     (folder / "source" / "a.png").write_bytes(_png())
     (folder / "source" / name).write_bytes(content)
     path = folder / "source" / name
-    settings_of_it = MessagesConfig(path=str(path)) if kind == "messages" else config(kind, path, **settings)
-    sifted = sift(settings_of_it, folder)
+    sifted = sift(config("chat" if kind == "messages" else kind, path, **settings), folder)
     for found in sifted.records:
         assert found.piece().segments
     if not sifted.records:

@@ -158,7 +158,7 @@ def run(folder: Path) -> Sequence[str]:
         "loader": {"workers": 0}, "evaluation": {"keep_best": False},
         "stages": [{
             "name": "one", "steps": 2, "pack": {"samples": 1, "packs_per_step": 1},
-            "sources": [{"kind": "messages", "path": str(folder / "rows.jsonl")}],
+            "sources": [{"kind": "chat", "path": str(folder / "rows.jsonl")}],
         }],
     }  # fmt: skip
 

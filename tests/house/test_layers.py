@@ -30,7 +30,7 @@ THIRD_PARTY = {
     "leftovers": set(),
     "plugins": set(),
     "output": {"rich"},
-    "setting_names": {"pydantic"},
+    "hints": {"pydantic"},
     "settings": {"pydantic", "yaml"},
     "images": {"PIL", "numpy", "pybase64"},
     "sample": set(),

@@ -73,7 +73,7 @@ def tiny(squares) -> Run:
                     "pack": {"samples": 4, "packs_per_step": 1},
                     "lr": 0.003,
                     "warmup": 2,
-                    "sources": [{"kind": "messages", "path": str(squares / "rows.jsonl")}],
+                    "sources": [{"kind": "chat", "path": str(squares / "rows.jsonl")}],
                 },
                 {
                     "name": "second",
@@ -81,7 +81,7 @@ def tiny(squares) -> Run:
                     "pack": {"samples": 4, "packs_per_step": 1},
                     "micro_batches": 2,
                     "lr": 0.002,
-                    "sources": [{"kind": "messages", "path": str(squares / "rows.jsonl")}],
+                    "sources": [{"kind": "chat", "path": str(squares / "rows.jsonl")}],
                 },
             ],
             "loader": {"workers": 0},

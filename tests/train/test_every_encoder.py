@@ -47,7 +47,7 @@ def run_of(squares, tmp_path):
         stage = {
             "name": "join", "steps": 8, "pack": {"samples": 4, "packs_per_step": 1}, "lr": 0.01, "warmup": 1,
             "vision": {"mode": mode, "lr": 0.001}, "language": {"mode": "frozen"},
-            "sources": [{"kind": "messages", "path": str(squares / "rows.jsonl")}],
+            "sources": [{"kind": "chat", "path": str(squares / "rows.jsonl")}],
         }  # fmt: skip
         values = {
             "name": "joined", "threads": 1, "loader": {"workers": 0}, "stages": [stage],

@@ -41,7 +41,7 @@ def trained(run, folder) -> str:
 def test_rows_that_cannot_be_used_are_counted_and_named_before_the_first_step(short, damaged, tmp_path):
     plain = short.plain()
     plain["stages"][0] |= {
-        "sources": [{"kind": "messages", "path": str(damaged / "rows.jsonl")}],
+        "sources": [{"kind": "chat", "path": str(damaged / "rows.jsonl")}],
         "pack": {"samples": 26, "packs_per_step": 1},
     }
     said = trained(type(short).parse(plain), tmp_path / "run")
@@ -58,7 +58,7 @@ def test_a_lost_image_is_not_validated_on_and_is_replaced_in_training(short, squ
         (folder / f"{number}.png").write_bytes((squares / f"{number}.png").read_bytes())
     talk = [{"role": "user", "content": "Colour?"}, {"role": "assistant", "content": "red"}]
     rows = [{"images": [{"bytes": None, "path": f"{number}.png"}], "messages": talk} for number in range(4)]
-    source = {"kind": "messages", "path": str(parquet(folder / "rows.parquet", rows))}
+    source = {"kind": "chat", "path": str(parquet(folder / "rows.parquet", rows))}
     plain = short.plain() | {"validation": {"every": 3, "samples": 4, "sources": [source]}}
     plain["stages"][0] |= {"sources": [source]}
     run = type(short).parse(plain)

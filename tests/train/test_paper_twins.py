@@ -90,7 +90,7 @@ def run_of(chosen: dict[str, Any], squares: Path) -> Run:
     stage = {
         "name": "ablation", "steps": 2, "pack": {"samples": 4, "packs_per_step": 1}, "lr": 0.01,
         "lora": {"rank": 2, "targets": ["query", "down"], "keep": False},
-        "sources": [{"kind": "messages", "path": str(squares / "rows.jsonl")}],
+        "sources": [{"kind": "chat", "path": str(squares / "rows.jsonl")}],
     }  # fmt: skip
     values = {
         "name": "twin", "threads": 1, "loader": {"workers": 0}, "checkpoints": {"every": 1},

@@ -71,7 +71,7 @@ def mixed(tiny, squares, tmp_path_factory):
     source = tmp_path_factory.mktemp("mixed") / "rows.jsonl"
     shutil.copy(squares / "0.png", source.parent)
     source.write_text("".join(json.dumps(row) + "\n" for row in [rows[0], words, words, words, words, rows[1]]))
-    sources = [{"kind": "messages", "path": str(source)}]
+    sources = [{"kind": "chat", "path": str(source)}]
     asked = {"every": 100, "questions": 4, "batch_size": 1, "max_tokens": 2}
     run = tiny.plain() | {"evaluation": asked, "checkpoints": {"every": 1000}}
     for stage in run["stages"]:

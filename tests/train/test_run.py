@@ -160,7 +160,7 @@ def test_noise_is_for_training_and_as_strong_as_it_should_be(tiny):
 
 
 def test_losses_are_told_by_source_and_on_unseen_samples(short, squares, tmp_path):
-    source = {"kind": "messages", "path": str(squares / "rows.jsonl")}
+    source = {"kind": "chat", "path": str(squares / "rows.jsonl")}
     run = type(short).parse(short.plain() | {"validation": {"every": 3, "samples": 9, "sources": [source]}})
     plain = Trainer(short, tmp_path / "plain", QUIET).train()
     model = Trainer(run, tmp_path / "run", QUIET).train()
@@ -174,7 +174,7 @@ def test_losses_are_told_by_source_and_on_unseen_samples(short, squares, tmp_pat
 
 
 def test_losses_with_the_images_of_other_samples(short, squares):
-    source = {"kind": "messages", "path": str(squares / "rows.jsonl")}
+    source = {"kind": "chat", "path": str(squares / "rows.jsonl")}
     run = type(short).parse(short.plain() | {"validation": {"every": 3, "samples": 9, "sources": [source]}})
     model, processor = build(run)
     right, wrong = (
@@ -242,7 +242,7 @@ def test_callbacks_are_told_of_each_event(short, squares, tmp_path):
         def on_run_end(self, run, state):
             seen.append(("end", state.progress.total_step))
 
-    validated = {"every": 4, "sources": [{"kind": "messages", "path": str(squares / "rows.jsonl")}]}
+    validated = {"every": 4, "sources": [{"kind": "chat", "path": str(squares / "rows.jsonl")}]}
     run = type(short).parse(short.plain() | {"checkpoints": {"every": 2}, "validation": validated})
     model = train(run, tmp_path, QUIET, callbacks=[Watcher()])
     assert torch.equal(load(tmp_path / "model")[0].language.embedding.table, model.language.embedding.table)

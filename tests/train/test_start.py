@@ -40,7 +40,7 @@ def started(request, squares, tmp_path):
         "vision": {"mode": "lora"},
     }
     stage |= {"language": {"mode": "frozen"}, "lora": {"rank": 2, "dropout": 0.0}}
-    stage |= {"sources": [{"kind": "messages", "path": str(squares / "rows.jsonl")}]}
+    stage |= {"sources": [{"kind": "chat", "path": str(squares / "rows.jsonl")}]}
     values = {
         "name": "joined",
         "threads": 1,

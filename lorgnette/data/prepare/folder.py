@@ -20,6 +20,7 @@ from typing import Any
 from lorgnette import plugins
 from lorgnette.data.config import PreparedConfig, SourcePlugin
 from lorgnette.data.sources.reading.boundary import folder_of_source
+from lorgnette.data.sources.reading.hub_sets import is_hub_set
 from lorgnette.data.sources.reading.shards import is_url, list_files, list_shards, open_url
 from lorgnette.errors import DataError
 from lorgnette.files import clear_once, locked_file, user_cache
@@ -123,7 +124,7 @@ def _places(config: PreparedConfig) -> list[Path]:
     where = digest(config.path if root is None else os.path.abspath(config.path))
     if config.prepared is not None:
         return [Path(config.prepared) / _HIDDEN / where]  # hidden, as it may lie within the source
-    beside = [] if root is None else [root / _HIDDEN]
+    beside = [] if root is None or is_hub_set(config.path) else [root / _HIDDEN]
     return [*beside, user_cache() / "prepared" / where]
 
 

@@ -68,15 +68,6 @@ def _pair_columns(config: Any) -> tuple[str, ...]:
     return (config.image_column, *IMAGE_COLUMNS, config.alt_column, config.synthetic_column)
 
 
-_CHAT = Kind(
-    _late("conversations", "read"),
-    _fixed(*IMAGE_COLUMNS, *message_forms.COLUMNS),
-    _late("conversations", "convert"),
-    _late("conversations", "must_convert"),
-    _typed(schemas.CHAT),
-)
-
-
 KINDS: dict[str, Kind] = {
     "interleaved": Kind(
         _late("interleaved", "read"),
@@ -120,8 +111,13 @@ KINDS: dict[str, Kind] = {
         _late("scenes", "must_convert"),
         _typed(schemas.SCENES),
     ),
-    "chat": _CHAT,
-    "messages": _CHAT,
+    "chat": Kind(
+        _late("conversations", "read"),
+        _fixed(*IMAGE_COLUMNS, *message_forms.COLUMNS),
+        _late("conversations", "convert"),
+        _late("conversations", "must_convert"),
+        _typed(schemas.CHAT),
+    ),
 }
 """Kind -> how it is read."""
 

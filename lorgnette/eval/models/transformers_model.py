@@ -20,9 +20,9 @@ from torch import Tensor
 from lorgnette.errors import CheckpointError, SettingsError
 from lorgnette.eval.models.base import Model, conversation, in_runs, until_stop, with_crops
 from lorgnette.eval.models.local import device_facts, own_device
-from lorgnette.files import expand_user
+from lorgnette.files import HUB_ID, expand_user
 from lorgnette.hub.checkpoint_hash import checkpoint_digest
-from lorgnette.hub.source import HUB_ID, find_folder
+from lorgnette.hub.source import find_folder
 from lorgnette.inputs.image_io import open_image
 from lorgnette.sample import Image, ImageSource, Sample, Text
 

@@ -47,7 +47,7 @@ def place(tmp_path_factory):
                 "name": name,
                 "steps": 5,
                 "pack": {"samples": 4, "packs_per_step": 1},
-                "sources": [{"kind": "messages", "path": str(folder / "rows.jsonl")}],
+                "sources": [{"kind": "chat", "path": str(folder / "rows.jsonl")}],
             }
             for name in ("first", "second")
         ],
@@ -77,9 +77,9 @@ def test_a_runs_folder_is_looked_at_with_the_settings_that_it_was_run_with(place
     assert "2 documents" in inspect(place / "run", "stages.0.pack.samples=2")
 
 
-@pytest.mark.parametrize("kind", ["messages", "instruct"])
+@pytest.mark.parametrize("kind", ["chat", "instruct"])
 def test_a_source_is_looked_at_by_itself_before_it_is_prepared(place, kind):
-    path = {"messages": "rows.jsonl", "instruct": "cauldron.parquet"}[kind]
+    path = {"chat": "rows.jsonl", "instruct": "cauldron.parquet"}[kind]
     output = inspect(place / path, "--kind", kind, "--tokenizer", place / "tokenizer", "--samples", 2)
     assert "image 1" in output and "What colour?" in output
     assert ("1 samples cannot be trained on" in output) is (kind == "instruct")
@@ -89,8 +89,8 @@ WRONG = {
     "a stage that is not there": (["recipe.yaml", "--stage", "third"], "its stages are first, second"),
     "steps that are not there": (["recipe.yaml", "--steps", "4:9"], "steps 0 to 4"),
     "steps that are no numbers": (["recipe.yaml", "--steps", "a:b"], "FIRST:END"),
-    "a source without tokenizer": (["rows.jsonl", "--kind", "messages"], "give --tokenizer"),
-    "a kind that is not there": (["rows.jsonl", "--kind", "mesages", "--tokenizer", "tokenizer"], "mesages"),
+    "a source without tokenizer": (["rows.jsonl", "--kind", "chat"], "give --tokenizer"),
+    "a kind that is not there": (["rows.jsonl", "--kind", "chta", "--tokenizer", "tokenizer"], "chta"),
     "a recipe that is not there": (["recipes.yaml"], "no such recipe"),
 }
 

@@ -71,11 +71,10 @@ def odd_chat(folder, parquet):
     return folder
 
 
-@pytest.mark.parametrize("kind", ["chat", "messages"])
 @pytest.mark.parametrize("parquet", [True, False], ids=["in place", "converted"])
-def test_columns_of_images_that_are_not_read_and_places_without_image_are_said(place, parquet, kind):
+def test_columns_of_images_that_are_not_read_and_places_without_image_are_said(place, parquet):
     source = odd_chat(place / "odd", parquet)
-    said = prepared("--kind", kind, source, "--tokenizer", place / "model")
+    said = prepared("--kind", "chat", source, "--tokenizer", place / "model")
     assert "noted: <image> and no image 2" in said and "kept 2" in said
     assert f"'imgs' holds images in {1 if parquet else 2} row" in said and "rename the column" in said
     entries = [json.loads(line) for line in next(source.rglob("rejected.jsonl")).read_text().splitlines()]

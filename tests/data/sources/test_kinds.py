@@ -237,13 +237,6 @@ CASES = {
         {"no image": 1, "role": 1, "no answer": 1, "images": 1, "wrong type": 1},
         converted=True,
     ),
-    "llava as messages": Case(
-        "messages",
-        llava,
-        (("\nWhat is it?A tile.", 1), ("Type <image> pleaseA tile.", 0), ("\nWhat is it?A tile.", 1)),
-        {"no image": 1, "role": 1, "no answer": 1, "images": 1, "wrong type": 1},
-        converted=True,
-    ),
     "sharegpt": Case("chat", sharegpt, (("Be brief.HiHi.", 0), ("Be kind.HiHi.", 0)), converted=True),
     "trl": Case("chat", trl, (("What?This.", 2), ("What?This.", 0)), {"images": 1, "no text": 1, "no value": 1}),
     "openai": Case("chat", openai, (("What?This.", 1),), {"wrong type": 1}, converted=True),
@@ -318,7 +311,7 @@ def test_pieces_make_samples_that_teach_something_and_whose_images_open(name, tm
             piece = record.piece(number, number + 1)
             shown = [one for at, one in record.images if at in (-1, number)]
             assert list(piece.images) == shown
-        chat = case.kind in ("instruct", "chat", "messages", "scenes")
+        chat = case.kind in ("instruct", "chat", "scenes")
         assert whole.is_chat == chat
         if chat:
             _only_answers_are_learned(whole)

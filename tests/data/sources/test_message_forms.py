@@ -29,8 +29,8 @@ def said(content: Any, **more: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": content, **more}
 
 
-def record_of(row: dict[str, Any], folder: Path | str = "", kind: str = "chat") -> Record:
-    settings = config(kind, "x")
+def record_of(row: dict[str, Any], folder: Path | str = "") -> Record:
+    settings = config("chat", "x")
     return read({**row, FOLDER: str(folder)}, settings, "row")  # type: ignore[arg-type]
 
 
@@ -156,7 +156,6 @@ FORMS: dict[str, tuple[dict[str, Any], str]] = {
 def test_every_form_is_read(name):
     row, expected = FORMS[name]
     assert spelled(record_of(row)) == expected
-    assert spelled(record_of(row, kind="messages")) == expected
 
 
 NOTHING = [

@@ -1,20 +1,21 @@
-"""Sources of kind `messages`: read as kind `chat` is, and never short of a sample."""
+"""Conversations in rows of a file: read in order, bad ones named, lost images replaced; the kind's former name."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from lorgnette.data.config import ChatConfig, MessagesConfig, PackConfig
+from lorgnette.data.config import ChatConfig, PackConfig
 from lorgnette.data.loader.batches import BatchBuilder
 from lorgnette.data.plan.mixture import PlannedSource
 from lorgnette.data.plan.pack_plan import PackedPlan
 from lorgnette.data.prepare import Prepared, prepare
-from lorgnette.errors import DataError
+from lorgnette.errors import DataError, SettingsError
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer
 from lorgnette.model.configs.connector_config import PerceiverConfig
+from lorgnette.run import Run
 from tests.data.sources.made import parquet, picture
 
 ASK = {"role": "user", "content": "what?"}
@@ -34,7 +35,7 @@ def write(path: Path, *rows: object) -> Path:
 
 
 def opened(path: Path, processor: Processor) -> Prepared:
-    return prepare(MessagesConfig(path=str(path)), processor, workers=1)
+    return prepare(ChatConfig(path=str(path)), processor, workers=1)
 
 
 def test_rows_of_a_folder_are_read_in_order_and_blank_lines_are_nothing(tmp_path, processor):
@@ -44,10 +45,10 @@ def test_rows_of_a_folder_are_read_in_order_and_blank_lines_are_nothing(tmp_path
     samples = [source.record(number).piece() for number in range(len(source))]
     assert [one.text for one in samples] == ["and?this", "what?this", "what?thiswhat?this"]
     assert samples[2].name == f"{tmp_path / 'b.jsonl'}, row 3"
-    assert samples[2].meta["source"] == str(tmp_path)
+    assert samples[2].meta["source"] == f"chat {tmp_path}"
 
 
-def test_both_kinds_read_the_same_samples_from_the_same_rows(tmp_path, processor):
+def test_rows_of_several_forms_stand_in_one_file(tmp_path, processor):
     (tmp_path / "x.png").write_bytes(picture())
     bare = {"role": "user", "content": [{"type": "image"}, "which?", {"type": "image"}]}
     rows = [
@@ -56,10 +57,8 @@ def test_both_kinds_read_the_same_samples_from_the_same_rows(tmp_path, processor
         {"prompt": "Why?", "completion": "So.", "images": []},
     ]
     path = write(tmp_path / "a.jsonl", *rows)
-    chat = prepare(ChatConfig(path=str(path)), processor)
     source = opened(path, processor)
     samples = [source.record(number).piece() for number in range(3)]
-    assert [one.segments for one in samples] == [chat.record(number).piece().segments for number in range(3)]
     assert [len(one.images) for one in samples] == [2, 1, 0]
 
 
@@ -85,6 +84,15 @@ def test_a_bad_row_is_named_and_left_out(row, reason, tmp_path, processor):
     entry = json.loads(line)
     assert (entry["file"], entry["place"], entry["reason"]) == (str(path), "row 2", reason)
     assert source.facts["reasons"] == {reason: 1}
+
+
+def test_the_former_name_of_the_kind_is_refused_where_it_is_written_and_read_where_it_is_stored():
+    source = {"kind": "messages", "path": "a.jsonl", "weight": 2}
+    values = {"name": "a", "stages": [{"name": "a", "steps": 1, "sources": [source]}]}
+    with pytest.raises(SettingsError, match="kind messages is now called chat"):
+        Run.parse(values)
+    (read,) = Run.parse(values, stored=True).stages[0].sources
+    assert read == ChatConfig(path="a.jsonl", weight=2)
 
 
 def planned(source: Prepared, **pack) -> PackedPlan:

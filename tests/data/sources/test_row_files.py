@@ -244,7 +244,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", ODD)
-@pytest.mark.parametrize("kind", ["chat", "instruct", "pairs", "interleaved", "messages"])
+@pytest.mark.parametrize("kind", ["chat", "instruct", "pairs", "interleaved"])
 def test_columns_of_any_type_end_in_records_or_refusals(kind, name, tmp_path):
     columns = {"messages": pa.array([TALK]), "texts": ODD[name], "caption": pa.array(["a"])}
     pq.write_table(

@@ -401,7 +401,7 @@ def test_a_llava_is_trained_and_exported_again(llava: Path, tmp_path: Path) -> N
         "name": "tune",
         "steps": 5,
         "pack": pack,
-        "sources": [{"kind": "messages", "path": "builtin:validation/conversations"}],
+        "sources": [{"kind": "chat", "path": "builtin:validation/conversations"}],
     }
     model, processor = build(Run.parse({"name": "tuned", "init": {"model": str(llava)}, "stages": [stage]}))
     assert processor.special == SPECIAL and processor.images == load(llava)[1].images

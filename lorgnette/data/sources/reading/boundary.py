@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lorgnette.data.config import FilesConfig
+from lorgnette.data.sources.reading.hub_sets import fetch_set, is_hub_set
 from lorgnette.data.sources.reading.shards import hub_blobs, is_url, local_path
 from lorgnette.inputs.access import Access, AccessError
 from lorgnette.untrusted import quoted
@@ -101,6 +102,8 @@ def folder_of_source(path: str) -> str | None:
     """The folder that a source lies in; None for a URL, and for what comes with the package."""
     if is_url(path) or path.startswith("builtin:"):
         return None
+    if is_hub_set(path):
+        return fetch_set(path)
     folder = os.path.abspath(path)
     while folder != os.path.dirname(folder) and not os.path.isdir(folder):  # what a glob's pattern stands for is none
         folder = os.path.dirname(folder)

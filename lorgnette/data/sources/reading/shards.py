@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lorgnette.data.sources.reading.hub_sets import fetch_set, is_hub_set
 from lorgnette.data.sources.reading.nested import any_starts
 from lorgnette.errors import DataError
 from lorgnette.inputs.access import is_below, read_file, within
@@ -43,7 +44,7 @@ def list_files(path: str, suffixes: Sequence[str]) -> tuple[str, ...]:
     """The files with one of these suffixes (lower case; "" for any) that a path means, in the order of their names.
 
     path: a file, a folder (searched to any depth, hidden files left out), a glob, a URL of these that fsspec opens, or
-        a place of the built-in corpus (`builtin:train/instruct`).
+        a place of the built-in corpus (`builtin:train/instruct`), or the id of a data set on the hub (`owner/name`).
     A file that is named itself is taken whatever its suffix.
     Raises: DataError if nothing is found, or the place cannot be listed.
     """
@@ -51,6 +52,8 @@ def list_files(path: str, suffixes: Sequence[str]) -> tuple[str, ...]:
         from lorgnette.data.builtin.shipped import resolve
 
         path = resolve(path)
+    elif is_hub_set(path):
+        path = fetch_set(path)
     found = _list_url(path, suffixes) if is_url(path) else _list_local(path, suffixes)
     if not found:
         endings = " or ".join(filter(None, suffixes))
