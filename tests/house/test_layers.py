@@ -42,6 +42,7 @@ THIRD_PARTY = {
         "daft",
         "fastwarc",
         "fsspec",
+        "huggingface_hub",
         "numpy",
         "pyarrow",
         "pydantic",

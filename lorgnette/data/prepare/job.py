@@ -31,10 +31,9 @@ from lorgnette.data.prepare.prepared import (
 from lorgnette.data.prepare.scan import Scanner, ScanTask
 from lorgnette.data.prepare.select import Scanned, join, notes, reasons, select, unread
 from lorgnette.data.rejected import REJECTED, RejectedRow, write_rejected
-from lorgnette.data.sources.reading.passed_over import FILES, passed_over
 from lorgnette.data.sources.reading.shards import Shards, list_files
+from lorgnette.data.sources.reading.unread import FILES, passed_over, unread_in
 from lorgnette.data.sources.reading.unread import REASON as UNREAD
-from lorgnette.data.sources.reading.unread import unread_in
 from lorgnette.data.sources.table import converter, kind_of, known_before_scan
 from lorgnette.errors import DataError
 from lorgnette.files import new_file, write_json

@@ -18,8 +18,8 @@ from lorgnette.data.prepare.contamination.matches import as_report, find_matches
 from lorgnette.data.prepare.hold_out import is_held_out, read_keys
 from lorgnette.data.prepare.opt_out import opted_out
 from lorgnette.data.rejected import RejectedRow
-from lorgnette.data.sources.reading.passed_over import FILES
 from lorgnette.data.sources.reading.shards import Shards
+from lorgnette.data.sources.reading.unread import FILES
 from lorgnette.data.sources.reading.unread import REASON as UNREAD
 from lorgnette.data.sources.table import kind_of
 

@@ -1,4 +1,4 @@
-"""Data sets on the hub by their id, `owner/name` or `owner/name@revision`: fetched whole, once, then read from the cache.
+"""Data sets on the hub by their id, `owner/name` or `owner/name@revision`: fetched once, whole, to the hub's cache.
 
 A set too large to be fetched is read in part by a URL: `hf://datasets/owner/name/data/train-0000*.parquet`.
 """
@@ -28,7 +28,7 @@ def is_hub_set(path: str) -> bool:
 
 @cache
 def fetch_set(path: str) -> str:
-    """The folder of a data set, fetched unless it is in the cache. Raises: DataError saying why the hub did not give it."""
+    """The folder of a data set, fetched unless it is in the cache. Raises: DataError, why the hub did not."""
     import huggingface_hub
 
     named = HUB_ID.fullmatch(path)

@@ -1,17 +1,18 @@
-"""Columns that hold images and that the kind of a source does not read: said, so that nobody trains without them."""
+"""Files, and columns that hold images, that the kind of a source does not read: said, so that nobody misses them."""
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from lorgnette.data.config import RowsConfig
+from lorgnette.data.config import PreparedConfig, RowsConfig
 from lorgnette.data.rejected import RejectedRow, RowOrRejected
 from lorgnette.data.sources.reading.columns import IMAGE_SUFFIXES, as_list, is_absent
-from lorgnette.data.sources.reading.row_files import ORIGIN, Found, is_parquet, open_arrow, rows_of
+from lorgnette.data.sources.reading.row_files import ORIGIN, Found, is_parquet, open_arrow, row_files, rows_of
 from lorgnette.data.sources.reading.shards import FOLDER, Shards
 from lorgnette.errors import DataError
 from lorgnette.untrusted import quoted
@@ -25,6 +26,8 @@ SAMPLE = 16
 MOST_FILES = 8
 """Parquet files of a source whose columns are looked at, where it is read in place."""
 REASON = "column not read"
+FILES = "files not read"
+"""The reason of a line about files of rows that others beside them leave unread."""
 
 
 def looks_like_image(value: Any, named: bool) -> bool:
@@ -126,3 +129,24 @@ def unread_in(paths: Sequence[str], read: Collection[str], kind: str) -> list[st
     """Sentences about the columns of parquet files that hold images and are not read; files of a source are alike."""
     columns = Counter(column for path in paths[:MOST_FILES] for column in unread_columns(path, read))
     return [_said(column, count, kind) for column, count in columns.most_common(8)]
+
+
+def passed_over(config: PreparedConfig) -> str:
+    """A sentence about files of rows that this kind finds in its folder and does not read; empty if there are none.
+
+    Kind `chat` reads them all.
+    """
+    try:
+        if config.kind == "pairs":
+            others: list[str] = importlib.import_module("lorgnette.data.sources.caption_files").not_read(config)
+        elif config.kind in ("instruct", "interleaved"):
+            found = row_files(config.path)
+            others = [path for path in found if not is_parquet(path)] if any(map(is_parquet, found)) else []
+        else:
+            return ""
+    except DataError:
+        return ""
+    if not others:
+        return ""
+    which = "1 file is" if len(others) == 1 else f"{len(others):,} files are"
+    return f"{which} passed over for those beside, {quoted(others[0])} first; give the path of a file itself to read it"
