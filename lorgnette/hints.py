@@ -51,8 +51,11 @@ def hint(root: SettingsClass, classes: Sequence[SettingsClass], location: Sequen
 
     A name of another trainer's counts as ours for the same thing.
     """
-    name = str(location[-1])
+    *parents, name = map(str, location)
     meant, valid = KNOWN_ELSEWHERE.get(name, name), sorted({name for cls in classes for name in cls.model_fields})
+    group, _, last = meant.rpartition(".")
+    if group and parents[-1:] == [group]:
+        meant = last
     near = difflib.get_close_matches(name, valid, n=1, cutoff=0.75)
     here = [path for cls in classes for path in paths(cls) if _ends(path, meant)]
     anywhere = [path for path in paths(root) if _ends(path, meant)]
