@@ -16,6 +16,7 @@ import typer
 
 from lorgnette.cli.data_verbs import data
 from lorgnette.cli.eval import evaluation
+from lorgnette.cli.generate import generate
 from lorgnette.cli.serve import serve
 from lorgnette.cli.study import study
 from lorgnette.cli.tune import tune
@@ -48,6 +49,7 @@ def options(
 app.add_typer(data, name="data")
 app.add_typer(evaluation, name="eval")
 app.add_typer(study, name="study")
+app.command()(generate)
 app.command()(serve)
 app.command()(tune)
 ModelOption = Annotated[
@@ -152,54 +154,6 @@ def train(
     else:
         run = open_run(recipe, override or [])
         verb.train(run, folder, hours, log or [], changed_data)
-
-
-@app.command()
-def generate(
-    prompt: Annotated[str, typer.Option(help="Text of the question.")],
-    model: ModelOption,
-    image: Annotated[
-        list[Path] | None, typer.Option(help="Image shown before the prompt; repeat it for several images.")
-    ] = None,
-    split: Annotated[bool, typer.Option("--split", help="Show each image as four crops and the whole.")] = False,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Most tokens in the answer; by default the model's setting, or 256.")
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="Sampling temperature, 0 for greedy; by default the model's setting, or 0.")
-    ] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Sample from the most likely tokens with this total probability.")
-    ] = None,
-    top_k: Annotated[int | None, typer.Option(help="Sample from this many most likely tokens.")] = None,
-    min_p: Annotated[
-        float | None, typer.Option(help="Sample from tokens with at least this share of the largest probability.")
-    ] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="End the answer before this string; may be repeated.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
-    adapter: AdapterOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Ask one question about any number of images."""
-    from lorgnette.hub.load import load
-    from lorgnette.infer.generate import stream
-    from lorgnette.infer.sampling import GenerationConfig
-    from lorgnette.output import print_json
-    from lorgnette.sample import Image, Sample, Text, Turn
-
-    values = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
-    given = {name: value for name, value in values.items() if value is not None}
-    settings = GenerationConfig.parse({**given, "seed": seed, "stop": stop or []}, where="generate")
-    sample = Sample((Turn("user"), *(Image(path) for path in image or []), Text(prompt)), {"name": "the prompt"})
-    for piece in stream(*load(model, adapter=adapter), [sample], settings, split=split or None):
-        if not as_json:
-            print(piece.text, end="", flush=True)
-        answer = piece.generation
-    if answer is None or not as_json:
-        print()
-        return
-    counts = {"prompt_tokens": answer.prompt_tokens, "tokens": len(answer.tokens)}
-    print_json({"text": answer.text, "finish": answer.finish, **counts})
 
 
 @app.command()
