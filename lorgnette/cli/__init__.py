@@ -14,9 +14,9 @@ from typing import Annotated
 
 import typer
 
+from lorgnette.cli.ask import generate
 from lorgnette.cli.data_verbs import data
 from lorgnette.cli.eval import evaluation
-from lorgnette.cli.generate import generate
 from lorgnette.cli.serve import serve
 from lorgnette.cli.study import study
 from lorgnette.cli.tune import tune
@@ -234,7 +234,7 @@ def export_(
 @app.command()
 def presets() -> None:
     """List the presets of models and backbones that a recipe can name, as in `model: {preset: idefics2}`."""
-    from lorgnette.cli.preset_list import lines
+    from lorgnette.train.planner.preset_list import lines
 
     print(*lines(), sep="\n")
 
