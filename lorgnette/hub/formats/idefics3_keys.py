@@ -35,7 +35,7 @@ VISION = keys.Section(
     said=keys.CODE | keys.OLD_CONFIG,
 )
 PROCESSOR = keys.Section(
-    obeyed=keys.PROCESSOR.obeyed | {"video_processor": IDEFICS3_FILES},
+    obeyed={**keys.PROCESSOR.obeyed, "video_processor": IDEFICS3_FILES},
     irrelevant=keys.PROCESSOR.irrelevant,
     said=keys.CODE,
 )

@@ -39,7 +39,7 @@ from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run
 from lorgnette.sample import Image, Sample, Text, Turn
-from lorgnette.train.adapters.peft import merge_adapters
+from lorgnette.train.adapters.peft import merge_adapters, save_adapters
 from lorgnette.train.setup import build
 from lorgnette.train.stages import prepare_parts
 from tests.hub.tiny import ROWS, SAMPLES, WORDS, picture, tiny_config, tiny_model, tiny_processor
@@ -491,7 +491,12 @@ def test_a_smolvlm_is_trained_and_exported_again(smolvlm: Path, tmp_path: Path, 
         losses.append(loss.item())
     assert losses[-1] < losses[0]
     if mode == "lora":
+        saved = save_adapters(model, run.stages[0], tmp_path / "adapters")
         merge_adapters(model)
+        adapted = load(smolvlm, adapter=saved[0])[0]
+        for part in ("vision", "language"):
+            name = f"{part}.layers.1.attention.query.weight"
+            torch.testing.assert_close(adapted.get_parameter(name), model.get_parameter(name))
     folder = export(model.eval(), processor, tmp_path / "tuned", format="smolvlm", verify=True)
     theirs = transformers.SmolVLMForConditionalGeneration.from_pretrained(folder).eval()
     with torch.no_grad():
