@@ -18,6 +18,8 @@ from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 from transformers.models.smolvlm import image_processing_pil_smolvlm as smolvlm
 from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
 
+from lorgnette.data.inspect.preview import Document
+from lorgnette.data.inspect.unpatchify import picture
 from lorgnette.data.plan.augment import image_costs
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.config import ImageConfig
@@ -245,3 +247,19 @@ def test_pixels_and_masks_of_upstream_have_no_padding() -> None:
     """So a tile needs no mask here: every crop of every image has one size."""
     found = idefics3.Idefics3ImageProcessorPil(**SIDES)([[noise(90, 61)]], return_tensors="pt")
     assert bool(torch.as_tensor(found["pixel_attention_mask"]).all())
+
+
+# --- Looked at --------------------------------------------------------------------------------------------------------
+
+
+def test_a_page_names_the_tiles_of_each_image() -> None:
+    images = tiled()
+    shown = [one for size in ((56, 28), (28, 28)) for one in image_patches(noise(*size), images, split=True)]
+    alone = image_patches(noise(5, 5), images, split=False)
+    pictures = tuple(picture(one, images.grid) for one in (*shown, *alone))
+    document = Document("row 1", 0, np.zeros(1, np.int64), np.zeros(1, bool), pictures)
+    wide = [f"tile {row}, {column}" for row in (1, 2) for column in (1, 2, 3, 4)]
+    square = [f"tile {row}, {column}" for row in (1, 2, 3, 4) for column in (1, 2, 3, 4)]
+    assert document.parts == [
+        *((0, name) for name in (*wide, "whole")), *((1, name) for name in (*square, "whole")), (2, "")
+    ]  # fmt: skip
