@@ -62,7 +62,7 @@ CONFIG_MAP, DECODER_MAP, LOAD, TOKENIZER = (
     *("hub/config_map.py", "hub/decoders/decoder_map.py", "hub/load.py"),
     "inputs/tokenizer.py",
 )
-LLAVA_MAP, LLAVA_FILES = "hub/formats/llava.py", "inputs/llava_files.py"
+LLAVA_MAP, LLAVA_FILES = "hub/formats/llava.py", "inputs/processors/llava_files.py"
 PICTURES, RULES = "inputs/preprocessor.py", "inputs/generation_rules.py"
 RUNNING = "how transformers runs the model, not what it computes"
 TRAINING = "used in training from scratch only"

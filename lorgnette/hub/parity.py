@@ -18,9 +18,10 @@ from torch import Tensor
 
 from lorgnette.errors import CheckpointError
 from lorgnette.hub.formats.llava_parity import their_llava_parts
-from lorgnette.hub.formats.processor_parity import check_processor_files, their_smolvlm_processor
+from lorgnette.hub.formats.processor_parity import check_processor_files
 from lorgnette.hub.load import load
 from lorgnette.inputs.processor import Processor
+from lorgnette.inputs.tokenizer import read_json
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Sample
 
@@ -167,13 +168,30 @@ def _open_with_transformers(folder: Path) -> tuple[Any, Any]:
     try:
         model = transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
         if model.config.model_type == "smolvlm":
-            return model.eval(), their_smolvlm_processor(folder)
+            return model.eval(), _smolvlm_processor(folder)
         processor = transformers.AutoProcessor.from_pretrained(folder)
         kind = type(processor.image_processor).__name__.removesuffix("Fast").removesuffix("Pil")
         processor.image_processor = getattr(transformers, f"{kind}Pil").from_pretrained(folder)
     except Exception as error:  # whatever transformers raises, it is why the folder does not open there
         raise CheckpointError(f"{folder}: transformers does not open it: {type(error).__name__}: {error}") from error
     return model.eval(), processor
+
+
+def _smolvlm_processor(folder: Path) -> Any:
+    """transformers' processor of a SmolVLM for images and texts: Idefics3's, around its own image processor.
+
+    Its own class needs torchvision and num2words for videos, and writes the same text for an image.
+    """
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    pictures = transformers.SmolVLMImageProcessorPil.from_pretrained(folder)
+    values, file = read_json(folder / "processor_config.json"), folder / "chat_template.jinja"
+    template = file.read_text(encoding="utf-8") if file.is_file() else None
+    template = template or read_json(folder / "chat_template.json")["chat_template"]
+    return transformers.Idefics3Processor(
+        pictures, tokenizer, image_seq_len=values["image_seq_len"], chat_template=template
+    )
 
 
 def _their_parts(

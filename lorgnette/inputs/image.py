@@ -21,7 +21,7 @@ from lorgnette.inputs.image_io import glance as glance
 from lorgnette.inputs.image_io import image_bytes as image_bytes
 from lorgnette.inputs.image_io import open_image as open_image
 from lorgnette.inputs.pixels import upright_rgb, upright_size
-from lorgnette.inputs.tiles import WHOLE, Sides, Slot, Tile, tile_grid, tiled_sizes, tiles_of
+from lorgnette.inputs.tiles import WHOLE_IMAGE, Sides, Slot, Tile, tile_grid, tiled_sizes, tiles_of
 from lorgnette.model.configs.connector_settings import ConnectorSettings
 from lorgnette.sample import ImageSource
 
@@ -284,14 +284,14 @@ def _tiles(
         _decode_smaller(image, [(0, 0, *upright_size(image))], [first], config)
     resample, side = PIL.Image.Resampling[config.resample.upper()], config.shortest
     sized = upright_rgb(image).resize(first, resample)
-    tiles: tuple[Tile, ...] = (WHOLE,)
+    tiles: tuple[Tile, ...] = (WHOLE_IMAGE,)
     if split:
         sized = sized.resize(second, resample)
         tiles = tiles_of(second[1] // side, second[0] // side)
     crops = []
     for row, column in tiles:
         box = ((column - 1) * side, (row - 1) * side, column * side, row * side)
-        crop = sized if (row, column) == WHOLE else sized.crop(box)
+        crop = sized if (row, column) == WHOLE_IMAGE else sized.crop(box)
         crops.append(replace(patchify(crop, config, (side, side)), tile=(row, column)))
     return tuple(crops)
 

@@ -13,9 +13,10 @@ from lorgnette.errors import CheckpointError, SettingsError
 from lorgnette.files import write_json
 from lorgnette.inputs.config import FILTERS, ImageConfig, SpecialTokens
 from lorgnette.inputs.generation_rules import GenerationRules, read_generation_rules
-from lorgnette.inputs.idefics3_files import (
-    KINDS,
-    VISION,
+from lorgnette.inputs.preprocessor import image_config, normalisation, read_image_settings, whole
+from lorgnette.inputs.processors.idefics3_files import (
+    CLASS_PREFIXES,
+    SILENT_VISION,
     idefics3_files,
     is_tiled,
     tiled_images,
@@ -23,8 +24,7 @@ from lorgnette.inputs.idefics3_files import (
     tiled_special,
     video_settings,
 )
-from lorgnette.inputs.llava_files import check_slots, llava_images, llava_pixels, llava_special
-from lorgnette.inputs.preprocessor import image_config, normalisation, read_image_settings, whole
+from lorgnette.inputs.processors.llava_files import check_slots, llava_images, llava_pixels, llava_special
 from lorgnette.inputs.render import (
     Ending,
     Rendered,
@@ -182,7 +182,7 @@ class Processor:
         values = _read_if_there(folder / "processor_config.json")
         config = _read_if_there(base / "config.json")
         vision, kind = config.get("vision_config", {}), config.get("model_type")
-        llava, tiled = kind == "llava", kind in KINDS
+        llava, tiled = kind == "llava", kind in CLASS_PREFIXES
         try:
             pictures = read_image_settings(folder)
             if not pictures:
@@ -193,7 +193,7 @@ class Processor:
                 check_slots(values, config, images.patch)
                 slots: dict[str, Any] = {"kind": "mlp"}
             elif is_tiled(pictures):
-                vision = VISION | vision if tiled else vision
+                vision = SILENT_VISION | vision if tiled else vision
                 images = tiled_images(pictures, vision, ours.get("images", {}), str(folder))
                 slots = tiled_slots(values, config, images) if tiled else {}
             else:

@@ -15,8 +15,8 @@ from lorgnette.inputs.config import ImageConfig
 Sides = TypeVar("Sides", int, np.ndarray)
 """Pixels along a side of one image, or an array of them for many."""
 Tile = tuple[int, int]
-"""Row and column of a tile in its image, counted from 1; `WHOLE` for the whole image in one tile."""
-WHOLE: Tile = (0, 0)
+"""Row and column of a tile in its image, counted from 1; `WHOLE_IMAGE` for the whole image in one tile."""
+WHOLE_IMAGE: Tile = (0, 0)
 
 
 class Slot(NamedTuple):
@@ -30,14 +30,14 @@ class Slot(NamedTuple):
 
 def tag_of(tile: Tile) -> str:
     """The text by which Idefics3 names a tile. Tokenizers of SmolVLM hold it as one token."""
-    return "<global-img>" if tile == WHOLE else f"<row_{tile[0]}_col_{tile[1]}>"
+    return "<global-img>" if tile == WHOLE_IMAGE else f"<row_{tile[0]}_col_{tile[1]}>"
 
 
 def text_before(last: Tile | None, tile: Tile) -> str:
     """Newlines between two tiles of an image: one after each row, another before the whole. last: None at the start."""
     if last is None or last[0] == tile[0]:
         return ""
-    return "\n\n" if tile == WHOLE else "\n"
+    return "\n\n" if tile == WHOLE_IMAGE else "\n"
 
 
 def tiled_sizes(width: Sides, height: Sides, config: ImageConfig) -> tuple[tuple[Sides, Sides], tuple[Sides, Sides]]:
@@ -78,5 +78,5 @@ def tile_grid(width: Sides, height: Sides, split: Any, config: ImageConfig) -> t
 def tiles_of(rows: int, columns: int) -> tuple[Tile, ...]:
     """The tiles of an image in their order: row by row, then the whole; of an image of one tile the whole alone."""
     if rows * columns == 1:
-        return (WHOLE,)
-    return (*((row, column) for row in range(1, rows + 1) for column in range(1, columns + 1)), WHOLE)
+        return (WHOLE_IMAGE,)
+    return (*((row, column) for row in range(1, rows + 1) for column in range(1, columns + 1)), WHOLE_IMAGE)

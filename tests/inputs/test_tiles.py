@@ -26,7 +26,7 @@ from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import crops_of, image_crops, image_patches, least_slots
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.templates.template import turns
-from lorgnette.inputs.tiles import WHOLE, tag_of, tile_grid, tiled_sizes, tiles_of
+from lorgnette.inputs.tiles import WHOLE_IMAGE, tag_of, tile_grid, tiled_sizes, tiles_of
 from lorgnette.inputs.tokenizer import Tokenizer, train_tokenizer
 from lorgnette.model.configs.connector_config import LinearConfig, PixelShuffleConfig
 from lorgnette.sample import Image, Sample, Text, Turn
@@ -112,7 +112,7 @@ def test_shapes_of_crops_are_known_from_a_header() -> None:
             crops = image_patches(noise(*size), config, split)
             assert tuple(one.crop for one in crops) == crops_of(*size, split, config)
             assert image_crops(saved(noise(*size), "PNG"), config, split) == crops_of(*size, split, config)
-    assert tiles_of(1, 2) == ((1, 1), (1, 2), WHOLE) and tiles_of(1, 1) == (WHOLE,)
+    assert tiles_of(1, 2) == ((1, 1), (1, 2), WHOLE_IMAGE) and tiles_of(1, 1) == (WHOLE_IMAGE,)
     assert [tag_of(one) for one in tiles_of(1, 2)] == ["<row_1_col_1>", "<row_1_col_2>", "<global-img>"]
 
 

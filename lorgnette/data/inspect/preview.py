@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from lorgnette.data.inspect.unpatchify import QUADRANTS, Size, Unpatchified
-from lorgnette.inputs.tiles import WHOLE
+from lorgnette.inputs.tiles import WHOLE_IMAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Document:
         found: list[tuple[int, str]] = []
         image = 0
         for one in self.pictures:
-            row, column = one.tile or WHOLE
+            row, column = one.tile or WHOLE_IMAGE
             is_cut = bool(found) and found[-1][0] == image
             name = f"tile {row}, {column}" if row else "whole" if is_cut else ""
             found.append((image, name))

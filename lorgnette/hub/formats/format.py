@@ -32,8 +32,8 @@ from lorgnette.hub.formats.llava import (
 )
 from lorgnette.hub.keys import IDEFICS2_SECTIONS, LLAVA_SECTIONS, FormatSections
 from lorgnette.hub.weight_map import Rule, idefics2_rules
-from lorgnette.inputs.llava_files import llava_files
 from lorgnette.inputs.processor import Processor
+from lorgnette.inputs.processors.llava_files import llava_files
 from lorgnette.model.config import VLMConfig
 from lorgnette.untrusted import quoted
 

@@ -19,8 +19,8 @@ from lorgnette.hub.decoders.decoder_map import FAMILIES, read_decoder, write_dec
 from lorgnette.hub.decoders.setting_rows import Json, group_of, need, whole_number
 from lorgnette.hub.weight_map import Rule
 from lorgnette.inputs.config import SpecialTokens
-from lorgnette.inputs.idefics3_files import KINDS
 from lorgnette.inputs.processor import Processor
+from lorgnette.inputs.processors.idefics3_files import CLASS_PREFIXES
 from lorgnette.model.config import VLMConfig
 from lorgnette.model.configs.connector_config import PixelShuffleConfig
 from lorgnette.model.configs.language_config import LanguageConfig
@@ -66,25 +66,25 @@ def write_idefics3(config: VLMConfig, kind: str = "idefics3") -> Json:
 
     Raises: CheckpointError for a setting that its class cannot represent, or that servers would not obey.
     """
-    vision, connector, name = config.vision, config.connector, KINDS[kind]
+    vision, shuffle, name = config.vision, config.connector, CLASS_PREFIXES[kind]
     if not isinstance(vision, VisionConfig):
         raise CheckpointError(f"transformers' {name} has a ViT; it cannot hold vision.kind={vision.kind}")
-    if not isinstance(connector, PixelShuffleConfig):
+    if not isinstance(shuffle, PixelShuffleConfig):
         raise CheckpointError(
             f"transformers' {name} joins squares of patches by pixel_shuffle; it cannot hold"
-            f" connector.kind={connector.kind}"
+            f" connector.kind={shuffle.kind}"
         )
     need("fusion", config.fusion, "autoregressive", "its only fusion there")
-    if vision.grid % connector.side:
+    if vision.grid % shuffle.side:
         raise CheckpointError(
             f"vision.grid is {vision.grid} patches, but for transformers' {name} it must be a multiple of"
-            f" connector.side, {connector.side}: a tile is one square of this grid"
+            f" connector.side, {shuffle.side}: a tile is one square of this grid"
         )
     return {
         "architectures": [f"{name}ForConditionalGeneration"],
         "model_type": kind,
         "image_token_id": config.image_token,
-        "scale_factor": connector.side,
+        "scale_factor": shuffle.side,
         "tie_word_embeddings": config.language.tied_embeddings,
         "use_cache": True,
         "vision_config": write_vision(vision) | {"model_type": f"{kind}_vision"},
@@ -116,7 +116,7 @@ def _write_served(language: LanguageConfig, name: str) -> Json:
 
 def check_idefics3_inputs(config: VLMConfig, processor: Processor, kind: str = "idefics3") -> None:
     """Raises: CheckpointError for texts or images that the class's processor cannot make, with the setting."""
-    images, name = processor.images, KINDS[kind]
+    images, name = processor.images, CLASS_PREFIXES[kind]
     side = config.vision.grid * config.vision.patch
     need("images.policy", images.policy, "tiles", f"{name} cuts images in tiles")
     need("images.shortest", images.shortest, side, "a tile is as large as the encoder's own image")

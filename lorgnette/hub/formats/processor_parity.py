@@ -13,30 +13,12 @@ import torch
 from lorgnette.errors import CheckpointError
 from lorgnette.inputs.image import image_patches
 from lorgnette.inputs.processor import Processor
-from lorgnette.inputs.tokenizer import read_json
 from lorgnette.sample import Sample
 
 CONVERSATIONS, SHAPES = 30, 100
-FEW = 20
+FEW_TILED = 20
 """Conversations and shapes where an image is cut in tiles, each of which is as large as another's whole image."""
 SPOKEN = ("What", "is", "this?", "", "Two", "naïve", "ﬁn,", "日本語", "🎈", "x**2", "==", "4.5%", "a\nb", "don't")
-
-
-def their_smolvlm_processor(folder: Path) -> Any:
-    """transformers' processor of a SmolVLM for images and texts: Idefics3's, around its own image processor.
-
-    Its own class needs torchvision and num2words for videos, and writes the same text for an image.
-    """
-    import transformers
-
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    pictures = transformers.SmolVLMImageProcessorPil.from_pretrained(folder)
-    values, file = read_json(folder / "processor_config.json"), folder / "chat_template.jinja"
-    template = file.read_text(encoding="utf-8") if file.is_file() else None
-    template = template or read_json(folder / "chat_template.json")["chat_template"]
-    return transformers.Idefics3Processor(
-        pictures, tokenizer, image_seq_len=values["image_seq_len"], chat_template=template
-    )
 
 
 def check_processor_files(folder: str | Path, processor: Processor, theirs: Any) -> dict[str, int]:
@@ -45,7 +27,7 @@ def check_processor_files(folder: str | Path, processor: Processor, theirs: Any)
     Returns how many of each were equal, which are all. Raises: CheckpointError naming the first that differs.
     """
     draw = random.Random(0)
-    conversations, shapes = (FEW, FEW) if processor.images.policy == "tiles" else (CONVERSATIONS, SHAPES)
+    conversations, shapes = (FEW_TILED, FEW_TILED) if processor.images.policy == "tiles" else (CONVERSATIONS, SHAPES)
     for number in range(conversations):
         messages, images = _conversation(draw, number)
         text = theirs.apply_chat_template(messages)

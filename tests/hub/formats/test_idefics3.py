@@ -272,7 +272,7 @@ def test_the_published_smolvlm_is_read_without_a_warning(caplog: pytest.LogCaptu
     }  # fmt: skip
     keys.warn_once.cache_clear()
     config = read_idefics3(published, "config.json")
-    keys.check_section(idefics3_keys.WHOLE, published, "config.json")
+    keys.check_section(idefics3_keys.IDEFICS3_WHOLE, published, "config.json")
     for group, section in idefics3_keys.IDEFICS3_SECTIONS.groups.items():
         keys.check_section(section, published[group], group)
     assert not caplog.text
@@ -357,13 +357,13 @@ def test_an_untouched_folder_says_nothing(smolvlm: Path, caplog: pytest.LogCaptu
 
 def test_every_key_of_the_installed_version_has_its_place(idefics3: Path) -> None:
     sections = {
-        "config": (idefics3_keys.WHOLE, upstream_config().to_dict()),
-        "smolvlm": (idefics3_keys.WHOLE, upstream_config("smolvlm").to_dict()),
-        "vision_config": (idefics3_keys.VISION, upstream_config().vision_config.to_dict()),
-        "text_config": (idefics3_keys.TEXT, upstream_config().text_config.to_dict()),
-        "processor": (idefics3_keys.PROCESSOR, reader_of(idefics3).to_dict()),
-        "images": (idefics3_keys.IMAGES, transformers.Idefics3ImageProcessorPil().to_dict()),
-        "images of SmolVLM": (idefics3_keys.IMAGES, transformers.SmolVLMImageProcessorPil().to_dict()),
+        "config": (idefics3_keys.IDEFICS3_WHOLE, upstream_config().to_dict()),
+        "smolvlm": (idefics3_keys.IDEFICS3_WHOLE, upstream_config("smolvlm").to_dict()),
+        "vision_config": (idefics3_keys.IDEFICS3_VISION, upstream_config().vision_config.to_dict()),
+        "text_config": (idefics3_keys.IDEFICS3_TEXT, upstream_config().text_config.to_dict()),
+        "processor": (idefics3_keys.IDEFICS3_PROCESSOR, reader_of(idefics3).to_dict()),
+        "images": (idefics3_keys.IDEFICS3_IMAGES, transformers.Idefics3ImageProcessorPil().to_dict()),
+        "images of SmolVLM": (idefics3_keys.IDEFICS3_IMAGES, transformers.SmolVLMImageProcessorPil().to_dict()),
     }
     for name, (section, values) in sections.items():
         assert values.keys() <= section.known, name

@@ -8,18 +8,18 @@ from typing import Any
 
 from lorgnette.inputs.config import FILTERS, ImageConfig, SpecialTokens
 from lorgnette.inputs.preprocessor import flag, resample_filter, whole
-from lorgnette.inputs.tiles import WHOLE, tag_of
+from lorgnette.inputs.tiles import WHOLE_IMAGE, tag_of
 from lorgnette.inputs.tokenizer_files import named_tokens, read_json, read_settings
 from lorgnette.untrusted import quoted
 
-KINDS = {"idefics3": "Idefics3", "smolvlm": "SmolVLM"}
+CLASS_PREFIXES = {"idefics3": "Idefics3", "smolvlm": "SmolVLM"}
 """By `model_type`: the name with which upstream's classes begin. The two compute the same."""
-IMAGE_CLASSES = tuple(f"{kind}ImageProcessor{end}" for kind in KINDS.values() for end in ("", "Fast", "Pil"))
-DEFAULTS: dict[str, Any] = {
+TILED_CLASSES = tuple(f"{kind}ImageProcessor{end}" for kind in CLASS_PREFIXES.values() for end in ("", "Fast", "Pil"))
+SILENT_IMAGES: dict[str, Any] = {
     "size": {"longest_edge": 1456}, "max_image_size": {"longest_edge": 364}, "resample": 1, "do_image_splitting": True
 }  # fmt: skip
 """Settings of the image processors where a file is silent."""
-VISION = {"image_size": 224, "patch_size": 32}
+SILENT_VISION = {"image_size": 224, "patch_size": 32}
 """Sizes of the vision encoder where its `vision_config` is silent."""
 VIDEO_FILE = "video_preprocessor_config.json"
 SPECIAL_NAMES = {
@@ -32,7 +32,7 @@ SPECIAL_NAMES = {
 
 def is_tiled(settings: Mapping[str, Any]) -> bool:
     """Return whether image settings are those of a processor that cuts tiles."""
-    return settings.get("image_processor_type") in IMAGE_CLASSES
+    return settings.get("image_processor_type") in TILED_CLASSES
 
 
 def tiled_images(
@@ -42,7 +42,9 @@ def tiled_images(
 
     vision: the `vision_config`. Raises: ValueError naming the key that cannot be obeyed, SettingsError.
     """
-    settings = DEFAULTS | {key: value for key, value in settings.items() if value is not None or key.startswith("do_")}
+    settings = SILENT_IMAGES | {
+        key: value for key, value in settings.items() if value is not None or key.startswith("do_")
+    }
     if not flag(settings, "do_resize", True):
         raise ValueError("do_resize is false or null, but images are always sized here; set it to true")
     longest, side = (_longest_edge(settings, key) for key in ("size", "max_image_size"))
@@ -84,8 +86,10 @@ def tiled_special(words: Path, kind: str) -> SpecialTokens:
     if kind != "smolvlm":
         return SpecialTokens()
     named = named_tokens(read_settings(words))
-    if named.get("global_image_token", tag_of(WHOLE)) != tag_of(WHOLE):
-        raise ValueError(f"global_image_token is {quoted(named['global_image_token'], 60)}; known is {tag_of(WHOLE)}")
+    if named.get("global_image_token", tag_of(WHOLE_IMAGE)) != tag_of(WHOLE_IMAGE):
+        raise ValueError(
+            f"global_image_token is {quoted(named['global_image_token'], 60)}; known is {tag_of(WHOLE_IMAGE)}"
+        )
     return SpecialTokens.parse({ours: named[theirs] for ours, theirs in SPECIAL_NAMES.items() if theirs in named})
 
 
@@ -113,7 +117,7 @@ def idefics3_files(
 
     slots: visual tokens of a tile. pixels: mean and deviation. video: settings of SmolVLM's video processor.
     """
-    name, mean, std = KINDS[kind], *map(list, pixels)
+    name, mean, std = CLASS_PREFIXES[kind], *map(list, pixels)
     pictures = {
         "image_processor_type": f"{name}ImageProcessor",
         "do_convert_rgb": True,
