@@ -356,7 +356,7 @@ def test_import_then_export_is_bit_equal(tmp_path: Path, tower: str) -> None:
     third = export(*load(second), tmp_path / "third", format="llava")
     assert (third / "config.json").read_text() == (second / "config.json").read_text()
     assert (third / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
-    assert describe(second).opens_in_transformers
+    assert describe(second).form == "LLaVA-1.5"
 
 
 GEMMA = {"activation": "gelu_tanh", "norm_offset": True, "scaled_embedding": True, "tied_embeddings": True}
@@ -471,7 +471,7 @@ def test_formats_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"special\.around_image is empty, but transformers' Idefics2"):
         export(tiny_model(perceiver), around, tmp_path / "out")
     assert load(save(tiny_model(perceiver), around, tmp_path / "own"))[1].special == SPECIAL
-    with pytest.raises(CheckpointError, match=r"format .?gguf.?: lorgnette writes idefics2 or llava"):
+    with pytest.raises(CheckpointError, match=r"format .?gguf.?: lorgnette writes idefics2, idefics3, smolvlm, llava"):
         export(tiny_model(), tiny_processor(), tmp_path / "out", format="gguf")
 
 
