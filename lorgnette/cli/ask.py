@@ -28,7 +28,7 @@ def generate(
         Path | None, typer.Option(help="File of the answers, .jsonl or .parquet; the same command resumes it.")
     ] = None,
     max_running: Annotated[int, typer.Option(help="Answers that grow side by side, with --folder or --rows.")] = 16,
-    split: Annotated[bool, typer.Option("--split", help="Show each image as four crops and the whole.")] = False,
+    split: Annotated[bool, typer.Option("--split", help="Show each image in crops, then whole.")] = False,
     max_tokens: Annotated[
         int | None, typer.Option(help="Most tokens in the answer; by default the model's setting, or 256.")
     ] = None,
