@@ -197,25 +197,3 @@ def schema() -> dict[str, Any]:
 
 PRESETS = ("VLMConfig", "VisionConfig", "LanguageConfig")
 """Groups that a preset can fill."""
-
-
-def preset_lines() -> Iterator[str]:
-    """Lines of `lorgnette presets`: models and backbones that a recipe can name, with their parameters."""
-    from lorgnette.model.config import VLMConfig
-    from lorgnette.model.configs import presets
-    from lorgnette.model.flops import ModelCost
-
-    def millions(config: VLMConfig, part: str = "") -> str:
-        counts = ModelCost(config).parameters
-        return f"{(counts[part] if part else sum(counts.values())) / 1e6:,.0f} M"
-
-    for name in presets.MODEL:
-        config = VLMConfig.parse({"preset": name})
-        yield f"model: {{preset: {name}}}  {millions(config)}"
-        yield from (f"  {about}" for about in (config.vision.about, config.connector.about, config.language.about))
-    for part, table in (("vision", presets.VISION_PRESETS), ("language", presets.LANGUAGE)):
-        yield f"model: {{{part}: {{preset: NAME}}}}"
-        for name in table:
-            config = VLMConfig.parse({part: {"preset": name}})
-            about = getattr(config, part).about
-            yield f"  {name:<20}{millions(config, part):>8}  {about}"

@@ -25,7 +25,7 @@ CLASS_TOKENS: dict[str, dict[str, str]] = {
 CLASS_OF_MODEL = {"idefics2": "LlamaTokenizer", "qwen2": "Qwen2Tokenizer", "qwen3": "Qwen2Tokenizer"}
 """By model_type: the class that transformers takes where no file names one."""
 
-BY_FILE = ("llava",)
+BY_FILE = ("llava", "smolvlm")
 """By model_type: models for which transformers keeps to tokenizer.json, whatever class their files name."""
 
 NOT_EXPORTED = ("added_tokens_decoder", "auto_map", "name_or_path", "special_tokens_map_file", "split_special_tokens")

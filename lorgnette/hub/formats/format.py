@@ -7,9 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorgnette.errors import CheckpointError
+from lorgnette.files import write_json
 from lorgnette.hub.checkpoint import Weights
 from lorgnette.hub.config_map import read_idefics2, write_idefics2
 from lorgnette.hub.decoders.setting_rows import Json
+from lorgnette.hub.formats.idefics3 import (
+    check_idefics3_inputs,
+    read_idefics3,
+    settle_idefics3,
+    write_idefics3,
+    zero_biases,
+)
+from lorgnette.hub.formats.idefics3_keys import IDEFICS3_SECTIONS
 from lorgnette.hub.formats.llava import (
     HEAD,
     STRATEGY,
@@ -21,8 +30,10 @@ from lorgnette.hub.formats.llava import (
     tower_of,
     write_llava,
 )
+from lorgnette.hub.keys import IDEFICS2_SECTIONS, LLAVA_SECTIONS, FormatSections
 from lorgnette.hub.weight_map import Rule, idefics2_rules
 from lorgnette.inputs.processor import Processor
+from lorgnette.inputs.processors.llava_files import llava_files
 from lorgnette.model.config import VLMConfig
 from lorgnette.untrusted import quoted
 
@@ -44,13 +55,18 @@ class Format:
     """Bring the names of a file to those of the rules."""
     table: str = "model.text_model.embed_tokens.weight"
     head: str = "lm_head.weight"
+    title: str = "Idefics2"
+    sections: FormatSections = IDEFICS2_SECTIONS
+    """Its keys: obeyed, refused, or without effect."""
+    zeros: Callable[[VLMConfig], list[Rule]] = lambda config: []
+    """Tensors that its class has and ours lacks, written as zeros."""
 
 
 def _check_idefics2_inputs(config: VLMConfig, processor: Processor) -> None:
-    if processor.images.policy == "naflex" or processor.images.crop_from is not None:
+    if processor.images.policy in ("naflex", "tiles") or processor.images.crop_from is not None:
         raise CheckpointError(
-            "images are sized as transformers' Idefics2 cannot (images.policy naflex, or images.crop_from); save keeps"
-            " them in lorgnette's own form"
+            "images are sized as transformers' Idefics2 cannot (images.policy naflex or tiles, or images.crop_from);"
+            " save keeps them in lorgnette's own form"
         )
     if not processor.special.around_image:
         raise CheckpointError(
@@ -64,7 +80,32 @@ def _save_idefics2_processor(config: VLMConfig, processor: Processor, folder: Pa
 
 
 def _save_llava_processor(config: VLMConfig, processor: Processor, folder: Path) -> None:
-    processor.save(folder, llava=STRATEGY[tower_of(config.vision)])
+    strategy = STRATEGY[tower_of(config.vision)]
+    values = llava_files(processor.images, processor.special, processor.mean, processor.std, strategy)
+    processor.save(folder, values, as_file=True)
+
+
+def _idefics3(kind: str, title: str) -> Format:
+    """Idefics3, or SmolVLM, whose names and settings are the same."""
+
+    def save_processor(config: VLMConfig, processor: Processor, folder: Path) -> None:
+        values = processor.tiled_files(kind)
+        processor.save(folder, values, as_file=kind == "smolvlm")
+        older = values["image_processor"] | {"processor_class": values["processor_class"]}
+        write_json(folder / "preprocessor_config.json", older)  # which servers and transformers 4 read
+
+    return Format(
+        kind,
+        read_idefics3,
+        lambda config: write_idefics3(config, kind),
+        idefics2_rules,
+        lambda config, processor: check_idefics3_inputs(config, processor, kind),
+        save_processor,
+        settle_idefics3,
+        title=title,
+        sections=IDEFICS3_SECTIONS,
+        zeros=zero_biases,
+    )
 
 
 IDEFICS2 = Format(
@@ -80,13 +121,16 @@ LLAVA = Format(
     settle_names,
     table=TABLE,
     head=HEAD,
+    title="LLaVA-1.5",
+    sections=LLAVA_SECTIONS,
 )
-MODEL_FORMATS = {one.name: one for one in (IDEFICS2, LLAVA)}
+IDEFICS3, SMOLVLM = _idefics3("idefics3", "Idefics3"), _idefics3("smolvlm", "SmolVLM")
+MODEL_FORMATS = {one.name: one for one in (IDEFICS2, IDEFICS3, SMOLVLM, LLAVA)}
 """By `model_type`."""
 
 
 def format_named(name: str) -> Format:
     """A form by its name. Raises: CheckpointError for an unknown one."""
     if name not in MODEL_FORMATS:
-        raise CheckpointError(f"format {quoted(name, 40)}: lorgnette writes {' or '.join(MODEL_FORMATS)}")
+        raise CheckpointError(f"format {quoted(name, 40)}: lorgnette writes {', '.join(MODEL_FORMATS)}")
     return MODEL_FORMATS[name]

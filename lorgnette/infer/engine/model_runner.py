@@ -62,9 +62,8 @@ class Runner:
                 image = answer.owner.prompt.images[number]
                 if number in answer.visual or self._found(answer, number):
                     continue
-                more = (
-                    0 if image.key in wanted else sum(rows * columns for rows, columns in self.image_cache.grids(image))
-                )
+                crops = () if image.key in wanted else self.image_cache.crops(image)
+                more = sum(crop.rows * crop.columns for crop in crops)
                 if patches and patches + more > self.patches:
                     break
                 patches += more
