@@ -469,7 +469,7 @@ def test_a_grid_that_squares_do_not_fill_is_refused() -> None:
 
 @pytest.mark.parametrize("mode", ["full", "lora"])
 def test_a_smolvlm_is_trained_and_exported_again(smolvlm: Path, tmp_path: Path, mode: str) -> None:
-    source = {"kind": "messages", "path": "builtin:validation/conversations"}
+    source = {"kind": "chat", "path": "builtin:validation/conversations"}
     stage = {"name": "tune", "steps": 3, "pack": {"tokens": 1024, "patches": 4096}, "sources": [source]}
     stage |= {part: {"mode": mode} for part in ("vision", "language")}
     run = Run.parse({"name": "tuned", "init": {"model": str(smolvlm)}, "stages": [stage]})
