@@ -132,7 +132,7 @@ class StageConfig(Settings):
                 f"stage {self.name!r}: a pack of {self.pack.samples} samples cannot fill {self.micro_batches} batches"
             )
         if self.connector.mode in ("lora", "dora"):
-            raise ValueError(f"stage {self.name!r}: the connector is newly initialised; its mode is full or frozen")
+            raise ValueError(f"stage {self.name!r}: the connector takes no adapters; set its mode to full or frozen")
         return self
 
 
@@ -166,7 +166,9 @@ class InitConfig(Settings):
             raise ValueError("init.model is a whole model; leave out init.vision and init.language")
         if bool(self.vision) != bool(self.language):
             missing = "language" if self.vision else "vision"
-            raise ValueError(f"a model is joined from two backbones: give init.{missing} too")
+            raise ValueError(
+                f"a model is joined from two backbones: give init.{missing} too, or neither (init={{}}) for new weights"
+            )
         return self
 
     @property

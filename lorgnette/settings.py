@@ -5,6 +5,7 @@ Every group of settings in lorgnette derives from `Settings`; `lorgnette.run.Run
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -215,9 +216,11 @@ def _index(here: list[Any], part: str, where: str) -> int:
         return names.index(part)
     if not (part.isascii() and part.isdecimal() and len(part) < 10) or int(part) >= len(here):
         known = ", ".join(filter(None, names))
+        near = "".join(f"; did you mean {one!r}?" for one in difflib.get_close_matches(part, names, n=1))
         raise SettingsError(
             f"{where}: {quoted(part)!r} is not an index below {len(here)}"
             + (f", or one of {quoted(known)}" if known else "")
+            + near
         )
     return int(part)
 
@@ -343,9 +346,11 @@ def find_shipped(name: str, kind: str, what: str) -> Path:
     found = folder / f"{name.removesuffix('.yaml').removeprefix(f'{kind}/')}.yaml"
     if os.path.isfile(found):
         return found
-    names = ", ".join(sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")))
+    every = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+    names, near = ", ".join(every), difflib.get_close_matches(name, every, n=1)
     if kind == "recipes" and os.path.isdir(name):
         raise SettingsError(
             f"{quoted(name)}: is a folder without run.yaml, so no run; give a YAML file or one of: {names}"
         )
-    raise SettingsError(f"{quoted(name)}: no such {what}; give the path of a YAML file or one of: {names}")
+    hint = f"did you mean {near[0]!r}? Else " if near else ""
+    raise SettingsError(f"{quoted(name)}: no such {what}; {hint}give the path of a YAML file or one of: {names}")

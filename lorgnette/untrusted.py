@@ -78,6 +78,11 @@ def parse_yaml(text: str, where: str, error: type[LorgnetteError] = DataError) -
         value = yaml.load(text, _PlainLoader)  # a SafeLoader: constructs nothing but plain types
     except RecursionError:
         raise error(f"{where}: is nested deeper than {MAX_DEPTH} levels") from None
+    except yaml.MarkedYAMLError as problem:
+        mark = problem.problem_mark or problem.context_mark
+        place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark is not None else ""
+        said = quoted(str(problem.problem or problem.context))
+        raise error(f"{where}: cannot be read as YAML:{place} {said}") from None
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, AttributeError, KeyError, IndexError) as problem:
         # PyYAML's constructors of numbers and of its own tags raise anything at all
         raise error(f"{where}: cannot be read as YAML: {reason_of(problem)}") from None

@@ -147,8 +147,10 @@ def train(
     Ctrl-C, SIGTERM and --hours save a checkpoint; the exit status is then 75, and 1 after an error.
     """
     import lorgnette.cli.train as verb
+    from lorgnette.cli.arguments import check_recipe
     from lorgnette.run import open_run
 
+    check_recipe(recipe)
     if plot:
         print(f"Wrote {verb.plot(Path(recipe))}")
     elif replay:

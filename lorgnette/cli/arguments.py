@@ -7,11 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lorgnette.data.config import PreparedConfig, SourcePlugin
+from lorgnette.data.detect_kind import ROW_ENDINGS
 from lorgnette.data.inspect import source_config
+from lorgnette.data.sources.reading.compressed import expanded_name
 from lorgnette.data.sources.reading.shards import is_url, list_files
+from lorgnette.errors import SettingsError
 from lorgnette.hub.source import find_folder
 from lorgnette.run import Run
 from lorgnette.train.planner.recipe_names import recipe_of
+from lorgnette.untrusted import quoted
 
 
 def find_model(model: str, adapter: str | None = None) -> str:
@@ -31,6 +35,16 @@ def check_shown(name: str) -> None:
     """Check that a name is a recipe's or a checkpoint's. Raises: SettingsError or CheckpointError."""
     if recipe_of(name) is None:
         find_folder(name)
+
+
+def check_recipe(name: str) -> None:
+    """Refuse a file of rows where a recipe is meant. Raises: SettingsError, with the option that reads it."""
+    endings = tuple(one for one in ROW_ENDINGS if one != ".json")  # JSON is YAML, and may be a recipe
+    if expanded_name(name).endswith(endings) and os.path.isfile(name):
+        raise SettingsError(
+            f"{quoted(name)}: is a file of rows, not a recipe; give --kind chat (or another) and --tokenizer FOLDER, or"
+            f" train on it by `lorgnette tune MODEL {quoted(name)}`"
+        )
 
 
 def check_init(run: Run) -> None:

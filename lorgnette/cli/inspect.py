@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lorgnette.cli.arguments import check_init
+from lorgnette.cli.arguments import check_init, check_recipe
 from lorgnette.data.inspect import Gatherer, Preview, first_samples, rules, shares, source_config
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.processor import Processor
@@ -20,6 +20,7 @@ from lorgnette.train.data import build_data, stage_processor
 
 def processor_of_run(name: str, overrides: list[str]) -> tuple[Run, Processor]:
     """Load a recipe, or the settings in a run's folder, and the processor that it trains with."""
+    check_recipe(name)
     run = open_run(name, overrides)
     check_init(run)
     from lorgnette.train.setup import build_processor, resolve

@@ -178,6 +178,7 @@ class SourcePlugin(RowsConfig):
 BuiltInConfig = (
     InterleavedConfig | WebpagesConfig | PairsConfig | DocumentsConfig | InstructConfig | ScenesConfig | ChatConfig
 )
+BUILT_IN_KINDS = tuple(str(one.model_fields["kind"].default) for one in get_args(BuiltInConfig))
 PreparedConfig = BuiltInConfig | SourcePlugin
 """Sources are read from files, and indexed first."""
 
@@ -204,6 +205,8 @@ def refuse_former_kinds(value: Any, info: pydantic.ValidationInfo) -> Any:
         raise ValueError(
             f"kind {kind} made samples on demand and is read from files now: write {RETIRED[kind]}{chosen}"
         )
+    if isinstance(kind, str) and kind not in BUILT_IN_KINDS:
+        raise ValueError(f"kind {kind!r:.60} is unknown; use one of {', '.join(BUILT_IN_KINDS)}, or a plug-in")
     return value
 
 

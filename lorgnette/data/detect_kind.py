@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
+from lorgnette.data.rejected import RejectedRow
 from lorgnette.data.sources.reading.columns import IMAGE_COLUMNS, IMAGE_SUFFIXES, as_list, is_absent
 from lorgnette.data.sources.reading.compressed import expanded_name
 from lorgnette.data.sources.reading.message_forms import ANSWERED, LISTS
 from lorgnette.data.sources.reading.row_files import NOT_ROWS, rows_of
 from lorgnette.data.sources.reading.shards import FOLDER, list_files
-from lorgnette.errors import SettingsError
+from lorgnette.errors import DataError, SettingsError
 from lorgnette.untrusted import quoted
 
 ROW_ENDINGS = (".parquet", ".arrow", ".json", ".jsonl", ".csv", ".tsv", ".tar")
@@ -55,9 +56,14 @@ def _alone(path: str, kind: str, what: str, names: list[str]) -> str:
 
 
 def _of_rows(path: str, file: str) -> str:
-    rows = [row for _, row in islice(rows_of(file), FIRST_ROWS) if isinstance(row, dict)]
+    first = [row for _, row in islice(rows_of(file), FIRST_ROWS)]
+    rows = [row for row in first if isinstance(row, dict)]
+    if not first:
+        raise DataError(f"{quoted(file)}: is empty; give a file with rows")
     if not rows:
-        raise _unclear(path, f"none of the first {FIRST_ROWS} rows of {quoted(file)} can be read")
+        refused = [one for one in first if isinstance(one, RejectedRow)]
+        said = f" ({refused[0].place}: {refused[0].reason}: {refused[0].detail})" if refused else ""
+        raise _unclear(path, f"none of the first {FIRST_ROWS} rows of {quoted(file)} can be read{said}")
     kinds = Counter(kind for row in rows if (kind := kind_of_row(row)) is not None)
     columns = ", ".join(dict.fromkeys(str(name) for row in rows for name in row if name != FOLDER))
     if not kinds:

@@ -88,6 +88,9 @@ def left_out(prepared: Prepared) -> Iterator[str]:
             f" {first.file}, {first.place}: {first.reason}: {quoted(first.detail)}; all in"
             f" {prepared.rejected}"
         )
+    for note, count in facts.get("notes", {}).items():
+        if count:
+            yield f"{title}: of {count:,} {'row' if count == 1 else 'rows'}: {note}; see {prepared.rejected}"
     yield from (f"{title}: {sentence}" for sentence in facts.get("unread", ()))
 
 

@@ -150,6 +150,6 @@ def test_without_best_and_with_a_limit_of_time(tiny, tmp_path):
 
 
 def test_a_task_that_there_is_not_is_named_before_the_first_step(tiny, tmp_path):
-    with pytest.raises(SettingsError, match="no task is called 'drawing'; there are: drawings"):
+    with pytest.raises(SettingsError, match=r"'drawing'; did you mean 'drawings'\? There are: drawings"):
         Trainer(tiny.override("evaluation.every=2", "evaluation.tasks=[drawing]"), tmp_path, QUIET).train()
     assert not read_log(tmp_path / "log.jsonl")

@@ -198,7 +198,10 @@ def test_an_unreadable_image_is_counted_named_and_left_out(tiny, squares, tmp_pa
         (None, "no such file"),
         ("", "rows: holds no rows$"),
         ("folder", "rows: holds no file; check the path"),
-        ('{"text": 1}\n', r"none of 1 rows can be trained on \(no column 1\); see .*rejected\.jsonl"),
+        (
+            '{"text": 1}\n',
+            r"none of 1 rows can be trained on \(no column: 1\); .*, row 1: no column: .*; all in .*rejected\.jsonl",
+        ),
     ],
 )
 def test_a_source_that_holds_nothing_is_named(tiny, tmp_path, content, expected):

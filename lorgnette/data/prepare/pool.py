@@ -21,6 +21,7 @@ from typing import Any
 from lorgnette.data.prepare.scan import Scanner, ScanTask
 from lorgnette.data.processes import begin_worker, portable, worker_context
 from lorgnette.errors import DataError, LorgnetteError, SettingsError
+from lorgnette.untrusted import quoted
 
 
 class Work:
@@ -130,7 +131,14 @@ def _daft(ray: str) -> Any:
         raise SettingsError(f"--ray {ray}: a cluster needs Daft: `pip install 'lorgnette[data]'`") from None
     if importlib.util.find_spec("ray") is None:
         raise SettingsError(f"--ray {ray}: the package ray is not installed here: `pip install 'daft[ray]'`")
-    daft.set_runner_ray(ray, noop_if_initialized=True)
+    try:
+        daft.set_runner_ray(ray, noop_if_initialized=True)
+        importlib.import_module("ray").cluster_resources()
+    except Exception as error:  # Ray raises errors of many kinds where nothing answers at the address
+        said = quoted(" ".join(str(error).split()) or type(error).__name__)
+        raise SettingsError(
+            f"--ray {ray}: no cluster answers there ({said}); start one by `ray start --head`, or leave the option out"
+        ) from error
     return daft
 
 

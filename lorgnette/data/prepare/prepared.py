@@ -13,14 +13,14 @@ from lorgnette.data.config import PreparedConfig
 from lorgnette.data.index import Index
 from lorgnette.data.prepare.folder import Stamp, digest, files_of, find_home, shards_of, stamps
 from lorgnette.data.record import Record
-from lorgnette.data.rejected import rejected_file
+from lorgnette.data.rejected import read_rejected, rejected_file
 from lorgnette.data.sources.reading.row_files import ORIGIN, origin_of
 from lorgnette.data.sources.reading.shards import Shards
 from lorgnette.data.sources.table import kind_of
 from lorgnette.errors import DataError
 from lorgnette.inputs.processor import Processor
 from lorgnette.settings import typed
-from lorgnette.untrusted import read_json
+from lorgnette.untrusted import quoted, read_json
 
 FACTS = "prepared.json"
 """Written last: a folder that has it is complete."""
@@ -118,9 +118,11 @@ def _nothing_kept(facts: Mapping[str, Any], rejected: Path) -> str:
     if facts["apart"] and facts["apart"] + facts["refused"] == facts["rows"]:
         return f"holds no row of the part that is asked for: {facts['apart']:,} of {facts['rows']:,} are of the other"
     found = facts["reasons"] if facts["rows"] else facts["notes"]
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in found.items())
+    reasons = ", ".join(f"{reason}: {count:,}" for reason, count in found.items() if count)
     if facts["rows"]:
-        return f"none of {facts['rows']:,} rows can be trained on ({reasons}); see {rejected}"
+        first = next((one for one in read_rejected(rejected) if one.rows), None)
+        said = "" if first is None else f"; {first.name}: {first.reason}: {quoted(first.detail)}"
+        return f"none of {facts['rows']:,} rows can be trained on ({reasons}){said}; all in {rejected}"
     return f"holds no rows that can be read ({reasons}); see {rejected}" if reasons else "holds no rows"
 
 

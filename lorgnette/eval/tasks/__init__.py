@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 
 from lorgnette import plugins
@@ -38,7 +39,9 @@ def benchmark_named(name: str, what: str = "benchmark") -> Benchmark:
     if plugins.is_plugin("benchmarks", name):
         return plugins.find("benchmarks", name, Benchmark)
     known = ", ".join([*(["drawings"] if what == "task" else []), *BENCHMARKS, *plugins.installed("benchmarks")])
-    raise SettingsError(f"no {what} is called {name!r}; there are: {known}, or one of your own as {plugins.NAME_FORM}")
+    near = difflib.get_close_matches(name, known.split(", "), n=1)
+    hint = f"did you mean {near[0]!r}? There are: " if near else "there are: "
+    raise SettingsError(f"no {what} is called {name!r}; {hint}{known}, or one of your own as {plugins.NAME_FORM}")
 
 
 def task_named(name: str, asking: Asking | None = None, encoder: Model | None = None) -> Task:

@@ -151,7 +151,7 @@ def test_a_damaged_row_group_is_refused_whole_and_the_others_are_kept(tmp_path, 
 def test_a_source_of_which_nothing_is_left_says_why(tmp_path, processor):
     write_parquet(tmp_path / "a.parquet", [{"images": [], "texts": []}] * 3, schemas.INSTRUCT)
     config = source_config("instruct", str(tmp_path), [])
-    with pytest.raises(DataError, match=r"none of 3 rows can be trained on \(no text 3\)"):
+    with pytest.raises(DataError, match=r"none of 3 rows can be trained on \(no text: 3\); .*, row 0: no text"):
         prepare(config, processor, workers=1)
 
 
