@@ -128,10 +128,11 @@ class VLM(nn.Module):
         targets = batch.targets_T[rows_T]
         if output == "loss":
             supervised_tokens = torch.tensor(len(rows_T), device=batch.device)
-            loss_sum, losses = linear_losses(hidden_TD, head.tables, targets, z_loss=self.z_loss)
+            loss_sum, losses = linear_losses(hidden_TD, head.tables, targets, z_loss=self.z_loss, cap=head.cap)
             return Output(loss_sum=loss_sum, losses=losses, supervised_tokens=supervised_tokens)
         scores_T = torch.zeros(len(batch.tokens_T), device=hidden_TD.device)
-        return Output(scores=scores_T.index_copy(0, rows_T, linear_log_probabilities(hidden_TD, head.tables, targets)))
+        read_T = linear_log_probabilities(hidden_TD, head.tables, targets, cap=head.cap)
+        return Output(scores=scores_T.index_copy(0, rows_T, read_T))
 
     @property
     def device(self) -> torch.device:

@@ -40,7 +40,9 @@ MODELS = {
     "perceiver": tiny_config(),
     "linear": tiny_config().model_copy(update={"connector": LinearConfig()}),
     "pixel shuffle, window": tiny_config(sliding_window=40).model_copy(update={"connector": PixelShuffleConfig()}),
-    "one kv head, tied": tiny_config(kv_heads=1, tied_embeddings=True),
+    "one kv head, tied, two kinds of layers, caps": tiny_config(
+        kv_heads=1, tied_embeddings=True, sliding_window=40, global_every=2, score_cap=0.5, logit_cap=3.0
+    ),
 }
 ENGINES = (
     {"tokens_per_step": 16, "kv_bytes": 2**18},
