@@ -35,7 +35,7 @@ def test_what_was_trained_here_is_put_on_by_peft(llava: Path, squares: Path, tmp
         "name": "tune", "steps": 2, "lr": 0.05, "pack": {"tokens": 512, "patches": 512},
         "vision": {"mode": mode}, "connector": {"mode": "full"}, "language": {"mode": mode},
         "lora": {"rank": 2, "dropout": 0, "targets": ["query", "up", "head"]},
-        "sources": [{"kind": "messages", "path": str(squares / "rows.jsonl")}],
+        "sources": [{"kind": "chat", "path": str(squares / "rows.jsonl")}],
     }  # fmt: skip
     run = Run.parse({"name": "tuned", "threads": 1, "init": {"model": str(llava)}, "stages": [stage]})
     Trainer(run, tmp_path / "run", Console(quiet=True)).train()
