@@ -136,6 +136,10 @@ class ImageFeatureCache:
             self._kept.move_to_end(image.key)
         return found
 
+    def has(self, image: ImageRef) -> bool:
+        """Return whether `find` would find the visual tokens of an image. It counts as no use of them."""
+        return image.key in self._kept
+
     @torch.no_grad()
     def encode(self, images: Sequence[ImageRef]) -> list[Tensor]:
         """The visual tokens of each of these different images (V,D), encoded together and kept.

@@ -6,6 +6,7 @@ To add one, write a `Fusion` here, its settings in `fusion_config.py`, and its r
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from lorgnette.model.config import VLMConfig
 from lorgnette.model.configs.fusion_config import CrossAttentionConfig
 from lorgnette.model.configs.language_config import LanguageConfig
-from lorgnette.model.context import Context
+from lorgnette.model.context import CachedDocuments, Context
 from lorgnette.model.layers import RMSNorm, Stack, SwiGLU
 from lorgnette.model.ops.attention import attention
 from lorgnette.model.sight import SeenBefore, SeenImages, Sight, VisualTokens
@@ -34,7 +35,7 @@ class Fusion(Stack):
         """Input of decoder layer `layer`, T,D, from the output of the one before: where cross-attention blocks run.
 
         A block finds the visual tokens, and which tokens see which, in `context.visual`, and those of a document that
-        is continued in `context.cache.images`.
+        is continued in `context.cache.images_of`.
         """
         return x_TD
 
@@ -75,31 +76,38 @@ class CrossAttention(Fusion):
         index, past = divmod(layer - self.first, self.every)
         if past or index not in range(len(self.layers)) or context.visual is None:
             return x_TD
-        keeper = None if context.cache is None else Keeper(context.cache.images, layer)
-        stored = None if keeper is None else keeper.images.get(layer)
+        keeper = None if context.cache is None else Keeper(context.cache, layer)
+        stored = None if keeper is None else keeper.stored
         seen = stored.seen if stored else SeenBefore.nothing(len(context.visual.documents))
-        sight = context.visual.sight(self.settings.sees, seen)
+        sight = context.visual.sight(self.settings.sees, seen, stored.made if stored else 0)
         out: Tensor = self.run(self.layers[index], x_TD, context.visual.states_VD, sight, keeper)
         return out
+
+    def keys_values(self, states_VD: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+        """Keys and values of visual tokens for every block (S,G,N), by the decoder layer that it stands before."""
+        blocks = {self.first + number * self.every: cast(GatedBlock, one) for number, one in enumerate(self.layers)}
+        states_VD = states_VD.to(next(self.parameters()).dtype)
+        return {layer: block.attention.keys_values(states_VD) for layer, block in blocks.items()}
 
 
 class Keeper:
     """Keeps keys and values of the images that the documents of a cache see, for one block."""
 
-    def __init__(self, images: dict[int, SeenImages], layer: int):
-        self.images, self.layer = images, layer
+    def __init__(self, cache: CachedDocuments, layer: int):
+        self.cache, self.layer = cache, layer
+        self.stored = cache.images_of(layer)
 
     def extend(self, k_SGN: Tensor, v_SGN: Tensor, sight: Sight) -> tuple[Tensor, Tensor]:
         """All keys and values that a pass can see: what was kept before, then those of its images, given here.
 
         What its documents go on seeing is kept.
         """
-        if (stored := self.images.get(self.layer)) is not None:
+        if self.stored is not None:
             if sight.kept_rows_S is None:
-                return stored.k_SGN, stored.v_SGN
-            k_SGN, v_SGN = torch.cat([stored.k_SGN, k_SGN]), torch.cat([stored.v_SGN, v_SGN])
+                return self.stored.k_SGN, self.stored.v_SGN
+            k_SGN, v_SGN = torch.cat([self.stored.k_SGN, k_SGN]), torch.cat([self.stored.v_SGN, v_SGN])
         rows = slice(0, 0) if sight.kept_rows_S is None else sight.kept_rows_S
-        self.images[self.layer] = SeenImages(k_SGN.detach()[rows], v_SGN.detach()[rows], sight.kept)
+        self.cache.keep_images(self.layer, SeenImages(k_SGN.detach()[rows], v_SGN.detach()[rows], sight.kept))
         return k_SGN, v_SGN
 
 
@@ -157,8 +165,7 @@ class ImageAttention(nn.Module):
 
     def forward(self, x_TD: Tensor, states_VD: Tensor, sight: Sight, keeper: Keeper | None) -> Tensor:
         """Attention output of the tokens that see an image, which `x_TD` holds: T,D."""
-        k_SGN = self.key_norm(self.key(states_VD).unflatten(-1, (-1, self.head_width)))
-        v_SGN = self.value(states_VD).unflatten(-1, (-1, self.head_width))
+        k_SGN, v_SGN = self.keys_values(states_VD)
         if keeper is not None:
             k_SGN, v_SGN = keeper.extend(k_SGN, v_SGN, sight)
         if sight.key_rows_S is not None:
@@ -166,6 +173,11 @@ class ImageAttention(nn.Module):
         q_THN = self.query_norm(self.query(x_TD).unflatten(-1, (-1, self.head_width)))
         out: Tensor = self.output(attention(q_THN, k_SGN, v_SGN, sight.queries, sight.keys).flatten(1))
         return out
+
+    def keys_values(self, states_VD: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys, normed, and values of visual tokens: S,G,N."""
+        k_SGN = self.key_norm(self.key(states_VD).unflatten(-1, (-1, self.head_width)))
+        return k_SGN, self.value(states_VD).unflatten(-1, (-1, self.head_width))
 
 
 FUSIONS: dict[str, type[Fusion]] = {"autoregressive": Autoregressive, "cross_attention": CrossAttention}
