@@ -7,6 +7,7 @@ the data is a pure function of (Run, step).
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,13 +15,11 @@ import pydantic
 
 from lorgnette import plugins
 from lorgnette.data.config import AugmentConfig, LoaderConfig, PackConfig, SourceConfig
-from lorgnette.errors import SettingsError
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.model.config import Mode, VLMConfig
 from lorgnette.model.configs.fusion_config import CrossAttentionConfig
 from lorgnette.model.configs.vision_config import STATES_TAKEN
-from lorgnette.settings import STORED, VALIDATOR_PREFIX, Settings
-from lorgnette.untrusted import quoted
+from lorgnette.settings import STORED, VALIDATOR_PREFIX, Settings, find_shipped
 
 PartName = Literal["vision", "connector", "fusion", "language"]
 Beta = Annotated[float, pydantic.Field(ge=0, lt=1)]
@@ -367,34 +366,16 @@ def read_run(folder: Path) -> Run:
         return Run.load(folder / "run.yaml", stored=True)
 
 
+def open_run(recipe: str | Path, overrides: Sequence[str] = ()) -> Run:
+    """The settings of a recipe by name or path, or of a run's folder, changed by dotted overrides."""
+    settings = Path(recipe) / "run.yaml"
+    stored = os.path.isfile(settings)
+    return Run.load(settings if stored else find_recipe(str(recipe)), overrides, stored=stored)
+
+
 def find_recipe(name: str) -> Path:
     """The path of a recipe given by path or by name (`micro` for `recipes/micro.yaml`).
 
     A folder of that name hides no recipe. Raises: SettingsError with the names that there are.
     """
     return find_shipped(name, "recipes", "recipe")
-
-
-def shipped_folder(kind: str) -> Path:
-    """The folder `recipes` or `studies`: an installed package carries it, a checkout has it beside the package."""
-    package = Path(__file__).parent
-    return package / kind if (package / kind).is_dir() else package.parent / kind
-
-
-def find_shipped(name: str, kind: str, what: str) -> Path:
-    """The path of a YAML file given by path, or by its name in a shipped folder; `what` names it in errors.
-
-    Raises: SettingsError with the names that there are.
-    """
-    if os.path.exists(name) and not os.path.isdir(name):
-        return Path(name)
-    folder = shipped_folder(kind)
-    found = folder / f"{name.removesuffix('.yaml').removeprefix(f'{kind}/')}.yaml"
-    if os.path.isfile(found):
-        return found
-    names = ", ".join(sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")))
-    if kind == "recipes" and os.path.isdir(name):
-        raise SettingsError(
-            f"{quoted(name)}: is a folder without run.yaml, so no run; give a YAML file or one of: {names}"
-        )
-    raise SettingsError(f"{quoted(name)}: no such {what}; give the path of a YAML file or one of: {names}")

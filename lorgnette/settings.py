@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 import re
 import types
 import typing
@@ -330,3 +331,28 @@ def _classes_in(annotation: Any) -> list[type[Settings]]:
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
         return [annotation] if issubclass(annotation, Settings) else []
     return [found for argument in typing.get_args(annotation) for found in _classes_in(argument)]
+
+
+def shipped_folder(kind: str) -> Path:
+    """The folder `recipes` or `studies`: an installed package carries it, a checkout has it beside the package."""
+    package = Path(__file__).parent
+    return package / kind if (package / kind).is_dir() else package.parent / kind
+
+
+def find_shipped(name: str, kind: str, what: str) -> Path:
+    """The path of a YAML file given by path, or by its name in a shipped folder; `what` names it in errors.
+
+    Raises: SettingsError with the names that there are.
+    """
+    if os.path.exists(name) and not os.path.isdir(name):
+        return Path(name)
+    folder = shipped_folder(kind)
+    found = folder / f"{name.removesuffix('.yaml').removeprefix(f'{kind}/')}.yaml"
+    if os.path.isfile(found):
+        return found
+    names = ", ".join(sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")))
+    if kind == "recipes" and os.path.isdir(name):
+        raise SettingsError(
+            f"{quoted(name)}: is a folder without run.yaml, so no run; give a YAML file or one of: {names}"
+        )
+    raise SettingsError(f"{quoted(name)}: no such {what}; give the path of a YAML file or one of: {names}")

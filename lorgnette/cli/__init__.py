@@ -141,15 +141,16 @@ def train(
     Ctrl-C, SIGTERM and --hours save a checkpoint; the exit status is then 75, and 1 after an error.
     """
     import lorgnette.cli.train as verb
+    from lorgnette.run import open_run
 
     if plot:
         print(f"Wrote {verb.plot(Path(recipe))}")
     elif replay:
         verb.replay(Path(recipe))
     elif dry_run:
-        verb.plan(verb.load_run(recipe, override or []))
+        verb.plan(open_run(recipe, override or []))
     else:
-        run = verb.load_run(recipe, override or [])
+        run = open_run(recipe, override or [])
         verb.train(run, folder, hours, log or [], changed_data)
 
 

@@ -9,19 +9,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lorgnette.cli.train import load_run
 from lorgnette.data.inspect import Gatherer, Preview, first_samples, rules, shares, source_config
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer
-from lorgnette.run import Run, StageConfig
+from lorgnette.run import Run, StageConfig, open_run
 from lorgnette.train.data import build_data
 from lorgnette.train.setup import build_processor, resolve, stage_processor
 
 
 def processor_of_run(name: str, overrides: list[str]) -> tuple[Run, Processor]:
     """Load a recipe, or the settings in a run's folder, and the processor that it trains with."""
-    run = resolve(load_run(name, overrides))
+    run = resolve(open_run(name, overrides))
     return run, build_processor(run)
 
 

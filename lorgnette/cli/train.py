@@ -10,19 +10,12 @@ from typing import TYPE_CHECKING
 
 from lorgnette.errors import SettingsError
 from lorgnette.output import new_console, say
-from lorgnette.run import Run, find_recipe
+from lorgnette.run import Run
 from lorgnette.untrusted import quoted
 
 if TYPE_CHECKING:
     from lorgnette.inputs.processor import Processor
     from lorgnette.model.vlm import VLM
-
-
-def load_run(recipe: str, overrides: Sequence[str]) -> Run:
-    """Load a recipe by name or path, or the settings in a run's folder."""
-    settings = Path(recipe) / "run.yaml"
-    stored = os.path.isfile(settings)
-    return Run.load(settings if stored else find_recipe(recipe), overrides, stored=stored)
 
 
 def train(run: Run, folder: Path | None, hours: float | None, log: Sequence[str], changed_data: bool = False) -> None:

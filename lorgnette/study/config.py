@@ -18,8 +18,8 @@ import pydantic
 
 from lorgnette.errors import SettingsError
 from lorgnette.files import replace_text
-from lorgnette.run import Run, find_recipe, find_shipped, shipped_folder
-from lorgnette.settings import Settings
+from lorgnette.run import Run, find_recipe
+from lorgnette.settings import Settings, find_shipped, shipped_folder
 from lorgnette.untrusted import quoted
 
 BudgetUnit = Literal["steps", "supervised_tokens", "images", "flops"]

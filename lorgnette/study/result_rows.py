@@ -11,8 +11,8 @@ from typing import Any
 from lorgnette.errors import SettingsError
 from lorgnette.eval.results.rank_files import StoredRow, append, mend, rows
 from lorgnette.files import locked_file
-from lorgnette.run import Run, shipped_folder
-from lorgnette.settings import typed
+from lorgnette.run import Run
+from lorgnette.settings import shipped_folder, typed
 from lorgnette.study.config import Study
 
 

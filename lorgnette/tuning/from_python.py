@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from lorgnette.data.in_memory import sources_of
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.vlm import VLM
-from lorgnette.run import Run, find_recipe
+from lorgnette.run import Run, open_run
 from lorgnette.train import loop
 from lorgnette.train.callbacks import Callback
 from lorgnette.train.setup import build_processor
@@ -58,7 +57,5 @@ def _settings(run: Run | str | Path | Mapping[str, Any], overrides: Sequence[str
         settings = Run.parse(run, "run")
         return settings.override(*overrides) if overrides else settings
     if isinstance(run, str | Path):
-        stored = os.path.join(run, "run.yaml")
-        is_run = os.path.isfile(stored)
-        return Run.load(stored if is_run else find_recipe(str(run)), overrides, stored=is_run)
+        return open_run(run, overrides)
     raise SettingsError(f"run is a {quoted(type(run).__name__)}; give a Run, a recipe's name or path, or plain values")
