@@ -240,7 +240,8 @@ def _lines_typed() -> Iterator[str]:
 @app.command(name="import")
 def import_(
     source: Annotated[
-        str, typer.Argument(help="Folder or hub id of an Idefics2 or LLaVA checkpoint in transformers' format.")
+        str,
+        typer.Argument(help="Folder or hub id of an Idefics2, Idefics1 or LLaVA checkpoint in transformers' format."),
     ],
     folder: Annotated[Path, typer.Argument(help="Folder to write it to, in lorgnette's format.")],
 ) -> None:
@@ -256,7 +257,9 @@ def import_(
 def export_(
     model: ModelOption,
     folder: Annotated[Path, typer.Argument(help="Folder to write it to, in transformers' format.")],
-    format: Annotated[str, typer.Option(help="Model of transformers to write: idefics2, llava.")] = "idefics2",
+    format: Annotated[
+        str, typer.Option(help="Model of transformers to write: idefics2, idefics1, llava.")
+    ] = "idefics2",
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare its logits with transformers' classes; write parity.json.")
     ] = False,

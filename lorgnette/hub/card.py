@@ -74,6 +74,7 @@ def _hash(content: bytes) -> str:
 
 ARCHITECTURES = {
     "idefics2": 'Idefics2 architecture ("What matters when building vision-language models?", Laurençon et al. 2024)',
+    "idefics": 'Idefics1 architecture ("OBELICS", Laurençon et al. 2023)',
     "llava": 'LLaVA-1.5 architecture ("Improved Baselines with Visual Instruction Tuning", Liu et al. 2023)',
 }
 

@@ -304,22 +304,18 @@ class FormatSections:
 
 
 IDEFICS2_SECTIONS = FormatSections(WHOLE, KEY_GROUPS, PROCESSOR, IMAGES)
-SECTIONS = {
-    "llava": FormatSections(
-        WHOLE_LLAVA, {"text_config": TEXT, "vision_config": LLAVA_VISION}, LLAVA_PROCESSOR, LLAVA_IMAGES
-    )
-}
-"""By `model_type`, where they are not Idefics2's."""
+LLAVA_SECTIONS = FormatSections(
+    WHOLE_LLAVA, {"text_config": TEXT, "vision_config": LLAVA_VISION}, LLAVA_PROCESSOR, LLAVA_IMAGES
+)
 
 
-def check_keys(folder: Path, model: Section | None = None) -> None:
+def check_keys(folder: Path, model: Section | None = None, form: FormatSections = IDEFICS2_SECTIONS) -> None:
     """Check every settings file of a checkpoint against the tables; warn once about each unknown key.
 
-    model: section for config.json, if the folder holds a single backbone.
+    model: section for config.json, if the folder holds a single backbone; form: those of a whole model.
     Raises: CheckpointError naming the file, the key and what to do.
     """
     config = _values(folder / "config.json")
-    form = IDEFICS2_SECTIONS if model else SECTIONS.get(str(config.get("model_type")), IDEFICS2_SECTIONS)
     for name, group in form.groups.items():
         inner = config.get(name)
         if isinstance(inner, dict) and model is None:

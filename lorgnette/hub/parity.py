@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lorgnette.errors import CheckpointError
+from lorgnette.hub.formats.idefics1_parity import their_idefics1_parts
 from lorgnette.hub.formats.llava_parity import check_llava_files, their_llava_parts
 from lorgnette.hub.load import load
 from lorgnette.inputs.processor import Processor
@@ -80,8 +81,10 @@ def check_parity(folder: str | Path) -> ParityReport:
     model, processor = load(folder, dtype=torch.float32)
     processor, not_obeyed = _by_upstream_rules(processor)
     theirs, their_processor = _open_with_transformers(Path(folder))
-    llava = theirs.config.model_type == "llava"
-    their_parts = their_llava_parts if llava else _their_parts
+    kind = theirs.config.model_type
+    if kind == "idefics":  # whose class passes over the template in its folder
+        their_processor.chat_template = processor.template.source
+    their_parts = {"llava": their_llava_parts, "idefics": their_idefics1_parts}.get(kind, _their_parts)
     pictures = tuple(_picture(*size) for size in ((200, 120), (90, 150), (128, 128)))
     shown = (pictures[:2], (), pictures[2:])
     with torch.inference_mode():
@@ -90,7 +93,7 @@ def check_parity(folder: str | Path) -> ParityReport:
     if not torch.equal(tokens, their_tokens):
         raise CheckpointError(f"{folder}: transformers writes the same conversations as other tokens")
     check_ids(folder, processor, their_processor.tokenizer)
-    counts = check_llava_files(folder, processor, their_processor) if llava else {}
+    counts = check_llava_files(folder, processor, their_processor) if kind == "llava" else {}
     parts = {name: Difference.between(ours, theirs_by_part[name]) for name, ours in ours_by_part.items()}
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
     return ParityReport(parts, tuple(picture.size for picture in pictures), len(tokens), versions, not_obeyed, counts)

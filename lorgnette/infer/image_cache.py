@@ -116,7 +116,7 @@ class ImageFeatureCache:
     def visual_tokens(self, images: Sequence[ImageRef]) -> Tensor:
         """The visual tokens of images, end to end (V,D): those that are not kept are encoded together."""
         if not images:
-            return self.model.connector.empty()
+            return self.model.no_visual_tokens()
         self.forget_if_changed()
         new: dict[str, ImageRef] = {}
         for image in images:

@@ -13,7 +13,8 @@ from lorgnette.errors import CheckpointError, SettingsError
 from lorgnette.files import write_json
 from lorgnette.inputs.config import FILTERS, ImageConfig, SpecialTokens
 from lorgnette.inputs.generation_rules import GenerationRules, read_generation_rules
-from lorgnette.inputs.llava_files import check_slots, llava_files, llava_images, llava_pixels, llava_special
+from lorgnette.inputs.idefics1_files import idefics1_images, idefics1_pixels, idefics1_slots, idefics1_special
+from lorgnette.inputs.llava_files import check_slots, llava_images, llava_pixels, llava_special
 from lorgnette.inputs.preprocessor import image_config, normalisation, read_image_settings, whole
 from lorgnette.inputs.render import (
     Ending,
@@ -164,7 +165,8 @@ class Processor:
         ours = _read_if_there(folder / _OURS)
         values = _read_if_there(folder / "processor_config.json")
         config = _read_if_there(base / "config.json")
-        vision, llava = config.get("vision_config", {}), config.get("model_type") == "llava"
+        vision, kind = config.get("vision_config", {}), config.get("model_type")
+        llava, idefics1 = kind == "llava", kind == "idefics"
         try:
             pictures = read_image_settings(folder)
             if not pictures:
@@ -174,11 +176,16 @@ class Processor:
                 images = llava_images(pictures, vision, ours.get("images", {}), str(folder))
                 check_slots(values, config, images.patch)
                 slots: dict[str, Any] = {"kind": "mlp"}
+            elif idefics1:
+                pictures = idefics1_pixels(pictures)
+                images = idefics1_images(pictures, vision, ours.get("images", {}), str(folder))
+                slots = idefics1_slots(config)
             else:
                 images = image_config(pictures, vision, ours.get("images", {}), str(folder))
                 slots = {"latents": whole({"image_seq_len": 64} | values, "image_seq_len")}
             special = SpecialTokens.parse(ours.get("special", {}), str(folder / _OURS))
-            special = llava_special(words, values) if llava and "special" not in ours else special
+            if "special" not in ours and (llava or idefics1):
+                special = llava_special(words, values) if llava else idefics1_special(words)
             with plugins.reading(str(folder / _OURS)):
                 connector = parse_slots(ours.get("connector") or slots)
             mean, std = normalisation(pictures)
@@ -189,19 +196,15 @@ class Processor:
         template = _read_template(templated, values, tokenizer)
         return cls(tokenizer, images, connector, template, mean, std, rules)
 
-    def save(self, folder: str | Path, *, llava: str | None = None) -> None:
+    def save(self, folder: str | Path, values: Mapping[str, Any] | None = None, *, as_file: bool = False) -> None:
         """Write the files that `load` reads; transformers' AutoProcessor opens them as an Idefics2Processor.
 
         What upstream has no setting for (`keep_aspect`, `positions: exact`) is kept for us, and not obeyed there.
-        llava: write those of a LlavaProcessor instead, with this `vision_feature_select_strategy`.
+        values: `processor_config.json` of another of its classes. as_file: as of `Tokenizer.save`.
         """
         folder = Path(folder)
-        self.tokenizer.save(folder, as_file=llava is not None)
-        if llava is None:
-            values = self._idefics2_files()
-        else:
-            values = llava_files(self.images, self.special, self.mean, self.std, llava)
-        write_json(folder / "processor_config.json", values)
+        self.tokenizer.save(folder, as_file=as_file)
+        write_json(folder / "processor_config.json", values or self._idefics2_files())
         ours = {"images": self.images, "special": self.special, "connector": self.connector}
         write_json(folder / _OURS, {name: settings.plain() for name, settings in ours.items()})
         (folder / "chat_template.jinja").write_text(self.template.source, encoding="utf-8")

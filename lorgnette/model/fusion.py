@@ -9,13 +9,14 @@ from collections.abc import Iterable
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorgnette.model.config import VLMConfig
 from lorgnette.model.configs.fusion_config import CrossAttentionConfig
 from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.context import CachedDocuments, Context
-from lorgnette.model.layers import RMSNorm, Stack, SwiGLU
+from lorgnette.model.layers import MLP, RMSNorm, Stack, SwiGLU, norm_of
 from lorgnette.model.ops.attention import attention
 from lorgnette.model.sight import SeenBefore, SeenImages, Sight, VisualTokens
 
@@ -38,6 +39,10 @@ class Fusion(Stack):
         is continued in `context.cache.images_of`.
         """
         return x_TD
+
+    def keys_values(self, states_VD: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+        """Keys and values of visual tokens for every block (S,G,N), by the decoder layer that it stands before."""
+        return {}
 
 
 class Autoregressive(Fusion):
@@ -84,7 +89,6 @@ class CrossAttention(Fusion):
         return out
 
     def keys_values(self, states_VD: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
-        """Keys and values of visual tokens for every block (S,G,N), by the decoder layer that it stands before."""
         blocks = {self.first + number * self.every: cast(GatedBlock, one) for number, one in enumerate(self.layers)}
         states_VD = states_VD.to(next(self.parameters()).dtype)
         return {layer: block.attention.keys_values(states_VD) for layer, block in blocks.items()}
@@ -115,16 +119,19 @@ class GatedBlock(nn.Module):
     """Attention to the images that a token sees, then a gated MLP; both branches are multiplied by tanh of a gate."""
 
     def __init__(self, settings: CrossAttentionConfig, language: LanguageConfig, visual_width: int):
-        """settings: fitted to the decoder. visual_width: of a visual token."""
+        """visual_width: of a visual token."""
         super().__init__()
-        assert settings.mlp_width is not None
+        settings, width = settings.sized(language), language.width
+        assert settings.mlp_width is not None and settings.norm_eps is not None
         self.text_mlp, self.gate_init = settings.text_mlp, settings.gate_init
-        channels = language.width if settings.gate == "vector" else 1
-        self.attention_norm = RMSNorm(language.width, language.norm_eps)
+        channels = width if settings.gate == "vector" else 1
+        self.attention_norm = norm_of(settings.norm, width, settings.norm_eps)
         self.attention = ImageAttention(settings, language, visual_width)
         self.attention_gate = nn.Parameter(torch.empty(channels))
-        self.mlp_norm = RMSNorm(language.width, language.norm_eps)
-        self.mlp = SwiGLU(language.width, settings.mlp_width)
+        self.mlp_norm = norm_of(settings.norm, width, settings.norm_eps)
+        self.mlp: nn.Module = SwiGLU(width, settings.mlp_width)
+        if settings.mlp == "gelu":
+            self.mlp = MLP(width, settings.mlp_width, width, activation=F.gelu, bias=False)
         self.mlp_gate = nn.Parameter(torch.empty(channels))
 
     def forward(self, x_TD: Tensor, states_VD: Tensor, sight: Sight, keeper: Keeper | None = None) -> Tensor:
@@ -151,9 +158,9 @@ class ImageAttention(nn.Module):
 
     def __init__(self, settings: CrossAttentionConfig, language: LanguageConfig, visual_width: int):
         super().__init__()
-        assert settings.kv_heads is not None
-        self.head_width = language.head_width
-        inner, kv_inner = language.heads * self.head_width, settings.kv_heads * self.head_width
+        assert settings.heads and settings.kv_heads and settings.head_width and settings.norm_eps is not None
+        self.head_width = settings.head_width
+        inner, kv_inner = settings.heads * self.head_width, settings.kv_heads * self.head_width
         self.query = nn.Linear(language.width, inner, bias=False)
         self.key = nn.Linear(visual_width, kv_inner, bias=False)
         self.value = nn.Linear(visual_width, kv_inner, bias=False)
@@ -161,7 +168,7 @@ class ImageAttention(nn.Module):
         self.query_norm: nn.Module = nn.Identity()
         self.key_norm: nn.Module = nn.Identity()
         if settings.qk_norm:
-            self.query_norm, self.key_norm = (RMSNorm(self.head_width, language.norm_eps) for _ in range(2))
+            self.query_norm, self.key_norm = (RMSNorm(self.head_width, settings.norm_eps) for _ in range(2))
 
     def forward(self, x_TD: Tensor, states_VD: Tensor, sight: Sight, keeper: Keeper | None) -> Tensor:
         """Attention output of the tokens that see an image, which `x_TD` holds: T,D."""

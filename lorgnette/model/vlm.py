@@ -93,10 +93,14 @@ class VLM(nn.Module):
         A batch without images passes empty tensors through, so that in training every rank touches the same weights.
         """
         if not len(batch.images) and not torch.is_grad_enabled() and self.passes_by:
-            return self.connector.empty()
+            return self.no_visual_tokens()
         patches_PD = self.vision(batch.patches_PC, batch.patch_positions_P, batch.grids)
         visual_VD: Tensor = self.connector(patches_PD, batch.grids)
         return visual_VD
+
+    def no_visual_tokens(self) -> Tensor:
+        """Visual tokens of no image, of the model's device and dtype: 0,D."""
+        return torch.empty(0, self.config.visual_width, device=self.device, dtype=self.dtype)
 
     def context(
         self, batch: Batch, visual: VisualTokens, cache: CachedDocuments | None = None, rows_T: Tensor | None = None
@@ -139,8 +143,8 @@ class VLM(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights; of those of the connector where parts differ."""
-        return next(self.connector.parameters()).dtype
+        """Of the weights; of those of the connector, or of the encoder if it has none, where parts differ."""
+        return next(iter((*self.connector.parameters(), *self.vision.parameters()))).dtype
 
     def initialise(self, seed: int, device: torch.device | str | None = None) -> VLM:
         """Initialise all weights, each from `seed` and its name, on `device` (where the model is, if None)."""

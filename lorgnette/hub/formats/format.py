@@ -10,6 +10,15 @@ from lorgnette.errors import CheckpointError
 from lorgnette.hub.checkpoint import Weights
 from lorgnette.hub.config_map import read_idefics2, write_idefics2
 from lorgnette.hub.decoders.setting_rows import Json
+from lorgnette.hub.formats.idefics1 import TABLE as IDEFICS1_TABLE
+from lorgnette.hub.formats.idefics1 import (
+    check_idefics1_inputs,
+    idefics1_rules,
+    read_idefics1,
+    settle_idefics1,
+    write_idefics1,
+)
+from lorgnette.hub.formats.idefics1_keys import IDEFICS1_SECTIONS
 from lorgnette.hub.formats.llava import (
     HEAD,
     STRATEGY,
@@ -21,7 +30,10 @@ from lorgnette.hub.formats.llava import (
     tower_of,
     write_llava,
 )
+from lorgnette.hub.keys import IDEFICS2_SECTIONS, LLAVA_SECTIONS, FormatSections
 from lorgnette.hub.weight_map import Rule, idefics2_rules
+from lorgnette.inputs.idefics1_files import idefics1_files
+from lorgnette.inputs.llava_files import llava_files
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.config import VLMConfig
 from lorgnette.untrusted import quoted
@@ -32,7 +44,7 @@ class Format:
     """One form: its settings, its names, and what its processor can make."""
 
     name: str
-    """`model_type` of its config.json, and the word after `export --format`."""
+    """`model_type` of its config.json."""
     read: Callable[[Json, str], VLMConfig]
     write: Callable[[VLMConfig], Json]
     """`config.json`. Raises: CheckpointError for a setting that it cannot represent."""
@@ -44,6 +56,14 @@ class Format:
     """Bring the names of a file to those of the rules."""
     table: str = "model.text_model.embed_tokens.weight"
     head: str = "lm_head.weight"
+    title: str = "Idefics2"
+    sections: FormatSections = IDEFICS2_SECTIONS
+    """Its keys: obeyed, refused, or without effect."""
+    word: str = ""
+    """The word after `export --format`, if it is not `name`."""
+    grows: bool = True
+    """A tokenizer may have more tokens than tables have rows. If not, rows after the pre-trained ones stand in tensors
+    of their own, and the tokenizer says which token is the image's."""
 
 
 def _check_idefics2_inputs(config: VLMConfig, processor: Processor) -> None:
@@ -64,7 +84,13 @@ def _save_idefics2_processor(config: VLMConfig, processor: Processor, folder: Pa
 
 
 def _save_llava_processor(config: VLMConfig, processor: Processor, folder: Path) -> None:
-    processor.save(folder, llava=STRATEGY[tower_of(config.vision)])
+    strategy = STRATEGY[tower_of(config.vision)]
+    values = llava_files(processor.images, processor.special, processor.mean, processor.std, strategy)
+    processor.save(folder, values, as_file=True)
+
+
+def _save_idefics1_processor(config: VLMConfig, processor: Processor, folder: Path) -> None:
+    processor.save(folder, idefics1_files(processor.images, processor.mean, processor.std))
 
 
 IDEFICS2 = Format(
@@ -80,13 +106,30 @@ LLAVA = Format(
     settle_names,
     table=TABLE,
     head=HEAD,
+    title="LLaVA-1.5",
+    sections=LLAVA_SECTIONS,
 )
-MODEL_FORMATS = {one.name: one for one in (IDEFICS2, LLAVA)}
+IDEFICS1 = Format(
+    "idefics",
+    read_idefics1,
+    write_idefics1,
+    idefics1_rules,
+    check_idefics1_inputs,
+    _save_idefics1_processor,
+    settle_idefics1,
+    table=IDEFICS1_TABLE,
+    title="Idefics1",
+    sections=IDEFICS1_SECTIONS,
+    word="idefics1",
+    grows=False,
+)
+MODEL_FORMATS = {one.name: one for one in (IDEFICS2, LLAVA, IDEFICS1)}
 """By `model_type`."""
 
 
 def format_named(name: str) -> Format:
     """A form by its name. Raises: CheckpointError for an unknown one."""
-    if name not in MODEL_FORMATS:
-        raise CheckpointError(f"format {quoted(name, 40)}: lorgnette writes {' or '.join(MODEL_FORMATS)}")
-    return MODEL_FORMATS[name]
+    words = {one.word or one.name: one for one in MODEL_FORMATS.values()}
+    if name not in words:
+        raise CheckpointError(f"format {quoted(name, 40)}: lorgnette writes {', '.join(words)}")
+    return words[name]

@@ -13,19 +13,20 @@ class AnswerImages:
         self.prompt, self.inputs = prompt, inputs
         self.states: dict[int, ImageState] = {}
         """Those that have been encoded and are still needed."""
-        self._held: set[str] = set()
+        self.held: set[str] = set()
+        """Keys of those for which room is taken."""
 
     def take(self) -> bool:
         """Take room for all images of the prompt; False if there is not enough."""
         taken = self.inputs.take(self.prompt)
         if taken:
-            self._held = {image.key for image in self.prompt.images}
+            self.held = {image.key for image in self.prompt.images}
         return taken
 
     def clear(self) -> None:
         """Let go of all."""
-        self.inputs.give(self._held)
-        self._held = set()
+        self.inputs.give(self.held)
+        self.held = set()
         self.states.clear()
 
     def needed(self, start: int, stop: int) -> list[int]:
@@ -43,16 +44,16 @@ class AnswerImages:
 
     def advance(self, computed: int) -> None:
         """Let go of what no token from `computed` on reads."""
-        if not self.prompt.places or (not self._held and not self.states):
+        if not self.prompt.places or (not self.held and not self.states):
             return
         needed = self.needed(computed, len(self.prompt.tokens))
         for number in [one for one in self.states if one not in needed]:
             del self.states[number]
-        passed = self._held - {self.prompt.images[number].key for number in needed}
+        passed = self.held - {self.prompt.images[number].key for number in needed}
         self.inputs.give(passed)
-        self._held -= passed
+        self.held -= passed
 
     def share(self, other: AnswerImages) -> None:
         """Let another answer to the same prompt see the same."""
-        self.inputs.take_again(self._held)
-        other.states, other._held = dict(self.states), set(self._held)
+        self.inputs.take_again(self.held)
+        other.states, other.held = dict(self.states), set(self.held)

@@ -14,7 +14,7 @@ from lorgnette.infer.engine.memory.image_kv import CropRange, ImageKV, ImageKVPo
 from lorgnette.infer.engine.prompt import Prompt
 from lorgnette.infer.image_cache import ImageFeatureCache, ImageRef
 from lorgnette.model.batch import Grid, SequenceLengths
-from lorgnette.model.fusion import CrossAttention
+from lorgnette.model.configs.fusion_config import CrossAttentionConfig
 from lorgnette.model.sight import SeenBefore
 from lorgnette.model.vlm import VLM
 
@@ -80,7 +80,7 @@ class ImageInputs:
 
     def of_pass(self, parts: Sequence[PassPart]) -> PassInputs:
         """Images that a pass reads, its documents in their order."""
-        visual = [self.model.connector.empty()]
+        visual = [self.model.no_visual_tokens()]
         for part in parts:
             for number, first, last in part.prompt.images_within(part.start, part.stop):
                 state = part.states[number]
@@ -92,12 +92,12 @@ class ImageInputs:
 class CrossAttentionInputs(ImageInputs):
     """Keys and values of images for cross-attention blocks, needed for as long as an answer sees the image."""
 
-    def __init__(self, model: VLM, image_cache: ImageFeatureCache, fusion: CrossAttention, most_bytes: int) -> None:
+    def __init__(
+        self, model: VLM, image_cache: ImageFeatureCache, fusion: CrossAttentionConfig, most_bytes: int
+    ) -> None:
         super().__init__(model, image_cache, most_bytes)
-        self.fusion = fusion
-        settings, head_width = fusion.settings, model.config.language.head_width
-        assert settings.kv_heads is not None  # it is fitted to the decoder
-        values = 2 * len(fusion.layers) * settings.kv_heads * head_width
+        language = model.config.language
+        values = 2 * fusion.blocks(language.layers) * fusion.kv_width(language)
         self.pool = ImageKVPool(most_bytes, values * model.dtype.itemsize)
 
     @property
@@ -145,7 +145,7 @@ class CrossAttentionInputs(ImageInputs):
         ]
 
     def _project(self, image: ImageRef, visual_VD: Tensor) -> ImageKV:
-        made = ImageKV(self.fusion.keys_values(visual_VD), self._crops(image), self.image_cache.grids(image))
+        made = ImageKV(self.model.fusion.keys_values(visual_VD), self._crops(image), self.image_cache.grids(image))
         self.pool.put(image, made)
         return made
 
@@ -158,7 +158,7 @@ class CrossAttentionInputs(ImageInputs):
         )
         grids = tuple(grid for one in shown for grid in one.grids)
         images = PassImages((*(one for ranges in before for one in ranges), *shown), seen)
-        return PassInputs(grids, self.model.connector.empty(), images)
+        return PassInputs(grids, self.model.no_visual_tokens(), images)
 
 
 def _ranges(part: PassPart, images: Sequence[tuple[int, int, int]]) -> list[CropRange]:
@@ -172,8 +172,9 @@ def _ranges(part: PassPart, images: Sequence[tuple[int, int, int]]) -> list[Crop
 
 def image_inputs(model: VLM, image_cache: ImageFeatureCache, config: EngineConfig) -> ImageInputs:
     """What the model's fusion reads of images. Raises: SettingsError for memory that it has no use for."""
-    if isinstance(model.fusion, CrossAttention):
-        return CrossAttentionInputs(model, image_cache, model.fusion, config.image_kv_bytes or config.kv_bytes // 4)
+    fusion = model.config.fusion
+    if isinstance(fusion, CrossAttentionConfig):
+        return CrossAttentionInputs(model, image_cache, fusion, config.image_kv_bytes or config.kv_bytes // 4)
     if config.image_kv_bytes is not None:
         raise SettingsError("image_kv_bytes: this model has no cross-attention that it is for; leave it out")
     return ImageInputs(model, image_cache)

@@ -69,8 +69,9 @@ class PassImages:
         if not self.crops:
             return None
         keys, values = zip(*(one.keys_values(layer) for one in self.crops), strict=True)
-        joined = (keys[0], values[0]) if len(self.crops) == 1 else (torch.cat(keys), torch.cat(values))
-        return SeenImages(*joined, self.seen)
+        if len(self.crops) == 1:
+            return SeenImages(keys[0], values[0], self.seen)
+        return SeenImages(torch.cat(keys), torch.cat(values), self.seen)
 
 
 class ImageKVPool:
