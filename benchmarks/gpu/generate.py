@@ -65,9 +65,13 @@ def decode_bytes(config: VLMConfig, lengths: Sequence[int], tokens: int, bytes_e
     embedding = 0 if language.tied_embeddings else (language.vocabulary + config.extra_vocabulary) * language.width
     extra = account.parameters["extra_vocabulary"]
     weights = (account.parameters["language"] + extra - embedding) * bytes_each
-    window = language.sliding_window or language.max_positions
-    seen = sum(min(length + step, window) for length in lengths for step in range(1, tokens))
-    return (tokens - 1) * weights + account.cache_bytes(seen, bytes_each)
+    seen = sum(
+        min(length + step, window or language.max_positions)
+        for window in language.windows
+        for length in lengths
+        for step in range(1, tokens)
+    )
+    return (tokens - 1) * weights + account.cache_bytes(seen, bytes_each) // language.layers
 
 
 def oracle(model: VLM) -> torch.nn.Module:

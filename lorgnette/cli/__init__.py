@@ -161,7 +161,7 @@ def generate(
     image: Annotated[
         list[Path] | None, typer.Option(help="Image shown before the prompt; repeat it for several images.")
     ] = None,
-    split: Annotated[bool, typer.Option("--split", help="Show each image as four crops and the whole.")] = False,
+    split: Annotated[bool, typer.Option("--split", help="Show each image in crops, then whole.")] = False,
     max_tokens: Annotated[
         int | None, typer.Option(help="Most tokens in the answer; by default the model's setting, or 256.")
     ] = None,
@@ -205,7 +205,7 @@ def generate(
 @app.command()
 def chat(
     model: ModelOption,
-    split: Annotated[bool, typer.Option("--split", help="Show each image as four crops and the whole.")] = False,
+    split: Annotated[bool, typer.Option("--split", help="Show each image in crops, then whole.")] = False,
     max_tokens: Annotated[
         int | None, typer.Option(help="Most tokens in an answer; by default the model's setting, or 256.")
     ] = None,
@@ -240,8 +240,7 @@ def _lines_typed() -> Iterator[str]:
 @app.command(name="import")
 def import_(
     source: Annotated[
-        str,
-        typer.Argument(help="Folder or hub id of an Idefics2, Idefics1 or LLaVA checkpoint in transformers' format."),
+        str, typer.Argument(help="Folder or hub id of an Idefics1, 2 or 3, SmolVLM or LLaVA in transformers' format.")
     ],
     folder: Annotated[Path, typer.Argument(help="Folder to write it to, in lorgnette's format.")],
 ) -> None:
@@ -258,7 +257,7 @@ def export_(
     model: ModelOption,
     folder: Annotated[Path, typer.Argument(help="Folder to write it to, in transformers' format.")],
     format: Annotated[
-        str, typer.Option(help="Model of transformers to write: idefics2, idefics1, llava.")
+        str, typer.Option(help="Model of transformers to write: idefics2, idefics1, idefics3, smolvlm, llava.")
     ] = "idefics2",
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare its logits with transformers' classes; write parity.json.")

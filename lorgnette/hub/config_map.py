@@ -36,6 +36,7 @@ VISION_SETTINGS = (
 )
 VISION_DEFAULTS: dict[str, Json] = {
     "idefics2": {"image_size": 224, "patch_size": 32},
+    "idefics3": {"image_size": 224, "patch_size": 32, "hidden_size": 1152, "num_attention_heads": 16},
     "siglip": {"image_size": 224, "patch_size": 16},
     "siglip2": {"image_size": 256, "patch_size": 16},
     "clip": {"image_size": 224, "patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},

@@ -27,6 +27,8 @@ class ImageCost:
     visual_tokens: int
     flops: int
     """Of the vision encoder and the connector."""
+    crops: int = 1
+    """Crops of this size that are counted together: of an image cut in tiles."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Description:
 
     folder: Path
     config: VLMConfig
-    opens_in_transformers: bool
+    form: str
+    """The model of transformers that it opens as, such as Idefics2; empty for lorgnette's own."""
     dtypes: tuple[str, ...]
     """Types of the stored numbers, as safetensors names them."""
     bytes: int
@@ -43,7 +46,9 @@ class Description:
     parameters: dict[str, int]
     """By part: vision, connector, language, extra_vocabulary."""
     images: tuple[ImageCost, ...]
-    """The smallest and the largest square image, not split."""
+    """The smallest and the largest square image, not split; of images cut in tiles, one tile."""
+    most_tiles: int
+    """Crops of an image cut in tiles, the whole among them, at most; 1 where images are not."""
     token_flops: int
     """Of one token through the decoder and the output table, attention to earlier tokens not counted; and through
     blocks of cross-attention, to the largest image."""
@@ -66,11 +71,14 @@ def describe(source: str | Path) -> Description:
     return Description(
         folder=folder,
         config=config,
-        opens_in_transformers=read_json(folder / "config.json").get("model_type") in MODEL_FORMATS,
+        form=form.title
+        if (form := MODEL_FORMATS.get(str(read_json(folder / "config.json").get("model_type"))))
+        else "",
         dtypes=tuple(dtypes),
         bytes=weights.bytes,
         parameters=cost.parameters,
         images=shown,
+        most_tiles=images.most_tiles,
         token_flops=cost.token_flops() + cost.head_flops() + cost.seeing_flops(shown[-1].visual_tokens),
         cache_bytes=cost.cache_bytes(bytes_each=4 if dtypes == ["F32"] else 2),
         special_tokens=_special_tokens(processor),
@@ -85,7 +93,7 @@ def print_description(description: Description) -> None:
 
 def lines(description: Description) -> Iterator[str]:
     """The description for people, line by line."""
-    kind = "Idefics2, opens in transformers" if description.opens_in_transformers else "lorgnette's own"
+    kind = f"{description.form}, opens in transformers" if description.form else "lorgnette's own"
     yield f"{description.folder}: {kind}, {'/'.join(description.dtypes)}, {amount(description.bytes, 'B')}"
     yield ""
     about = _parts(description.config)
@@ -95,7 +103,8 @@ def lines(description: Description) -> Iterator[str]:
     yield ""
     for image in description.images:
         counts = f"{image.patches:,} patches, {image.visual_tokens} visual tokens"
-        yield f"image of {image.side} x {image.side} pixels: {amount(image.flops, 'FLOP')}, {counts}"
+        kind = "image" if description.most_tiles == 1 else f"tile, of up to {description.most_tiles} an image,"
+        yield f"{kind} of {image.side} x {image.side} pixels: {amount(image.flops, 'FLOP')}, {counts}"
     yield f"token: {amount(description.token_flops, 'FLOP')}, {amount(description.cache_bytes, 'B')} of cache"
     yield ""
     yield "special tokens: " + ", ".join(f"{token} {number}" for token, number in description.special_tokens.items())
@@ -115,14 +124,15 @@ def _parts(config: VLMConfig) -> dict[str, str]:
 
 def _sides(images: ImageConfig) -> set[int]:
     """Sides of the smallest and the largest square image."""
-    return {images.longest} if images.policy != "native" else {images.shortest, images.longest}
+    return {images.crop_side} if images.policy != "native" else {images.shortest, images.longest}
 
 
-def image_cost(cost: ModelCost, side: int) -> ImageCost:
-    """Cost of a square image of so many pixels a side."""
+def image_cost(cost: ModelCost, side: int, crops: int = 1) -> ImageCost:
+    """Cost of a square image of so many pixels a side, or of several crops of this size."""
     connector = cost.config.connector
     along = side // cost.config.vision.patch // connector.multiple * connector.multiple
-    return ImageCost(side, along**2, connector.visual_tokens(along, along), cost.image_flops(along**2))
+    tokens, flops = connector.visual_tokens(along, along), cost.image_flops(along**2)
+    return ImageCost(side, crops * along**2, crops * tokens, crops * flops, crops)
 
 
 def _special_tokens(processor: Processor) -> dict[str, int]:

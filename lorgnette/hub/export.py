@@ -49,7 +49,7 @@ def export(
     """Write a folder that `AutoModelForImageTextToText` and `AutoProcessor` open, with a model card.
 
     It is written beside and renamed, so a kill leaves no half of it; an earlier export that was there is replaced.
-    format: the model of transformers to write: `idefics2`, `idefics1` or `llava`.
+    format: the model of transformers to write: `idefics2`, `idefics1`, `idefics3`, `smolvlm` or `llava`.
     verify: compare with transformers' own classes on the written files, and keep the differences as parity.json.
     shard_bytes: weights above this size are written in several files.
     Raises: CheckpointError if transformers cannot represent a setting, if the folder holds anything that no export
@@ -123,7 +123,8 @@ def _write(model: VLM, processor: Processor, folder: Path, shard_bytes: int, for
     form.save_processor(model.config, processor, folder)
     write_json(folder / "config.json", config_json(model, processor, form))
     write_json(folder / "generation_config.json", generation_json(processor))
-    write_tensors(folder, form.rules(model.config), dict(model.named_parameters()), shard_bytes)
+    rules = [*form.rules(model.config), *form.zeros(model.config)]
+    write_tensors(folder, rules, dict(model.named_parameters()), shard_bytes)
 
 
 def config_json(model: VLM, processor: Processor, form: Format) -> Json:

@@ -12,11 +12,10 @@ import torch
 from torch import nn
 
 from lorgnette.errors import CheckpointError
-from lorgnette.hub import keys
 from lorgnette.hub.checkpoint import BUFFERS, Weights, check_tensors, import_tensors
-from lorgnette.hub.decoders.decoder_map import read_decoder
+from lorgnette.hub.decoders.decoder_folder import open_decoder
 from lorgnette.hub.encoders.encoder_families import TIMM_FAMILY, EncoderFamily, find_family, image_settings, images_of
-from lorgnette.hub.keys import check_keys, check_tokenizer
+from lorgnette.hub.keys import check_tokenizer
 from lorgnette.hub.load import assign, check_layers, empty_model, first_extra_row, untie_if_different
 from lorgnette.hub.source import find_folder
 from lorgnette.hub.weight_map import Rule, decoder_rules
@@ -25,7 +24,7 @@ from lorgnette.inputs.generation_rules import GenerationRules, read_generation_r
 from lorgnette.inputs.preprocessor import normalisation
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.templates.template import Idefics2Template
-from lorgnette.inputs.tokenizer import Tokenizer, read_json
+from lorgnette.inputs.tokenizer import Tokenizer
 from lorgnette.model.config import VLMConfig
 from lorgnette.model.configs.connector_config import ConnectorConfig, idefics2_connector
 from lorgnette.model.configs.fusion_config import FusionConfig
@@ -144,9 +143,8 @@ class LanguageBackbone:
         Raises: CheckpointError if its family is not known here, or its settings and its weights' headers disagree.
         """
         folder = find_folder(source, revision)
-        check_keys(folder, keys.TEXT)
+        config, weights = open_decoder(folder)
         check_tokenizer(folder)
-        config, weights = read_decoder(read_json(folder / "config.json"), str(folder / "config.json")), Weights(folder)
         check_layers(weights, config.layers)
         weights.strip_prefix(rule.theirs for prefix in ("", "model.") for rule in decoder_rules(config, prefix))
         tied = config.tied_embeddings and untie_if_different(weights, f"{_prefix(weights)}embed_tokens.weight")

@@ -62,7 +62,8 @@ CONFIG_MAP, DECODER_MAP, LOAD, TOKENIZER = (
     *("hub/config_map.py", "hub/decoders/decoder_map.py", "hub/load.py"),
     "inputs/tokenizer.py",
 )
-LLAVA_MAP, LLAVA_FILES = "hub/formats/llava.py", "inputs/llava_files.py"
+GEMMA_MAP, ROTARY = "hub/decoders/gemma_settings.py", "hub/decoders/rotary_settings.py"
+LLAVA_MAP, LLAVA_FILES = "hub/formats/llava.py", "inputs/processors/llava_files.py"
 PICTURES, RULES = "inputs/preprocessor.py", "inputs/generation_rules.py"
 RUNNING = "how transformers runs the model, not what it computes"
 TRAINING = "used in training from scratch only"
@@ -122,15 +123,17 @@ WHOLE = Section(
 TEXT = Section(
     obeyed=dict.fromkeys(_SIZES, DECODER_MAP)
     | keys("vocab_size num_key_value_heads head_dim rms_norm_eps max_position_embeddings sliding_window", DECODER_MAP)
-    | keys("rope_theta rope_scaling rope_parameters original_max_position_embeddings", DECODER_MAP)
-    | keys("partial_rotary_factor tie_word_embeddings attention_bias mlp_bias", DECODER_MAP)
-    | keys("use_sliding_window max_window_layers layer_types", DECODER_MAP)
-    | keys("no_rope_layers no_rope_layer_interval hidden_activation use_bidirectional_attention", DECODER_MAP)
+    | keys("rope_theta rope_scaling rope_parameters original_max_position_embeddings partial_rotary_factor", ROTARY)
+    | keys("tie_word_embeddings attention_bias mlp_bias", DECODER_MAP)
+    | keys("use_sliding_window max_window_layers layer_types no_rope_layers no_rope_layer_interval", DECODER_MAP)
+    | keys("hidden_activation use_bidirectional_attention query_pre_attn_scalar sliding_window_pattern", GEMMA_MAP)
+    | keys("attn_logit_softcapping final_logit_softcapping rope_local_base_freq", GEMMA_MAP)
     | {"eos_token_id": RULES, **keys("dtype torch_dtype lorgnette", LOAD)},
     irrelevant=COMMON
     | DECODING
     | {"pretraining_tp": "the same product in several parts", "attention_probs_dropout_prob": TRAINING}
-    | keys("resid_pdrop embd_pdrop", TRAINING),
+    | keys("resid_pdrop embd_pdrop", TRAINING)
+    | {"_sliding_window_pattern": "layer_types says it"},
     refused=NOT_OURS,
     said=CODE | OLD_CONFIG,
 )

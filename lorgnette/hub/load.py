@@ -18,6 +18,7 @@ from lorgnette.hub.decoders.setting_rows import Json
 from lorgnette.hub.formats.format import IDEFICS2, MODEL_FORMATS, Format
 from lorgnette.hub.keys import check_keys, check_tokenizer
 from lorgnette.hub.source import find_folder
+from lorgnette.hub.weight_map import idefics2_rules
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.config import VLMConfig
@@ -40,7 +41,9 @@ def load(
     revision: str | None = None,
     adapter: str | Path | None = None,
 ) -> tuple[VLM, Processor]:
-    """Open an Idefics2 or LLaVA of transformers, or a checkpoint of lorgnette: a model ready to answer, its processor.
+    """Open an Idefics2, Idefics3, SmolVLM or LLaVA of transformers, or a checkpoint of lorgnette.
+
+    Returns a model that is ready to answer, and its processor.
 
     source: a folder, or `owner/name` of a repository on the hub (fetched once, then from its cache); a folder of PEFT's
     adapters is merged into the model that it names.
@@ -111,7 +114,7 @@ def open_checkpoint(
     check_tokenizer(words)
     config, stored_rows = read_config(folder, processor)
     form = MODEL_FORMATS.get(str(read_json(folder / "config.json").get("model_type")), IDEFICS2)
-    if adapter is not None and form is not IDEFICS2:
+    if adapter is not None and form.rules is not idefics2_rules:
         raise CheckpointError(
             f"{adapter.folder}: adapts a {form.name}, of which lorgnette merges no adapters; merge it with PEFT's"
             " merge_and_unload and save it whole"

@@ -18,9 +18,11 @@ from torch import Tensor
 
 from lorgnette.errors import CheckpointError
 from lorgnette.hub.formats.idefics1_parity import their_idefics1_parts
-from lorgnette.hub.formats.llava_parity import check_llava_files, their_llava_parts
+from lorgnette.hub.formats.llava_parity import their_llava_parts
+from lorgnette.hub.formats.processor_parity import check_processor_files
 from lorgnette.hub.load import load
 from lorgnette.inputs.processor import Processor
+from lorgnette.inputs.tokenizer import read_json
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Sample
 
@@ -93,7 +95,7 @@ def check_parity(folder: str | Path) -> ParityReport:
     if not torch.equal(tokens, their_tokens):
         raise CheckpointError(f"{folder}: transformers writes the same conversations as other tokens")
     check_ids(folder, processor, their_processor.tokenizer)
-    counts = check_llava_files(folder, processor, their_processor) if kind == "llava" else {}
+    counts = {} if kind in ("idefics", "idefics2") else check_processor_files(folder, processor, their_processor)
     parts = {name: Difference.between(ours, theirs_by_part[name]) for name, ours in ours_by_part.items()}
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
     return ParityReport(parts, tuple(picture.size for picture in pictures), len(tokens), versions, not_obeyed, counts)
@@ -168,12 +170,31 @@ def _open_with_transformers(folder: Path) -> tuple[Any, Any]:
         ) from error
     try:
         model = transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+        if model.config.model_type == "smolvlm":
+            return model.eval(), _smolvlm_processor(folder)
         processor = transformers.AutoProcessor.from_pretrained(folder)
         kind = type(processor.image_processor).__name__.removesuffix("Fast").removesuffix("Pil")
         processor.image_processor = getattr(transformers, f"{kind}Pil").from_pretrained(folder)
     except Exception as error:  # whatever transformers raises, it is why the folder does not open there
         raise CheckpointError(f"{folder}: transformers does not open it: {type(error).__name__}: {error}") from error
     return model.eval(), processor
+
+
+def _smolvlm_processor(folder: Path) -> Any:
+    """transformers' processor of a SmolVLM for images and texts: Idefics3's, around its own image processor.
+
+    Its own class needs torchvision and num2words for videos, and writes the same text for an image.
+    """
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    pictures = transformers.SmolVLMImageProcessorPil.from_pretrained(folder)
+    values, file = read_json(folder / "processor_config.json"), folder / "chat_template.jinja"
+    template = file.read_text(encoding="utf-8") if file.is_file() else None
+    template = template or read_json(folder / "chat_template.json")["chat_template"]
+    return transformers.Idefics3Processor(
+        pictures, tokenizer, image_seq_len=values["image_seq_len"], chat_template=template
+    )
 
 
 def _their_parts(

@@ -126,9 +126,15 @@ IDEFICS1_PERCEIVER_QK_NORM = (
 DECODER_LAYER = (
     Pair("input_layernorm", "attention_norm"),
     Pair("self_attn.o_proj", "attention.output"),
-    Pair("post_attention_layernorm", "mlp_norm"),
     DOWN,
 )
+TWO_NORMS = (Pair("post_attention_layernorm", "mlp_norm"),)
+FOUR_NORMS = (
+    Pair("post_attention_layernorm", "attention_post_norm"),
+    Pair("pre_feedforward_layernorm", "mlp_norm"),
+    Pair("post_feedforward_layernorm", "mlp_post_norm"),
+)
+"""Norms of a layer beside the first. Of four, the second has the name that of two stands before the MLP."""
 FUSED = (
     Rule(
         "self_attn.qkv_proj.weight",
@@ -278,7 +284,8 @@ def decoder_rules(language: LanguageConfig, prefix: str, head: str = "lm_head.we
         for kind in ("query", "key", "value")
     ]
     fused = language.family == "phi3"
-    layer = (*DECODER_LAYER, *(QK_NORM if language.qk_norm else ()), *(() if fused else (*projections, *GATE_AND_UP)))
+    norms = [*(FOUR_NORMS if language.post_norms else TWO_NORMS), *(QK_NORM if language.qk_norm else ())]
+    layer = (*DECODER_LAYER, *norms, *(() if fused else (*projections, *GATE_AND_UP)))
     words = Rule("embed_tokens.weight", ("embedding.table", "embedding.extra"), is_vocabulary=True)
     rules = [words, *_all([Pair("norm", "norm")])]
     rules += _layers(layer, language.layers, "layers.", FUSED if fused else ())

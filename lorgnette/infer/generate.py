@@ -72,7 +72,7 @@ def generate(
     samples: a list, or one alone. A conversation that ends with a text of the assistant's is continued: the answer goes
     on from that text and does not repeat it.
     settings: what is not given is as the checkpoint's generation_config.json says, and where that says nothing greedy
-    decoding of at most 256 tokens. split: images in five crops or one, over the processor's own setting.
+    decoding of at most 256 tokens. split: images in crops or whole, over the processor's own setting.
     image_cache: visual tokens of images seen before, which are not encoded again; its own `split` counts.
     What stands beside a sample in the batch does not change its answer.
     Raises: ImageError or DataError naming the sample that cannot be read, or has no room among the model's positions.

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from lorgnette.errors import ImageError
-from lorgnette.inputs.image import image_grids, image_patches
+from lorgnette.inputs.image import Crop, image_crops, image_patches
 from lorgnette.inputs.image_io import decoded_bytes, local_path
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.render import Ending, Rendered, prompt_ending
+from lorgnette.inputs.tiles import Slot
 from lorgnette.model.batch import Batch, Grid
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import ImageSource, Sample
@@ -47,7 +48,7 @@ class ImageRef:
 class ImageFeatureCache:
     """Image feature cache: visual tokens by image, bounded in bytes (LRU), emptied when the weights change.
 
-    split: as of `generate`: whether images are shown in five crops.
+    split: as of `generate`: whether images are shown in crops.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class ImageFeatureCache:
         self.hits = self.misses = 0
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
         self._stamp: tuple[tuple[int, int], ...] = ()
-        self._grids: OrderedDict[str, tuple[Grid, ...]] = OrderedDict()
+        self._crops: OrderedDict[str, tuple[Crop, ...]] = OrderedDict()
 
     def prompts(self, samples: Sequence[Sample]) -> tuple[Batch, Tensor]:
         """Prompts as a batch without patches, and the visual tokens of their images: what a model answers from.
@@ -87,26 +88,26 @@ class ImageFeatureCache:
         return self.processor.render_text(sample, [self.slots(image) for image in images], ending)
 
     def images(self, sample: Sample, split: bool | None = None) -> list[ImageRef]:
-        """The images of a sample, in order. split: whether they are shown in five crops, if not as always here."""
+        """The images of a sample, in order. split: whether they are shown in crops, if not as always here."""
         split = self.split if split is None else split
         return [
             ImageRef(f"{_key(image.source)}/{5 if split else 1}", image.source, f"{sample.name}, image {number}", split)
             for number, image in enumerate(sample.images, 1)
         ]
 
-    def slots(self, image: ImageRef) -> tuple[int, ...]:
+    def slots(self, image: ImageRef) -> tuple[Slot, ...]:
         """Slots of each crop of an image in the text, from its size alone."""
-        return tuple(self.processor.connector.visual_tokens(*grid) for grid in self.grids(image))
+        return tuple(crop.slot(self.processor.connector) for crop in self.crops(image))
 
     def grids_of(self, images: Sequence[ImageRef]) -> tuple[Grid, ...]:
         """Rows and columns of patches of all crops of the images: where `visual_tokens` has a run of them."""
-        return tuple(grid for image in images for grid in self.grids(image))
+        return tuple((crop.rows, crop.columns) for image in images for crop in self.crops(image))
 
-    def grids(self, image: ImageRef) -> tuple[Grid, ...]:
-        """Rows and columns of patches of each crop of an image, from its header if it was not seen before."""
-        if image.key not in self._grids:
-            self._remember(image.key, image_grids(image.source, self.processor.images, image.split, image.name))
-        return self._grids[image.key]
+    def crops(self, image: ImageRef) -> tuple[Crop, ...]:
+        """Shape of each crop of an image, from its header if it was not seen before."""
+        if image.key not in self._crops:
+            self._remember(image.key, image_crops(image.source, self.processor.images, image.split, image.name))
+        return self._crops[image.key]
 
     def of(self, samples: Sequence[Sample]) -> Tensor:
         """The visual tokens of all images of the samples, end to end (V,D)."""
@@ -170,15 +171,15 @@ class ImageFeatureCache:
 
     def _render(self, image: ImageRef) -> Rendered:
         crops = image_patches(image.source, self.processor.images, image.split, image.name)
-        self._remember(image.key, tuple((crop.rows, crop.columns) for crop in crops))
-        counts = self.slots(image)
+        self._remember(image.key, tuple(patches.crop for patches in crops))
+        counts = tuple(slot.tokens for slot in self.slots(image))
         tokens_T = np.full(sum(counts), self.processor.image_token)
         return Rendered(tokens_T, tokens_T < 0, crops, counts, image.name)
 
-    def _remember(self, key: str, grids: tuple[Grid, ...]) -> None:
-        self._grids[key] = grids
-        if len(self._grids) > MEMORY_OF_SIZES:
-            self._grids.popitem(last=False)
+    def _remember(self, key: str, crops: tuple[Crop, ...]) -> None:
+        self._crops[key] = crops
+        if len(self._crops) > MEMORY_OF_SIZES:
+            self._crops.popitem(last=False)
 
     def _keep(self, keys: Sequence[str], made: dict[str, Tensor]) -> None:
         self.bytes += sum(part.nbytes for key, part in made.items() if key not in self._kept)

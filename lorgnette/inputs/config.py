@@ -14,15 +14,19 @@ MAX_PIXELS = 40_000_000
 """Pixels of an image that is decoded, if no setting says otherwise: forty times what a model sees of it."""
 MOST_PIXELS = 178_956_970
 """Pixels beyond which Pillow itself refuses an image."""
+MOST_TILED = 4096
+"""Pixels along the long side of an image that is cut in tiles, beyond which upstream shrinks it again."""
 
 
 class ImageConfig(Settings):
     """Settings of image preprocessing. Defaults are Idefics2's: own aspect ratio, sides between 378 and 980 pixels."""
 
-    policy: Literal["native", "square", "naflex"] = "native"
+    policy: Literal["native", "square", "naflex", "tiles"] = "native"
     """`native` keeps the aspect ratio (Table 5). `square` makes `longest` x `longest` of every image, stretched or,
     with `crop_from`, cut from its centre. `naflex` keeps the aspect ratio with as many patches as fit in such a square,
-    enlarging small images too (SigLIP 2)."""
+    enlarging small images too (SigLIP 2). `tiles` makes every crop `shortest` x `shortest`: with `split` the long side
+    becomes `longest`, a multiple of that, and the image is cut in such tiles, with the whole after them (Idefics3,
+    SmolVLM); without, the whole alone is stretched to one."""
     crop_from: pydantic.PositiveInt | None = None
     """Policy `square`: the short side is resized to so many pixels, and the centre cut out (CLIP, DINOv2); None
     stretches (SigLIP, Idefics1)."""
@@ -41,9 +45,13 @@ class ImageConfig(Settings):
     keep_aspect: bool = False
     """Do not distort images thinner than shortest : longest (the published sizes do)."""
     split: bool = False
-    """Four quadrants and the whole instead of the whole alone (§3.4). A call can say otherwise."""
+    """Four quadrants (of policy `tiles`: the tiles) and the whole instead of the whole alone (§3.4). A call can say
+    otherwise."""
     multiple: pydantic.PositiveInt = 1
     """Both sides are a multiple of so many patches. A processor sets it to what its connector needs."""
+    tag_tokens: tuple[int, int, int, int] = (1, 1, 1, 1)
+    """Policy `tiles`: tokens of the longest tag of a tile, of the whole's tag, of a newline and of two newlines. A
+    processor sets them to what its tokenizer makes; the plan of packs counts with them."""
     max_pixels: int = MAX_PIXELS
     """Images of more pixels than this are refused before they are decoded. At most 178,956,970, Pillow's own limit."""
 
@@ -52,7 +60,7 @@ class ImageConfig(Settings):
 
         grid: of a connector that takes no other shape; None for one that takes any.
         """
-        if grid is None or (self.policy == "square" and (self.longest // self.patch,) * 2 == grid):
+        if grid is None or (self.policy in ("square", "tiles") and (self.crop_side // self.patch,) * 2 == grid):
             return ""
         return (
             f"every image must have {grid[0]} x {grid[1]} patches; set images.policy to square and images.longest to"
@@ -79,11 +87,42 @@ class ImageConfig(Settings):
                 "policy naflex makes images of more patches along a side than a table has; set positions to"
                 " interpolated, and model.vision.position_rule to a rule that interpolates"
             )
-        if self.longest > self.patch * self.grid and self.positions != "interpolated":
+        if self.policy == "tiles":
+            self._check_tiles()
+        if self.crop_side > self.patch * self.grid and self.positions != "interpolated":
+            name = "longest" if self.policy != "tiles" else "a tile's (shortest)"
             raise ValueError(
-                f"longest side {self.longest} exceeds the position table: {self.grid} patches of {self.patch} pixels"
+                f"{name} side {self.crop_side} exceeds the position table: {self.grid} patches of {self.patch} pixels"
             )
         return self
+
+    def _check_tiles(self) -> None:
+        """Raises: ValueError for sides of which upstream's processor makes something else, or fails."""
+        if self.longest % self.shortest:
+            raise ValueError(
+                f"policy tiles: longest {self.longest} is not a multiple of shortest {self.shortest}, the side of a"
+                " tile; upstream then counts other tiles than it cuts"
+            )
+        if self.shortest % (self.patch * self.multiple):
+            raise ValueError(
+                f"policy tiles: shortest {self.shortest}, the side of a tile, is not a multiple of {self.multiple} x"
+                f" {self.patch} pixels, the patches of one visual token; a rest of each tile would be cut"
+            )
+        if self.longest > MOST_TILED:
+            raise ValueError(
+                f"policy tiles: longest {self.longest} exceeds the {MOST_TILED} pixels of upstream's limit"
+            )
+
+    @property
+    def crop_side(self) -> int:
+        """The longest side that a crop can have, in pixels: a tile's, or any image's."""
+        return self.shortest if self.policy == "tiles" else self.longest
+
+    @property
+    def most_tiles(self) -> int:
+        """Crops of a square image that is cut in tiles, the whole among them; 1 where images are not."""
+        along = self.longest // self.shortest if self.policy == "tiles" and self.split else 1
+        return along**2 + (along > 1)
 
     @property
     def most_patches(self) -> int:

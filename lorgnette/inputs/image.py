@@ -6,9 +6,9 @@ Everything here is `uint8`: the vision encoder normalises, by a mean and standar
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -21,12 +21,26 @@ from lorgnette.inputs.image_io import glance as glance
 from lorgnette.inputs.image_io import image_bytes as image_bytes
 from lorgnette.inputs.image_io import open_image as open_image
 from lorgnette.inputs.pixels import upright_rgb, upright_size
+from lorgnette.inputs.tiles import WHOLE_IMAGE, Sides, Slot, Tile, tile_grid, tiled_sizes, tiles_of
+from lorgnette.model.configs.connector_settings import ConnectorSettings
 from lorgnette.sample import ImageSource
 
-Sides = TypeVar("Sides", int, np.ndarray)
-"""Pixels along a side of one image, or an array of them for many."""
 _Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
+
+
+class Crop(NamedTuple):
+    """Shape of one crop of an image, or of the whole."""
+
+    rows: int
+    """Rows of patches."""
+    columns: int
+    tile: Tile | None = None
+    """The tile that it is; None where images are not cut in tiles."""
+
+    def slot(self, connector: ConnectorSettings) -> Slot:
+        """Its place in the text."""
+        return Slot(int(connector.visual_tokens(self.rows, self.columns)), self.tile)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +53,16 @@ class Patches:
     """Row of each patch in the encoder's grid x grid table of positions (int64)."""
     rows: int
     columns: int
+    tile: Tile | None = None
+    """The tile that it is; None where images are not cut in tiles."""
 
     def __len__(self) -> int:
         return self.rows * self.columns
+
+    @property
+    def crop(self) -> Crop:
+        """Its shape."""
+        return Crop(self.rows, self.columns, self.tile)
 
 
 def target_size(width: int, height: int, config: ImageConfig) -> tuple[int, int]:
@@ -60,8 +81,8 @@ def target_size(width: int, height: int, config: ImageConfig) -> tuple[int, int]
 
 
 def _free_size(width: int, height: int, config: ImageConfig) -> tuple[int, int]:
-    if config.policy == "square":
-        return config.longest, config.longest
+    if config.policy in ("square", "tiles"):
+        return config.crop_side, config.crop_side
     if config.policy == "naflex":
         wide, high = naflex_size(width, height, config)
         return int(wide), int(high)
@@ -233,13 +254,15 @@ def image_patches(
     name: str = "image",
     enlarged: tuple[int, int] | None = None,
 ) -> tuple[Patches, ...]:
-    """All crops of one image as patches: the whole alone, or with `split` four quadrants and then the whole.
+    """All crops of one image as patches: the whole alone, or with `split` four quadrants (or its tiles) and the whole.
 
     enlarged: width and height to which it is enlarged (or shrunk) before it is sized; it is resized once all the same.
     Raises: ImageError, as `open_image`.
     """
     with refusing(source, name), decoding(open_header(source, config.max_pixels)) as image:
         full = upright_size(image)
+        if config.policy == "tiles":
+            return _tiles(image, enlarged or full, config, split, may_shrink=image is not source)
         boxes = crop_boxes(*full, split)
         targets = crop_sizes(*(enlarged or full), split, config)
         if config.resize == "fast" and image is not source:
@@ -249,15 +272,59 @@ def image_patches(
         return tuple(patchify(crop, config, target) for crop, target in zip(crops, targets, strict=True))
 
 
-def image_grids(
-    source: ImageSource, config: ImageConfig, split: bool, name: str = "image"
-) -> tuple[tuple[int, int], ...]:
-    """Rows and columns of patches of each crop that `image_patches` cuts, from the image's header alone.
+def _tiles(
+    image: PIL.Image.Image, size: tuple[int, int], config: ImageConfig, split: bool, *, may_shrink: bool
+) -> tuple[Patches, ...]:
+    """All tiles of an image that is open, and the whole. Each step resizes what the step before it made, as upstream.
+
+    size: width and height that count as the image's own. may_shrink: a JPEG may be decoded at a smaller scale.
+    """
+    first, second = ((int(wide), int(high)) for wide, high in tiled_sizes(*size, config))
+    if config.resize == "fast" and may_shrink:
+        _decode_smaller(image, [(0, 0, *upright_size(image))], [first], config)
+    resample, side = PIL.Image.Resampling[config.resample.upper()], config.shortest
+    sized = upright_rgb(image).resize(first, resample)
+    tiles: tuple[Tile, ...] = (WHOLE_IMAGE,)
+    if split:
+        sized = sized.resize(second, resample)
+        tiles = tiles_of(second[1] // side, second[0] // side)
+    crops = []
+    for row, column in tiles:
+        box = ((column - 1) * side, (row - 1) * side, column * side, row * side)
+        crop = sized if (row, column) == WHOLE_IMAGE else sized.crop(box)
+        crops.append(replace(patchify(crop, config, (side, side)), tile=(row, column)))
+    return tuple(crops)
+
+
+def image_crops(source: ImageSource, config: ImageConfig, split: bool, name: str = "image") -> tuple[Crop, ...]:
+    """Shape of each crop that `image_patches` cuts, from the image's header alone.
 
     Raises: ImageError, as `open_image`.
     """
-    sizes = crop_sizes(*image_size(source, name, config.max_pixels), split, config)
-    return tuple((height // config.patch, width // config.patch) for width, height in sizes)
+    return crops_of(*image_size(source, name, config.max_pixels), split, config)
+
+
+def crops_of(width: int, height: int, split: bool, config: ImageConfig) -> tuple[Crop, ...]:
+    """Shape of each crop of an image of this size in pixels."""
+    if config.policy == "tiles":
+        rows, columns = tile_grid(width, height, split, config)
+        return _tile_crops(int(rows), int(columns), config.shortest // config.patch)
+    sizes = crop_sizes(width, height, split, config)
+    return tuple(Crop(high // config.patch, wide // config.patch) for wide, high in sizes)
+
+
+@lru_cache(maxsize=1024)  # shared by all images of as many tiles
+def _tile_crops(rows: int, columns: int, along: int) -> tuple[Crop, ...]:
+    return tuple(Crop(along, along, tile) for tile in tiles_of(rows, columns))
+
+
+def least_slots(config: ImageConfig, connector: ConnectorSettings, split: bool) -> tuple[Slot, ...]:
+    """Slots of the image that has the fewest in the text."""
+    if config.policy == "tiles":
+        along = config.shortest // config.patch
+        columns = config.longest // config.shortest if split else 1
+        return tuple(crop.slot(connector) for crop in _tile_crops(1, columns, along))
+    return (Crop(*connector.smallest_grid).slot(connector),) * (5 if split else 1)
 
 
 def _decode_smaller(

@@ -13,9 +13,24 @@ from lorgnette.errors import CheckpointError, SettingsError
 from lorgnette.files import write_json
 from lorgnette.inputs.config import FILTERS, ImageConfig, SpecialTokens
 from lorgnette.inputs.generation_rules import GenerationRules, read_generation_rules
-from lorgnette.inputs.idefics1_files import idefics1_images, idefics1_pixels, idefics1_slots, idefics1_special
-from lorgnette.inputs.llava_files import check_slots, llava_images, llava_pixels, llava_special
 from lorgnette.inputs.preprocessor import image_config, normalisation, read_image_settings, whole
+from lorgnette.inputs.processors.idefics1_files import (
+    idefics1_images,
+    idefics1_pixels,
+    idefics1_slots,
+    idefics1_special,
+)
+from lorgnette.inputs.processors.idefics3_files import (
+    CLASS_PREFIXES,
+    SILENT_VISION,
+    idefics3_files,
+    is_tiled,
+    tiled_images,
+    tiled_slots,
+    tiled_special,
+    video_settings,
+)
+from lorgnette.inputs.processors.llava_files import check_slots, llava_images, llava_pixels, llava_special
 from lorgnette.inputs.render import (
     Ending,
     Rendered,
@@ -24,9 +39,11 @@ from lorgnette.inputs.render import (
     prompt_ending,
     render,
     rendered_pieces,
+    tag_tokens,
     write_tokens,
 )
 from lorgnette.inputs.templates.template import Idefics2Template, JinjaTemplate, Template
+from lorgnette.inputs.tiles import Slot
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.batch import Batch
 from lorgnette.model.configs.connector_config import PerceiverConfig, parse_slots
@@ -54,10 +71,15 @@ class Processor:
     """The vision encoder's normalisation; not used here, but upstream's files keep it with the processor."""
     generation: GenerationRules = field(default_factory=GenerationRules)
     """Generation rules of the checkpoint, obeyed in every answer."""
+    video: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of a SmolVLM's video processor: kept for export, not obeyed."""
 
     def __post_init__(self) -> None:
-        if self.images.multiple != self.connector.multiple:
-            images = self.images.override(f"multiple={self.connector.multiple}")
+        needed: dict[str, Any] = {"multiple": self.connector.multiple}
+        if self.images.policy == "tiles":
+            needed["tag_tokens"] = tag_tokens(self.tokenizer, self.images)
+        if any(getattr(self.images, key) != value for key, value in needed.items()):
+            images = ImageConfig.parse(self.images.plain() | needed)
             object.__setattr__(self, "images", images)  # frozen, but for this
         if fault := self.images.unlike(self.connector.only_grid):
             raise SettingsError(f"connector {self.connector.about}: {fault}")
@@ -115,14 +137,14 @@ class Processor:
             enlarged=enlarged,
         )
 
-    def render_text(self, sample: Sample, slots: Sequence[Sequence[int]], ending: Ending = "whole") -> Rendered:
+    def render_text(self, sample: Sample, slots: Sequence[Sequence[Slot]], ending: Ending = "whole") -> Rendered:
         """One sample as tokens alone, for a model that is given its visual tokens.
 
-        slots: for each image, the visual tokens of each of its crops.
+        slots: for each image, those of its crops.
         """
         pieces = rendered_pieces(sample, self.template, ending)
         tokens_T, loss_mask_T = write_tokens(sample, pieces, self.tokenizer, slots, ending)
-        return Rendered(tokens_T, loss_mask_T, (), tuple(count for one in slots for count in one), sample.name)
+        return Rendered(tokens_T, loss_mask_T, (), tuple(slot.tokens for one in slots for slot in one), sample.name)
 
     def pack(self, rendered: Sequence[Rendered]) -> Batch:
         """Rendered samples end to end; see `lorgnette.inputs.render.pack`."""
@@ -166,7 +188,7 @@ class Processor:
         values = _read_if_there(folder / "processor_config.json")
         config = _read_if_there(base / "config.json")
         vision, kind = config.get("vision_config", {}), config.get("model_type")
-        llava, idefics1 = kind == "llava", kind == "idefics"
+        llava, idefics1, tiled = kind == "llava", kind == "idefics", kind in CLASS_PREFIXES
         try:
             pictures = read_image_settings(folder)
             if not pictures:
@@ -180,12 +202,19 @@ class Processor:
                 pictures = idefics1_pixels(pictures)
                 images = idefics1_images(pictures, vision, ours.get("images", {}), str(folder))
                 slots = idefics1_slots(config)
+            elif is_tiled(pictures):
+                vision = SILENT_VISION | vision if tiled else vision
+                images = tiled_images(pictures, vision, ours.get("images", {}), str(folder))
+                slots = tiled_slots(values, config, images) if tiled else {}
             else:
                 images = image_config(pictures, vision, ours.get("images", {}), str(folder))
                 slots = {"latents": whole({"image_seq_len": 64} | values, "image_seq_len")}
             special = SpecialTokens.parse(ours.get("special", {}), str(folder / _OURS))
             if "special" not in ours and (llava or idefics1):
                 special = llava_special(words, values) if llava else idefics1_special(words)
+            elif "special" not in ours and tiled:
+                special = tiled_special(words, str(kind))
+            video = video_settings(folder, values, pictures)
             with plugins.reading(str(folder / _OURS)):
                 connector = parse_slots(ours.get("connector") or slots)
             mean, std = normalisation(pictures)
@@ -194,20 +223,30 @@ class Processor:
         tokenizer, rules = Tokenizer.load(words, special), read_generation_rules(base)
         templated = own if any((own / name).is_file() for name in TEMPLATE_FILES) else words
         template = _read_template(templated, values, tokenizer)
-        return cls(tokenizer, images, connector, template, mean, std, rules)
+        return cls(tokenizer, images, connector, template, mean, std, rules, video)
 
     def save(self, folder: str | Path, values: Mapping[str, Any] | None = None, *, as_file: bool = False) -> None:
-        """Write the files that `load` reads; transformers' AutoProcessor opens them as an Idefics2Processor.
+        """Write the files that `load` reads; transformers' AutoProcessor opens them as an Idefics2Processor, or as an
+        Idefics3Processor where images are cut in tiles.
 
         What upstream has no setting for (`keep_aspect`, `positions: exact`) is kept for us, and not obeyed there.
         values: `processor_config.json` of another of its classes. as_file: as of `Tokenizer.save`.
         """
         folder = Path(folder)
         self.tokenizer.save(folder, as_file=as_file)
-        write_json(folder / "processor_config.json", values or self._idefics2_files())
+        tiled = self.images.policy == "tiles"
+        write_json(
+            folder / "processor_config.json", values or (self.tiled_files() if tiled else self._idefics2_files())
+        )
         ours = {"images": self.images, "special": self.special, "connector": self.connector}
         write_json(folder / _OURS, {name: settings.plain() for name, settings in ours.items()})
         (folder / "chat_template.jinja").write_text(self.template.source, encoding="utf-8")
+
+    def tiled_files(self, kind: str = "idefics3") -> dict[str, Any]:
+        """`processor_config.json` of an Idefics3Processor or, by `kind`, a SmolVLMProcessor."""
+        along = self.images.shortest // self.images.patch
+        slots = int(self.connector.visual_tokens(along, along))
+        return idefics3_files(self.images, slots, (self.mean, self.std), kind, self.video)
 
     def _idefics2_files(self) -> dict[str, Any]:
         """`processor_config.json` of an Idefics2Processor."""

@@ -13,6 +13,7 @@ from lorgnette.errors import DataError
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import Patches, image_patches
 from lorgnette.inputs.templates.template import Piece, Special, Template, can_continue
+from lorgnette.inputs.tiles import Slot, Tile, tag_of, text_before, tiles_of
 from lorgnette.inputs.tokenizer import Tokenizer
 from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
 from lorgnette.model.configs.connector_settings import ConnectorSettings
@@ -71,7 +72,7 @@ def render(
     split: bool | None = None,
     enlarged: Sequence[tuple[int, int]] | None = None,
 ) -> Rendered:
-    """Write a sample as token ids with a slot of visual tokens for each image (five when split), and cut its images.
+    """Write a sample as token ids with a slot of visual tokens for each image, or each crop, and cut its images.
 
     A conversation is written by the template; a document stands between what the tokenizer puts before a text and the
     end of sequence.
@@ -92,13 +93,13 @@ def render(
         image_patches(image.source, config, split, f"{sample.name}, image {number}", size)
         for number, (image, size) in enumerate(zip(images, sizes, strict=True), 1)
     ]
-    slots = [tuple(connector.visual_tokens(crop.rows, crop.columns) for crop in one) for one in crops]
+    slots = [tuple(patches.crop.slot(connector) for patches in one) for one in crops]
     tokens_T, loss_mask_T = write_tokens(sample, pieces, tokenizer, slots, ending)
     return Rendered(
         tokens_T,
         loss_mask_T,
         tuple(crop for one in crops for crop in one),
-        tuple(count for one in slots for count in one),
+        tuple(slot.tokens for one in slots for slot in one),
         sample.name,
         source=str(sample.meta.get("source", "")),
     )
@@ -114,11 +115,11 @@ def rendered_pieces(sample: Sample, template: Template, ending: Ending) -> list[
 
 
 def write_tokens(
-    sample: Sample, pieces: Sequence[Piece], tokenizer: Tokenizer, slots: Sequence[Sequence[int]], ending: Ending
+    sample: Sample, pieces: Sequence[Piece], tokenizer: Tokenizer, slots: Sequence[Sequence[Slot]], ending: Ending
 ) -> tuple[np.ndarray, np.ndarray]:
     """Token ids (int64) and loss mask (bool) of the pieces of a sample; see `render`.
 
-    slots: for each image, the visual tokens of each of its crops.
+    slots: for each image, those of its crops.
     """
     writer = _Writer(tokenizer, slots)
     if sample.is_chat:
@@ -135,10 +136,18 @@ def write_tokens(
     return np.array(writer.tokens, dtype=np.int64), np.array(writer.supervised, dtype=bool)
 
 
+def tag_tokens(tokenizer: Tokenizer, images: ImageConfig) -> tuple[int, int, int, int]:
+    """Tokens of what stands around tiles: `ImageConfig.tag_tokens` for this tokenizer."""
+    along = images.longest // images.shortest
+    *tiles, whole = (len(tokenizer.structure(tag_of(tile))) for tile in tiles_of(along, max(along, 2)))
+    newline, two = (len(tokenizer.structure(text)) for text in ("\n", "\n\n"))
+    return max(tiles), whole, newline, two
+
+
 class _Writer:
     """Collects ids and what is learned. Neighbouring texts are joined first: an edge of a segment cuts no word."""
 
-    def __init__(self, tokenizer: Tokenizer, slots: Sequence[Sequence[int]]) -> None:
+    def __init__(self, tokenizer: Tokenizer, slots: Sequence[Sequence[Slot]]) -> None:
         self.tokenizer = tokenizer
         around = tokenizer.special.around_image
         self.around = [tokenizer.id(around)] if around else []
@@ -167,12 +176,21 @@ class _Writer:
 
     def _image(self) -> None:
         self._flush()
-        if self.tokens[-1:] != self.around:  # neighbouring images share one
+        slots = next(self.slots)
+        is_tiled = slots[0].tile is not None
+        if not is_tiled and self.tokens[-1:] != self.around:  # neighbouring images share one
             self.ids(self.around)
-        for count in next(self.slots):
+        last: Tile | None = None
+        for count, tile in slots:
+            if tile is not None:
+                self.ids(self.tokenizer.structure(text_before(last, tile)))
+                self.ids(self.around)
+                self.ids(self.tokenizer.structure(tag_of(tile)))
+                last = tile
             self.ids([self.image] * count)
-            self.ids(self.around)
-        self.after_image, self.first = True, False
+            self.ids(() if is_tiled else self.around)
+        self.ids(self.around if is_tiled else ())
+        self.after_image, self.first = not is_tiled, False
 
     def _special(self, piece: Special) -> None:
         self._flush()

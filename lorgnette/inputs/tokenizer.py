@@ -56,6 +56,7 @@ class Tokenizer:
         add_tokens(backend, self.settings, [*special.protocol])
         added = backend.get_added_tokens_decoder()
         self._ids = {token.content: number for number, token in added.items() if token.special}
+        self._added = {token.content: number for number, token in added.items()}
         self.bos, self.eos, self.pad = (self._named(key) for key in ("bos_token", "eos_token", "pad_token"))
         self.vocabulary = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         """Rows that an embedding needs for every id of this tokenizer."""
@@ -119,6 +120,15 @@ class Tokenizer:
     def encode_with_offsets(self, text: str, first: bool = True) -> Encoded:
         """As `encode`, with the span of characters behind each id. Short runs (template literals) are cached."""
         return self._encode_cached(text, first) if len(text) <= 64 else self._encode(text, first)
+
+    def structure(self, text: str) -> tuple[int, ...]:
+        """Ids of what a processor writes between special tokens, such as the tag of a tile.
+
+        One id where the tokenizer holds it as an added token (SmolVLM), else those of its text (Idefics3-8B).
+        """
+        if text in self._added:
+            return (self._added[text],)
+        return self.encode_with_offsets(text, False).ids if text else ()
 
     def _encode(self, text: str, first: bool) -> Encoded:
         try:

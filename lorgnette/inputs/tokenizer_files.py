@@ -30,7 +30,7 @@ CLASS_OF_MODEL = {
 }
 """By model_type: the class that transformers takes where no file names one."""
 
-BY_FILE = ("llava",)
+BY_FILE = ("llava", "smolvlm")
 """By model_type: models for which transformers keeps to tokenizer.json, whatever class their files name."""
 
 NOT_EXPORTED = ("added_tokens_decoder", "auto_map", "name_or_path", "special_tokens_map_file", "split_special_tokens")

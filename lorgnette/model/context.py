@@ -51,6 +51,8 @@ class Context:
     """Visual tokens of the pass, for blocks that attend to them beside the sequence."""
     rotary: tuple[Tensor, Tensor] | None = None
     """Cosine and sine of every token's rotation; see `rope.rotation`."""
+    local_rotary: tuple[Tensor, Tensor] | None = None
+    """The same for layers with a window."""
 
     @property
     def longest(self) -> int:

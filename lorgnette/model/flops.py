@@ -7,6 +7,7 @@ without recomputation. They are measured by running parts on tensors without mem
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -93,9 +94,15 @@ class ModelCost:
         rotation_costs_nothing: dict[str, Any] = {"rope_scaling": None}  # and a dict cannot be a key of a cache
         return _decoder_measured(self.config.language.model_copy(update=rotation_costs_nothing))
 
+    @cached_property
+    def _windows(self) -> Counter[int | None]:
+        """Layers of the decoder, by their window."""
+        return Counter(self.config.language.windows)
+
     def token_flops(self, keys: int = 0) -> int:
-        """One token through the decoder that sees `keys` tokens, itself among them (its window permitting)."""
-        return self._decoder.token + self._decoder.pair * min(keys, self.config.language.sliding_window or keys)
+        """One token through the decoder that sees `keys` tokens, itself among them (windows permitting)."""
+        seen = sum(count * min(keys, window or keys) for window, count in self._windows.items())
+        return self._decoder.token + self._decoder.pair * seen
 
     def unread_flops(self) -> int:
         """FLOPs that the last layer leaves out for a token whose hidden state is not read (attention is counted)."""
@@ -139,8 +146,10 @@ class ModelCost:
 
     def document_flops(self, length: int) -> int:
         """A document of so many tokens, visual ones among them, through the decoder: causal, each pair once."""
-        window = min(length, self.config.language.sliding_window or length)
-        pairs = window * (window + 1) // 2 + (length - window) * window
+        pairs = 0
+        for window, layers in self._windows.items():
+            reach = min(length, window or length)
+            pairs += layers * (reach * (reach + 1) // 2 + (length - reach) * reach)
         return length * self._decoder.token + pairs * self._decoder.pair
 
     def step_flops(
@@ -197,7 +206,9 @@ def along(curve: Curve, units: int) -> int:
 
 @dataclass(frozen=True)
 class DecoderFlops:
-    """FLOPs of a decoder: of a token, of a query and a key that it sees, and of a token's unread hidden state."""
+    """FLOPs of a decoder: of a token, of a query and a key that it sees in one layer, and of a token's unread hidden
+    state.
+    """
 
     token: int
     pair: int
@@ -207,7 +218,8 @@ class DecoderFlops:
 @lru_cache(maxsize=16)
 def _decoder_measured(config: LanguageConfig) -> DecoderFlops:
     """FLOPs of one layer measured on documents of one and two tokens, times the layers."""
-    single = LanguageConfig.parse(config.plain() | {"layers": 1, "vocabulary": 1})
+    alone = {"layers": 1, "vocabulary": 1, "sliding_window": None, "global_every": None, "local_rope_theta": None}
+    single = LanguageConfig.parse(config.plain() | alone)
 
     def flops(tokens: int, rows_T: Tensor | None = None) -> int:
         context = Context(torch.arange(tokens), SequenceLengths((tokens,)), rows_T=rows_T)
@@ -217,7 +229,7 @@ def _decoder_measured(config: LanguageConfig) -> DecoderFlops:
 
     one, two, unread = flops(1), flops(2), flops(1, torch.empty(0, dtype=torch.int64))
     pair = (two - 2 * one) // 2  # two tokens make four pairs
-    return DecoderFlops(config.layers * (one - pair), config.layers * pair, one - pair - unread)
+    return DecoderFlops(config.layers * (one - pair), pair, one - pair - unread)
 
 
 class BlockFlops(NamedTuple):

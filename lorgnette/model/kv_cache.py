@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
 from lorgnette.model.config import VLMConfig
 from lorgnette.model.ops.attention import attention, has_varlen, varlen
+from lorgnette.model.ops.grouped_attention import fused_attention
 from lorgnette.model.sight import SeenImages
 
 
@@ -88,7 +88,7 @@ class KVCache:
             self.keys = [_room(k, capacity) for k in self.keys]
             self.values = [_room(v, capacity) for v in self.values]
         self.new_slots = self._slots(self.lengths, documents.lengths, like.device)
-        self.mask = self._mask(like)
+        self.masks = {window: self._mask(like, window) for window in {*language.windows}}
 
     def images_of(self, layer: int) -> SeenImages | None:
         """What the documents see of images, for the cross-attention block that stands before this decoder layer."""
@@ -107,31 +107,32 @@ class KVCache:
         k_BSGN, v_BSGN = self.keys[layer], self.values[layer]
         k_BSGN.flatten(0, 1).index_copy_(0, self.new_slots, k_TGN.detach())
         v_BSGN.flatten(0, 1).index_copy_(0, self.new_slots, v_TGN.detach())
-        window = self.config.language.sliding_window
-        if has_varlen(q_THN):
+        window, cap = self.config.language.window_of(layer), self.config.language.score_cap
+        if cap is None and has_varlen(q_THN):
             rows = SequenceLengths((self.capacity,) * len(self))
             k_SGN, v_SGN = k_BSGN.flatten(0, 1), v_BSGN.flatten(0, 1)
             return varlen(q_THN, k_SGN, v_SGN, documents, rows, causal=True, window=window, used=self.seen)
         if not any(self.lengths):
-            return attention(q_THN, k_TGN, v_TGN, documents, documents, causal=True, window=window)
+            return attention(q_THN, k_TGN, v_TGN, documents, documents, causal=True, window=window, cap=cap)
         if documents.longest == 1:
-            return self._decode(q_THN, k_BSGN, v_BSGN)
+            return self._decode(q_THN, k_BSGN, v_BSGN, self.masks[window])
         slots = self._slots((0,) * len(self), self.seen.lengths, q_THN.device)
         k_SGN, v_SGN = k_BSGN.flatten(0, 1)[slots], v_BSGN.flatten(0, 1)[slots]
-        return attention(q_THN, k_SGN, v_SGN, documents, self.seen, causal=True, window=window)
+        return attention(q_THN, k_SGN, v_SGN, documents, self.seen, causal=True, window=window, cap=cap)
 
-    def _decode(self, q_THN: Tensor, k_BSGN: Tensor, v_BSGN: Tensor) -> Tensor:
+    def _decode(self, q_THN: Tensor, k_BSGN: Tensor, v_BSGN: Tensor, mask: Tensor | None) -> Tensor:
         """One token per document: query heads that share a key-value head stand as rows of one query block."""
         q_BGRN = q_THN.unflatten(1, (k_BSGN.shape[2], -1))
         k_BGSN, v_BGSN = (stored[:, : self.seen.longest].transpose(1, 2) for stored in (k_BSGN, v_BSGN))
-        return F.scaled_dot_product_attention(q_BGRN, k_BGSN, v_BGSN, attn_mask=self.mask).flatten(1, 2)
+        cap = self.config.language.score_cap
+        return fused_attention(q_BGRN, k_BGSN, v_BGSN, mask, cap=cap).transpose(1, 2).flatten(1, 2)
 
-    def _mask(self, like: Tensor) -> Tensor | None:
+    def _mask(self, like: Tensor, window: int | None) -> Tensor | None:
         """0 for the slots of its row that a document's newest token sees, else -inf (B,1,1,S); None: it sees all.
 
-        Made once for all layers, of the type that the kernel wants: a bool mask it would convert in each.
+        Made once for all layers of a window, of the type that the kernel wants: a bool mask it would convert in each.
         """
-        window, longest = self.config.language.sliding_window, self.seen.longest
+        longest = self.seen.longest
         if set(self.seen.lengths) == {longest} and (window is None or longest <= window):
             return None
         last = torch.tensor(self.seen.lengths, device=like.device)[:, None] - 1

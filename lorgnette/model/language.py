@@ -1,4 +1,4 @@
-"""The decoder: one implementation of the Llama family (Llama, Mistral, SmolLM, Qwen, Phi-3, Gemma)."""
+"""The decoder: one implementation of the Llama family (Llama, Mistral, SmolLM, Qwen, Phi-3, Gemma 1 to 3)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from lorgnette.model.context import Context
 from lorgnette.model.layers import GeGLU, RMSNorm, Stack, SwiGLU
 from lorgnette.model.ops.attention import attends_by_rows, attention
 from lorgnette.model.ops.grouped_attention import attention_of_rows
+from lorgnette.model.ops.soft_cap import soft_cap
 from lorgnette.model.rope import rotate, rotation
 
 Before = Callable[[int, Tensor, Context], Tensor]
@@ -32,6 +33,7 @@ class Decoder(Stack):
         self.norm = RMSNorm(config.width, config.norm_eps, offset=config.norm_offset)
         tied = config.tied_embeddings
         self.head = self.embedding if tied else TokenEmbedding(config.vocabulary, extra_vocabulary, config.width)
+        self.head.cap = config.logit_cap
 
     def blocks(self) -> Iterable[nn.Module]:
         return self.layers
@@ -43,8 +45,11 @@ class Decoder(Stack):
         """
         if context.cache is not None:
             context.cache.begin(context.documents, x_TD)
-        rotary = rotation(self.config, context.positions_T, context.longest, x_TD.dtype)
-        context = dataclasses.replace(context, rotary=rotary)
+        where = context.positions_T, context.longest, x_TD.dtype
+        rotary = local = rotation(self.config, *where)
+        if self.config.local_rope_theta is not None:
+            local = rotation(self.config.local, *where)
+        context = dataclasses.replace(context, rotary=rotary, local_rotary=local)
         all_rows, last = context.all_rows(), len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             x_TD = before(index, x_TD, all_rows) if before else x_TD
@@ -60,6 +65,8 @@ class TokenEmbedding(nn.Module):
 
     scaled = False
     """Rows are multiplied by the root of their width (Gemma)."""
+    cap: float | None = None
+    """Scores become cap * tanh(score / cap) (Gemma 2)."""
 
     def __init__(self, rows: int, extra: int, width: int):
         super().__init__()
@@ -88,11 +95,12 @@ class TokenEmbedding(nn.Module):
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """The score of every row for every hidden state: T,K."""
-        return torch.cat([F.linear(hidden_TD, table) for table in self.tables], -1)
+        scores_TK = torch.cat([F.linear(hidden_TD, table) for table in self.tables], -1)
+        return scores_TK if self.cap is None else soft_cap(scores_TK, self.cap)
 
 
 class DecoderLayer(nn.Module):
-    """Causal attention and gated MLP, each behind its norm."""
+    """Causal attention and gated MLP, each behind its norm, and in some families before another."""
 
     def __init__(self, config: LanguageConfig, index: int):
         super().__init__()
@@ -101,19 +109,27 @@ class DecoderLayer(nn.Module):
         self.mlp_norm = RMSNorm(config.width, config.norm_eps, offset=config.norm_offset)
         gated_mlp = SwiGLU if config.activation == "silu" else GeGLU
         self.mlp = gated_mlp(config.width, config.mlp_width)
+        if config.post_norms:
+            self.attention_post_norm: nn.Module = RMSNorm(config.width, config.norm_eps, offset=config.norm_offset)
+            self.mlp_post_norm: nn.Module = RMSNorm(config.width, config.norm_eps, offset=config.norm_offset)
+        else:
+            self.attention_post_norm, self.mlp_post_norm = nn.Identity(), nn.Identity()
 
     def forward(self, x_TD: Tensor, context: Context) -> Tensor:
         """Every token is attended to; the rows that are read are returned."""
-        attended_TD = self.attention(self.attention_norm(x_TD), context)
+        attended_TD = self.attention_post_norm(self.attention(self.attention_norm(x_TD), context))
         x_TD = attended_TD + (x_TD if context.rows_T is None else x_TD.index_select(0, context.rows_T))
-        out: Tensor = x_TD + self.mlp(self.mlp_norm(x_TD))
+        out: Tensor = x_TD + self.mlp_post_norm(self.mlp(self.mlp_norm(x_TD)))
         return out
 
 
 class DecoderAttention(nn.Module):
     def __init__(self, config: LanguageConfig, index: int):
         super().__init__()
-        self.index, self.head_width, self.window = index, config.head_width, config.sliding_window
+        self.index, self.head_width, self.window = index, config.head_width, config.window_of(index)
+        self.cap = config.score_cap
+        self.query_scale = (config.head_width / (config.query_pre_attn_scalar or config.head_width)) ** 0.5
+        """Factor of the queries, as attention itself divides scores by the root of the head width."""
         self.turns = config.no_rope_every is None or (index + 1) % config.no_rope_every != 0
         inner, kv_inner = config.heads * config.head_width, config.kv_heads * config.head_width
         self.query = nn.Linear(config.width, inner, bias=config.attention_bias)
@@ -128,8 +144,9 @@ class DecoderAttention(nn.Module):
 
     def forward(self, x_TD: Tensor, context: Context) -> Tensor:
         """Attention output of the rows that are read."""
-        assert context.rotary is not None
-        (cos, sin), documents, cache, rows_T = context.rotary, context.documents, context.cache, context.rows_T
+        rotary = context.rotary if self.window is None else context.local_rotary
+        assert rotary is not None
+        (cos, sin), documents, cache, rows_T = rotary, context.documents, context.cache, context.rows_T
         k_TGN = self.key_norm(self.key(x_TD).unflatten(-1, (-1, self.head_width)))
         k_TGN = rotate(k_TGN, cos, sin) if self.turns else k_TGN
         v_TGN = self.value(x_TD).unflatten(-1, (-1, self.head_width))
@@ -138,10 +155,12 @@ class DecoderAttention(nn.Module):
             x_TD, cos, sin = (x.index_select(0, few_T) for x in (x_TD, cos, sin))
         q_THN = self.query_norm(self.query(x_TD).unflatten(-1, (-1, self.head_width)))
         q_THN = rotate(q_THN, cos, sin) if self.turns else q_THN
+        q_THN = q_THN if self.query_scale == 1 else q_THN * self.query_scale
         if few_T is not None:
-            out_THN = attention_of_rows(q_THN, k_TGN, v_TGN, few_T, documents, window=self.window)
+            out_THN = attention_of_rows(q_THN, k_TGN, v_TGN, few_T, documents, window=self.window, cap=self.cap)
         elif cache is None:
-            out_THN = attention(q_THN, k_TGN, v_TGN, documents, documents, causal=True, window=self.window)
+            spans = documents, documents
+            out_THN = attention(q_THN, k_TGN, v_TGN, *spans, causal=True, window=self.window, cap=self.cap)
         else:
             out_THN = cache.attend(self.index, q_THN, k_TGN, v_TGN, documents)
         if rows_T is not None and few_T is None:

@@ -1,10 +1,9 @@
 """The whole model on one screen: encode images, connect, fuse, decode.
 
-Shapes live in names. T tokens, P patches, C values per patch, I images, V visual tokens, D width, H query heads, G
-key-value heads, N head width, S keys (cached and new), L latents, K vocabulary rows, B a stack of equal-length spans,
-R query heads per key-value head. In an index of data: E records, U units of records, W addresses of images, Q hashes
-asked for. On a page of a document: N runs of text, S strips of it, M places between columns. So `q_THN` is tokens by
-heads by head width.
+Shapes live in names. T tokens, P patches, C values per patch, I images, V visual tokens, D width, H query heads, G key-
+value heads, N head width, S keys (cached and new), L latents, K vocabulary rows, B equal-length spans, R query heads
+per key-value head. In an index of data: E records, U units of records, W addresses of images, Q hashes asked for. On a
+page: N runs of text, S strips of it, M places between columns. So `q_THN` is tokens by heads by head width.
 """
 
 from __future__ import annotations
@@ -108,10 +107,8 @@ class VLM(nn.Module):
         """Build the context of this pass. The original code trains on a pack as on one long document."""
         positions_T, documents = batch.positions_T, batch.documents
         if self.training and not self.config.isolate_documents:
-            positions_T, documents = (
-                torch.arange(documents.total, device=batch.device),
-                SequenceLengths((documents.total,)),
-            )
+            positions_T = torch.arange(documents.total, device=batch.device)
+            documents = SequenceLengths((documents.total,))
         return Context(positions_T, documents, cache, rows_T, visual)
 
     def rows_read(self, batch: Batch, output: str) -> Tensor | None:
@@ -132,10 +129,11 @@ class VLM(nn.Module):
         targets = batch.targets_T[rows_T]
         if output == "loss":
             supervised_tokens = torch.tensor(len(rows_T), device=batch.device)
-            loss_sum, losses = linear_losses(hidden_TD, head.tables, targets, z_loss=self.z_loss)
+            loss_sum, losses = linear_losses(hidden_TD, head.tables, targets, z_loss=self.z_loss, cap=head.cap)
             return Output(loss_sum=loss_sum, losses=losses, supervised_tokens=supervised_tokens)
         scores_T = torch.zeros(len(batch.tokens_T), device=hidden_TD.device)
-        return Output(scores=scores_T.index_copy(0, rows_T, linear_log_probabilities(hidden_TD, head.tables, targets)))
+        read_T = linear_log_probabilities(hidden_TD, head.tables, targets, cap=head.cap)
+        return Output(scores=scores_T.index_copy(0, rows_T, read_T))
 
     @property
     def device(self) -> torch.device:

@@ -12,7 +12,7 @@ from lorgnette.hub.load import load, open_checkpoint
 from lorgnette.hub.source import find_folder
 from lorgnette.inputs.generation_rules import GenerationRules, read_generation_rules
 from lorgnette.inputs.processor import Processor
-from lorgnette.inputs.templates.template import Idefics2Template
+from lorgnette.inputs.templates.template import Idefics2Template, JinjaTemplate
 from lorgnette.inputs.tokenizer import Tokenizer, train_tokenizer
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
@@ -61,24 +61,32 @@ def build_processor(run: Run) -> Processor:
             f" {run.model.vocabulary} rows and expects {run.model.image_token}: set model.language.vocabulary to"
             f" {tokenizer.vocabulary - run.model.extra_vocabulary} and model.image_token to {image}"
         )
-    return Processor(
+    processor = Processor(
         tokenizer,
         run.images,
         connector=run.model.slots,
         template=Idefics2Template(run.special),
         mean=run.model.vision.mean,
         std=run.model.vision.std,
-        generation=_generation(run),
     )
-
-
-def _generation(run: Run) -> GenerationRules:
-    """Generation settings of the model that a run starts from; of a decoder that is joined, its end tokens alone."""
     if run.init.model:
-        return open_checkpoint(run.init.model).processor.generation
+        return _as_opened(processor, open_checkpoint(run.init.model).processor)
     if run.init.language:
-        return GenerationRules(end_tokens=read_generation_rules(find_folder(run.init.language)).end_tokens)
-    return GenerationRules()
+        end_tokens = read_generation_rules(find_folder(run.init.language)).end_tokens
+        return replace(processor, generation=GenerationRules(end_tokens=end_tokens))
+    return processor
+
+
+def _as_opened(processor: Processor, opened: Processor) -> Processor:
+    """The processor with what the model that a run starts from says of generation and of conversations.
+
+    Its template is kept where it ends turns as the run does: an answer's end is learned by it.
+    """
+    processor = replace(processor, generation=opened.generation, video=opened.video)
+    source = opened.template.source
+    if isinstance(opened.template, JinjaTemplate) and processor.special.end_of_utterance in source:
+        return replace(processor, template=JinjaTemplate(source, processor.tokenizer))
+    return processor
 
 
 def stage_processor(processor: Processor, run: Run, stage: StageConfig) -> Processor:

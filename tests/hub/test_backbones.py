@@ -19,6 +19,7 @@ from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.context import Context
 from tests.hub.tiny import tiny_config, tiny_model, tiny_processor, tiny_tokenizer
 
+GEMMA = {"activation": "gelu_tanh", "norm_offset": True, "scaled_embedding": True, "tied_embeddings": True}
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
     "mistral": {"tied_embeddings": True},
@@ -26,7 +27,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": {"qk_norm": True},
     "smollm3": {"no_rope_every": 2, "tied_embeddings": True},
     "phi3": {},
-    "gemma": {"activation": "gelu_tanh", "norm_offset": True, "scaled_embedding": True, "tied_embeddings": True},
+    "gemma": GEMMA,
+    "gemma2": GEMMA
+    | {"post_norms": True, "sliding_window": 4, "global_every": 2, "score_cap": 0.5, "logit_cap": 3.0}
+    | {"query_pre_attn_scalar": 3},
+    "gemma3_text": GEMMA
+    | {"post_norms": True, "qk_norm": True, "sliding_window": 4, "global_every": 2, "local_rope_theta": 70.0},
 }
 
 

@@ -11,7 +11,7 @@ import transformers
 from transformers.models.idefics2.configuration_idefics2 import Idefics2VisionConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from lorgnette.errors import CheckpointError, LorgnetteError
+from lorgnette.errors import CheckpointError, LorgnetteError, SettingsError
 from lorgnette.hub.config_map import read_idefics2, read_vision, write_idefics2, write_vision
 from lorgnette.hub.decoders.decoder_map import read_decoder, write_decoder
 from lorgnette.hub.decoders.setting_rows import decimal
@@ -29,7 +29,10 @@ FAMILIES = {
     "smollm3": transformers.SmolLM3Config,
     "phi3": transformers.Phi3Config,
     "gemma": transformers.GemmaConfig,
+    "gemma2": transformers.Gemma2Config,
+    "gemma3_text": transformers.Gemma3TextConfig,
 }
+LOCAL = ["sliding_attention"]
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
 DECODERS: dict[str, dict[str, Any]] = {
@@ -98,6 +101,55 @@ DECODERS: dict[str, dict[str, Any]] = {
         "hidden_activation": None,
         "rope_theta": 10000.0,
     },
+    "Gemma 2, silent": {"model_type": "gemma2"},
+    "Gemma 2 27B, old keys": {
+        "model_type": "gemma2",
+        "hidden_size": 4608,
+        "intermediate_size": 36864,
+        "num_hidden_layers": 46,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 16,
+        "head_dim": 128,
+        "query_pre_attn_scalar": 144,
+        "hidden_act": "gelu_pytorch_tanh",
+        "cache_implementation": "hybrid",
+        "rope_theta": 10000.0,
+        "sliding_window_size": 4096,
+    },
+    "Gemma 2, no caps, all local": {
+        "model_type": "gemma2",
+        "num_hidden_layers": 2,
+        "layer_types": ["sliding_attention"] * 2,
+        "attn_logit_softcapping": None,
+        "final_logit_softcapping": None,
+    },
+    "Gemma 2, all global": {"model_type": "gemma2", "num_hidden_layers": 2, "layer_types": ["full_attention"] * 2},
+    "Gemma 3, silent": {"model_type": "gemma3_text"},
+    "Gemma 3 1B, old keys": {
+        "model_type": "gemma3_text",
+        "hidden_size": 1152,
+        "intermediate_size": 6912,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "vocab_size": 262144,
+        "max_position_embeddings": 32768,
+        "attn_logit_softcapping": None,
+        "final_logit_softcapping": None,
+        "rope_local_base_freq": 10000,
+        "rope_scaling": None,
+        "rope_theta": 1000000,
+        "sliding_window": 512,
+        "sliding_window_pattern": 6,
+    },
+    "Gemma 3 4B": {
+        "model_type": "gemma3_text",
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "num_hidden_layers": 34,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "sliding_window": 1024,
+    },
+    "Gemma 3, few layers": {"model_type": "gemma3_text", "num_hidden_layers": 3, "rope_local_base_freq": 77.0},
     "Qwen2, all windows": {"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 0},
     "Qwen2, windows too late": {"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 40},
     "Qwen3": {"model_type": "qwen3", "hidden_size": 1024, "num_attention_heads": 16, "num_key_value_heads": 8},
@@ -107,24 +159,32 @@ DECODERS: dict[str, dict[str, Any]] = {
 def facts(config: Any) -> dict[str, Any]:
     """Values of a transformers decoder config, under our names."""
     rope = dict(config.rope_parameters)
+    local = rope.get("sliding_attention", {}).get("rope_theta")
+    rope = dict(rope.get("full_attention", rope))
     theta = rope.pop("rope_theta")
     rope.pop("type", None)
     window = getattr(config, "sliding_window", None)
-    if "full_attention" in (getattr(config, "layer_types", None) or ()):
-        window = None
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * config.num_hidden_layers
+    windows = tuple(window if kind == "sliding_attention" else None for kind in kinds)
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    divisor = getattr(config, "query_pre_attn_scalar", head_width)
     return {
+        "windows": windows,
+        "query_pre_attn_scalar": None if divisor == head_width else divisor,
+        "score_cap": getattr(config, "attn_logit_softcapping", None),
+        "logit_cap": getattr(config, "final_logit_softcapping", None),
+        "local_rope_theta": local if any(windows) else None,
         "vocabulary": config.vocab_size,
         "width": config.hidden_size,
         "layers": config.num_hidden_layers,
         "heads": config.num_attention_heads,
         "kv_heads": config.num_key_value_heads,
-        "head_width": getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        "head_width": head_width,
         "mlp_width": config.intermediate_size,
         "norm_eps": config.rms_norm_eps,
         "rope_theta": theta,
         "rope_scaling": None if rope["rope_type"] == "default" else rope,
         "tied_embeddings": config.tie_word_embeddings,
-        "sliding_window": window,
         "max_positions": config.max_position_embeddings,
     }
 
@@ -135,8 +195,9 @@ def test_a_decoder_is_read_as_transformers_reads_it(values: dict) -> None:
     theirs = FAMILIES[values["model_type"]](**json.loads(json.dumps(values)))
     assert {key: getattr(ours, key) for key in facts(theirs)} == facts(theirs)
     assert ours.attention_bias == (values["model_type"] == "qwen2")
-    assert ours.qk_norm == (values["model_type"] == "qwen3")
-    gemma = values["model_type"] == "gemma"
+    assert ours.qk_norm == (values["model_type"] in ("qwen3", "gemma3_text"))
+    assert ours.post_norms == (values["model_type"] in ("gemma2", "gemma3_text"))
+    gemma = values["model_type"].startswith("gemma")
     assert (ours.norm_offset, ours.scaled_embedding, ours.activation == "gelu_tanh") == (gemma,) * 3
     turned = [int(ours.no_rope_every is None or layer % ours.no_rope_every != 0) for layer in range(1, ours.layers + 1)]
     assert turned == getattr(theirs, "no_rope_layers", [1] * ours.layers)[: ours.layers]
@@ -221,6 +282,12 @@ UNSAYABLE: dict[str, tuple[dict[str, Any], str]] = {
     "rope on some layers": ({"language": LanguageConfig(no_rope_every=4)}, "no_rope_every is 4, but .* must be None"),
     "Gemma's norms": ({"language": LanguageConfig(norm_offset=True)}, "norm_offset is True, but .* must be False"),
     "Llama's gate": ({"language": LanguageConfig(family="gemma")}, "activation is 'silu', but .* must be 'gelu_tanh'"),
+    "Gemma 2's caps": ({"language": LanguageConfig(score_cap=5.0)}, "score_cap is 5.0, but .* must be None: what mi"),
+    "Gemma 2's norms": ({"language": LanguageConfig(post_norms=True)}, "post_norms is True, but .* must be False"),
+    "Gemma 2's layers": (
+        {"language": LanguageConfig(sliding_window=9, global_every=2)},
+        "global_every is 2, but .* must be None",
+    ),
     "no biases": ({"language": LanguageConfig(family="qwen2")}, "attention_bias is False, but .* must be True"),
     "window": ({"language": LanguageConfig(family="llama", sliding_window=9)}, "sliding_window is 9"),
 }
@@ -234,8 +301,33 @@ def test_what_transformers_cannot_represent_is_refused(parts: dict, message: str
 
 UNKNOWN: dict[str, tuple[dict[str, Any], str]] = {
     "a family": (
-        {"model_type": "gemma2"},
-        "model_type is 'gemma2'; known decoders are llama, mistral, qwen2, qwen3, smollm3, phi3, gemma",
+        {"model_type": "gemma4"},
+        "model_type is 'gemma4'; known decoders are llama, mistral, qwen2, qwen3, smollm3, phi3, gemma, gemma2,",
+    ),
+    "windows here and there": (
+        {"model_type": "gemma2", "num_hidden_layers": 3, "layer_types": ["full_attention", *LOCAL * 2]},
+        "layer_types has no window in layers .1., counted from 1; lorgnette leaves it out of every n-th",
+    ),
+    "a kind of layer that Gemma has not": (
+        {"model_type": "gemma3_text", "num_hidden_layers": 1, "layer_types": ["chunked_attention"]},
+        "layer_types holds chunked_attention; gemma3_text's layers are full_attention or sliding_attention here",
+    ),
+    "a Gemma 2 that sees both ways": (
+        {"model_type": "gemma2", "use_bidirectional_attention": True},
+        "use_bidirectional_attention is True; lorgnette knows False only",
+    ),
+    "a cap that Gemma 3's class does not obey": (
+        {"model_type": "gemma3_text", "attn_logit_softcapping": 50.0},
+        "attn_logit_softcapping is 50.0; lorgnette knows None only",
+    ),
+    "a cap of 0": ({"model_type": "gemma2", "final_logit_softcapping": 0}, "logit_cap: .*greater than 0"),
+    "a scaled local rope": (
+        {"model_type": "gemma3_text", "rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
+        "sliding_attention.rope_type is linear; lorgnette scales rotary positions in layers without a window alone",
+    ),
+    "one rope for both kinds": (
+        {"model_type": "gemma3_text", "rope_parameters": {"rope_type": "default", "rope_theta": 7.0}},
+        "rope_parameters has rope_theta, rope_type; gemma3_text has a group for full_attention and one for",
     ),
     "Gemma that sees both ways": (
         {"model_type": "gemma", "use_bidirectional_attention": True},
@@ -324,6 +416,29 @@ def test_every_setting_comes_back(family: str, rest: dict) -> None:
     read = read_idefics2(json.loads(json.dumps(write_idefics2(config))), "config.json").plain()
     read["vision"] |= {"mean": [0.1], "std": [0.2]}  # those stand in the processor's files
     assert VLMConfig.parse(read).diff(config) == {}
+
+
+def test_what_a_family_of_gemma_cannot_say_is_refused() -> None:
+    gemma3 = LanguageConfig.parse({"preset": "gemma-3-4b"})
+    for change, message in (
+        ({"score_cap": 5.0}, "score_cap is 5.0, but .* must be None: what gemma3_text has there"),
+        ({"local_rope_theta": None}, "rope_scaling holds in layers with a window too.*set local_rope_theta"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            write_decoder(gemma3.model_copy(update=change))
+
+
+WINDOWS_REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "no window": ({"global_every": 2}, "global_every is for layers with a window; set sliding_window"),
+    "no window for a base": ({"local_rope_theta": 7.0}, "local_rope_theta is for layers with a window"),
+    "every layer": ({"global_every": 1, "sliding_window": 9}, "global_every 1 leaves no layer a window"),
+}
+
+
+@pytest.mark.parametrize(("values", "message"), WINDOWS_REFUSED.values(), ids=WINDOWS_REFUSED)
+def test_settings_of_layers_that_are_not_there_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        LanguageConfig.parse(values)
 
 
 def test_an_old_name_of_phi3s_scaling_is_read() -> None:

@@ -21,7 +21,7 @@ def test_the_facts_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     assert found.config == model.config
     assert sum(found.parameters.values()) == sum(parameter.numel() for parameter in model.parameters())
     assert found.bytes == (folder / "model.safetensors").stat().st_size
-    assert (found.dtypes, found.opens_in_transformers) == (("F32",), True)
+    assert (found.dtypes, found.form) == (("F32",), "Idefics2")
     assert [(image.side, image.patches, image.visual_tokens) for image in found.images] == [(28, 4, 4), (84, 36, 4)]
     assert found.images[1].flops == ModelCost(model.config).image_flops(36)
     assert found.token_flops == ModelCost(model.config).token_flops() + 2 * 32 * ROWS
@@ -40,7 +40,7 @@ def test_a_folder_of_our_own_form(tmp_path: Path) -> None:
     config = tiny_config().override("connector.projection_width=20")
     folder = save(tiny_model(config), tiny_processor(config), tmp_path / "model")
     found = describe(folder)
-    assert (found.opens_in_transformers, found.certified) == (False, None)
+    assert (found.form, found.certified) == ("", None)
     assert "lorgnette's own" in next(lines(found))
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lorgnette.errors import CheckpointError
@@ -18,6 +19,7 @@ from lorgnette.hub.join import LanguageBackbone, VisionBackbone, build
 from lorgnette.hub.load import load
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.model.batch import SequenceLengths
+from lorgnette.model.config import VisionConfig, VLMConfig
 from lorgnette.model.configs.connector_config import PerceiverConfig
 from lorgnette.model.context import Context
 from lorgnette.model.ops.position_tables import resized_slowly
@@ -28,6 +30,7 @@ CONNECTOR = PerceiverConfig(projection_width=48, latents=4, depth=1, heads=2, he
 IMAGES = ImageConfig(shortest=42, longest=112, patch=14, grid=8)
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+GEMMA = {"num_key_value_heads": 1, "head_dim": 12, "sliding_window": 3}
 DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Llama 1": ("llama", {}),
     "SmolLM2": ("llama", {"num_key_value_heads": 2, "tie_word_embeddings": True}),
@@ -51,6 +54,8 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "SmolLM3": ("smollm3", {"num_key_value_heads": 2, "no_rope_layer_interval": 2, "pad_token_id": None}),
     "Phi-3": ("phi3", {"num_key_value_heads": 2, "pad_token_id": None}),
     "Gemma": ("gemma", {"num_key_value_heads": 1, "head_dim": 12, "tie_word_embeddings": True}),
+    "Gemma 2": ("gemma2", GEMMA | {"attn_logit_softcapping": 0.5, "query_pre_attn_scalar": 3}),
+    "Gemma 3": ("gemma3_text", GEMMA | {"num_hidden_layers": 7}),
 }
 
 
@@ -64,9 +69,9 @@ def randomise(model: torch.nn.Module) -> None:
 def write_decoder(folder: Path, family: str, rest: dict[str, Any], bare: bool = False, rows: int = ROWS - 3) -> Any:
     """A random decoder of transformers, saved with the tokenizer that it has before special tokens are added."""
     classes = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
-    classes |= {"smollm3": "SmolLM3", "phi3": "Phi3", "gemma": "Gemma"}
-    config = getattr(transformers, f"{classes[family]}Config")(**SIZES | {"vocab_size": rows} | rest)
-    model = getattr(transformers, f"{classes[family]}ForCausalLM")(config).eval()
+    classes |= {"smollm3": "SmolLM3", "phi3": "Phi3", "gemma": "Gemma", "gemma2": "Gemma2", "gemma3_text": "Gemma3"}
+    settings = transformers.AutoConfig.for_model(family, **SIZES | {"vocab_size": rows} | rest)
+    model = getattr(transformers, f"{classes[family]}ForCausalLM")(settings).eval()
     randomise(model)
     (model.model if bare else model).save_pretrained(folder)
     tiny_tokenizer().save(folder)
@@ -111,6 +116,47 @@ def test_a_decoder_computes_what_transformers_computes(tmp_path: Path, family: s
     with torch.no_grad():
         theirs = [oracle(document[None]).logits[0] for document in words.split(list(batch.documents.lengths))]
     assert relative(ours, torch.cat(theirs)) <= 1e-5
+
+
+FORMS = {
+    "as transformers 5 saves it": ("", ""),
+    "as it was published": ("language_model.model.", "language_model.lm_head.weight"),
+    "as the whole holds it": ("model.language_model.", "lm_head.weight"),
+}
+"""By form: what stands before the names of the decoder, and the name of its output table."""
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("form", FORMS)
+def test_the_decoder_of_a_gemma3_that_sees(tmp_path: Path, form: str, tied: bool) -> None:
+    text = SIZES | {"vocab_size": ROWS - 3, "num_hidden_layers": 7, "tie_word_embeddings": tied} | GEMMA
+    text["rope_parameters"] = {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}}
+    seeing = SIZES | {"model_type": "siglip_vision_model", "image_size": 28, "patch_size": 14}
+    whole = transformers.Gemma3Config(
+        text_config=text, vision_config=seeing, mm_tokens_per_image=4, tie_word_embeddings=tied, image_token_index=5
+    )
+    oracle = transformers.Gemma3ForConditionalGeneration(whole).eval()
+    randomise(oracle)
+    oracle.save_pretrained(tmp_path / "language")
+    prefix, head = FORMS[form]
+    if prefix:
+        names = dict(oracle.model.language_model.named_parameters())
+        tensors = {prefix + name: tensor.detach().clone() for name, tensor in names.items()}
+        tensors |= {} if tied else {head: oracle.lm_head.weight.detach().clone()}
+        tensors |= {"vision_tower.vision_model.x": torch.ones(1), "multi_modal_projector.x": torch.ones(1)}
+        save_file(tensors, tmp_path / "language" / "model.safetensors", {"format": "pt"})
+    tiny_tokenizer().save(tmp_path / "language")
+    opened = LanguageBackbone.open(tmp_path / "language")
+    assert opened.config.tied_embeddings == tied
+    assert (opened.config.global_every, opened.config.rope_scaling["factor"]) == (6, 8.0)
+    vision = VisionConfig(layers=1, width=24, heads=2)
+    model = VLM(VLMConfig(vision=vision, connector=CONNECTOR, language=opened.config))
+    opened.give_to(model)
+    words = torch.arange(40) % (ROWS - 10) + 6
+    with torch.no_grad():
+        theirs = oracle(input_ids=words[None]).logits[0]
+    ours = language_logits(model, words, SequenceLengths((40,)))[:, : ROWS - 3]
+    assert relative(ours, theirs) <= 1e-5
 
 
 @torch.no_grad()

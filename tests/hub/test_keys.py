@@ -14,6 +14,7 @@ from transformers.models.idefics2.configuration_idefics2 import Idefics2Perceive
 
 from lorgnette.errors import CheckpointError
 from lorgnette.hub import adapter, keys
+from lorgnette.hub.decoders.decoder_folder import GEMMA3
 from lorgnette.hub.load import load
 from tests.hub.conftest import write_upstream
 from tests.hub.tiny import tiny_config
@@ -26,6 +27,7 @@ SECTIONS = {
     "vision_config": keys.VISION,
     "perceiver_config": keys.PERCEIVER,
     "siglip": keys.SIGLIP,
+    "gemma3": GEMMA3,
     "generation_config": keys.GENERATION,
     "processor_config": keys.PROCESSOR,
     "image_processor": keys.IMAGES,
@@ -56,7 +58,9 @@ def installed() -> dict[str, set[str]]:
         "adapter_config": [peft.LoraConfig()],
     }
     values["text_config"] += [transformers.Qwen3Config(), transformers.SmolLM3Config()]
-    values["text_config"] += [transformers.Phi3Config(), transformers.GemmaConfig()]
+    values["text_config"] += [transformers.Phi3Config(), transformers.GemmaConfig(), transformers.Gemma2Config()]
+    values["text_config"] += [transformers.Gemma3TextConfig()]
+    values["gemma3"] = [transformers.Gemma3Config()]
     return {section: {key for one in given for key in one.to_dict()} for section, given in values.items()}
 
 

@@ -70,9 +70,18 @@ def test_import_then_export_is_bit_equal(make_upstream, tmp_path: Path, language
     assert (third / "config.json").read_text() == (second / "config.json").read_text()
 
 
-def test_a_whole_around_gemma_is_kept_in_lorgnettes_own_form(tmp_path: Path) -> None:
-    gemma = {"family": "gemma", "activation": "gelu_tanh", "norm_offset": True, "scaled_embedding": True}
-    config = tiny_config(**gemma, tied_embeddings=True)
+LOCAL = {"post_norms": True, "sliding_window": 6, "global_every": 2, "query_pre_attn_scalar": 3}
+GEMMAS: dict[str, dict[str, Any]] = {
+    "gemma": {},
+    "gemma2": LOCAL | {"score_cap": 0.5, "logit_cap": 3.0},
+    "gemma3_text": LOCAL | {"qk_norm": True, "local_rope_theta": 70.0},
+}
+
+
+@pytest.mark.parametrize("family", GEMMAS)
+def test_a_whole_around_gemma_is_kept_in_lorgnettes_own_form(tmp_path: Path, family: str) -> None:
+    gemma = {"family": family, "activation": "gelu_tanh", "norm_offset": True, "scaled_embedding": True}
+    config = tiny_config(**gemma | GEMMAS[family], tied_embeddings=True)
     model = tiny_model(config)
     again, _ = load(save(model, tiny_processor(config), tmp_path / "saved"))
     stored = dict(again.named_parameters())

@@ -18,12 +18,19 @@ from lorgnette.model.vlm import VLM
 from lorgnette.sample import Image, Sample, Text, Turn
 from tests.hub.tiny import SAMPLES, question, tiny_config, tiny_model, tiny_processor
 
+GEMMA = {"activation": "gelu_tanh", "norm_offset": True, "scaled_embedding": True}
 MODELS = {
     "mistral": {},
     "window": {"sliding_window": 9},
     "one kv head, tied": {"kv_heads": 1, "tied_embeddings": True},
     "qwen3": {"family": "qwen3", "qk_norm": True},
-    "gemma": {"family": "gemma", "activation": "gelu_tanh", "norm_offset": True, "scaled_embedding": True},
+    "gemma": GEMMA | {"family": "gemma"},
+    "gemma 2": GEMMA
+    | {"family": "gemma2", "post_norms": True, "sliding_window": 9, "global_every": 2}
+    | {"score_cap": 0.5, "logit_cap": 3.0},
+    "gemma 3": GEMMA
+    | {"family": "gemma3_text", "post_norms": True, "qk_norm": True, "sliding_window": 9, "global_every": 2}
+    | {"local_rope_theta": 70.0, "query_pre_attn_scalar": 3},
     "smollm3": {"family": "smollm3", "no_rope_every": 2},
 }
 SETTINGS = {

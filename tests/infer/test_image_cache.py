@@ -108,13 +108,13 @@ def test_what_is_remembered_of_sizes_is_bounded(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("lorgnette.infer.image_cache.MEMORY_OF_SIZES", 2)
     latents = ImageFeatureCache(tiny_model(), PROCESSOR)
     images = [latents.images(question("", (40 + number, 60)))[0] for number in range(4)]
-    expected = [latents.grids(image) for image in images]
+    expected = [latents.crops(image) for image in images]
     headers = []
-    read = lorgnette.infer.image_cache.image_grids
-    monkeypatch.setattr("lorgnette.infer.image_cache.image_grids", lambda *given: headers.append(given) or read(*given))
-    assert latents.grids(images[3]) == expected[3]
+    read = lorgnette.infer.image_cache.image_crops
+    monkeypatch.setattr("lorgnette.infer.image_cache.image_crops", lambda *given: headers.append(given) or read(*given))
+    assert latents.crops(images[3]) == expected[3]
     assert not headers
-    assert latents.grids(images[0]) == expected[0]
+    assert latents.crops(images[0]) == expected[0]
     assert len(headers) == 1
 
 

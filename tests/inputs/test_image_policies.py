@@ -17,7 +17,7 @@ from transformers.models.siglip2 import image_processing_pil_siglip2 as siglip2
 
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.config import ImageConfig
-from lorgnette.inputs.image import image_grids, image_patches, patchify, target_size
+from lorgnette.inputs.image import image_crops, image_patches, patchify, target_size
 from lorgnette.inputs.preprocessor import naflex_sides, square_sides
 from tests.inputs.conftest import noise
 from tests.inputs.image_files import saved
@@ -108,7 +108,7 @@ def test_a_split_image_is_four_squares_and_the_whole(config: ImageConfig) -> Non
     image = noise(90, 61)
     crops = image_patches(image, config, split=True)
     assert [(crop.rows, crop.columns) for crop in crops] == [(3, 3)] * 5
-    assert image_grids(image, config, split=True) == ((3, 3),) * 5
+    assert image_crops(image, config, split=True) == ((3, 3, None),) * 5
     assert np.array_equal(crops[0].pixels_PC, patchify(image.crop((0, 0, 45, 30)), config).pixels_PC)
     assert np.array_equal(crops[4].pixels_PC, patchify(image, config).pixels_PC)
 

@@ -63,5 +63,11 @@ def _pairs() -> dict[str, tuple[ConnectorSettings, Any]]:
     return found
 
 
-PAIRS = _pairs()
-"""Connectors with fusions, by name."""
+TILES = ("images.policy=tiles", "images.split=true", "images.resample=lanczos")
+"""Settings of images that are cut in tiles, over those of a tiny run, whose shorter side becomes a tile's."""
+PAIRS: dict[str, tuple[Any, ...]] = {
+    **_pairs(),
+    "pixel shuffle, tiles": (CONNECTORS["pixel shuffle"], "autoregressive", *TILES),
+    "perceiver, last, tiles": (CONNECTORS["perceiver"], FUSIONS["last"], *TILES),
+}
+"""Connectors with fusions, and settings of images besides, by name."""

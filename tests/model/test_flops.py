@@ -46,6 +46,11 @@ PUBLISHED = {
     "phi-3-mini-4k": 3_821_079_552,
     "gemma-2b": 2_506_172_416,
     "gemma-7b": 8_537_680_896,
+    "gemma-2-2b": 2_614_341_888,
+    "gemma-2-9b": 9_241_705_984,
+    "gemma-3-270m": 268_098_176,
+    "gemma-3-1b": 999_885_952,
+    "gemma-3-4b": 3_880_263_168,
     "qwen2.5-0.5b": 494_032_768,
     "qwen2.5-1.5b": 1_543_714_304,
     "qwen2.5-7b": 7_615_616_512,
@@ -79,9 +84,9 @@ def attention_backward_flops(grad: torch.Size, q: torch.Size, k: torch.Size, *_:
     return 2 * attention_flops(q, k)
 
 
-@pytest.mark.parametrize("window", [None, 5])
-def test_flops_are_those_of_the_kernels(tiny, window: int | None) -> None:
-    config = tiny.config(language={"sliding_window": window}, connector={"latents": 5})
+@pytest.mark.parametrize(("window", "global_every"), [(None, None), (5, None), (5, 2)])
+def test_flops_are_those_of_the_kernels(tiny, window: int | None, global_every: int | None) -> None:
+    config = tiny.config(language={"sliding_window": window, "global_every": global_every}, connector={"latents": 5})
     model, cost = tiny.model(config), ModelCost(config)
     batch = tiny.batch(config, [[(3, 4), (8, 8)], [], [(2, 2)]])
     aten = torch.ops.aten
@@ -96,6 +101,7 @@ def test_flops_are_those_of_the_kernels(tiny, window: int | None) -> None:
     c = config.language
     seen = sum(cost.document_flops(n) - n * cost.token_flops() for n in batch.documents.lengths)
     pairs = (c.layers - 1) * sum(n**2 for n in batch.documents.lengths)
+    window = config.language.window_of(1)
     for targets in batch.targets_T.split(batch.documents.lengths):  # in the last layer only what is read attends
         rows = (targets != -100).nonzero()[:, 0]
         keys = int(rows[-1]) + 1 - (0 if window is None else max(int(rows[0]) - window + 1, 0))
@@ -141,6 +147,17 @@ def test_a_measured_encoder_costs_what_its_sizes_say(name: str) -> None:
     layer = rows * (8 * c.width**2 + 4 * c.width * c.mlp_width) + 4 * rows**2 * c.width
     expected = c.layers * layer + 2 * patches * c.width * c.patch_width
     assert ModelCost(VLMConfig(vision=c)).vision_flops(patches) == expected
+
+
+def test_layers_without_a_window_see_all() -> None:
+    """Gemma 3 1B: 22 of 26 layers see 512 tokens at most, each query and key 4 multiply-adds of 256 in 4 heads."""
+    cost = ModelCost(VLMConfig.parse({"vision": {"layers": 1}, "language": {"preset": "gemma-3-1b"}}))
+    pair = 4 * 4 * 256
+    assert cost.token_flops(2000) - cost.token_flops() == pair * (22 * 512 + 4 * 2000)
+    tokens = [min(place, 512) for place in range(1, 2001)]
+    seen = 22 * sum(tokens) + 4 * sum(range(1, 2001))
+    assert cost.document_flops(2000) - 2000 * cost.token_flops() == pair * seen
+    assert cost.cache_bytes() == 26 * 2 * 256 * 2, "layers with a window keep every token too"
 
 
 def test_frozen_and_lora_parts_cost_less() -> None:

@@ -35,10 +35,20 @@ def extended(batch: Batch, new: list[list[int]]) -> Batch:
     )
 
 
-@pytest.mark.parametrize("window", [None, 4, 30])
+LOCAL = {"layers": 3, "sliding_window": 4, "global_every": 2}
+LAYERS = {
+    "no window": {},
+    "window": {"sliding_window": 4},
+    "wide window": {"sliding_window": 30},
+    "two kinds of layers": LOCAL | {"local_rope_theta": 70.0},
+    "caps": LOCAL | {"score_cap": 0.5, "logit_cap": 2.0, "post_norms": True, "query_pre_attn_scalar": 3},
+}
+
+
+@pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS)
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_cached_equals_full(tiny, window: int | None, kv_heads: int) -> None:
-    config = tiny.config(language={"sliding_window": window, "kv_heads": kv_heads})
+def test_cached_equals_full(tiny, layers: dict, kv_heads: int) -> None:
+    config = tiny.config(language=layers | {"kv_heads": kv_heads})
     model, batch = tiny.model(config), tiny.batch(config, DOCUMENTS)
     cache, new = KVCache(config, reserve=2), [[], [], [], []]
     with torch.no_grad():
@@ -69,7 +79,7 @@ def test_kernels_are_asked_for_the_same(tiny, monkeypatch) -> None:
         kept = torch.cat(slots)
         return dense_attention(q, k[kept], v[kept], queries, used, **how)
 
-    config = tiny.config(language={"sliding_window": 9})
+    config = tiny.config(language={"sliding_window": 9, "global_every": 2})
     model, batch = tiny.model(config), tiny.batch(config, DOCUMENTS)
     steps = []
     for patched in (False, True):
@@ -101,10 +111,10 @@ def test_finished_documents_leave(tiny) -> None:
         assert len(cache) == 0
 
 
-@pytest.mark.parametrize("window", [None, 5])
-def test_several_tokens_at_a_time(tiny, window: int | None) -> None:
+@pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS)
+def test_several_tokens_at_a_time(tiny, layers: dict) -> None:
     """A second turn of a conversation goes on from the first's keys."""
-    config = tiny.config(language={"sliding_window": window})
+    config = tiny.config(language=layers)
     model, batch = tiny.model(config), tiny.batch(config, DOCUMENTS)
     new = [[1, 2, 3], [4], [5, 6, 7, 8, 9], [10, 11]]
     lengths = batch.documents.lengths

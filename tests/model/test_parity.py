@@ -23,6 +23,10 @@ SPLIT = [[(4, 3)] * 4 + [(7, 5)], [(2, 2)]]
 
 GEMMA = {"family": "gemma", "activation": "gelu_tanh", "norm_offset": True, "scaled_embedding": True}
 GEMMA |= {"tied_embeddings": True}
+GEMMA2 = GEMMA | {"family": "gemma2", "post_norms": True, "layers": 4, "sliding_window": 6, "global_every": 2}
+GEMMA2 |= {"score_cap": 0.5, "logit_cap": 1.5}
+GEMMA3 = GEMMA | {"family": "gemma3_text", "post_norms": True, "qk_norm": True, "layers": 7, "sliding_window": 6}
+GEMMA3 |= {"global_every": 3, "rope_theta": 1e6, "local_rope_theta": 1e4}
 WHOLE = {
     "plain": ({}, IMAGES),
     "latents 64": ({"connector": {"latents": 64}}, IMAGES),
@@ -98,6 +102,14 @@ DECODERS: dict[str, dict] = {
     "Qwen3": {"family": "qwen3", "qk_norm": True, "head_width": 24, "tied_embeddings": True},
     "Gemma": GEMMA,
     "Gemma, wide heads, untied": GEMMA | {"head_width": 24, "kv_heads": 1, "tied_embeddings": False},
+    "Gemma 2": GEMMA2,
+    "Gemma 2, all global, no caps": GEMMA2
+    | {"sliding_window": None, "global_every": None, "score_cap": None, "logit_cap": None},
+    "Gemma 2, all local, other scores": GEMMA2 | {"global_every": None, "query_pre_attn_scalar": 24, "kv_heads": 1},
+    "Gemma 3": GEMMA3,
+    "Gemma 3, stretched, other scores, untied": GEMMA3
+    | {"rope_scaling": {"rope_type": "linear", "factor": 8.0}, "query_pre_attn_scalar": 24, "kv_heads": 1}
+    | {"tied_embeddings": False, "logit_cap": 2.0, "head_width": 24},
     "SmolLM3": {"family": "smollm3", "layers": 5, "no_rope_every": 2, "tied_embeddings": True},
     "Phi-3": {"family": "phi3"},
     "Phi-3, long": {

@@ -119,9 +119,9 @@ class Gatherer:
 def rules(processor: Processor) -> dict[str, str]:
     """Settings of rendering, for people."""
     images = processor.images
-    size = (
-        f"{images.shortest}–{images.longest}" if images.policy == "native" else f"{images.longest} × {images.longest}"
-    )
+    size = f"{images.crop_side} × {images.crop_side}"
+    if images.policy == "native":
+        size = f"{images.shortest}–{images.longest}"
     return {
         "images": f"sides of {size} px, patches of {images.patch} px on a table of {images.grid} × {images.grid}",
         "visual tokens": _visual_tokens(processor),
@@ -133,7 +133,7 @@ def _visual_tokens(processor: Processor) -> str:
     """Visual tokens of the smallest and the largest image, for people."""
     images, connector = processor.images, processor.connector
     many = connector.multiple
-    sides = [side // images.patch // many * many for side in (images.shortest, images.longest)]
+    sides = [side // images.patch // many * many for side in (images.shortest, images.crop_side)]
     least, most = (connector.visual_tokens(*(connector.only_grid or (side, side))) for side in sides)
     return f"{least if least == most else f'{least} to {most}'} for each image, or each crop of a split one"
 

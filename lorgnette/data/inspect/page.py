@@ -9,7 +9,7 @@ from typing import Any
 
 from lorgnette.data.inspect.preview import Document, Pack, Preview
 from lorgnette.data.inspect.token_text import TokenDecoder, runs
-from lorgnette.data.inspect.unpatchify import MOST_SIDE, QUADRANTS, Size, Unpatchified
+from lorgnette.data.inspect.unpatchify import MOST_SIDE, Size, Unpatchified
 from lorgnette.files import is_own_page, replace_text
 from lorgnette.report.charts import bins, bubble_chart, histogram, tenths
 from lorgnette.report.html import render_page
@@ -55,8 +55,8 @@ class _Budget:
                 return None
             uri = data_uri(one.pixels, lossless=max(one.pixels.size) <= LOSSLESS)
             self.left -= len(uri)
-            image, crop = divmod(number, document.crops)
-            label = f"image {image + 1}" + (f", {QUADRANTS[crop]}" if document.crops == len(QUADRANTS) else "")
+            image, part = document.parts[number]
+            label = f"image {image + 1}" + (f", {part}" if part else "")
             original = document.originals[image] if document.originals else None
             frames.append(Frame(uri, one, label, original, _width(one)))
         if self.left < 0:

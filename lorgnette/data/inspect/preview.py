@@ -8,7 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from lorgnette.data.inspect.unpatchify import Size, Unpatchified
+from lorgnette.data.inspect.unpatchify import QUADRANTS, Size, Unpatchified
+from lorgnette.inputs.tiles import WHOLE_IMAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,24 @@ class Document:
 
     @property
     def crops(self) -> int:
-        """Pictures that each image became: five where it was split."""
+        """Pictures that each image became: five where it was split in quadrants."""
         return len(self.pictures) // len(self.originals) if self.originals else 1
+
+    @cached_property
+    def parts(self) -> list[tuple[int, str]]:
+        """For each picture the number of its image, from 0, and its part of that; empty for a whole image alone."""
+        if not any(one.tile for one in self.pictures):
+            names = QUADRANTS if self.crops == len(QUADRANTS) else ("",) * self.crops
+            return [(number // self.crops, names[number % self.crops]) for number in range(len(self.pictures))]
+        found: list[tuple[int, str]] = []
+        image = 0
+        for one in self.pictures:
+            row, column = one.tile or WHOLE_IMAGE
+            is_cut = bool(found) and found[-1][0] == image
+            name = f"tile {row}, {column}" if row else "whole" if is_cut else ""
+            found.append((image, name))
+            image += not row  # the whole is an image's last
+        return found
 
     @property
     def shown(self) -> bool:
@@ -69,7 +86,7 @@ class Total:
     tokens: int = 0
     supervised_tokens: int = 0
     images: int = 0
-    """Pictures that the model gets: a split image counts five times."""
+    """Pictures that the model gets: a split image counts five times, or as often as it has tiles."""
     patches: int = 0
 
     @classmethod

@@ -122,8 +122,8 @@ def _print_document(console: Console, look: Preview, pack: Pack, place: int, dec
 
 def _print_pictures(console: Console, document: Document) -> None:
     for number, one in enumerate(document.pictures):
-        image, crop = divmod(number, document.crops)
-        part = f", crop {crop + 1} of {document.crops}" if document.crops > 1 else ""
+        image, part = document.parts[number]
+        part = f", {part}" if part else ""
         size = document.originals[image] if document.originals else None
         origin = f", from {size[0]} × {size[1]}" if size else ""
         words = f"image {image + 1}{part}: {one.rows} × {one.columns} patches, {one.size[0]} × {one.size[1]} px{origin}"

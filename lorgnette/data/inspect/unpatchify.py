@@ -10,6 +10,7 @@ import PIL.Image
 from lorgnette.errors import ImageError
 from lorgnette.inputs.image import Patches
 from lorgnette.inputs.image_io import image_size
+from lorgnette.inputs.tiles import Tile
 from lorgnette.sample import ImageSource
 
 MOST_SIDE = 392
@@ -33,6 +34,8 @@ class Unpatchified:
     """Indices of the rows, and of the columns, of patches in the encoder's table of positions."""
     pixels: PIL.Image.Image | None
     """At most `MOST_SIDE` large; None where the picture is counted and not shown."""
+    tile: Tile | None = None
+    """The tile that it is; None where images are not cut in tiles."""
 
     @property
     def size(self) -> Size:
@@ -54,7 +57,7 @@ def picture(patches: Patches, grid: int, shown: bool = True) -> Unpatchified:
     if shown:
         pixels = unpatchify(patches)
         pixels.thumbnail((MOST_SIDE, MOST_SIDE))
-    return Unpatchified(patches.rows, patches.columns, side, (rows, columns), pixels)
+    return Unpatchified(patches.rows, patches.columns, side, (rows, columns), pixels, patches.tile)
 
 
 def unpatchify(patches: Patches) -> PIL.Image.Image:

@@ -13,6 +13,7 @@ import numpy as np
 from lorgnette.data.config import AugmentConfig
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import naflex_size
+from lorgnette.inputs.tiles import tile_grid
 from lorgnette.model.configs.connector_settings import ConnectorSettings
 
 SPLIT, ENLARGE, FACTOR, TURNS, GROUPS, BUFFER, PACKS, REPLACE, WORDS = range(9)
@@ -99,6 +100,8 @@ def image_costs(
 
     `crop_boxes` of whole arrays; tokens as `inputs.render` writes them, those around the crops included.
     """
+    if config.policy == "tiles":
+        return _tile_costs(width_I, height_I, split_I, config, connector)
     tokens, patches = _crop_costs(width_I, height_I, config, connector)
     chosen = np.flatnonzero(split_I)
     if len(chosen):
@@ -111,6 +114,18 @@ def image_costs(
                 tokens[chosen] += more_tokens
                 patches[chosen] += more_patches
     return tokens + 1, patches
+
+
+def _tile_costs(
+    width_I: np.ndarray, height_I: np.ndarray, split_I: np.ndarray, config: ImageConfig, connector: ConnectorSettings
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `image_costs`, of images cut in tiles, each with a token before it and its tag."""
+    rows, columns = tile_grid(width_I.astype(np.int64), height_I.astype(np.int64), split_I, config)
+    along, (tag, whole, newline, two) = config.shortest // config.patch, config.tag_tokens
+    slots = int(connector.visual_tokens(along, along))
+    tiles = np.where(rows * columns > 1, rows * columns, 0)
+    before = np.where(tiles > 0, (rows - 1) * newline + two, 0)
+    return tiles * (slots + 1 + tag) + before + slots + 2 + whole, (tiles + 1) * along**2
 
 
 def _crop_costs(
@@ -133,8 +148,8 @@ def target_sizes(width: np.ndarray, height: np.ndarray, config: ImageConfig) -> 
 
 
 def _free_sizes(width: np.ndarray, height: np.ndarray, config: ImageConfig) -> tuple[np.ndarray, np.ndarray]:
-    if config.policy == "square":
-        return np.full_like(width, config.longest), np.full_like(height, config.longest)
+    if config.policy in ("square", "tiles"):
+        return np.full_like(width, config.crop_side), np.full_like(height, config.crop_side)
     if config.policy == "naflex":
         return naflex_size(width, height, config)
     ratio = width / height

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lorgnette.errors import CheckpointError
+from lorgnette.hub.decoders.gemma_settings import (
+    GEMMA_CHOICES,
+    GEMMA_DEFAULTS,
+    GEMMA_FIXED,
+    GEMMA_READ,
+    read_gemma,
+    write_gemma,
+)
+from lorgnette.hub.decoders.rotary_settings import read_rope
 from lorgnette.hub.decoders.setting_rows import (
     SILU,
     Fixed,
     Json,
     MappedSetting,
+    check_layer_types,
     need,
     read_rows,
     refuse_others,
@@ -41,27 +49,23 @@ FAMILIES: dict[str, Json] = {
     | {"rope_theta": 2000000.0, "tie_word_embeddings": True},
     "phi3": {"vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192, "max_position_embeddings": 4096}
     | {"rms_norm_eps": 1e-5, "original_max_position_embeddings": 4096},
-    "gemma": {"vocab_size": 256000, "hidden_size": 3072, "intermediate_size": 24576, "num_hidden_layers": 28}
-    | {"num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 256, "max_position_embeddings": 8192}
-    | {"tie_word_embeddings": True},
+    **GEMMA_DEFAULTS,
 }
 """Defaults of each family's config class in transformers, for keys that a config.json leaves out."""
-LLAMA = {"attention_bias": False, "qk_norm": False, "activation": "silu", "norm_offset": False} | {
-    "scaled_embedding": False
-}
+LLAMA: Json = {"attention_bias": False, "qk_norm": False, "activation": "silu", "norm_offset": False} | {
+    "scaled_embedding": False, "post_norms": False, "query_pre_attn_scalar": None, "score_cap": None,
+    "logit_cap": None, "global_every": None, "local_rope_theta": None, "no_rope_every": None,
+}  # fmt: skip
 """What Llama computes where families differ."""
 CHOICES: dict[str, Json] = {
     "qwen2": {"attention_bias": True},
     "qwen3": {"qk_norm": True},
-    "gemma": {"activation": "gelu_tanh", "norm_offset": True, "scaled_embedding": True},
+    **GEMMA_CHOICES,
 }
 """What a family computes otherwise."""
+CHOSEN_BY_FILES = {**GEMMA_READ, "smollm3": ("no_rope_every",)}
+"""Of what families differ in: what a file of one says."""
 ACTIVATIONS_THERE = {"silu": "silu", "gelu_tanh": "gelu_pytorch_tanh"}
-GEMMA_FIXED = (
-    Fixed("hidden_act", "gelu_pytorch_tanh", "gelu_pytorch_tanh"),
-    Fixed("hidden_activation", "gelu_pytorch_tanh", "gelu_pytorch_tanh"),
-    Fixed("use_bidirectional_attention", False, False),
-)
 DECODER_FIXED = (Fixed("attention_bias", False, False), Fixed("mlp_bias", False, False))
 
 
@@ -76,7 +80,7 @@ def read_decoder(values: Json, where: str, tied: bool | None = None) -> Language
     values = FAMILIES[family] | values
     if family == "gemma" and values.get("hidden_act") == "gelu":  # older files say so and mean the other
         values["hidden_act"] = "gelu_pytorch_tanh"
-    refuse_others((*DECODER_FIXED, *(GEMMA_FIXED if family == "gemma" else (SILU,))), values, where)
+    refuse_others((*DECODER_FIXED, *GEMMA_FIXED.get(family, (SILU,))), values, where)
     ours = read_rows(DECODER_SETTINGS, values, where)
     for name, key, silent in (
         ("kv_heads", "num_key_value_heads", ours["heads"]),
@@ -84,8 +88,10 @@ def read_decoder(values: Json, where: str, tied: bool | None = None) -> Language
     ):
         ours[name] = silent if values.get(key) is None else whole_number(values, key, where)
     ours |= {"family": family} | LLAMA | CHOICES.get(family, {})
-    ours["rope_theta"], ours["rope_scaling"] = _read_rope(values, where)
     ours["tied_embeddings"] = values.get("tie_word_embeddings", False) if tied is None else tied
+    if family in GEMMA_READ:
+        return LanguageConfig.parse(ours | read_gemma(values, ours, where), where)
+    ours["rope_theta"], ours["rope_scaling"] = read_rope(values, where)
     ours["sliding_window"] = _read_window(values, family, ours["layers"], where)
     ours["no_rope_every"] = _read_no_rope(values, ours["layers"], where) if family == "smollm3" else None
     return LanguageConfig.parse(ours, where)
@@ -95,9 +101,8 @@ def write_decoder(language: LanguageConfig) -> Json:
     """The config of a decoder of its own family. Raises: CheckpointError if the family cannot represent a setting."""
     family = language.family
     for name, value in (LLAMA | CHOICES.get(family, {})).items():
-        need(f"language.{name}", getattr(language, name), value, f"what {family} has there")
-    if family != "smollm3":
-        need("language.no_rope_every", language.no_rope_every, None, f"what {family} has there")
+        if name not in CHOSEN_BY_FILES.get(family, ()):
+            need(f"language.{name}", getattr(language, name), value, f"what {family} has there")
     if family in WITHOUT_WINDOW:
         need("language.sliding_window", language.sliding_window, None, "its only value there")
     rope = {"rope_type": "default"} | (language.rope_scaling or {}) | {"rope_theta": language.rope_theta}
@@ -122,63 +127,21 @@ def write_decoder(language: LanguageConfig) -> Json:
         values["original_max_position_embeddings"] = int(original)  # type: ignore[arg-type]  # a number, as was checked
     if family in ("smollm3", "phi3"):  # whose classes name a row that a smaller table has not
         values["pad_token_id"] = None
+    if family in GEMMA_READ:
+        values |= write_gemma(language, rope)
     if family in ("qwen2", "qwen3"):
         values |= {"use_sliding_window": language.sliding_window is not None, "max_window_layers": 0}
     return values
-
-
-def _read_rope(values: Json, where: str) -> tuple[Any, Json | None]:
-    """Base and scaling of the rotary embedding, from the new form (`rope_parameters`) or the old (`rope_scaling`)."""
-    given = values.get("rope_scaling") or values.get("rope_parameters") or {}
-    if not isinstance(given, dict):
-        raise CheckpointError(f"{where}: rope_parameters is a {type(given).__name__}; expected a group of settings")
-    rope = {key: value for key, value in _one_rope(given, where).items() if value is not None and key not in UNREAD}
-    theta = rope.pop("rope_theta", values.get("rope_theta") or 10000.0)
-    old_name = rope.pop("type", "default")
-    kind = rope.setdefault("rope_type", old_name)
-    if (rope.pop("partial_rotary_factor", None) or values.get("partial_rotary_factor") or 1) != 1:
-        raise CheckpointError(
-            f"{where}: partial_rotary_factor is not 1; lorgnette's rotary embedding turns whole heads"
-        )
-    if kind == "default":
-        if len(rope) > 1:
-            extra = quoted(", ".join(sorted(rope.keys() - {"rope_type"})), 80)
-            raise CheckpointError(
-                f"{where}: rope_parameters has {extra}, but no rope_type that obeys it; add or remove it"
-            )
-        return theta, None
-    if values["model_type"] == "phi3" and kind in ("su", "yarn"):
-        kind = rope["rope_type"] = "longrope"  # as transformers, which knows no other scaling of this family
-    if kind in ("llama3", "yarn", "longrope"):
-        outside = values.get("original_max_position_embeddings")
-        original = rope.get("original_max_position_embeddings", values["max_position_embeddings"])
-        rope["original_max_position_embeddings"] = original if outside is None else outside
-    if kind == "yarn" and "factor" not in rope:
-        rope["factor"] = values["max_position_embeddings"] / whole_number(
-            rope, "original_max_position_embeddings", where
-        )
-    return theta, rope
-
-
-UNREAD = frozenset({"attn_factor", "finetuned"})
-"""Keys of rope_scaling that published files have and no class of transformers reads."""
-
-
-def _one_rope(given: Json, where: str) -> Json:
-    """The group that all layers share, where newer files give one for each kind of layer."""
-    groups = [value for value in given.values() if isinstance(value, dict)]
-    if not groups:
-        return given
-    if len(groups) < len(given) or any(group != groups[0] for group in groups):
-        raise CheckpointError(f"{where}: rope_parameters differ between kinds of layers; lorgnette has one for all")
-    return groups[0]
 
 
 def _read_window(values: Json, family: str, layers: int, where: str) -> int | None:
     """The sliding window that all layers share, or None. Windows on some layers only are refused."""
     kinds = values.get("layer_types")
     if kinds is not None:
-        _check_layer_types(kinds, family, layers, where)
+        known = ("full_attention",) if family in WITHOUT_WINDOW else ("full_attention", "sliding_attention")
+        check_layer_types(kinds, known, family, layers, where)
+        if len(set(kinds)) > 1:
+            raise CheckpointError(f"{where}: {ONE_WINDOW}")
     if family == "smollm3" and values.get("use_sliding_window") and values.get("sliding_window") is not None:
         raise CheckpointError(f"{where}: {ONE_WINDOW}, and smollm3 has it on those without rotary positions")
     if family in WITHOUT_WINDOW or values.get("sliding_window") is None:
@@ -213,19 +176,3 @@ def _read_no_rope(values: Json, layers: int, where: str) -> int | None:
 
 WITHOUT_WINDOW = ("llama", "smollm3", "gemma")
 ONE_WINDOW = "lorgnette's decoder has a sliding window on all layers or on none"
-
-
-def _check_layer_types(kinds: Any, family: str, layers: int, where: str) -> None:
-    """Raises: CheckpointError for kinds of layers that this decoder does not have, or not one for each layer."""
-    if not isinstance(kinds, list) or len(kinds) != layers:
-        raise CheckpointError(
-            f"{where}: layer_types is {quoted(kinds, 80)}; expected a kind for each of {layers} layers"
-        )
-    known = ("full_attention",) if family in WITHOUT_WINDOW else ("full_attention", "sliding_attention")
-    if any(kind not in known for kind in kinds):
-        raise CheckpointError(
-            f"{where}: layer_types holds {quoted(next(kind for kind in kinds if kind not in known), 60)};"
-            f" {family}'s layers are {' or '.join(known)} here"
-        )
-    if len(set(kinds)) > 1:
-        raise CheckpointError(f"{where}: {ONE_WINDOW}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from lorgnette.errors import CheckpointError
 from lorgnette.settings import Settings
+from lorgnette.untrusted import quoted
 
 Json = dict[str, Any]
 
@@ -67,6 +68,19 @@ def whole_number(values: Mapping[str, Any], key: str, where: str, default: int |
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise CheckpointError(f"{where}: {key} is {value!r:.60}; expected a whole number of at least {least}")
     return value
+
+
+def check_layer_types(kinds: Any, known: tuple[str, ...], family: str, layers: int, where: str) -> None:
+    """Raises: CheckpointError for kinds of layers that a family does not have here, or not one for each layer."""
+    if not isinstance(kinds, list) or len(kinds) != layers:
+        raise CheckpointError(
+            f"{where}: layer_types is {quoted(kinds, 80)}; expected a kind for each of {layers} layers"
+        )
+    if any(kind not in known for kind in kinds):
+        raise CheckpointError(
+            f"{where}: layer_types holds {quoted(next(kind for kind in kinds if kind not in known), 60)};"
+            f" {family}'s layers are {' or '.join(known)} here"
+        )
 
 
 def group_of(values: Json, key: str, where: str) -> Json:

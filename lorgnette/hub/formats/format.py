@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorgnette.errors import CheckpointError
+from lorgnette.files import write_json
 from lorgnette.hub.checkpoint import Weights
 from lorgnette.hub.config_map import read_idefics2, write_idefics2
 from lorgnette.hub.decoders.setting_rows import Json
-from lorgnette.hub.formats.idefics1 import TABLE as IDEFICS1_TABLE
 from lorgnette.hub.formats.idefics1 import (
+    IDEFICS1_TABLE,
     check_idefics1_inputs,
     idefics1_rules,
     read_idefics1,
@@ -19,6 +20,14 @@ from lorgnette.hub.formats.idefics1 import (
     write_idefics1,
 )
 from lorgnette.hub.formats.idefics1_keys import IDEFICS1_SECTIONS
+from lorgnette.hub.formats.idefics3 import (
+    check_idefics3_inputs,
+    read_idefics3,
+    settle_idefics3,
+    write_idefics3,
+    zero_biases,
+)
+from lorgnette.hub.formats.idefics3_keys import IDEFICS3_SECTIONS
 from lorgnette.hub.formats.llava import (
     HEAD,
     STRATEGY,
@@ -32,9 +41,9 @@ from lorgnette.hub.formats.llava import (
 )
 from lorgnette.hub.keys import IDEFICS2_SECTIONS, LLAVA_SECTIONS, FormatSections
 from lorgnette.hub.weight_map import Rule, idefics2_rules
-from lorgnette.inputs.idefics1_files import idefics1_files
-from lorgnette.inputs.llava_files import llava_files
 from lorgnette.inputs.processor import Processor
+from lorgnette.inputs.processors.idefics1_files import idefics1_files
+from lorgnette.inputs.processors.llava_files import llava_files
 from lorgnette.model.config import VLMConfig
 from lorgnette.untrusted import quoted
 
@@ -64,13 +73,15 @@ class Format:
     grows: bool = True
     """A tokenizer may have more tokens than tables have rows. If not, rows after the pre-trained ones stand in tensors
     of their own, and the tokenizer says which token is the image's."""
+    zeros: Callable[[VLMConfig], list[Rule]] = lambda config: []
+    """Tensors that its class has and ours lacks, written as zeros."""
 
 
 def _check_idefics2_inputs(config: VLMConfig, processor: Processor) -> None:
-    if processor.images.policy == "naflex" or processor.images.crop_from is not None:
+    if processor.images.policy in ("naflex", "tiles") or processor.images.crop_from is not None:
         raise CheckpointError(
-            "images are sized as transformers' Idefics2 cannot (images.policy naflex, or images.crop_from); save keeps"
-            " them in lorgnette's own form"
+            "images are sized as transformers' Idefics2 cannot (images.policy naflex or tiles, or images.crop_from);"
+            " save keeps them in lorgnette's own form"
         )
     if not processor.special.around_image:
         raise CheckpointError(
@@ -93,6 +104,29 @@ def _save_idefics1_processor(config: VLMConfig, processor: Processor, folder: Pa
     processor.save(folder, idefics1_files(processor.images, processor.mean, processor.std))
 
 
+def _idefics3(kind: str, title: str) -> Format:
+    """Idefics3, or SmolVLM, whose names and settings are the same."""
+
+    def save_processor(config: VLMConfig, processor: Processor, folder: Path) -> None:
+        values = processor.tiled_files(kind)
+        processor.save(folder, values, as_file=kind == "smolvlm")
+        older = values["image_processor"] | {"processor_class": values["processor_class"]}
+        write_json(folder / "preprocessor_config.json", older)  # which servers and transformers 4 read
+
+    return Format(
+        kind,
+        read_idefics3,
+        lambda config: write_idefics3(config, kind),
+        idefics2_rules,
+        lambda config, processor: check_idefics3_inputs(config, processor, kind),
+        save_processor,
+        settle_idefics3,
+        title=title,
+        sections=IDEFICS3_SECTIONS,
+        zeros=zero_biases,
+    )
+
+
 IDEFICS2 = Format(
     "idefics2", read_idefics2, write_idefics2, idefics2_rules, _check_idefics2_inputs, _save_idefics2_processor
 )
@@ -109,6 +143,7 @@ LLAVA = Format(
     title="LLaVA-1.5",
     sections=LLAVA_SECTIONS,
 )
+IDEFICS3, SMOLVLM = _idefics3("idefics3", "Idefics3"), _idefics3("smolvlm", "SmolVLM")
 IDEFICS1 = Format(
     "idefics",
     read_idefics1,
@@ -123,7 +158,7 @@ IDEFICS1 = Format(
     word="idefics1",
     grows=False,
 )
-MODEL_FORMATS = {one.name: one for one in (IDEFICS2, LLAVA, IDEFICS1)}
+MODEL_FORMATS = {one.name: one for one in (IDEFICS2, IDEFICS1, IDEFICS3, SMOLVLM, LLAVA)}
 """By `model_type`."""
 
 

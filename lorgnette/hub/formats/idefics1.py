@@ -22,8 +22,8 @@ from lorgnette.hub.decoders.setting_rows import (
 )
 from lorgnette.hub.weight_map import Rule, connector_rules, decoder_rules, fusion_rules, vision_rules
 from lorgnette.inputs.config import SpecialTokens
-from lorgnette.inputs.idefics1_files import IMAGE, VISION_OF_IDEFICS1
 from lorgnette.inputs.processor import Processor
+from lorgnette.inputs.processors.idefics1_files import IMAGE_NAME, VISION_OF_IDEFICS1
 from lorgnette.model.config import VLMConfig
 from lorgnette.model.configs.connector_config import ConnectorConfig, IdentityConfig, PerceiverConfig
 from lorgnette.model.configs.fusion_config import CrossAttentionConfig
@@ -47,10 +47,13 @@ RESAMPLER_CHOICES: Json = {"width_of": "vision", "projection_width": None, "norm
 }  # fmt: skip
 """What the class of Idefics1's perceiver computes where settings of ours could say otherwise."""
 GATES = {"float": "scalar", "vector": "vector"}
-TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-EXTRA_ROWS = {TABLE: "model.embed_tokens.additional_embedding.weight", HEAD: "lm_head.additional_fc.weight"}
+IDEFICS1_TABLE, IDEFICS1_HEAD = "model.embed_tokens.weight", "lm_head.weight"
+EXTRA_ROWS = {
+    IDEFICS1_TABLE: "model.embed_tokens.additional_embedding.weight",
+    IDEFICS1_HEAD: "lm_head.additional_fc.weight",
+}
 """Tensors of the rows that were added after those of a table."""
-UNUSED = "model.vision_model.post_layernorm."
+POOLED_NORM = "model.vision_model.post_layernorm."
 """The norm of a pooled state that no block attends to."""
 
 
@@ -186,7 +189,7 @@ def check_idefics1_inputs(config: VLMConfig, processor: Processor) -> None:
     images, special = processor.images, processor.special
     side = config.vision.grid * config.vision.patch
     need("special.around_image", special.around_image, SpecialTokens().around_image, "its only name")
-    need("special.image", special.image, IMAGE, "its only name")
+    need("special.image", special.image, IMAGE_NAME, "its only name")
     need("special.space_after_image", special.space_after_image, False, "its processor puts no space there")
     need("images.policy", images.policy, "square", "every image has the tower's own size")
     need("images.longest", images.longest, side, "every image has the tower's own size")
@@ -198,7 +201,7 @@ def idefics1_rules(config: VLMConfig) -> list[Rule]:
     """The whole model, as transformers' `IdeficsForVisionText2Text` names it."""
     fusion, rows = config.fusion, config.extra_vocabulary
     vector = isinstance(fusion, CrossAttentionConfig) and fusion.gate == "vector"
-    words = decoder_rules(config.language, "model.", HEAD)
+    words = decoder_rules(config.language, "model.", IDEFICS1_HEAD)
     return [
         *vision_rules(config.vision, "model.vision_model."),
         *connector_rules(config.connector, "model."),
@@ -224,9 +227,9 @@ def settle_idefics1(weights: Weights, config: VLMConfig) -> None:
     Raises: CheckpointError for tied rows that are not equal.
     """
     for name in sorted(weights.names):
-        if name.startswith(UNUSED):
+        if name.startswith(POOLED_NORM):
             weights.forget(name)
-    theirs, tied = EXTRA_ROWS[HEAD], EXTRA_ROWS[TABLE]
+    theirs, tied = EXTRA_ROWS[IDEFICS1_HEAD], EXTRA_ROWS[IDEFICS1_TABLE]
     if config.language.tied_embeddings and theirs in weights.names:
         if tied in weights.names and not torch.equal(weights.tensor(theirs), weights.tensor(tied)):
             raise CheckpointError(

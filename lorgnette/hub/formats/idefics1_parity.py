@@ -10,7 +10,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from lorgnette.inputs.idefics1_files import IMAGE
+from lorgnette.inputs.processors.idefics1_files import IMAGE_NAME
 
 
 def their_idefics1_parts(
@@ -34,5 +34,5 @@ def their_idefics1_parts(
 
 def prompt_of(text: str, images: Sequence[PIL.Image.Image]) -> list[list[str | PIL.Image.Image]]:
     """A conversation as transformers' class takes it: texts and images in turn. text: with a slot for each image."""
-    pieces = itertools.zip_longest(text.split(IMAGE), images)
+    pieces = itertools.zip_longest(text.split(IMAGE_NAME), images)
     return [[piece for pair in pieces for piece in pair if piece is not None and piece != ""]]

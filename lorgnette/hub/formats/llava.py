@@ -13,6 +13,7 @@ from lorgnette.hub.weight_map import Rule, connector_rules, decoder_rules, visio
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.config import VLMConfig
 from lorgnette.model.configs.connector_config import MLPConfig
+from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.configs.vision_config import VisionConfig
 from lorgnette.untrusted import quoted
 
@@ -38,10 +39,11 @@ def read_llava(values: Json, where: str) -> VLMConfig:
     text = {"model_type": "llama"} | group_of(values, "text_config", where)
     key = "image_token_id" if "image_token_index" not in values else "image_token_index"
     tied = True if values.get("tie_word_embeddings") else None  # else the decoder's own word counts, as upstream
+    language = read_decoder(text, f"{where}: text_config", tied)
     return VLMConfig(
         vision=_read_tower(values, where),
         connector=MLPConfig(),
-        language=read_decoder(text, f"{where}: text_config", tied),
+        language=LanguageConfig.parse(language.plain() | {"logit_cap": None}),  # its class caps no scores
         extra_vocabulary=0,
         image_token=whole_number(values, key, where, default=32000, least=0),
     )
@@ -91,6 +93,7 @@ def write_llava(config: VLMConfig) -> Json:
         )
     need("fusion", config.fusion, "autoregressive", "its only fusion there")
     need("connector.hidden", connector.hidden, None, "its MLP is as wide as the decoder")
+    need("language.logit_cap", config.language.logit_cap, None, "LLaVA's own class caps no scores of the vocabulary")
     need("vision.norm_after", vision.norm_after, False, "LLaVA takes states of a tower before its last norm")
     family = tower_of(vision)
     tower = write_vision(vision, family, norm_after=False, skipped_layers=vision.skipped_layers)

@@ -73,6 +73,11 @@ class AnswerState:
         """Place of the first token to be computed that reads an image which is not encoded; the end if none does."""
         return self.images.first_missing(self.computed, len(self.tokens))
 
+    def first_room(self, more: int) -> int:
+        """Tokens for which there must be memory when it begins, or begins again. more: of the answer, if it may have so
+        many."""
+        return len(self.tokens) + min(self.answer.most - len(self.answer.tokens), more) - 1
+
     def block_hashes(self, block: int, tokens: int) -> list[bytes]:
         """Hashes of the whole blocks within the first `tokens` tokens."""
         for start in range(len(self.hashes) * block, tokens - block + 1, block):

@@ -68,7 +68,7 @@ class ImageInputs:
 
     def patches(self, image: ImageRef) -> int:
         """Patches that must be encoded for an image."""
-        return sum(rows * columns for rows, columns in self.image_cache.grids(image))
+        return sum(rows * columns for rows, columns in self.image_cache.grids_of([image]))
 
     def find(self, image: ImageRef) -> ImageState | None:
         """An image that was encoded before, if it is still kept."""
@@ -126,7 +126,7 @@ class CrossAttentionInputs(ImageInputs):
         return {image.key: self._crops(image).total for image in prompt.images}
 
     def _crops(self, image: ImageRef) -> SequenceLengths:
-        return self.model.connector.visual_tokens(self.image_cache.grids(image))
+        return self.model.connector.visual_tokens(self.image_cache.grids_of([image]))
 
     def patches(self, image: ImageRef) -> int:
         return 0 if self.image_cache.has(image) else super().patches(image)
@@ -145,7 +145,7 @@ class CrossAttentionInputs(ImageInputs):
         ]
 
     def _project(self, image: ImageRef, visual_VD: Tensor) -> ImageKV:
-        made = ImageKV(self.model.fusion.keys_values(visual_VD), self._crops(image), self.image_cache.grids(image))
+        made = ImageKV(self.model.fusion.keys_values(visual_VD), self._crops(image), self.image_cache.grids_of([image]))
         self.pool.put(image, made)
         return made
 

@@ -22,6 +22,7 @@ from lorgnette.infer.engine.request import Request, SamplingParams
 from lorgnette.infer.generate import check_length, longest_answer
 from lorgnette.infer.image_cache import ImageFeatureCache, ImageRef
 from lorgnette.infer.sampling import with_rules
+from lorgnette.inputs.image import least_slots
 from lorgnette.inputs.image_io import image_bytes
 from lorgnette.inputs.render import prompt_ending
 from lorgnette.model.configs.fusion_config import CrossAttentionConfig, Sees
@@ -126,7 +127,7 @@ def prepare(request: Request, image_cache: ImageFeatureCache) -> Prompt:
         tokens=tuple(tokens_T.tolist()),
         images=tuple(images),
         places=tuple(np.flatnonzero(tokens_T == processor.image_token).tolist()),
-        firsts=tuple(accumulate((sum(one) for one in slots), initial=0)),
+        firsts=tuple(accumulate((sum(slot.tokens for slot in one) for one in slots), initial=0)),
         params=params,
         most=most,
         sees=fusion.sees if isinstance(fusion, CrossAttentionConfig) else None,
@@ -137,10 +138,9 @@ def _check_least_length(sample: Sample, image_cache: ImageFeatureCache, split: b
     """Refuse a prompt that would be too long were all its images as small as can be. It touches no image."""
     if not sample.images:
         return
-    connector = image_cache.processor.connector
-    least = connector.visual_tokens(*connector.smallest_grid)
-    slots = [(least,) * (5 if split else 1) for _ in sample.images]
-    rendered = image_cache.processor.render_text(sample, slots, prompt_ending(sample))
+    processor = image_cache.processor
+    slots = [least_slots(processor.images, processor.connector, split)] * len(sample.images)
+    rendered = processor.render_text(sample, slots, prompt_ending(sample))
     check_length(image_cache.model.config.language, sample.name, len(rendered.tokens_T))
 
 

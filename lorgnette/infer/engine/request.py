@@ -77,7 +77,7 @@ class Request:
     salt: str | None = None
     """Prefixes are shared among requests of equal salts; None for the key."""
     split: bool | None = None
-    """Images in five crops or one, over the processor's own setting."""
+    """Images in crops (quadrants or tiles) or whole, over the processor's own setting."""
     constraint: Constraint | None = None
     """Grammar of the answers."""
 

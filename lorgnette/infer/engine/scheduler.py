@@ -98,7 +98,7 @@ class Scheduler:
             return False
         hashes = answer.block_hashes(self.config.block, len(answer.tokens) - 1)
         holder, blocks = self.prefixes.find(hashes)
-        document = self._allocate(self._first_room(answer), holder, blocks * self.config.block)
+        document = self._allocate(answer.first_room(self.config.answer_room), holder, blocks * self.config.block)
         if document is None:
             answer.images.clear()
             return False
@@ -108,11 +108,6 @@ class Scheduler:
             answer.owner.cached_tokens = document.length
         answer.document = document
         return True
-
-    def _first_room(self, answer: AnswerState) -> int:
-        """Tokens for which there must be memory when an answer begins, or begins again: no more than it can need."""
-        more = min(answer.answer.most - len(answer.answer.tokens), self.config.answer_room)
-        return len(answer.tokens) + more - 1
 
     def _allocate(self, room: int, holder: CachedDocument | None, length: int) -> CachedDocument | None:
         """A document with the first `length` tokens of another, if memory for both can be found."""
@@ -156,7 +151,8 @@ class Scheduler:
     def fork(self, first: AnswerState, other: AnswerState) -> None:
         """Let another answer to the same prompt go on from the keys and values of the first."""
         assert first.document is not None
-        other.document = self.store.fork(first.document, len(first.owner.prompt.tokens), self._first_room(other))
+        room = other.first_room(self.config.answer_room)
+        other.document = self.store.fork(first.document, len(first.owner.prompt.tokens), room)
         if other.document is None:
             return self.wait_again(other)
         first.images.share(other.images)

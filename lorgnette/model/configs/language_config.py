@@ -31,7 +31,9 @@ class LanguageConfig(Settings):
     """A decoder of the Llama family. Defaults are Mistral-7B-v0.1."""
 
     kind: Literal["decoder"] = "decoder"
-    family: Literal["llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma"] = "mistral"
+    family: Literal["llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gemma3_text"] = (
+        "mistral"
+    )
     """The transformers class that the weights are exported to and named after."""
     vocabulary: pydantic.PositiveInt = 32000
     """Rows of the pre-trained embedding table, without lorgnette's extra rows."""
@@ -48,7 +50,17 @@ class LanguageConfig(Settings):
     """RMS norms scale by 1 + their weight (Gemma)."""
     scaled_embedding: bool = False
     """Embedded tokens are multiplied by the root of the width (Gemma). Visual tokens are not."""
+    post_norms: bool = False
+    """Norms after attention and MLP, before each is added, beside those before them (Gemma 2, 3)."""
+    query_pre_attn_scalar: pydantic.PositiveInt | None = None
+    """Scores of attention are divided by its root (Gemma 2, 3); None for `head_width`, as everywhere else."""
+    score_cap: pydantic.PositiveFloat | None = None
+    """Scores of attention become cap * tanh(score / cap) before the softmax (Gemma 2)."""
+    logit_cap: pydantic.PositiveFloat | None = None
+    """The same for the scores of the vocabulary (Gemma 2)."""
     rope_theta: pydantic.PositiveFloat = 10000.0
+    local_rope_theta: pydantic.PositiveFloat | None = None
+    """Base of rotary positions in layers with a window, where they are never scaled (Gemma 3); None: as elsewhere."""
     rope_scaling: dict[str, RopeValue] | None = None
     """As in transformers' `rope_parameters` (`rope_type`: linear, llama3, ...); None for plain rotary embeddings."""
     no_rope_every: pydantic.PositiveInt | None = None
@@ -58,6 +70,9 @@ class LanguageConfig(Settings):
     """Biases on the query, key and value projections (Qwen2.5)."""
     tied_embeddings: bool = False
     sliding_window: pydantic.PositiveInt | None = None
+    """Keys that a token sees at most, its own included."""
+    global_every: pydantic.PositiveInt | None = None
+    """Layers n - 1, 2 n - 1 and so on have no window, and the others do (Gemma 2, 3); None: all have it."""
     max_positions: pydantic.PositiveInt = 32768
 
     @pydantic.model_validator(mode="before")
@@ -71,6 +86,15 @@ class LanguageConfig(Settings):
             raise ValueError(f"{self.heads} query heads cannot share {self.kv_heads} key-value heads evenly")
         if self.head_width % 2:
             raise ValueError(f"head_width {self.head_width} is odd, but rotary positions turn pairs")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _windows_are_there(self) -> LanguageConfig:
+        for name in ("global_every", "local_rope_theta"):
+            if getattr(self, name) is not None and self.sliding_window is None:
+                raise ValueError(f"{name} is for layers with a window; set sliding_window, or leave {name} out")
+        if self.global_every == 1:
+            raise ValueError("global_every 1 leaves no layer a window; leave out sliding_window and global_every")
         return self
 
     @pydantic.model_validator(mode="after")
@@ -110,6 +134,23 @@ class LanguageConfig(Settings):
         if scaling.get("rope_type") == "yarn" and self.rope_theta == 1:
             raise ValueError("rope_type 'yarn' needs a rope_theta other than 1")
 
+    def window_of(self, layer: int) -> int | None:
+        """Keys that a token sees at most in this layer; None for all before it."""
+        is_global = self.global_every is not None and (layer + 1) % self.global_every == 0
+        return None if is_global else self.sliding_window
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """The window of each layer."""
+        return tuple(self.window_of(layer) for layer in range(self.layers))
+
+    @property
+    def local(self) -> LanguageConfig:
+        """Settings as layers with a window have them: `local_rope_theta` in the place of base and scaling."""
+        if self.local_rope_theta is None:
+            return self
+        return self.model_copy(update={"rope_theta": self.local_rope_theta, "rope_scaling": None})
+
     @property
     def about(self) -> str:
         """The family and its sizes, for people."""
@@ -121,12 +162,15 @@ class LanguageConfig(Settings):
         """Tokens of the longest document that the decoder was made for.
 
         `max_positions` is that of the model before its rotary positions were stretched, or after: files differ, so the
-        larger is taken. Where other frequencies would begin in the middle of a document, it ends before.
+        larger is taken; Gemma 3's say the stretched length. Where other frequencies would begin in the middle of a
+        document, it ends before.
         """
         scaling = self.rope_scaling or {}
         kind, factor = scaling.get("rope_type", "default"), float(scaling.get("factor", 1.0))  # type: ignore[arg-type]
         original = int(scaling.get("original_max_position_embeddings", self.max_positions))  # type: ignore[arg-type]
         if kind == "longrope":
             return original
+        if self.family == "gemma3_text":
+            return self.max_positions
         stretched = {"linear": self.max_positions * factor, "yarn": original * factor}.get(str(kind), 0.0)
         return max(self.max_positions, int(stretched))

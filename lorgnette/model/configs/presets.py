@@ -59,6 +59,13 @@ _PHI3 = _named("family vocabulary sliding_window max_positions", "phi3", 32064, 
 _GEMMA = _named("family vocabulary norm_eps activation", "gemma", 256000, 1e-6, "gelu_tanh") | _named(
     "norm_offset scaled_embedding tied_embeddings head_width max_positions", True, True, True, 256, 8192
 )
+_GEMMA2 = _GEMMA | _named("family post_norms score_cap logit_cap", "gemma2", True, 50.0, 30.0)
+_GEMMA2 |= _named("sliding_window global_every", 4096, 2)
+_GEMMA3 = _GEMMA | _named("family post_norms qk_norm global_every", "gemma3_text", True, True, 6)
+_GEMMA3 |= _named("rope_theta local_rope_theta vocabulary", 1e6, 1e4, 262144)
+_GEMMA3_SHORT = _GEMMA3 | _named("sliding_window max_positions", 512, 32768)
+_GEMMA3_LONG = _GEMMA3 | _named("vocabulary sliding_window max_positions", 262208, 1024, 131072)
+_GEMMA3_LONG |= {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}
 
 VISION_PRESETS: dict[str, Values] = {
     "siglip-so400m": _vit(1152, 27, 16, 4304, patch=14, grid=70),
@@ -89,6 +96,11 @@ LANGUAGE: dict[str, Values] = {
     "phi-3-mini-4k": _llama(3072, 32, 32, 32, 8192, **_PHI3),
     "gemma-2b": _llama(2048, 18, 8, 1, 16384, **_GEMMA),
     "gemma-7b": _llama(3072, 28, 16, 16, 24576, **_GEMMA),
+    "gemma-2-2b": _llama(2304, 26, 8, 4, 9216, **_GEMMA2),
+    "gemma-2-9b": _llama(3584, 42, 16, 8, 14336, **_GEMMA2),
+    "gemma-3-270m": _llama(640, 18, 4, 1, 2048, **_GEMMA3_SHORT),
+    "gemma-3-1b": _llama(1152, 26, 4, 1, 6912, **_GEMMA3_SHORT),
+    "gemma-3-4b": _llama(2560, 34, 8, 4, 10240, **_GEMMA3_LONG),
     "qwen2.5-0.5b": _qwen(896, 24, 14, 2, 4864, **_QWEN25),
     "qwen2.5-1.5b": _qwen(1536, 28, 12, 2, 8960, **_QWEN25),
     "qwen2.5-7b": _qwen(3584, 28, 28, 4, 18944, **_QWEN25 | _named("vocabulary tied_embeddings", 152064, False))

@@ -1,7 +1,7 @@
 """Attention over sequences that lie end to end: one entry for images, latents and documents, on every device.
 
-CUDA in half precision runs `torch.nn.attention.varlen`; everything else `grouped_attention`. `dense_attention` computes
-the same with an explicit mask.
+CUDA in half precision runs `torch.nn.attention.varlen`; everything else `grouped_attention`, and so do soft-capped
+scores everywhere: no kernel takes a cap. `dense_attention` computes the same with an explicit mask.
 """
 
 from __future__ import annotations
@@ -24,18 +24,20 @@ def attention(
     *,
     causal: bool = False,
     window: int | None = None,
+    cap: float | None = None,
 ) -> Tensor:
     """Softmax attention in which span i of the queries sees span i of the keys and nothing else. Returns T,H,N.
 
     causal: the last query of a span is aligned with its last key, so that cached keys come before the queries.
     window: a query sees at most this many keys, its own included (needs `causal`).
+    cap: scores become cap * tanh(score / cap) before the softmax.
     H is a multiple of G: neighbouring query heads share a key-value head.
     """
     if not queries.total:
         return q_THN + 0 * (k_SGN.sum() + v_SGN.sum())  # nothing to attend to, but the graph stays whole
-    if has_varlen(q_THN):
+    if cap is None and has_varlen(q_THN):
         return varlen(q_THN, k_SGN, v_SGN, queries, keys, causal=causal, window=window)
-    return grouped_attention(q_THN, k_SGN, v_SGN, queries, keys, causal=causal, window=window)
+    return grouped_attention(q_THN, k_SGN, v_SGN, queries, keys, causal=causal, window=window, cap=cap)
 
 
 def dense_attention(
@@ -47,6 +49,7 @@ def dense_attention(
     *,
     causal: bool = False,
     window: int | None = None,
+    cap: float | None = None,
 ) -> Tensor:
     """The plain version of `attention`: one dense mask over all queries and keys. Slow; the oracle of its tests."""
     mask_TS = torch.zeros(queries.total, keys.total, dtype=torch.bool, device=q_THN.device)
@@ -57,6 +60,7 @@ def dense_attention(
     repeat = q_THN.shape[1] // k_SGN.shape[1]
     k_SHN, v_SHN = k_SGN.repeat_interleave(repeat, 1), v_SGN.repeat_interleave(repeat, 1)
     scores_HTS = torch.einsum("thn,shn->hts", q_THN, k_SHN) * q_THN.shape[-1] ** -0.5
+    scores_HTS = scores_HTS if cap is None else cap * torch.tanh(scores_HTS / cap)
     weights_HTS = scores_HTS.masked_fill(~mask_TS, float("-inf")).softmax(-1)
     return torch.einsum("hts,shn->thn", weights_HTS, v_SHN)
 

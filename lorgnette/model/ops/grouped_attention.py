@@ -16,11 +16,12 @@ from torch import Tensor
 
 from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.ops.masks import attention_mask, causal_mask
+from lorgnette.model.ops.soft_cap import capped_attention
 
 _LONG = 1024
 """Queries from which on it pays to cut a span for the sake of the threads."""
 _BLOCK = 512
-"""Queries of one masked call within a window, if the window is not longer."""
+"""Queries of one masked call within a window, if the window is not longer or all scores of a call are held."""
 CAUSAL_BLOCK = 80
 """Queries of one call on all keys before them. On a CPU one causal call computes nearly the whole square: a span of 200
 to 500 takes a tenth to a quarter less time by blocks, forward and backward; one of two blocks gains nothing."""
@@ -35,6 +36,7 @@ def grouped_attention(
     *,
     causal: bool = False,
     window: int | None = None,
+    cap: float | None = None,
 ) -> Tensor:
     """As `attention`, by one call of torch's fused attention for each pair of lengths (queries, keys)."""
     plan = _plan(queries, keys, q_THN.device)
@@ -46,7 +48,7 @@ def grouped_attention(
         v_SGN.split([group.count * group.keys for group in plan.groups]),
         strict=True,
     )
-    return plan.unsort_queries(torch.cat([_stack(group, q, k, v, causal, window) for group, q, k, v in stacks]))
+    return plan.unsort_queries(torch.cat([_stack(group, q, k, v, causal, window, cap) for group, q, k, v in stacks]))
 
 
 def attention_of_rows(
@@ -57,6 +59,7 @@ def attention_of_rows(
     documents: SequenceLengths,
     *,
     window: int | None = None,
+    cap: float | None = None,
 ) -> Tensor:
     """Causal attention of some tokens only: the rows `rows_R` (ascending) of what `attention` returns. R,H,N.
 
@@ -75,7 +78,7 @@ def attention_of_rows(
             keys = slice(oldest, int(positions[-1]) + 1)
             mask_TS = causal_mask(positions, torch.arange(keys.start, keys.stop), window)
             q_BHTN, k_BGSN, v_BGSN = (x[None].transpose(1, 2) for x in (q_RHN[block], k_SGN[keys], v_SGN[keys]))
-            out.append(_fused(q_BHTN, k_BGSN, v_BGSN, mask_TS, False)[0])
+            out.append(fused_attention(q_BHTN, k_BGSN, v_BGSN, mask_TS, cap=cap)[0])
     return torch.cat(out)
 
 
@@ -149,26 +152,38 @@ def _rows(spans: SequenceLengths, order: list[int], device: torch.device) -> Ten
         return torch.cat([torch.arange(spans.starts[index], spans.starts[index + 1]) for index in order]).to(device)
 
 
-def _stack(group: _Group, q_THN: Tensor, k_SGN: Tensor, v_SGN: Tensor, causal: bool, window: int | None) -> Tensor:
+def _stack(
+    group: _Group,
+    q_THN: Tensor,
+    k_SGN: Tensor,
+    v_SGN: Tensor,
+    causal: bool,
+    window: int | None,
+    cap: float | None,
+) -> Tensor:
     """One fused call for a stack of equal-length spans."""
     if not group.queries:
         return q_THN
     if causal and window is not None and window < group.keys:
-        return _in_blocks(group, q_THN, k_SGN, v_SGN, window, max(window, _BLOCK))
+        return _in_blocks(group, q_THN, k_SGN, v_SGN, window, _BLOCK if cap else max(window, _BLOCK), cap)
     square, mask_TS = group.queries == group.keys, None
-    if causal and square and group.queries > 2 * CAUSAL_BLOCK and q_THN.device.type == "cpu":
-        return _in_blocks(group, q_THN, k_SGN, v_SGN, group.keys, CAUSAL_BLOCK)
-    if causal and not square and group.queries > 1:
+    in_blocks = cap is not None or q_THN.device.type == "cpu"
+    if causal and square and group.queries > 2 * CAUSAL_BLOCK and in_blocks:
+        return _in_blocks(group, q_THN, k_SGN, v_SGN, group.keys, CAUSAL_BLOCK, cap)
+    if causal and group.queries > 1 and not (square and cap is None):
         mask_TS = attention_mask(group.queries, group.keys, True, None, q_THN.device)
     pieces = 1 if causal or group.count > 1 else _pieces(q_THN.shape[1], group.queries)
     q_BHTN = q_THN.unflatten(0, (group.count * pieces, -1)).transpose(1, 2)
     k_BGSN, v_BGSN = (x.unflatten(0, (group.count, -1)).transpose(1, 2) for x in (k_SGN, v_SGN))
     if pieces > 1:
         k_BGSN, v_BGSN = (x.expand(pieces, -1, -1, -1) for x in (k_BGSN, v_BGSN))
-    return _fused(q_BHTN, k_BGSN, v_BGSN, mask_TS, causal and square and group.queries > 1).flatten(0, 1)
+    is_causal = causal and square and group.queries > 1 and cap is None
+    return fused_attention(q_BHTN, k_BGSN, v_BGSN, mask_TS, causal=is_causal, cap=cap).flatten(0, 1)
 
 
-def _in_blocks(group: _Group, q_THN: Tensor, k_SGN: Tensor, v_SGN: Tensor, window: int, block: int) -> Tensor:
+def _in_blocks(
+    group: _Group, q_THN: Tensor, k_SGN: Tensor, v_SGN: Tensor, window: int, block: int, cap: float | None
+) -> Tensor:
     """Causal attention within a window, by blocks of queries on the keys that they see."""
     q_BHTN, k_BGSN, v_BGSN = (x.unflatten(0, (group.count, -1)).transpose(1, 2) for x in (q_THN, k_SGN, v_SGN))
     out, past = [], group.keys - group.queries
@@ -177,7 +192,8 @@ def _in_blocks(group: _Group, q_THN: Tensor, k_SGN: Tensor, v_SGN: Tensor, windo
         first = max(past + start - window + 1, 0)
         keys = slice(first, past + end)
         mask_TS = _mask(end - start, past + end - first, window if window < group.keys else None, q_THN)
-        out.append(_fused(q_BHTN[:, :, start:end], k_BGSN[:, :, keys], v_BGSN[:, :, keys], mask_TS, False))
+        block_BHTN = q_BHTN[:, :, start:end]
+        out.append(fused_attention(block_BHTN, k_BGSN[:, :, keys], v_BGSN[:, :, keys], mask_TS, cap=cap))
     return torch.cat(out, 1).flatten(0, 1)
 
 
@@ -196,8 +212,19 @@ def _causal_bias(keys: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         return torch.zeros(hidden_TS.shape, device=device, dtype=dtype).masked_fill(hidden_TS, float("-inf"))
 
 
-def _fused(q_BHTN: Tensor, k_BGSN: Tensor, v_BGSN: Tensor, mask_TS: Tensor | None, causal: bool) -> Tensor:
-    """torch's fused attention. Returns B,T,H,N."""
+def fused_attention(
+    q_BHTN: Tensor,
+    k_BGSN: Tensor,
+    v_BGSN: Tensor,
+    mask_TS: Tensor | None,
+    *,
+    causal: bool = False,
+    cap: float | None = None,
+) -> Tensor:
+    """torch's fused attention, or the plain one where scores are capped. Returns B,T,H,N."""
+    if cap is not None:
+        assert not causal  # callers say what is seen by the mask
+        return capped_attention(q_BHTN, k_BGSN, v_BGSN, mask_TS, cap).transpose(1, 2)
     out_BHTN = F.scaled_dot_product_attention(
         q_BHTN,
         k_BGSN,

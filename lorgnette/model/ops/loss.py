@@ -13,7 +13,12 @@ CHUNK = {"cpu": 2**22, "cuda": 2**25}
 
 
 def linear_losses(
-    hidden_TD: Tensor, tables: tuple[Tensor, ...], targets_T: Tensor, chunk: int | None = None, z_loss: float = 0.0
+    hidden_TD: Tensor,
+    tables: tuple[Tensor, ...],
+    targets_T: Tensor,
+    chunk: int | None = None,
+    z_loss: float = 0.0,
+    cap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy between `hidden_TD @ cat(tables).T` and `targets_T`: summed over rows, and of each row (T).
 
@@ -22,21 +27,26 @@ def linear_losses(
     tables: the head's weights as one or more blocks of vocabulary rows (each K,D); frozen ones cost no gradient.
     chunk: rows of logits to hold at a time.
     z_loss: weight of each row's squared log-normaliser, which is added to the sum and not to the rows.
+    cap: logits become cap * tanh(logit / cap).
     """
-    total, losses_T = _LinearCrossEntropy.apply(hidden_TD, targets_T, chunk or _rows(tables), z_loss, *tables)
+    total, losses_T = _LinearCrossEntropy.apply(hidden_TD, targets_T, chunk or _rows(tables), z_loss, cap, *tables)
     return total, losses_T
 
 
 @torch.no_grad()
 def linear_log_probabilities(
-    hidden_TD: Tensor, tables: tuple[Tensor, ...], targets_T: Tensor, chunk: int | None = None
+    hidden_TD: Tensor,
+    tables: tuple[Tensor, ...],
+    targets_T: Tensor,
+    chunk: int | None = None,
+    cap: float | None = None,
 ) -> Tensor:
     """The log-probability of each target (float32, T), chunk by chunk and without gradients: for scoring."""
     rows = chunk or _rows(tables)
     scores = [torch.empty(0, device=hidden_TD.device)]
     held = _room(hidden_TD, tables, rows)
     for hidden, targets in zip(hidden_TD.split(rows), targets_T[:, None].split(rows), strict=True):
-        logits = _logits(hidden, tables, held)
+        logits = _capped(_logits(hidden, tables, held), cap)
         scores.append((logits.gather(1, targets) - logits.logsumexp(-1, keepdim=True))[:, 0])
     return torch.cat(scores)
 
@@ -44,9 +54,9 @@ def linear_log_probabilities(
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_TD: Tensor, targets_T: Tensor, chunk: int, z_loss: float, *tables: Tensor
+        ctx: Any, hidden_TD: Tensor, targets_T: Tensor, chunk: int, z_loss: float, cap: float | None, *tables: Tensor
     ) -> tuple[Tensor, Tensor]:
-        wants_hidden, wants_tables = ctx.needs_input_grad[0], ctx.needs_input_grad[4:]
+        wants_hidden, wants_tables = ctx.needs_input_grad[0], ctx.needs_input_grad[5:]
         hidden_grads: list[Tensor] = []
         table_grads = [
             torch.zeros_like(table, dtype=torch.float32) if wanted else None  # sums over chunks need the precision
@@ -56,7 +66,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         losses = [torch.empty(0, device=hidden_TD.device)]
         held = _room(hidden_TD, tables, chunk)
         for hidden, targets in zip(hidden_TD.split(chunk), targets_T[:, None].split(chunk), strict=True):
-            logits = _logits(hidden, tables, held)
+            logits = _capped(_logits(hidden, tables, held), cap)
+            slopes = None if cap is None else 1 - (logits / cap).square()
             largest, at_target = logits.amax(-1, keepdim=True), logits.gather(1, targets)
             # from here on `logits` becomes its own gradient: softmax, minus one at the target
             shares = logits.sub_(largest).exp_().sum(-1, keepdim=True)
@@ -68,6 +79,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 total += z_loss * normaliser.square().sum()
                 logits.mul_(1 + 2 * z_loss * normaliser)
             logits.scatter_add_(1, targets, torch.full_like(normaliser, -1.0))
+            if slopes is not None:
+                logits.mul_(slopes)
             parts = logits.to(hidden.dtype).split([len(table) for table in tables], -1)
             if wants_hidden:
                 pieces = (part @ table.to(part.dtype) for part, table in zip(parts, tables, strict=True))
@@ -88,7 +101,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None if saved is None else (saved * grad).to(dtype)
             for saved, dtype in zip(table_grads, ctx.dtypes, strict=True)
         ]
-        return hidden_grad * grad.to(hidden_grad.dtype), None, None, None, *scaled
+        return hidden_grad * grad.to(hidden_grad.dtype), None, None, None, None, *scaled
 
 
 def _rows(tables: tuple[Tensor, ...]) -> int:
@@ -113,6 +126,11 @@ def _logits(hidden_TD: Tensor, tables: tuple[Tensor, ...], held: Tensor) -> Tens
         else:
             part.copy_(hidden_TD @ table.to(hidden_TD.dtype).T)
     return logits
+
+
+def _capped(logits: Tensor, cap: float | None) -> Tensor:
+    """The logits, soft-capped in place."""
+    return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -62,7 +62,7 @@ def _check_length(sample: Sample, processor: Processor, longest: int) -> None:
 
 
 def split_of(asked: Conversation) -> bool | None:
-    """Images in five crops or one, by their `detail`; None for the model's own setting.
+    """Images in crops or whole, by their `detail`; None for the model's own setting.
 
     Raises: ApiError 400 for images that ask for different things: an answer has one setting.
     """

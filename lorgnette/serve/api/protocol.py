@@ -53,7 +53,7 @@ class ImageLink(Body):
 
     url: str
     detail: Literal["auto", "low", "high", "original"] | None = None
-    """low for one crop, high for five, auto and original for the model's own setting."""
+    """low for one crop, high for five or all tiles, auto and original for the model's own setting."""
 
 
 class ImagePart(Body):

@@ -59,13 +59,13 @@ class CostedModel:
     @cached_property
     def image(self) -> ImageCost:
         """Cost of the largest square image."""
-        return image_cost(self.cost, self.images.longest)
+        return image_cost(self.cost, self.images.crop_side, self.images.most_tiles)
 
     @cached_property
     def slots(self) -> int:
         """Slots of that image in the text, those around it not counted."""
-        along = int(self.image.patches**0.5)
-        return int(self.config.slots.visual_tokens(along, along))
+        along = int((self.image.patches // self.image.crops) ** 0.5)
+        return int(self.config.slots.visual_tokens(along, along)) * self.image.crops
 
     @cached_property
     def trained(self) -> dict[str, int]:
@@ -128,7 +128,7 @@ def rows(choices: Sequence[CostedModel]) -> list[tuple[str, list[str]]]:
     found += [(f"trained, {name}", [_count(one.trained.get(name)) for one in choices]) for name in stages]
     return [
         *found,
-        ("image, pixels", [f"{one.image.side} x {one.image.side}" for one in choices]),
+        ("image, pixels", [_pixels(one.image) for one in choices]),
         ("patches", [_count(one.image.patches) for one in choices]),
         ("visual tokens", [_count(one.image.visual_tokens) for one in choices]),
         ("slots in the text", [_count(one.slots) for one in choices]),
@@ -137,6 +137,11 @@ def rows(choices: Sequence[CostedModel]) -> list[tuple[str, list[str]]]:
         ("cache a token", [amount(one.cost.cache_bytes(1, BYTES_EACH), "B") for one in choices]),
         ("cache an image", [amount(one.image_cache_bytes, "B") for one in choices]),
     ]
+
+
+def _pixels(image: ImageCost) -> str:
+    crops = f"{image.crops} tiles of " if image.crops > 1 else ""
+    return f"{crops}{image.side} x {image.side}"
 
 
 def sample_cells(choices: Sequence[CostedModel], text: int) -> list[str]:

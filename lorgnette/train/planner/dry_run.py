@@ -140,7 +140,7 @@ def _full_pack(run: Run, stage: StageConfig) -> TrainingBatch:
     supervised text. Only its shapes matter.
     """
     images, tokens = run.stage_images(stage), stage.pack.tokens
-    side = images.longest // images.patch // run.model.connector.multiple * run.model.connector.multiple
+    side = images.crop_side // images.patch // run.model.connector.multiple * run.model.connector.multiple
     slot = run.model.slots.visual_tokens(side, side) + 2
     count = min(stage.pack.patches // side**2, tokens // (2 * slot))
     targets_T = torch.zeros(tokens, dtype=torch.int64)

@@ -49,11 +49,14 @@ TEMPLATE = (
 )
 """The template of llava-hf/llava-1.5-7b-hf."""
 SPECIAL = SpecialTokens(around_image="", end_of_utterance="</s>")
+LOCAL = {"head_dim": 8, "sliding_window": 5, "query_pre_attn_scalar": 3, "tie_word_embeddings": True}
 TEXTS = {
     "llama": {"model_type": "llama"},
     "qwen2": {"model_type": "qwen2"},
     "qwen3": {"model_type": "qwen3", "head_dim": 16},
     "tied": {"model_type": "llama", "tie_word_embeddings": True},
+    "gemma2": LOCAL | {"model_type": "gemma2", "attn_logit_softcapping": 0.5, "final_logit_softcapping": 2.0},
+    "gemma3_text": LOCAL | {"model_type": "gemma3_text", "num_hidden_layers": 6},
 }
 CLIP_PIXELS = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
 
@@ -353,12 +356,20 @@ def test_import_then_export_is_bit_equal(tmp_path: Path, tower: str) -> None:
     third = export(*load(second), tmp_path / "third", format="llava")
     assert (third / "config.json").read_text() == (second / "config.json").read_text()
     assert (third / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
-    assert describe(second).opens_in_transformers
+    assert describe(second).form == "LLaVA-1.5"
 
 
+GEMMA = {"activation": "gelu_tanh", "norm_offset": True, "scaled_embedding": True, "tied_embeddings": True}
+GEMMA |= {"sliding_window": 5, "global_every": 2}
 EXPORTED = {
     "llama": ({"family": "llama"}, None, {"crop_from": 28}),
     "qwen3": ({"family": "qwen3", "qk_norm": True, "head_width": 16}, None, {"crop_from": 32}),
+    "gemma2": (GEMMA | {"family": "gemma2", "post_norms": True, "score_cap": 0.5}, None, {"crop_from": 28}),
+    "gemma3_text": (
+        GEMMA | {"family": "gemma3_text", "post_norms": True, "qk_norm": True, "local_rope_theta": 70.0},
+        None,
+        {},
+    ),
     "tied, an extra layer of the tower": ({"tied_embeddings": True}, {"skipped_layers": 1, "layers": 4}, {}),
 }
 
@@ -431,6 +442,9 @@ REFUSALS: dict[str, tuple[Callable[[], VLMConfig], dict[str, Any], str]] = {
     "DINOv2": (
         lambda: llava_config({"class_token": "dropped", "layer_scale": True}), {}, r"vision\.\w+ is .* what its CLIP"
     ),
+    "capped scores": (
+        lambda: llava_config().override("language.logit_cap=3.0"), {}, r"language\.logit_cap is 3\.0.*caps no scores"
+    ),
     "own aspect ratio": (llava_config, {"policy": "native"}, r"images\.policy is 'native'.*'square'"),
     "smaller images": (llava_config, {"longest": 14, "shortest": 14}, r"images\.longest is 14.*28"),
     "quadrants": (llava_config, {"split": True}, r"images\.split is True"),
@@ -457,7 +471,7 @@ def test_formats_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"special\.around_image is empty, but transformers' Idefics2"):
         export(tiny_model(perceiver), around, tmp_path / "out")
     assert load(save(tiny_model(perceiver), around, tmp_path / "own"))[1].special == SPECIAL
-    with pytest.raises(CheckpointError, match=r"format .?gguf.?: lorgnette writes idefics2 or llava"):
+    with pytest.raises(CheckpointError, match=r"format .?gguf.?: lorgnette writes idefics2, idefics3, smolvlm, llava"):
         export(tiny_model(), tiny_processor(), tmp_path / "out", format="gguf")
 
 

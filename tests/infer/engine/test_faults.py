@@ -180,7 +180,7 @@ def test_too_long_a_prompt_is_refused_before_an_image_is_opened(monkeypatch: pyt
     engine_ = engine(tiny_model(tiny_config(max_positions=40)))
     opened = []
     monkeypatch.setattr("lorgnette.inputs.image.open_header", lambda *given: opened.append(given))
-    monkeypatch.setattr("lorgnette.infer.image_cache.image_grids", lambda *given: opened.append(given))
+    monkeypatch.setattr("lorgnette.infer.image_cache.image_crops", lambda *given: opened.append(given))
     with pytest.raises(DataError, match="exceed the 40 positions"):
         engine_.add(request("a", Sample((Turn("user"), *[Image(b"no image at all")] * 8, Text("?")))))
     assert opened == []

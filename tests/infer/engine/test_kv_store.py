@@ -14,19 +14,19 @@ from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.ops.attention import dense_attention
 
 SIZES = {"width": 32, "layers": 2, "heads": 4, "kv_heads": 2, "head_width": 8, "mlp_width": 48, "vocabulary": 40}
-WINDOWS = [None, 5, 70]
+LAYERS = [{}, {"sliding_window": 5}, {"sliding_window": 70}, {"sliding_window": 5, "global_every": 2, "score_cap": 0.7}]
 
 
-def store(window: int | None = None, tokens: int = 1024) -> SlabStore:
-    config = LanguageConfig(**SIZES, sliding_window=window)
+def store(layers: dict | None = None, tokens: int = 1024) -> SlabStore:
+    config = LanguageConfig(**SIZES | (layers or {}))
     return SlabStore(config, tokens * 2 * 2 * 2 * 8 * 4, torch.device("cpu"), torch.float32)
 
 
 class Model:
     """Documents of random keys and values, as a store should have them."""
 
-    def __init__(self, window: int | None) -> None:
-        self.store, self.window = store(window), window
+    def __init__(self, layers: dict) -> None:
+        self.store = store(layers)
         self.known: dict[CachedDocument, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         self.generator = torch.Generator().manual_seed(0)
 
@@ -48,14 +48,16 @@ class Model:
                 k, v = torch.cat([keys, k]), torch.cat([values, v])
                 self.known[document][layer] = k, v
                 lengths = SequenceLengths((len(q),)), SequenceLengths((len(k),))
-                expected = dense_attention(q, k, v, *lengths, causal=True, window=self.window)
+                config = self.store.config
+                how = {"window": config.window_of(layer), "cap": config.score_cap}
+                expected = dense_attention(q, k, v, *lengths, causal=True, **how)
                 torch.testing.assert_close(seen, expected, atol=1e-5, rtol=1e-5)
         step.advance()
 
 
-@pytest.mark.parametrize("window", WINDOWS)
-def test_documents_that_come_and_go_see_their_own_keys(window: int | None) -> None:
-    draw, model = random.Random(0), Model(window)
+@pytest.mark.parametrize("layers", LAYERS, ids=str)
+def test_documents_that_come_and_go_see_their_own_keys(layers: dict) -> None:
+    draw, model = random.Random(0), Model(layers)
     live: list[CachedDocument] = []
     empty = [(torch.empty(0, 2, 8), torch.empty(0, 2, 8))] * 2
     for _ in range(60):
@@ -92,15 +94,15 @@ def test_documents_of_similar_lengths_are_one_group() -> None:
         document.length = 90 + number
     step = model.begin(documents)
     step.begin(SequenceLengths((1,) * 16), torch.zeros(1))
-    assert [group.rows for group in step.groups] == [slice(0, 16)]
+    assert [group.rows for group in step.groups[None]] == [slice(0, 16)]
     for document in documents[5:10]:
         document.length = 2
     step = model.begin(documents)
     step.begin(SequenceLengths((1,) * 16), torch.zeros(1))
-    read = sum((group.rows.stop - group.rows.start) * group.longest for group in step.groups)
+    read = sum((group.rows.stop - group.rows.start) * group.longest for group in step.groups[None])
     filled = sum(one.length + 1 for one in documents)
     assert filled >= 0.75 * read
-    assert len(step.groups) > 1
+    assert len(step.groups[None]) > 1
 
 
 def test_a_slab_grows_in_its_place_if_it_can() -> None:

@@ -40,7 +40,9 @@ MODELS = {
     "perceiver": tiny_config(),
     "linear": tiny_config().model_copy(update={"connector": LinearConfig()}),
     "pixel shuffle, window": tiny_config(sliding_window=40).model_copy(update={"connector": PixelShuffleConfig()}),
-    "one kv head, tied": tiny_config(kv_heads=1, tied_embeddings=True),
+    "one kv head, tied, two kinds of layers, caps": tiny_config(
+        kv_heads=1, tied_embeddings=True, sliding_window=40, global_every=2, score_cap=0.5, logit_cap=3.0
+    ),
     "cross-attention": cross_config(),
     "cross-attention, group": cross_config({"kind": "linear"}, sees="group", every=2),
     "cross-attention, all": cross_config(sees="all", kv_heads=4, qk_norm=False, text_mlp=False, first=0),

@@ -32,10 +32,17 @@ CASES = {
     "one long among short": ((1040, 2, 3), (1040, 2, 3), {}),
     "nothing": ((), (), {}),
 }
+CAPPED = {
+    "capped": ((3, 5, 1, 5), (3, 5, 1, 5), {"cap": 0.7}),
+    "capped, causal": ((200, 2, 170, 200), (200, 2, 170, 200), {"causal": True, "cap": 0.7}),
+    "capped, cached": ((1, 4, 1), (7, 9, 7), {"causal": True, "cap": 0.7}),
+    "capped, window": ((600, 3), (700, 3), {"causal": True, "window": 130, "cap": 0.7}),
+}
+"""Scores that are capped, which no kernel computes."""
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (4, 1), (1, 1)])
-@pytest.mark.parametrize(("queries", "keys", "how"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize(("queries", "keys", "how"), (CASES | CAPPED).values(), ids=CASES | CAPPED)
 def test_equals_dense(queries: tuple, keys: tuple, how: dict, heads: int, kv_heads: int) -> None:
     generator = torch.Generator().manual_seed(0)
     spans = SequenceLengths(queries), SequenceLengths(keys)
@@ -68,6 +75,24 @@ def test_few_heads_are_cut_to_fill_the_threads(monkeypatch, heads: int, threads:
     assert _pieces(heads, 700) == 1
 
 
+def test_scores_are_capped_in_half_precision_too() -> None:
+    """Within the rounding of bfloat16, as the softmax is of float32."""
+    spans, generator = SequenceLengths((90, 3)), torch.Generator().manual_seed(0)
+    inputs = [torch.randn(93, heads, 8, generator=generator) for heads in (4, 2, 2)]
+    how = {"causal": True, "cap": 0.7}
+    exact = dense_attention(*inputs, spans, spans, **how)
+    found = attention(*(x.bfloat16() for x in inputs), spans, spans, **how)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), exact, atol=0.03, rtol=0.03)
+
+
+def test_a_cap_that_is_never_reached_changes_nothing() -> None:
+    spans = SequenceLengths((30, 3))
+    inputs = [torch.randn(33, heads, 8) for heads in (4, 2, 2)]
+    plain, capped = (attention(*inputs, spans, spans, causal=True, cap=cap) for cap in (None, 1e4))
+    torch.testing.assert_close(capped, plain, atol=1e-5, rtol=1e-5)
+
+
 def test_cut_spans_equal_dense(monkeypatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     spans, generator = SequenceLengths((1050,)), torch.Generator().manual_seed(0)
@@ -93,9 +118,9 @@ def test_any_spans_equal_dense(lengths: list, causal: bool, window: int | None) 
     )
 
 
-@pytest.mark.parametrize("window", [None, 1, 70])
+@pytest.mark.parametrize(("window", "cap"), [(None, None), (1, None), (70, None), (70, 0.7), (None, 0.7)])
 @pytest.mark.parametrize("share", [1.0, 0.4, 0.02, 0.0])
-def test_some_queries_get_what_all_would_give_them(window: int | None, share: float) -> None:
+def test_some_queries_get_what_all_would_give_them(window: int | None, cap: float | None, share: float) -> None:
     """Blocks of them end anywhere in their document; documents without any are only seen."""
     spans, generator = SequenceLengths((300, 2, 0, 9, 420, 1)), torch.Generator().manual_seed(0)
     inputs = [torch.randn(spans.total, heads, 8, generator=generator).requires_grad_() for heads in (4, 2, 2)]
@@ -103,8 +128,8 @@ def test_some_queries_get_what_all_would_give_them(window: int | None, share: fl
     wanted[302:311] = False
     rows = wanted.nonzero()[:, 0]
     q, k, v = inputs
-    fast = attention_of_rows(q[rows], k, v, rows, spans, window=window)
-    slow = dense_attention(q, k, v, spans, spans, causal=True, window=window)[rows]
+    fast = attention_of_rows(q[rows], k, v, rows, spans, window=window, cap=cap)
+    slow = dense_attention(q, k, v, spans, spans, causal=True, window=window, cap=cap)[rows]
     torch.testing.assert_close(fast, slow, atol=1e-5, rtol=1e-5)
     weights = torch.randn(fast.shape, generator=generator)
     for ours, theirs in zip(*(torch.autograd.grad((out * weights).sum(), inputs) for out in (fast, slow)), strict=True):

@@ -32,6 +32,24 @@ def test_equals_plain(chunk: int, rows: tuple, frozen: bool) -> None:
 
 
 @pytest.mark.parametrize("chunk", [2, 100])
+@pytest.mark.parametrize("z_loss", [0.0, 0.3])
+def test_capped_logits_equal_plain_ones(chunk: int, z_loss: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(7, 5, generator=generator).requires_grad_()
+    tables = tuple(torch.randn(count, 5, generator=generator).requires_grad_() for count in (9, 2))
+    targets, trained = torch.randint(0, 11, (7,), generator=generator), (hidden, *tables)
+    fast = linear_losses(hidden, tables, targets, chunk, z_loss=z_loss, cap=1.5)[0]
+    logits = 1.5 * torch.tanh(hidden @ torch.cat(tables).T / 1.5)
+    entropy = F.cross_entropy(logits, targets, reduction="sum")
+    slow = entropy + z_loss * logits.logsumexp(-1).square().sum()
+    torch.testing.assert_close(fast, slow)
+    for ours, theirs in zip(torch.autograd.grad(fast, trained), torch.autograd.grad(slow, trained), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    scores = linear_log_probabilities(hidden, tables, targets, chunk, cap=1.5)
+    torch.testing.assert_close(-scores.sum(), entropy)
+
+
+@pytest.mark.parametrize("chunk", [2, 100])
 def test_z_loss_and_the_loss_of_each_row_equal_plain_ones(chunk: int) -> None:
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(7, 5, generator=generator).requires_grad_()

@@ -12,7 +12,6 @@ from itertools import pairwise
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lorgnette.infer.engine.memory.image_kv import PassImages
@@ -21,6 +20,7 @@ from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.context import CachedDocuments
 from lorgnette.model.ops.attention import attention
+from lorgnette.model.ops.grouped_attention import fused_attention
 from lorgnette.model.sight import SeenImages
 
 READ_EMPTY = 0.25
@@ -169,7 +169,12 @@ class SlabPass:
         runs = [torch.tensor(firsts[: self.singles], dtype=torch.int64)]
         runs += [torch.arange(a, a + n) for a, n in list(zip(firsts, documents.lengths, strict=True))[self.singles :]]
         self.new_slots = torch.cat(runs).to(like.device)
-        self.groups = [self._group(rows, like) for rows in _grouped(self.documents[: self.singles], self.seen.lengths)]
+        runs_of_ones = _grouped(self.documents[: self.singles], self.seen.lengths)
+        self.groups = {
+            window: [self._group(rows, like, window) for rows in runs_of_ones]
+            for window in {*self.store.config.windows}
+        }
+        """By the window of a layer."""
 
     @property
     def longest(self) -> int:
@@ -189,14 +194,15 @@ class SlabPass:
         k_SGN, v_SGN = self.store.keys[layer], self.store.values[layer]
         k_SGN.index_copy_(0, self.new_slots, k_TGN)
         v_SGN.index_copy_(0, self.new_slots, v_TGN)
-        out = [self._decode(group, q_THN, k_SGN, v_SGN) for group in self.groups]
-        window = self.store.config.sliding_window
+        window, cap = self.store.config.window_of(layer), self.store.config.score_cap
+        out = [self._decode(group, q_THN, k_SGN, v_SGN) for group in self.groups[window]]
         for number in range(self.singles, len(documents)):
             rows = slice(documents.starts[number], documents.starts[number + 1])
             start, seen = self.documents[number].places[0], self.seen.lengths[number]
             slab = slice(start, start + seen)
-            queries, keys = SequenceLengths((documents.lengths[number],)), SequenceLengths((seen,))
-            out.append(attention(q_THN[rows], k_SGN[slab], v_SGN[slab], queries, keys, causal=True, window=window))
+            spans = SequenceLengths((documents.lengths[number],)), SequenceLengths((seen,))
+            new = q_THN[rows], k_SGN[slab], v_SGN[slab]
+            out.append(attention(*new, *spans, causal=True, window=window, cap=cap))
         return torch.cat(out) if len(out) > 1 else out[0]
 
     def _decode(self, group: Group, q_THN: Tensor, k_SGN: Tensor, v_SGN: Tensor) -> Tensor:
@@ -207,13 +213,14 @@ class SlabPass:
         strides = (group.stride * heads * width, width, heads * width, 1)
         first = group.start * heads * width
         k_BGSN, v_BGSN = k_SGN.as_strided(shape, strides, first), v_SGN.as_strided(shape, strides, first)
-        return F.scaled_dot_product_attention(q_BGRN, k_BGSN, v_BGSN, attn_mask=group.mask).flatten(1, 2)
+        cap = self.store.config.score_cap
+        return fused_attention(q_BGRN, k_BGSN, v_BGSN, group.mask, cap=cap).transpose(1, 2).flatten(1, 2)
 
-    def _group(self, rows: slice, like: Tensor) -> Group:
+    def _group(self, rows: slice, like: Tensor, window: int | None) -> Group:
         lengths = self.seen.lengths[rows]
         starts = [one.places[0] for one in self.documents[rows]]
         stride = starts[1] - starts[0] if len(starts) > 1 else 0
-        longest, window = max(lengths), self.store.config.sliding_window
+        longest = max(lengths)
         if set(lengths) == {longest} and (window is None or longest <= window):
             return Group(rows, starts[0], stride, longest, None)
         if len(lengths) == 1 and window is not None:  # the window alone is read

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lorgnette.inputs.config import FILTERS, ImageConfig, SpecialTokens
-from lorgnette.inputs.llava_files import llava_images
 from lorgnette.inputs.preprocessor import CLIP_PIXELS
+from lorgnette.inputs.processors.llava_files import llava_images
 from lorgnette.inputs.tokenizer_files import named_tokens, read_backend, read_settings
 from lorgnette.untrusted import quoted
 
@@ -16,7 +16,7 @@ VISION_OF_IDEFICS1: dict[str, Any] = {"image_size": 224, "patch_size": 14, "num_
     "num_attention_heads": 16, "intermediate_size": 5120, "hidden_act": "gelu", "layer_norm_eps": 1e-5
 }  # fmt: skip
 """Settings of the vision tower where a config.json is silent, as of transformers' class."""
-IMAGE = "<image>"
+IMAGE_NAME = "<image>"
 """The only name of the image token in transformers' class."""
 IMAGE_CLASS = "IdeficsImageProcessor"
 
