@@ -8,8 +8,8 @@ the same weights from the same files, the same token ids and the same pictures, 
 what else the machine does falls on both. `decode` is the time of 64 tokens less that of one: transformers projects the
 latents of all images again for every token, and lorgnette keeps the keys and values of the one that is seen.
 `kept_bytes` are what stays for the next token: keys and values of the text, and of images (ours) or latents (theirs);
-`made_bytes` are keys and values of images that a token makes anew. A row goes to `benchmarks/results/idefics1.jsonl`.
-On a machine shared with other work, processor time is the steadier figure.
+`made_bytes` are keys and values of images that every token computes again. A row goes to
+`benchmarks/results/idefics1.jsonl`. On a machine shared with other work, processor time is the steadier figure.
 """
 
 from __future__ import annotations

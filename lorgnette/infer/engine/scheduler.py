@@ -135,7 +135,10 @@ class Scheduler:
     def _preempt(self, answer: AnswerState) -> None:
         self.preemptions += 1
         self.running.remove(answer)
-        self._free(answer)
+        assert answer.document is not None
+        document, answer.document = answer.document, None
+        self.prefixes.remove(document)
+        answer.images.clear()
         self.wait_again(answer)
 
     def wait_again(self, answer: AnswerState) -> None:
@@ -174,12 +177,6 @@ class Scheduler:
             self.waiting.remove(state)
         for answer in state.answers:
             self.end(answer)
-
-    def _free(self, answer: AnswerState) -> None:
-        assert answer.document is not None
-        document, answer.document = answer.document, None
-        self.prefixes.remove(document)
-        answer.images.clear()
 
 
 def _seats(answer: AnswerState) -> int:
