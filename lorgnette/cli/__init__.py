@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from lorgnette.cli.ask import generate
 from lorgnette.cli.data_verbs import data
 from lorgnette.cli.eval import evaluation
 from lorgnette.cli.serve import serve
@@ -48,6 +49,7 @@ def options(
 app.add_typer(data, name="data")
 app.add_typer(evaluation, name="eval")
 app.add_typer(study, name="study")
+app.command()(generate)
 app.command()(serve)
 app.command()(tune)
 ModelOption = Annotated[
@@ -155,54 +157,6 @@ def train(
 
 
 @app.command()
-def generate(
-    prompt: Annotated[str, typer.Option(help="Text of the question.")],
-    model: ModelOption,
-    image: Annotated[
-        list[Path] | None, typer.Option(help="Image shown before the prompt; repeat it for several images.")
-    ] = None,
-    split: Annotated[bool, typer.Option("--split", help="Show each image in crops, then whole.")] = False,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Most tokens in the answer; by default the model's setting, or 256.")
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="Sampling temperature, 0 for greedy; by default the model's setting, or 0.")
-    ] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Sample from the most likely tokens with this total probability.")
-    ] = None,
-    top_k: Annotated[int | None, typer.Option(help="Sample from this many most likely tokens.")] = None,
-    min_p: Annotated[
-        float | None, typer.Option(help="Sample from tokens with at least this share of the largest probability.")
-    ] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="End the answer before this string; may be repeated.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
-    adapter: AdapterOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Ask one question about any number of images."""
-    from lorgnette.hub.load import load
-    from lorgnette.infer.generate import stream
-    from lorgnette.infer.sampling import GenerationConfig
-    from lorgnette.output import print_json
-    from lorgnette.sample import Image, Sample, Text, Turn
-
-    values = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
-    given = {name: value for name, value in values.items() if value is not None}
-    settings = GenerationConfig.parse({**given, "seed": seed, "stop": stop or []}, where="generate")
-    sample = Sample((Turn("user"), *(Image(path) for path in image or []), Text(prompt)), {"name": "the prompt"})
-    for piece in stream(*load(model, adapter=adapter), [sample], settings, split=split or None):
-        if not as_json:
-            print(piece.text, end="", flush=True)
-        answer = piece.generation
-    if answer is None or not as_json:
-        print()
-        return
-    counts = {"prompt_tokens": answer.prompt_tokens, "tokens": len(answer.tokens)}
-    print_json({"text": answer.text, "finish": answer.finish, **counts})
-
-
-@app.command()
 def chat(
     model: ModelOption,
     split: Annotated[bool, typer.Option("--split", help="Show each image in crops, then whole.")] = False,
@@ -282,7 +236,7 @@ def export_(
 @app.command()
 def presets() -> None:
     """List the presets of models and backbones that a recipe can name, as in `model: {preset: idefics2}`."""
-    from lorgnette.cli.preset_list import lines
+    from lorgnette.train.planner.preset_list import lines
 
     print(*lines(), sep="\n")
 
