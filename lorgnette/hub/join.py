@@ -181,7 +181,7 @@ def build(
 ) -> tuple[VLM, Processor]:
     """Join a vision encoder and a decoder of the Llama family. Connector and fusion are drawn from `seed`.
 
-    vision, language: folders in transformers format, or `owner/name` on the hub; or OpenCLIP's, or timm's EVA. A table of
+    vision, language: folders in transformers format, or `owner/name` on the hub; OpenCLIP's, or timm's EVA. A table of
     positions for `bucket` is resized to the grid of `images`, SigLIP's by default to 70 x 70 (paper §3.2).
     states: settings that say which states are taken, those given of `STATES_TAKEN`. images: see `default_images`.
     Rows for the special tokens are added after the pre-trained table, as the mean of its rows.
