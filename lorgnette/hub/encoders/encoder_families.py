@@ -20,8 +20,7 @@ from lorgnette.hub.encoders.encoder_names import (
     siglip_rules,
     timm_rules,
 )
-from lorgnette.hub.encoders.open_clip import FILE as OPEN_CLIP_FILE
-from lorgnette.hub.encoders.open_clip import open_clip_pixels, open_clip_tower, read_open_clip, timm_name
+from lorgnette.hub.encoders.open_clip import CLIP_FILE, open_clip_pixels, open_clip_tower, read_open_clip, timm_name
 from lorgnette.hub.source import OPEN_CLIP
 from lorgnette.hub.weight_map import Rule
 from lorgnette.inputs.config import FILTERS, ImageConfig
@@ -168,7 +167,7 @@ OPEN_CLIP_FAMILY = EncoderFamily(
     "CLIP of OpenCLIP",
     open_clip_tower,
     open_clip_rules,
-    OPEN_CLIP_FILE,
+    CLIP_FILE,
     CLIP_PIXELS,
     re.compile(r"^(?!visual\.)|^visual\.proj$"),
     open_clip_pixels,

@@ -17,15 +17,15 @@ from lorgnette.untrusted import quoted
 _HERE = "hub/encoders/open_clip.py"
 _POOLED, _TEXT = "of the one vector that it pools an image to", "its text model is not used"
 _OTHER = "lorgnette's vision transformer does not compute this"
-FILE = keys.Section(obeyed=keys.keys("model_cfg preprocess_cfg", _HERE))
+CLIP_FILE = keys.Section(obeyed=keys.keys("model_cfg preprocess_cfg", _HERE))
 """Keys of open_clip_config.json."""
-MODEL = keys.Section(
+CLIP_MODEL = keys.Section(
     obeyed=keys.keys("vision_cfg quick_gelu", _HERE),
     irrelevant=keys.keys("embed_dim init_logit_scale init_logit_bias nonscalar_logit_scale", _POOLED)
     | keys.keys("text_cfg custom_text multimodal_cfg hf_model_name hf_tokenizer_name", _TEXT)
     | keys.keys("cast_dtype", keys.RUNNING),
 )
-TOWER = keys.Section(
+CLIP_TOWER = keys.Section(
     obeyed=keys.keys("layers width head_width mlp_ratio patch_size image_size timm_model_name", _HERE),
     irrelevant=keys.keys("pool_type global_average_pool output_tokens final_ln_after_pool", _POOLED)
     | keys.keys("timm_pool timm_proj timm_proj_bias timm_use_rope", _POOLED)
@@ -36,7 +36,9 @@ TOWER = keys.Section(
         act_kwargs=(None, {}),
     ),
 )  # fmt: skip
-IMAGES = keys.Section(obeyed=keys.keys("size mean std interpolation resize_mode", _HERE), irrelevant={"mode": "RGB"})
+CLIP_IMAGES = keys.Section(
+    obeyed=keys.keys("size mean std interpolation resize_mode", _HERE), irrelevant={"mode": "RGB"}
+)
 
 
 def timm_name(values: Json) -> Any:
@@ -49,10 +51,10 @@ def read_open_clip(file: Path) -> Json:
     values = read_json(file)
     model = group_of(values, "model_cfg", str(file))
     tower = group_of(model, "vision_cfg", f"{file}: model_cfg")
-    keys.check_section(FILE, values, str(file))
-    keys.check_section(MODEL, model, f"{file}: model_cfg")
-    keys.check_section(TOWER, tower, f"{file}: model_cfg.vision_cfg")
-    keys.check_section(IMAGES, group_of(values, "preprocess_cfg", str(file)), f"{file}: preprocess_cfg")
+    keys.check_section(CLIP_FILE, values, str(file))
+    keys.check_section(CLIP_MODEL, model, f"{file}: model_cfg")
+    keys.check_section(CLIP_TOWER, tower, f"{file}: model_cfg.vision_cfg")
+    keys.check_section(CLIP_IMAGES, group_of(values, "preprocess_cfg", str(file)), f"{file}: preprocess_cfg")
     return values | {"model_cfg": model | {"vision_cfg": tower}}
 
 
