@@ -69,7 +69,7 @@ def test_diff_names_what_differs_and_nothing_else():
         ("name.x=1", "nothing to set inside a str"),
         ("seed.x.y=1", "no settings inside"),
         ("stages.0.sources=[]", "no sources"),
-        ("stages.0.connector.mode=lora", "newly initialised"),
+        ("stages.0.connector.mode=lora", "takes no adapters"),
         ("images.patch=7", "patches of 7"),
         ("stages.0.samples_per_step=64", "now called pack.samples"),
         ("model.vision.heads=7", "not a multiple"),
