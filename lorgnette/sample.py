@@ -190,6 +190,8 @@ def _read_part(part: Any, supervised: bool, where: str) -> Segment:
         raise DataError(f"{where}: a `file_id` names a file of another service; give the image itself")
     if kind in ("image_url", "input_image"):
         return Image(image_source(_linked(part.get("image_url")), where))
+    if kind in ("video", "video_url"):
+        raise DataError(f"{where}: type {kind!r} is not supported; give some of its frames as images")
     raise DataError(f"{where}: type {quoted(repr(kind))} is unknown; use 'text', 'image' or 'image_url'")
 
 

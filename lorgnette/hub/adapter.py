@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,6 @@ SETTINGS = Section(
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 """Ways to begin an adapter that change the weights it stands on, so that it does not fit the published ones."""
 _PREFIX = "base_model.model."
-TABLE = "model.text_model.embed_tokens.weight"
 DELTA = re.compile(
     r"^(?P<module>.+)\.(?P<kind>lora_(?:A|B|embedding_A|embedding_B|magnitude_vector))(?P<leaf>\.weight|\.bias)?$"
 )
@@ -86,11 +85,18 @@ class Adapter:
             f" that model, and set base_model_name_or_path in {ADAPTER} to its folder"
         )
 
-    def merged(self, base: Weights) -> MergedWeights:
-        """The base's weights with the adapter merged into them."""
-        return MergedWeights(base, self, self._tensors())
+    def merged(
+        self, base: Weights, tables: tuple[str, str], settled: Callable[[str], str], unused: Set[str]
+    ) -> MergedWeights:
+        """The base's weights with the adapter merged into them.
 
-    def _tensors(self) -> dict[str, Tensor]:
+        tables: the base's names of the embedding and of the output table. settled: from a name that the base's class
+        gives a tensor to that of the base. unused: tensors of its file that are not run, and count as not there.
+        """
+        return MergedWeights(base, self, tables, settled, unused)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its tensors, by name in the model below and kind. Raises: CheckpointError for one that is no number."""
         file = self.folder / ADAPTER_WEIGHTS
         stored = open_weights(file)
         tensors = {}
@@ -135,27 +141,50 @@ def _whole_model(folder: Path) -> Path:
 class MergedWeights(Weights):
     """The tensors of a checkpoint, each with what an adapter changes in it."""
 
-    def __init__(self, base: Weights, adapter: Adapter, tensors: dict[str, Tensor]) -> None:
+    def __init__(
+        self,
+        base: Weights,
+        adapter: Adapter,
+        tables: tuple[str, str],
+        settled: Callable[[str], str],
+        unused: Set[str],
+    ) -> None:
+        """tables, settled, unused: see `Adapter.merged`."""
         self.__dict__.update(base.__dict__)
         self.home, self.adapter = dict(base.home), adapter
+        self.table, self.head = tables
         self.whole: dict[str, Tensor] = {}
         self.parts: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
+        self.said: dict[str, str] = {}
+        """By module: its name in the adapter, which patterns of settings are for."""
+        for name, tensor in adapter.tensors().items():
             delta, tokens = DELTA.match(name), TOKENS.match(name)
-            if delta is not None:
-                kind = delta["kind"].replace("embedding_", "")
-                part = f"{kind}.bias" if delta["leaf"] == ".bias" else kind
-                self.parts.setdefault(delta["module"], {})[part] = tensor
-                self.parts[delta["module"]] |= {"embedding": tensor} if "embedding" in delta["kind"] else {}
-            elif tokens is not None:
-                self.parts.setdefault(tokens["module"], {})["tokens"] = tensor
-            else:
-                self.whole[name] = tensor
+            found = delta or tokens
+            target = settled(name if found is None else f"{found['module']}.weight")
+            if target in unused:
+                continue
+            if found is None:
+                self.whole[target] = tensor
+                continue
+            module = target.removesuffix(".weight")
+            self.said[module] = found["module"]
+            parts = self.parts.setdefault(module, {})
+            if delta is None:
+                parts["tokens"] = tensor
+                continue
+            kind = delta["kind"].replace("embedding_", "")
+            parts[f"{kind}.bias" if delta["leaf"] == ".bias" else kind] = tensor
+            parts |= {"embedding": tensor} if "embedding" in delta["kind"] else {}
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """Hold the names of the adapter to those of the base, and untie its head where it is changed alone."""
+        adapter, base = self.adapter, self.folder
         modules = {f"{module}.weight" for module in self.parts}
-        unknown = [name for name in (modules | self.whole.keys()) - self.names if name != "lm_head.weight"]
+        unknown = [name for name in (modules | self.whole.keys()) - self.names if name != self.head]
         if unknown:
             raise CheckpointError(
-                f"{adapter.folder}: is for {some(unknown)}, which the model {base.folder} has not; it is an adapter of"
+                f"{adapter.folder}: is for {some(unknown)}, which the model {base} has not; it is an adapter of"
                 " another model"
             )
         without_bias = [f"{module}.bias" for module, parts in self.parts.items() if "lora_B.bias" in parts]
@@ -164,19 +193,20 @@ class MergedWeights(Weights):
                 f"{adapter.folder}: trained a bias (lora_bias) for {some(set(without_bias) - self.names)}, where the"
                 " model has none; train it without lora_bias"
             )
-        if "lm_head.weight" not in self.names and TABLE in self.home and self._unties(modules | self.whole.keys()):
-            self.home["lm_head.weight"] = self.home[TABLE]
+        changed = modules | self.whole.keys()
+        if self.head not in self.names and self.table in self.home and self._unties(changed):
+            self.home[self.head] = self.home[self.table]
 
     def _unties(self, changed: Set[str]) -> bool:
         """Return whether a head that was tied is another than the embedding from now on.
 
         PEFT trains one of the two alone unless it is asked for `ensure_weight_tying`; trained tokens are of both.
         """
-        if "lm_head.weight" in changed:
+        if self.head in changed:
             return True
-        module = TABLE.removesuffix(".weight")
-        tokens_only = TABLE not in self.whole and self.parts.get(module, {}).keys() == {"tokens"}
-        return TABLE in changed and not tokens_only and not self.adapter.settings.get("ensure_weight_tying")
+        module = self.table.removesuffix(".weight")
+        tokens_only = self.table not in self.whole and self.parts.get(module, {}).keys() == {"tokens"}
+        return self.table in changed and not tokens_only and not self.adapter.settings.get("ensure_weight_tying")
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self.whole[name].shape) if name in self.whole else super().shape(name)
@@ -188,7 +218,7 @@ class MergedWeights(Weights):
             stored = self.whole[name].to(stored.dtype)
         parts = self.parts.get(module, {})
         if leaf == "bias" and "lora_B.bias" in parts:
-            scale = self.adapter.scale(module, len(parts["lora_A"]))
+            scale = self.adapter.scale(self.said[module], len(parts["lora_A"]))
             return (stored.float() + parts["lora_B.bias"].float() * scale).to(stored.dtype)
         return self._merge(stored, module, parts) if leaf == "weight" and parts else stored
 
@@ -208,7 +238,7 @@ class MergedWeights(Weights):
         a, b = parts["lora_A"].float().flatten(1), parts["lora_B"].float().flatten(1)
         if b.shape[1] != len(a):
             raise CheckpointError(f"{where} has matrices that do not fit, {list(b.shape)} by {list(a.shape)}")
-        delta = (b @ a) * self.adapter.scale(module, len(a))
+        delta = (b @ a) * self.adapter.scale(self.said[module], len(a))
         is_table = "embedding" in parts
         if is_table or (self.adapter.settings.get("fan_in_fan_out") and delta.shape != weight.shape):
             delta = delta.T
@@ -229,7 +259,7 @@ class MergedWeights(Weights):
         """The rows that were trained, as adapter_config.json lists them."""
         given = self.adapter.settings.get("trainable_token_indices")
         if isinstance(given, dict):
-            given = next((ids for name, ids in given.items() if module.endswith(name)), None)
+            given = next((ids for name, ids in given.items() if self.said[module].endswith(name)), None)
         good = isinstance(given, list) and all(type(token) is int and 0 <= token < rows for token in given)
         if not good or len(given) != count:  # type: ignore[arg-type]
             raise CheckpointError(

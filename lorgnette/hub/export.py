@@ -70,14 +70,21 @@ def export(
 
 
 def save(
-    model: VLM, processor: Processor, folder: str | Path, *, shard_bytes: int = SHARD_BYTES, card: str | None = None
+    model: VLM,
+    processor: Processor,
+    folder: str | Path,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    card: str | None = None,
+    form: Format = IDEFICS2,
 ) -> Path:
     """Write any model as a folder that `load` opens: as `export`, but settings unknown to transformers are kept too.
 
+    form: names of the tensors, and of the settings where it can hold them.
     card: content of README.md, as `model_card` makes it; None for no such file.
     """
     with checkpoint_folder(folder) as beside:
-        _write(model, processor, beside, shard_bytes, IDEFICS2)
+        _write(model, processor, beside, shard_bytes, form)
         if card is not None:
             write_text(beside / "README.md", card)
     return Path(folder)

@@ -18,7 +18,6 @@ from lorgnette.hub.decoders.setting_rows import Json
 from lorgnette.hub.formats.format import IDEFICS2, MODEL_FORMATS, Format
 from lorgnette.hub.keys import check_keys, check_tokenizer
 from lorgnette.hub.source import find_folder
-from lorgnette.hub.weight_map import idefics2_rules
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.config import VLMConfig
@@ -114,18 +113,15 @@ def open_checkpoint(
     check_tokenizer(words)
     config, stored_rows = read_config(folder, processor)
     form = MODEL_FORMATS.get(str(read_json(folder / "config.json").get("model_type")), IDEFICS2)
-    if adapter is not None and form.rules is not idefics2_rules:
-        raise CheckpointError(
-            f"{adapter.folder}: adapts a {form.name}, of which lorgnette merges no adapters; merge it with PEFT's"
-            " merge_and_unload and save it whole"
-        )
     weights = Weights(folder)
     check_layers(weights, config.layer_count)
+    stored = weights.names
     form.settle(weights, config)
+    unused = {form.settled(name) for name in stored} - weights.names
     untied = VLMConfig.parse(config.plain() | {"language": config.language.plain() | {"tied_embeddings": False}})
     weights.strip_prefix(rule.theirs for rule in form.rules(untied))
     if adapter is not None:
-        weights = adapter.merged(weights)
+        weights = adapter.merged(weights, (form.table, form.head), form.settled, unused)
     if config.language.tied_embeddings and not untie_if_different(weights, form.table, form.head):
         config = config.override("language.tied_embeddings=false")
     opened = Checkpoint(processor, weights, empty_model(config, weights), stored_rows, words, form)

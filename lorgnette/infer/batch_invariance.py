@@ -55,7 +55,7 @@ class Deviation:
     way: str
     part: str
     crops: str
-    """Form of the images: `one crop`, or `five crops`."""
+    """Form of the images: `one crop`, or `five crops`, or `tiles`."""
     largest: float
     relative: float
     """The largest difference over the largest value. Not a number where either side is not."""
@@ -117,9 +117,10 @@ def examine(
     width, height = pictures[0].size
     pictures.append(pictures[0].crop((0, 0, max(1, width // 2), height)))
     prompts = list(_prompts(pictures))
+    several = "tiles" if processor.images.policy == "tiles" else "five crops"
     with evaluating(model):
         findings = [
-            Deviation(way, part, "five crops" if split else "one crop", *_compared(ours, alone, tolerance))
+            Deviation(way, part, several if split else "one crop", *_compared(ours, alone, tolerance))
             for split in (False, True)
             for way, part, ours, alone in _pairs(model, processor, prompts, split)
         ]

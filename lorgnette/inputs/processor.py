@@ -222,10 +222,9 @@ class Processor:
         """
         folder = Path(folder)
         self.tokenizer.save(folder, as_file=as_file)
-        tiled = self.images.policy == "tiles"
-        write_json(
-            folder / "processor_config.json", values or (self.tiled_files() if tiled else self._idefics2_files())
-        )
+        if values is None and self.images.policy == "tiles":
+            values = self.tiled_files("smolvlm" if self.video else "idefics3")
+        write_json(folder / "processor_config.json", values or self._idefics2_files())
         ours = {"images": self.images, "special": self.special, "connector": self.connector}
         write_json(folder / _OURS, {name: settings.plain() for name, settings in ours.items()})
         (folder / "chat_template.jinja").write_text(self.template.source, encoding="utf-8")

@@ -24,6 +24,7 @@ from lorgnette.data.plan.sample_ref import digest_of, joined
 from lorgnette.errors import LorgnetteError
 from lorgnette.files import DiskError
 from lorgnette.hub.export import save
+from lorgnette.hub.formats.format import adapted_format
 from lorgnette.hub.load import assign
 from lorgnette.model.flops import ModelCost
 from lorgnette.model.ops.allocator import keep_freed_memory
@@ -173,11 +174,12 @@ class Trainer:
     def _keep_adapters(self, stage: StageConfig, folder: Path) -> None:
         if (folder / "base").exists():  # it is written last
             return
-        save_adapters(self.model, stage, folder)
+        form = adapted_format(self.run.model, self.processor)
+        save_adapters(self.model, stage, folder, form)
         with torch.device("meta"):
             base = VLM(self.run.model)
         assign(base, base_tensors(self.model))
-        save(base, self.processor, folder / "base")
+        save(base, self.processor, folder / "base", form=form)
 
 
 def train(

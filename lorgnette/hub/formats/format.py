@@ -25,8 +25,10 @@ from lorgnette.hub.formats.llava import (
     TABLE,
     check_llava_inputs,
     llava_rules,
+    module_name,
     read_llava,
     settle_names,
+    settled_name,
     tower_of,
     write_llava,
 )
@@ -53,6 +55,11 @@ class Format:
     save_processor: Callable[[VLMConfig, Processor, Path], None]
     settle: Callable[[Weights, VLMConfig], None] = lambda weights, config: None
     """Bring the names of a file to those of the rules."""
+    settled: Callable[[str], str] = lambda name: name
+    """From a name that its class gives a tensor, in a file or in memory, to that of the rules."""
+    module: Callable[[str], str] = lambda name: name
+    """From the name of a module in the rules to that in memory, which PEFT's adapters have."""
+    model_class: str = "transformers.models.idefics2.modeling_idefics2.Idefics2ForConditionalGeneration"
     table: str = "model.text_model.embed_tokens.weight"
     head: str = "lm_head.weight"
     title: str = "Idefics2"
@@ -119,6 +126,9 @@ LLAVA = Format(
     check_llava_inputs,
     _save_llava_processor,
     settle_names,
+    settled=settled_name,
+    module=module_name,
+    model_class="transformers.models.llava.modeling_llava.LlavaForConditionalGeneration",
     table=TABLE,
     head=HEAD,
     title="LLaVA-1.5",
@@ -127,6 +137,21 @@ LLAVA = Format(
 IDEFICS3, SMOLVLM = _idefics3("idefics3", "Idefics3"), _idefics3("smolvlm", "SmolVLM")
 MODEL_FORMATS = {one.name: one for one in (IDEFICS2, IDEFICS3, SMOLVLM, LLAVA)}
 """By `model_type`."""
+
+
+def adapted_format(config: VLMConfig, processor: Processor) -> Format:
+    """The form of a model whose adapters are kept: LLaVA's where it can hold the model, and Idefics2's else."""
+    return LLAVA if _holds(LLAVA, config, processor) else IDEFICS2
+
+
+def _holds(form: Format, config: VLMConfig, processor: Processor) -> bool:
+    """Return whether a model and its processor have this form."""
+    try:
+        form.write(config)
+        form.check_inputs(config, processor)
+    except CheckpointError:
+        return False
+    return True
 
 
 def format_named(name: str) -> Format:

@@ -136,6 +136,13 @@ def llava_rules(config: VLMConfig) -> list[Rule]:
     ]
 
 
+def module_name(name: str) -> str:
+    """The name of a module in a `LlavaForConditionalGeneration` of transformers 5, from that in a file."""
+    name = name.replace("vision_tower.vision_model.", "vision_tower.")
+    name = re.sub(r"^language_model\.(model\.|(?=lm_head))", "language_model.", name)
+    return "lm_head" if name == "language_model.lm_head" else f"model.{name}"
+
+
 def settle_names(weights: Weights, config: VLMConfig) -> None:
     """Bring tensors of any of the three forms of names to the one that is written, and leave out what is not run.
 
@@ -144,7 +151,7 @@ def settle_names(weights: Weights, config: VLMConfig) -> None:
     Raises: CheckpointError for two tensors that would have one name.
     """
     for name in sorted(weights.names):
-        settled = _settled(name)
+        settled = settled_name(name)
         layer = LAYER.match(settled)
         if UNUSED.match(settled) or (layer is not None and int(layer[1]) >= config.vision.layer_count):
             weights.forget(name)
@@ -156,7 +163,8 @@ def settle_names(weights: Weights, config: VLMConfig) -> None:
             weights.rename(name, settled)
 
 
-def _settled(name: str) -> str:
+def settled_name(name: str) -> str:
+    """The name of a tensor as it is written, from any of the three forms."""
     name = re.sub(r"^model\.(?=(vision_tower|multi_modal_projector|language_model)\.)", "", name)
     name = re.sub(r"^vision_tower\.(?!vision_model\.)", "vision_tower.vision_model.", name)
     name = re.sub(r"^language_model\.(?!(model|lm_head)\.)", "language_model.model.", name)

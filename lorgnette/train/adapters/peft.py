@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lorgnette.errors import SettingsError
 from lorgnette.files import new_folder, write_json
 from lorgnette.hub.checkpoint import save_tensors
-from lorgnette.hub.weight_map import idefics2_rules
+from lorgnette.hub.formats.format import Format
 from lorgnette.model.vlm import VLM
 from lorgnette.run import LoraConfig, StageConfig
 from lorgnette.train.adapters.fused_lora import speed_up
@@ -22,11 +22,6 @@ from lorgnette.train.adapters.lm_head import adapt_head, adapted_head, head_tens
 ADAPTER = "default"
 ADAPTED = ("vision", "fusion", "language")
 """The parts that can be adapted; others are new and train in full."""
-AUTO_MAPPING = {
-    "base_model_class": "Idefics2ForConditionalGeneration",
-    "parent_library": "transformers.models.idefics2.modeling_idefics2",
-}
-"""Class that PEFT's AutoPeftModel opens the base with."""
 WRITTEN_ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
 """Names of the files of an adapter; writing one replaces them and nothing else."""
 
@@ -68,10 +63,10 @@ def merge_adapters(model: nn.Module) -> None:
             del module.peft_config
 
 
-def save_adapters(model: VLM, stage: StageConfig, folder: Path) -> list[Path]:
+def save_adapters(model: VLM, stage: StageConfig, folder: Path, form: Format) -> list[Path]:
     """Write the adapters in PEFT's format, for the model as transformers names it. Returns the folders written.
 
-    The model that they stand on is named as `folder/base`, where it is to be written.
+    The model that they stand on is named as `folder/base`, where it is to be written in this form.
 
     One adapter is of one kind: where one backbone has LoRA and the other DoRA, each has a folder of its own.
     """
@@ -80,7 +75,7 @@ def save_adapters(model: VLM, stage: StageConfig, folder: Path) -> list[Path]:
         mode = getattr(stage, part).mode
         if part in model.stacks() and mode in ("lora", "dora"):
             by_kind.setdefault(mode, []).append(part)
-    return [_save_kind(model, stage.lora, parts, folder / kind, dora=kind == "dora") for kind, parts in by_kind.items()]
+    return [_save_kind(model, stage.lora, parts, folder / kind, form) for kind, parts in by_kind.items()]
 
 
 def base_tensors(model: VLM) -> dict[str, Tensor]:
@@ -89,28 +84,30 @@ def base_tensors(model: VLM) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in names if ".lora_" not in name}
 
 
-def _save_kind(model: VLM, config: LoraConfig, parts: list[str], folder: Path, *, dora: bool) -> Path:
-    rules = {name: rule for rule in idefics2_rules(model.config) for name in rule.ours}
+def _save_kind(model: VLM, config: LoraConfig, parts: list[str], folder: Path, form: Format) -> Path:
+    rules = {name: rule for rule in form.rules(model.config) for name in rule.ours}
     adapted = [name for name in adapted_layers(model) if name.split(".")[0] in parts]
     tensors, ranks = dict[str, Tensor](), dict[str, int]()
     for rule in dict.fromkeys(rules[f"{name}.weight"] for name in adapted):
-        target = rule.theirs.removesuffix(".weight")
+        target = form.module(rule.theirs.removesuffix(".weight"))
         layers = [model.get_submodule(name.removesuffix(".weight")) for name in rule.ours]
         found = _joined(layers) if len(layers) > 1 else dict(_tensors_of(layers[0]))
         ranks[target] = len(found["lora_A.weight"])
         tensors |= {f"base_model.model.{target}.{key}": tensor for key, tensor in found.items()}
     targets, head = [*ranks], adapted_head(model)
     if head is not None and "language" in parts:
-        targets.append(rules["language.head.table"].theirs.removesuffix(".weight"))
+        targets.append(form.module(rules["language.head.table"].theirs.removesuffix(".weight")))
         tensors |= {f"base_model.model.{targets[-1]}.{key}": tensor for key, tensor in head_tensors(head)}
-    settings = _settings(config, targets, dora).to_dict()
+    settings = _settings(config, targets, folder.name == "dora").to_dict()
     wider = {target: rank for target, rank in ranks.items() if rank != config.rank}
     settings["rank_pattern"] = wider
     settings["alpha_pattern"] = {target: config.alpha * rank / config.rank for target, rank in wider.items()}
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in settings.items()}
     with new_folder(folder, WRITTEN_ADAPTER) as beside:
         save_tensors(tensors, beside / "adapter_model.safetensors", {"format": "pt"})
-        base = {"base_model_name_or_path": str((folder.parent / "base").resolve()), "auto_mapping": AUTO_MAPPING}
+        library, _, named = form.model_class.rpartition(".")
+        opens = {"base_model_class": named, "parent_library": library}  # what PEFT's AutoPeftModel opens the base with
+        base = {"base_model_name_or_path": str((folder.parent / "base").resolve()), "auto_mapping": opens}
         write_json(beside / "adapter_config.json", plain | {"peft_type": "LORA", "inference_mode": True} | base)
     return folder
 

@@ -40,6 +40,7 @@ from lorgnette.model.vlm import VLM
 from lorgnette.run import Run
 from lorgnette.sample import Image, Sample, Text, Turn
 from lorgnette.train.adapters.peft import merge_adapters, save_adapters
+from lorgnette.train.planner.cost_table import CostedModel, rows
 from lorgnette.train.setup import build
 from lorgnette.train.stages import prepare_parts
 from tests.hub.tiny import ROWS, SAMPLES, WORDS, picture, tiny_config, tiny_model, tiny_processor
@@ -503,3 +504,28 @@ def test_a_smolvlm_is_trained_and_exported_again(smolvlm: Path, tmp_path: Path, 
         expected = theirs(**tensors(folder, spoken, add_generation_prompt=False)).logits[0]
         torch.testing.assert_close(model(batch).logits, expected, atol=1e-4, rtol=1e-4)
         assert torch.equal(load(folder)[0](batch).logits, model(batch).logits)
+
+
+def test_the_recipe_tunes_a_smolvlm_through_the_command_line(smolvlm: Path, tmp_path: Path) -> None:
+    """The shipped recipe, with a tiny model and the package's conversations in the place of the hub's and yours."""
+    source = "stages.0.sources.0={kind: chat, path: 'builtin:validation/chat'}"
+    given = [f"init.model={smolvlm}", source, "stages.0.steps=2", "stages.0.warmup=0"]
+    given += ["stages.0.pack={tokens: 1024, patches: 4096, samples: 4}", "threads=1"]
+    folder = tmp_path / "run"
+    done = CliRunner().invoke(app, ["train", "smolvlm", *given, "--folder", str(folder)])
+    assert done.exit_code == 0, done.output
+    out = tmp_path / "out"
+    done = CliRunner().invoke(app, ["export", "--model", str(folder), "--format", "smolvlm", "--verify", str(out)])
+    assert done.exit_code == 0, done.output
+    before, after = load(smolvlm), load(out)
+    assert after[1].template.source == TEMPLATE and after[1].images == before[1].images
+    assert after[1].video == after[1].video | before[1].video
+    name = "language.layers.0.attention.query.weight"
+    assert not torch.equal(before[0].get_parameter(name), after[0].get_parameter(name))
+
+
+def test_the_cost_of_an_image_is_that_of_all_its_tiles(smolvlm: Path) -> None:
+    costed = CostedModel.open(str(smolvlm))
+    assert (costed.image.crops, costed.slots) == (10, 40)
+    pixels = dict(rows([costed]))
+    assert pixels["image, pixels"] == ["10 tiles of 28 x 28"] and pixels["visual tokens"] == ["40"]
