@@ -14,16 +14,16 @@ from lorgnette.inputs.tiles import WHOLE_IMAGE
 from lorgnette.look.occlusion import Cell
 from lorgnette.report.palette import LIGHT
 
-SIDE = 320
+SHOWN_SIDE = 320
 """Longest side of a picture on the page, in pixels; small ones are enlarged to it."""
 DIM = 0.55
 """Brightness that is left where the model did not look, in the overlay."""
 
-Box = tuple[float, float, float, float]
+Region = tuple[float, float, float, float]
 """Left, top, right, bottom as shares of the image."""
 
 
-def places_of(crops: Sequence[Crop], size: tuple[int, int], config: ImageConfig) -> list[Box]:
+def places_of(crops: Sequence[Crop], size: tuple[int, int], config: ImageConfig) -> list[Region]:
     """The part of an image of `size` pixels that each of its crops shows."""
     width, height = size
     if config.policy == "tiles":
@@ -37,14 +37,14 @@ def places_of(crops: Sequence[Crop], size: tuple[int, int], config: ImageConfig)
     return [(left / width, top / height, right / width, bottom / height) for left, top, right, bottom in boxes]
 
 
-def _tile(crop: Crop, rows: int, columns: int) -> Box:
+def _tile(crop: Crop, rows: int, columns: int) -> Region:
     if crop.tile is None or crop.tile == WHOLE_IMAGE:
         return 0.0, 0.0, 1.0, 1.0
     row, column = crop.tile
     return (column - 1) / columns, (row - 1) / rows, column / columns, row / rows
 
 
-def heat(cells: Sequence[Cell], values: np.ndarray, places: Sequence[Box], size: tuple[int, int]) -> np.ndarray:
+def heat(cells: Sequence[Cell], values: np.ndarray, places: Sequence[Region], size: tuple[int, int]) -> np.ndarray:
     """A map over an image: the mean over the crops that show a pixel of the value of its cell.
 
     cells, values: of the image's crops, which `places` names by their numbers from 0. Shape: height, width of `size`.
@@ -64,7 +64,7 @@ def heat(cells: Sequence[Cell], values: np.ndarray, places: Sequence[Box], size:
 
 def shown_size(width: int, height: int) -> tuple[int, int]:
     """The size at which an image stands on the page."""
-    scale = SIDE / max(width, height)
+    scale = SHOWN_SIDE / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 

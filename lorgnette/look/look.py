@@ -17,13 +17,13 @@ from lorgnette.inputs.image_io import open_image
 from lorgnette.inputs.processor import Processor
 from lorgnette.look.faithfulness import ORDERS, Faithfulness, check_map
 from lorgnette.look.heat import heat, places_of, shown_size
-from lorgnette.look.occlusion import Occluder
+from lorgnette.look.occlusion import Cell, Occluder
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Image, Sample, Text, Turn
 
 
 @dataclass(frozen=True)
-class Word:
+class LookedWord:
     """A word of the answer, and how much each pixel of each image is worth to it."""
 
     text: str
@@ -38,7 +38,7 @@ class Look:
     """Where a model looked while it answered."""
 
     answer: str
-    words: tuple[Word, ...]
+    words: tuple[LookedWord, ...]
     pictures: tuple[PIL.Image.Image, ...]
     heats: tuple[np.ndarray, ...]
     """Of the whole answer, in nats a token."""
@@ -85,7 +85,7 @@ def look(
     pictures = [open_image(one.source, prompt.name, processor.images.max_pixels) for one in sources]
     spread = _Spread(processor, occluder, sources, pictures)
     words = [
-        Word(text, float(scores_T[part].sum()), spread(maps_CT[:, part].sum(1)))
+        LookedWord(text, float(scores_T[part].sum()), spread(maps_CT[:, part].sum(1)))
         for text, part in words_of([decode(list(tokens[:count])) for count in range(len(tokens) + 1)])
     ]
     blind = None
@@ -120,7 +120,7 @@ class _Spread:
         for number, (size, places) in enumerate(zip(self.sizes, self.places, strict=True)):
             first, end = self.starts[number : number + 2]
             own = [place for place, cell in enumerate(self.cells) if first <= cell.crop < end]
-            cells = [self.cells[place]._replace(crop=self.cells[place].crop - first) for place in own]
+            cells = [Cell(cell.crop - first, cell.box, cell.patches) for cell in map(self.cells.__getitem__, own)]
             found.append(heat(cells, values_C[own], places, shown_size(*size)))
         return tuple(found)
 

@@ -15,7 +15,7 @@ from lorgnette.report.thumbnails import data_uri
 
 MOST_WORDS = 24
 """Words that have a map of their own on the page."""
-MARK = "lorgnette look"
+_MARK = "lorgnette look"
 """Text chunk `Software` of a PNG that is written."""
 
 
@@ -76,7 +76,7 @@ def write_look(found: Look, path: Path, model: str, prompt: str) -> None:
         return
     from PIL.PngImagePlugin import PngInfo
 
-    check_own(path, lambda content: MARK.encode() in content[:200])
+    check_own(path, lambda content: _MARK.encode() in content[:200])
     shown = [overlay(one, heat, _most(found.heats)) for one, heat in zip(found.pictures, found.heats, strict=True)]
     sheet = PIL.Image.new("RGB", (sum(one.width for one in shown), max(one.height for one in shown)), "white")
     left = 0
@@ -84,7 +84,7 @@ def write_look(found: Look, path: Path, model: str, prompt: str) -> None:
         sheet.paste(one, (left, 0))
         left += one.width
     told = PngInfo()
-    told.add_text("Software", MARK)
+    told.add_text("Software", _MARK)
     with new_file(path) as beside, beside.open("wb") as file:
         sheet.save(file, "PNG", pnginfo=told)
 

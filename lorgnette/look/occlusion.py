@@ -27,7 +27,7 @@ from lorgnette.sample import Sample
 
 MOST_CELLS = 8
 """Cells along a side of a crop, at most."""
-TOKENS, PATCHES = 2048, 4096
+PASS_TOKENS, PASS_PATCHES = 2048, 4096
 """Text tokens and patches of a pass over several variants of an image; one variant may have more."""
 
 
@@ -116,11 +116,11 @@ class Occluder:
         )
 
     def _batches(self, variants: list[Batch]) -> Iterator[Batch]:
-        """Variants packed end to end, up to `TOKENS` and `PATCHES` a pass."""
+        """Variants packed end to end, up to `PASS_TOKENS` and `PASS_PATCHES` a pass."""
         waiting: list[Batch] = []
         tokens = patches = 0
         for one in variants:
-            if waiting and (tokens + len(one.tokens_T) > TOKENS or patches + len(one.patches_PC) > PATCHES):
+            if waiting and (tokens + len(one.tokens_T) > PASS_TOKENS or patches + len(one.patches_PC) > PASS_PATCHES):
                 yield joined(waiting)
                 waiting, tokens, patches = [], 0, 0
             waiting.append(one)

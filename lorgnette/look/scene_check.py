@@ -21,11 +21,11 @@ from lorgnette.model.vlm import VLM
 from lorgnette.sample import Image
 from lorgnette.seeds import derive_seed
 
-QUESTIONS = ("What colour is this drawing?", "What kind of thing is this?")
-CANVAS, SIDES = (128, 96), (40, 64)
+CHECK_QUESTIONS = ("What colour is this drawing?", "What kind of thing is this?")
+CHECK_CANVAS, DRAWING_SIDES = (128, 96), (40, 64)
 """Width and height of a scene, and the least and most of a drawing's longest side, in pixels."""
-ORDERS = 8
-MOST_TOKENS = 8
+CHECK_ORDERS = 8
+_MOST_TOKENS = 8
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ def scenes(count: int) -> list[Scene]:
     for number in range(count):
         draw = random.Random(derive_seed("look", number))
         chosen = draw.choice(usable)
-        width, height = fit(table[chosen].width, table[chosen].height, *[draw.randint(*SIDES)] * 2)
-        left, top = draw.randint(0, CANVAS[0] - width), draw.randint(0, CANVAS[1] - height)
+        width, height = fit(table[chosen].width, table[chosen].height, *[draw.randint(*DRAWING_SIDES)] * 2)
+        left, top = draw.randint(0, CHECK_CANVAS[0] - width), draw.randint(0, CHECK_CANVAS[1] - height)
         edges = left, top, left + width, top + height
         file = io.BytesIO()
-        compose(*CANVAS, (255, 255, 255), [DrawingAt(table, chosen, edges)]).save(file, "PNG")
-        box = left / CANVAS[0], top / CANVAS[1], edges[2] / CANVAS[0], edges[3] / CANVAS[1]
-        found.append(Scene(Image(file.getvalue()), QUESTIONS[number % len(QUESTIONS)], box))
+        compose(*CHECK_CANVAS, (255, 255, 255), [DrawingAt(table, chosen, edges)]).save(file, "PNG")
+        box = left / CHECK_CANVAS[0], top / CHECK_CANVAS[1], edges[2] / CHECK_CANVAS[0], edges[3] / CHECK_CANVAS[1]
+        found.append(Scene(Image(file.getvalue()), CHECK_QUESTIONS[number % len(CHECK_QUESTIONS)], box))
     return found
 
 
@@ -96,7 +96,7 @@ def check_scenes(
 
 def _row(model: VLM, untrained: VLM, processor: Processor, scene: Scene, other: Image) -> tuple[float | None, ...]:
     prompt = asked([scene.image], scene.question)
-    tokens = answer_tokens(model, processor, prompt, None, MOST_TOKENS)
+    tokens = answer_tokens(model, processor, prompt, None, _MOST_TOKENS)
     occluder = Occluder(model, processor, prompt, tokens)
     maps_CT, scores_T = occluder.maps()
     values = maps_CT.mean(1)
@@ -109,7 +109,7 @@ def _row(model: VLM, untrained: VLM, processor: Processor, scene: Scene, other: 
     energy = float((positive * shares).sum() / positive.sum()) if positive.sum() > 0 else None
     left, top, right, bottom = scene.box
     return (
-        check_map(occluder, values, ORDERS).gain,
+        check_map(occluder, values, CHECK_ORDERS).gain,
         energy,
         (right - left) * (bottom - top),
         float(shares[int(values.argmax())] > 0),
