@@ -195,7 +195,7 @@ def _lines_typed() -> Iterator[str]:
 @app.command(name="import")
 def import_(
     source: Annotated[
-        str, typer.Argument(help="Folder or hub id of an Idefics2, Idefics3, SmolVLM or LLaVA in transformers' format.")
+        str, typer.Argument(help="Folder or hub id of an Idefics1, 2 or 3, SmolVLM or LLaVA in transformers' format.")
     ],
     folder: Annotated[Path, typer.Argument(help="Folder to write it to, in lorgnette's format.")],
 ) -> None:
@@ -212,7 +212,7 @@ def export_(
     model: ModelOption,
     folder: Annotated[Path, typer.Argument(help="Folder to write it to, in transformers' format.")],
     format: Annotated[
-        str, typer.Option(help="Model of transformers to write: idefics2, idefics3, smolvlm, llava.")
+        str, typer.Option(help="Model of transformers to write: idefics2, idefics1, idefics3, smolvlm, llava.")
     ] = "idefics2",
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare its logits with transformers' classes; write parity.json.")

@@ -36,6 +36,9 @@ def serve(
     max_waiting: Annotated[int, typer.Option(help="Requests that may wait for a place.")] = 64,
     max_images: Annotated[int, typer.Option(help="Images of one request.")] = 16,
     kv_mib: Annotated[int, typer.Option(help="Memory of the KV cache in MiB.")] = 1024,
+    image_kv_mib: Annotated[
+        int | None, typer.Option(help="Memory in MiB for what cross-attention keeps of images; else a quarter of that.")
+    ] = None,
     drain_seconds: Annotated[float, typer.Option(help="Time that answers get to end after SIGTERM.")] = 30.0,
     log_content: Annotated[bool, typer.Option("--log-content", help="Write prompts and answers to the log.")] = False,
 ) -> None:
@@ -59,6 +62,8 @@ def serve(
         "log_content": log_content,
     }
     limits = {"max_running": max_running, "max_waiting": max_waiting, "kv_bytes": kv_mib * 2**20}
+    if image_kv_mib is not None:
+        limits["image_kv_bytes"] = image_kv_mib * 2**20
     _serve(model, ServeConfig.parse(values, "serve"), EngineConfig.parse(limits, "serve"), api_key_file, adapter)
 
 

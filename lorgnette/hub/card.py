@@ -74,6 +74,7 @@ def _hash(content: bytes) -> str:
 
 ARCHITECTURES = {
     "idefics2": 'Idefics2 architecture ("What matters when building vision-language models?", Laurençon et al. 2024)',
+    "idefics": 'Idefics1 architecture ("OBELICS", Laurençon et al. 2023)',
     "idefics3": 'Idefics3 architecture ("Building and better understanding vision-language models", Laurençon et al. 2024)',
     "smolvlm": 'SmolVLM architecture ("SmolVLM: Redefining small and efficient multimodal models", Marafioti et al. 2025)',
     "llava": 'LLaVA-1.5 architecture ("Improved Baselines with Visual Instruction Tuning", Liu et al. 2023)',

@@ -96,9 +96,9 @@ def lines(description: Description) -> Iterator[str]:
     kind = f"{description.form}, opens in transformers" if description.form else "lorgnette's own"
     yield f"{description.folder}: {kind}, {'/'.join(description.dtypes)}, {amount(description.bytes, 'B')}"
     yield ""
-    about = _parts(description.config)
-    for part, count in description.parameters.items():
-        yield f"{part:<18}{count:>16,}  {about[part]}"
+    for part, about in _parts(description.config).items():
+        if part in description.parameters or part == "connector":  # which may have no weights
+            yield f"{part:<18}{description.parameters.get(part, 0):>16,}  {about}"
     yield f"{'parameters':<18}{sum(description.parameters.values()):>16,}"
     yield ""
     for image in description.images:

@@ -49,7 +49,7 @@ def export(
     """Write a folder that `AutoModelForImageTextToText` and `AutoProcessor` open, with a model card.
 
     It is written beside and renamed, so a kill leaves no half of it; an earlier export that was there is replaced.
-    format: the model of transformers to write: `idefics2`, `idefics3`, `smolvlm` or `llava`.
+    format: the model of transformers to write: `idefics2`, `idefics1`, `idefics3`, `smolvlm` or `llava`.
     verify: compare with transformers' own classes on the written files, and keep the differences as parity.json.
     shard_bytes: weights above this size are written in several files.
     Raises: CheckpointError if transformers cannot represent a setting, if the folder holds anything that no export
@@ -144,12 +144,15 @@ def config_json(model: VLM, processor: Processor, form: Format) -> Json:
     except CheckpointError:
         return {"model_type": OURS, OURS: config.plain()}
     ids = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos, "pad_token_id": tokenizer.pad}
-    values["text_config"] |= ids
+    if "text_config" in values:
+        values["text_config"] |= ids
+    if not form.grows and (ids["pad_token_id"] or 0) >= config.language.vocabulary:
+        ids["pad_token_id"] = None  # its class looks for it among the pre-trained rows
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     ours = {"pretrained_rows": config.language.vocabulary, "isolate_documents": config.isolate_documents}
     if getattr(config.vision, "skipped_layers", 0):
         ours["skipped_layers"] = config.vision.skipped_layers
-    return values | ids | {"dtype": dtype, OURS: ours}
+    return values | ids | {"dtype": dtype, OURS: values.get(OURS, {}) | ours}
 
 
 def generation_json(processor: Processor) -> Json:

@@ -151,6 +151,11 @@ def read_config(folder: Path, processor: Processor) -> tuple[VLMConfig, int]:
             f"{file}: model_type is {kind!r:.60}; lorgnette opens {', '.join(MODEL_FORMATS)} and its own"
         )
     rows = max(stored_rows, processor.tokenizer.vocabulary)
+    if rows > stored_rows and not MODEL_FORMATS.get(str(kind), IDEFICS2).grows:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {rows:,} tokens, but vocab_size and additional_vocab_size give"
+            f" {stored_rows:,} rows; they are not a pair"
+        )
     if rows > 2 * stored_rows + MOST_EXTRA_ROWS:
         raise CheckpointError(
             f"{folder}: the tokenizer has ids up to {rows - 1:,}, but the embedding only {stored_rows:,} rows; they are"
@@ -164,9 +169,14 @@ def read_config(folder: Path, processor: Processor) -> tuple[VLMConfig, int]:
 def _read_upstream(form: Format, values: Json, processor: Processor, file: Path) -> tuple[VLMConfig, int]:
     """As `read_config`, of transformers' form: what it has no key for stands with the processor, or under our key."""
     config, ours = form.read(values, str(file)), _group(values, file)
-    stored_rows = config.language.vocabulary
+    stored_rows = config.vocabulary
     plain = config.plain() | {"isolate_documents": ours.get("isolate_documents", True)}
-    plain["language"]["vocabulary"] = ours.get("pretrained_rows") or first_extra_row(stored_rows, processor.tokenizer)
+    if form.grows:
+        plain["language"]["vocabulary"] = ours.get("pretrained_rows") or first_extra_row(
+            stored_rows, processor.tokenizer
+        )
+    else:
+        plain["image_token"] = processor.image_token  # which no key of such a form names
     plain["vision"] |= {"mean": processor.mean, "std": processor.std}
     return VLMConfig.parse(plain, str(file)), stored_rows
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lorgnette.errors import CheckpointError
+from lorgnette.hub.formats.idefics1_parity import their_idefics1_parts
 from lorgnette.hub.formats.llava_parity import their_llava_parts
 from lorgnette.hub.formats.processor_parity import check_processor_files
 from lorgnette.hub.load import load
@@ -83,7 +84,9 @@ def check_parity(folder: str | Path) -> ParityReport:
     processor, not_obeyed = _by_upstream_rules(processor)
     theirs, their_processor = _open_with_transformers(Path(folder))
     kind = theirs.config.model_type
-    their_parts = their_llava_parts if kind == "llava" else _their_parts
+    if kind == "idefics":  # whose class passes over the template in its folder
+        their_processor.chat_template = processor.template.source
+    their_parts = {"llava": their_llava_parts, "idefics": their_idefics1_parts}.get(kind, _their_parts)
     pictures = tuple(_picture(*size) for size in ((200, 120), (90, 150), (128, 128)))
     shown = (pictures[:2], (), pictures[2:])
     with torch.inference_mode():
@@ -92,7 +95,7 @@ def check_parity(folder: str | Path) -> ParityReport:
     if not torch.equal(tokens, their_tokens):
         raise CheckpointError(f"{folder}: transformers writes the same conversations as other tokens")
     check_ids(folder, processor, their_processor.tokenizer)
-    counts = {} if kind == "idefics2" else check_processor_files(folder, processor, their_processor)
+    counts = {} if kind in ("idefics", "idefics2") else check_processor_files(folder, processor, their_processor)
     parts = {name: Difference.between(ours, theirs_by_part[name]) for name, ours in ours_by_part.items()}
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
     return ParityReport(parts, tuple(picture.size for picture in pictures), len(tokens), versions, not_obeyed, counts)

@@ -19,6 +19,7 @@ from lorgnette.model.config import VLMConfig
 from lorgnette.model.configs.connector_config import (
     AverageConfig,
     FlatLinearConfig,
+    IdentityConfig,
     LinearConfig,
     MappingNetworkConfig,
     MLPConfig,
@@ -96,6 +97,7 @@ VISION_LAYER = (
 DOWN = Pair("mlp.down_proj", "mlp.down")
 GATE_AND_UP = (Pair("mlp.gate_proj", "mlp.gate"), Pair("mlp.up_proj", "mlp.up"))
 GATED_MLP = (*GATE_AND_UP, DOWN)
+UNGATED_MLP = (Pair("mlp.up_proj", "mlp.up"), DOWN)
 PERCEIVER_LAYER = (
     Pair("input_latents_norm", "latent_norm"),
     Pair("input_context_norm", "context_norm"),
@@ -148,7 +150,6 @@ GATED_BLOCK = (
     Pair("cross_attn.v_proj", "attention.value"),
     Pair("cross_attn.o_proj", "attention.output"),
     Pair("post_attention_layernorm", "mlp_norm"),
-    *GATED_MLP,
 )
 BLOCK_QK_NORM = (
     Pair("cross_attn.q_layer_norm", "attention.query_norm"),
@@ -210,21 +211,21 @@ def plugin_rules(part: torch.nn.Module, prefix: str, ours: str) -> list[Rule]:
 
 
 def _perceiver_rules(connector: PerceiverConfig) -> list[Rule]:
-    """Idefics2's connector: modality projection and perceiver resampler; with a ReLU MLP under Idefics1's names."""
+    """Idefics2's connector: modality projection and perceiver resampler; with an ungated MLP under Idefics1's names."""
     if connector.width_of == "vision":
         pairs = []
     elif connector.projection_width is None:
         pairs = [Pair("modality_projection.proj", "projection")]
     else:
         pairs = [Pair(f"modality_projection.{kind}_proj", f"projection.{kind}") for kind in ("gate", "up", "down")]
-    relu = connector.mlp == "relu"
-    layer, norms = (IDEFICS1_PERCEIVER_LAYER, IDEFICS1_PERCEIVER_QK_NORM) if relu else (PERCEIVER_LAYER, QK_NORM)
-    final = Pair(f"perceiver_resampler.{'layer_norm' if relu else 'norm'}", "norm")
+    ungated = connector.mlp != "swiglu"
+    layer, norms = (IDEFICS1_PERCEIVER_LAYER, IDEFICS1_PERCEIVER_QK_NORM) if ungated else (PERCEIVER_LAYER, QK_NORM)
+    final = Pair(f"perceiver_resampler.{'layer_norm' if ungated else 'norm'}", "norm")
     inner = [*layer, *(norms if connector.qk_norm else ())]
     if connector.norm == "layer":
         final, inner = replace(final, bias=True), [replace(one, bias=one.ours.endswith("norm")) for one in inner]
     rules = [Rule("perceiver_resampler.latents", ("latents",)), *_all([*pairs, final])]
-    return rules + _layers(inner, connector.depth, f"perceiver_resampler.{'blocks' if relu else 'layers'}.")
+    return rules + _layers(inner, connector.depth, f"perceiver_resampler.{'blocks' if ungated else 'layers'}.")
 
 
 def _projection_rules(connector: ConnectorSettings) -> list[Rule]:
@@ -256,6 +257,7 @@ CONNECTOR_RULES: dict[type[ConnectorSettings], Callable[[Any], list[Rule]]] = {
     AverageConfig: _projection_rules,
     FlatLinearConfig: _flat_linear_rules,
     MappingNetworkConfig: _mapping_network_rules,
+    IdentityConfig: lambda connector: [],
 }
 """The names of each kind of connector."""
 
@@ -265,7 +267,9 @@ def fusion_rules(config: VLMConfig, prefix: str) -> list[Rule]:
     fusion = config.fusion
     if not isinstance(fusion, CrossAttentionConfig):
         return []
-    pairs = (*GATED_BLOCK, *(BLOCK_QK_NORM if fusion.qk_norm else ()))
+    norm = fusion.norm == "layer"
+    pairs = [replace(one, bias=norm and one.ours.endswith("norm")) for one in GATED_BLOCK]
+    pairs += [*(GATED_MLP if fusion.mlp == "swiglu" else UNGATED_MLP), *(BLOCK_QK_NORM if fusion.qk_norm else ())]
     rules = _layers(pairs, fusion.blocks(config.language.layers), "gated_cross_attn_layers.")
     for block in range(fusion.blocks(config.language.layers)):
         for theirs, ours in (("alpha_cross_attn", "attention_gate"), ("alpha_dense", "mlp_gate")):

@@ -165,7 +165,7 @@ class _Alone:
         batch = processor([sample], add_generation_prompt=True, split=split).to(model.device)
         none = torch.empty(0, model.config.vision.width, device=model.device)
         patches_PD = _seen(model, batch) if len(batch.images) else none
-        visual_VD = model.connector(patches_PD, batch.grids) if len(batch.images) else model.connector.empty()
+        visual_VD = model.connector(patches_PD, batch.grids) if len(batch.images) else model.no_visual_tokens()
         return cls(sample, batch, patches_PD, visual_VD, _logits(model, batch, visual_VD))
 
 
@@ -206,7 +206,7 @@ def _kept(model: VLM, processor: Processor, alone: Sequence[_Alone], split: bool
 def _continued(model: VLM, alone: Sequence[_Alone]) -> Iterator[_Pair]:
     """All but the last tokens into a cache; then half of these together, and the others one by one."""
     lengths, cache = [len(one.logits_TK) for one in alone], KVCache(model.config, reserve=TAIL)
-    visual_VD, none = torch.cat([one.visual_VD for one in alone]), model.connector.empty()
+    visual_VD, none = torch.cat([one.visual_VD for one in alone]), model.no_visual_tokens()
     _logits(model, _part(alone, [(0, length - TAIL) for length in lengths]), visual_VD, cache)
     for first, last in itertools.pairwise([-TAIL, *range(-TAIL // 2, 1)]):
         step = _part(alone, [(length + first, length + last) for length in lengths])

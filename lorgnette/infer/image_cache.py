@@ -117,7 +117,7 @@ class ImageFeatureCache:
     def visual_tokens(self, images: Sequence[ImageRef]) -> Tensor:
         """The visual tokens of images, end to end (V,D): those that are not kept are encoded together."""
         if not images:
-            return self.model.connector.empty()
+            return self.model.no_visual_tokens()
         self.forget_if_changed()
         new: dict[str, ImageRef] = {}
         for image in images:
@@ -136,6 +136,10 @@ class ImageFeatureCache:
             self.hits += 1
             self._kept.move_to_end(image.key)
         return found
+
+    def has(self, image: ImageRef) -> bool:
+        """Return whether `find` would find the visual tokens of an image. It counts as no use of them."""
+        return image.key in self._kept
 
     @torch.no_grad()
     def encode(self, images: Sequence[ImageRef]) -> list[Tensor]:

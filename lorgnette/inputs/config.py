@@ -138,6 +138,8 @@ class SpecialTokens(Settings):
     image: str = "<image>"
     end_of_utterance: str = "<end_of_utterance>"
     """May be the tokenizer's own end of sequence (LLaVA)."""
+    space_after_image: bool = True
+    """A word right after an image has a space before it (Idefics2); Idefics1's and LLaVA's have none."""
 
     @property
     def slots(self) -> tuple[str, ...]:

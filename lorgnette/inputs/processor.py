@@ -14,6 +14,12 @@ from lorgnette.files import write_json
 from lorgnette.inputs.config import FILTERS, ImageConfig, SpecialTokens
 from lorgnette.inputs.generation_rules import GenerationRules, read_generation_rules
 from lorgnette.inputs.preprocessor import image_config, normalisation, read_image_settings, whole
+from lorgnette.inputs.processors.idefics1_files import (
+    idefics1_images,
+    idefics1_pixels,
+    idefics1_slots,
+    idefics1_special,
+)
 from lorgnette.inputs.processors.idefics3_files import (
     CLASS_PREFIXES,
     SILENT_VISION,
@@ -182,7 +188,7 @@ class Processor:
         values = _read_if_there(folder / "processor_config.json")
         config = _read_if_there(base / "config.json")
         vision, kind = config.get("vision_config", {}), config.get("model_type")
-        llava, tiled = kind == "llava", kind in CLASS_PREFIXES
+        llava, idefics1, tiled = kind == "llava", kind == "idefics", kind in CLASS_PREFIXES
         try:
             pictures = read_image_settings(folder)
             if not pictures:
@@ -192,6 +198,10 @@ class Processor:
                 images = llava_images(pictures, vision, ours.get("images", {}), str(folder))
                 check_slots(values, config, images.patch)
                 slots: dict[str, Any] = {"kind": "mlp"}
+            elif idefics1:
+                pictures = idefics1_pixels(pictures)
+                images = idefics1_images(pictures, vision, ours.get("images", {}), str(folder))
+                slots = idefics1_slots(config)
             elif is_tiled(pictures):
                 vision = SILENT_VISION | vision if tiled else vision
                 images = tiled_images(pictures, vision, ours.get("images", {}), str(folder))
@@ -200,8 +210,10 @@ class Processor:
                 images = image_config(pictures, vision, ours.get("images", {}), str(folder))
                 slots = {"latents": whole({"image_seq_len": 64} | values, "image_seq_len")}
             special = SpecialTokens.parse(ours.get("special", {}), str(folder / _OURS))
-            if "special" not in ours and (llava or tiled):
-                special = llava_special(words, values) if llava else tiled_special(words, str(kind))
+            if "special" not in ours and (llava or idefics1):
+                special = llava_special(words, values) if llava else idefics1_special(words)
+            elif "special" not in ours and tiled:
+                special = tiled_special(words, str(kind))
             video = video_settings(folder, values, pictures)
             with plugins.reading(str(folder / _OURS)):
                 connector = parse_slots(ours.get("connector") or slots)

@@ -201,8 +201,9 @@ class _Writer:
         """Tokenise the joined texts; a token is learned if it stands for any learned character."""
         text = "".join(piece.text for piece in self.texts)
         if text:
-            # Idefics2's processor parts a word from the image before it, but not a `<`; LLaVA's and Idefics3's do not.
-            space = bool(self.around) and self.after_image and not text[0].isspace() and text[0] != "<"
+            # Idefics2's processor parts a word from the image before it, but not a `<`; others do not.
+            parts = bool(self.around) and self.tokenizer.special.space_after_image
+            space = parts and self.after_image and not text[0].isspace() and text[0] != "<"
             ids, offsets = self.tokenizer.encode_with_offsets(f" {text}" if space else text, self.first)
             self.tokens.extend(ids)
             self.supervised.extend(_supervised_mask(self.texts, offsets, start=int(space)))

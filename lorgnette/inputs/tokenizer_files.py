@@ -22,7 +22,12 @@ CLASS_TOKENS: dict[str, dict[str, str]] = {
 }
 """Special tokens that a class of transformers names where the files say nothing (a null says that there is none)."""
 
-CLASS_OF_MODEL = {"idefics2": "LlamaTokenizer", "qwen2": "Qwen2Tokenizer", "qwen3": "Qwen2Tokenizer"}
+CLASS_OF_MODEL = {
+    "idefics2": "LlamaTokenizer",
+    "idefics": "LlamaTokenizer",
+    "qwen2": "Qwen2Tokenizer",
+    "qwen3": "Qwen2Tokenizer",
+}
 """By model_type: the class that transformers takes where no file names one."""
 
 BY_FILE = ("llava", "smolvlm")

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 import pydantic
 
 from lorgnette.model.configs import presets
-from lorgnette.model.configs.connector_config import ConnectorConfig, OneSlot, PerceiverConfig
+from lorgnette.model.configs.connector_config import ConnectorConfig, IdentityConfig, OneSlot, PerceiverConfig
 from lorgnette.model.configs.connector_settings import ConnectorPlugin as ConnectorPlugin
 from lorgnette.model.configs.connector_settings import ConnectorSettings
 from lorgnette.model.configs.fusion_config import CrossAttentionConfig, FusionConfig
@@ -48,6 +48,11 @@ class VLMConfig(Settings):
             raise ValueError(
                 f"connector {self.connector.kind} makes visual tokens of patches, and a class token is none's; set"
                 " vision.class_token to dropped"
+            )
+        if isinstance(self.connector, IdentityConfig) and self.connector.class_tokens != self.vision.class_tokens:
+            raise ValueError(
+                f"connector identity: class_tokens is {self.connector.class_tokens}, but an image has"
+                f" {self.vision.class_tokens} states beside its patches'; set it to that"
             )
         return self
 

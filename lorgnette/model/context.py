@@ -15,10 +15,6 @@ from lorgnette.model.sight import SeenImages, VisualTokens
 class CachedDocuments(Protocol):
     """Keys and values of the documents that a pass continues: all that the decoder asks of a KV cache."""
 
-    images: dict[int, SeenImages]
-    """Images that the blocks of cross-attention keep, by the decoder layer that each stands before. Written where a
-    pass shows images; they do not grow with the text."""
-
     @property
     def longest(self) -> int:
         """Tokens of the longest document, those of this pass included. Known after `begin`."""
@@ -28,6 +24,12 @@ class CachedDocuments(Protocol):
 
     def attend(self, layer: int, q_THN: Tensor, k_TGN: Tensor, v_TGN: Tensor, documents: SequenceLengths) -> Tensor:
         """Store new keys and values, and attend from the new queries to all of their document's: T,H,N."""
+
+    def images_of(self, layer: int) -> SeenImages | None:
+        """What the documents see of images, for the cross-attention block that stands before this decoder layer."""
+
+    def keep_images(self, layer: int, images: SeenImages) -> None:
+        """Keep what the documents go on seeing, for the block before this layer. Called where a pass shows images."""
 
     def advance(self) -> None:
         """Count the new tokens as stored. Called once per pass, after the layers."""

@@ -6,15 +6,17 @@ To add one, write a `Fusion` here, its settings in `fusion_config.py`, and its r
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorgnette.model.config import VLMConfig
 from lorgnette.model.configs.fusion_config import CrossAttentionConfig
 from lorgnette.model.configs.language_config import LanguageConfig
-from lorgnette.model.context import Context
-from lorgnette.model.layers import RMSNorm, Stack, SwiGLU
+from lorgnette.model.context import CachedDocuments, Context
+from lorgnette.model.layers import MLP, RMSNorm, Stack, SwiGLU, norm_of
 from lorgnette.model.ops.attention import attention
 from lorgnette.model.sight import SeenBefore, SeenImages, Sight, VisualTokens
 
@@ -34,9 +36,13 @@ class Fusion(Stack):
         """Input of decoder layer `layer`, T,D, from the output of the one before: where cross-attention blocks run.
 
         A block finds the visual tokens, and which tokens see which, in `context.visual`, and those of a document that
-        is continued in `context.cache.images`.
+        is continued in `context.cache.images_of`.
         """
         return x_TD
+
+    def keys_values(self, states_VD: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+        """Keys and values of visual tokens for every block (S,G,N), by the decoder layer that it stands before."""
+        return {}
 
 
 class Autoregressive(Fusion):
@@ -75,31 +81,37 @@ class CrossAttention(Fusion):
         index, past = divmod(layer - self.first, self.every)
         if past or index not in range(len(self.layers)) or context.visual is None:
             return x_TD
-        keeper = None if context.cache is None else Keeper(context.cache.images, layer)
-        stored = None if keeper is None else keeper.images.get(layer)
+        keeper = None if context.cache is None else Keeper(context.cache, layer)
+        stored = None if keeper is None else keeper.stored
         seen = stored.seen if stored else SeenBefore.nothing(len(context.visual.documents))
-        sight = context.visual.sight(self.settings.sees, seen)
+        sight = context.visual.sight(self.settings.sees, seen, stored.made if stored else 0)
         out: Tensor = self.run(self.layers[index], x_TD, context.visual.states_VD, sight, keeper)
         return out
+
+    def keys_values(self, states_VD: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+        blocks = {self.first + number * self.every: cast(GatedBlock, one) for number, one in enumerate(self.layers)}
+        states_VD = states_VD.to(next(self.parameters()).dtype)
+        return {layer: block.attention.keys_values(states_VD) for layer, block in blocks.items()}
 
 
 class Keeper:
     """Keeps keys and values of the images that the documents of a cache see, for one block."""
 
-    def __init__(self, images: dict[int, SeenImages], layer: int):
-        self.images, self.layer = images, layer
+    def __init__(self, cache: CachedDocuments, layer: int):
+        self.cache, self.layer = cache, layer
+        self.stored = cache.images_of(layer)
 
     def extend(self, k_SGN: Tensor, v_SGN: Tensor, sight: Sight) -> tuple[Tensor, Tensor]:
         """All keys and values that a pass can see: what was kept before, then those of its images, given here.
 
         What its documents go on seeing is kept.
         """
-        if (stored := self.images.get(self.layer)) is not None:
+        if self.stored is not None:
             if sight.kept_rows_S is None:
-                return stored.k_SGN, stored.v_SGN
-            k_SGN, v_SGN = torch.cat([stored.k_SGN, k_SGN]), torch.cat([stored.v_SGN, v_SGN])
+                return self.stored.k_SGN, self.stored.v_SGN
+            k_SGN, v_SGN = torch.cat([self.stored.k_SGN, k_SGN]), torch.cat([self.stored.v_SGN, v_SGN])
         rows = slice(0, 0) if sight.kept_rows_S is None else sight.kept_rows_S
-        self.images[self.layer] = SeenImages(k_SGN.detach()[rows], v_SGN.detach()[rows], sight.kept)
+        self.cache.keep_images(self.layer, SeenImages(k_SGN.detach()[rows], v_SGN.detach()[rows], sight.kept))
         return k_SGN, v_SGN
 
 
@@ -107,16 +119,19 @@ class GatedBlock(nn.Module):
     """Attention to the images that a token sees, then a gated MLP; both branches are multiplied by tanh of a gate."""
 
     def __init__(self, settings: CrossAttentionConfig, language: LanguageConfig, visual_width: int):
-        """settings: fitted to the decoder. visual_width: of a visual token."""
+        """visual_width: of a visual token."""
         super().__init__()
-        assert settings.mlp_width is not None
+        settings, width = settings.sized(language), language.width
+        assert settings.mlp_width is not None and settings.norm_eps is not None
         self.text_mlp, self.gate_init = settings.text_mlp, settings.gate_init
-        channels = language.width if settings.gate == "vector" else 1
-        self.attention_norm = RMSNorm(language.width, language.norm_eps)
+        channels = width if settings.gate == "vector" else 1
+        self.attention_norm = norm_of(settings.norm, width, settings.norm_eps)
         self.attention = ImageAttention(settings, language, visual_width)
         self.attention_gate = nn.Parameter(torch.empty(channels))
-        self.mlp_norm = RMSNorm(language.width, language.norm_eps)
-        self.mlp = SwiGLU(language.width, settings.mlp_width)
+        self.mlp_norm = norm_of(settings.norm, width, settings.norm_eps)
+        self.mlp: nn.Module = SwiGLU(width, settings.mlp_width)
+        if settings.mlp == "gelu":
+            self.mlp = MLP(width, settings.mlp_width, width, activation=F.gelu, bias=False)
         self.mlp_gate = nn.Parameter(torch.empty(channels))
 
     def forward(self, x_TD: Tensor, states_VD: Tensor, sight: Sight, keeper: Keeper | None = None) -> Tensor:
@@ -143,9 +158,9 @@ class ImageAttention(nn.Module):
 
     def __init__(self, settings: CrossAttentionConfig, language: LanguageConfig, visual_width: int):
         super().__init__()
-        assert settings.kv_heads is not None
-        self.head_width = language.head_width
-        inner, kv_inner = language.heads * self.head_width, settings.kv_heads * self.head_width
+        assert settings.heads and settings.kv_heads and settings.head_width and settings.norm_eps is not None
+        self.head_width = settings.head_width
+        inner, kv_inner = settings.heads * self.head_width, settings.kv_heads * self.head_width
         self.query = nn.Linear(language.width, inner, bias=False)
         self.key = nn.Linear(visual_width, kv_inner, bias=False)
         self.value = nn.Linear(visual_width, kv_inner, bias=False)
@@ -153,12 +168,11 @@ class ImageAttention(nn.Module):
         self.query_norm: nn.Module = nn.Identity()
         self.key_norm: nn.Module = nn.Identity()
         if settings.qk_norm:
-            self.query_norm, self.key_norm = (RMSNorm(self.head_width, language.norm_eps) for _ in range(2))
+            self.query_norm, self.key_norm = (RMSNorm(self.head_width, settings.norm_eps) for _ in range(2))
 
     def forward(self, x_TD: Tensor, states_VD: Tensor, sight: Sight, keeper: Keeper | None) -> Tensor:
         """Attention output of the tokens that see an image, which `x_TD` holds: T,D."""
-        k_SGN = self.key_norm(self.key(states_VD).unflatten(-1, (-1, self.head_width)))
-        v_SGN = self.value(states_VD).unflatten(-1, (-1, self.head_width))
+        k_SGN, v_SGN = self.keys_values(states_VD)
         if keeper is not None:
             k_SGN, v_SGN = keeper.extend(k_SGN, v_SGN, sight)
         if sight.key_rows_S is not None:
@@ -166,6 +180,11 @@ class ImageAttention(nn.Module):
         q_THN = self.query_norm(self.query(x_TD).unflatten(-1, (-1, self.head_width)))
         out: Tensor = self.output(attention(q_THN, k_SGN, v_SGN, sight.queries, sight.keys).flatten(1))
         return out
+
+    def keys_values(self, states_VD: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys, normed, and values of visual tokens: S,G,N."""
+        k_SGN = self.key_norm(self.key(states_VD).unflatten(-1, (-1, self.head_width)))
+        return k_SGN, self.value(states_VD).unflatten(-1, (-1, self.head_width))
 
 
 FUSIONS: dict[str, type[Fusion]] = {"autoregressive": Autoregressive, "cross_attention": CrossAttention}

@@ -30,7 +30,7 @@ class KVCache:
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         self.images: dict[int, SeenImages] = {}
-        """Images that the blocks of cross-attention keep, by decoder layer; see `CachedDocuments`."""
+        """Images that the blocks of cross-attention keep, by decoder layer. They do not grow with the text."""
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -89,6 +89,14 @@ class KVCache:
             self.values = [_room(v, capacity) for v in self.values]
         self.new_slots = self._slots(self.lengths, documents.lengths, like.device)
         self.masks = {window: self._mask(like, window) for window in {*language.windows}}
+
+    def images_of(self, layer: int) -> SeenImages | None:
+        """What the documents see of images, for the cross-attention block that stands before this decoder layer."""
+        return self.images.get(layer)
+
+    def keep_images(self, layer: int, images: SeenImages) -> None:
+        """Keep what the documents go on seeing, for the block before this layer."""
+        self.images[layer] = images
 
     def advance(self) -> None:
         """Count the new tokens as stored. Called once per forward, after the layers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.utils.checkpoint
@@ -27,6 +27,11 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return rms_norm(x, self.weight + 1 if self.offset else self.weight, self.eps)
+
+
+def norm_of(kind: Literal["rms", "layer"], width: int, eps: float) -> nn.Module:
+    """A norm by its name in settings: root mean square, or mean and deviation with a bias."""
+    return RMSNorm(width, eps) if kind == "rms" else nn.LayerNorm(width, eps)
 
 
 class SwiGLU(nn.Module):

@@ -23,6 +23,22 @@ VisualRange = range
 """Visual tokens of one image, or of what a document has seen before, among all that a pass can see."""
 
 
+def joins(sees: Sees, last: int | None, position: int) -> bool:
+    """Return whether a document still sees what it saw before, from an image's slot on.
+
+    last, position: of the slot before, if there is one, and of this one.
+    """
+    return sees == "all" or (sees == "group" and last is not None and position - last <= NEIGHBOURS)
+
+
+def first_seen(sees: Sees, positions: Sequence[int]) -> int:
+    """Index of the first image that a token sees, from the positions of all slots before it in its document."""
+    first = max(len(positions) - 1, 0)
+    while first and joins(sees, positions[first - 1], positions[first]):
+        first -= 1
+    return first
+
+
 @dataclass(frozen=True)
 class SeenBefore:
     """Visual tokens that each document of a cache sees when it is continued."""
@@ -44,6 +60,11 @@ class SeenImages:
     k_SGN: Tensor
     v_SGN: Tensor
     seen: SeenBefore
+
+    @property
+    def made(self) -> int:
+        """Rows after those that are seen: of the images of the pass itself, if they were made before it."""
+        return len(self.k_SGN) - self.seen.visual.total
 
     def keep(self, documents: Sequence[int]) -> SeenImages:
         """Those of some documents (indices, in the order given); of one that is named twice, twice."""
@@ -91,13 +112,14 @@ class VisualTokens:
     documents: SequenceLengths
     _made: dict[tuple[Sees, SeenBefore], Sight] = field(default_factory=dict, compare=False)
 
-    def sight(self, sees: Sees, before: SeenBefore) -> Sight:
+    def sight(self, sees: Sees, before: SeenBefore, made: int = 0) -> Sight:
         """Runs of tokens and what they see, made once for all blocks. before: what the documents saw before the pass.
 
+        made: visual tokens of the pass whose keys and values the cache has, so that `states_VD` has them not.
         Raises: ValueError for images that have not one slot each.
         """
         if (sees, before) not in self._made:
-            if not len(self.slots) == len(self.images) or self.images.total != len(self.states_VD):
+            if not len(self.slots) == len(self.images) or self.images.total != len(self.states_VD) + made:
                 raise ValueError(
                     f"{len(self.slots)} slots, {len(self.images)} images and {len(self.states_VD)} visual tokens do not"
                     " fit: cross-attention takes one slot for each image, and the grids of the images in the batch"
@@ -117,8 +139,7 @@ class VisualTokens:
             while places and places[-1][0] < end:
                 slot, position, rows = places.pop()
                 runs.append((range(start, slot), now))
-                beside = last is not None and position - last <= NEIGHBOURS
-                now = [*now, rows] if sees == "all" or (sees == "group" and beside) else [rows]
+                now = [*now, rows] if joins(sees, last, position) else [rows]
                 start, last = slot, position
             runs.append((range(start, end), now))
             kept.append(now)

@@ -1,10 +1,9 @@
 """The whole model on one screen: encode images, connect, fuse, decode.
 
-Shapes live in names. T tokens, P patches, C values per patch, I images, V visual tokens, D width, H query heads, G
-key-value heads, N head width, S keys (cached and new), L latents, K vocabulary rows, B a stack of equal-length spans,
-R query heads per key-value head. In an index of data: E records, U units of records, W addresses of images, Q hashes
-asked for. On a page of a document: N runs of text, S strips of it, M places between columns. So `q_THN` is tokens by
-heads by head width.
+Shapes live in names. T tokens, P patches, C values per patch, I images, V visual tokens, D width, H query heads, G key-
+value heads, N head width, S keys (cached and new), L latents, K vocabulary rows, B equal-length spans, R query heads
+per key-value head. In an index of data: E records, U units of records, W addresses of images, Q hashes asked for. On a
+page: N runs of text, S strips of it, M places between columns. So `q_THN` is tokens by heads by head width.
 """
 
 from __future__ import annotations
@@ -93,10 +92,14 @@ class VLM(nn.Module):
         A batch without images passes empty tensors through, so that in training every rank touches the same weights.
         """
         if not len(batch.images) and not torch.is_grad_enabled() and self.passes_by:
-            return self.connector.empty()
+            return self.no_visual_tokens()
         patches_PD = self.vision(batch.patches_PC, batch.patch_positions_P, batch.grids)
         visual_VD: Tensor = self.connector(patches_PD, batch.grids)
         return visual_VD
+
+    def no_visual_tokens(self) -> Tensor:
+        """Visual tokens of no image, of the model's device and dtype: 0,D."""
+        return torch.empty(0, self.config.visual_width, device=self.device, dtype=self.dtype)
 
     def context(
         self, batch: Batch, visual: VisualTokens, cache: CachedDocuments | None = None, rows_T: Tensor | None = None
@@ -104,10 +107,8 @@ class VLM(nn.Module):
         """Build the context of this pass. The original code trains on a pack as on one long document."""
         positions_T, documents = batch.positions_T, batch.documents
         if self.training and not self.config.isolate_documents:
-            positions_T, documents = (
-                torch.arange(documents.total, device=batch.device),
-                SequenceLengths((documents.total,)),
-            )
+            positions_T = torch.arange(documents.total, device=batch.device)
+            documents = SequenceLengths((documents.total,))
         return Context(positions_T, documents, cache, rows_T, visual)
 
     def rows_read(self, batch: Batch, output: str) -> Tensor | None:
@@ -140,8 +141,8 @@ class VLM(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights; of those of the connector where parts differ."""
-        return next(self.connector.parameters()).dtype
+        """Of the weights; of those of the connector, or of the encoder if it has none, where parts differ."""
+        return next(iter((*self.connector.parameters(), *self.vision.parameters()))).dtype
 
     def initialise(self, seed: int, device: torch.device | str | None = None) -> VLM:
         """Initialise all weights, each from `seed` and its name, on `device` (where the model is, if None)."""

@@ -22,6 +22,8 @@ GAUGES = {
     "num_requests_waiting": ("waiting", "Requests that wait for admission."),
     "kv_cache_bytes_used": ("kv_bytes_used", "Bytes of the KV cache in use, cached prefixes included."),
     "kv_cache_bytes": ("kv_bytes", "Bytes of the KV cache."),
+    "image_kv_bytes_used": ("image_kv_bytes_used", "Bytes of keys and values of images in use, with cross-attention."),
+    "image_kv_bytes": ("image_kv_bytes", "Bytes for keys and values of images, with cross-attention."),
     "visual_cache_bytes": ("image_bytes", "Bytes of visual tokens that are kept."),
 }
 COUNTERS = {

@@ -22,7 +22,7 @@ PAPER = ROOT / "recipes/paper"
 """Rows of the paper's tables, which `tests/train/test_paper_recipes.py` builds, each model once."""
 
 CROSSED = ("cross_attention", "ca_frozen", "ca_lora", "llama_1_7b", "mistral_7b", "siglip_so400m")
-REFUSED = dict.fromkeys((*CROSSED, "clip_vit_h", "eva_clip_5b"), "fusion is") | {
+REFUSED = dict.fromkeys((*CROSSED, "clip_vit_h", "eva_clip_5b", "idefics1"), "fusion is") | {
     "fa_no_perceiver": r"connector\.kind=linear",
     "flat_linear": r"connector\.kind=flat_linear",
     "mapping_network": r"connector\.kind=mapping_network",

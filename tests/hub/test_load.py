@@ -74,7 +74,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "config.json a list": (written("config.json", "[]"), r"config.json: holds a list"),
     "another model": (
         setting("model_type", "blip"),
-        r"model_type is 'blip'; lorgnette opens idefics2, llava and its own",
+        r"model_type is 'blip'; lorgnette opens idefics2, idefics, idefics3, smolvlm, llava and its own",
     ),
     "another decoder": (
         setting("text_config.model_type", "gpt2"),

@@ -39,6 +39,15 @@ def tiny_config(**language: Any) -> VLMConfig:
     )
 
 
+def cross_config(connector: Any = None, **fusion: Any) -> VLMConfig:
+    """As `tiny_config`, with open gates before both layers of the decoder. fusion: settings of cross-attention."""
+    settings = {"kind": "cross_attention", "every": 1, "gate_init": 0.7} | fusion
+    config = tiny_config()
+    return VLMConfig.parse(
+        config.plain() | {"fusion": settings} | ({} if connector is None else {"connector": connector})
+    )
+
+
 def tiny_model(config: VLMConfig | None = None, seed: int = 0) -> VLM:
     """Random weights, with norms and biases that are not just ones and zeros."""
     model = VLM(config or tiny_config()).initialise(seed)

@@ -7,6 +7,7 @@ from typing import Any
 from lorgnette.model.configs.connector_config import (
     AverageConfig,
     FlatLinearConfig,
+    IdentityConfig,
     LinearConfig,
     MappingNetworkConfig,
     MLPConfig,
@@ -23,6 +24,10 @@ CONNECTORS: dict[str, ConnectorSettings] = {
     "perceiver of Idefics1": PerceiverConfig(
         **PERCEIVER | {"kv_heads": 4}, width_of="vision", norm="layer", norm_eps=1e-5, qk_norm=True, mlp="relu"
     ),
+    "perceiver of OpenFlamingo": PerceiverConfig(
+        **PERCEIVER | {"kv_heads": 4}, width_of="vision", norm="layer", norm_eps=1e-5, mlp="gelu"
+    ),
+    "none": IdentityConfig(),
     "linear": LinearConfig(),
     "mlp": MLPConfig(),
     "mlp of another width": MLPConfig(hidden=20),
@@ -39,6 +44,10 @@ FUSIONS: dict[str, Any] = {
         "kind": "cross_attention", "every": 1, "gate_init": 1.5, "sees": "group", "gate": "vector", "text_mlp": False
     },
     "all": {"kind": "cross_attention", "every": 1, "gate_init": 1.5, "sees": "all", "qk_norm": False},
+    "OpenFlamingo": {
+        "kind": "cross_attention", "every": 2, "first": 1, "gate_init": 1.5, "heads": 2, "head_width": 12,
+        "qk_norm": False, "norm": "layer", "norm_eps": 1e-4, "mlp": "gelu", "mlp_width": 44
+    },
 }  # fmt: skip
 """Fusions, with gates that are open."""
 

@@ -54,7 +54,13 @@ FACTORS: dict[str, Sequence[str]] = {
 REFUSED: dict[frozenset[Choice], str] = {
     frozenset({("connector", connector), (factor, value)}): message
     for connectors, factor, values, message in (
-        (["perceiver of Idefics1"], "fusion", ["autoregressive"], r"visual tokens are 24 wide, .* width 32; set"),
+        (
+            [name for name, one in CONNECTORS.items() if one.token_width(24, 32) == 24],
+            "fusion",
+            ["autoregressive"],
+            r"visual tokens are 24 wide, .* width 32; set",
+        ),
+        (["none"], "encoder", ["CLIP with its class token"], r"class_tokens is 0, but an image has 1 states beside"),
         (["flat linear"], "policy", ["native", "aspect kept", "naflex"], r"every image must have 4 x 4 patches; set"),
         (
             [name for name, one in CONNECTORS.items() if not one.takes_class_token],

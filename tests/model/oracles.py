@@ -15,6 +15,7 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 from lorgnette.model.configs.connector_config import (
     AverageConfig,
     FlatLinearConfig,
+    IdentityConfig,
     LinearConfig,
     MappingNetworkConfig,
     MLPConfig,
@@ -112,6 +113,35 @@ def idefics1_perceiver(config: PerceiverConfig, weights: Weights, x_PV: Tensor) 
     return called(inner, below(weights, "perceiver_resampler."), x_PV)
 
 
+def openflamingo_perceiver(config: PerceiverConfig, weights: Weights, x_PV: Tensor) -> Tensor:
+    """OpenFlamingo's PerceiverResampler as it is published: latents attend to patches and latents, then an MLP each."""
+    part = below(weights, "perceiver_resampler.")
+
+    def norm(name: str, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], part[f"{name}.weight"], part[f"{name}.bias"])
+
+    x_SV = part["latents"]
+    for layer in range(config.depth):
+        attn, ff = f"blocks.{layer}.0.", f"blocks.{layer}.1."
+        media_PV, latents_SV = norm(f"{attn}context_layer_norm", x_PV), norm(f"{attn}latents_layer_norm", x_SV)
+        to_kv = torch.cat([part[f"{attn}k_proj.weight"], part[f"{attn}v_proj.weight"]])  # k then v in one matrix
+        k, v = F.linear(torch.cat([media_PV, latents_SV]), to_kv).chunk(2, -1)
+        q, k, v = (
+            one.unflatten(-1, (config.heads, config.head_width)).transpose(0, 1)
+            for one in (F.linear(latents_SV, part[f"{attn}q_proj.weight"]), k, v)
+        )
+        sim = (q * config.head_width**-0.5) @ k.transpose(-2, -1)
+        out = (sim - sim.amax(-1, keepdim=True).detach()).softmax(-1) @ v
+        x_SV = x_SV + F.linear(out.transpose(0, 1).flatten(1), part[f"{attn}output_proj.weight"])
+        hidden = F.gelu(F.linear(norm(f"{ff}ln", x_SV), part[f"{ff}fc.weight"]))
+        x_SV = x_SV + F.linear(hidden, part[f"{ff}c_proj.weight"])
+    return norm("layer_norm", x_SV)
+
+
+def as_it_is(config: IdentityConfig, weights: Weights, x_PV: Tensor) -> Tensor:
+    return x_PV * 1
+
+
 def one_linear(config: LinearConfig, weights: Weights, x_PV: Tensor) -> Tensor:
     return x_PV @ weights["modality_projection.proj.weight"].T
 
@@ -173,6 +203,8 @@ ORACLES = {
     "perceiver without MLP": idefics2_perceiver,
     "perceiver of m4": m4_perceiver,
     "perceiver of Idefics1": idefics1_perceiver,
+    "perceiver of OpenFlamingo": openflamingo_perceiver,
+    "none": as_it_is,
     "linear": one_linear,
     "mlp": llava_projector,
     "pixel shuffle": idefics3_connector,

@@ -14,6 +14,7 @@ from lorgnette.model.config import VLMConfig
 from lorgnette.model.configs.connector_config import (
     AverageConfig,
     FlatLinearConfig,
+    IdentityConfig,
     LinearConfig,
     MappingNetworkConfig,
     MLPConfig,
@@ -89,7 +90,7 @@ def test_gradients_reach_every_weight_and_of_no_image_they_are_zero(config):
     assert x.grad.abs().sum() > 0
     connector.zero_grad()
     nothing = connector(torch.empty(0, V, requires_grad=True), ())
-    assert nothing.shape == connector.empty().shape == (0, config.token_width(V, D))
+    assert nothing.shape == (0, config.token_width(V, D))
     nothing.sum().backward()
     assert all(not parameter.grad.any() for parameter in connector.parameters())
 
@@ -155,10 +156,12 @@ def test_shapes_that_a_mixing_matrix_does_not_fit_are_refused():
 
 @pytest.mark.parametrize("kind", [config.kind for config in choices.CONNECTORS.values()])
 def test_a_kind_is_one_word_and_all_else_is_as_published(kind):
-    worded = VLMConfig.parse({"preset": "micro", "connector": kind})
-    assert worded == VLMConfig.parse({"preset": "micro", "connector": {"kind": kind}})
+    wide = parse_connector({"kind": kind}).token_width(V, D) == V
+    beside = {"preset": "micro", "fusion": "cross_attention" if wide else "autoregressive"}
+    worded = VLMConfig.parse(beside | {"connector": kind})
+    assert worded == VLMConfig.parse(beside | {"connector": {"kind": kind}})
     assert worded.connector.kind == kind and VLMConfig.parse(worded.plain()) == worded
-    assert VLMConfig.parse({"preset": "micro"}).override(f"connector={kind}").connector.kind == kind
+    assert VLMConfig.parse(beside).override(f"connector={kind}").connector.kind == kind
 
 
 def test_an_unknown_kind_is_refused_with_those_that_there_are():
@@ -172,6 +175,17 @@ def test_a_projection_that_no_layer_obeys_is_refused():
     assert PerceiverConfig.parse({"width_of": "vision"}).projection_width is None
     model = VLMConfig.parse({"preset": "micro", "connector": {"projection_width": None}})
     assert model.connector.projection_width is None and model.connector.latents == 16
+
+
+def test_a_class_token_that_nothing_counts_is_refused():
+    tower = {"class_token": "kept", "grid": 8}
+    settings = {"preset": "micro", "fusion": "cross_attention", "vision": tower}
+    with pytest.raises(SettingsError, match="class_tokens is 0, but an image has 1 states beside its patches'"):
+        VLMConfig.parse(settings | {"connector": "identity"})
+    config = VLMConfig.parse(settings | {"connector": {"kind": "identity", "class_tokens": 1}})
+    assert config.connector.visual_tokens(4, 4) == 17
+    with pytest.raises(SettingsError, match="cannot stand in a sequence of width 128"):
+        VLMConfig.parse({"preset": "micro", "connector": "identity"})
 
 
 IDEFICS1 = PerceiverConfig(
@@ -189,6 +203,7 @@ IDEFICS1 = PerceiverConfig(
         (PerceiverConfig(projection_width=None), 1152, 4096, 656_187_392),
         (PerceiverConfig(qk_norm=True), 1152, 4096, 743_219_200 + 3 * 2 * 96),
         (IDEFICS1, 1280, 4096, 125_961_984),
+        (IdentityConfig(), 1280, 4096, 0),
         (LinearConfig(), 1152, 4096, 4_718_592),
         (MLPConfig(), 1152, 4096, 21_504_000),
         (MLPConfig(), 1024, 4096, 20_979_712),

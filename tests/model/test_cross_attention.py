@@ -22,6 +22,7 @@ from lorgnette.model.fusion import GatedBlock
 from lorgnette.model.kv_cache import KVCache
 from lorgnette.model.sight import SeenBefore, VisualTokens
 from lorgnette.model.vlm import VLM
+from tests.model import choices
 from tests.model.conftest import LANGUAGE
 
 D = 32
@@ -31,6 +32,7 @@ KINDS = {
     "all": {"sees": "all", "kv_heads": 4, "qk_norm": False},
     "no MLP for text": {"text_mlp": False, "first": 1},
     "every layer": {"every": 1, "mlp_width": 24, "kv_heads": 1},
+    "OpenFlamingo": choices.FUSIONS["OpenFlamingo"],
 }
 every_kind = pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS)
 DOCUMENTS = [[(2, 3), (1, 2), (2, 2)], [], [(3, 1)], [(2, 2)], [(1, 1), (2, 3)]]
@@ -139,6 +141,37 @@ def test_a_block_equals_that_of_mllama():
         full_text_row_masked_out_mask=torch.ones(1, 1, 9, 1),
     )[0]  # fmt: skip
     assert_blocks_agree(block, theirs, names, ours_TD, theirs_TD, (x_TD, states_VD))
+
+
+def test_a_block_equals_that_of_openflamingo():
+    """Its GatedCrossAttentionBlock as published, in plain torch: k then v in one matrix, an erf GELU, no biases."""
+    heads, width, settings = 2, 12, choices.FUSIONS["OpenFlamingo"] | {"mlp_width": 4 * D}
+    block = randomised(GatedBlock(CrossAttentionConfig(**settings), LanguageConfig(**LANGUAGE), 24))
+    part = dict(block.named_parameters())
+    x_TD = torch.randn(sum(LENGTHS), D, requires_grad=True)
+    states_VD = torch.randn(sum(IMAGES), 24, requires_grad=True)
+    visual = dataclasses.replace(visual_tokens(IMAGES, SLOTS, LENGTHS), states_VD=states_VD)
+    ours_TD = block(x_TD, states_VD, visual.sight("last", SeenBefore.nothing(3)))
+
+    def norm(name, x):
+        return torch.nn.functional.layer_norm(x, (D,), part[f"{name}.weight"], part[f"{name}.bias"], 1e-4)
+
+    media = torch.tensor([[image == number for image in range(4) for _ in range(3)] for number in SEEN])
+    q = (norm("attention_norm", x_TD) @ part["attention.query.weight"].T).unflatten(-1, (heads, width)) * width**-0.5
+    to_kv = torch.cat([part["attention.key.weight"], part["attention.value.weight"]])
+    k, v = (one.unflatten(-1, (heads, width)) for one in (states_VD @ to_kv.T).chunk(2, -1))
+    sim = torch.einsum("thn,shn->hts", q, k).masked_fill(~media, -torch.finfo(torch.float32).max)
+    attn = sim.softmax(-1).masked_fill(~media.any(1)[:, None], 0.0)  # text without media before it attends to none
+    out_TD = torch.einsum("hts,shn->thn", attn, v).flatten(1) @ part["attention.output.weight"].T
+    y_TD = out_TD * part["attention_gate"].tanh() + x_TD
+    hidden = torch.nn.functional.gelu(norm("mlp_norm", y_TD) @ part["mlp.up.weight"].T)
+    theirs_TD = hidden @ part["mlp.down.weight"].T * part["mlp_gate"].tanh() + y_TD
+    torch.testing.assert_close(ours_TD, theirs_TD, atol=1e-5, rtol=1e-5)
+    back = torch.randn(ours_TD.shape, generator=torch.Generator().manual_seed(9))
+    weights = [x_TD, states_VD, *part.values()]
+    mine, his = (torch.autograd.grad((one * back).sum(), weights) for one in (ours_TD, theirs_TD))
+    for one, other in zip(mine, his, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
 def plain_sight(sees, images, slots, documents) -> list[list[int]]:

@@ -11,6 +11,15 @@ from lorgnette.files import write_json
 from lorgnette.hub.checkpoint import Weights
 from lorgnette.hub.config_map import read_idefics2, write_idefics2
 from lorgnette.hub.decoders.setting_rows import Json
+from lorgnette.hub.formats.idefics1 import (
+    IDEFICS1_TABLE,
+    check_idefics1_inputs,
+    idefics1_rules,
+    read_idefics1,
+    settle_idefics1,
+    write_idefics1,
+)
+from lorgnette.hub.formats.idefics1_keys import IDEFICS1_SECTIONS
 from lorgnette.hub.formats.idefics3 import (
     check_idefics3_inputs,
     read_idefics3,
@@ -35,6 +44,7 @@ from lorgnette.hub.formats.llava import (
 from lorgnette.hub.keys import IDEFICS2_SECTIONS, LLAVA_SECTIONS, FormatSections
 from lorgnette.hub.weight_map import Rule, idefics2_rules
 from lorgnette.inputs.processor import Processor
+from lorgnette.inputs.processors.idefics1_files import idefics1_files
 from lorgnette.inputs.processors.llava_files import llava_files
 from lorgnette.model.config import VLMConfig
 from lorgnette.untrusted import quoted
@@ -45,7 +55,7 @@ class Format:
     """One form: its settings, its names, and what its processor can make."""
 
     name: str
-    """`model_type` of its config.json, and the word after `export --format`."""
+    """`model_type` of its config.json."""
     read: Callable[[Json, str], VLMConfig]
     write: Callable[[VLMConfig], Json]
     """`config.json`. Raises: CheckpointError for a setting that it cannot represent."""
@@ -65,6 +75,11 @@ class Format:
     title: str = "Idefics2"
     sections: FormatSections = IDEFICS2_SECTIONS
     """Its keys: obeyed, refused, or without effect."""
+    word: str = ""
+    """The word after `export --format`, if it is not `name`."""
+    grows: bool = True
+    """A tokenizer may have more tokens than tables have rows. If not, rows after the pre-trained ones stand in tensors
+    of their own, and the tokenizer says which token is the image's."""
     zeros: Callable[[VLMConfig], list[Rule]] = lambda config: []
     """Tensors that its class has and ours lacks, written as zeros."""
 
@@ -90,6 +105,10 @@ def _save_llava_processor(config: VLMConfig, processor: Processor, folder: Path)
     strategy = STRATEGY[tower_of(config.vision)]
     values = llava_files(processor.images, processor.special, processor.mean, processor.std, strategy)
     processor.save(folder, values, as_file=True)
+
+
+def _save_idefics1_processor(config: VLMConfig, processor: Processor, folder: Path) -> None:
+    processor.save(folder, idefics1_files(processor.images, processor.mean, processor.std))
 
 
 def _idefics3(kind: str, title: str) -> Format:
@@ -135,13 +154,28 @@ LLAVA = Format(
     sections=LLAVA_SECTIONS,
 )
 IDEFICS3, SMOLVLM = _idefics3("idefics3", "Idefics3"), _idefics3("smolvlm", "SmolVLM")
-MODEL_FORMATS = {one.name: one for one in (IDEFICS2, IDEFICS3, SMOLVLM, LLAVA)}
+IDEFICS1 = Format(
+    "idefics",
+    read_idefics1,
+    write_idefics1,
+    idefics1_rules,
+    check_idefics1_inputs,
+    _save_idefics1_processor,
+    settle_idefics1,
+    table=IDEFICS1_TABLE,
+    title="Idefics1",
+    sections=IDEFICS1_SECTIONS,
+    word="idefics1",
+    grows=False,
+)
+MODEL_FORMATS = {one.name: one for one in (IDEFICS2, IDEFICS1, IDEFICS3, SMOLVLM, LLAVA)}
 """By `model_type`."""
 
 
 def adapted_format(config: VLMConfig, processor: Processor) -> Format:
-    """The form of a model whose adapters are kept: LLaVA's where it can hold the model, and Idefics2's else."""
-    return LLAVA if _holds(LLAVA, config, processor) else IDEFICS2
+    """The form of a model whose adapters are kept: LLaVA's or Idefics3's where it holds the model, else Idefics2's."""
+    forms = (LLAVA, SMOLVLM if processor.video else IDEFICS3)
+    return next((form for form in forms if _holds(form, config, processor)), IDEFICS2)
 
 
 def _holds(form: Format, config: VLMConfig, processor: Processor) -> bool:
@@ -156,6 +190,7 @@ def _holds(form: Format, config: VLMConfig, processor: Processor) -> bool:
 
 def format_named(name: str) -> Format:
     """A form by its name. Raises: CheckpointError for an unknown one."""
-    if name not in MODEL_FORMATS:
-        raise CheckpointError(f"format {quoted(name, 40)}: lorgnette writes {', '.join(MODEL_FORMATS)}")
-    return MODEL_FORMATS[name]
+    words = {one.word or one.name: one for one in MODEL_FORMATS.values()}
+    if name not in words:
+        raise CheckpointError(f"format {quoted(name, 40)}: lorgnette writes {', '.join(words)}")
+    return words[name]

@@ -22,7 +22,7 @@ def advance(scheduler: Scheduler, ran: Sequence[Ran]) -> Iterator[tuple[AnswerSt
         if one.error is not None:
             yield answer, one.error
         elif answer.document is not None:  # else another chunk of its request has failed
-            _count(scheduler, answer)
+            scheduler.advanced(answer)
             if one.chunk.is_last and one.logits_K is not None:
                 rows += [(other, one.logits_K) for other in _choosing(scheduler, answer)]
     if rows:
@@ -30,14 +30,6 @@ def advance(scheduler: Scheduler, ran: Sequence[Ran]) -> Iterator[tuple[AnswerSt
         yield from zip(
             (answer for answer, _ in rows), choose_tokens(logits_BK, [one.sampler for one, _ in rows]), strict=True
         )
-
-
-def _count(scheduler: Scheduler, answer: AnswerState) -> None:
-    """Let go of visual tokens that are in the KV cache now, and make its blocks known."""
-    prompt = answer.owner.prompt
-    for number in [one for one in answer.visual if prompt.places[prompt.firsts[one + 1] - 1] < answer.computed]:
-        del answer.visual[number]
-    scheduler.advanced(answer)
 
 
 def _choosing(scheduler: Scheduler, answer: AnswerState) -> list[AnswerState]:

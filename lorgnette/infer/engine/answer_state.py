@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
+from lorgnette.infer.engine.answer_images import AnswerImages
 from lorgnette.infer.engine.memory.kv_store import CachedDocument
 from lorgnette.infer.engine.prompt import Prompt
 from lorgnette.infer.engine.request import Request
@@ -38,12 +37,11 @@ class AnswerState:
     choice: int
     sampler: TokenSampler
     answer: GrowingAnswer
+    images: AnswerImages
     document: CachedDocument | None = None
     """Its keys and values; None while it waits, and after it has ended."""
     hashes: list[bytes] = field(default_factory=list)
     """Of the whole blocks of `tokens`, as far as they were needed."""
-    visual: dict[int, Tensor] = field(default_factory=dict)
-    """Visual tokens of images (V,D) that the next chunks need, by the image's number."""
 
     @property
     def tokens(self) -> list[int]:
@@ -64,6 +62,21 @@ class AnswerState:
     def pending(self) -> int:
         """Tokens still to be computed before the next one is chosen."""
         return len(self.tokens) - self.computed
+
+    @property
+    def grows(self) -> bool:
+        """Return whether its newest token alone is still to be computed, and all that this reads is there."""
+        return self.pending == 1 and self.first_missing > self.computed
+
+    @property
+    def first_missing(self) -> int:
+        """Place of the first token to be computed that reads an image which is not encoded; the end if none does."""
+        return self.images.first_missing(self.computed, len(self.tokens))
+
+    def first_room(self, more: int) -> int:
+        """Tokens for which there must be memory when it begins, or begins again. more: of the answer, if it may have so
+        many."""
+        return len(self.tokens) + min(self.answer.most - len(self.answer.tokens), more) - 1
 
     def block_hashes(self, block: int, tokens: int) -> list[bytes]:
         """Hashes of the whole blocks within the first `tokens` tokens."""

@@ -12,6 +12,9 @@ class EngineConfig(Settings):
 
     kv_bytes: pydantic.PositiveInt = 2**30
     """Memory of the KV cache, the cached prefixes of ended requests included."""
+    image_kv_bytes: pydantic.PositiveInt | None = None
+    """Memory of the keys and values of images, beside `kv_bytes`, for models with cross-attention; None for a quarter
+    of `kv_bytes`."""
     image_bytes: pydantic.NonNegativeInt = 2**28
     """Memory of visual tokens that are kept for prompts that show an image again."""
     prefix_bytes: pydantic.NonNegativeInt | None = None

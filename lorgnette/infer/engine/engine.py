@@ -13,8 +13,10 @@ import torch
 
 from lorgnette.errors import DataError, LorgnetteError, PromptTooLong, SettingsError
 from lorgnette.infer.engine.advance import advance
+from lorgnette.infer.engine.answer_images import AnswerImages
 from lorgnette.infer.engine.answer_state import AnswerState, RequestState
 from lorgnette.infer.engine.config import EngineConfig
+from lorgnette.infer.engine.image_inputs import image_inputs
 from lorgnette.infer.engine.memory.kv_store import KVStore, SlabStore
 from lorgnette.infer.engine.model_runner import Runner
 from lorgnette.infer.engine.prompt import Prompt, prepare
@@ -47,12 +49,8 @@ class Engine:
     ) -> None:
         """store: keys and values, a `SlabStore` of `config.kv_bytes` if not given.
 
-        Raises: SettingsError for a fusion whose images do not stand in the sequence, or memory for no document at all.
+        Raises: SettingsError for memory for no document at all, or for images that the model's fusion does not keep.
         """
-        if model.config.fusion != "autoregressive":
-            raise SettingsError(
-                "the engine serves autoregressive fusion; use generate for a model with cross_attention"
-            )
         config = config or EngineConfig()
         self.model, self.processor, self.config = model, processor, config
         self.store = store or SlabStore(model.config.language, config.kv_bytes, model.device, model.dtype)
@@ -61,8 +59,9 @@ class Engine:
                 f"kv_bytes {config.kv_bytes:,} hold no document; a token takes {self.store.slot_bytes:,}"
             )
         self.image_cache = ImageFeatureCache(model, processor, keep_bytes=config.image_bytes)
+        self.images = image_inputs(model, self.image_cache, config)
         self.scheduler = Scheduler(self.store, config)
-        self.runner = Runner(model, self.store, self.image_cache, self.scheduler, config.patches_per_step)
+        self.runner = Runner(model, self.store, self.images, self.scheduler, config.patches_per_step)
         if model.device.type == "cpu":
             keep_freed_memory()
         self._requests: dict[str, RequestState] = {}
@@ -85,6 +84,7 @@ class Engine:
                 f"{request.sample.name}: prompt and answer need memory for {prompt.room_needed:,} tokens, and the"
                 f" engine has it for {self.store.longest:,}; lower max_tokens, or raise kv_bytes"
             )
+        self.images.check(prompt, request.sample.name)
         state = RequestState(request, prompt, self._arrivals, now, self._root(request))
         state.answers = [self._answer(state, choice) for choice in range(prompt.params.n)]
         self._requests[request.id] = state
@@ -106,7 +106,7 @@ class Engine:
         chat = opens_turn(request.sample)
         answer = GrowingAnswer(self.processor, prompt.params, choice, len(prompt.tokens), chat, prompt.most)
         answer.ends = frozenset() if prompt.params.ignore_eos else answer.ends
-        return AnswerState(state, choice, sampler, answer)
+        return AnswerState(state, choice, sampler, answer, AnswerImages(prompt, self.images))
 
     def abort(self, request: str) -> bool:
         """Drop a request and free its memory; False if it has ended, or never came."""

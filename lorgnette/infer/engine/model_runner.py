@@ -10,11 +10,12 @@ from torch import Tensor
 
 from lorgnette.errors import LorgnetteError
 from lorgnette.infer.engine.answer_state import AnswerState, PrefillChunk
+from lorgnette.infer.engine.image_inputs import ImageInputs, PassPart
 from lorgnette.infer.engine.memory.kv_store import KVStore
 from lorgnette.infer.engine.request import as_fault
 from lorgnette.infer.engine.scheduler import Scheduler
-from lorgnette.infer.image_cache import ImageFeatureCache, ImageRef
-from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
+from lorgnette.infer.image_cache import ImageRef
+from lorgnette.model.batch import IGNORE_INDEX, Batch, Grid, SequenceLengths
 from lorgnette.model.vlm import VLM
 
 QUIET_STEPS = 64
@@ -34,17 +35,9 @@ class Ran:
 class Runner:
     """Forward passes of the vision part and the decoder, each request's faults kept to itself."""
 
-    def __init__(
-        self, model: VLM, store: KVStore, image_cache: ImageFeatureCache, scheduler: Scheduler, patches: int
-    ) -> None:
+    def __init__(self, model: VLM, store: KVStore, images: ImageInputs, scheduler: Scheduler, patches: int) -> None:
         """patches: image patches encoded in a step."""
-        self.model, self.store, self.image_cache, self.scheduler, self.patches = (
-            model,
-            store,
-            image_cache,
-            scheduler,
-            patches,
-        )
+        self.model, self.store, self.images, self.scheduler, self.patches = model, store, images, scheduler, patches
         self.failed: list[tuple[AnswerState, LorgnetteError]] = []
         """Answers whose images could not be encoded in this step."""
         self.faults = self.out_of_memory = 0
@@ -52,18 +45,17 @@ class Runner:
         self._quiet = 0
 
     def encode(self, reading: list[AnswerState], tokens: int) -> None:
-        """See to the visual tokens that the next `tokens` tokens of these answers need, as far as a step may go."""
+        """Encode the images that the next `tokens` tokens of these answers need, as far as a step may go."""
         wanted: dict[str, ImageRef] = {}
         users: dict[str, list[tuple[AnswerState, int]]] = {}
         patches = 0
         for answer in reading:
             reach = min(answer.pending, tokens)
-            for number, _, _ in answer.owner.prompt.images_within(answer.computed, answer.computed + reach):
+            for number in answer.images.needed(answer.computed, answer.computed + reach):
                 image = answer.owner.prompt.images[number]
-                if number in answer.visual or self._found(answer, number):
+                if number in answer.images.states or self._found(answer, number):
                     continue
-                crops = () if image.key in wanted else self.image_cache.crops(image)
-                more = sum(crop.rows * crop.columns for crop in crops)
+                more = 0 if image.key in wanted else self.images.patches(image)
                 if patches and patches + more > self.patches:
                     break
                 patches += more
@@ -75,9 +67,9 @@ class Runner:
         self._encode(list(wanted.values()), users)
 
     def _found(self, answer: AnswerState, number: int) -> bool:
-        kept = self.image_cache.find(answer.owner.prompt.images[number])
+        kept = self.images.find(answer.owner.prompt.images[number])
         if kept is not None:
-            answer.visual[number] = kept
+            answer.images.states[number] = kept
         return kept is not None
 
     def _encode(self, images: list[ImageRef], users: dict[str, list[tuple[AnswerState, int]]]) -> None:
@@ -85,7 +77,7 @@ class Runner:
         if not images:
             return
         try:
-            made = self.image_cache.encode(images)
+            made = self.images.encode(images)
         except Exception as error:  # of a decoder or a kernel: whose image it was is found by halving
             if not isinstance(error, LorgnetteError):
                 self._note(error)
@@ -94,9 +86,9 @@ class Runner:
                 return self._encode(images[len(images) // 2 :], users)
             self.failed += [(answer, as_fault(error, _FAILED)) for answer, _ in users[images[0].key]]
             return
-        for image, visual_VD in zip(images, made, strict=True):
+        for image, state in zip(images, made, strict=True):
             for answer, number in users[image.key]:
-                answer.visual[number] = visual_VD
+                answer.images.states[number] = state
 
     def run(self, chunks: Sequence[PrefillChunk]) -> list[Ran]:
         """Compute chunks in one pass; if it fails, half of them at a time.
@@ -131,7 +123,7 @@ class Runner:
         if lacks_memory:
             self.out_of_memory += 1
             self._quiet = 0
-            self.image_cache.clear()
+            self.images.image_cache.clear()
             self.scheduler.prefixes.clear()
             self.scheduler.budget = max(self.scheduler.budget // 2, 1)
         return lacks_memory
@@ -145,41 +137,40 @@ class Runner:
     def _forward(self, chunks: Sequence[PrefillChunk]) -> Tensor:
         """Logits of the last token of each chunk: a row per chunk (B,K)."""
         documents = [chunk.answer.document for chunk in chunks if chunk.answer.document is not None]
-        batch, visual_VD = self._batch(chunks)
-        output = self.model(batch, output="last", cache=self.store.begin(documents), visual_VD=visual_VD)
+        answers = ((one, one.answer) for one in chunks)
+        inputs = self.images.of_pass(
+            [PassPart(answer.owner.prompt, one.start, one.stop, answer.images.states) for one, answer in answers]
+        )
+        cache = self.store.begin(documents, inputs.images)
+        output = self.model(self._batch(chunks, inputs.grids), output="last", cache=cache, visual_VD=inputs.visual_VD)
         assert output.logits is not None
         logits_BK: Tensor = output.logits
         return logits_BK
 
-    def _batch(self, chunks: Sequence[PrefillChunk]) -> tuple[Batch, Tensor]:
-        """The tokens of the chunks end to end, and the visual tokens among them (V,D)."""
+    def _batch(self, chunks: Sequence[PrefillChunk], grids: tuple[Grid, ...]) -> Batch:
+        """The tokens of the chunks end to end. grids: of images whose visual tokens are not in the sequence."""
         device = self.model.device
         tokens: list[int] = []
         positions: list[int] = []
         places: list[int] = []
-        visual: list[Tensor] = []
         for chunk in chunks:
-            answer, prompt = chunk.answer, chunk.answer.owner.prompt
-            if chunk.stop - chunk.start > 1 or chunk.start < len(prompt.tokens):
-                low, high = prompt.visual_range(chunk.start, chunk.stop)
-                places += [len(tokens) + place - chunk.start for place in prompt.places[low:high]]
-                seen = prompt.images_within(chunk.start, chunk.stop)
-                visual += [answer.visual[number][first:last] for number, first, last in seen]
-            tokens += answer.tokens[chunk.start : chunk.stop]
+            prompt = chunk.answer.owner.prompt
+            low, high = prompt.visual_range(chunk.start, chunk.stop)
+            places += [len(tokens) + place - chunk.start for place in prompt.places[low:high]]
+            tokens += chunk.answer.tokens[chunk.start : chunk.stop]
             positions += range(chunk.start, chunk.stop)
         tokens_T = torch.tensor(tokens, device=device)
         none = torch.empty(0, dtype=torch.int64, device=device)
-        batch = Batch(
+        return Batch(
             tokens_T=tokens_T,
             targets_T=torch.full_like(tokens_T, IGNORE_INDEX),
             positions_T=torch.tensor(positions, device=device),
             documents=SequenceLengths(tuple(chunk.stop - chunk.start for chunk in chunks)),
             patches_PC=torch.empty(0, self.model.config.vision.patch_width, dtype=torch.uint8, device=device),
             patch_positions_P=none,
-            grids=(),
+            grids=grids,
             visual_positions_V=torch.tensor(places, dtype=torch.int64, device=device),
         )
-        return batch, torch.cat([self.model.connector.empty(), *visual])
 
 
 def is_out_of_memory(error: Exception) -> bool:

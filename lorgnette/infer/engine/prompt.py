@@ -1,5 +1,7 @@
 """A prompt as the engine computes it: token ids, and the image behind each visual token.
 
+With cross-attention an image, or a crop of one, has one slot in the text, which is its visual token here.
+
 A request is checked here in full. What is too long is refused before any image is opened.
 """
 
@@ -23,6 +25,8 @@ from lorgnette.infer.sampling import with_rules
 from lorgnette.inputs.image import least_slots
 from lorgnette.inputs.image_io import image_bytes
 from lorgnette.inputs.render import prompt_ending
+from lorgnette.model.configs.fusion_config import CrossAttentionConfig, Sees
+from lorgnette.model.sight import first_seen
 from lorgnette.sample import Image, Sample
 
 
@@ -40,6 +44,8 @@ class Prompt:
     """Of the request, with the checkpoint's settings where it gives none."""
     most: int
     """Tokens that an answer may have."""
+    sees: Sees | None = None
+    """Images that a token attends to through cross-attention; None where their visual tokens are in the sequence."""
 
     @property
     def room_needed(self) -> int:
@@ -55,7 +61,27 @@ class Prompt:
 
         Returns: for each, its number, and the range of its own visual tokens that stand there.
         """
-        low, high = self.visual_range(start, stop)
+        return self._images_of(*self.visual_range(start, stop))
+
+    def images_seen(self, start: int) -> list[tuple[int, int, int]]:
+        """Images shown before the token at `start` that it attends to through cross-attention.
+
+        Returns: for each, its number, and the range of its slots that are seen.
+        """
+        if self.sees is None:
+            return []
+        shown = bisect_left(self.places, start)
+        return self._images_of(first_seen(self.sees, self.places[:shown]), shown)
+
+    def slot_before(self, start: int) -> int | None:
+        """Position of the last slot before the token at `start`."""
+        shown = bisect_left(self.places, start)
+        return self.places[shown - 1] if shown else None
+
+    def _images_of(self, low: int, high: int) -> list[tuple[int, int, int]]:
+        """Images of the visual tokens from `low` up to `high`, with the range of each one's own."""
+        if low >= high:
+            return []
         spans = enumerate(zip(self.firsts[:-1], self.firsts[1:], strict=True))
         return [
             (number, max(low, first) - first, min(high, last) - first)
@@ -83,7 +109,8 @@ def prepare(request: Request, image_cache: ImageFeatureCache) -> Prompt:
 
     Raises: DataError naming the sample that is too long, or ImageError naming the image that cannot be read.
     """
-    processor, language = image_cache.processor, image_cache.model.config.language
+    processor, config = image_cache.processor, image_cache.model.config
+    language, fusion = config.language, config.fusion
     split = image_cache.split if request.split is None else request.split
     _check_least_length(request.sample, image_cache, split)
     sample = _with_contents(request.sample)
@@ -93,7 +120,7 @@ def prepare(request: Request, image_cache: ImageFeatureCache) -> Prompt:
     params = with_rules(request.params, processor.generation)
     assert isinstance(params, SamplingParams)  # the rules keep the kind of settings
     most = longest_answer(language, processor, params, sample.name, len(tokens_T))
-    beyond = [token for token in params.logit_bias if token >= image_cache.model.config.vocabulary]
+    beyond = [token for token in params.logit_bias if token >= config.vocabulary]
     if beyond:
         raise DataError(f"logit_bias: the vocabulary has no token {beyond[0]}; give ids below it")
     return Prompt(
@@ -103,6 +130,7 @@ def prepare(request: Request, image_cache: ImageFeatureCache) -> Prompt:
         firsts=tuple(accumulate((sum(slot.tokens for slot in one) for one in slots), initial=0)),
         params=params,
         most=most,
+        sees=fusion.sees if isinstance(fusion, CrossAttentionConfig) else None,
     )
 
 

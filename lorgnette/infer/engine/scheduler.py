@@ -49,9 +49,9 @@ class Scheduler:
         for answer in [one for one in self.running if one.pending == 1]:
             if answer.document is not None:  # it was not preempted by an older one
                 self._make_room(answer)
-        growing = sorted([one for one in self.running if one.pending == 1][: self.budget], key=_place)
+        growing = sorted([one for one in self.running if one.grows][: self.budget], key=_place)
         rest = self.budget - len(growing)
-        reading = [one for one in self.running if one.pending > 1]
+        reading = [one for one in self.running if not one.grows]
         reading += self._admit(now, rest - sum(one.pending for one in reading))
         if reading:
             encode(reading, rest)
@@ -65,7 +65,7 @@ class Scheduler:
             if answer.document is None:
                 continue
             start = answer.computed
-            stop = min(start + min(answer.pending, rest), first_missing(answer))
+            stop = min(start + min(answer.pending, rest), answer.first_missing)
             if stop > start:
                 rest -= stop - start
                 yield PrefillChunk(answer, start, stop)
@@ -94,10 +94,13 @@ class Scheduler:
 
     def _join(self, answer: AnswerState) -> bool:
         """Memory for an answer's tokens and some more, with the longest prefix that is known."""
+        if not answer.images.take():
+            return False
         hashes = answer.block_hashes(self.config.block, len(answer.tokens) - 1)
         holder, blocks = self.prefixes.find(hashes)
-        document = self._allocate(self._first_room(answer), holder, blocks * self.config.block)
+        document = self._allocate(answer.first_room(self.config.answer_room), holder, blocks * self.config.block)
         if document is None:
+            answer.images.clear()
             return False
         self.prefix_queries += len(answer.tokens)
         self.prefix_hits += document.length
@@ -105,11 +108,6 @@ class Scheduler:
             answer.owner.cached_tokens = document.length
         answer.document = document
         return True
-
-    def _first_room(self, answer: AnswerState) -> int:
-        """Tokens for which there must be memory when an answer begins, or begins again: no more than it can need."""
-        more = min(answer.answer.most - len(answer.answer.tokens), self.config.answer_room)
-        return len(answer.tokens) + more - 1
 
     def _allocate(self, room: int, holder: CachedDocument | None, length: int) -> CachedDocument | None:
         """A document with the first `length` tokens of another, if memory for both can be found."""
@@ -137,7 +135,10 @@ class Scheduler:
     def _preempt(self, answer: AnswerState) -> None:
         self.preemptions += 1
         self.running.remove(answer)
-        self._free(answer)
+        assert answer.document is not None
+        document, answer.document = answer.document, None
+        self.prefixes.remove(document)
+        answer.images.clear()
         self.wait_again(answer)
 
     def wait_again(self, answer: AnswerState) -> None:
@@ -145,16 +146,19 @@ class Scheduler:
         insort(self.preempted, answer, key=_ORDER)
 
     def advanced(self, answer: AnswerState) -> None:
-        """Make known the blocks of an answer whose tokens have been computed."""
+        """Make known the blocks of an answer whose tokens have been computed, and let go of images that it has read."""
         assert answer.document is not None
+        answer.images.advance(answer.computed)
         self.prefixes.add(answer.document, answer.block_hashes(self.config.block, answer.computed))
 
     def fork(self, first: AnswerState, other: AnswerState) -> None:
         """Let another answer to the same prompt go on from the keys and values of the first."""
         assert first.document is not None
-        other.document = self.store.fork(first.document, len(first.owner.prompt.tokens), self._first_room(other))
+        room = other.first_room(self.config.answer_room)
+        other.document = self.store.fork(first.document, len(first.owner.prompt.tokens), room)
         if other.document is None:
             return self.wait_again(other)
+        first.images.share(other.images)
         insort(self.running, other, key=_ORDER)
 
     def end(self, answer: AnswerState) -> None:
@@ -165,7 +169,7 @@ class Scheduler:
             self.prefixes.retire(document)
         elif answer in self.preempted:
             self.preempted.remove(answer)
-        answer.visual.clear()
+        answer.images.clear()
 
     def remove(self, state: RequestState) -> None:
         """Take out a request wherever it is."""
@@ -173,20 +177,6 @@ class Scheduler:
             self.waiting.remove(state)
         for answer in state.answers:
             self.end(answer)
-
-    def _free(self, answer: AnswerState) -> None:
-        assert answer.document is not None
-        document, answer.document = answer.document, None
-        self.prefixes.remove(document)
-        answer.visual.clear()
-
-
-def first_missing(answer: AnswerState) -> int:
-    """Place of the first visual token to be computed whose image is not encoded; the end of the tokens if none."""
-    prompt, end = answer.owner.prompt, len(answer.tokens)
-    wanted = prompt.images_within(answer.computed, end)
-    missing = (number for number, _, _ in wanted if number not in answer.visual)
-    return max(next((prompt.start_of(number) for number in missing), end), answer.computed)
 
 
 def _seats(answer: AnswerState) -> int:

@@ -34,6 +34,9 @@ class EngineStats:
     """Of running answers and of cached prefixes."""
     kv_bytes_cached: int
     """Of ended requests, kept as prefixes of others."""
+    image_kv_bytes: int
+    """For keys and values of images that cross-attention blocks see."""
+    image_kv_bytes_used: int
     image_bytes: int
     image_hits: int
     image_misses: int
@@ -66,6 +69,8 @@ def collect_stats(
         kv_bytes=store.total * store.slot_bytes,
         kv_bytes_used=store.used * store.slot_bytes,
         kv_bytes_cached=scheduler.prefixes.bytes,
+        image_kv_bytes=runner.images.most_bytes,
+        image_kv_bytes_used=runner.images.used,
         image_bytes=image_cache.bytes,
         image_hits=image_cache.hits,
         image_misses=image_cache.misses,

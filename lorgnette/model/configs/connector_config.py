@@ -33,6 +33,30 @@ class MLPConfig(ConnectorSettings):
         return rows * columns
 
 
+class IdentityConfig(ConnectorSettings):
+    """No connector: the states of the vision encoder are the visual tokens, for cross-attention alone (Idefics1 without
+    its resampler).
+    """
+
+    kind: Literal["identity"] = "identity"
+    class_tokens: pydantic.NonNegativeInt = 0
+    """States of an image beside those of its patches: 1 for a vision encoder that keeps its class token."""
+
+    def visual_tokens(self, rows: Count, columns: Count) -> Count:
+        return rows * columns + self.class_tokens
+
+    @property
+    def takes_class_token(self) -> bool:
+        return True
+
+    def token_width(self, vision_width: int, width: int) -> int:
+        return vision_width
+
+    @property
+    def about(self) -> str:
+        return "none: the vision encoder's states"
+
+
 class AverageConfig(ConnectorSettings):
     """Means of an image's patches over a grid of side x side, then a linear layer without bias (Gemma 3's pooling)."""
 
@@ -140,7 +164,8 @@ class PerceiverConfig(ConnectorSettings):
     """Modality projection, then a perceiver resampler: an image becomes `latents` visual tokens (paper §3.2).
 
     Defaults are Idefics2's. Idefics1's is `width_of: vision, norm: layer, norm_eps: 1e-5, qk_norm: true, mlp: relu,
-    depth: 6, kv_heads: 16`; that of the paper's training code has `qk_norm: true`.
+    depth: 6, kv_heads: 16`, OpenFlamingo's the same with `mlp: gelu, heads: 8, kv_heads: 8, head_width: 64` and without
+    `qk_norm`; that of the paper's training code has `qk_norm: true`.
     """
 
     kind: Literal["perceiver"] = "perceiver"
@@ -155,8 +180,8 @@ class PerceiverConfig(ConnectorSettings):
     heads: pydantic.PositiveInt = 16
     head_width: pydantic.PositiveInt = 96
     kv_heads: pydantic.PositiveInt = 4
-    mlp: Literal["swiglu", "relu"] = "swiglu"
-    """MLP of a layer; `relu` has no gate (Idefics1)."""
+    mlp: Literal["swiglu", "relu", "gelu"] = "swiglu"
+    """MLP of a layer; `relu` (Idefics1) and `gelu` (OpenFlamingo) have no gate."""
     mlp_ratio: pydantic.PositiveInt = 4
     norm: Literal["rms", "layer"] = "rms"
     """Norms: root mean square, or mean and deviation with a bias (Idefics1)."""
@@ -217,6 +242,7 @@ BUILT_IN_CONNECTORS = (
     AverageConfig,
     FlatLinearConfig,
     MappingNetworkConfig,
+    IdentityConfig,
 )
 """Settings of the connectors of this package."""
 
@@ -227,7 +253,8 @@ ConnectorConfig = Annotated[
     | Annotated[PixelShuffleConfig, pydantic.Tag("pixel_shuffle")]
     | Annotated[AverageConfig, pydantic.Tag("average")]
     | Annotated[FlatLinearConfig, pydantic.Tag("flat_linear")]
-    | Annotated[MappingNetworkConfig, pydantic.Tag("mapping_network")],
+    | Annotated[MappingNetworkConfig, pydantic.Tag("mapping_network")]
+    | Annotated[IdentityConfig, pydantic.Tag("identity")],
     pydantic.Discriminator(_connector_kind),
     pydantic.WrapValidator(plugins.settings_of("connectors", ConnectorPlugin, BUILT_IN_CONNECTORS)),
     pydantic.BeforeValidator(lambda given: {"kind": given} if isinstance(given, str) else given),

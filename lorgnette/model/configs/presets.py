@@ -119,13 +119,21 @@ MODEL: dict[str, Values] = {
         "connector": _named(_PERCEIVER, 64, 3, 16, 96, 4),
         "language": LANGUAGE["mistral-7b"],
     },
+    "idefics1": {
+        "vision": VISION_PRESETS["clip-vit-h-14"] | {"class_token": "kept"},
+        "connector": _named(_PERCEIVER, 64, 6, 16, 96, 16)
+        | _named("width_of norm norm_eps qk_norm mlp", "vision", "layer", 1e-5, True, "relu"),
+        "language": LANGUAGE["llama-1-7b"],
+        "fusion": _named("kind every kv_heads", "cross_attention", 4, 32),
+        "extra_vocabulary": 2,
+    },
     "micro": {
         "vision": _vit(192, 4, 6, 768, patch=16, grid=8),
         "connector": _named(_PERCEIVER, 16, 1, 4, 32, 2),
         "language": _llama(128, 4, 4, 2, 384, vocabulary=2045, tied_embeddings=True, max_positions=2048),
     },
 }
-"""Whole models by name: Idefics2 (paper, §4), and the one of the shipped backbones, on a laptop."""
+"""Whole models by name: Idefics2 (paper, §4), Idefics1-9B, and the one of the shipped backbones, on a laptop."""
 
 
 def expand(values: Any, presets: Mapping[str, Values]) -> Any:

@@ -11,6 +11,7 @@ from lorgnette.model.configs.connector_config import (
     AverageConfig,
     ConnectorConfig,
     FlatLinearConfig,
+    IdentityConfig,
     LinearConfig,
     MappingNetworkConfig,
     MLPConfig,
@@ -21,7 +22,7 @@ from lorgnette.model.configs.connector_settings import ConnectorPlugin, Connecto
 from lorgnette.model.connectors.connector import Connector as Connector
 from lorgnette.model.connectors.mapping_network import MappingNetwork
 from lorgnette.model.connectors.perceiver import Perceiver
-from lorgnette.model.connectors.projections import Average, FlatLinear, Linear, PixelShuffle, TwoLayers
+from lorgnette.model.connectors.projections import Average, FlatLinear, Identity, Linear, PixelShuffle, TwoLayers
 
 CONNECTORS: dict[type[ConnectorSettings], type[Connector]] = {
     PerceiverConfig: Perceiver,
@@ -31,6 +32,7 @@ CONNECTORS: dict[type[ConnectorSettings], type[Connector]] = {
     AverageConfig: Average,
     FlatLinearConfig: FlatLinear,
     MappingNetworkConfig: MappingNetwork,
+    IdentityConfig: Identity,
 }
 """The class of each kind of settings."""
 

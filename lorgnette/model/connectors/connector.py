@@ -30,10 +30,6 @@ class Connector(Stack):
         """
         raise TypeError(f"{type(self).__name__} has no forward")
 
-    def empty(self) -> Tensor:
-        """Visual tokens of no image, of the connector's device and dtype: 0,D."""
-        return next(self.parameters()).new_empty(0, self.width)
-
     def states(self, grids: tuple[Grid, ...]) -> SequenceLengths:
         """Rows of `patches_PD` of each image."""
         return SequenceLengths(tuple(self.class_tokens + rows * columns for rows, columns in grids))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lorgnette.model.batch import Grid, SequenceLengths
 from lorgnette.model.configs.connector_config import PerceiverConfig
 from lorgnette.model.connectors.connector import Connector, interleave
-from lorgnette.model.layers import MLP, RMSNorm, SwiGLU
+from lorgnette.model.layers import MLP, SwiGLU, norm_of
 from lorgnette.model.ops.attention import attention
 
 
@@ -28,7 +28,7 @@ class Perceiver(Connector):
         self.projection = projection_of(config, vision_width, width)
         self.latents = nn.Parameter(torch.empty(config.latents, width))
         self.layers = nn.ModuleList(PerceiverLayer(config, width) for _ in range(config.depth))
-        self.norm = norm_of(config, width)
+        self.norm = norm_of(config.norm, width, config.norm_eps)
 
     def forward(self, patches_PD: Tensor, grids: tuple[Grid, ...]) -> Tensor:
         images = self.states(grids)
@@ -52,23 +52,20 @@ def projection_of(config: PerceiverConfig, vision_width: int, width: int) -> nn.
     return SwiGLU(vision_width, config.projection_width, width)
 
 
-def norm_of(config: PerceiverConfig, width: int) -> nn.Module:
-    """A norm of the kind that the settings name."""
-    return RMSNorm(width, config.norm_eps) if config.norm == "rms" else nn.LayerNorm(width, config.norm_eps)
-
-
 class PerceiverLayer(nn.Module):
     """Latents of an image attend to its patches and to each other, then each goes through an MLP."""
 
     def __init__(self, config: PerceiverConfig, width: int):
         super().__init__()
-        self.latent_norm = norm_of(config, width)
-        self.context_norm = norm_of(config, width)
+        self.latent_norm = norm_of(config.norm, width, config.norm_eps)
+        self.context_norm = norm_of(config.norm, width, config.norm_eps)
         self.attention = PerceiverAttention(config, width)
-        self.mlp_norm = norm_of(config, width)
+        self.mlp_norm = norm_of(config.norm, width, config.norm_eps)
         hidden = config.mlp_ratio * width
-        relu = config.mlp == "relu"
-        self.mlp = MLP(width, hidden, width, activation=F.relu, bias=False) if relu else SwiGLU(width, hidden)
+        self.mlp: nn.Module = SwiGLU(width, hidden)
+        if config.mlp != "swiglu":
+            activation = F.relu if config.mlp == "relu" else F.gelu
+            self.mlp = MLP(width, hidden, width, activation=activation, bias=False)
 
     def forward(self, visual_VD: Tensor, context_PD: Tensor, images: SequenceLengths) -> Tensor:
         visual_VD = visual_VD + self.attention(self.latent_norm(visual_VD), self.context_norm(context_PD), images)
@@ -86,7 +83,8 @@ class PerceiverAttention(nn.Module):
         self.value = nn.Linear(width, kv_inner, bias=False)
         self.output = nn.Linear(inner, width, bias=False)
         self.query_norm, self.key_norm = (
-            norm_of(config, config.head_width) if config.qk_norm else nn.Identity() for _ in range(2)
+            norm_of(config.norm, config.head_width, config.norm_eps) if config.qk_norm else nn.Identity()
+            for _ in range(2)
         )
 
     def forward(self, visual_VD: Tensor, context_PD: Tensor, images: SequenceLengths) -> Tensor:

@@ -12,12 +12,23 @@ from lorgnette.model.batch import Grid
 from lorgnette.model.configs.connector_config import (
     AverageConfig,
     FlatLinearConfig,
+    IdentityConfig,
     LinearConfig,
     MLPConfig,
     PixelShuffleConfig,
 )
 from lorgnette.model.connectors.connector import Connector
 from lorgnette.model.layers import MLP
+
+
+class Identity(Connector):
+    """The vision encoder's states as they are, the class token's among them: visual tokens without weights."""
+
+    def __init__(self, config: IdentityConfig, vision_width: int, width: int):
+        super().__init__(config, vision_width)
+
+    def forward(self, patches_PD: Tensor, grids: tuple[Grid, ...]) -> Tensor:
+        return patches_PD
 
 
 class Linear(Connector):

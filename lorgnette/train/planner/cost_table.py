@@ -88,8 +88,7 @@ class CostedModel:
         """Keys and values of one image: of its slots in every layer, and of its visual tokens in every block."""
         fusion, language, seen = self.config.fusion, self.config.language, 0
         if isinstance(fusion, CrossAttentionConfig):
-            heads = fusion.fitted(language).kv_heads or language.kv_heads
-            seen = 2 * fusion.blocks(language.layers) * self.image.visual_tokens * heads * language.head_width
+            seen = 2 * fusion.blocks(language.layers) * self.image.visual_tokens * fusion.kv_width(language)
         return self.cost.cache_bytes(self.slots, BYTES_EACH) + seen * BYTES_EACH
 
 

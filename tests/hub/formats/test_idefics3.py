@@ -23,6 +23,7 @@ from lorgnette.hub import keys
 from lorgnette.hub.describe import describe, lines
 from lorgnette.hub.export import export, save
 from lorgnette.hub.formats import idefics3_keys
+from lorgnette.hub.formats.format import SMOLVLM
 from lorgnette.hub.formats.idefics3 import read_idefics3, write_idefics3
 from lorgnette.hub.load import load
 from lorgnette.hub.parity import check_parity
@@ -492,7 +493,7 @@ def test_a_smolvlm_is_trained_and_exported_again(smolvlm: Path, tmp_path: Path, 
         losses.append(loss.item())
     assert losses[-1] < losses[0]
     if mode == "lora":
-        saved = save_adapters(model, run.stages[0], tmp_path / "adapters")
+        saved = save_adapters(model, run.stages[0], tmp_path / "adapters", SMOLVLM)
         merge_adapters(model)
         adapted = load(smolvlm, adapter=saved[0])[0]
         for part in ("vision", "language"):
@@ -514,6 +515,8 @@ def test_the_recipe_tunes_a_smolvlm_through_the_command_line(smolvlm: Path, tmp_
     folder = tmp_path / "run"
     done = CliRunner().invoke(app, ["train", "smolvlm", *given, "--folder", str(folder)])
     assert done.exit_code == 0, done.output
+    base = json.loads((folder / "adapters" / "tune" / "base" / "config.json").read_text())
+    assert base["model_type"] == "smolvlm", "PEFT finds the model that it adapts"
     out = tmp_path / "out"
     done = CliRunner().invoke(app, ["export", "--model", str(folder), "--format", "smolvlm", "--verify", str(out)])
     assert done.exit_code == 0, done.output
@@ -521,6 +524,8 @@ def test_the_recipe_tunes_a_smolvlm_through_the_command_line(smolvlm: Path, tmp_
     assert after[1].template.source == TEMPLATE and after[1].images == before[1].images
     assert after[1].video == after[1].video | before[1].video
     name = "language.layers.0.attention.query.weight"
+    [adapters] = [one.parent for one in (folder / "adapters" / "tune").glob("*/adapter_config.json")]
+    torch.testing.assert_close(load(adapters)[0].get_parameter(name), after[0].get_parameter(name))
     assert not torch.equal(before[0].get_parameter(name), after[0].get_parameter(name))
 
 

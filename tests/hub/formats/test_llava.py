@@ -471,7 +471,9 @@ def test_formats_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"special\.around_image is empty, but transformers' Idefics2"):
         export(tiny_model(perceiver), around, tmp_path / "out")
     assert load(save(tiny_model(perceiver), around, tmp_path / "own"))[1].special == SPECIAL
-    with pytest.raises(CheckpointError, match=r"format .?gguf.?: lorgnette writes idefics2, idefics3, smolvlm, llava"):
+    with pytest.raises(
+        CheckpointError, match=r"format .?gguf.?: lorgnette writes idefics2, idefics1, idefics3, smolvlm, llava"
+    ):
         export(tiny_model(), tiny_processor(), tmp_path / "out", format="gguf")
 
 

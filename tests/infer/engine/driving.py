@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+import pytest
 import torch
 
 from lorgnette.infer.engine.config import EngineConfig
@@ -13,18 +14,28 @@ from lorgnette.infer.engine.request import Event, Request, SamplingParams
 from lorgnette.infer.generate import Generation
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.batch import SequenceLengths
+from lorgnette.model.config import VLMConfig
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Sample
-from tests.hub.tiny import tiny_model, tiny_processor
+from tests.hub.tiny import cross_config, tiny_config, tiny_model, tiny_processor
 
+FUSIONS = {"autoregressive": tiny_config(), "cross_attention": cross_config()}
+every_fusion = pytest.mark.parametrize("config", FUSIONS.values(), ids=FUSIONS)
+"""Models that have their visual tokens in the sequence, and beside it."""
 CLOSE = 1e-4
 """Two logits are told apart if they differ by more than this part of the largest."""
 
 
 def engine(model: VLM | None = None, processor: Processor | None = None, **settings: object) -> Engine:
     """An engine of a tiny model, with memory for about 1,000 tokens if nothing else is said."""
-    config = EngineConfig(**{"kv_bytes": 2**18, "max_running": 8} | settings)
-    return Engine(model or tiny_model(seed=1), processor or tiny_processor(), config)
+    model = model or tiny_model(seed=1)
+    limits = EngineConfig(**{"kv_bytes": 2**18, "max_running": 8} | settings)
+    return Engine(model, processor or tiny_processor(model.config), limits)
+
+
+def engine_of(config: VLMConfig, **settings: object) -> Engine:
+    """As `engine`, of a model with these settings."""
+    return engine(tiny_model(config, seed=1), **settings)
 
 
 def request(name: object, sample: Sample, *, key: str = "", **params: object) -> Request:

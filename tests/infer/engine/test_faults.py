@@ -14,16 +14,18 @@ from lorgnette.infer.engine.engine import Engine
 from lorgnette.infer.engine.request import EngineFault, QueueFull, QueueTimeout, SamplingParams
 from lorgnette.infer.generate import generate
 from lorgnette.infer.sampling import GenerationConfig
+from lorgnette.model.config import VLMConfig
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Image, Sample, Text, Turn
 from tests.hub.tiny import SAMPLES, picture, question, tiny_config, tiny_model, tiny_processor
-from tests.infer.engine.driving import answers, engine, finish, request
+from tests.infer.engine.driving import FUSIONS, answers, engine, engine_of, every_fusion, finish, request
 
 GUILTY = question("User: Assistant: the mat the mat")
 
 
-def failing(error: Exception, tokens: set[int], times: int = 10**6) -> VLM:
+def failing(error: Exception, tokens: set[int], times: int = 10**6, config: VLMConfig | None = None) -> VLM:
     """A model that raises for batches with a certain word of `GUILTY`, and for no other."""
+    config = config or tiny_config()
     word = tokens
 
     class Failing(VLM):
@@ -35,8 +37,8 @@ def failing(error: Exception, tokens: set[int], times: int = 10**6) -> VLM:
                 raise error
             return super().forward(batch, **options)
 
-    model = Failing(tiny_config())
-    model.load_state_dict(tiny_model(seed=1).state_dict())
+    model = Failing(config)
+    model.load_state_dict(tiny_model(config, seed=1).state_dict())
     return model.eval()
 
 
@@ -47,9 +49,11 @@ def words_of(sample: Sample) -> set[int]:
     return set(list(set(processor.prompts([sample]).tokens_T.tolist()) - others)[:1])
 
 
+@every_fusion
 @pytest.mark.parametrize("steps", [16, 256])
-def test_a_request_that_breaks_a_step_fails_alone(steps: int) -> None:
-    model, processor = failing(RuntimeError("a secret path"), words_of(GUILTY)), tiny_processor()
+def test_a_request_that_breaks_a_step_fails_alone(config: VLMConfig, steps: int) -> None:
+    processor = tiny_processor(config)
+    model = failing(RuntimeError("a secret path"), words_of(GUILTY), config=config)
     engine_ = engine(model, processor, tokens_per_step=steps)
     for number, sample in enumerate([*SAMPLES[:2], GUILTY, *SAMPLES[2:]]):
         engine_.add(request(number, sample))
@@ -58,21 +62,22 @@ def test_a_request_that_breaks_a_step_fails_alone(steps: int) -> None:
     assert (failure.request, type(failure.error)) == ("2", EngineFault)
     assert "secret" not in str(failure.error)
     assert "secret" in str(failure.error.__cause__)
-    expected = generate(tiny_model(seed=1), processor, SAMPLES, GenerationConfig(max_tokens=8))
+    expected = generate(tiny_model(config, seed=1), processor, SAMPLES, GenerationConfig(max_tokens=8))
     assert [answers(events)[name, 0] for name in "01345"] == expected
     assert engine_.stats().faults > 1, "the step was halved until the request was found"
     assert engine_.stats().kv_bytes_used == engine_.stats().kv_bytes_cached
 
 
-def test_lack_of_memory_makes_steps_smaller_and_fails_nothing() -> None:
+@every_fusion
+def test_lack_of_memory_makes_steps_smaller_and_fails_nothing(config: VLMConfig) -> None:
     error = torch.OutOfMemoryError("no memory")
-    model, processor = failing(error, set(), times=3), tiny_processor()
+    model, processor = failing(error, set(), times=3, config=config), tiny_processor(config)
     engine_ = engine(model, processor)
     for number, sample in enumerate(SAMPLES):
         engine_.add(request(number, sample, max_tokens=40))
     events = finish(engine_)
     assert not [one for one in events if one.error]
-    expected = generate(tiny_model(seed=1), processor, SAMPLES, GenerationConfig(max_tokens=40))
+    expected = generate(tiny_model(config, seed=1), processor, SAMPLES, GenerationConfig(max_tokens=40))
     assert [answers(events)[str(number), 0] for number in range(5)] == expected
     assert engine_.stats().out_of_memory == 3
     assert engine_.scheduler.budget == 32, "256 halved three times"
@@ -91,10 +96,11 @@ def test_a_lack_of_memory_that_lasts_fails_the_request() -> None:
     assert ("small", 0) in answers(events)
 
 
-def test_a_broken_image_fails_its_request_alone() -> None:
+@every_fusion
+def test_a_broken_image_fails_its_request_alone(config: VLMConfig) -> None:
     content = picture_bytes()
     cut = Sample((Turn("user"), Image(content[: len(content) // 2]), Text("?")), {"name": "row 3"})
-    engine_ = engine()
+    engine_ = engine_of(config)
     engine_.add(request("good", SAMPLES[0]))
     engine_.add(request("bad", cut))
     engine_.add(request("better", question("the mat", (50, 50))))
@@ -105,6 +111,7 @@ def test_a_broken_image_fails_its_request_alone() -> None:
     assert "row 3, image 1" in str(failure.error)
     assert {name for name, _ in answers(events)} == {"good", "better"}
     assert engine_.stats().faults == 0, "bad input is no fault of the model's"
+    assert engine_.stats().image_kv_bytes_used == 0
 
 
 def picture_bytes() -> bytes:
@@ -144,8 +151,9 @@ def test_keys_that_are_not_numbers_stay_with_their_request() -> None:
     assert len(answers(events)) == len(SAMPLES)
 
 
-def test_500_aborts_leave_nothing_behind() -> None:
-    draw, engine_, live = random.Random(0), engine(max_waiting=1000, tokens_per_step=16), []
+@every_fusion
+def test_500_aborts_leave_nothing_behind(config: VLMConfig) -> None:
+    draw, engine_, live = random.Random(0), engine_of(config, max_waiting=1000, tokens_per_step=16), []
     for number in range(500):
         engine_.add(request(number, draw.choice(SAMPLES), n=draw.choice([1, 1, 3]), temperature=1.0), now=0.0)
         live.append(str(number))
@@ -159,7 +167,7 @@ def test_500_aborts_leave_nothing_behind() -> None:
     assert engine_.is_idle
     assert engine_.step() == []
     assert stats.aborts > 400
-    assert (stats.running, stats.waiting, stats.preempted) == (0, 0, 0)
+    assert (stats.running, stats.waiting, stats.preempted, stats.image_kv_bytes_used) == (0, 0, 0, 0)
     assert stats.kv_bytes_used == stats.kv_bytes_cached
     engine_.clear_caches()
     stats = engine_.stats()
@@ -197,6 +205,17 @@ def test_what_is_refused_at_once() -> None:
     assert len(answers(finish(engine_))) == 2
     with pytest.raises(SettingsError, match="hold no document"):
         Engine(tiny_model(), tiny_processor(), EngineConfig(kv_bytes=1000))
+
+
+def test_images_beyond_the_memory_for_them_are_refused_by_name() -> None:
+    """A perceiver's image takes 4 visual tokens of 256 bytes."""
+    engine_ = engine_of(FUSIONS["cross_attention"], image_kv_bytes=2048)
+    with pytest.raises(DataError, match="images take 3,072 bytes, and the engine has 2,048 for them; show fewer"):
+        engine_.add(request("three", SAMPLES[2]))
+    engine_.add(request("one", SAMPLES[0]))
+    assert len(answers(finish(engine_))) == 1
+    with pytest.raises(SettingsError, match="image_kv_bytes: this model has no cross-attention"):
+        engine(image_kv_bytes=2048)
 
 
 @pytest.mark.parametrize(

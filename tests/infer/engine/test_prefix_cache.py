@@ -8,9 +8,10 @@ from lorgnette.infer.engine.engine import Engine
 from lorgnette.infer.engine.request import Request, SamplingParams
 from lorgnette.infer.generate import generate
 from lorgnette.infer.sampling import GenerationConfig
+from lorgnette.model.config import VLMConfig
 from lorgnette.sample import Image, Sample, Text, Turn
-from tests.hub.tiny import picture, tiny_model, tiny_processor
-from tests.infer.engine.driving import ask, engine, finish, request
+from tests.hub.tiny import cross_config, picture, tiny_model, tiny_processor
+from tests.infer.engine.driving import ask, engine, engine_of, every_fusion, finish, request
 
 WORDS = "a red square over a blue circle; what colour is the mat? " * 2
 
@@ -26,8 +27,9 @@ def cached(engine_: Engine, one: Request) -> int:
     return next(event.usage.cached_tokens for event in finish(engine_) if event.usage)
 
 
-def test_two_images_of_equal_prompts_are_never_mixed() -> None:
-    model, processor = tiny_model(seed=1), tiny_processor()
+@every_fusion
+def test_two_images_of_equal_prompts_are_never_mixed(config: VLMConfig) -> None:
+    model, processor = tiny_model(config, seed=1), tiny_processor(config)
     engine_ = engine(model, processor, block=4)
     assert cached(engine_, request("1", shown(1))) == 0
     assert cached(engine_, request("2", shown(2))) <= 4, "what stands before the image"
@@ -40,8 +42,9 @@ def test_two_images_of_equal_prompts_are_never_mixed() -> None:
         assert answer == generate(model, processor, [sample], GenerationConfig(max_tokens=8))[0]
 
 
-def test_splitting_makes_another_prefix() -> None:
-    engine_ = engine(block=4)
+@every_fusion
+def test_splitting_makes_another_prefix(config: VLMConfig) -> None:
+    engine_ = engine_of(config, block=4)
     whole = Request("1", shown(1), SamplingParams(max_tokens=4))
     split = Request("2", shown(1), SamplingParams(max_tokens=4), split=True)
     assert cached(engine_, whole) == 0
@@ -61,8 +64,9 @@ def test_owners_share_only_what_they_say() -> None:
     assert cached(engine_, shared[1]) > 0
 
 
-def test_a_running_answer_is_a_prefix_too() -> None:
-    engine_ = engine()
+@every_fusion
+def test_a_running_answer_is_a_prefix_too(config: VLMConfig) -> None:
+    engine_ = engine_of(config)
     engine_.add(request("1", shown(1), max_tokens=50))
     while not engine_.stats().generation_tokens:
         engine_.step()
@@ -70,6 +74,23 @@ def test_a_running_answer_is_a_prefix_too() -> None:
     finish(engine_)
     assert engine_.stats().prefix_hits >= 48
     assert engine_.stats().image_misses == 1
+
+
+@pytest.mark.parametrize("sees", ["last", "group", "all"])
+@pytest.mark.parametrize("block", [1, 4, 16])
+def test_a_prefix_that_ends_anywhere_among_images_goes_on_from_what_it_has_seen(sees: str, block: int) -> None:
+    """Examples that several prompts begin with, cut between them: what is seen there is none of the holder's last."""
+    model = tiny_model(cross_config(sees=sees), seed=1)
+    processor = tiny_processor(model.config)
+    engine_ = engine(model, processor, block=block, tokens_per_step=16)
+    shots = [(Image(picture(40, 60, seed)), Text(f"the cat {seed}")) for seed in range(5)]
+    for number in range(6):
+        parts = [part for seed in [0, 1, 2, 3][: 4 - number % 3] for part in shots[seed]]
+        sample = Sample((Turn("user"), *parts, *shots[number % 5]))
+        answer = ask(engine_, request(number, sample))[str(number), 0]
+        assert answer == generate(model, processor, [sample], GenerationConfig(max_tokens=8))[0]
+    assert engine_.stats().prefix_hits > 50
+    assert engine_.stats().image_misses == 5, "each is encoded once"
 
 
 def test_prefixes_go_when_memory_is_needed_the_oldest_first() -> None:

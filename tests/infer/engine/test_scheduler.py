@@ -6,9 +6,10 @@ import pytest
 
 from lorgnette.infer.generate import generate
 from lorgnette.infer.sampling import GenerationConfig
+from lorgnette.model.config import VLMConfig
 from lorgnette.model.vlm import VLM
 from tests.hub.tiny import SAMPLES, question, tiny_model, tiny_processor
-from tests.infer.engine.driving import answers, engine, finish, request
+from tests.infer.engine.driving import answers, engine, engine_of, every_fusion, finish, request
 
 LONG = question("a red square over a blue circle; what colour is the mat? " * 6)
 """150 tokens."""
@@ -92,9 +93,10 @@ def test_a_large_request_is_not_overtaken_for_ever() -> None:
     assert ended.index("large") <= 4
 
 
+@every_fusion
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_preempted_answers_are_as_they_would_have_been(temperature: float) -> None:
-    model, processor = tiny_model(seed=1), tiny_processor()
+def test_preempted_answers_are_as_they_would_have_been(config: VLMConfig, temperature: float) -> None:
+    model, processor = tiny_model(config, seed=1), tiny_processor(config)
     prompts = [*SAMPLES, *SAMPLES[:3]]
     settings = {"max_tokens": 100, "temperature": temperature, "seed": 2}
     engine_ = engine(model, processor, kv_bytes=2**16 + 2**15, answer_room=1, prefix_bytes=0)  # 384 tokens
@@ -120,12 +122,13 @@ def test_the_oldest_is_never_preempted_by_a_younger_one() -> None:
     assert len(answers(events)) == 6
 
 
-def test_images_are_encoded_when_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+@every_fusion
+def test_images_are_encoded_when_they_are_needed(config: VLMConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """At most `patches_per_step` patches in a step, and an image that is larger by itself."""
     calls = []
     encode = VLM.encode_images
     monkeypatch.setattr(VLM, "encode_images", lambda self, batch: calls.append(batch.grids) or encode(self, batch))
-    engine_ = engine(patches_per_step=40)
+    engine_ = engine_of(config, patches_per_step=40)
     pictures = [(84, 84), (28, 28), (30, 84), (84, 30)]  # 36, 4, 12, 12 patches
     engine_.add(request("a", question("?", *pictures)))
     per_step = []

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lorgnette.infer.engine.memory.image_kv import PassImages
 from lorgnette.infer.engine.memory.slab_allocator import SlabAllocator
 from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.configs.language_config import LanguageConfig
@@ -68,8 +69,11 @@ class KVStore(Protocol):
     def leave(self, document: CachedDocument) -> None:
         """Free the memory of a document."""
 
-    def begin(self, documents: Sequence[CachedDocument]) -> CachedDocuments:
-        """A pass that continues these documents. Those that get one token come first, in the order of `places`."""
+    def begin(self, documents: Sequence[CachedDocument], images: PassImages | None = None) -> CachedDocuments:
+        """A pass that continues these documents. Those that get one token come first, in the order of `places`.
+
+        images: what they see through cross-attention.
+        """
 
 
 class SlabStore:
@@ -121,8 +125,8 @@ class SlabStore:
     def leave(self, document: CachedDocument) -> None:
         self.slabs.give(document.places[0], document.room)
 
-    def begin(self, documents: Sequence[CachedDocument]) -> SlabPass:
-        return SlabPass(self, documents)
+    def begin(self, documents: Sequence[CachedDocument], images: PassImages | None = None) -> SlabPass:
+        return SlabPass(self, documents, images)
 
     def clean(self, document: CachedDocument, slots: int) -> None:
         """Zero what another document left in these slots: it must not be read, not even with weight 0, if it is NaN."""
@@ -154,10 +158,8 @@ class Group:
 class SlabPass:
     """One pass over documents of a `SlabStore`: what the decoder attends through."""
 
-    def __init__(self, store: SlabStore, documents: Sequence[CachedDocument]) -> None:
-        self.store, self.documents = store, documents
-        self.images: dict[int, SeenImages] = {}
-        """Images kept by blocks of cross-attention: none, as the engine refuses models that have them."""
+    def __init__(self, store: SlabStore, documents: Sequence[CachedDocument], images: PassImages | None) -> None:
+        self.store, self.documents, self.images = store, documents, images
 
     def begin(self, documents: SequenceLengths, like: Tensor) -> None:
         known = [one.length for one in self.documents]
@@ -177,6 +179,12 @@ class SlabPass:
     @property
     def longest(self) -> int:
         return self.seen.longest
+
+    def images_of(self, layer: int) -> SeenImages | None:
+        return self.images.of(layer) if self.images is not None else None
+
+    def keep_images(self, layer: int, images: SeenImages) -> None:
+        """Leave it at that: the keys and values of images belong to the answers that show them, and not to a store."""
 
     def advance(self) -> None:
         for document, length in zip(self.documents, self.seen.lengths, strict=True):
