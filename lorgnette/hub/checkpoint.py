@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lorgnette.errors import CheckpointError
 from lorgnette.files import share, write_json
-from lorgnette.hub.source import INDEX, WEIGHTS, shard_names
+from lorgnette.hub.source import INDEX, OPEN_CLIP_WEIGHTS, WEIGHTS, shard_names
 from lorgnette.hub.weight_map import Rule
 from lorgnette.inputs.tokenizer import read_json
 from lorgnette.untrusted import quoted
@@ -49,6 +49,8 @@ class Weights:
         """By name: the file that holds a tensor, and its name there."""
         index = folder / INDEX
         shards = _shards(index) if index.is_file() and not (folder / WEIGHTS).is_file() else {WEIGHTS: None}
+        if not (folder / "config.json").is_file() and (folder / OPEN_CLIP_WEIGHTS).is_file():
+            shards = {OPEN_CLIP_WEIGHTS: None}
         stored: dict[str, tuple[str, str]] = {}
         for shard, promised in shards.items():
             self.files[shard] = open_weights(folder / shard)

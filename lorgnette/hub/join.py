@@ -14,7 +14,7 @@ from torch import nn
 from lorgnette.errors import CheckpointError
 from lorgnette.hub.checkpoint import BUFFERS, Weights, check_tensors, import_tensors
 from lorgnette.hub.decoders.decoder_folder import open_decoder
-from lorgnette.hub.encoders.encoder_families import TIMM_FAMILY, EncoderFamily, find_family, image_settings, images_of
+from lorgnette.hub.encoders.encoder_families import EncoderFamily, find_family, image_settings, images_of
 from lorgnette.hub.keys import check_tokenizer
 from lorgnette.hub.load import assign, check_layers, empty_model, first_extra_row, untie_if_different
 from lorgnette.hub.source import find_folder
@@ -59,7 +59,7 @@ class VisionBackbone:
         """
         folder = find_folder(source, revision)
         family, inner = find_family(folder)
-        config = family.read(inner, str(folder / "config.json"))
+        config = family.read(inner, str(folder / family.file))
         try:
             pixels = image_settings(folder, family, inner)
             mean, std = normalisation(pixels, config.channels)
@@ -69,7 +69,7 @@ class VisionBackbone:
         weights = Weights(folder, re.compile(f"{NOT_VISION}|{family.ignored.pattern}"))
         opened = cls(family, config, weights, pixels)
         check_layers(weights, config.layers)
-        weights.strip_prefix(rule.theirs for prefix in ("", "vision_model.") for rule in opened.rules(prefix))
+        weights.strip_prefix(rule.theirs for prefix in family.prefixes for rule in opened.rules(prefix))
         shapes = shapes_of(opened.whole)
         check_tensors(weights, {rule.theirs: rule for rule in opened.rules(opened.prefix)}, shapes, 0)
         return opened
@@ -82,7 +82,8 @@ class VisionBackbone:
     @property
     def prefix(self) -> str:
         """Prefix of the stored names."""
-        return "vision_model." if any(name.startswith("vision_model.") for name in self.weights.names) else ""
+        there = (one for one in self.family.prefixes if any(name.startswith(one) for name in self.weights.names))
+        return next(there, "")
 
     def rules(self, prefix: str) -> list[Rule]:
         """By the stored names: how all tensors of the file become ours."""
@@ -124,7 +125,7 @@ class VisionBackbone:
             self.weights.forget(name)
         tensors = import_tensors(self.weights, rules, shapes)
         if wanted.grid != self.config.grid:
-            rule = "bicubic_antialias" if self.family is TIMM_FAMILY else "bicubic"
+            rule = "bicubic_antialias" if self.family.antialias else "bicubic"
             tensors[table] = resized_slowly(tensors[table], (wanted.grid, wanted.grid), rule)
         assign(model, tensors, dtype=dtype)
 
@@ -180,7 +181,7 @@ def build(
 ) -> tuple[VLM, Processor]:
     """Join a vision encoder and a decoder of the Llama family. Connector and fusion are drawn from `seed`.
 
-    vision, language: folders in transformers format, or `owner/name` on the hub; an EVA-02-CLIP in timm's. A table of
+    vision, language: folders in transformers format, or `owner/name` on the hub; OpenCLIP's, or timm's EVA. A table of
     positions for `bucket` is resized to the grid of `images`, SigLIP's by default to 70 x 70 (paper §3.2).
     states: settings that say which states are taken, those given of `STATES_TAKEN`. images: see `default_images`.
     Rows for the special tokens are added after the pre-trained table, as the mean of its rows.

@@ -17,6 +17,7 @@ BUILT_IN = "builtin:"
 """Prefix of the names of shipped models."""
 HUB_ID = re.compile(r"(?P<name>[\w-][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w.-][\w./-]*))?")
 """`owner/name` of a repository, and after an `@` its branch, tag or commit."""
+OPEN_CLIP, OPEN_CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _SETTINGS = (
@@ -33,6 +34,7 @@ _SETTINGS = (
     "chat_template.jinja",
     INDEX,
     ADAPTER,
+    OPEN_CLIP,
 )
 """Files that are fetched first. The index says which weights follow."""
 
@@ -85,7 +87,7 @@ def _checked(folder: Path) -> Path:
             f"{folder}: is a checkpoint to resume from; give the run's own folder, or, if the run is not finished,"
             " export it with `lorgnette export`"
         )
-    if not (folder / "config.json").is_file() and not (folder / ADAPTER).is_file():
+    if not any((folder / name).is_file() for name in ("config.json", ADAPTER, OPEN_CLIP)):
         raise CheckpointError(f"{folder}: holds no config.json, so it is not the folder of a checkpoint")
     return folder
 
@@ -100,6 +102,8 @@ def fetch_checkpoint(name: str, revision: str | None = None) -> Path:
     weights = shard_names(folder / INDEX) if (folder / INDEX).is_file() else [WEIGHTS]
     if (folder / ADAPTER).is_file() and not (folder / "config.json").is_file():
         weights = [ADAPTER_WEIGHTS]
+    elif not (folder / "config.json").is_file() and (folder / OPEN_CLIP).is_file():
+        weights = [OPEN_CLIP_WEIGHTS]
     folder = _snapshot(name, revision, weights)
     return _checked(folder)
 

@@ -118,7 +118,7 @@ def test_it_is_saved_and_opened_bit_for_bit(run_of, pair, tmp_path):
 @every_pair
 def test_it_trains_beside_frozen_backbones_in_the_memory_that_was_estimated(run_of, pair):
     frozen = [f"stages.0.{part}.mode=frozen" for part in ("vision", "language")]
-    run = run_of(*pair, *frozen, "stages.0.pack.samples=32", "stages.0.lr=0.02")
+    run = run_of(*pair, *frozen, "stages.0.pack.samples=8", "stages.0.lr=0.02")
     stage = run.stages[0]
     model, processor = build(run)
     prepare_parts(model, stage, seed=0)

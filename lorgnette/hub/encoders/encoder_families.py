@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,15 @@ from lorgnette.errors import CheckpointError
 from lorgnette.hub import keys
 from lorgnette.hub.config_map import read_vision
 from lorgnette.hub.decoders.setting_rows import Json, group_of
-from lorgnette.hub.encoders.encoder_names import dinov2_rules, naflex_rules, siglip_rules, timm_rules
+from lorgnette.hub.encoders.encoder_names import (
+    dinov2_rules,
+    naflex_rules,
+    open_clip_rules,
+    siglip_rules,
+    timm_rules,
+)
+from lorgnette.hub.encoders.open_clip import CLIP_FILE, open_clip_pixels, open_clip_tower, read_open_clip, timm_name
+from lorgnette.hub.source import OPEN_CLIP
 from lorgnette.hub.weight_map import Rule
 from lorgnette.inputs.config import FILTERS, ImageConfig
 from lorgnette.inputs.preprocessor import CLIP_PIXELS, naflex_sides, read_image_settings, resample_filter, square_sides
@@ -48,6 +56,14 @@ class EncoderFamily:
     """Defaults of its image processor, for keys that a folder leaves out."""
     ignored: re.Pattern[str] = re.compile("$^")
     """Names of tensors of its class that the encoder does not have."""
+    stated: Callable[[Json, str], Json] = lambda values, where: {}
+    """Settings of images, under transformers' keys, that its own settings file says. Raises: ValueError."""
+    file: str = "config.json"
+    """Its settings file."""
+    prefixes: tuple[str, ...] = ("vision_model.", "")
+    """What may stand before the names of its tensors."""
+    antialias: bool = False
+    """Its own code resizes tables of positions with antialiasing."""
 
 
 def _read_siglip(values: Json, where: str) -> VisionConfig:
@@ -90,6 +106,28 @@ def _read_timm(values: Json, where: str) -> VisionConfig:
     return read_vision(_with_mlp(sizes | read, "mlp_ratio", 4, sizes["embed_dim"], where), where, "timm")
 
 
+def _timm_pixels(values: Json, where: str) -> Json:
+    """Settings of timm's `pretrained_cfg` under transformers' keys: the short side is resized to side / `crop_pct`.
+
+    Raises: ValueError naming a key that cannot be obeyed.
+    """
+    given = group_of(values, "pretrained_cfg", where)
+    keys_there = {"mean": "image_mean", "std": "image_std"}
+    read: Json = {theirs: given[key] for key, theirs in keys_there.items() if given.get(key) is not None}
+    if (named := given.get("interpolation")) is not None:
+        if named not in FILTERS:
+            raise ValueError(f"pretrained_cfg.interpolation is {quoted(named, 60)}; known are {', '.join(FILTERS)}")
+        read["resample"] = FILTERS.index(named)
+    if (size := given.get("input_size")) is not None:
+        share = given.get("crop_pct") or 1.0
+        if not isinstance(size, list) or not all(isinstance(one, int) for one in size) or size[1:] != size[-1:] * 2:
+            raise ValueError(f"pretrained_cfg.input_size is {quoted(size, 60)}; expected channels and two equal sides")
+        if not isinstance(share, int | float) or not 0.1 <= share <= 1:
+            raise ValueError(f"pretrained_cfg.crop_pct is {quoted(share, 60)}; expected a number from 0.1 to 1")
+        read |= {"size": {"shortest_edge": math.floor(size[-1] / share)}, "crop_size": size[-1]}
+    return read
+
+
 WIDEST_MLP = 1e4
 """Hidden width of an MLP over its own beyond which a file is damaged."""
 TIMM_FIXED: Json = {"use_post_norm": True, "global_pool": "token", "qkv_fused": True, "swiglu_mlp": False}
@@ -122,6 +160,28 @@ TIMM_FAMILY = EncoderFamily(
     keys.TIMM,
     CLIP_PIXELS,
     re.compile(r"(^|\.)head\.|^text\.|^logit_"),
+    _timm_pixels,
+    antialias=True,
+)
+OPEN_CLIP_FAMILY = EncoderFamily(
+    "CLIP of OpenCLIP",
+    open_clip_tower,
+    open_clip_rules,
+    CLIP_FILE,
+    CLIP_PIXELS,
+    re.compile(r"^(?!visual\.)|^visual\.proj$"),
+    open_clip_pixels,
+    OPEN_CLIP,
+    ("visual.",),
+    antialias=True,
+)
+OPEN_CLIP_TIMM_FAMILY = replace(
+    TIMM_FAMILY,
+    read=lambda values, where: _read_timm({"architecture": timm_name(values)}, where),
+    ignored=re.compile(r"^(?!visual\.)|(^|\.)head\."),
+    stated=open_clip_pixels,
+    file=OPEN_CLIP,
+    prefixes=("visual.trunk.",),
 )
 ALONE = {
     "siglip_vision_model": SIGLIP_FAMILY,
@@ -140,6 +200,8 @@ def find_family(folder: Path) -> tuple[EncoderFamily, Json]:
     Raises: CheckpointError if it is of no family that is read, or a key of it is not ours.
     """
     file = folder / "config.json"
+    if not file.is_file():
+        return _of_open_clip(folder / OPEN_CLIP)
     values = read_json(file)
     kind, architecture = values.get("model_type"), values.get("architecture")
     if kind is None and isinstance(architecture, str):
@@ -161,33 +223,21 @@ def find_family(folder: Path) -> tuple[EncoderFamily, Json]:
     return family, inner
 
 
+def _of_open_clip(file: Path) -> tuple[EncoderFamily, Json]:
+    values = read_open_clip(file)
+    named = timm_name(values)
+    if named is None:
+        return OPEN_CLIP_FAMILY, values
+    if not isinstance(named, str) or named not in EVA:
+        raise CheckpointError(
+            f"{file}: timm_model_name is {quoted(named, 60)}; of timm's lorgnette reads {', '.join(EVA)}"
+        )
+    return OPEN_CLIP_TIMM_FAMILY, values
+
+
 def image_settings(folder: Path, family: EncoderFamily, values: Json) -> Json:
     """Settings of the family's image processor in the folder, its defaults where the folder is silent."""
-    read = read_image_settings(folder)
-    if family is not TIMM_FAMILY:
-        return {**family.pixels, **read}
-    return {**family.pixels, **_timm_pixels(group_of(values, "pretrained_cfg", str(folder / "config.json"))), **read}
-
-
-def _timm_pixels(given: Json) -> Json:
-    """Settings of timm's `pretrained_cfg` under transformers' keys: the short side is resized to side / `crop_pct`.
-
-    Raises: ValueError naming a key that cannot be obeyed.
-    """
-    keys_there = {"mean": "image_mean", "std": "image_std"}
-    read: Json = {theirs: given[key] for key, theirs in keys_there.items() if given.get(key) is not None}
-    if (named := given.get("interpolation")) is not None:
-        if named not in FILTERS:
-            raise ValueError(f"pretrained_cfg.interpolation is {quoted(named, 60)}; known are {', '.join(FILTERS)}")
-        read["resample"] = FILTERS.index(named)
-    if (size := given.get("input_size")) is not None:
-        share = given.get("crop_pct") or 1.0
-        if not isinstance(size, list) or not all(isinstance(one, int) for one in size) or size[1:] != size[-1:] * 2:
-            raise ValueError(f"pretrained_cfg.input_size is {quoted(size, 60)}; expected channels and two equal sides")
-        if not isinstance(share, int | float) or not 0.1 <= share <= 1:
-            raise ValueError(f"pretrained_cfg.crop_pct is {quoted(share, 60)}; expected a number from 0.1 to 1")
-        read |= {"size": {"shortest_edge": math.floor(size[-1] / share)}, "crop_size": size[-1]}
-    return read
+    return {**family.pixels, **family.stated(values, str(folder / family.file)), **read_image_settings(folder)}
 
 
 def images_of(family: EncoderFamily, config: VisionConfig, pixels: Mapping[str, Any]) -> ImageConfig:

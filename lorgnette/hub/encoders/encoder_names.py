@@ -1,4 +1,4 @@
-"""Names of the tensors of vision encoders whose files do not follow SigLIP's: SigLIP 2 NaFlex, DINOv2, timm's EVA."""
+"""Names of the tensors of vision encoders whose files do not follow SigLIP's: NaFlex, DINOv2, timm's EVA, OpenCLIP."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ TIMM_LAYER = (
     Pair("mlp.fc1", "mlp.up", bias=True),
     Pair("mlp.fc2", "mlp.down", bias=True),
 )
+OPEN_CLIP_LAYER = (
+    Pair("ln_1", "attention_norm", bias=True),
+    Pair("attn.out_proj", "attention.output", bias=True),
+    Pair("ln_2", "mlp_norm", bias=True),
+    Pair("mlp.c_fc", "mlp.up", bias=True),
+    Pair("mlp.c_proj", "mlp.down", bias=True),
+)
 
 
 def siglip_rules(vision: VisionConfig, prefix: str) -> list[Rule]:
@@ -42,35 +49,64 @@ def naflex_rules(vision: VisionConfig, prefix: str) -> list[Rule]:
 
 def dinov2_rules(vision: VisionConfig, prefix: str) -> list[Rule]:
     """DINOv2, but for the token that masks patches in its training."""
-    kernel = vision.channels, vision.patch, vision.patch
-    rules = [
-        Rule("embeddings.cls_token", ("class_embedding",), leading=2),
-        Rule("embeddings.position_embeddings", ("class_position", "position_embedding.weight"), leading=1),
-        Rule("embeddings.patch_embeddings.projection.weight", ("patch_embedding.weight",), tail=kernel),
-        Rule("embeddings.patch_embeddings.projection.bias", ("patch_embedding.bias",)),
-        *layer_rules(DINOV2_LAYER, vision, "encoder.layer."),
-        *(Pair("layernorm", "norm", bias=True).rules() if vision.norm_after else ()),
-    ]
+    first = ("embeddings.cls_token", "embeddings.position_embeddings", "embeddings.patch_embeddings.projection")
+    norms = (Pair("layernorm", "norm", bias=True),)
+    rules = [*_first_rules(vision, first), *layer_rules(DINOV2_LAYER, vision, "encoder.layer."), *_norms(vision, norms)]
     return of_encoder(rules, prefix)
 
 
 def timm_rules(vision: VisionConfig, prefix: str) -> list[Rule]:
     """timm's Eva: queries, keys and values in one tensor, their biases (none for keys) apart."""
-    kernel = vision.channels, vision.patch, vision.patch
     rules = [
-        Rule("cls_token", ("class_embedding",), leading=2),
-        Rule("pos_embed", ("class_position", "position_embedding.weight"), leading=1),
-        Rule("patch_embed.proj.weight", ("patch_embedding.weight",), tail=kernel),
-        Rule("patch_embed.proj.bias", ("patch_embedding.bias",)),
+        *_first_rules(vision, ("cls_token", "pos_embed", "patch_embed.proj")),
         *layer_rules(TIMM_LAYER, vision, "blocks."),
-        *(Pair("norm", "norm", bias=True).rules() if vision.norm_after else ()),
+        *_norms(vision, (Pair("norm", "norm", bias=True),)),
     ]
     for layer in range(vision.layer_count):
         theirs, ours = f"blocks.{layer}.attn.", f"layers.{layer}.attention."
-        fused = tuple(f"{ours}{kind}.weight" for kind in ("query", "key", "value"))
         rules += [
-            Rule(f"{theirs}qkv.weight", fused),
+            _fused(f"{theirs}qkv.weight", ours, "weight"),
             Rule(f"{theirs}q_bias", (f"{ours}query.bias",)),
             Rule(f"{theirs}v_bias", (f"{ours}value.bias",)),
         ]
     return of_encoder(rules, prefix)
+
+
+def open_clip_rules(vision: VisionConfig, prefix: str) -> list[Rule]:
+    """OpenCLIP's own ViT: as CLIP, queries, keys and values in one tensor, and so their biases."""
+    names = ("class_embedding", "positional_embedding", "conv1")
+    rules = [
+        *_first_rules(vision, names, leading=0),
+        *layer_rules(OPEN_CLIP_LAYER, vision, "transformer.resblocks."),
+        *_norms(vision, (Pair("ln_pre", "pre_norm", bias=True), Pair("ln_post", "norm", bias=True))),
+    ]
+    for layer in range(vision.layer_count):
+        theirs, ours = f"transformer.resblocks.{layer}.attn.in_proj_", f"layers.{layer}.attention."
+        rules += [_fused(f"{theirs}{kind}", ours, kind) for kind in ("weight", "bias")]
+    return of_encoder(rules, prefix)
+
+
+def _first_rules(vision: VisionConfig, names: tuple[str, str, str], leading: int = 1) -> list[Rule]:
+    """Class token, positions (the class token's first) and patches, by these names.
+
+    leading: dimensions of one before a sequence of tokens there.
+    """
+    class_token, positions, patches = names
+    kernel = vision.channels, vision.patch, vision.patch
+    return [
+        Rule(class_token, ("class_embedding",), leading=2 * leading),
+        Rule(positions, ("class_position", "position_embedding.weight"), leading=leading),
+        Rule(f"{patches}.weight", ("patch_embedding.weight",), tail=kernel),
+        *([Rule(f"{patches}.bias", ("patch_embedding.bias",))] if vision.patch_bias else []),
+    ]
+
+
+def _norms(vision: VisionConfig, pairs: tuple[Pair, ...]) -> list[Rule]:
+    """Norms before and after the layers, those that it has."""
+    there = {"pre_norm": vision.norm_before, "norm": vision.norm_after}
+    return [rule for pair in pairs if there[pair.ours] for rule in pair.rules()]
+
+
+def _fused(theirs: str, ours: str, kind: str) -> Rule:
+    """Weights or biases of queries, keys and values, whose rows stand end to end in one tensor."""
+    return Rule(theirs, tuple(f"{ours}{name}.{kind}" for name in ("query", "key", "value")))

@@ -20,6 +20,7 @@ from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2Imag
 
 from lorgnette.errors import CheckpointError
 from lorgnette.hub import keys
+from lorgnette.hub.encoders.encoder_families import find_family
 from lorgnette.hub.encoders.encoder_names import timm_rules
 from lorgnette.hub.export import export, save
 from lorgnette.hub.join import VisionBackbone, build, default_images
@@ -120,6 +121,40 @@ def write_openclip(folder: Path) -> Callable[[PIL.Image.Image], Tensor]:
     return write_timm(folder, "visual.trunk.")
 
 
+OPEN_CLIP_NAMES = {
+    "embeddings.patch_embedding": "conv1", "embeddings.class_embedding": "class_embedding",
+    "embeddings.position_embedding.weight": "positional_embedding", "pre_layrnorm": "ln_pre",
+    "post_layernorm": "ln_post", "encoder.layers": "transformer.resblocks", "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2", "self_attn.out_proj": "attn.out_proj", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
+}  # fmt: skip
+OPEN_CLIP_TOWER = {"layers": 2, "width": 32, "head_width": 8, "mlp_ratio": 1.5, "patch_size": 14, "image_size": 56}
+OPEN_CLIP_PIXELS = {"size": 56, "mode": "RGB", "interpolation": "bicubic", "resize_mode": "shortest"}
+
+
+def write_open_clip(folder: Path) -> Callable[[PIL.Image.Image], Tensor]:
+    """A CLIP of transformers under the names of OpenCLIP's own ViT, its text model beside it."""
+    states = write_clip(folder)
+    theirs = safetensors.torch.load_file(folder / "model.safetensors")
+    stored = {"token_embedding.weight": torch.ones(3, 2), "logit_scale": torch.ones(()), "visual.proj": torch.ones(2)}
+    stored |= {"positional_embedding": torch.ones(3, 2), "transformer.resblocks.0.ln_1.weight": torch.ones(2)}
+    for name, tensor in theirs.items():
+        for old, new in OPEN_CLIP_NAMES.items():
+            name = name.replace(old, new)
+        stored[f"visual.{name}"] = tensor
+    for layer in range(2):
+        for kind in ("weight", "bias"):
+            pieces = [stored.pop(f"visual.transformer.resblocks.{layer}.self_attn.{one}_proj.{kind}") for one in "qkv"]
+            stored[f"visual.transformer.resblocks.{layer}.attn.in_proj_{kind}"] = torch.cat(pieces)
+    for file in folder.iterdir():
+        file.unlink()
+    safetensors.torch.save_file(stored, folder / "open_clip_model.safetensors")
+    model = {"embed_dim": 2, "vision_cfg": OPEN_CLIP_TOWER, "text_cfg": {"width": 2}}
+    mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+    pixels = OPEN_CLIP_PIXELS | {"mean": mean, "std": std}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": pixels}))
+    return states
+
+
 @dataclass(frozen=True)
 class Family:
     write: Callable[[Path], Callable[[PIL.Image.Image], Tensor]]
@@ -135,7 +170,8 @@ FAMILIES = {
     "DINOv2": Family(write_dinov2, ("class_token=kept",), SQUARE | {"crop_from": 64, "grid": 5}),
     "NaFlex": Family(write_naflex, (), {"policy": "naflex", "longest": 70, "grid": 4, "resample": "bilinear"}),
     "timm": Family(write_timm, ("class_token=kept",), SQUARE),
-    "OpenCLIP": Family(write_openclip, ("class_token=kept",), SQUARE),
+    "OpenCLIP's names of timm's": Family(write_openclip, ("class_token=kept",), SQUARE),
+    "OpenCLIP": Family(write_open_clip, ("class_token=kept",), SQUARE),
 }
 every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 
@@ -256,6 +292,46 @@ def test_what_is_not_ours_is_refused_by_name(write: Callable, change: dict, said
     write(tmp_path / "vision")
     with pytest.raises(CheckpointError, match=said):
         VisionBackbone.open(rewritten(tmp_path / "vision", **change))
+
+
+OPEN_CLIP_REFUSED: dict[str, tuple[dict, dict, dict, str]] = {
+    "another of timm's": ({}, {"timm_model_name": "vit_base"}, {}, "timm_model_name is vit_base; of timm's lorgnette"),
+    "heads": ({}, {"head_width": 7}, {}, "head_width is 7, of which a width of 32 is no multiple"),
+    "an MLP": ({}, {"mlp_ratio": "wide"}, {}, "mlp_ratio is wide; expected a number above 0"),
+    "layers scaled": ({}, {"ls_init_value": 0.1}, {}, "ls_init_value is 0.1: lorgnette's vision transformer does not"),
+    "padded": ({}, {}, {"resize_mode": "longest"}, "resize_mode is longest; lorgnette crops"),
+    "a filter": ({}, {}, {"interpolation": "random"}, "interpolation is random; known are"),
+    "no side": ({}, {}, {"size": [56, 40]}, "size is .56, 40.; expected a side, or two equal ones"),
+    "other layers": ({}, {"layers": 3}, {}, "lacks"),
+    "another gate": ({"quick_gelu": True}, {}, {}, ""),
+    "stretched": ({}, {}, {"resize_mode": "squash"}, ""),
+}
+
+
+@pytest.mark.parametrize(("model", "tower", "pixels", "said"), OPEN_CLIP_REFUSED.values(), ids=OPEN_CLIP_REFUSED)
+def test_settings_of_open_clip_are_obeyed_or_refused(model, tower, pixels, said, tmp_path: Path) -> None:
+    write_open_clip(tmp_path / "vision")
+    file = tmp_path / "vision" / "open_clip_config.json"
+    values = json.loads(file.read_text())
+    values["model_cfg"] |= model
+    values["model_cfg"]["vision_cfg"] |= tower
+    values["preprocess_cfg"] |= pixels
+    file.write_text(json.dumps(values))
+    if not said:
+        opened = VisionBackbone.open(tmp_path / "vision")
+        assert opened.config.activation == ("quick_gelu" if model else "gelu")
+        assert (default_images(opened).crop_from is None) == bool(pixels)
+        return
+    with pytest.raises(CheckpointError, match=said):
+        VisionBackbone.open(tmp_path / "vision")
+
+
+def test_a_tower_of_timms_is_known_by_its_name(tmp_path: Path) -> None:
+    model = {"vision_cfg": {"timm_model_name": "eva02_enormous_patch14_clip_224", "image_size": 224}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": model}))
+    family, values = find_family(tmp_path)
+    config = family.read(values, "here")
+    assert (config.width, config.layers, config.mlp_width, config.block_norm) == (1792, 64, 15360, "after")
 
 
 def test_a_class_token_cannot_be_made_or_denied(tmp_path: Path) -> None:

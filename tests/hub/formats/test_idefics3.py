@@ -23,6 +23,7 @@ from lorgnette.hub import keys
 from lorgnette.hub.describe import describe, lines
 from lorgnette.hub.export import export, save
 from lorgnette.hub.formats import idefics3_keys
+from lorgnette.hub.formats.format import SMOLVLM
 from lorgnette.hub.formats.idefics3 import read_idefics3, write_idefics3
 from lorgnette.hub.load import load
 from lorgnette.hub.parity import check_parity
@@ -492,7 +493,7 @@ def test_a_smolvlm_is_trained_and_exported_again(smolvlm: Path, tmp_path: Path, 
         losses.append(loss.item())
     assert losses[-1] < losses[0]
     if mode == "lora":
-        saved = save_adapters(model, run.stages[0], tmp_path / "adapters")
+        saved = save_adapters(model, run.stages[0], tmp_path / "adapters", SMOLVLM)
         merge_adapters(model)
         adapted = load(smolvlm, adapter=saved[0])[0]
         for part in ("vision", "language"):
