@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from lorgnette.cli.ask import generate
+from lorgnette.cli.ask import generate, look
 from lorgnette.cli.data_verbs import data
 from lorgnette.cli.eval import evaluation
 from lorgnette.cli.serve import serve
@@ -50,6 +50,7 @@ app.add_typer(data, name="data")
 app.add_typer(evaluation, name="eval")
 app.add_typer(study, name="study")
 app.command()(generate)
+app.command()(look)
 app.command()(serve)
 app.command()(tune)
 ModelOption = Annotated[

@@ -1,4 +1,4 @@
-"""The verb `lorgnette generate`: one question on the terminal, or many from a folder or file into a file."""
+"""The verbs `generate` (one question on the terminal, or many into a file) and `look` (where an answer came from)."""
 
 from __future__ import annotations
 
@@ -153,3 +153,56 @@ def _run(file: Any, found: Any, params: Any, opened: tuple[str, str | None, Any,
         if not report.answered and not report.before:
             raise DataError(said)
         say(console, f"{said}; the same command tries them again")
+
+
+def look(
+    model: Annotated[str, typer.Option(help="Folder of a model (or of a run), or a hub id.")],
+    image: Annotated[list[Path] | None, typer.Argument(help="Image to ask about, or several.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Text of the question.")] = None,
+    answer: Annotated[
+        str | None, typer.Option(help="Text to look up in the image, in place of the model's own answer.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Page to write (.html), or picture (.png).")] = Path("look.html"),
+    max_tokens: Annotated[int, typer.Option(help="Most tokens of the model's own answer.", min=1)] = 64,
+    adapter: Annotated[
+        str | None, typer.Option(help="Folder or hub id of PEFT's adapters, to be merged into the model.")
+    ] = None,
+    check: Annotated[
+        int | None, typer.Option(help="Check the maps on so many built-in scenes instead; print JSON.", min=2)
+    ] = None,
+) -> None:
+    """Show where in the image an answer came from: a page of maps, each checked on its own picture."""
+    if check is not None:
+        if image or prompt or answer:
+            raise SettingsError("look: --check asks about built-in scenes; leave out images, --prompt and --answer")
+        _check_maps(model, adapter, check)
+        return
+    if not image or not prompt:
+        raise SettingsError("look: give an image and --prompt, or --check 100")
+    from lorgnette.hub.load import load
+    from lorgnette.look.look import asked
+    from lorgnette.look.look import look as find
+    from lorgnette.look.look_page import sentences, write_look
+    from lorgnette.look.scene_check import scenes
+    from lorgnette.output import new_console, say
+    from lorgnette.sample import Image
+
+    others = [scene.image for scene in scenes(4)]
+    sample = asked([Image(path) for path in image], prompt)
+    found = find(*load(model, adapter=adapter), sample, answer=answer, others=others, max_tokens=max_tokens)
+    write_look(found, out, model, prompt)
+    console = new_console()
+    for line in (found.answer, *sentences(found), f"Wrote {out}"):
+        say(console, line)
+
+
+def _check_maps(model: str, adapter: str | None, count: int) -> None:
+    from lorgnette.eval.results.summary import progress_bar, shown_in
+    from lorgnette.hub.load import load
+    from lorgnette.look.scene_check import check_scenes
+    from lorgnette.output import new_console, print_json
+
+    parts = load(model, adapter=adapter)
+    with progress_bar(new_console(stderr=True)) as bar:
+        found = check_scenes(*parts, count, shown_in(bar, "scenes"))
+    print_json(found.plain())

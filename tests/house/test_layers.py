@@ -58,6 +58,7 @@ THIRD_PARTY = {
     "demo": {"rich", "torch"},
     "study": {"numpy", "pydantic", "rich", "torch"},
     "serve": {"llguidance", "prometheus_client", "pydantic", "starlette", "torch", "uvicorn"},
+    "look": {"PIL", "numpy", "torch"},
     "offline": {"pyarrow"},
     "tuning": {"numpy", "rich", "yaml"},
     "cli": {"rich", "typer"},

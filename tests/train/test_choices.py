@@ -19,8 +19,6 @@ from lorgnette.hub.describe import describe, lines
 from lorgnette.hub.export import export, save
 from lorgnette.hub.load import load
 from lorgnette.infer.batch_invariance import examine
-from lorgnette.infer.engine.config import EngineConfig
-from lorgnette.infer.engine.engine import Engine
 from lorgnette.infer.generate import generate
 from lorgnette.infer.image_cache import ImageFeatureCache
 from lorgnette.infer.reference import generate_reference
@@ -202,11 +200,8 @@ def test_candidates_are_scored_from_a_cache_that_they_share(run_of, fusion):
     assert [score for scores in together for score in scores] == pytest.approx(alone, abs=1e-4)
 
 
-def test_blocks_are_refused_by_name_where_they_have_no_place(run_of, tmp_path):
+def test_slots_that_a_model_has_not_are_refused_by_name(run_of, tmp_path):
     model, processor = drawn(run_of(CONNECTORS["linear"], FUSIONS["last"]))
-    drawn_without = drawn(run_of(CONNECTORS["linear"], "autoregressive"))
-    with pytest.raises(SettingsError, match="image_kv_bytes: this model has no cross-attention"):
-        Engine(*drawn_without, EngineConfig(image_kv_bytes=2**20))
     slots_of_each_token = Processor(processor.tokenizer, processor.images, model.config.connector)
     with pytest.raises(CheckpointError, match="disagree on slots of an image in the text: 1 against 144"):
         save(model, slots_of_each_token, tmp_path / "saved")

@@ -173,8 +173,9 @@ MODEL_FORMATS = {one.name: one for one in (IDEFICS2, IDEFICS1, IDEFICS3, SMOLVLM
 
 
 def adapted_format(config: VLMConfig, processor: Processor) -> Format:
-    """The form of a model whose adapters are kept: LLaVA's where it can hold the model, and Idefics2's else."""
-    return LLAVA if _holds(LLAVA, config, processor) else IDEFICS2
+    """The form of a model whose adapters are kept: LLaVA's or Idefics3's where it holds the model, else Idefics2's."""
+    forms = (LLAVA, SMOLVLM if processor.video else IDEFICS3)
+    return next((form for form in forms if _holds(form, config, processor)), IDEFICS2)
 
 
 def _holds(form: Format, config: VLMConfig, processor: Processor) -> bool:

@@ -515,6 +515,8 @@ def test_the_recipe_tunes_a_smolvlm_through_the_command_line(smolvlm: Path, tmp_
     folder = tmp_path / "run"
     done = CliRunner().invoke(app, ["train", "smolvlm", *given, "--folder", str(folder)])
     assert done.exit_code == 0, done.output
+    base = json.loads((folder / "adapters" / "tune" / "base" / "config.json").read_text())
+    assert base["model_type"] == "smolvlm", "PEFT finds the model that it adapts"
     out = tmp_path / "out"
     done = CliRunner().invoke(app, ["export", "--model", str(folder), "--format", "smolvlm", "--verify", str(out)])
     assert done.exit_code == 0, done.output
@@ -522,6 +524,8 @@ def test_the_recipe_tunes_a_smolvlm_through_the_command_line(smolvlm: Path, tmp_
     assert after[1].template.source == TEMPLATE and after[1].images == before[1].images
     assert after[1].video == after[1].video | before[1].video
     name = "language.layers.0.attention.query.weight"
+    [adapters] = [one.parent for one in (folder / "adapters" / "tune").glob("*/adapter_config.json")]
+    torch.testing.assert_close(load(adapters)[0].get_parameter(name), after[0].get_parameter(name))
     assert not torch.equal(before[0].get_parameter(name), after[0].get_parameter(name))
 
 

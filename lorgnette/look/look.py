@@ -1,0 +1,146 @@
+"""`look`: where in the image an answer came from, word by word, with the evidence that the map means something."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import PIL.Image
+
+from lorgnette.errors import DataError
+from lorgnette.infer.generate import generate
+from lorgnette.infer.sampling import GenerationConfig
+from lorgnette.inputs.image import image_crops
+from lorgnette.inputs.image_io import open_image
+from lorgnette.inputs.processor import Processor
+from lorgnette.look.faithfulness import ORDERS, Faithfulness, check_map
+from lorgnette.look.heat import heat, places_of, shown_size
+from lorgnette.look.occlusion import Cell, Occluder
+from lorgnette.model.vlm import VLM
+from lorgnette.sample import Image, Sample, Text, Turn
+
+
+@dataclass(frozen=True)
+class LookedWord:
+    """A word of the answer, and how much each pixel of each image is worth to it."""
+
+    text: str
+    logprob: float
+    """Of its tokens together, with the whole image (natural logarithm)."""
+    heats: tuple[np.ndarray, ...]
+    """For each image, the fall of that without each place, in nats: height, width of the picture on the page."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Where a model looked while it answered."""
+
+    answer: str
+    words: tuple[LookedWord, ...]
+    pictures: tuple[PIL.Image.Image, ...]
+    heats: tuple[np.ndarray, ...]
+    """Of the whole answer, in nats a token."""
+    faithfulness: Faithfulness
+    removes: bool
+    """Whether patches were removed; else they were painted over."""
+    blind: float | None
+    """Log-probability a token with the image minus with others, in nats; None where there is none to compare with."""
+
+
+def answer_tokens(model: VLM, processor: Processor, prompt: Sample, answer: str | None, most: int) -> tuple[int, ...]:
+    """Ids of an answer: of this text, or of what the model itself says, without the token that ends it."""
+    if answer is None:
+        [own] = generate(model, processor, [prompt], GenerationConfig(max_tokens=most, temperature=0.0))
+        ended = own.finish == "stop" and len(own.tokens) > 1
+        return own.tokens[:-1] if ended else own.tokens
+    said = Sample((*prompt.segments, Turn("assistant"), Text(answer, supervised=True)), prompt.meta)
+    rendered = processor.render(said, continue_final_message=True)
+    return tuple(rendered.tokens_T[rendered.loss_mask_T].tolist())
+
+
+def look(
+    model: VLM,
+    processor: Processor,
+    prompt: Sample,
+    *,
+    answer: str | None = None,
+    others: Sequence[Image] = (),
+    orders: int = ORDERS,
+    max_tokens: int = 64,
+) -> Look:
+    """Occlusion maps of an answer to a prompt that shows images.
+
+    answer: a text whose words are looked up in the image; None for the model's own answer. others: pictures of other
+    things, to compare with: an answer that is as likely with them did not come from the image.
+    Raises: DataError without an image or an answer; ImageError.
+    """
+    sources = [one for one in prompt.segments if isinstance(one, Image)]
+    tokens = answer_tokens(model, processor, prompt, answer, max_tokens)
+    occluder = Occluder(model, processor, prompt, tokens)
+    maps_CT, scores_T = occluder.maps()
+    whole_C = maps_CT.mean(1)
+    decode = processor.tokenizer.decode
+    pictures = [open_image(one.source, prompt.name, processor.images.max_pixels) for one in sources]
+    spread = _Spread(processor, occluder, sources, pictures)
+    words = [
+        LookedWord(text, float(scores_T[part].sum()), spread(maps_CT[:, part].sum(1)))
+        for text, part in words_of([decode(list(tokens[:count])) for count in range(len(tokens) + 1)])
+    ]
+    blind = None
+    if others:
+        alone = float(np.mean([_mean_score(model, processor, prompt, tokens, other) for other in others]))
+        blind = float(scores_T.mean()) - alone
+    return Look(
+        decode(list(tokens)).strip(),
+        tuple(words),
+        tuple(pictures),
+        spread(whole_C),
+        check_map(occluder, whole_C, orders),
+        occluder.removes,
+        blind,
+    )
+
+
+class _Spread:
+    """Maps of cells as maps of the pictures on the page."""
+
+    def __init__(
+        self, processor: Processor, occluder: Occluder, sources: Sequence[Image], pictures: Sequence[PIL.Image.Image]
+    ) -> None:
+        self.cells, config = occluder.cells, processor.images
+        self.sizes = [picture.size for picture in pictures]
+        crops = [image_crops(one.source, config, config.split) for one in sources]
+        self.starts = list(itertools.accumulate(map(len, crops), initial=0))
+        self.places = [places_of(one, size, config) for one, size in zip(crops, self.sizes, strict=True)]
+
+    def __call__(self, values_C: np.ndarray) -> tuple[np.ndarray, ...]:
+        found = []
+        for number, (size, places) in enumerate(zip(self.sizes, self.places, strict=True)):
+            first, end = self.starts[number : number + 2]
+            own = [place for place, cell in enumerate(self.cells) if first <= cell.crop < end]
+            cells = [Cell(cell.crop - first, cell.box, cell.patches) for cell in map(self.cells.__getitem__, own)]
+            found.append(heat(cells, values_C[own], places, shown_size(*size)))
+        return tuple(found)
+
+
+def words_of(texts: Sequence[str]) -> list[tuple[str, slice]]:
+    """Words of an answer with the tokens that each is made of. texts: the answer up to each token, from none on."""
+    pieces = [after[len(before) :] for before, after in itertools.pairwise(texts)]
+    starts = [place for place, piece in enumerate(pieces) if not place or piece[:1].isspace()]
+    parts = [slice(start, end) for start, end in zip(starts, [*starts[1:], len(pieces)], strict=True)]
+    return [("".join(pieces[part]).strip(), part) for part in parts]
+
+
+def _mean_score(model: VLM, processor: Processor, prompt: Sample, tokens: Sequence[int], other: Image) -> float:
+    """Log-probability a token of the answer where every image is another one."""
+    segments = tuple(other if isinstance(one, Image) else one for one in prompt.segments)
+    return float(Occluder(model, processor, Sample(segments, prompt.meta), tokens).scores([()]).mean())
+
+
+def asked(images: Sequence[Image], prompt: str) -> Sample:
+    """A question about images. Raises: DataError if there is none."""
+    if not images:
+        raise DataError("look: give an image to look at")
+    return Sample((Turn("user"), *images, Text(prompt)), {"name": "the prompt"})
