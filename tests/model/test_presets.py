@@ -19,7 +19,8 @@ def test_a_preset_is_the_block_written_out(name):
     model = VLMConfig.parse({"preset": name})
     assert VLMConfig.parse(model.plain()) == model
     assert isinstance(model.connector, PerceiverConfig)
-    assert model.connector.projection_width == model.language.mlp_width
+    projects = model.connector.width_of == "decoder"
+    assert model.connector.projection_width == (model.language.mlp_width if projects else None)
     assert model.image_token == model.language.vocabulary + 1
 
 
@@ -48,7 +49,7 @@ def test_another_kind_of_connector_takes_the_place_of_the_whole_group():
     ("values", "said"),
     [
         ({"preset": "idefic"}, "preset 'idefic' is unknown; did you mean 'idefics2'"),
-        ({"preset": "zzz"}, "preset 'zzz' is unknown; known presets: idefics2, micro"),
+        ({"preset": "zzz"}, "preset 'zzz' is unknown; known presets: idefics2, idefics1, micro"),
         ({"preset": ["micro"]}, r"preset \['micro'\] is unknown"),
         ({"language": {"preset": "qwen3-06b"}}, "language: preset 'qwen3-06b' is unknown; did you mean 'qwen3-0.6b'"),
         ({"vision": {"preset": "siglip"}}, "vision: preset 'siglip' is unknown; did you mean 'siglip-so400m'"),
