@@ -281,6 +281,11 @@ class Run(Settings):
             return self  # they come with the weights, and are checked then
         if isinstance(self.model.fusion, CrossAttentionConfig):
             self.model.fusion.fitted(self.model.language)
+            if self.model.fusion.sees == "group" and images.policy == "tiles":
+                raise ValueError(
+                    "model.fusion.sees group joins images that stand side by side, and images.policy tiles writes tags"
+                    " between the tiles of an image: set sees to all, or another policy"
+                )
         for stage in self.stages:
             self._check_stage(stage)
         if (images.patch, images.grid) != (vision.patch, vision.grid):

@@ -51,30 +51,44 @@ FACTORS: dict[str, Sequence[str]] = {
     "decoder": [*DECODERS],
     "policy": [*POLICIES],
 }
-REFUSED: dict[frozenset[Choice], str] = {
-    frozenset({("connector", connector), (factor, value)}): message
-    for connectors, factor, values, message in (
-        (
-            [name for name, one in CONNECTORS.items() if one.token_width(24, 32) == 24],
-            "fusion",
-            ["autoregressive"],
-            r"visual tokens are 24 wide, .* width 32; set",
-        ),
-        (["none"], "encoder", ["CLIP with its class token"], r"class_tokens is 0, but an image has 1 states beside"),
-        (["flat linear"], "policy", ["native", "aspect kept", "naflex"], r"every image must have 4 x 4 patches; set"),
-        (
-            [name for name, one in CONNECTORS.items() if not one.takes_class_token],
-            "encoder",
-            ["CLIP with its class token"],
-            r"makes visual tokens of patches, and a class token is none's; set vision.class_token to dropped",
-        ),
-    )
-    for connector, value in itertools.product(connectors, values)
-} | {
-    frozenset({("encoder", encoder), ("policy", "naflex")}): r"images.positions is interpolated, .* needs parity"
-    for encoder, one in ENCODERS.items()
-    if "position_rule" not in one
-}
+REFUSED: dict[frozenset[Choice], str] = (
+    {
+        frozenset({("connector", connector), (factor, value)}): message
+        for connectors, factor, values, message in (
+            (
+                [name for name, one in CONNECTORS.items() if one.token_width(24, 32) == 24],
+                "fusion",
+                ["autoregressive"],
+                r"visual tokens are 24 wide, .* width 32; set",
+            ),
+            (
+                ["none"],
+                "encoder",
+                ["CLIP with its class token"],
+                r"class_tokens is 0, but an image has 1 states beside",
+            ),
+            (
+                ["flat linear"],
+                "policy",
+                ["native", "aspect kept", "naflex"],
+                r"every image must have 4 x 4 patches; set",
+            ),
+            (
+                [name for name, one in CONNECTORS.items() if not one.takes_class_token],
+                "encoder",
+                ["CLIP with its class token"],
+                r"makes visual tokens of patches, and a class token is none's; set vision.class_token to dropped",
+            ),
+        )
+        for connector, value in itertools.product(connectors, values)
+    }
+    | {
+        frozenset({("encoder", encoder), ("policy", "naflex")}): r"images.positions is interpolated, .* needs parity"
+        for encoder, one in ENCODERS.items()
+        if "position_rule" not in one
+    }
+    | {frozenset({("fusion", "group"), ("policy", "tiles")}): r"sees group joins images that stand side by side"}
+)
 """Choices that are refused together, and what is said."""
 
 

@@ -96,6 +96,14 @@ def test_blocks_are_held_to_the_decoder_that_comes_with_the_weights(tiny):
         Run.parse(values | {"model": joined["model"]})
 
 
+def test_a_group_of_images_is_refused_where_tags_stand_between_them(tiny):
+    cut = ("images.policy=tiles", "images.split=true", "images.resample=lanczos", "images.longest=112")
+    group = "model.fusion={kind: cross_attention, every: 1, sees: group}"
+    with pytest.raises(SettingsError, match="sees group joins images that stand side by side"):
+        tiny.override(group, *cut)
+    assert tiny.override(group.replace("group", "all"), *cut).model.fusion.sees == "all"
+
+
 def test_the_recipe_takes_steps_beside_frozen_backbones_and_answers(tmp_path):
     run = Run.load(find_recipe("cross_attention"))
     stage = run.plain()["stages"][0]
