@@ -210,22 +210,22 @@ def plugin_rules(part: torch.nn.Module, prefix: str, ours: str) -> list[Rule]:
     return [_within(Rule(name, (name,)), prefix, ours) for name, _ in part.named_parameters()]
 
 
-def _perceiver_rules(connector: PerceiverConfig) -> list[Rule]:
+def _perceiver_rules(perceiver: PerceiverConfig) -> list[Rule]:
     """Idefics2's connector: modality projection and perceiver resampler; with an ungated MLP under Idefics1's names."""
-    if connector.width_of == "vision":
+    if perceiver.width_of == "vision":
         pairs = []
-    elif connector.projection_width is None:
+    elif perceiver.projection_width is None:
         pairs = [Pair("modality_projection.proj", "projection")]
     else:
         pairs = [Pair(f"modality_projection.{kind}_proj", f"projection.{kind}") for kind in ("gate", "up", "down")]
-    ungated = connector.mlp != "swiglu"
+    ungated = perceiver.mlp != "swiglu"
     layer, norms = (IDEFICS1_PERCEIVER_LAYER, IDEFICS1_PERCEIVER_QK_NORM) if ungated else (PERCEIVER_LAYER, QK_NORM)
     final = Pair(f"perceiver_resampler.{'layer_norm' if ungated else 'norm'}", "norm")
-    inner = [*layer, *(norms if connector.qk_norm else ())]
-    if connector.norm == "layer":
+    inner = [*layer, *(norms if perceiver.qk_norm else ())]
+    if perceiver.norm == "layer":
         final, inner = replace(final, bias=True), [replace(one, bias=one.ours.endswith("norm")) for one in inner]
     rules = [Rule("perceiver_resampler.latents", ("latents",)), *_all([*pairs, final])]
-    return rules + _layers(inner, connector.depth, f"perceiver_resampler.{'blocks' if ungated else 'layers'}.")
+    return rules + _layers(inner, perceiver.depth, f"perceiver_resampler.{'blocks' if ungated else 'layers'}.")
 
 
 def _projection_rules(connector: ConnectorSettings) -> list[Rule]:
