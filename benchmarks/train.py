@@ -44,6 +44,7 @@ from lorgnette.cli import SPINS
 from lorgnette.data.builtin.questions import tokenizer_texts
 from lorgnette.data.loader.batches import BatchBuilder, Drawn
 from lorgnette.hub.export import export
+from lorgnette.hub.formats.format import IDEFICS2
 from lorgnette.hub.weight_map import idefics2_rules
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.templates.template import Special
@@ -118,7 +119,7 @@ def write_model(folder: Path, options: argparse.Namespace, vocabulary: int | Non
         model = VLM(run.model.override(f"language.vocabulary={rows}"))
     export(model, processor, folder / "model")
     prepare_parts(model, run.stages[0], seed=run.seed)
-    save_adapters(model, run.stages[0], folder / "adapters")
+    save_adapters(model, run.stages[0], folder / "adapters", IDEFICS2)
     parameters = {name.replace(".base_layer", ""): one for name, one in model.named_parameters()}
     beside = [rule.theirs for rule in idefics2_rules(run.model) if parameters[rule.ours[0]].requires_grad]
     (folder / "trained.json").write_text(json.dumps(beside))

@@ -72,7 +72,7 @@ def test_text_that_spells_an_image_is_no_image():
         ([{"role": "user", "content": 3}], "content is a int"),
         ([{"role": "user", "content": {"type": "text"}}], "content is a dict"),
         ([{"role": "user", "content": [{"type": "text"}]}], "message 0, part 0: a text part needs"),
-        ([{"role": "user", "content": ["a", {"type": "video"}]}], "part 1: type 'video' is unknown"),
+        ([{"role": "user", "content": ["a", {"type": "video"}]}], "part 1: type 'video' is not supported"),
         ([{"role": "user", "content": [{"type": "image"}]}], "exactly one of"),
         ([{"role": "user", "content": [{"type": "image", "path": "a", "url": "b"}]}], "exactly one of"),
         ([{"role": "user", "content": [{"type": "image", "image": 7}]}], "not a int"),

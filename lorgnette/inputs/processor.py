@@ -187,7 +187,7 @@ class Processor:
         ours = _read_if_there(folder / _OURS)
         values = _read_if_there(folder / "processor_config.json")
         config = _read_if_there(base / "config.json")
-        vision, kind = config.get("vision_config", {}), config.get("model_type")
+        vision, kind = config.get("vision_config", {}), str(config.get("model_type"))
         llava, idefics1, tiled = kind == "llava", kind == "idefics", kind in CLASS_PREFIXES
         try:
             pictures = read_image_settings(folder)

@@ -268,7 +268,7 @@ def test_what_is_not_there_is_one_sentence() -> None:
         task_named("vqav2:train")
     with pytest.raises(DataError, match="no such file or folder"):
         task_named("vqav2", Asking(data={"vqav2": "/nowhere at all"}))
-    with pytest.raises(SettingsError, match="there are: drawings, vqav2"):
+    with pytest.raises(SettingsError, match=r"did you mean 'vqav2'\? There are: drawings, vqav2"):
         task_named("vqa")
     assert names_in("ablations, docvqa") == ["vqav2", "textvqa", "okvqa", "coco", "docvqa"]
 

@@ -115,7 +115,7 @@ UNOBEYABLE: dict[str, tuple[dict[str, Any], str]] = {
     "a number": ({"size": 42}, "has neither shortest_edge"),
     "most sides": ({"size": {"max_height": 42, "max_width": 42}}, "has neither shortest_edge"),
     "not square": ({"size": {"height": 42, "width": 56}}, "has neither shortest_edge"),
-    "another class": ({"image_processor_type": "Idefics3ImageProcessor"}, "image_processor_type is Idefics3ImageProc"),
+    "another class": ({"image_processor_type": "BlipImageProcessor"}, "image_processor_type is BlipImageProcessor"),
     "two means": ({"image_mean": [0.5, 0.5]}, "image_mean: mean and std need a value for each of the 3"),
     "no deviation": ({"image_std": 0}, "std is zero for a channel"),
     "a factor of nothing": ({"rescale_factor": 0}, "rescale_factor is 0"),

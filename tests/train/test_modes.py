@@ -35,7 +35,7 @@ def test_gradients_reach_what_trains_and_nothing_else(tiny, part, mode, tied):
     if part == "fusion":
         tiny = tiny.override("model.fusion={kind: cross_attention, every: 1, gate_init: 0.5}")
     if part == "connector" and mode in ("lora", "dora"):
-        with pytest.raises(SettingsError, match="newly initialised"):
+        with pytest.raises(SettingsError, match="takes no adapters"):
             tiny.override(f"stages.0.connector.mode={mode}")
         return
     if part == "connector" and mode == "frozen":

@@ -165,10 +165,11 @@ def test_losses_are_told_by_source_and_on_unseen_samples(short, squares, tmp_pat
     plain = Trainer(short, tmp_path / "plain", QUIET).train()
     model = Trainer(run, tmp_path / "run", QUIET).train()
     rows = read_log(tmp_path / "run" / "log.jsonl")
-    assert all(row["sources"] == {source["path"]: pytest.approx(row["loss"])} for row in rows)
+    title = f"chat {source['path']}"
+    assert all(row["sources"] == {title: pytest.approx(row["loss"])} for row in rows)
     validated = read_log(tmp_path / "run" / "validation.jsonl")
     assert [row["total_step"] for row in validated] == [3, 5]
-    assert all(0 < row["losses"][source["path"]] < 10 for row in validated)
+    assert all(0 < row["losses"][title] < 10 for row in validated)
     for name, parameter in plain.named_parameters():
         assert torch.equal(parameter, model.get_parameter(name)), "validating changes nothing"
 
@@ -180,7 +181,7 @@ def test_losses_with_the_images_of_other_samples(short, squares):
     right, wrong = (
         Validation(run, run.stages[0], processor, start_distributed(), shuffled=shuffled) for shuffled in (False, True)
     )
-    losses = [one.losses(model)[source["path"]] for one in (right, wrong, right)]
+    losses = [one.losses(model)[f"chat {source['path']}"] for one in (right, wrong, right)]
     assert losses[0] == losses[2] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.2)
 
 

@@ -30,14 +30,15 @@ def test_the_pool_of_a_cluster_is_chosen_by_its_address_alone(monkeypatch):
     fake = types.SimpleNamespace(set_runner_ray=lambda address, **other: asked.append((address, other)))
     monkeypatch.setitem(sys.modules, "daft", fake)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(cluster_resources=lambda: asked.append("resources")))
     assert _daft("ray://host:10001") is fake
-    assert asked == [("ray://host:10001", {"noop_if_initialized": True})]
-    assert "ray" not in sys.modules
+    assert asked == [("ray://host:10001", {"noop_if_initialized": True}), "resources"]
 
 
 def test_daft_is_told_to_count_nobody_before_it_is_imported(monkeypatch):
     monkeypatch.delenv("DO_NOT_TRACK", raising=False)
     monkeypatch.setitem(sys.modules, "daft", types.SimpleNamespace(set_runner_ray=lambda *args, **other: None))
+    monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(cluster_resources=dict))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     _daft("ray://host:10001")
     assert os.environ["DO_NOT_TRACK"] == "1"

@@ -40,7 +40,6 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "pairs": [{"image": HELD, "alt": "an alt", "caption": ["a", "b"], "file_name": "a.png"}],
     "interleaved": [{"images": [HELD, None, "a.png"], "texts": [None, "text", None], "alts": ["x"]}],
 }
-ROWS["messages"] = ROWS["chat"]
 
 STRANGE: list[Any] = [
     *(

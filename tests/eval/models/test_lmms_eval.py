@@ -181,7 +181,7 @@ def test_what_cannot_be_done_is_said(lm: Any, adapter: Any) -> None:
     with pytest.raises(SettingsError, match="num_beams is 3; lorgnette decodes greedily"):
         lm.generate_until([asked(0, {"num_beams": 3})])
     video = [{"role": "user", "content": [{"type": "video", "url": "a.mp4"}]}]
-    with pytest.raises(DataError, match="'video' is unknown"):
+    with pytest.raises(DataError, match="'video' is not supported; give some of its frames"):
         lm.generate_until([asked(0, {}, lambda doc: video)])
     with pytest.raises(SettingsError, match="batch_size is 'auto'; give a number"):
         adapter.Lorgnette("nowhere", batch_size="auto")

@@ -17,7 +17,6 @@ from tests.train.watchers import StopAfter
 
 QUIET = Console(quiet=True)
 SOURCES = {
-    "messages": {"pack": {"samples": 4, "packs_per_step": 1}},
     "chat": {"pack": {"tokens": 100, "patches": 64, "packs_per_step": 1}},
 }
 
@@ -72,7 +71,7 @@ def test_the_same_data_elsewhere_go_on_to_the_same_losses(short, data, tmp_path,
 
 def test_other_settings_are_still_refused_and_a_run_that_has_not_begun_compares_nothing(short, data, tmp_path):
     rows = data / "rows.jsonl"
-    run = training_on(short, "messages", rows)
+    run = training_on(short, "chat", rows)
     stopped(run, tmp_path / "run")
     with pytest.raises(SettingsError, match=r"stages\.0\.sources\.0\.weight is 1"):
         Trainer(run.override("stages.0.sources.0.weight=2"), tmp_path / "run", QUIET)
