@@ -308,19 +308,30 @@ def _render(content: bytes, folder: Path) -> None:
 
 
 @cache
-def _checkpoint() -> Path:
-    """A good folder, written once in each process that asks."""
+def _checkpoint(form: str) -> Path:
+    """A good folder of a form, written once in each process that asks: ours, or as transformers' class writes it."""
     import tempfile
 
-    from lorgnette.hub.export import export
-    from tests.hub.tiny import tiny_model, tiny_processor
+    folder = Path(tempfile.mkdtemp(prefix="lorgnette-checkpoint-")) / "good"
+    if form == "idefics2":
+        from lorgnette.hub.export import export
+        from tests.hub.tiny import tiny_model, tiny_processor
 
-    return export(tiny_model(), tiny_processor(), Path(tempfile.mkdtemp(prefix="lorgnette-checkpoint-")) / "good")
+        return export(tiny_model(), tiny_processor(), folder)
+    from tests.hub.formats import test_idefics1, test_idefics3, test_llava
+
+    writers = {
+        "llava": test_llava.write_llava_folder,
+        "idefics1": test_idefics1.write_folder,
+        "idefics3": test_idefics3.write_folder,
+        "smolvlm": partial(test_idefics3.write_folder, kind="smolvlm"),
+    }
+    return writers[form](folder)
 
 
-def _checkpoint_file(rng: Random) -> bytes:
+def _checkpoint_file(form: str, rng: Random) -> bytes:
     """A file of the folder, mutated: its name, a line break, its content."""
-    files = sorted(file for file in _checkpoint().iterdir() if file.suffix != ".md")
+    files = sorted(file for file in _checkpoint(form).iterdir() if file.suffix != ".md")
     file = rng.choice(files)
     content = file.read_bytes()
     if file.suffix == ".json" and rng.random() < 0.8:
@@ -334,17 +345,22 @@ def _checkpoint_file(rng: Random) -> bytes:
     return file.name.encode() + b"\n" + content
 
 
-def _load_checkpoint(content: bytes, folder: Path) -> None:
+def _load_checkpoint(form: str, content: bytes, folder: Path) -> None:
     from lorgnette.hub.load import load
 
     name, _, changed = content.partition(b"\n")
-    shutil.copytree(_checkpoint(), folder / "model")
+    shutil.copytree(_checkpoint(form), folder / "model")
     (folder / "model" / name.decode()).write_bytes(changed)
     load(folder / "model")
 
 
-def _checkpoint_seeds() -> list[bytes]:
-    return [b"generation_config.json\n" + (_checkpoint() / "generation_config.json").read_bytes()]
+def _checkpoints(form: str) -> Reader:
+    """Folders of a form of checkpoints, one file of them mutated."""
+
+    def seeds() -> list[bytes]:
+        return [b"generation_config.json\n" + (_checkpoint(form) / "generation_config.json").read_bytes()]
+
+    return Reader(seeds, partial(_checkpoint_file, form), partial(_load_checkpoint, form))
 
 
 ANSWER = {"id": "1", "object": "chat.completion", "model": "m", "system_fingerprint": "f", "choices": [
@@ -440,7 +456,8 @@ READERS: dict[str, Reader] = {
         lambda: [json.dumps(_rows("messages")[0]["messages"]).encode()], _message_values, _from_messages
     ),
     "templates": Reader(lambda: [encoded(one) for one in TEMPLATES[:2]], _template, _render),
-    "checkpoints": Reader(_checkpoint_seeds, _checkpoint_file, _load_checkpoint),
+    "checkpoints": _checkpoints("idefics2"),
+    **{f"checkpoints of {form}": _checkpoints(form) for form in ("llava", "idefics1", "idefics3", "smolvlm")},
     **{name: Reader(*parts) for name, parts in PARTS.items()},
     "answers": Reader(lambda: [b"200\nX: y\n" + json.dumps(ANSWER).encode()], _answer, _ask),
 }
