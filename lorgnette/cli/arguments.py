@@ -1,21 +1,22 @@
-"""Checks of arguments that name models, recipes and files, before torch is imported: a wrong name is said at once."""
+"""Checks of arguments that name models, recipes and files, before torch is imported: a wrong name is said at once.
+
+Rooms are imported inside the functions: to refuse the name of a model takes none that reads data.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lorgnette.data.config import PreparedConfig, SourcePlugin
-from lorgnette.data.detect_kind import ROW_ENDINGS
-from lorgnette.data.inspect import source_config
-from lorgnette.data.sources.reading.compressed import expanded_name
-from lorgnette.data.sources.reading.shards import is_url, list_files
 from lorgnette.errors import SettingsError
 from lorgnette.hub.source import find_folder
-from lorgnette.run import Run
-from lorgnette.train.planner.recipe_names import recipe_of
 from lorgnette.untrusted import quoted
+
+if TYPE_CHECKING:
+    from lorgnette.data.config import PreparedConfig
+    from lorgnette.run import Run
 
 
 def find_model(model: str, adapter: str | None = None) -> str:
@@ -33,12 +34,17 @@ def is_unfinished(model: str) -> bool:
 
 def check_shown(name: str) -> None:
     """Check that a name is a recipe's or a checkpoint's. Raises: SettingsError or CheckpointError."""
+    from lorgnette.train.planner.recipe_names import recipe_of
+
     if recipe_of(name) is None:
         find_folder(name)
 
 
 def check_recipe(name: str) -> None:
     """Refuse a file of rows where a recipe is meant. Raises: SettingsError, with the option that reads it."""
+    from lorgnette.data.detect_kind import ROW_ENDINGS
+    from lorgnette.data.sources.reading.compressed import expanded_name
+
     endings = tuple(one for one in ROW_ENDINGS if one != ".json")  # JSON is YAML, and may be a recipe
     if expanded_name(name).endswith(endings) and os.path.isfile(name):
         raise SettingsError(
@@ -65,6 +71,9 @@ def check_files(sources: Iterable[PreparedConfig]) -> None:
 
     Raises: DataError naming the path.
     """
+    from lorgnette.data.config import SourcePlugin
+    from lorgnette.data.sources.reading.shards import is_url, list_files
+
     for source in sources:
         if not isinstance(source, SourcePlugin) and not is_url(source.path):
             list_files(source.path, ("",))
@@ -72,6 +81,9 @@ def check_files(sources: Iterable[PreparedConfig]) -> None:
 
 def check_data(paths: Iterable[str], kind: str | None) -> None:
     """Check that files of data are there, and their kind, if it is given. Raises: DataError, SettingsError."""
+    from lorgnette.data.inspect import source_config
+    from lorgnette.data.sources.reading.shards import is_url, list_files
+
     for path in paths:
         if kind is not None:
             check_files([source_config(kind, path, [])])

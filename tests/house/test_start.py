@@ -105,6 +105,18 @@ def test_a_wrong_argument_is_refused_before_torch_is_imported():
         assert not imported, command
 
 
+def test_to_refuse_a_model_takes_no_room_that_reads_data():
+    code = (
+        "import sys\nfrom lorgnette.cli.arguments import find_model\ntry:\n    find_model('nowhere')\n"
+        "except Exception as error:\n    print(error)\n"
+        "print(sorted(name for name in sys.modules if name in ('torch', 'pyarrow', 'lorgnette.data', 'lorgnette.run')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert "nowhere: no such folder" in done.stdout and done.stdout.endswith("[]\n"), done.stdout + done.stderr
+
+
 def test_a_processor_without_a_gpu_imports_no_compiler():
     done = subprocess.run(
         [sys.executable, "-c", LOAD], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
