@@ -185,6 +185,9 @@ def look(
         return
     if not image or not prompt:
         raise SettingsError("look: give an image and --prompt, or --check 100")
+    from lorgnette.cli.arguments import find_model
+
+    folder = find_model(model, adapter)
     from lorgnette.hub.load import load
     from lorgnette.look.look import asked
     from lorgnette.look.look import look as find
@@ -195,7 +198,7 @@ def look(
 
     others = [scene.image for scene in scenes(4)]
     sample = asked([Image(path) for path in image], prompt)
-    found = find(*load(model, adapter=adapter), sample, answer=answer, others=others, max_tokens=max_tokens)
+    found = find(*load(folder, adapter=adapter), sample, answer=answer, others=others, max_tokens=max_tokens)
     write_look(found, out, model, prompt)
     console = new_console()
     for line in (found.answer, *sentences(found), f"Wrote {out}"):
@@ -203,6 +206,9 @@ def look(
 
 
 def _check_maps(model: str, adapter: str | None, count: int) -> None:
+    from lorgnette.cli.arguments import find_model
+
+    model = find_model(model, adapter)
     from lorgnette.eval.results.summary import progress_bar, shown_in
     from lorgnette.hub.load import load
     from lorgnette.look.scene_check import check_scenes

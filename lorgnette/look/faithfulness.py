@@ -22,7 +22,7 @@ MOST_BETTER = 0.05
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """What taking out the best cells of a map costs over taking out random ones, in nats per token of the answer."""
+    """Cost of taking out the best cells of a map over taking out random ones, in nats per token of the answer."""
 
     drop: float
     """Mean fall of log-probability over the shares, best cells first."""

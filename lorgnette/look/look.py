@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import PIL.Image
 
-from lorgnette.errors import DataError
 from lorgnette.infer.generate import generate
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.inputs.image import image_crops
@@ -35,7 +34,7 @@ class LookedWord:
 
 @dataclass(frozen=True)
 class Look:
-    """Where a model looked while it answered."""
+    """Maps of an answer over the images that it is about, and the evidence that they mean something."""
 
     answer: str
     words: tuple[LookedWord, ...]
@@ -140,7 +139,5 @@ def _mean_score(model: VLM, processor: Processor, prompt: Sample, tokens: Sequen
 
 
 def asked(images: Sequence[Image], prompt: str) -> Sample:
-    """A question about images. Raises: DataError if there is none."""
-    if not images:
-        raise DataError("look: give an image to look at")
+    """A question about images."""
     return Sample((Turn("user"), *images, Text(prompt)), {"name": "the prompt"})

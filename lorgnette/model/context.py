@@ -26,7 +26,7 @@ class CachedDocuments(Protocol):
         """Store new keys and values, and attend from the new queries to all of their document's: T,H,N."""
 
     def images_of(self, layer: int) -> SeenImages | None:
-        """What the documents see of images, for the cross-attention block that stands before this decoder layer."""
+        """Images that the documents see, for the cross-attention block that stands before this decoder layer."""
 
     def keep_images(self, layer: int, images: SeenImages) -> None:
         """Keep what the documents go on seeing, for the block before this layer. Called where a pass shows images."""

@@ -91,7 +91,7 @@ class KVCache:
         self.masks = {window: self._mask(like, window) for window in {*language.windows}}
 
     def images_of(self, layer: int) -> SeenImages | None:
-        """What the documents see of images, for the cross-attention block that stands before this decoder layer."""
+        """Images that the documents see, for the cross-attention block that stands before this decoder layer."""
         return self.images.get(layer)
 
     def keep_images(self, layer: int, images: SeenImages) -> None:

@@ -8,6 +8,7 @@ from lorgnette.hub.keys import (
     DECODING,
     NOT_OURS,
     OLD_CONFIG,
+    PERCEIVER,
     PICTURES,
     PROCESSOR,
     RULES,
@@ -46,12 +47,7 @@ IDEFICS1_VISION = Section(
 IDEFICS1_PERCEIVER = Section(
     obeyed=keys("resampler_n_latents resampler_depth resampler_n_heads resampler_head_dim", IDEFICS1_MAP)
     | keys("qk_layer_norms_perceiver", IDEFICS1_MAP),
-    irrelevant=COMMON
-    | DECODING
-    | keys("model_type base_config_key", "where the file comes from")
-    | keys("dtype torch_dtype", "the whole's type counts")
-    | {"use_resampler": "the whole's counts, in transformers too"}
-    | keys("tie_word_embeddings eos_token_id", "the connector has no words"),
+    irrelevant={**PERCEIVER.irrelevant, "use_resampler": "the whole's counts, in transformers too"},
     refused=NOT_OURS,
     said=CODE | OLD_CONFIG,
 )

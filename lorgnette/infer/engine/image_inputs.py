@@ -1,4 +1,4 @@
-"""What the model reads of the images of prompts: visual tokens in the sequence, or keys and values beside it."""
+"""Inputs that the model reads of the images of prompts: visual tokens in the sequence, or keys and values beside it."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def _ranges(part: PassPart, images: Sequence[tuple[int, int, int]]) -> list[Crop
 
 
 def image_inputs(model: VLM, image_cache: ImageFeatureCache, config: EngineConfig) -> ImageInputs:
-    """What the model's fusion reads of images. Raises: SettingsError for memory that it has no use for."""
+    """Inputs that the model's fusion reads of images. Raises: SettingsError for memory that it has no use for."""
     fusion = model.config.fusion
     if isinstance(fusion, CrossAttentionConfig):
         return CrossAttentionInputs(model, image_cache, fusion, config.image_kv_bytes or config.kv_bytes // 4)

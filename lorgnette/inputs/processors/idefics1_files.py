@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lorgnette.inputs.config import FILTERS, ImageConfig, SpecialTokens
+from lorgnette.inputs.config import ImageConfig, SpecialTokens
 from lorgnette.inputs.preprocessor import CLIP_PIXELS
-from lorgnette.inputs.processors.llava_files import llava_images
+from lorgnette.inputs.processors.llava_files import llava_images, pixel_settings
 from lorgnette.inputs.tokenizer_files import named_tokens, read_backend, read_settings
 from lorgnette.untrusted import quoted
 
@@ -74,13 +74,6 @@ def idefics1_files(images: ImageConfig, mean: tuple[float, ...], std: tuple[floa
         "image_processor": {
             "image_processor_type": IMAGE_CLASS,
             "size": {"height": images.longest, "width": images.longest},
-            "do_convert_rgb": True,
-            "do_normalize": True,
-            "do_rescale": True,
-            "do_resize": True,
-            "image_mean": list(mean),
-            "image_std": list(std),
-            "resample": FILTERS.index(images.resample),
-            "rescale_factor": 1 / 255,
+            **pixel_settings(images, mean, std),
         },
     }

@@ -95,15 +95,19 @@ def llava_files(
         "num_additional_image_tokens": STRATEGIES[strategy],
         "patch_size": images.patch,
         "vision_feature_select_strategy": strategy,
-        "image_processor": sized
-        | {
-            "do_convert_rgb": True,
-            "do_normalize": True,
-            "do_rescale": True,
-            "do_resize": True,
-            "image_mean": list(mean),
-            "image_std": list(std),
-            "resample": FILTERS.index(images.resample),
-            "rescale_factor": 1 / 255,
-        },
+        "image_processor": sized | pixel_settings(images, mean, std),
+    }
+
+
+def pixel_settings(images: ImageConfig, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
+    """Settings of an image processor of transformers that resizes, rescales and normalises."""
+    return {
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": list(mean),
+        "image_std": list(std),
+        "resample": FILTERS.index(images.resample),
+        "rescale_factor": 1 / 255,
     }
