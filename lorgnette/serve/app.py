@@ -19,7 +19,7 @@ from lorgnette.errors import LorgnetteError
 from lorgnette.infer.engine.engine import Engine
 from lorgnette.serve.api.api_errors import ApiError, engine_down, on_api_error, on_http_error, stopping
 from lorgnette.serve.api.openapi import openapi
-from lorgnette.serve.api.replies import ModelList, ModelRow
+from lorgnette.serve.api.replies import HealthReply, ModelList, ModelRow
 from lorgnette.serve.chat_route import ChatRoutes
 from lorgnette.serve.config import ServeConfig
 from lorgnette.serve.engine_thread import EngineThread
@@ -106,7 +106,7 @@ class ServerApp:
     async def _health(self, _: Request) -> Response:
         if not self.thread.is_healthy:
             raise engine_down()
-        return JSONResponse({"status": "ok"})
+        return JSONResponse(HealthReply(status="ok").model_dump())
 
     async def _ready(self, _: Request) -> Response:
         if self.state.draining:

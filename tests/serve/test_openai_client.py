@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Literal
 
 import openai
@@ -94,21 +93,6 @@ def test_many_at_once_with_the_asynchronous_client(tiny: Running) -> None:
     ]
     expected = [one["choices"][0]["message"]["content"] for one in alone]
     assert answers == [expected[number % 4] for number in range(12)]
-
-
-def test_the_requests_of_vllms_benchmark(tiny: Running) -> None:
-    """It reads `root` of the first model, and fixes the length by `ignore_eos`."""
-    (row,) = json.loads(tiny.get("/v1/models")[2])["data"]
-    asked = {
-        "model": row["root"],
-        "messages": [{"role": "user", "content": [{"type": "text", "text": "the cat"}]}],
-        "max_completion_tokens": 20,
-        "ignore_eos": True,
-        "temperature": 0.0,
-        "stream_options": {"include_usage": True},
-    }
-    chunks = [json.loads(event.removeprefix("data: ")) for event in tiny.stream(asked)[:-1]]
-    assert chunks[-1]["usage"]["completion_tokens"] == 20
 
 
 def test_bad_requests_touch_no_other(tiny: Running) -> None:

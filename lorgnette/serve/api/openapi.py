@@ -10,30 +10,50 @@ from pydantic.json_schema import models_json_schema
 
 import lorgnette
 from lorgnette.serve.api.protocol import ChatRequest, Conversation
-from lorgnette.serve.api.replies import ChatCompletion, ErrorReply, ModelList, ModelRow, Tokenized
+from lorgnette.serve.api.replies import ChatCompletion, ErrorReply, HealthReply, ModelList, ModelRow, Tokenized
 
 _REFERENCE = "#/components/schemas/{model}"
 _KINDS: tuple[type[pydantic.BaseModel], ...] = (ChatRequest, Conversation)
-_REPLIES: tuple[type[pydantic.BaseModel], ...] = (ChatCompletion, ErrorReply, ModelList, ModelRow, Tokenized)
+_REPLIES: tuple[type[pydantic.BaseModel], ...] = (
+    *(ChatCompletion, ErrorReply, HealthReply),
+    *(ModelList, ModelRow, Tokenized),
+)
+
+EVENT = {
+    "type": "object",
+    "description": "One event of the stream; the last one's data is [DONE].",
+    "properties": {"data": {"type": "string", "contentMediaType": "application/json"}},
+    "required": ["data"],
+}
+"""JSON schema of an event, as tools that split a stream into events read it."""
 
 
-def _content(kind: type[pydantic.BaseModel]) -> dict[str, Any]:
+def _content(kind: type[pydantic.BaseModel] | str) -> dict[str, Any]:
+    """The content of a body: JSON of a model, or text of this media type."""
+    if isinstance(kind, str):
+        return {kind: {"schema": {"type": "string"}}}
     return {"application/json": {"schema": {"$ref": _REFERENCE.format(model=kind.__name__)}}}
 
 
 def _route(
-    words: str, reply: type[pydantic.BaseModel] | None, body: type[pydantic.BaseModel] | None = None
+    words: str, reply: type[pydantic.BaseModel] | str, body: type[pydantic.BaseModel] | None = None
 ) -> dict[str, Any]:
     """One operation: its words, what it answers, and what it takes."""
-    done: dict[str, Any] = {"description": "Done."}
-    if reply is not None:
-        done["content"] = _content(reply)
     route: dict[str, Any] = {
         "summary": words,
-        "responses": {"200": done, "default": {"description": "Refused.", "content": _content(ErrorReply)}},
+        "responses": {
+            "200": {"description": "Done.", "content": _content(reply)},
+            "default": {"description": "Refused.", "content": _content(ErrorReply)},
+        },
     }
     if body is not None:
         route["requestBody"] = {"required": True, "content": _content(body)}
+    return route
+
+
+def _description() -> dict[str, Any]:
+    route = _route("This description.", "application/json")
+    route["responses"]["200"]["content"]["application/json"]["schema"] = {"type": "object"}
     return route
 
 
@@ -43,7 +63,7 @@ def openapi() -> dict[str, Any]:
     kinds: list[Any] = [(kind, "validation") for kind in _KINDS] + [(kind, "serialization") for kind in _REPLIES]
     _, schemas = models_json_schema(kinds, ref_template=_REFERENCE)
     chat = _route("Answer a conversation.", ChatCompletion, ChatRequest)
-    chat["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    chat["responses"]["200"]["content"]["text/event-stream"] = {"schema": EVENT}
     one_model = _route("The model that is served.", ModelRow)
     one_model["parameters"] = [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}]
     return {
@@ -54,11 +74,11 @@ def openapi() -> dict[str, Any]:
             "/v1/models": {"get": _route("All models that are served.", ModelList)},
             "/v1/models/{id}": {"get": one_model},
             "/tokenize": {"post": _route("Write a conversation as token ids.", Tokenized, Conversation)},
-            "/health": {"get": _route("Whether the engine steps, or has nothing to do.", None)},
-            "/ready": {"get": _route("Whether new requests are taken.", None)},
-            "/metrics": {"get": _route("Metrics for Prometheus.", None)},
-            "/openapi.json": {"get": _route("This description.", None)},
-            "/": {"get": _route("A page with examples.", None)},
+            "/health": {"get": _route("Whether the engine steps, or has nothing to do.", HealthReply)},
+            "/ready": {"get": _route("Whether new requests are taken.", HealthReply)},
+            "/metrics": {"get": _route("Metrics for Prometheus.", "text/plain")},
+            "/openapi.json": {"get": _description()},
+            "/": {"get": _route("A page with examples.", "text/html")},
         },
         "components": {
             "schemas": schemas["$defs"],

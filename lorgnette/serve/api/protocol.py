@@ -17,6 +17,9 @@ from lorgnette.serve.api.api_errors import ApiError
 from lorgnette.settings import VALIDATOR_PREFIX
 
 MAX_MESSAGES, MAX_STOPS, MAX_STOP_LENGTH, MAX_NAME = 4096, 4, 256, 256
+_STOP = {"type": "string", "minLength": 1, "maxLength": MAX_STOP_LENGTH}
+STOP = {"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": MAX_STOPS}, {"type": "null"}]}
+"""JSON schema of `stop`, whose limits are checked in one place, with one message."""
 MAX_SCHEMA = 64 * 2**10
 """Characters of a JSON schema."""
 REFUSED_FIELDS = {
@@ -74,8 +77,19 @@ Content = Annotated[
 ]
 
 
+SAYS_SOMETHING = {
+    "anyOf": [
+        {"properties": {"role": {"const": "assistant"}}},
+        {"required": ["content"], "properties": {"content": {"type": ["string", "array"]}}},
+    ]
+}
+"""JSON schema of what `ChatMessage` checks of its content."""
+
+
 class ChatMessage(Body):
     """One message of a conversation."""
+
+    model_config = pydantic.ConfigDict(json_schema_extra=SAYS_SOMETHING)
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Content = None
@@ -144,7 +158,7 @@ class ChatRequest(Conversation):
     """0 and -1 for all tokens."""
     min_p: float | None = Field(default=None, ge=0, lt=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: str | list[str] | None = None
+    stop: Annotated[str | list[str] | None, pydantic.WithJsonSchema(STOP)] = None
     n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
@@ -159,7 +173,7 @@ class ChatRequest(Conversation):
     metadata: dict[ShortText, Annotated[str, StringConstraints(max_length=512)]] | None = Field(
         default=None, max_length=16
     )
-    tool_choice: str | None = None
+    tool_choice: str | dict[str, Any] | None = None
     modalities: list[Literal["text"]] | None = None
 
     @pydantic.field_validator("stop")

@@ -137,6 +137,12 @@ class Tokenized(pydantic.BaseModel):
     tokens: list[int]
 
 
+class HealthReply(pydantic.BaseModel):
+    """Body of `/health` and `/ready` where all is well."""
+
+    status: Literal["ok"]
+
+
 class ErrorDetail(pydantic.BaseModel):
     """One refusal."""
 
