@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from lorgnette.data.builtin.drawings import drawings_file
+from lorgnette.data.sources import pairs
 from lorgnette.errors import SettingsError
 from lorgnette.study.config import Study, as_overrides, find_study, load_study, shipped_studies
 from tests.study.conftest import SCALE, STUDY
@@ -94,3 +97,11 @@ def test_a_change_of_every_stage_is_written_out_for_each():
 def test_claims_change_the_digest_of_the_study(tiny_study):
     other = Study.parse(tiny_study.plain() | {"claims": []})
     assert other.digest() != tiny_study.digest()
+
+
+def test_captions_of_table_6_are_those_of_the_column_that_a_cell_names():
+    study, rows = load_study("t6"), pq.read_table(drawings_file("train")).slice(0, 50).to_pylist()
+    for cell, column in (("synthetic", "caption"), ("alt-text", "alt")):
+        source = study.run("micro", study.cell(cell), 1).stages[0].sources[1]
+        said = [pairs.read(row, source, "row").units[0][0].text for row in rows]
+        assert said == [row[column] for row in rows]
