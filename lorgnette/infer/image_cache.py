@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import itertools
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lorgnette.errors import ImageError
-from lorgnette.inputs.image import Crop, image_crops, image_patches
+from lorgnette.inputs.image import Crop, Patches, image_crops, image_patches
 from lorgnette.inputs.image_io import decoded_bytes, local_path
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.render import Ending, Rendered, prompt_ending
@@ -38,11 +38,15 @@ class ImageRef:
     """An image of a prompt by its content."""
 
     key: str
-    """Names the content, and whether it is split into crops."""
+    """Names whose it is, if it is not everybody's, the content, and whether it is split into crops."""
     source: ImageSource
     name: str
     """Name of the image in messages."""
     split: bool
+
+
+PixelsOf = Callable[[ImageRef], tuple[Patches, ...]]
+"""Has all crops of an image as patches."""
 
 
 class ImageFeatureCache:
@@ -87,12 +91,16 @@ class ImageFeatureCache:
         """
         return self.processor.render_text(sample, [self.slots(image) for image in images], ending)
 
-    def images(self, sample: Sample, split: bool | None = None) -> list[ImageRef]:
-        """The images of a sample, in order. split: whether they are shown in crops, if not as always here."""
+    def images(self, sample: Sample, split: bool | None = None, salt: str = "") -> list[ImageRef]:
+        """The images of a sample, in order. split: whether they are shown in crops, if not as always here.
+
+        salt: begins the keys, so that images are known again among requests of equal salts alone.
+        """
         split = self.split if split is None else split
+        first = f"{hashlib.sha256(salt.encode()).hexdigest()}/" if salt else ""
         return [
-            ImageRef(f"{_key(image.source)}/{5 if split else 1}", image.source, f"{sample.name}, image {number}", split)
-            for number, image in enumerate(sample.images, 1)
+            ImageRef(f"{first}{_key(one.source)}/{5 if split else 1}", one.source, f"{sample.name}, image {at}", split)
+            for at, one in enumerate(sample.images, 1)
         ]
 
     def slots(self, image: ImageRef) -> tuple[Slot, ...]:
@@ -142,25 +150,30 @@ class ImageFeatureCache:
         return image.key in self._kept
 
     @torch.no_grad()
-    def encode(self, images: Sequence[ImageRef]) -> list[Tensor]:
+    def encode(self, images: Sequence[ImageRef], pixels_of: PixelsOf | None = None) -> list[Tensor]:
         """The visual tokens of each of these different images (V,D), encoded together and kept.
 
+        pixels_of: has the pixels of an image that were decoded before; `decode` if not given.
         Raises: ImageError naming the image that cannot be read.
         """
-        made = self._encode(images)
+        made = self._encode(images, pixels_of)
         self.misses += len(images)
         self._keep([image.key for image in images], made)
         return list(made.values())
+
+    def decode(self, image: ImageRef) -> tuple[Patches, ...]:
+        """All crops of an image as patches, in any thread. Raises: ImageError naming the image."""
+        return image_patches(image.source, self.processor.images, image.split, image.name)
 
     def clear(self) -> None:
         """Forget all visual tokens."""
         self._kept.clear()
         self.bytes = 0
 
-    def _encode(self, images: Sequence[ImageRef]) -> dict[str, Tensor]:
+    def _encode(self, images: Sequence[ImageRef], pixels_of: PixelsOf | None = None) -> dict[str, Tensor]:
         if not images:
             return {}
-        rendered = [self._render(image) for image in images]
+        rendered = [self._render(image, (pixels_of or self.decode)(image)) for image in images]
         batch = self.processor.pack(rendered).to(self.model.device)
         counts = self.model.connector.visual_tokens(batch.grids).lengths
         images_of = iter(counts)
@@ -169,8 +182,7 @@ class ImageFeatureCache:
         # clones, so that forgetting one frees it
         return {image.key: part.clone() for image, part in zip(images, made, strict=True)}
 
-    def _render(self, image: ImageRef) -> Rendered:
-        crops = image_patches(image.source, self.processor.images, image.split, image.name)
+    def _render(self, image: ImageRef, crops: tuple[Patches, ...]) -> Rendered:
         self._remember(image.key, tuple(patches.crop for patches in crops))
         counts = tuple(slot.tokens for slot in self.slots(image))
         tokens_T = np.full(sum(counts), self.processor.image_token)

@@ -5,10 +5,12 @@ The job resumes: what is answered stays answered, whenever it is stopped.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from lorgnette.errors import LorgnetteError
+from lorgnette.infer.decoding_pool import DecodingPool
 from lorgnette.infer.engine.engine import Engine
 from lorgnette.infer.engine.request import Event, Request, SamplingParams
 from lorgnette.offline.answer_file import AnswerFile, AnswerRow
@@ -64,6 +66,18 @@ def answer_rows(
     engine: Engine, rows: Iterable[PromptRow], params: SamplingParams, settings: str, split: bool | None = None
 ) -> Iterator[AnswerRow]:
     """The answer to each row, in the order in which they end."""
+    with contextlib.closing(DecodingPool(engine)) as pool:
+        yield from _answers(engine, pool, rows, params, settings, split)
+
+
+def _answers(
+    engine: Engine,
+    pool: DecodingPool,
+    rows: Iterable[PromptRow],
+    params: SamplingParams,
+    settings: str,
+    split: bool | None,
+) -> Iterator[AnswerRow]:
     left = iter(rows)
     places = min(engine.config.max_running * AHEAD, engine.config.max_running + engine.config.max_waiting)
     has_more = True
@@ -73,6 +87,10 @@ def answer_rows(
             has_more = row is not None
             if row is not None and (refusal := _added(engine, row, params, split)):
                 yield _answer(row.id, settings, error=refusal)
+        pool.exchange()
+        if engine.decoded.is_awaited:
+            pool.wait()
+            continue
         for event in engine.step():
             if event.error is not None or event.generation is not None:
                 yield _ended(event, settings)

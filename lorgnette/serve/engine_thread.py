@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from lorgnette.errors import LorgnetteError
+from lorgnette.infer.decoding_pool import DecodingPool
 from lorgnette.infer.engine.engine import Engine
 from lorgnette.infer.engine.prompt import Prompt
 from lorgnette.infer.engine.request import EngineFault, Event, Request
@@ -25,6 +26,8 @@ MOST_UNREAD = 4096
 """Events that a channel holds unread; beyond them its request is dropped."""
 MOST_FAULTS = 3
 """Steps that fail as a whole, rather than for one request, before the engine is given up."""
+DECODING_SECONDS = 1.0
+"""Time for which the engine stands still, at most, while all that it could do waits for images to be decoded."""
 STUCK_SECONDS = 300.0
 """A step that takes longer is called stuck."""
 _Result = TypeVar("_Result")
@@ -75,6 +78,7 @@ class EngineThread:
     def __init__(self, engine: Engine, observer: StepObserver, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine, self._observer, self._clock = engine, observer, clock
         self._wake = threading.Condition()
+        self._pool = DecodingPool(engine, lambda: self._post(_look_again))
         self._calls: deque[Callable[[Engine], object]] = deque()
         self._closing = False
         self._faults = 0
@@ -96,6 +100,7 @@ class EngineThread:
             self._closing = True
             self._wake.notify()
         await asyncio.to_thread(self._thread.join)
+        self._pool.close()
 
     @property
     def is_healthy(self) -> bool:
@@ -168,15 +173,21 @@ class EngineThread:
     def _run(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._calls or self._closing or not self._engine.is_idle)
+                # while images are decoded, a step now and then gives up what has waited for too long
+                self._wake.wait_for(self._has_work, DECODING_SECONDS if not self._engine.is_idle else None)
                 calls, self._calls = self._calls, deque()
                 closing = self._closing
             for call in calls:
                 call(self._engine)
             if closing:
                 return
+            self._pool.exchange()
             if not self._engine.is_idle and not self._step():
                 return
+
+    def _has_work(self) -> bool:
+        waits = self._engine.is_idle or self._engine.decoded.is_awaited
+        return bool(self._calls) or self._closing or not waits
 
     def _step(self) -> bool:
         """One step; False once the engine has failed too often."""
@@ -185,7 +196,10 @@ class EngineThread:
             events: Sequence[Event] = self._engine.step(began)
             self._observer.stepped(self._clock() - began, self._engine)
         except Exception as error:  # no request's own: those are events
-            events = self._give_up_requests(error)
+            self._faults += 1
+            log.error("a step of the engine failed: %s\n%s", type(error).__name__, places(error))
+            events, in_order = _give_up_requests(self._engine, error)
+            self._faults = self._faults if in_order else MOST_FAULTS
         self._step_began = None
         if events:
             self._tell(lambda: self._dispatch(events))
@@ -193,21 +207,6 @@ class EngineThread:
             self._tell(self._break)
             return False
         return True
-
-    def _give_up_requests(self, error: Exception) -> list[Event]:
-        """Events that end all requests after a step that failed as a whole."""
-        self._faults += 1
-        log.error("a step of the engine failed: %s\n%s", type(error).__name__, places(error))
-        names = self._engine.requests
-        try:
-            for name in names:
-                self._engine.abort(name)
-            self._engine.clear_caches()
-        except Exception as problem:
-            log.error("the engine cannot be put in order: %s\n%s", type(problem).__name__, places(problem))
-            self._faults = MOST_FAULTS
-        fault = EngineFault(f"a step failed ({type(error).__name__})")
-        return [Event(name, error=fault) for name in names]
 
     def _dispatch(self, events: Sequence[Event]) -> None:
         """Hand events to the channels of their requests. In the event loop."""
@@ -227,6 +226,24 @@ class EngineThread:
             calls, self._calls = self._calls, deque()
         for call in calls:
             call(self._engine)  # its thread has ended
+
+
+def _give_up_requests(engine: Engine, error: Exception) -> tuple[list[Event], bool]:
+    """Events that end all requests after a step that failed as a whole; False if the engine is not in order now."""
+    names, in_order = engine.requests, True
+    try:
+        for name in names:
+            engine.abort(name)
+        engine.clear_caches()
+    except Exception as problem:
+        log.error("the engine cannot be put in order: %s\n%s", type(problem).__name__, places(problem))
+        in_order = False
+    fault = EngineFault(f"a step failed ({type(error).__name__})")
+    return [Event(name, error=fault) for name in names], in_order
+
+
+def _look_again(_: Engine) -> None:
+    """An image has been decoded: what the engine does next may have changed."""
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:

@@ -24,6 +24,7 @@ GAUGES = {
     "kv_cache_bytes": ("kv_bytes", "Bytes of the KV cache."),
     "image_kv_bytes_used": ("image_kv_bytes_used", "Bytes of keys and values of images in use, with cross-attention."),
     "image_kv_bytes": ("image_kv_bytes", "Bytes for keys and values of images, with cross-attention."),
+    "decoded_image_bytes": ("pixel_bytes", "Bytes of decoded images that wait to be encoded."),
     "visual_cache_bytes": ("image_bytes", "Bytes of visual tokens that are kept."),
 }
 COUNTERS = {

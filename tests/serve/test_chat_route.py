@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 
+import lorgnette.infer.image_cache
 from lorgnette.infer.generate import generate
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.sample import Image, Sample, Text, Turn
+from lorgnette.serve.http.api_keys import ApiKeys
 from tests.hub.tiny import tiny_model, tiny_processor
-from tests.serve.running import QUESTION, Running, png, shown
+from tests.serve.running import QUESTION, Running, png, running, shown
 
 ANSWERS = {"messages": [{"role": "user", "content": "the mat"}], "max_tokens": 6}
 
@@ -150,3 +153,34 @@ def test_another_model_is_not_found(tiny: Running) -> None:
     assert row == json.loads(tiny.get("/v1/models/tiny")[2])
     assert set(row) == {"id", "object", "created", "owned_by", "root", "max_model_len"}
     assert tiny.get("/v1/models/a/b")[0] == 404
+
+
+def test_images_are_decoded_outside_of_the_steps(tiny: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+    decode = lorgnette.infer.image_cache.image_patches
+    monkeypatch.setattr(
+        lorgnette.infer.image_cache,
+        "image_patches",
+        lambda *given: threads.append(threading.current_thread().name) or decode(*given),
+    )
+    image = png(seed=77)
+    assert tiny.ask(shown("what colour is the cat?", image, image))[0] == 200
+    assert [name.rpartition("_")[0] for name in threads] == ["decode"]
+
+
+def test_visual_tokens_are_shared_within_a_key_alone() -> None:
+    """Who asks about a picture that another has shown waits for it to be encoded, as for a new one."""
+    keys = ["a-key-of-sixteen-or-more", "another-key-of-the-same-kind"]
+    with running(ApiKeys(keys)) as server:
+
+        def misses(key: str, image: bytes, **more: str) -> int:
+            before = server.engine.image_cache.misses
+            asked = shown("what colour is the cat?", image) | more
+            assert server.ask(asked, Authorization=f"Bearer {key}")[0] == 200
+            return server.engine.image_cache.misses - before
+
+        one = png(seed=78)
+        assert [misses(key, one) for key in (keys[0], keys[0], keys[1], keys[1])] == [1, 0, 1, 0]
+        assert [misses(keys[0], one, cache_salt=salt) for salt in ("x", "x", "y")] == [1, 0, 1]
+        server.engine.scheduler.prefixes.clear()
+        assert misses(keys[0], one) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lorgnette.infer.engine.image_inputs import ImageInputs, ImageState
 from lorgnette.infer.engine.prompt import Prompt
+from lorgnette.infer.image_cache import ImageRef
 
 
 class AnswerImages:
@@ -33,6 +34,11 @@ class AnswerImages:
         """Images that the tokens from `start` up to `stop` read."""
         images = [*self.prompt.images_seen(start), *self.prompt.images_within(start, stop)]
         return list(dict.fromkeys(number for number, _, _ in images))
+
+    def missing(self, start: int) -> list[ImageRef]:
+        """Images that the tokens from `start` on read, and that are not encoded."""
+        numbers = self.needed(start, len(self.prompt.tokens))
+        return [self.prompt.images[number] for number in numbers if number not in self.states]
 
     def first_missing(self, start: int, stop: int) -> int:
         """Place of the first token from `start` on that reads an image which is not encoded; `stop` if none does."""

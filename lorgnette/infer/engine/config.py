@@ -17,6 +17,8 @@ class EngineConfig(Settings):
     of `kv_bytes`."""
     image_bytes: pydantic.NonNegativeInt = 2**28
     """Memory of visual tokens that are kept for prompts that show an image again."""
+    pixel_bytes: pydantic.PositiveInt = 2**28
+    """Memory of decoded images that wait to be encoded, where they are decoded beside the steps."""
     prefix_bytes: pydantic.NonNegativeInt | None = None
     """Part of `kv_bytes` that ended requests may fill as prefixes of later ones; None for all that nobody needs."""
     tokens_per_step: int = pydantic.Field(default=256, ge=16)

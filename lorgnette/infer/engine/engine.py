@@ -60,7 +60,8 @@ class Engine:
             )
         self.image_cache = ImageFeatureCache(model, processor, keep_bytes=config.image_bytes)
         self.images = image_inputs(model, self.image_cache, config)
-        self.scheduler = Scheduler(self.store, config)
+        self.decoded = self.images.decoded
+        self.scheduler = Scheduler(self.store, config, self.images)
         self.runner = Runner(model, self.store, self.images, self.scheduler, config.patches_per_step)
         if model.device.type == "cpu":
             keep_freed_memory()
@@ -68,7 +69,7 @@ class Engine:
         self.counts, self._arrivals = EngineCounts(), 0
 
     def add(self, request: Request, now: float = 0.0) -> Prompt:
-        """Take a request in. Its images are decoded later, one step or another before they are needed.
+        """Take a request in. Its images are decoded later: in a step, or by whoever decodes for this engine.
 
         Raises: QueueFull; DataError for an id that is in use, or a prompt that has no room among the model's positions
         or in memory; ImageError naming the image that cannot be read.
@@ -85,19 +86,16 @@ class Engine:
                 f" engine has it for {self.store.longest:,}; lower max_tokens, or raise kv_bytes"
             )
         self.images.check(prompt, request.sample.name)
-        state = RequestState(request, prompt, self._arrivals, now, self._root(request))
+        root = f"{self.config.weights}\0{request.tenant}".encode()  # so that tenants share nothing
+        state = RequestState(request, prompt, self._arrivals, now, root)
         state.answers = [self._answer(state, choice) for choice in range(prompt.params.n)]
         self._requests[request.id] = state
         self.scheduler.waiting.add(state)
+        self.decoded.enter(prompt.images)
         self._arrivals += 1
         self.counts.prompt_tokens += len(prompt.tokens)
         self.counts.image_tokens += len(prompt.places)
         return prompt
-
-    def _root(self, request: Request) -> bytes:
-        """Beginning of the first block's hash: weights and salt, so that tenants share nothing."""
-        salt = request.key if request.salt is None else request.salt
-        return f"{self.config.weights}\0{salt}".encode()
 
     def _answer(self, state: RequestState, choice: int) -> AnswerState:
         prompt, request = state.prompt, state.request
@@ -113,7 +111,7 @@ class Engine:
         state = self._requests.pop(request, None)
         if state is not None:
             self.counts.aborts += 1
-            self.scheduler.remove(state)
+            self._remove(state)
         return state is not None
 
     @property
@@ -142,6 +140,8 @@ class Engine:
             ran = self.runner.run([chunk for chunk in chunks if chunk.answer.owner.request.id in self._requests])
             for answer, token in advance(self.scheduler, ran):
                 events += self._grown(answer, token)
+            if not ran and not failed:
+                self.decoded.stall()
         return events
 
     def _expired(self, now: float) -> Iterator[Event]:
@@ -165,6 +165,7 @@ class Engine:
         self.scheduler.end(answer)
         if all(one.answer.generation is not None for one in answer.owner.answers):
             del self._requests[request]
+            self.decoded.leave(answer.owner.prompt.images)
         prompt = answer.owner.prompt
         usage = Usage(len(prompt.tokens), len(prompt.places), answer.owner.cached_tokens)
         return [Event(request, answer.choice, token, text, generation, usage)]
@@ -173,8 +174,12 @@ class Engine:
         """End all answers to a request."""
         if self._requests.pop(state.request.id, None) is None:
             return []
-        self.scheduler.remove(state)
+        self._remove(state)
         return [Event(state.request.id, error=error)]
+
+    def _remove(self, state: RequestState) -> None:
+        self.scheduler.remove(state)
+        self.decoded.leave(state.prompt.images)
 
     def clear_caches(self) -> None:
         """Forget visual tokens and prefixes that nobody is using."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lorgnette.errors import PromptTooLong, SettingsError
 from lorgnette.infer.engine.config import EngineConfig
+from lorgnette.infer.engine.memory.decoded_images import DecodedImages
 from lorgnette.infer.engine.memory.image_kv import CropRange, ImageKV, ImageKVPool, PassImages
 from lorgnette.infer.engine.prompt import Prompt
 from lorgnette.infer.image_cache import ImageFeatureCache, ImageRef
@@ -44,9 +45,10 @@ class PassInputs:
 class ImageInputs:
     """Visual tokens that take the places of their slots in the sequence. They are needed once, and cost no memory."""
 
-    def __init__(self, model: VLM, image_cache: ImageFeatureCache, most_bytes: int = 0) -> None:
+    def __init__(self, model: VLM, image_cache: ImageFeatureCache, decoded: DecodedImages, most_bytes: int = 0) -> None:
         """most_bytes: memory for the images of running answers."""
         self.model, self.image_cache, self.most_bytes = model, image_cache, most_bytes
+        self.decoded = decoded
 
     @property
     def used(self) -> int:
@@ -70,13 +72,30 @@ class ImageInputs:
         """Patches that must be encoded for an image."""
         return sum(rows * columns for rows, columns in self.image_cache.grids_of([image]))
 
+    def has(self, image: ImageRef) -> bool:
+        """Return whether an image can be had without its pixels. It counts as no use of it."""
+        return self.image_cache.has(image)
+
+    def is_ready(self, image: ImageRef) -> bool:
+        """Return whether an image can be had, or encoded, without waiting for its pixels."""
+        return self.decoded.has(image) or self.has(image)
+
+    def undecoded(self, images: Iterable[ImageRef]) -> list[ImageRef]:
+        """Those of these images that are not ready."""
+        return [one for one in images if not self.is_ready(one)]
+
     def find(self, image: ImageRef) -> ImageState | None:
         """An image that was encoded before, if it is still kept."""
         return self.image_cache.find(image)
 
     def encode(self, images: Sequence[ImageRef]) -> Sequence[ImageState]:
         """Encode different images in one pass. Raises: ImageError naming the image that cannot be read."""
-        return self.image_cache.encode(images)
+        return self._visual_tokens(images)
+
+    def _visual_tokens(self, images: Sequence[ImageRef]) -> list[Tensor]:
+        made = self.image_cache.encode(images, self.decoded.take)
+        self.decoded.encoded(images)
+        return made
 
     def of_pass(self, parts: Sequence[PassPart]) -> PassInputs:
         """Images that a pass reads, its documents in their order."""
@@ -93,9 +112,14 @@ class CrossAttentionInputs(ImageInputs):
     """Keys and values of images for cross-attention blocks, needed for as long as an answer sees the image."""
 
     def __init__(
-        self, model: VLM, image_cache: ImageFeatureCache, fusion: CrossAttentionConfig, most_bytes: int
+        self,
+        model: VLM,
+        image_cache: ImageFeatureCache,
+        decoded: DecodedImages,
+        fusion: CrossAttentionConfig,
+        most_bytes: int,
     ) -> None:
-        super().__init__(model, image_cache, most_bytes)
+        super().__init__(model, image_cache, decoded, most_bytes)
         language = model.config.language
         values = 2 * fusion.blocks(language.layers) * fusion.kv_width(language)
         self.pool = ImageKVPool(most_bytes, values * model.dtype.itemsize)
@@ -131,6 +155,9 @@ class CrossAttentionInputs(ImageInputs):
     def patches(self, image: ImageRef) -> int:
         return 0 if self.image_cache.has(image) else super().patches(image)
 
+    def has(self, image: ImageRef) -> bool:
+        return self.pool.find(image) is not None or super().has(image)
+
     def find(self, image: ImageRef) -> ImageKV | None:
         found = self.pool.find(image)
         if found is not None:
@@ -139,7 +166,7 @@ class CrossAttentionInputs(ImageInputs):
 
     def encode(self, images: Sequence[ImageRef]) -> list[ImageKV]:
         found = [self.image_cache.find(image) for image in images]
-        new = iter(self.image_cache.encode([one for one, kept in zip(images, found, strict=True) if kept is None]))
+        new = iter(self._visual_tokens([one for one, kept in zip(images, found, strict=True) if kept is None]))
         return [
             self._project(image, next(new) if kept is None else kept) for image, kept in zip(images, found, strict=True)
         ]
@@ -172,9 +199,9 @@ def _ranges(part: PassPart, images: Sequence[tuple[int, int, int]]) -> list[Crop
 
 def image_inputs(model: VLM, image_cache: ImageFeatureCache, config: EngineConfig) -> ImageInputs:
     """Inputs that the model's fusion reads of images. Raises: SettingsError for memory that it has no use for."""
-    fusion = model.config.fusion
+    fusion, decoded = model.config.fusion, DecodedImages(image_cache, config.pixel_bytes)
     if isinstance(fusion, CrossAttentionConfig):
-        return CrossAttentionInputs(model, image_cache, fusion, config.image_kv_bytes or config.kv_bytes // 4)
+        return CrossAttentionInputs(model, image_cache, decoded, fusion, config.image_kv_bytes or config.kv_bytes // 4)
     if config.image_kv_bytes is not None:
         raise SettingsError("image_kv_bytes: this model has no cross-attention that it is for; leave it out")
-    return ImageInputs(model, image_cache)
+    return ImageInputs(model, image_cache, decoded)

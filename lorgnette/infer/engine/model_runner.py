@@ -55,6 +55,9 @@ class Runner:
                 image = answer.owner.prompt.images[number]
                 if number in answer.images.states or self._found(answer, number):
                     continue
+                if not self.images.is_ready(image):  # the tokens before it can be read meanwhile
+                    reach = max(answer.owner.prompt.start_of(number) - answer.computed, 0)
+                    break
                 more = 0 if image.key in wanted else self.images.patches(image)
                 if patches and patches + more > self.patches:
                     break

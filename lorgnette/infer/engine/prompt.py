@@ -114,7 +114,7 @@ def prepare(request: Request, image_cache: ImageFeatureCache) -> Prompt:
     split = image_cache.split if request.split is None else request.split
     _check_least_length(request.sample, image_cache, split)
     sample = _with_contents(request.sample)
-    images = image_cache.images(sample, split)
+    images = image_cache.images(sample, split, request.tenant)
     slots = [image_cache.slots(image) for image in images]
     tokens_T = processor.render_text(sample, slots, prompt_ending(sample)).tokens_T
     params = with_rules(request.params, processor.generation)

@@ -75,11 +75,16 @@ class Request:
     key: str = ""
     """Whose request it is: keys take turns at admission."""
     salt: str | None = None
-    """Prefixes are shared among requests of equal salts; None for the key."""
+    """Prefixes and visual tokens are shared among requests of equal salts; None for the key."""
     split: bool | None = None
     """Images in crops (quadrants or tiles) or whole, over the processor's own setting."""
     constraint: Constraint | None = None
     """Grammar of the answers."""
+
+    @property
+    def tenant(self) -> str:
+        """Whose prefixes and visual tokens it shares: the salt, or the key where there is none."""
+        return self.key if self.salt is None else self.salt
 
 
 @dataclass(frozen=True)

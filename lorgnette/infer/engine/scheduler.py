@@ -12,6 +12,7 @@ from operator import attrgetter
 
 from lorgnette.infer.engine.answer_state import AnswerState, PrefillChunk, RequestState
 from lorgnette.infer.engine.config import EngineConfig
+from lorgnette.infer.engine.image_inputs import ImageInputs
 from lorgnette.infer.engine.memory.kv_store import CachedDocument, KVStore
 from lorgnette.infer.engine.memory.prefix_cache import PrefixCache
 from lorgnette.infer.engine.waiting_queue import WaitingQueue
@@ -26,7 +27,7 @@ class Scheduler:
     is computed again later, before anything that waits is admitted, so that its text stays the same.
     """
 
-    def __init__(self, store: KVStore, config: EngineConfig) -> None:
+    def __init__(self, store: KVStore, config: EngineConfig, images: ImageInputs) -> None:
         self.store, self.config = store, config
         self.budget = config.tokens_per_step
         """Tokens of a step; less after memory ran out."""
@@ -34,7 +35,7 @@ class Scheduler:
         """Oldest first."""
         self.preempted: list[AnswerState] = []
         """Oldest first."""
-        self.waiting = WaitingQueue(config.fair_seconds)
+        self.waiting = WaitingQueue(config.fair_seconds, lambda one: not images.undecoded(one.prompt.images))
         self.preemptions = 0
         self.prefix_queries = self.prefix_hits = 0
         """Tokens of prompts that were looked up in the prefix cache, and found there."""

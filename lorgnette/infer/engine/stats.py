@@ -37,6 +37,8 @@ class EngineStats:
     image_kv_bytes: int
     """For keys and values of images that cross-attention blocks see."""
     image_kv_bytes_used: int
+    pixel_bytes: int
+    """Of decoded images that wait to be encoded, and of those that are being decoded."""
     image_bytes: int
     image_hits: int
     image_misses: int
@@ -71,6 +73,7 @@ def collect_stats(
         kv_bytes_cached=scheduler.prefixes.bytes,
         image_kv_bytes=runner.images.most_bytes,
         image_kv_bytes_used=runner.images.used,
+        pixel_bytes=runner.images.decoded.bytes,
         image_bytes=image_cache.bytes,
         image_hits=image_cache.hits,
         image_misses=image_cache.misses,

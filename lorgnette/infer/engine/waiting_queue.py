@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from lorgnette.infer.engine.answer_state import RequestState
 
@@ -14,8 +14,8 @@ class WaitingQueue:
     Time is what its callers say.
     """
 
-    def __init__(self, fair_seconds: float) -> None:
-        self.fair_seconds = fair_seconds
+    def __init__(self, fair_seconds: float, is_ready: Callable[[RequestState], bool]) -> None:
+        self.fair_seconds, self.is_ready = fair_seconds, is_ready
         self._keys: OrderedDict[str, deque[RequestState]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -29,13 +29,13 @@ class WaitingQueue:
         self._keys.setdefault(state.request.key, deque()).append(state)
 
     def next(self, now: float) -> RequestState | None:
-        """The request whose turn it is. It stays until it is removed."""
-        if not self._keys:
+        """The request whose turn it is among those that are ready. It stays until it is removed."""
+        firsts = [next(filter(self.is_ready, waiting), None) for waiting in self._keys.values()]
+        ready = [one for one in firsts if one is not None]
+        if not ready:
             return None
-        oldest = min((waiting[0] for waiting in self._keys.values()), key=lambda state: state.arrival)
-        if now - oldest.since > self.fair_seconds:
-            return oldest
-        return next(iter(self._keys.values()))[0]
+        oldest = min(ready, key=lambda state: state.arrival)
+        return oldest if now - oldest.since > self.fair_seconds else ready[0]
 
     def admit(self, state: RequestState) -> None:
         """Take out a request that is admitted: its key gets the last turn."""
