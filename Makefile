@@ -33,7 +33,7 @@ fix: $(VENV)/.installed-test ## let ruff format and mend what it can
 docs: $(VENV)/.installed-test ## write the site of documentation to build/site
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(CURDIR) $(BIN)/mkdocs build --strict --quiet
 
-numbers: $(VENV)/.installed ## refill the numbers in README.md from benchmarks/results
+numbers: $(VENV)/.installed ## refill the numbers of README.md and docs/backbones.md from benchmarks/results
 	$(BIN)/python scripts/readme_numbers.py
 
 reference: $(VENV)/.installed ## make the pages of docs/reference from the code

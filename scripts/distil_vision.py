@@ -16,7 +16,7 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -242,6 +242,24 @@ def _seen(split: str) -> Tensor:
 # Training.
 
 
+def muon_of(encoder: nn.Module, others: Iterable[nn.Parameter], rate: float, muon_rate: float) -> Muon:
+    """An optimiser: Muon for the matrices of an encoder's layers, AdamW for the rest of it and for others."""
+    named = dict(encoder.named_parameters())
+    inner = [name for name, weight in named.items() if name.startswith("layers.") and weight.ndim == 2]
+    rest = [*(weight for name, weight in named.items() if name not in inner), *others]
+    matrices = [named[name] for name in inner]
+    groups = [
+        {"params": rest, "peak_lr": rate, "weight_decay": 0.01},
+        {"params": matrices, "peak_lr": muon_rate, "weight_decay": 0.05, "muon": True},
+    ]
+    return Muon(groups, betas=(0.9, 0.98), fused=True)
+
+
+def rate_share(done: int, steps: int) -> float:
+    """Share of the peak rates after so many steps: a linear warm-up, and a cosine that ends at zero."""
+    return min(1.0, (done + 1) / WARMUP) * (1 + math.cos(math.pi * done / steps)) / 2
+
+
 class Course:
     """The student on its way: goes on from `folder`, and is kept there."""
 
@@ -252,19 +270,7 @@ class Course:
         self.truth, self.examination = Reference("train"), Reference("validation")
         torch.manual_seed(0)
         self.heads = Heads(run.model.vision.width, self.truth.teacher.shape[1], self.truth.sizes)
-        named = dict(self.model.vision.named_parameters())
-        inner = [name for name, weight in named.items() if name.startswith("layers.") and weight.ndim == 2]
-        rest = [*(weight for name, weight in named.items() if name not in inner), *self.heads.parameters()]
-        groups = [
-            {"params": rest, "peak_lr": options.rate, "weight_decay": 0.01},
-            {
-                "params": [named[name] for name in inner],
-                "peak_lr": options.muon_rate,
-                "weight_decay": 0.05,
-                "muon": True,
-            },
-        ]
-        self.optimiser = Muon(groups, betas=(0.9, 0.98), fused=True)
+        self.optimiser = muon_of(self.model.vision, self.heads.parameters(), options.rate, options.muon_rate)
         self.done = 0
         if (file := self.folder / "progress.pt").exists():
             kept = torch.load(file, weights_only=True)
@@ -287,8 +293,7 @@ class Course:
 
     def learn(self, one: Lesson) -> dict[str, float]:
         """One step. Returns the losses."""
-        share = min(1.0, (self.done + 1) / WARMUP) * (1 + math.cos(math.pi * self.done / self.steps)) / 2
-        set_lr(self.optimiser, share)
+        set_lr(self.optimiser, rate_share(self.done, self.steps))
         losses = self.truth.losses(self.heads, self.things(one), one)
         self.optimiser.zero_grad()
         torch.stack([WEIGHTS[name] * loss for name, loss in losses.items()]).sum().backward()

@@ -1,4 +1,4 @@
-"""Fill the numbers in README.md from recorded results, so that none is ever typed.
+"""Fill the numbers in README.md and docs/backbones.md from recorded results, so that none is ever typed.
 
 A number stands between two comments, the first of which names its result:
 
@@ -22,6 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "backbones.md")
 SPAN = re.compile(
     r"(<!-- n:(?P<file>[\w.-]+)(?:\?(?P<where>[^: ]+))?:(?P<key>[\w.-]+):(?P<form>\S+) -->).*?(<!-- /n -->)"
 )
@@ -70,8 +71,8 @@ def main(arguments: list[str]) -> None:
     for run in arguments:
         RESULTS.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(Path(run) / "results.json", RESULTS / "demo.json")
-    readme = ROOT / "README.md"
-    readme.write_text(fill(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

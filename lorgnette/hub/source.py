@@ -12,7 +12,7 @@ from lorgnette.inputs.tokenizer import read_json
 from lorgnette.untrusted import quoted
 
 SHIPPED = Path(__file__).with_name("shipped")
-"""The backbones that the package carries (`scripts/build_backbones.py` makes them)."""
+"""The backbones that the package carries (docs/backbones.md; `scripts/build_backbones.py` makes them)."""
 BUILT_IN = "builtin:"
 """Prefix of the names of shipped models."""
 OPEN_CLIP, OPEN_CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
@@ -40,16 +40,16 @@ _SETTINGS = (
 def find_folder(source: str | Path, revision: str | None = None) -> Path:
     """The folder of a checkpoint, fetched from the hub if `source` is no folder but reads `owner/name`.
 
-    source: `owner/name@revision` names a branch, tag or commit, as `revision` does. `builtin:vision` and
-    `builtin:language` are the two backbones that the package carries. A training run keeps its model in `model/`: the
-    run's own folder will do.
+    source: `owner/name@revision` names a branch, tag or commit, as `revision` does. `builtin:NAME` is one of
+    `shipped_backbones`. A training run keeps its model in `model/`: the run's own folder will do.
     Raises: CheckpointError saying what is there instead, or why the hub did not give it.
     """
     folder = expand_user(source)
     if str(source).startswith(BUILT_IN):
         folder = SHIPPED / str(source).removeprefix(BUILT_IN)
         if not (folder / "config.json").is_file():
-            raise CheckpointError(f"{source}: there is no such backbone; there are builtin:vision and builtin:language")
+            *others, last = shipped_backbones()
+            raise CheckpointError(f"{source}: there is no such backbone; there are {', '.join(others)} and {last}")
     folder = _of_run(folder)
     if os.path.isdir(folder):  # unlike Path.is_dir, false for a name that no file can have
         if revision is not None:
@@ -65,6 +65,11 @@ def find_folder(source: str | Path, revision: str | None = None) -> Path:
     if revision is not None and named["revision"] not in (None, revision):
         raise CheckpointError(f"{source}: names another revision than {quoted(revision, 60)}; give one of them")
     return fetch_checkpoint(named["name"], revision or named["revision"])
+
+
+def shipped_backbones() -> list[str]:
+    """Names of the backbones that the package carries, as `find_folder` takes them."""
+    return sorted(f"{BUILT_IN}{file.parent.name}" for file in SHIPPED.glob("*/config.json"))
 
 
 def _of_run(folder: Path) -> Path:

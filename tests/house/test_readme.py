@@ -17,7 +17,7 @@ import PIL.Image
 import pytest
 
 from lorgnette.run import Run, find_recipe
-from scripts.readme_numbers import SPAN, fill
+from scripts.readme_numbers import PAGES, SPAN, fill
 from tests.house.source import BLOCK, ROOT
 from tests.house.walking import Step, steps
 from tests.tuning.receipts import write_receipts
@@ -116,8 +116,10 @@ def test_make_demo_installs_what_its_recipe_needs():
     assert extras and needed <= set(extras[0].split(","))
 
 
-def test_every_number_is_the_recorded_one():
-    assert fill(README) == README, "run: make numbers"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_number_is_the_recorded_one(page):
+    text = page.read_text(encoding="utf-8")
+    assert fill(text) == text, "run: make numbers"
 
 
 def test_every_number_has_a_record():
