@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
 WORKERS ?= 2
 
-.PHONY: help demo test lint fix docs numbers reference constraints clean
+.PHONY: help demo test lint fix docs numbers studies reference constraints clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -35,6 +35,9 @@ docs: $(VENV)/.installed-test ## write the site of documentation to build/site
 
 numbers: $(VENV)/.installed ## refill the numbers of README.md and docs/backbones.md from benchmarks/results
 	$(BIN)/python scripts/readme_numbers.py
+
+studies: $(VENV)/.installed ## make the pages of docs/studies from the rows in studies/results
+	PYTHONPATH=$(CURDIR) $(BIN)/python scripts/studies.py
 
 reference: $(VENV)/.installed ## make the pages of docs/reference from the code
 	PYTHONPATH=$(CURDIR) $(BIN)/python scripts/reference.py

@@ -6,9 +6,11 @@ parsed here and nowhere else, so that no file can end a command with a traceback
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import stat
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ MAX_BYTES = 256 * 2**20
 """Bytes of one JSON or YAML text."""
 MAX_YAML_VALUES = 1_000_000
 """Values of a YAML text once its aliases are expanded."""
+_KEPT_LENGTH = 2**16
+"""Characters of the longest YAML file whose value is kept, should it be read again."""
 QUOTED = 200
 """Characters of untrusted text that an error message repeats at most."""
 
@@ -97,7 +101,15 @@ def read_yaml(path: str | Path, error: type[LorgnetteError] = DataError) -> Any:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
         raise error(f"{path}: cannot be read as YAML: {reason_of(problem)}") from None
-    return parse_yaml(text, str(path), error)
+    if len(text) > _KEPT_LENGTH:
+        return parse_yaml(text, str(path), error)
+    return copy.deepcopy(_parse_kept(text, str(path), error))
+
+
+@lru_cache(maxsize=64)
+def _parse_kept(text: str, where: str, error: Any) -> Any:
+    """As `parse_yaml`, kept by content: a recipe of 60 lines takes 20 ms, and a study reads its base for each cell."""
+    return parse_yaml(text, where, error)
 
 
 class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]

@@ -139,3 +139,13 @@ def test_an_error_is_one_line_that_steers_no_terminal_whatever_a_file_is_called(
         cli.main()
     said = capsys.readouterr().err
     assert ended.value.code == 1 and said.endswith("\n") and said[:-1].isprintable() and name[:3] in said
+
+
+def test_a_file_that_is_read_again_is_a_value_of_its_own(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("a: [1]", encoding="utf-8")
+    first = read_yaml(path)
+    first["a"].append(2)
+    assert read_yaml(path) == {"a": [1]}
+    path.write_text("a: [3]", encoding="utf-8")
+    assert read_yaml(path) == {"a": [3]}

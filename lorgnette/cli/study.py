@@ -43,25 +43,36 @@ def run(
     commands: Annotated[bool, typer.Option("--commands", help="Print a command for each missing cell.")] = False,
     cell: Annotated[str | None, typer.Option(help="Compute this cell only.")] = None,
     seed: Annotated[int | None, typer.Option(min=1, help="Compute this seed only.")] = None,
+    halving: Annotated[
+        bool, typer.Option("--halving", help="Stop the worse half at 1/4 and at 1/2 of the steps, by held-out loss.")
+    ] = False,
+    share: Annotated[float, typer.Option(min=0, max=1, hidden=True)] = 1.0,
     again: Annotated[bool, typer.Option("--again", help="Measure again what lorgnette carries rows of.")] = False,
     folder: StudiesFolder = _FOLDER,
 ) -> None:
     """Compute the rows of a study that are missing. The same command resumes after a kill at any point."""
     import os
 
+    from lorgnette.errors import SettingsError
     from lorgnette.output import new_console
     from lorgnette.study.config import load_study
     from lorgnette.study.result_rows import RowStore
 
     found = load_study(name)
+    if halving and (cell or seed or commands or ray):
+        raise SettingsError("--halving chooses the cells itself; leave out --cell, --seed, --commands and --ray")
     if cell is not None:
         found.cell(cell)  # refuses an unknown one
     from lorgnette.study.cells import jobs_of
+    from lorgnette.study.halving import run_halved
     from lorgnette.study.run_cells import run_study
 
-    every = jobs_of(found, name, scale, max(seeds or 0, seed) if seed is not None else seeds)
-    chosen = [job for job in every if cell in (None, job.cell.name) and seed in (None, job.seed)]
     store = RowStore(folder, shipped=not again)
+    if halving:
+        run_halved(found, name, scale, store, new_console(), seeds=seeds, at_once=jobs)
+        return
+    every = jobs_of(found, name, scale, max(seeds or 0, seed) if seed is not None else seeds, share)
+    chosen = [job for job in every if cell in (None, job.cell.name) and seed in (None, job.seed)]
     if commands:
         there = store.read([job.key for job in chosen])
         print(*(job.command(folder) for job in chosen if job.key not in there), sep="\n")
@@ -75,6 +86,7 @@ def report(name: Name, scale: Scale = "micro", folder: StudiesFolder = _FOLDER) 
     from lorgnette.output import new_console, say
     from lorgnette.study.cells import jobs_of
     from lorgnette.study.config import load_study
+    from lorgnette.study.halving import stopped_early
     from lorgnette.study.result_rows import RowStore
     from lorgnette.study.study_page import StudyReport, write_study_report
 
@@ -88,7 +100,7 @@ def report(name: Name, scale: Scale = "micro", folder: StudiesFolder = _FOLDER) 
         needs = f"; would be decided by {verdict.needs}" if verdict.needs else ""
         value = "not measured" if verdict.found is None else str(verdict.found)
         say(console, f"{verdict.word}: {verdict.claim.sentence}: {value}{needs}")
-    for mark in judged.marks:
+    for mark in [*judged.marks, *stopped_early(found, name, scale, store, seeds)]:
         say(console, f"note: {mark}")
     say(console, f"Wrote {written[0]} and {written[1].name}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import shlex
@@ -25,6 +26,7 @@ from lorgnette.study.measures import (
     loss_curve,
     measure_tasks,
     measuring_digest,
+    score_curve,
     training_cost,
 )
 from lorgnette.study.result_rows import StudyRow
@@ -49,6 +51,8 @@ class CellJob:
     seed: int
     where: str
     """Name or path of the study, for commands."""
+    share: float = 1.0
+    """Share of each stage's steps that it trains; less than all in successive halving."""
 
     @property
     def measured(self) -> StudyScale:
@@ -58,37 +62,62 @@ class CellJob:
     def run(self) -> Run:
         """The run, with the steps that its budget gives it. Raises: SettingsError."""
         run, unit = self.study.run(self.scale, self.cell, self.seed), self.study.budget
-        if unit == "steps":
+        if every := self.measured.curve_every:
+            run = with_curve(run, self.measured, every)
+        steps = [stage.steps for stage in run.stages]
+        if unit != "steps":
+            wanted = budget_of(self.study.run(self.scale, self.study.cells[0], 1), unit)
+            costs = step_costs(
+                self.study.run(self.scale, self.cell, 1), unit
+            )  # of seed 1: all seeds take as many steps
+            steps = [max(1, round(spend / cost)) for spend, cost in zip(wanted, costs, strict=True)]
+        steps = [max(1, round(self.share * count)) for count in steps]
+        if steps == [stage.steps for stage in run.stages]:
             return run
-        wanted = budget_of(self.study.run(self.scale, self.study.cells[0], 1), unit)
-        costs = step_costs(self.study.run(self.scale, self.cell, 1), unit)  # of seed 1: all seeds take as many steps
-        steps = [max(1, round(spend / cost)) for spend, cost in zip(wanted, costs, strict=True)]
         return run.override(*(f"stages.{number}.steps={count}" for number, count in enumerate(steps)))
 
     @cached_property
     def key(self) -> str:
         """Name of the measurement; see `StudyRow.key`."""
-        return f"{self.run.identity}-{measuring_digest(self.measured, self.run)}"
+        return f"{self.run.identity}-{measuring_digest(self.measured, self.run, self.cell.split)}"
+
+    @property
+    def place(self) -> str:
+        """Name of the folder that it is trained in: runs that are measured on the way have one of their own."""
+        every = self.measured.curve_every
+        return f"{self.run.identity}-every-{every}" if every else self.run.identity
 
     def command(self, folder: Path) -> str:
         """The command that computes this cell alone."""
         place = shlex.quote(str(folder))
         which = f"--scale {self.scale} --cell {self.cell.name} --seed {self.seed} --folder {place}"
-        return f"lorgnette study run {shlex.quote(self.where)} {which}"
+        share = f" --share {self.share:g}" if self.share < 1 else ""
+        return f"lorgnette study run {shlex.quote(self.where)} {which}{share}"
 
     @property
     def title(self) -> str:
-        return f"{self.cell.name}, seed {self.seed}"
+        share = f", {self.share:g} of the steps" if self.share < 1 else ""
+        return f"{self.cell.name}, seed {self.seed}{share}"
 
 
-def jobs_of(study: Study, where: str, scale: str, seeds: int | None = None) -> list[CellJob]:
+def with_curve(run: Run, scale: StudyScale, every: int) -> Run:
+    """A run that is measured after every so many steps; it learns what the same run learns without."""
+    asked = {"every": every, "tasks": scale.tasks, "questions": scale.curve_questions, "keep_best": False}
+    evaluation = run.evaluation.model_copy(update=asked)
+    validation = run.validation.model_copy(update={"every": every, "samples": scale.heldout})
+    return run.model_copy(update={"evaluation": evaluation, "validation": validation})
+
+
+def jobs_of(study: Study, where: str, scale: str, seeds: int | None = None, share: float = 1.0) -> list[CellJob]:
     """All cells at seed 1, then all at seed 2: whenever it is stopped, cells have been seen alike.
+
+    share: of each stage's steps.
 
     Raises: SettingsError as `Study.check`.
     """
     study.check(scale)
     count = study.scale(scale).seeds if seeds is None else seeds
-    return [CellJob(study, scale, cell, seed, where) for seed in range(1, count + 1) for cell in study.cells]
+    return [CellJob(study, scale, cell, seed, where, share) for seed in range(1, count + 1) for cell in study.cells]
 
 
 def budget_of(run: Run, unit: BudgetUnit) -> list[float]:
@@ -111,7 +140,7 @@ def compute(job: CellJob, folder: Path, console: Console) -> StudyRow | None:
     Raises: LorgnetteError if another process computes it; all that training and measuring raise, but divergence, which
         is a result.
     """
-    place, run = folder / "cells" / job.run.identity, resolve(job.run)
+    place, run = folder / "cells" / job.place, resolve(job.run)
     if os.environ.get("RANK", "0") != "0":
         if not (place / "model").is_dir():
             loop.train(job.run, place, console)
@@ -125,7 +154,7 @@ def compute(job: CellJob, folder: Path, console: Console) -> StudyRow | None:
             except (DivergedError, NotFiniteError) as error:
                 failed = str(error)
         row = _row(job, place, run, failed, folder)
-        for name in ("checkpoints", "adapters", "replay"):  # large, and of no use once all is measured
+        for name in ("checkpoints", "adapters", "replay", "evaluation"):  # large, and of no use once all is measured
             shutil.rmtree(place / name, ignore_errors=True)
         return row
     finally:
@@ -139,6 +168,9 @@ def _row(job: CellJob, place: Path, run: Run, failed: str, folder: Path) -> Stud
     if not failed:
         model, processor = load(place / "model")
         eval_folder = place / "eval" / job.key.rpartition("-")[2]
+        if job.cell.split is not None:
+            images = processor.images.override(f"split={str(job.cell.split).lower()}")
+            processor = dataclasses.replace(processor, images=images)
         measured = {
             "tasks": measure_tasks(model, processor, run.identity, job.measured, eval_folder),
             "loss": heldout_losses(model, processor, run, job.measured.heldout, shuffled=False),
@@ -148,7 +180,7 @@ def _row(job: CellJob, place: Path, run: Run, failed: str, folder: Path) -> Stud
         key=job.key,
         study=job.study.name,
         study_digest=job.study.digest(),
-        scale=job.scale,
+        scale=job.scale if job.share == 1 else f"{job.scale} x {job.share:g}",
         cell=job.cell.name,
         seed=job.seed,
         settings={name: value for name, value in job.run.plain().items() if name not in CHANGEABLE},
@@ -157,5 +189,6 @@ def _row(job: CellJob, place: Path, run: Run, failed: str, folder: Path) -> Stud
         cost=training_cost(run, log) | {"peak_gib": peak_gib(run.loader.workers) or 0.0},  # 0: the system does not say
         failed=failed,
         curve=loss_curve(log),
+        score_curve=score_curve(place, log) if job.measured.curve_every else [],
         **measured,
     )

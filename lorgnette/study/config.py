@@ -47,6 +47,10 @@ class StudyScale(Settings):
     """Solved examples before each question; the paper's ablations have 4."""
     heldout: int = pydantic.Field(default=64, ge=1)
     """Samples of each validation source for the held-out loss."""
+    curve_every: int | None = pydantic.Field(default=None, ge=1)
+    """Steps between measurements of the score and of the held-out loss during training (Figure 4); None for none."""
+    curve_questions: int = pydantic.Field(default=100, ge=1)
+    """Questions of each benchmark at each of these measurements."""
 
 
 class StudyCell(Settings):
@@ -57,6 +61,8 @@ class StudyCell(Settings):
     """Settings that differ from the base; none for the base itself."""
     at: dict[str, Changes] = {}
     """Further changes at one scale, by its name: where a size of the paper does not fit a small model."""
+    split: bool | None = None
+    """Split each image in crops when the cell is measured (section 3.4), or not; None as `images.split` of the run."""
     paper: float | None = None
     """Score that the paper reports."""
 
@@ -79,9 +85,12 @@ class Claim(Settings):
     over: str
     kind: Literal["greater", "less", "equivalent"] = "greater"
     by: str = "score"
-    """The deciding measure: `score`, `gain` (score over the image-shuffled one), `loss`, `loss_gain` or a benchmark."""
+    """The deciding measure: `score`, `gain` (score over the image-shuffled one), `loss`, `loss_gain`, a benchmark, or
+    `score_curve` and `loss_curve`, means over the measurements during training."""
     margin: float = pydantic.Field(default=0.0, ge=0)
     """In points of a score, in nats of a loss."""
+    finding: str = ""
+    """What the paper found about the two cells, in words, for summaries of many studies; no part of the digest."""
     level: float = pydantic.Field(default=0.05, gt=0, lt=0.5)
     """Most often that chance alone may give a verdict, for this claim by itself."""
 
@@ -134,7 +143,8 @@ class Study(Settings):
 
     def digest(self) -> str:
         """Twelve hex digits that name the study, its claims among them; settings that are added later change none."""
-        text = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+        values = self.model_dump(mode="json", exclude_defaults=True, exclude={"claims": {"__all__": {"finding"}}})
+        text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def scale(self, name: str) -> StudyScale:
@@ -183,11 +193,11 @@ class Study(Settings):
                 raise SettingsError(f"{where}: differs from the base in {strange[0]}, which its changes do not name")
             if idle := [name for name in declared if not any(_within(key, name) for key in changed)]:
                 raise SettingsError(f"{where}: its change of {idle[0]} changes nothing; leave it out")
-            if other := seen.get(run.identity):
+            if other := seen.get(measured := f"{run.identity} {cell.split}"):
                 raise SettingsError(f"{where}: is the same run as cell {other}; leave one of them out")
             if [stage.steps for stage in run.stages] != [stage.steps for stage in base.stages]:
                 raise SettingsError(f"{where}: changes the steps, but every cell has one budget; set `budget` instead")
-            seen[run.identity] = cell.name
+            seen[measured] = cell.name
 
 
 def as_overrides(changes: Mapping[str, Any], stages: int) -> list[str]:

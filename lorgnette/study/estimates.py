@@ -26,6 +26,8 @@ QUESTION_FREEDOM = 1000
 """Degrees of freedom of an error that many questions give."""
 MOST_SEEDS = 1000
 """Seeds beyond which a question is said to be out of reach of seeds."""
+SCORE, LOSS = 4, 5
+"""Places in a point of `StudyRow.score_curve`."""
 Pooled = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Of one benchmark: sums over the questions of each picture, shape (seeds, pictures), and their numbers (pictures,)."""
 
@@ -96,8 +98,8 @@ def student(share: float, freedom: int) -> float:
 
 def estimate_of(rows: Sequence[StudyRow], measure: str, level: float = 0.05) -> SeedEstimate:
     """A measure of one cell. rows: of its seeds. Raises: SettingsError for an unknown measure."""
-    if measure.startswith("loss"):
-        return of_seeds([loss_of(row, measure) for row in rows], level)
+    if is_one_number(measure):
+        return of_seeds([measured_number(row, measure) for row in rows], level)
     return of_questions([pooled(task, measure) for task in _tasks(rows, measure).values()], level)
 
 
@@ -110,8 +112,10 @@ def difference(ours: Sequence[StudyRow], theirs: Sequence[StudyRow], measure: st
     pairs = [(row, by_seed[row.seed]) for row in sorted(ours, key=lambda row: row.seed) if row.seed in by_seed]
     if not pairs:
         return None
-    if measure.startswith("loss"):
-        return of_seeds([loss_of(one, measure) - loss_of(other, measure) for one, other in pairs], level)
+    if is_one_number(measure):
+        return of_seeds(
+            [measured_number(one, measure) - measured_number(other, measure) for one, other in pairs], level
+        )
     first, second = (_tasks([pair[side] for pair in pairs], measure) for side in (0, 1))
     for name, one in first.items():
         if {task.questions for task in (*one, *second.get(name, ()))} != {one[0].questions}:
@@ -143,16 +147,30 @@ def of_questions(tasks: Sequence[Pooled], level: float) -> SeedEstimate:
     return SeedEstimate(float(by_seed_S.mean()), seeds, seed_error, math.sqrt(max(both - seed_error**2, 0.0)), level)
 
 
-def loss_of(row: StudyRow, measure: str) -> float:
-    """Held-out loss of a row, the mean over its sources: `loss`, `loss_shuffled`, or `loss_gain`, their difference.
+def is_one_number(measure: str) -> bool:
+    """Return whether a measure is one number for each seed, rather than one for each question."""
+    return measure.startswith("loss") or measure == "score_curve"
 
-    Raises: SettingsError for another measure.
+
+def measured_number(row: StudyRow, measure: str) -> float:
+    """A measure that is one number for each seed.
+
+    `loss`: held-out, the mean over its sources. `loss_shuffled`: with other samples' images. `loss_gain`: the second
+    minus the first. `score_curve` and `loss_curve`: means over the measurements during training, which stand at equal
+    steps of all cells (Figure 4).
+
+    Raises: SettingsError for another measure, or one that the row has not.
     """
     right, wrong = fmean(row.loss.values()), fmean(row.loss_shuffled.values())
     known = {"loss": right, "loss_shuffled": wrong, "loss_gain": wrong - right}
+    if measure in ("score_curve", "loss_curve"):
+        if not row.score_curve:
+            raise SettingsError(f"{measure}: {row.cell} was not measured during training; set curve_every in the scale")
+        return fmean(point[SCORE if measure == "score_curve" else LOSS] for point in row.score_curve)
     if measure not in known:
         raise SettingsError(
-            f"there is no measure {measure!r}; use {', '.join(known)}, score, blind, gain or a benchmark"
+            f"there is no measure {measure!r}; use {', '.join(known)}, score_curve, loss_curve, score, blind, gain or a"
+            " benchmark"
         )
     return known[measure]
 

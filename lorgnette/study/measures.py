@@ -22,6 +22,7 @@ from lorgnette.run import Run
 from lorgnette.study.config import StudyScale
 from lorgnette.study.result_rows import TaskScores
 from lorgnette.train import parallel
+from lorgnette.train.logging.log import read_log
 from lorgnette.train.stages import prepare_parts
 from lorgnette.train.validation import Validation
 
@@ -32,10 +33,14 @@ BATCH = 50
 """Questions that are asked at once."""
 
 
-def measuring_digest(scale: StudyScale, run: Run) -> str:
-    """Twelve hex digits that name how a run is measured."""
+def measuring_digest(scale: StudyScale, run: Run, split: bool | None = None) -> str:
+    """Twelve hex digits that name how a run is measured. split: see `StudyCell.split`."""
     sources = [[s.kind, s.model_dump(mode="json", exclude_defaults=True)] for s in run.validation.sources]
-    values = [MEASURING, tasks_of(scale), scale.questions, scale.shots, scale.heldout, sources]
+    values: list[Any] = [MEASURING, tasks_of(scale), scale.questions, scale.shots, scale.heldout, sources]
+    if scale.curve_every:  # rows without are what they were before there were curves
+        values.append({"curve": [scale.curve_every, scale.curve_questions]})
+    if split is not None:
+        values.append({"split": split})
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -97,6 +102,21 @@ def loss_curve(log: Sequence[Mapping[str, Any]]) -> list[list[float]]:
         group = log[first : first + size]
         spent = [so_far + sum(row[key] for row in group) for so_far, key in zip(spent, _SPENT, strict=True)]
         points.append([float(first + len(group)), *spent, round(fmean(row["loss"] for row in group), 5)])
+    return points
+
+
+def score_curve(place: Path, log: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+    """Points of (steps, images, tokens, FLOPs, score, held-out loss) at the measurements during training (Figure 4).
+
+    place: folder of the run. The score is the mean of its benchmarks in percent, the loss the mean of its sources.
+    """
+    losses = {row["total_step"]: fmean(row["losses"].values()) for row in read_log(place / "validation.jsonl")}
+    scores = {row["total_step"]: fmean(row["scores"].values()) for row in read_log(place / "evaluation.jsonl")}
+    points, spent = [], [0.0, 0.0, 0.0]
+    for number, row in enumerate(log, start=1):
+        spent = [so_far + row[key] for so_far, key in zip(spent, _SPENT, strict=True)]
+        if number in scores and number in losses:
+            points.append([float(number), *spent, round(scores[number], 3), round(losses[number], 5)])
     return points
 
 

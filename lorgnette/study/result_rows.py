@@ -57,6 +57,8 @@ class StudyRow:
     """The same with the images of other samples."""
     curve: list[list[float]] = field(default_factory=list)
     """(steps, images, tokens, FLOPs, loss) so far, the loss a mean since the point before."""
+    score_curve: list[list[float]] = field(default_factory=list)
+    """(steps, images, tokens, FLOPs, score, held-out loss) at measurements during training; see `StudyScale`."""
 
     @property
     def code(self) -> str:

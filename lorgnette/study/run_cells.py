@@ -131,6 +131,7 @@ def _as_processes(jobs: Sequence[CellJob], folder: Path, at_once: int) -> Iterat
         path.parent.mkdir(parents=True, exist_ok=True)
         words = [sys.executable, "-m", "lorgnette.cli", "study", "run", job.where, "--scale", job.scale]
         words += ["--cell", job.cell.name, "--seed", str(job.seed), "--folder", str(folder), "--again"]
+        words += ["--share", str(job.share)]
         with path.open("wb") as output:
             streams: dict[str, Any] = {"stdout": output, "stderr": subprocess.STDOUT} if at_once > 1 else {}
             process = subprocess.Popen(words, **streams)
@@ -160,7 +161,7 @@ def _on_ray(jobs: Sequence[CellJob], folder: Path, address: str, store: RowStore
     waiting = {}
     for job in jobs:
         task = remote.options(num_cpus=job.run.threads or 1)
-        values = (job.study.plain(), job.scale, job.cell.name, job.seed, job.where, str(folder.absolute()))
+        values = (job.study.plain(), job.scale, job.cell.name, job.seed, job.where, str(folder.absolute()), job.share)
         waiting[task.remote(*values)] = job
     while waiting:
         (ready,), _ = ray.wait(list(waiting), num_returns=1)
@@ -172,9 +173,9 @@ def _on_ray(jobs: Sequence[CellJob], folder: Path, address: str, store: RowStore
 
 
 def compute_elsewhere(
-    study: dict[str, Any], scale: str, cell: str, seed: int, where: str, folder: str
+    study: dict[str, Any], scale: str, cell: str, seed: int, where: str, folder: str, share: float = 1.0
 ) -> tuple[StudyRow | None, str]:
     """A job as a task of a cluster: its row, or the message of its failure."""
     parsed = Study.parse(study, where)
-    job = CellJob(parsed, scale, parsed.cell(cell), seed, where)
+    job = CellJob(parsed, scale, parsed.cell(cell), seed, where, share)
     return tried(job, Path(folder), new_console(quiet=True))

@@ -19,7 +19,7 @@ from lorgnette.report.line_chart import Panel, Series, line_chart
 from lorgnette.report.palette import GROUPS
 from lorgnette.report.svg import Svg
 from lorgnette.study.config import Study
-from lorgnette.study.estimates import SeedEstimate, difference, estimate_of
+from lorgnette.study.estimates import LOSS, SCORE, SeedEstimate, difference, estimate_of
 from lorgnette.study.result_rows import StudyRow, provenance
 from lorgnette.study.summary_tables import differences
 from lorgnette.study.verdicts import Verdict, judge_claims, measured_rows
@@ -135,6 +135,7 @@ class StudyReport:
             "scores": self._scores(),
             "pareto": self._pareto(names),
             "curves": self._curves(names),
+            "score_curves": self._score_curves(names),
             "hues": [(hue, name) for name, hue in names.items()],
             "differences": [(cell.name, differences(self.study, self.scale, cell)) for cell in cells],
         }
@@ -167,15 +168,33 @@ class StudyReport:
             for key, (words, unit) in axes.items()
         ]
 
+    def _score_curves(self, hues: dict[str, str]) -> list[Svg]:
+        """Score and held-out loss during training over steps, images and text tokens (Figure 4)."""
+        if not any(row.score_curve for rows in self.by_cell.values() for row in rows):
+            return []
+        charts = []
+        for unit, place in SPENT:
+            panels = [
+                Panel(f"{words} over {unit}", self._means("score_curve", place, value, hues), 180)
+                for words, value in (("score", SCORE), ("held-out loss", LOSS))
+            ]
+            charts.append(line_chart(panels, f"Score and held-out loss of {len(hues)} cells over {unit}", unit=unit))
+        return charts
+
+    def _means(self, curve: str, place: int, value: int, hues: dict[str, str]) -> list[Series]:
+        """One line for each cell, the mean over its seeds. place, value: of the numbers in a point of the curve."""
+        series = []
+        for name, rows in self.by_cell.items():
+            points = zip(*(getattr(row, curve) for row in rows), strict=False)
+            mean = [(fmean(p[place] for p in point), fmean(p[value] for p in point)) for point in points]
+            series.append(Series([mean], name, hues[name]))
+        return series
+
     def _curves(self, hues: dict[str, str]) -> list[Svg]:
         """Training loss over steps, images and text tokens: each cell's mean over its seeds."""
         charts = []
         for unit, place in SPENT:
-            series = []
-            for name, rows in self.by_cell.items():
-                points = zip(*(row.curve for row in rows), strict=False)
-                mean = [(fmean(p[place] for p in point), fmean(p[-1] for p in point)) for point in points]
-                series.append(Series([mean], name, hues[name]))
+            series = self._means("curve", place, -1, hues)
             panel = Panel(f"loss over {unit}", series, 180, logarithmic=True)
             charts.append(line_chart([panel], f"Training loss of {len(series)} cells over {unit}", unit=unit))
         return charts

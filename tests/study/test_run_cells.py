@@ -10,18 +10,24 @@ import signal
 import subprocess
 import sys
 import types
+from statistics import fmean
 
 import pytest
 import yaml
 from rich.console import Console
+from typer.testing import CliRunner
 
+from lorgnette.cli import app
 from lorgnette.errors import LorgnetteError, SettingsError
 from lorgnette.study import cells, run_cells
 from lorgnette.study.cells import CellJob, budget_of, compute, jobs_of
 from lorgnette.study.config import Study
-from lorgnette.study.result_rows import RowStore
+from lorgnette.study.estimates import measured_number
+from lorgnette.study.halving import run_halved, stopped_early
+from lorgnette.study.result_rows import RowStore, TaskScores
 from lorgnette.study.run_cells import announce, run_study
 from lorgnette.train import loop
+from tests.study.test_estimates import row as example_row
 
 QUIET = Console(quiet=True)
 
@@ -228,3 +234,82 @@ def test_rows_are_known_again_when_settings_have_grown(measured, tiny_study, tmp
     keys = [job.key for job in jobs_of(tiny_study, "mine.yaml", "micro")]
     assert set(old.read(keys)) == set(keys)
     assert set(old.read()) == {f"0ld-{keys[0].rpartition('-')[2]}"}
+
+
+def test_a_cell_is_measured_on_the_way_and_learns_the_same(measured, tiny_study, tmp_path):
+    scale = tiny_study.scale("micro").plain() | {"curve_every": 1, "curve_questions": 3}
+    study = Study.parse(tiny_study.plain() | {"scales": {"micro": scale}})
+    (job, *_), store = jobs_of(study, "mine.yaml", "micro"), RowStore(tmp_path / "curves", shipped=False)
+    run_study([job], store, QUIET)
+    (row,) = store.read().values()
+    before = next(one for one in measured.read().values() if one.cell == row.cell)
+    assert (row.loss, row.tasks, row.curve) == (before.loss, before.tasks, before.curve) and row.key != before.key
+    assert [point[0] for point in row.score_curve] == [1, 2]
+    assert row.score_curve[-1][1:4] == row.curve[-1][1:4]  # images, tokens and FLOPs
+    assert row.score_curve[-1][5] == pytest.approx(fmean(row.loss.values()), abs=1e-4)
+    assert row.score_curve[0][5] == pytest.approx(measured_number(row, "loss_curve") * 2 - row.score_curve[1][5])
+    with pytest.raises(SettingsError, match="frozen was not measured during training"):
+        measured_number(before, "score_curve")
+
+
+def test_a_cell_that_is_asked_with_split_images_shares_the_training(measured, tiny_study, monkeypatch):
+    asked_split = [{"name": "frozen"}, {"name": "split", "split": True}]
+    study = Study.parse(tiny_study.plain() | {"cells": asked_split, "claims": []})
+    whole, split = jobs_of(study, "mine.yaml", "micro")
+    assert whole.key in measured.read() and split.run == whole.run and split.key != whole.key
+    monkeypatch.setattr(loop, "train", None)  # the trained model is there
+    asked = []
+    plain = cells.measure_tasks
+    monkeypatch.setattr(
+        cells,
+        "measure_tasks",
+        lambda model, processor, *rest: asked.append(processor.images.split) or plain(model, processor, *rest),
+    )
+    row = compute(split, measured.folder, QUIET)
+    assert asked == [True] and row.loss != measured.read()[whole.key].loss
+
+
+def test_halving_stops_the_worse_half_and_says_that_it_favours_fast_learners(tiny_study, tmp_path, monkeypatch):
+    rates = [{"name": str(rate), "changes": {"stages.0.lr": rate}} for rate in (1e-5, 2e-5, 3e-5, 4e-5)]
+    base = {"changes": {"stages.0.steps": 8}}
+    scale = {"micro": tiny_study.scale("micro").plain() | base}
+    study = Study.parse(tiny_study.plain() | {"scales": scale, "cells": rates, "claims": []})
+    store, trained = RowStore(tmp_path, shipped=False), []
+
+    def computed(job, folder, console):
+        steps = job.run.stages[0].steps
+        trained.append((job.cell.name, steps))
+        rate = job.run.stages[0].lr
+        scores = {"scene_vqa": TaskScores([1.0], [0.0], [0], "same")}
+        return example_row(job.cell.name, job.seed, scores, key=job.key, loss=1 / (rate * steps))
+
+    monkeypatch.setattr(run_cells, "_as_processes", lambda jobs, folder, at_once: _computed(jobs, store, computed))
+    monkeypatch.setattr(run_cells, "announce", lambda *values: None)
+    monkeypatch.setattr(run_cells, "compute", computed)
+    console = Console(record=True, width=300, file=io.StringIO())
+    assert run_halved(study, "mine.yaml", "micro", store, console) == ["4e-05"]
+    assert [steps for _, steps in trained] == [2] * 4 + [4] * 2 + [8]
+    assert [name for name, _ in trained[4:]] == ["3e-05", "4e-05", "4e-05"]
+    assert "favours cells that learn fast" in console.export_text()
+    said = stopped_early(study, "mine.yaml", "micro", store, 1)
+    assert [sentence.split(" (")[0] for sentence in said[:-1]] == [
+        "1e-05: stopped at 0.25 of the steps",
+        "2e-05: stopped at 0.25 of the steps",
+        "3e-05: stopped at 0.25 of the steps",
+        "3e-05: stopped at 0.5 of the steps",
+    ]
+    run_halved(study, "mine.yaml", "micro", store, QUIET)
+    assert len(trained) == 7  # nothing is computed twice
+
+
+def _computed(jobs, store, compute):
+    for job in jobs:
+        store.add(compute(job, store.folder, QUIET))
+        yield job, ""
+
+
+def test_halving_chooses_the_cells_itself(tmp_path):
+    result = CliRunner().invoke(
+        app, ["study", "run", "t3", "--halving", "--cell", "fa-lora", "--folder", str(tmp_path)]
+    )
+    assert isinstance(result.exception, SettingsError) and "leave out --cell" in str(result.exception)
