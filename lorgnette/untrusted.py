@@ -103,7 +103,7 @@ def read_yaml(path: str | Path, error: type[LorgnetteError] = DataError) -> Any:
         raise error(f"{path}: cannot be read as YAML: {reason_of(problem)}") from None
     if len(text) > _KEPT_LENGTH:
         return parse_yaml(text, str(path), error)
-    return copy.deepcopy(_parse_kept(text, str(path), error))
+    return copy.deepcopy(_parse_kept(text, str(path), error))  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=64)

@@ -101,6 +101,28 @@ class StudyReport:
             found.append([cell.name, paper, *measures, *counts, *numbers, f"{cost['peak_gib']:.2f}", *where])
         return found
 
+    @property
+    def part_headings(self) -> list[str]:
+        """Headings of `part_rows`: the benchmarks of the score, and the sources of the held-out loss."""
+        rows = [row for found in self.by_cell.values() for row in found]
+        tasks = dict.fromkeys(name for row in rows for name in row.tasks)
+        return ["cell", *tasks, *dict.fromkeys(f"loss of {name}" for row in rows for name in row.loss)]
+
+    def part_rows(self) -> list[list[str]]:
+        """Cells of the table of parts: means over seeds of each benchmark and source, image-shuffled in brackets."""
+        found = []
+        for cell, rows in self.by_cell.items():
+            values = {}
+            for name in rows[0].tasks:
+                pairs = [(row.tasks[name].scores, row.tasks[name].blind) for row in rows]
+                right, wrong = (100 * fmean(fmean(pair[side]) for pair in pairs) for side in (0, 1))
+                values[name] = f"{right:.1f} ({wrong:.1f})"
+            for name in rows[0].loss:
+                right, wrong = fmean(row.loss[name] for row in rows), fmean(row.loss_shuffled[name] for row in rows)
+                values[f"loss of {name}"] = f"{right:.3f} ({wrong:.3f})"
+            found.append([cell, *(values.get(heading, "") for heading in self.part_headings[1:])])
+        return found
+
     def markdown(self) -> str:
         """The report as Markdown: tables and sentences, without charts."""
         parts = [
@@ -110,6 +132,8 @@ class StudyReport:
         parts += [self.summary, *(f"- {mark}" for mark in self.marks)]
         parts += ["## Claims", _table(CLAIM_HEADINGS, self.claim_rows())]
         parts += ["## Cells", _table(CELL_HEADINGS, self.cell_rows())]
+        parts += ["Parts of the score and of the loss, image-shuffled in brackets:"]
+        parts += [_table(self.part_headings, self.part_rows())]
         changes = [f"- `{cell.name}`: `{differences(self.study, self.scale, cell)}`" for cell in self.study.cells]
         parts += ["Differences from the base:", "\n".join(changes), self.study.about.strip()]
         return "\n\n".join(filter(None, parts)) + "\n"
@@ -131,6 +155,8 @@ class StudyReport:
             "claims": list(zip(self.claim_rows(), hues, strict=True)),
             "cell_headings": CELL_HEADINGS,
             "cells": self.cell_rows(),
+            "part_headings": self.part_headings,
+            "parts": self.part_rows(),
             "tasks": list(next(iter(self.by_cell.values()))[0].tasks) if self.by_cell else [],
             "scores": self._scores(),
             "pareto": self._pareto(names),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
@@ -36,6 +37,9 @@ def test_the_report_tells_claims_cells_and_differences(report):
     frozen = next(line for line in text.splitlines() if line.startswith("| frozen |"))
     loss = f"{report.by_cell['frozen'][0].loss['pairs'] * 0.975:.3f} ["
     assert loss in frozen and report.by_cell["frozen"][0].conditions["commit"] in frozen
+    assert "| cell | scene_vqa | loss of pairs |" in text
+    shuffled = 0.975 * report.by_cell["frozen"][0].loss["pairs"]
+    assert re.search(rf"\| frozen \| [\d.]+ \([\d.]+\) \| {shuffled:.3f} \(", text)
     assert "- `trained`: `stages.0.vision.mode=full`" in text and "A <small> test." in text
 
 
