@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
 WORKERS ?= 2
 
-.PHONY: help demo test lint fix docs numbers studies reference constraints clean
+.PHONY: help demo test slow lint fix docs numbers studies reference constraints clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -20,6 +20,9 @@ demo: $(VENV)/.installed ## build a small model that sees, and the report on it
 test: lint ## lint, type-check and run every test, those of training with the kernels of an old processor too
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE $(BIN)/pytest -n $(WORKERS) -m kernels tests/train
+
+slow: $(VENV)/.installed-test ## run the tests that take minutes: a server under load, one in Ray Serve, the container's steps
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
 
 lint: $(VENV)/.installed-test ## ruff and mypy
 	$(BIN)/ruff check .

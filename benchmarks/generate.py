@@ -35,8 +35,10 @@ from lorgnette.hub.export import export
 from lorgnette.hub.load import load
 from lorgnette.infer.generate import generate
 from lorgnette.infer.sampling import GenerationConfig
+from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer
+from lorgnette.model.config import VLMConfig
 from lorgnette.model.flops import ModelCost
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Sample
@@ -77,11 +79,11 @@ def picture(draw: random.Random, size: tuple[int, int]) -> PIL.Image.Image:
     return small.resize(size, PIL.Image.Resampling.BICUBIC)
 
 
-def write_model(folder: Path) -> None:
+def write_model(folder: Path, config: VLMConfig = MODEL, images: ImageConfig | None = None) -> None:
     """The model with random weights and a tokenizer of its size, as a folder that both sides open."""
-    tokenizer = train_tokenizer([words(20_000, seed=-1)], vocabulary=MODEL.vocabulary)
-    assert tokenizer.vocabulary == MODEL.vocabulary
-    export(VLM(MODEL).initialise(0), Processor(tokenizer), folder)
+    tokenizer = train_tokenizer([words(20_000, seed=-1)], vocabulary=config.vocabulary)
+    assert tokenizer.vocabulary == config.vocabulary
+    export(VLM(config).initialise(0), Processor(tokenizer, images or ImageConfig(), config.slots), folder)
 
 
 class Ours:

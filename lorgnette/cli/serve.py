@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,11 +37,15 @@ def serve(
     strict: Annotated[bool, typer.Option("--strict", help="Refuse keys of a request that are not known.")] = False,
     max_running: Annotated[int, typer.Option(help="Answers that grow side by side.")] = 16,
     max_waiting: Annotated[int, typer.Option(help="Requests that may wait for a place.")] = 64,
+    workers: Annotated[int, typer.Option(help="Processes with an engine each, behind one address.")] = 1,
     max_images: Annotated[int, typer.Option(help="Images of one request.")] = 16,
     kv_mib: Annotated[int, typer.Option(help="Memory of the KV cache in MiB.")] = 1024,
     image_kv_mib: Annotated[
         int | None, typer.Option(help="Memory in MiB for what cross-attention keeps of images; else a quarter of that.")
     ] = None,
+    image_cache_mib: Annotated[
+        int, typer.Option(help="Memory in MiB of the visual tokens of images seen before.")
+    ] = 256,
     drain_seconds: Annotated[float, typer.Option(help="Time that answers get to end after SIGTERM.")] = 30.0,
     log_content: Annotated[bool, typer.Option("--log-content", help="Write prompts and answers to the log.")] = False,
 ) -> None:
@@ -58,10 +65,12 @@ def serve(
         "allow_image_urls": allow_image_urls,
         "strict": strict,
         "max_images": max_images,
+        "workers": workers,
         "drain_seconds": drain_seconds,
         "log_content": log_content,
     }
     limits = {"max_running": max_running, "max_waiting": max_waiting, "kv_bytes": kv_mib * 2**20}
+    limits["image_bytes"] = image_cache_mib * 2**20
     if image_kv_mib is not None:
         limits["image_kv_bytes"] = image_kv_mib * 2**20
     _serve(model, ServeConfig.parse(values, "serve"), EngineConfig.parse(limits, "serve"), api_key_file, adapter)
@@ -80,21 +89,15 @@ def _serve(model: str, config: Any, limits: Any, api_key_file: Path | None, adap
     from lorgnette.cli.arguments import find_model
 
     folder = find_model(model, adapter)
-    from lorgnette.hub.checkpoint_hash import digest_with_adapter
-    from lorgnette.hub.load import load
-    from lorgnette.infer.engine.engine import Engine
-    from lorgnette.serve.app import ServerApp
     from lorgnette.serve.http.api_keys import read_keys
     from lorgnette.serve.server import DrainingServer, address_of, listen
     from lorgnette.serve.start_page import curl_line, python_snippet
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    for noisy in ("uvicorn", "httpx2"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     keys = read_keys(api_key_file)
     with listen(config.host, config.port) as listener:
-        weights = digest_with_adapter(folder, adapter)
-        engine = Engine(*load(folder, adapter=adapter), limits.model_copy(update={"weights": weights}))
-        app = ServerApp(engine, config, keys)
         address, open_keys = address_of(listener), bool(keys)
 
         def greet() -> None:
@@ -108,4 +111,28 @@ def _serve(model: str, config: Any, limits: Any, api_key_file: Path | None, adap
                     err=True,
                 )
 
-        DrainingServer(app, listener, greet).run_here()
+        if config.workers > 1:
+            with _router(str(folder), adapter, config, limits, keys, greet) as app:
+                DrainingServer(app, listener).run_here()
+            return
+        from lorgnette.hub.checkpoint_hash import digest_with_adapter
+        from lorgnette.hub.load import load
+        from lorgnette.infer.engine.engine import Engine
+        from lorgnette.serve.app import ServerApp
+
+        weights = digest_with_adapter(folder, adapter)
+        engine = Engine(*load(folder, adapter=adapter), limits.model_copy(update={"weights": weights}))
+        DrainingServer(ServerApp(engine, config, keys), listener, greet).run_here()
+
+
+@contextlib.contextmanager
+def _router(
+    folder: str, adapter: str | None, config: Any, limits: Any, keys: Any, greet: Callable[[], None]
+) -> Iterator[Any]:
+    """The application before several workers, whose sockets are in a folder of this user's alone."""
+    from lorgnette.serve.fleet.router import RouterApp, worker_jobs
+    from lorgnette.serve.fleet.worker_main import WorkerJob
+
+    with tempfile.TemporaryDirectory(prefix="lorgnette-") as sockets:
+        job = WorkerJob(model=folder, adapter=adapter, socket="", serve=config, engine=limits, with_keys=bool(keys))
+        yield RouterApp(worker_jobs(job, sockets, config.workers), config, keys, greet)

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 import lorgnette
 from lorgnette.errors import LorgnetteError
@@ -35,10 +36,13 @@ LAG_SECONDS = 0.25
 class ServerApp:
     """One model behind HTTP."""
 
+    failure = "the engine has failed three times, and cannot go on; start the server again"
+
     def __init__(self, engine: Engine, config: ServeConfig, keys: ApiKeys | None = None) -> None:
         self.config, self.keys, self.state = config, keys or ApiKeys(), ServerState()
         self.metrics = ServerMetrics(self.state)
         self.thread = EngineThread(engine, self.metrics)
+        self.broken = self.thread.broken
         self.longest = engine.model.config.language.context_length
         self.created = int(time.time())
         self.chat = ChatRoutes(config, engine, self.thread, self.metrics, _fingerprint(engine))
@@ -56,7 +60,7 @@ class ServerApp:
         handlers = {HTTPException: on_http_error, LorgnetteError: on_api_error, Exception: on_api_error}
         app = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=handlers)
         app.router.redirect_slashes = False
-        self.asgi = Guard(app, config, self.keys, self.state)
+        self.asgi: ASGIApp = Guard(app, config, self.keys, self.state)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:

@@ -24,6 +24,8 @@ class ServeConfig(Settings):
     """Refuse keys of a request that are not known, which are ignored otherwise."""
     log_content: bool = False
     """Write prompts and answers to the log."""
+    workers: pydantic.PositiveInt = 1
+    """Processes, each with the model and an engine of its own, behind one address."""
     max_images: pydantic.PositiveInt = 16
     """Images of one request."""
     max_image_bytes: pydantic.PositiveInt = 20 * 2**20

@@ -6,11 +6,13 @@ import asyncio
 import socket
 from collections.abc import Callable
 from types import FrameType
+from typing import Protocol
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from lorgnette.errors import LorgnetteError, SettingsError
-from lorgnette.serve.app import ServerApp
+from lorgnette.serve.http.guard import ServerState
 from lorgnette.serve.http.http_protocol import LimitedProtocol
 
 BROKEN_STATUS = 70
@@ -23,10 +25,23 @@ class EngineBroken(LorgnetteError):
     status = BROKEN_STATUS
 
 
+class Served(Protocol):
+    """An application that can be drained, and may break for good."""
+
+    asgi: ASGIApp
+    state: ServerState
+    broken: asyncio.Event
+    failure: str
+    """Sentence for people, once it is broken."""
+
+    async def drain(self) -> None:
+        """Refuse new requests, and return once those that run have ended."""
+
+
 class DrainingServer(uvicorn.Server):
     """uvicorn's server, which drains before it closes its listener: /ready can be asked meanwhile."""
 
-    def __init__(self, app: ServerApp, listener: socket.socket, started: Callable[[], None] | None = None) -> None:
+    def __init__(self, app: Served, listener: socket.socket, started: Callable[[], None] | None = None) -> None:
         """started: called once requests are taken."""
         config = uvicorn.Config(
             app.asgi,
@@ -73,14 +88,14 @@ class DrainingServer(uvicorn.Server):
         self.should_exit = True
 
     async def _watch_engine(self) -> None:
-        await self.app.thread.broken.wait()
+        await self.app.broken.wait()
         self.should_exit = True
 
     def run_here(self) -> None:
         """Serve until the server is told to stop. Raises: EngineBroken."""
         self.run(sockets=[self.listener])
-        if self.app.thread.broken.is_set():
-            raise EngineBroken("the engine has failed three times, and cannot go on; start the server again")
+        if self.app.broken.is_set():
+            raise EngineBroken(self.app.failure)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -59,7 +59,7 @@ THIRD_PARTY = {
     "train": {"peft", "rich", "safetensors", "torch"},
     "demo": {"rich", "torch"},
     "study": {"numpy", "pydantic", "rich", "torch"},
-    "serve": {"llguidance", "prometheus_client", "pydantic", "starlette", "torch", "uvicorn"},
+    "serve": {"httpx2", "llguidance", "prometheus_client", "pydantic", "starlette", "torch", "uvicorn"},
     "look": {"PIL", "numpy", "torch"},
     "offline": {"pyarrow"},
     "tuning": {"numpy", "rich", "yaml"},

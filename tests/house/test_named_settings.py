@@ -27,7 +27,7 @@ DOTTED = re.compile(r"([a-z_]+(?:\.[a-z0-9_]+)+)(?:=.*)?")
 OVERRIDE = re.compile(r"([a-z_]+(?:\.[a-z0-9_]+)*)=\S.*")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 FILES = ("py", "md", "yaml", "yml", "json", "jsonl", "txt", "html", "svg", "toml", "parquet", "safetensors")
-OTHER_PROGRAMS = {"--hinting": "pyftsubset"}
+OTHER_PROGRAMS = {"--hinting": "pyftsubset", "--backend": "vllm bench serve"}
 """Options that a page names without the command of their program."""
 
 

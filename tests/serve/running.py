@@ -29,8 +29,8 @@ class Running:
     """A server, and ways to ask it."""
 
     server: DrainingServer
-    app: ServerApp
-    engine: Engine
+    app: Any
+    engine: Any
     address: str
     ended: threading.Event = field(default_factory=threading.Event)
     failure: list[BaseException] = field(default_factory=list)
@@ -85,7 +85,17 @@ class Running:
 def running(keys: ApiKeys | None = None, engine: Engine | None = None, **settings: Any) -> Iterator[Running]:
     """A server until the end of the block."""
     engine = engine or tiny_engine(tiny_model(seed=1), max_waiting=16)
-    app = ServerApp(engine, ServeConfig(**{"name": "tiny", "port": 0, "drain_seconds": 5} | settings), keys)
+    with running_app(ServerApp(engine, serve_config(**settings), keys), engine) as found:
+        yield found
+
+
+def serve_config(**settings: Any) -> ServeConfig:
+    return ServeConfig(**{"name": "tiny", "port": 0, "drain_seconds": 5} | settings)
+
+
+@contextlib.contextmanager
+def running_app(app: Any, engine: Engine | None = None) -> Iterator[Running]:
+    """Any application behind a server, until the end of the block."""
     started = threading.Event()
     listener = listen("127.0.0.1", 0)
     found = Running(DrainingServer(app, listener, started.set), app, engine, address_of(listener))
@@ -95,7 +105,8 @@ def running(keys: ApiKeys | None = None, engine: Engine | None = None, **setting
         assert started.wait(30)
         yield found
     finally:
-        found.server.stop()
+        if not found.ended.is_set():
+            found.server.stop()
         thread.join(30)
         assert not thread.is_alive()
 

@@ -77,7 +77,7 @@ Content = Annotated[
 ]
 
 
-SAYS_SOMETHING = {
+SAYS_SOMETHING: dict[str, Any] = {
     "anyOf": [
         {"properties": {"role": {"const": "assistant"}}},
         {"required": ["content"], "properties": {"content": {"type": ["string", "array"]}}},

@@ -106,7 +106,8 @@ class Guard:
         if status >= 400:
             self.state.refusals[str(status)] = self.state.refusals.get(str(status), 0) + 1
         route = getattr(scope.get("route"), "path", "no route")
-        log.info("%s %s %s %d %.0f ms", name, scope["method"], route, status, 1000 * seconds)
+        level = logging.DEBUG if route in OPEN_ROUTES and status < 400 else logging.INFO  # asked every second or so
+        log.log(level, "%s %s %s %d %.0f ms", name, scope["method"], route, status, 1000 * seconds)
 
 
 class _Response:
