@@ -174,6 +174,9 @@ def chat(
         float | None, typer.Option(help="Sampling temperature, 0 for greedy; by default the model's setting, or 0.")
     ] = None,
     adapter: AdapterOption = None,
+    no_images: Annotated[
+        bool, typer.Option("--no-images", help="Name pictures by their size alone, also where the terminal shows them.")
+    ] = False,
 ) -> None:
     """Chat with a model in the terminal; `/image PATH` adds an image, `/help` lists the commands."""
     from lorgnette.cli.arguments import find_model
@@ -185,10 +188,11 @@ def chat(
     folder = find_model(model, adapter)
     from lorgnette.hub.load import load
     from lorgnette.infer.chat import HELP, Chat, converse
+    from lorgnette.report.terminal_images import picture_writer
 
     session = Chat(*load(folder, adapter=adapter), settings, split=split or None)
     print(HELP)
-    converse(session, _lines_typed(), lambda text: print(text, end="", flush=True))
+    converse(session, _lines_typed(), lambda text: print(text, end="", flush=True), picture_writer(no_images))
 
 
 def _lines_typed() -> Iterator[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lorgnette.look.occlusion import Occluder
+from lorgnette.look.steps import Steps, finish
 from lorgnette.seeds import derive_seed
 
 SHARES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75)
@@ -50,14 +51,29 @@ class Faithfulness:
         better = np.mean([gain < 0 for gain in self.gains]) + np.mean([gain == 0 for gain in self.gains]) / 2
         return bool(better <= MOST_BETTER)
 
+    @property
+    def sentence(self) -> str:
+        """The worth of the map in words."""
+        low, high = self.interval
+        gain = f"{self.gain:+.2f} nats a token ({low:+.2f} to {high:+.2f} over single ones)"
+        if self.says_something:
+            return f"Taking out the places that the map marks costs {gain} more than taking out random ones."
+        said = "This map says nothing: taking out the places that it marks costs no more than taking out random ones"
+        return f"{said} ({gain})."
+
 
 def check_map(occluder: Occluder, values: np.ndarray, orders: int = ORDERS, seed: int = 0) -> Faithfulness:
     """Compare a map with random orders. values: a number for each cell, the larger the sooner it is taken out."""
+    return finish(check_steps(occluder, values, orders, seed))
+
+
+def check_steps(occluder: Occluder, values: np.ndarray, orders: int = ORDERS, seed: int = 0) -> Steps[Faithfulness]:
+    """As `check_map`, one pass of the model at a time."""
     count = len(occluder.cells)
     draw = np.random.default_rng(derive_seed(seed, "look"))
     ways = [np.argsort(-values, kind="stable"), *(draw.permutation(count) for _ in range(orders))]
     sizes = sorted({max(1, round(share * count)) for share in SHARES})
     sets = [order[:size].tolist() for order in ways for size in sizes]
-    scores = occluder.scores([(), *sets])
+    scores = yield from occluder.score_steps([(), *sets])
     drops = (scores[0] - scores[1:]).mean(1).reshape(len(ways), len(sizes)).mean(1)
     return Faithfulness(float(drops[0]), tuple((drops[0] - drops[1:]).tolist()))

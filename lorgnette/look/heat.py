@@ -62,9 +62,9 @@ def heat(cells: Sequence[Cell], values: np.ndarray, places: Sequence[Region], si
     return total / np.maximum(count, 1)
 
 
-def shown_size(width: int, height: int) -> tuple[int, int]:
-    """The size at which an image stands on the page."""
-    scale = SHOWN_SIDE / max(width, height)
+def shown_size(width: int, height: int, side: int = SHOWN_SIDE) -> tuple[int, int]:
+    """The size at which an image stands on the page. side: the longer one."""
+    scale = side / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 

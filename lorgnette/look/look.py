@@ -12,11 +12,12 @@ import PIL.Image
 from lorgnette.infer.generate import generate
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.inputs.image import image_crops
-from lorgnette.inputs.image_io import open_image
+from lorgnette.inputs.image_io import image_size, open_image
 from lorgnette.inputs.processor import Processor
-from lorgnette.look.faithfulness import ORDERS, Faithfulness, check_map
-from lorgnette.look.heat import heat, places_of, shown_size
-from lorgnette.look.occlusion import Cell, Occluder
+from lorgnette.look.faithfulness import ORDERS, Faithfulness, check_steps
+from lorgnette.look.heat import SHOWN_SIDE, heat, places_of, shown_size
+from lorgnette.look.occlusion import PASS_PATCHES, PASS_TOKENS, Cell, Occluder
+from lorgnette.look.steps import Steps, finish
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Image, Sample, Text, Turn
 
@@ -77,39 +78,76 @@ def look(
     """
     sources = [one for one in prompt.segments if isinstance(one, Image)]
     tokens = answer_tokens(model, processor, prompt, answer, max_tokens)
-    occluder = Occluder(model, processor, prompt, tokens)
-    maps_CT, scores_T = occluder.maps()
-    whole_C = maps_CT.mean(1)
-    decode = processor.tokenizer.decode
-    pictures = [open_image(one.source, prompt.name, processor.images.max_pixels) for one in sources]
-    spread = _Spread(processor, occluder, sources, pictures)
-    words = [
-        LookedWord(text, float(scores_T[part].sum()), spread(maps_CT[:, part].sum(1)))
-        for text, part in words_of([decode(list(tokens[:count])) for count in range(len(tokens) + 1)])
-    ]
+    job = LookJob(model, processor, prompt, tokens)
+    measured = finish(job.steps(orders))
     blind = None
     if others:
         alone = float(np.mean([_mean_score(model, processor, prompt, tokens, other) for other in others]))
-        blind = float(scores_T.mean()) - alone
-    return Look(
-        decode(list(tokens)).strip(),
-        tuple(words),
-        tuple(pictures),
-        spread(whole_C),
-        check_map(occluder, whole_C, orders),
-        occluder.removes,
-        blind,
-    )
+        blind = float(measured.scores_T.mean()) - alone
+    pictures = [open_image(one.source, prompt.name, processor.images.max_pixels) for one in sources]
+    said = processor.tokenizer.decode(list(tokens)).strip()
+    words, whole = job.words(measured), job.whole(measured)
+    return Look(said, words, tuple(pictures), whole, measured.faithfulness, job.occluder.removes, blind)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Results of the passes of the model."""
+
+    maps_CT: np.ndarray
+    """Fall of each answer token's log-probability without each cell."""
+    scores_T: np.ndarray
+    """Log-probability of each answer token with the whole image."""
+    faithfulness: Faithfulness
+
+
+class LookJob:
+    """Occlusion maps of one answer in three parts: decoding, passes of the model one by one, maps of the pictures."""
+
+    def __init__(
+        self,
+        model: VLM,
+        processor: Processor,
+        prompt: Sample,
+        tokens: Sequence[int],
+        *,
+        side: int = SHOWN_SIDE,
+        work: tuple[int, int] = (PASS_TOKENS, PASS_PATCHES),
+    ) -> None:
+        """Decode the images. side: of the maps, the longest. work: text tokens and patches of a pass.
+
+        Raises: as `look`.
+        """
+        self.processor, self.tokens, self.side = processor, tuple(tokens), side
+        self.occluder = Occluder(model, processor, prompt, tokens, work)
+        self._spread = _Spread(processor, self.occluder, prompt, side)
+
+    def steps(self, orders: int = ORDERS) -> Steps[Measured]:
+        """All passes of the model, one at a time."""
+        maps_CT, scores_T = yield from self.occluder.map_steps()
+        faithfulness = yield from check_steps(self.occluder, maps_CT.mean(1), orders)
+        return Measured(maps_CT, scores_T, faithfulness)
+
+    def words(self, measured: Measured) -> tuple[LookedWord, ...]:
+        """The words of the answer, each with its maps."""
+        texts = [self.processor.tokenizer.decode(list(self.tokens[:count])) for count in range(len(self.tokens) + 1)]
+        return tuple(
+            LookedWord(text, float(measured.scores_T[part].sum()), self._spread(measured.maps_CT[:, part].sum(1)))
+            for text, part in words_of(texts)
+        )
+
+    def whole(self, measured: Measured) -> tuple[np.ndarray, ...]:
+        """The map of each picture for the whole answer, in nats a token."""
+        return self._spread(measured.maps_CT.mean(1))
 
 
 class _Spread:
     """Maps of cells as maps of the pictures on the page."""
 
-    def __init__(
-        self, processor: Processor, occluder: Occluder, sources: Sequence[Image], pictures: Sequence[PIL.Image.Image]
-    ) -> None:
-        self.cells, config = occluder.cells, processor.images
-        self.sizes = [picture.size for picture in pictures]
+    def __init__(self, processor: Processor, occluder: Occluder, prompt: Sample, side: int) -> None:
+        self.cells, self.side, config = occluder.cells, side, processor.images
+        sources = [one for one in prompt.segments if isinstance(one, Image)]
+        self.sizes = [image_size(one.source, prompt.name, config.max_pixels) for one in sources]
         crops = [image_crops(one.source, config, config.split) for one in sources]
         self.starts = list(itertools.accumulate(map(len, crops), initial=0))
         self.places = [places_of(one, size, config) for one, size in zip(crops, self.sizes, strict=True)]
@@ -120,7 +158,7 @@ class _Spread:
             first, end = self.starts[number : number + 2]
             own = [place for place, cell in enumerate(self.cells) if first <= cell.crop < end]
             cells = [Cell(cell.crop - first, cell.box, cell.patches) for cell in map(self.cells.__getitem__, own)]
-            found.append(heat(cells, values_C[own], places, shown_size(*size)))
+            found.append(heat(cells, values_C[own], places, shown_size(*size, self.side)))
         return tuple(found)
 
 

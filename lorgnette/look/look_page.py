@@ -21,15 +21,7 @@ _MARK = "lorgnette look"
 
 def sentences(found: Look) -> list[str]:
     """Return what the maps are worth, in sentences: for the page and the terminal."""
-    low, high = found.faithfulness.interval
-    gain = f"{found.faithfulness.gain:+.2f} nats a token ({low:+.2f} to {high:+.2f} over single ones)"
-    if found.faithfulness.says_something:
-        lines = [f"Taking out the places that the map marks costs {gain} more than taking out random ones."]
-    else:
-        lines = [
-            "This map says nothing: taking out the places that it marks costs no more than taking out random ones"
-            f" ({gain})."
-        ]
+    lines = [found.faithfulness.sentence]
     if found.blind is not None and found.blind <= 0:
         lines.append(
             f"The answer did not come from the picture: with others it is as likely ({found.blind:+.2f} nats a token)."

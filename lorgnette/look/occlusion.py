@@ -19,6 +19,7 @@ from torch import Tensor
 from lorgnette.errors import DataError
 from lorgnette.infer.generate import evaluating
 from lorgnette.inputs.processor import Processor
+from lorgnette.look.steps import Steps, finish
 from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
 from lorgnette.model.configs.connector_config import PerceiverConfig
 from lorgnette.model.configs.vision_config import VisionConfig
@@ -61,8 +62,15 @@ def _cut(crop: int, start: int, grid: tuple[int, int]) -> Iterator[Cell]:
 class Occluder:
     """Scores one answer to one prompt, with patches taken out of its images."""
 
-    def __init__(self, model: VLM, processor: Processor, prompt: Sample, answer: Sequence[int]) -> None:
-        """answer: token ids whose log-probabilities are asked for.
+    def __init__(
+        self,
+        model: VLM,
+        processor: Processor,
+        prompt: Sample,
+        answer: Sequence[int],
+        work: tuple[int, int] = (PASS_TOKENS, PASS_PATCHES),
+    ) -> None:
+        """answer: token ids whose log-probabilities are asked for. work: text tokens and patches of a pass.
 
         Raises: DataError if the prompt shows no image, or there is no answer; ImageError.
         """
@@ -71,29 +79,37 @@ class Occluder:
             raise DataError(f"{prompt.name}: shows no image to look at")
         if not answer:
             raise DataError(f"{prompt.name}: the answer is empty; give one as text")
-        self.model, self.answer = model, tuple(answer)
+        self.model, self.answer, self.work = model, tuple(answer), work
         self.batch = _answered(batch, self.answer)
         self.cells = cells_of(batch.grids)
         self.removes = _takes_any_patches(model)
         """Whether patches are removed; else they take the mean colour of their crop."""
 
-    @torch.no_grad()
     def scores(self, without: Iterable[Sequence[int]]) -> np.ndarray:
         """Log-probability of each answer token (natural logarithm): a row for each set of cells that is taken out.
 
         without: numbers of cells. A crop of which nothing would be left keeps its first patch. Shape: sets, tokens.
         """
+        return finish(self.score_steps(without))
+
+    def score_steps(self, without: Iterable[Sequence[int]]) -> Steps[np.ndarray]:
+        """As `scores`, one pass of the model at a time."""
         found = [np.empty((0, len(self.answer)))]
-        with evaluating(self.model):
-            for batch in self._batches([self._variant(cells) for cells in without]):
+        for batch in self._batches(self._variant(cells) for cells in without):
+            with evaluating(self.model), torch.no_grad():
                 scores_T = self.model(batch.to(self.model.device), output="scores").scores
-                rows = scores_T.cpu()[batch.targets_T != IGNORE_INDEX].double()
-                found.append(rows.view(-1, len(self.answer)).numpy())
+            rows = scores_T.cpu()[batch.targets_T != IGNORE_INDEX].double()
+            found.append(rows.view(-1, len(self.answer)).numpy())
+            yield
         return np.concatenate(found)
 
     def maps(self) -> tuple[np.ndarray, np.ndarray]:
         """Drop of log-probability of each token without each cell (cells, tokens), and the scores of the whole."""
-        scores = self.scores([(), *((number,) for number in range(len(self.cells)))])
+        return finish(self.map_steps())
+
+    def map_steps(self) -> Steps[tuple[np.ndarray, np.ndarray]]:
+        """As `maps`, one pass of the model at a time."""
+        scores = yield from self.score_steps([(), *((number,) for number in range(len(self.cells)))])
         return scores[0] - scores[1:], scores[0]
 
     def _variant(self, cells: Sequence[int]) -> Batch:
@@ -115,12 +131,13 @@ class Occluder:
             grids=tuple((1, count) for count in left),
         )
 
-    def _batches(self, variants: list[Batch]) -> Iterator[Batch]:
-        """Variants packed end to end, up to `PASS_TOKENS` and `PASS_PATCHES` a pass."""
+    def _batches(self, variants: Iterable[Batch]) -> Iterator[Batch]:
+        """Variants packed end to end, up to so many tokens and patches a pass."""
         waiting: list[Batch] = []
+        most_tokens, most_patches = self.work
         tokens = patches = 0
         for one in variants:
-            if waiting and (tokens + len(one.tokens_T) > PASS_TOKENS or patches + len(one.patches_PC) > PASS_PATCHES):
+            if waiting and (tokens + len(one.tokens_T) > most_tokens or patches + len(one.patches_PC) > most_patches):
                 yield joined(waiting)
                 waiting, tokens, patches = [], 0, 0
             waiting.append(one)

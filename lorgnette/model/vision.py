@@ -65,7 +65,7 @@ class ViT(VisionEncoder):
         self.patch_embedding = nn.Linear(config.patch_width, config.width, bias=config.patch_bias)
         # nn.Embedding's own normal_ would import torch._dynamo on the meta device, which takes seconds
         table = torch.empty(config.grid**2, config.width).uniform_(-1, 1)
-        self.position_embedding = nn.Embedding(*table.shape, _weight=table)
+        self.position_embedding = nn.Embedding(config.grid**2, config.width, _weight=table)
         if config.class_token != "none":
             self.class_embedding = nn.Parameter(torch.empty(config.width))
             self.class_position = nn.Parameter(torch.empty(1, config.width))

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -26,8 +26,9 @@ from lorgnette.serve.config import ServeConfig
 from lorgnette.serve.engine_thread import EngineThread
 from lorgnette.serve.http.api_keys import ApiKeys
 from lorgnette.serve.http.guard import Guard, ServerState
+from lorgnette.serve.look_route import LookRoute
 from lorgnette.serve.metrics import ServerMetrics
-from lorgnette.serve.start_page import start_page
+from lorgnette.serve.page_files import PAGE_FILES, page_file
 
 LAG_SECONDS = 0.25
 """Time between two looks at how late the event loop is."""
@@ -49,13 +50,14 @@ class ServerApp:
         routes = [
             Route("/v1/chat/completions", self.chat.chat, methods=["POST"]),
             Route("/tokenize", self.chat.tokenize, methods=["POST"]),
+            Route("/v1/look", LookRoute(self.chat, engine).look, methods=["POST"]),
             Route("/v1/models", self._models),
             Route("/v1/models/{id:path}", self._model),
             Route("/health", self._health),
             Route("/ready", self._ready),
             Route("/metrics", self._metrics),
             Route("/openapi.json", self._openapi),
-            Route("/", self._page),
+            *(Route(path, page_file) for path in PAGE_FILES),
         ]
         handlers = {HTTPException: on_http_error, LorgnetteError: on_api_error, Exception: on_api_error}
         app = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=handlers)
@@ -123,9 +125,6 @@ class ServerApp:
 
     async def _openapi(self, _: Request) -> Response:
         return JSONResponse(openapi())
-
-    async def _page(self, request: Request) -> Response:
-        return HTMLResponse(start_page(str(request.base_url).rstrip("/"), self.config.name, bool(self.keys)))
 
 
 def _fingerprint(engine: Engine) -> str:

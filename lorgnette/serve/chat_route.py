@@ -64,7 +64,7 @@ class ChatRoutes:
             return Response(status_code=499)  # which nobody reads
         exchange = Exchange(body.release, timer)
         try:
-            asked, wanted = await self._read(request, body, ChatRequest)
+            asked, wanted = await self.read(request, body, ChatRequest)
             return await self._answer(request, asked, wanted, exchange)
         except ClientGone:
             return Response(status_code=499)
@@ -77,7 +77,7 @@ class ChatRoutes:
         try:
             body = await self.bodies.read(request)
             try:
-                _, wanted = await self._read(request, body, Conversation)
+                _, wanted = await self.read(request, body, Conversation)
                 prompt = await self.thread.call(lambda engine: prepare(wanted, engine.image_cache))
             finally:
                 body.release()
@@ -91,7 +91,7 @@ class ChatRoutes:
         )
         return JSONResponse(reply.model_dump())
 
-    async def _read(self, request: Request, body: HeldBody, kind: type[_Asked]) -> tuple[_Asked, EngineRequest]:
+    async def read(self, request: Request, body: HeldBody, kind: type[_Asked]) -> tuple[_Asked, EngineRequest]:
         """Parse a body: its fields without the messages, and the request for the engine that is made of them."""
         asked: _Asked = parse_body(kind, body.take())
         self._check(asked)

@@ -1,24 +1,8 @@
-"""The page at `/`, and the same examples for the terminal: how to ask this server."""
+"""Examples that the server prints when it starts: how to ask it."""
 
 from __future__ import annotations
 
-import html
 import json
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>lorgnette</title></head>
-<body>
-<h1>lorgnette serves {name}</h1>
-<p>Clients of OpenAI's API use the address <code>{address}/v1</code> and the model <code>{name}</code>.</p>
-<h2>curl</h2>
-<pre>{curl}</pre>
-<h2>Python</h2>
-<pre>{python}</pre>
-<p><a href="/openapi.json">Routes</a>, <a href="/metrics">metrics</a>, <a href="/health">health</a>.</p>
-</body>
-</html>
-"""
 
 
 def curl_line(address: str, name: str, with_key: bool) -> str:
@@ -43,13 +27,3 @@ content = [
 ]
 reply = client.chat.completions.create(model={json.dumps(name)}, messages=[{{"role": "user", "content": content}}])
 print(reply.choices[0].message.content)"""
-
-
-def start_page(address: str, name: str, with_key: bool) -> str:
-    """The page, as HTML without scripts or styles."""
-    return _PAGE.format(
-        name=html.escape(name),
-        address=html.escape(address),
-        curl=html.escape(curl_line(address, name, with_key)),
-        python=html.escape(python_snippet(address, name, with_key)),
-    )

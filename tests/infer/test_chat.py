@@ -42,7 +42,8 @@ def test_a_conversation_is_one_growing_sample(chat: Chat, photo: Path) -> None:
     answers = generate(
         chat.model, chat.processor, [Sample(expected[:3]), Sample((*expected, *chat.segments[5:7]))], SETTINGS
     )
-    assert written == f"1 to be shown with your next words\n{answers[0].text}\n{answers[1].text}\n"
+    said = "a photo.png, 40 x 60 pixels: to be shown with your next words"
+    assert written == f"{said}\n{answers[0].text}\n{answers[1].text}\n"
 
 
 def test_commands(chat: Chat) -> None:
@@ -60,8 +61,7 @@ def test_commands(chat: Chat) -> None:
 def test_what_goes_wrong_is_one_line_and_leaves_nothing_behind(chat: Chat, tmp_path: Path, photo: Path) -> None:
     assert run(chat, "/image nowhere.png") == "nowhere.png: no such file\n"
     (tmp_path / "text.png").write_text("no picture")
-    written = run(chat, f"/image {tmp_path / 'text.png'}", "what is this?")
-    assert "text.png" in written.splitlines()[1]
+    assert "text.png" in run(chat, f"/image {tmp_path / 'text.png'}")
     assert (chat.segments, chat.images) == ([], [])
     with pytest.raises(LorgnetteError, match="no such file"):
         chat.show("~/surely/not/here.png")
@@ -76,6 +76,21 @@ def test_an_interrupt_stops_the_answer_only(chat: Chat, monkeypatch: pytest.Monk
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lorgnette.infer.chat.stream", interrupted)
+    step = chat.engine.step
+    monkeypatch.setattr(chat.engine, "step", interrupted)
     assert run(chat, "tell me everything", "/help") == f"\n{HELP}\n"
-    assert chat.segments == []
+    assert chat.segments == [] and chat.engine.is_idle
+    monkeypatch.setattr(chat.engine, "step", step)
+    assert run(chat, "hello") == f"{chat.segments[-1].text}\n"
+
+
+def test_a_later_turn_computes_nothing_twice(chat: Chat, photo: Path) -> None:
+    run(chat, f"/image {photo}", "what is this?", "and now?")
+    stats = chat.engine.stats()
+    assert stats.image_misses == 1 and stats.prefix_hits > 0
+
+
+def test_pictures_are_drawn_where_the_terminal_can(chat: Chat, photo: Path) -> None:
+    written: list[str] = []
+    converse(chat, [f"/image {photo}"], written.append, lambda image: f"<{image.source.name}>\n")
+    assert "".join(written).startswith("<a photo.png>\na photo.png, 40 x 60 pixels: ")

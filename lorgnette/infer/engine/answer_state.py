@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from lorgnette.infer.engine.answer_images import AnswerImages
 from lorgnette.infer.engine.memory.kv_store import CachedDocument
 from lorgnette.infer.engine.prompt import Prompt
-from lorgnette.infer.engine.request import Request
+from lorgnette.infer.engine.request import ImageUsage, Request, Usage
 from lorgnette.infer.engine.token_sampler import TokenSampler
 from lorgnette.infer.generate import GrowingAnswer
+from lorgnette.infer.image_cache import ImageFeatureCache
 
 
 @dataclass(eq=False)
@@ -27,6 +29,18 @@ class RequestState:
     answers: list[AnswerState] = field(default_factory=list)
     """One for each choice. The first alone computes the prompt, and the others fork from it."""
     cached_tokens: int = 0
+    encoded: set[int] = field(default_factory=set)
+    """Numbers of the images that were encoded for it."""
+
+    def usage(self, image_cache: ImageFeatureCache) -> Usage:
+        """Tokens and images of the request."""
+        prompt = self.prompt
+        tokens = (last - first for first, last in pairwise(prompt.firsts))
+        images = tuple(
+            ImageUsage(count, len(image_cache.crops(image)), number not in self.encoded)
+            for number, (image, count) in enumerate(zip(prompt.images, tokens, strict=True))
+        )
+        return Usage(len(prompt.tokens), len(prompt.places), self.cached_tokens, images)
 
 
 @dataclass(eq=False)

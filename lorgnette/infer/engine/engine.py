@@ -20,7 +20,7 @@ from lorgnette.infer.engine.image_inputs import image_inputs
 from lorgnette.infer.engine.memory.kv_store import KVStore, SlabStore
 from lorgnette.infer.engine.model_runner import Runner
 from lorgnette.infer.engine.prompt import Prompt, prepare
-from lorgnette.infer.engine.request import ChosenToken, Event, QueueFull, QueueTimeout, Request, Usage
+from lorgnette.infer.engine.request import ChosenToken, Event, QueueFull, QueueTimeout, Request
 from lorgnette.infer.engine.scheduler import Scheduler
 from lorgnette.infer.engine.stats import EngineCounts, EngineStats, collect_stats
 from lorgnette.infer.engine.token_sampler import TokenSampler
@@ -166,8 +166,7 @@ class Engine:
         if all(one.answer.generation is not None for one in answer.owner.answers):
             del self._requests[request]
             self.decoded.leave(answer.owner.prompt.images)
-        prompt = answer.owner.prompt
-        usage = Usage(len(prompt.tokens), len(prompt.places), answer.owner.cached_tokens)
+        usage = answer.owner.usage(self.image_cache)
         return [Event(request, answer.choice, token, text, generation, usage)]
 
     def _fail(self, state: RequestState, error: LorgnetteError) -> list[Event]:

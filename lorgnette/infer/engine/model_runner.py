@@ -92,6 +92,7 @@ class Runner:
         for image, state in zip(images, made, strict=True):
             for answer, number in users[image.key]:
                 answer.images.states[number] = state
+                answer.owner.encoded.add(number)
 
     def run(self, chunks: Sequence[PrefillChunk]) -> list[Ran]:
         """Compute chunks in one pass; if it fails, half of them at a time.

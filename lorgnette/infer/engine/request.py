@@ -99,6 +99,17 @@ class ChosenToken:
 
 
 @dataclass(frozen=True)
+class ImageUsage:
+    """One image of a request."""
+
+    tokens: int
+    """Visual tokens of all its crops."""
+    crops: int
+    cached: bool
+    """Whether it did not have to be encoded."""
+
+
+@dataclass(frozen=True)
 class Usage:
     """Tokens of a request, known when its prompt has been computed."""
 
@@ -107,6 +118,7 @@ class Usage:
     """Visual tokens of the prompt."""
     cached_tokens: int
     """Tokens of the prompt whose keys and values came from the prefix cache."""
+    images: tuple[ImageUsage, ...] = ()
 
 
 @dataclass(frozen=True)

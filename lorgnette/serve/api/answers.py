@@ -17,6 +17,7 @@ from lorgnette.serve.api.replies import (
     ChunkChoice,
     Delta,
     FinishReason,
+    ImageDetails,
     PromptDetails,
     TokenLogprob,
     TokenUsage,
@@ -140,6 +141,7 @@ class AnswerAssembler:
     def token_usage(self) -> TokenUsage:
         """Tokens of the request so far."""
         used = self.usage or Usage(0, 0, 0)
+        images = {"images": [ImageDetails(**vars(one)) for one in used.images]} if used.images else {}
         return TokenUsage(
             prompt_tokens=used.prompt_tokens,
             completion_tokens=self.completion_tokens,
@@ -148,6 +150,7 @@ class AnswerAssembler:
                 cached_tokens=used.cached_tokens,
                 image_tokens=used.image_tokens,
                 text_tokens=used.prompt_tokens - used.image_tokens,
+                **images,
             ),
         )
 

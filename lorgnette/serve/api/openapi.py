@@ -9,13 +9,21 @@ import pydantic
 from pydantic.json_schema import models_json_schema
 
 import lorgnette
-from lorgnette.serve.api.protocol import ChatRequest, Conversation
-from lorgnette.serve.api.replies import ChatCompletion, ErrorReply, HealthReply, ModelList, ModelRow, Tokenized
+from lorgnette.serve.api.protocol import ChatRequest, Conversation, LookRequest
+from lorgnette.serve.api.replies import (
+    ChatCompletion,
+    ErrorReply,
+    HealthReply,
+    LookReply,
+    ModelList,
+    ModelRow,
+    Tokenized,
+)
 
 _REFERENCE = "#/components/schemas/{model}"
-_KINDS: tuple[type[pydantic.BaseModel], ...] = (ChatRequest, Conversation)
+_KINDS: tuple[type[pydantic.BaseModel], ...] = (ChatRequest, Conversation, LookRequest)
 _REPLIES: tuple[type[pydantic.BaseModel], ...] = (
-    *(ChatCompletion, ErrorReply, HealthReply),
+    *(ChatCompletion, ErrorReply, HealthReply, LookReply),
     *(ModelList, ModelRow, Tokenized),
 )
 
@@ -73,12 +81,13 @@ def openapi() -> dict[str, Any]:
             "/v1/chat/completions": {"post": chat},
             "/v1/models": {"get": _route("All models that are served.", ModelList)},
             "/v1/models/{id}": {"get": one_model},
+            "/v1/look": {"post": _route("Show where in its images an answer came from.", LookReply, LookRequest)},
             "/tokenize": {"post": _route("Write a conversation as token ids.", Tokenized, Conversation)},
             "/health": {"get": _route("Whether the engine steps, or has nothing to do.", HealthReply)},
             "/ready": {"get": _route("Whether new requests are taken.", HealthReply)},
             "/metrics": {"get": _route("Metrics for Prometheus.", "text/plain")},
             "/openapi.json": {"get": _description()},
-            "/": {"get": _route("A page with examples.", "text/html")},
+            "/": {"get": _route("A page to ask from.", "text/html")},
         },
         "components": {
             "schemas": schemas["$defs"],

@@ -205,6 +205,15 @@ class ChatRequest(Conversation):
         return self
 
 
+class LookRequest(Conversation):
+    """Body of `POST /v1/look`: messages that show images and end with a question, and the answer to be looked up."""
+
+    answer: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = None
+    """Text whose words are looked up in the images; the model's own greedy answer if not given."""
+    max_tokens: int | None = Field(default=None, ge=1, le=256)
+    """Most tokens of the model's own answer."""
+
+
 def parse_body(kind: type[Conversation], content: bytes) -> Any:
     """A body as a request of this kind. Raises: ApiError 400 naming the field."""
     try:

@@ -51,6 +51,15 @@ class ChatChoice(pydantic.BaseModel):
     finish_reason: FinishReason
 
 
+class ImageDetails(pydantic.BaseModel):
+    """One image of a request."""
+
+    tokens: int
+    crops: int
+    cached: bool
+    """Whether it did not have to be encoded."""
+
+
 class PromptDetails(pydantic.BaseModel):
     """Parts of a prompt's tokens."""
 
@@ -58,6 +67,8 @@ class PromptDetails(pydantic.BaseModel):
     """Tokens whose keys and values were there from an earlier request."""
     image_tokens: int
     text_tokens: int
+    images: list[ImageDetails] = []
+    """The images, in order; absent where there are none."""
 
 
 class TokenUsage(pydantic.BaseModel):
@@ -141,6 +152,45 @@ class HealthReply(pydantic.BaseModel):
     """Body of `/health` and `/ready` where all is well."""
 
     status: Literal["ok"]
+
+
+class LookMap(pydantic.BaseModel):
+    """Worth of each place of a picture: the fall of log-probability without it, row by row from the top left."""
+
+    width: int
+    height: int
+    values: list[float]
+
+
+class LookWord(pydantic.BaseModel):
+    """A word of the answer."""
+
+    text: str
+    logprob: float
+    """Of its tokens together."""
+    maps: list[LookMap]
+    """For each picture, in nats."""
+
+
+class LookReply(pydantic.BaseModel):
+    """Maps of an answer over the pictures of its prompt, and the check that they mean something."""
+
+    object: Literal["look"]
+    model: str
+    answer: str
+    says_something: bool
+    """False where taking out the places that the map marks costs no more than taking out random ones."""
+    gain: float
+    """How much more it costs, in nats a token."""
+    interval: list[float]
+    """Low and high over single random orders."""
+    sentence: str
+    """The same for people."""
+    removes_patches: bool
+    """Whether places were removed; else they took the mean colour of their picture."""
+    maps: list[LookMap]
+    """For each picture, of the whole answer, in nats a token."""
+    words: list[LookWord]
 
 
 class ErrorDetail(pydantic.BaseModel):

@@ -19,11 +19,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lorgnette.serve.api.api_errors import ApiError, as_api_error, places, stopping
 from lorgnette.serve.config import LOOPBACK, ServeConfig
 from lorgnette.serve.http.api_keys import ApiKeys
+from lorgnette.serve.page_files import PAGE_FILES
 
 log = logging.getLogger("lorgnette.serve")
 
-OPEN_ROUTES = ("/health", "/ready")
-"""Routes without a key, for those who watch over the server."""
+OPEN_ROUTES = ("/health", "/ready", *PAGE_FILES)
+"""Routes without a key: for those who watch over the server, and the files of the page, whose calls want one."""
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
