@@ -177,7 +177,9 @@ class Soak:
         """Megabytes a minute by which the memory grew after the warm-up: the slope of a straight line."""
         warm = min(600.0, self.seconds / 3)
         counted = [(seconds / 60, size / 1e6) for seconds, size in self.resident if seconds >= warm]
-        return statistics.linear_regression(*zip(*counted, strict=True)).slope if len(counted) > 2 else 0.0
+        if len(counted) < 3:
+            raise SystemExit(f"{len(counted)} readings of the memory after the warm-up; soak for longer")
+        return statistics.linear_regression(*zip(*counted, strict=True)).slope
 
 
 def parser() -> argparse.ArgumentParser:
