@@ -233,8 +233,9 @@ class EvaluationConfig(Settings):
     """Keep the model with the best mean of scores in `best/`, ready to use."""
 
 
-CHANGEABLE = ("parallel_microbatches", "loader", "checkpoints", "divergence", "validation", "evaluation")
-"""Settings that may change when a run is resumed: of these, only what `divergence` does changes the weights."""
+CHANGEABLE = ("parallel_microbatches", "device", "loader", "checkpoints", "divergence", "validation", "evaluation")
+"""Settings that may change when a run is resumed: of these, only what `divergence` does changes the weights
+by more than the rounding of another device."""
 
 
 class Run(Settings):
@@ -250,10 +251,12 @@ class Run(Settings):
     parallel_microbatches: int = pydantic.Field(default=4, ge=1)
     """Most packs of a step that are computed at the same time on a CPU, each with its share of the threads. Each holds
     its own activations: 1 takes the least memory."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Device to compute on; `auto` is a GPU of CUDA where there is one, else Apple's (MPS), else the CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Type that layers compute in; `auto` is bf16 on a GPU and fp32 elsewhere. Weights that train are always fp32."""
+    """Type that layers compute in; `auto` is bf16 on a GPU of CUDA, else fp32. Weights that train are always fp32."""
     compile: bool | None = None
-    """Compile each layer; None does so on a GPU."""
+    """Compile each layer; None does so on a GPU of CUDA."""
     init: InitConfig = InitConfig()
     model: VLMConfig = VLMConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()

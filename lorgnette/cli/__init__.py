@@ -14,14 +14,17 @@ from typing import Annotated
 
 import typer
 
+from lorgnette.cli.advice import AdvisedGroup
 from lorgnette.cli.ask import generate, look
 from lorgnette.cli.data_verbs import data
 from lorgnette.cli.eval import evaluation
+from lorgnette.cli.model_options import AdapterOption, DeviceOption, DtypeOption, ModelOptions, check_words
 from lorgnette.cli.serve import serve
 from lorgnette.cli.study import study
 from lorgnette.cli.tune import tune
 
 app = typer.Typer(
+    cls=AdvisedGroup,
     help="Build vision-language models: join a vision encoder to a language model, train, measure and use the result.",
     no_args_is_help=True,
     add_completion=False,
@@ -55,9 +58,6 @@ app.command()(serve)
 app.command()(tune)
 ModelOption = Annotated[
     str, typer.Option("--model", help="Folder of a model or run, or a hub id: owner/name, owner/name@revision.")
-]
-AdapterOption = Annotated[
-    str | None, typer.Option("--adapter", help="Folder or hub id of PEFT's adapters, to be merged into the model.")
 ]
 SPINS = "3000"
 """Value of GOMP_SPINCOUNT: rounds that an idle OpenMP thread spins before it sleeps.
@@ -174,23 +174,23 @@ def chat(
         float | None, typer.Option(help="Sampling temperature, 0 for greedy; by default the model's setting, or 0.")
     ] = None,
     adapter: AdapterOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
     no_images: Annotated[
         bool, typer.Option("--no-images", help="Name pictures by their size alone, also where the terminal shows them.")
     ] = False,
 ) -> None:
     """Chat with a model in the terminal; `/image PATH` adds an image, `/help` lists the commands."""
-    from lorgnette.cli.arguments import find_model
     from lorgnette.infer.generation_config import GenerationConfig
 
     values = {"max_tokens": max_tokens, "temperature": temperature}
     given = {name: value for name, value in values.items() if value is not None}
     settings = GenerationConfig.parse(given, where="chat")
-    folder = find_model(model, adapter)
-    from lorgnette.hub.load import load
+    opened = ModelOptions(model, adapter, device, dtype).found()
     from lorgnette.infer.chat import HELP, Chat, converse
     from lorgnette.report.terminal_images import picture_writer
 
-    session = Chat(*load(folder, adapter=adapter), settings, split=split or None)
+    session = Chat(*opened.load(), settings, split=split or None)
     print(HELP)
     converse(session, _lines_typed(), lambda text: print(text, end="", flush=True), picture_writer(no_images))
 
@@ -233,21 +233,24 @@ def export_(
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare its logits with transformers' classes; write parity.json.")
     ] = False,
+    dtype: DtypeOption = "auto",
 ) -> None:
     """Write a folder that transformers opens with AutoModelForImageTextToText.
 
-    An unfinished run is exported from its last checkpoint. Adapters are merged.
+    An unfinished run is exported from its last checkpoint. Adapters are merged. --dtype is that of the weights written;
+    --verify compares both in float32 on the CPU, where nothing but a mistake makes them differ.
     """
     from lorgnette.cli.arguments import find_model, is_unfinished
     from lorgnette.cli.train import open_model
 
+    check_words("cpu", dtype)
     if not is_unfinished(model):
         model = find_model(model)
     from lorgnette.hub.export import export
     from lorgnette.hub.formats.format import format_named
 
     format_named(format)  # before weights are read
-    export(*open_model(model), folder, format=format, verify=verify)
+    export(*open_model(model, dtype), folder, format=format, verify=verify)
     print(f"Wrote {folder}")
     if verify:
         parity = json.loads((folder / "parity.json").read_text(encoding="utf-8"))

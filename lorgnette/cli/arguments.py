@@ -6,7 +6,7 @@ Rooms are imported inside the functions: to refuse the name of a model takes non
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,8 +59,14 @@ def check_init(run: Run) -> None:
         find_folder(folder)
 
 
-def check_run(run: Run) -> None:
-    """Check that the models and the files of a run are there. Raises: CheckpointError or DataError."""
+def check_run(run: Run, trackers: Sequence[str] = ()) -> None:
+    """Check that the models, files and packages of a run are there. Raises: CheckpointError, DataError, SettingsError.
+
+    trackers: names of the experiment trackers that it is logged to.
+    """
+    from lorgnette.train.requirements import check_packages
+
+    check_packages(run, trackers)
     check_init(run)
     check_files(source for stage in run.stages for source in stage.sources)
     check_files(run.validation.sources)

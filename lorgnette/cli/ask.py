@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lorgnette.cli.model_options import AdapterOption, DeviceOption, DtypeOption, ModelOptions
 from lorgnette.errors import DataError, SettingsError
 
 
@@ -44,21 +45,22 @@ def generate(
     ] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End the answer before this string; may be repeated.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
-    adapter: Annotated[
-        str | None, typer.Option(help="Folder or hub id of PEFT's adapters, to be merged into the model.")
-    ] = None,
+    adapter: AdapterOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Ask one question about any number of images, or one about each image of a folder or row of a file."""
     values = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
     given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
     given |= {"seed": seed, "stop": stop or []}
+    opened = ModelOptions(model, adapter, device, dtype)
     if folder is None and rows is None:
         if prompt is None:
             raise SettingsError("generate: give --prompt, or --rows for a file whose rows have prompts of their own")
         if out is not None:
             raise SettingsError("generate: --out is for --folder and --rows; one answer is printed")
-        _ask(model, adapter, prompt, image or [], given, split, as_json)
+        _ask(opened, prompt, image or [], given, split, as_json)
         return
     if folder is not None and rows is not None:
         raise SettingsError("generate: give --folder or --rows, not both")
@@ -66,26 +68,24 @@ def generate(
         raise SettingsError("generate: --folder and --rows take --out FILE, and neither --image nor --json")
     if folder is not None and prompt is None:
         raise SettingsError("generate: --folder needs --prompt, the question about each image")
-    _answer_all(model, adapter, (folder, rows, prompt), out, given, split, max_running)
+    _answer_all(opened, (folder, rows, prompt), out, given, split, max_running)
 
 
 def _ask(
-    model: str, adapter: str | None, prompt: str, images: list[Path], given: dict[str, Any], split: bool, as_json: bool
+    model: ModelOptions, prompt: str, images: list[Path], given: dict[str, Any], split: bool, as_json: bool
 ) -> None:
     """Print the answer to one question as it is generated."""
-    from lorgnette.cli.arguments import find_model
     from lorgnette.infer.generation_config import GenerationConfig
     from lorgnette.output import print_json
     from lorgnette.sample import Image, Sample, Text, Turn
 
     settings = GenerationConfig.parse(given, where="generate")
-    model = find_model(model, adapter)
-    from lorgnette.hub.load import load
+    model = model.found()
     from lorgnette.infer.generate import stream
 
     sample = Sample((Turn("user"), *(Image(path) for path in images), Text(prompt)), {"name": "the prompt"})
     answer = None
-    for piece in stream(*load(model, adapter=adapter), [sample], settings, split=split or None):
+    for piece in stream(*model.load(), [sample], settings, split=split or None):
         if not as_json:
             print(piece.text, end="", flush=True)
         answer = piece.generation
@@ -97,8 +97,7 @@ def _ask(
 
 
 def _answer_all(
-    model: str,
-    adapter: str | None,
+    model: ModelOptions,
     asked: tuple[str | None, str | None, str | None],
     out: Path,
     given: dict[str, Any],
@@ -106,9 +105,7 @@ def _answer_all(
     max_running: int,
 ) -> None:
     """Answer every image or row into a file. What is asked is looked at before the weights are read."""
-    from lorgnette.cli.arguments import find_model
-
-    model = find_model(model, adapter)
+    model = model.found()
     from lorgnette.infer.engine.config import EngineConfig
     from lorgnette.infer.engine.request import SamplingParams
     from lorgnette.offline.prompt_rows import image_prompts, row_prompts
@@ -120,30 +117,30 @@ def _answer_all(
 
     from lorgnette.hub.checkpoint_hash import digest_with_adapter
 
-    decides = {"model": digest_with_adapter(model, adapter), "prompt": prompt, "split": split, **params.plain()}
+    weights = digest_with_adapter(model.model, model.adapter)
+    decides = {"model": weights, **model.chosen_dtype, "prompt": prompt, "split": split, **params.plain()}
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
 
     from lorgnette.offline.answer_file import AnswerFile
 
     file = AnswerFile(out, digest)
     try:
-        _run(file, found, params, (model, adapter, limits, split))
+        _run(file, found, params, (model, limits, split))
     finally:
         file.close()
 
 
-def _run(file: Any, found: Any, params: Any, opened: tuple[str, str | None, Any, bool]) -> None:
+def _run(file: Any, found: Any, params: Any, opened: tuple[ModelOptions, Any, bool]) -> None:
     import time
 
     from lorgnette.eval.results.summary import progress_bar, shown_in
-    from lorgnette.hub.load import load
     from lorgnette.infer.engine.engine import Engine
     from lorgnette.offline.offline_inference import run_job
     from lorgnette.output import new_console, say
 
-    model, adapter, limits, split = opened
+    model, limits, split = opened
     console = new_console(stderr=True)
-    engine = Engine(*load(model, adapter=adapter), limits)
+    engine = Engine(*model.load(), limits)
     began = time.perf_counter()
     with progress_bar(console) as bar:
         report = run_job(engine, found, file, params, split=split or None, on_done=shown_in(bar, "answers"))
@@ -170,9 +167,9 @@ def look(
     ] = None,
     out: Annotated[Path, typer.Option(help="Page to write (.html), or picture (.png).")] = Path("look.html"),
     max_tokens: Annotated[int, typer.Option(help="Most tokens of the model's own answer.", min=1)] = 64,
-    adapter: Annotated[
-        str | None, typer.Option(help="Folder or hub id of PEFT's adapters, to be merged into the model.")
-    ] = None,
+    adapter: AdapterOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
     check: Annotated[
         int | None, typer.Option(help="Check the maps on so many built-in scenes instead; print JSON.", min=2)
     ] = None,
@@ -181,14 +178,11 @@ def look(
     if check is not None:
         if image or prompt or answer:
             raise SettingsError("look: --check asks about built-in scenes; leave out images, --prompt and --answer")
-        _check_maps(model, adapter, check)
+        _check_maps(ModelOptions(model, adapter, device, dtype), check)
         return
     if not image or not prompt:
         raise SettingsError("look: give an image and --prompt, or --check 100")
-    from lorgnette.cli.arguments import find_model
-
-    folder = find_model(model, adapter)
-    from lorgnette.hub.load import load
+    opened = ModelOptions(model, adapter, device, dtype).found()
     from lorgnette.look.look import asked
     from lorgnette.look.look import look as find
     from lorgnette.look.look_page import sentences, write_look
@@ -198,23 +192,20 @@ def look(
 
     others = [scene.image for scene in scenes(4)]
     sample = asked([Image(path) for path in image], prompt)
-    found = find(*load(folder, adapter=adapter), sample, answer=answer, others=others, max_tokens=max_tokens)
+    found = find(*opened.load(), sample, answer=answer, others=others, max_tokens=max_tokens)
     write_look(found, out, model, prompt)
     console = new_console()
     for line in (found.answer, *sentences(found), f"Wrote {out}"):
         say(console, line)
 
 
-def _check_maps(model: str, adapter: str | None, count: int) -> None:
-    from lorgnette.cli.arguments import find_model
-
-    model = find_model(model, adapter)
+def _check_maps(model: ModelOptions, count: int) -> None:
+    model = model.found()
     from lorgnette.eval.results.summary import progress_bar, shown_in
-    from lorgnette.hub.load import load
     from lorgnette.look.scene_check import check_scenes
     from lorgnette.output import new_console, print_json
 
-    parts = load(model, adapter=adapter)
+    parts = model.load()
     with progress_bar(new_console(stderr=True)) as bar:
         found = check_scenes(*parts, count, shown_in(bar, "scenes"))
     print_json(found.plain())

@@ -8,7 +8,11 @@ from typing import Annotated
 
 import typer
 
-data = typer.Typer(help="Prepare sources; inspect, list and verify the samples of a run.", no_args_is_help=True)
+from lorgnette.cli.advice import AdvisedGroup
+
+data = typer.Typer(
+    cls=AdvisedGroup, help="Prepare sources; inspect, list and verify the samples of a run.", no_args_is_help=True
+)
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Click settings of verbs whose arguments moved to another command: they are refused with its name."""
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from lorgnette.cli import results as stored
+from lorgnette.cli.advice import AdvisedGroup
+from lorgnette.cli.model_options import AdapterOption, DeviceOption, DtypeOption, ModelOptions, check_words
 
 if TYPE_CHECKING:
     from lorgnette.eval.benchmark import Asking
@@ -29,7 +30,7 @@ BLIND = ("only", "both")
 """Values of --blind; the first is meant where none is given."""
 
 
-class _WithBareBlind(TyperGroup):
+class _WithBareBlind(AdvisedGroup):
     """Command group in which `--blind` needs no value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -49,9 +50,9 @@ for verb in (stored.rescore, stored.compare, stored.submission):
 def evaluate(
     context: typer.Context,
     model: Annotated[str | None, typer.Option(help=WHO)] = None,
-    adapter: Annotated[
-        str | None, typer.Option(help="Folder or hub id of PEFT's adapters, to be merged into the model.")
-    ] = None,
+    adapter: AdapterOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
     tasks: Annotated[
         str,
         typer.Option(help="Benchmarks, separated by commas: NAME, NAME:SPLIT, package.module:Name; or files of rows."),
@@ -136,7 +137,9 @@ def evaluate(
         ServerSettings.parse(asked | {"key_variable": name}, "how a server is asked")
         for name in (key_variable, judge_key_variable)
     )
-    found = find_model(model, split=split, batch_size=batch_size, server=server, adapter=adapter)
+    check_words(device, dtype)
+    chosen: dict[str, Any] = {"adapter": adapter, "device": device, "dtype": dtype}
+    found = find_model(model, split=split, batch_size=batch_size, server=server, **chosen)
     judges = find_model(judge, batch_size=batch_size, server=judging) if judge else None
     opened, measured = _open(tasks, asking, found, kind, metric)
     reader = judges() if judges else None
@@ -336,21 +339,18 @@ def doctor(
     image: Annotated[list[Path] | None, typer.Option(help="Image to test with; by default built-in drawings.")] = None,
     tolerance: Annotated[float, typer.Option(help="Largest relative difference that counts as rounding.")] = 1e-4,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    device: DeviceOption = "cpu",
 ) -> None:
     """Check batch invariance: prompts alone, in batches, packed and from a cache; exit status 1 if they differ."""
-    from lorgnette.cli.arguments import find_model
-
-    folder = find_model(model)
+    found_model = ModelOptions(model, device=device, dtype="float32").found()
     from lorgnette.data.builtin.questions import questions_for_evaluation
-    from lorgnette.hub.load import load
     from lorgnette.infer.batch_invariance import examine
     from lorgnette.output import print_json
 
     images: Sequence[ImageSource] = image or ()
     if not images:
         images = [sample.images[0].source for sample in questions_for_evaluation(3)]
-    opened, processor = load(folder)
-    found = examine(opened.float(), processor, images, tolerance=tolerance)
+    found = examine(*found_model.load(), images, tolerance=tolerance)
     if as_json:
         print_json(found.plain())
     else:

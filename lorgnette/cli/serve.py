@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from lorgnette.cli.model_options import AdapterOption, DeviceOption, DtypeOption, ModelOptions
+
 NEEDED = ("starlette", "uvicorn", "httptools", "prometheus_client", "llguidance")
 """Packages of the extra `serve`, without which there is no server."""
 
@@ -19,9 +21,9 @@ def serve(
     model: Annotated[str, typer.Argument(help="Folder of a model (or of a run), or a hub id.")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every interface.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 for any free one.")] = 8000,
-    adapter: Annotated[
-        str | None, typer.Option(help="Folder or hub id of PEFT's adapters, to be merged into the model.")
-    ] = None,
+    adapter: AdapterOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
     name: Annotated[
         str | None, typer.Option(help="Id of the model for clients; the folder's name if not given.")
     ] = None,
@@ -73,7 +75,8 @@ def serve(
     limits["image_bytes"] = image_cache_mib * 2**20
     if image_kv_mib is not None:
         limits["image_kv_bytes"] = image_kv_mib * 2**20
-    _serve(model, ServeConfig.parse(values, "serve"), EngineConfig.parse(limits, "serve"), api_key_file, adapter)
+    opened = ModelOptions(model, adapter, device, dtype)
+    _serve(opened, ServeConfig.parse(values, "serve"), EngineConfig.parse(limits, "serve"), api_key_file)
 
 
 def _short_name(model: str) -> str:
@@ -82,13 +85,11 @@ def _short_name(model: str) -> str:
     return parts[-1] if parts else "lorgnette"
 
 
-def _serve(model: str, config: Any, limits: Any, api_key_file: Path | None, adapter: str | None = None) -> None:
+def _serve(model: ModelOptions, config: Any, limits: Any, api_key_file: Path | None) -> None:
     """Load the model and serve it. The socket is taken first: a port in use is said before the weights are read."""
     import logging
 
-    from lorgnette.cli.arguments import find_model
-
-    folder = find_model(model, adapter)
+    found = model.found()
     from lorgnette.serve.http.api_keys import read_keys
     from lorgnette.serve.server import DrainingServer, address_of, listen
     from lorgnette.serve.start_page import curl_line, python_snippet
@@ -101,7 +102,7 @@ def _serve(model: str, config: Any, limits: Any, api_key_file: Path | None, adap
         address, open_keys = address_of(listener), bool(keys)
 
         def greet() -> None:
-            print(f"Serving {model} as {config.name} at {address}\n", flush=True)
+            print(f"Serving {model.model} as {config.name} at {address}\n", flush=True)
             print(curl_line(address, config.name, open_keys), end="\n\n")
             print(python_snippet(address, config.name, open_keys), flush=True)
             if not open_keys and not config.is_loopback:
@@ -112,27 +113,33 @@ def _serve(model: str, config: Any, limits: Any, api_key_file: Path | None, adap
                 )
 
         if config.workers > 1:
-            with _router(str(folder), adapter, config, limits, keys, greet) as app:
+            with _router(found, config, limits, keys, greet) as app:
                 DrainingServer(app, listener).run_here()
             return
         from lorgnette.hub.checkpoint_hash import digest_with_adapter
-        from lorgnette.hub.load import load
         from lorgnette.infer.engine.engine import Engine
         from lorgnette.serve.app import ServerApp
 
-        weights = digest_with_adapter(folder, adapter)
-        engine = Engine(*load(folder, adapter=adapter), limits.model_copy(update={"weights": weights}))
+        weights = digest_with_adapter(found.model, found.adapter)
+        engine = Engine(*found.load(), limits.model_copy(update={"weights": weights}))
         DrainingServer(ServerApp(engine, config, keys), listener, greet).run_here()
 
 
 @contextlib.contextmanager
-def _router(
-    folder: str, adapter: str | None, config: Any, limits: Any, keys: Any, greet: Callable[[], None]
-) -> Iterator[Any]:
+def _router(found: ModelOptions, config: Any, limits: Any, keys: Any, greet: Callable[[], None]) -> Iterator[Any]:
     """The application before several workers, whose sockets are in a folder of this user's alone."""
     from lorgnette.serve.fleet.router import RouterApp, worker_jobs
     from lorgnette.serve.fleet.worker_main import WorkerJob
 
     with tempfile.TemporaryDirectory(prefix="lorgnette-") as sockets:
-        job = WorkerJob(model=folder, adapter=adapter, socket="", serve=config, engine=limits, with_keys=bool(keys))
+        job = WorkerJob(
+            model=found.model,
+            adapter=found.adapter,
+            device=found.device,
+            dtype=found.dtype,
+            socket="",
+            serve=config,
+            engine=limits,
+            with_keys=bool(keys),
+        )
         yield RouterApp(worker_jobs(job, sockets, config.workers), config, keys, greet)

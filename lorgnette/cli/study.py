@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
-study = typer.Typer(help="Answer questions of design: train cells that differ in declared settings, and judge claims.")
+from lorgnette.cli.advice import AdvisedGroup
+
+study = typer.Typer(
+    cls=AdvisedGroup, help="Answer questions of design: train cells that differ in declared settings, and judge claims."
+)
 Name = Annotated[str, typer.Argument(help="Study, by name or path.")]
 Scale = Annotated[str, typer.Option(help="Size at which the study runs: one of its `scales`.")]
 StudiesFolder = Annotated[Path, typer.Option(help="Folder of runs and rows, shared by all studies.")]

@@ -23,7 +23,7 @@ def train(run: Run, folder: Path | None, hours: float | None, log: Sequence[str]
     """Train all stages, and write the model to FOLDER/model; runs/NAME where no folder is given."""
     if folder is None and Path(run.name).name != run.name:
         raise SettingsError(f"name: {quoted(run.name)!r} cannot name a folder; give one as --folder")
-    check_run(run)
+    check_run(run, log)
     from lorgnette.train import loop
 
     folder, console = folder or Path("runs") / run.name, new_console()
@@ -65,12 +65,14 @@ def replay(path: Path) -> None:
     say(console, said)
 
 
-def open_model(model: str) -> tuple[VLM, Processor]:
-    """Open a model as `lorgnette.hub.load.load` does, or the last checkpoint of an unfinished run."""
+def open_model(model: str, dtype: str = "auto") -> tuple[VLM, Processor]:
+    """Open a model as `lorgnette.hub.load.load` does, or the last checkpoint of an unfinished run, of float32."""
     if is_unfinished(model):
+        from lorgnette.model.device import dtype_named
         from lorgnette.train.checkpoint.resume import open_unfinished
 
-        return open_unfinished(Path(model))
+        opened, processor = open_unfinished(Path(model))
+        return opened.to(dtype_named(dtype)), processor
     from lorgnette.hub.load import load
 
-    return load(model)
+    return load(model, dtype=dtype)

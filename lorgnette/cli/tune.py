@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from lorgnette.cli.model_options import DeviceOption, check_words, training_settings
+
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=.*", re.DOTALL)
 
 
@@ -28,6 +30,10 @@ def tune(
         float | None, typer.Option(min=0, help="Save a checkpoint and stop training after this time, with status 75.")
     ] = None,
     hold_out: Annotated[float, typer.Option(help="Share of the rows that is held out and asked about.")] = 0.1,
+    device: DeviceOption = "auto",
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="Type that training computes in: float32 or bfloat16; auto by the device.")
+    ] = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write the recipe, and estimate memory and time; do not train.")
     ] = False,
@@ -43,6 +49,8 @@ def tune(
 
     overrides = [one for one in data if _OVERRIDE.fullmatch(one) and not os.path.exists(one)]
     files = [one for one in data if one not in overrides]
+    check_words(device, dtype)
+    overrides += training_settings(device, dtype)
     options = TuneOptions(out, kind, metric, steps, hours, hold_out, overrides)
     options.check()
     find_model(model)

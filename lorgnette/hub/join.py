@@ -106,6 +106,12 @@ class VisionBackbone:
         joined = VisionConfig.parse(self.config.plain() | values)
         return VisionConfig.parse(joined.plain() | {"grid": self.config.grid if joined.interpolates else grid})
 
+    def check(self, wanted: VisionConfig) -> None:
+        """Raises: CheckpointError if settings of an encoder are not this one's, but for grid and states."""
+        is_ours = isinstance(wanted, VisionConfig)
+        stored = self.joined(VisionConfig.parse(wanted.plain()), wanted.grid) if is_ours else self.config
+        _agree("vision", wanted, stored, self.weights.folder)
+
     def give_to(self, model: VLM, dtype: torch.dtype | None = None) -> None:
         """Replace the model's vision weights. The position table is resized to the model's own grid.
 
@@ -113,9 +119,7 @@ class VisionBackbone:
         Raises: CheckpointError if the two differ in any other setting, or tensors are missing, unknown or mis-shaped.
         """
         wanted = model.config.vision
-        is_ours = isinstance(wanted, VisionConfig)
-        stored = self.joined(VisionConfig.parse(wanted.plain()), wanted.grid) if is_ours else self.config
-        _agree(wanted, stored, self.weights.folder)
+        self.check(wanted)
         shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
         table = "vision.position_embedding.weight"
         shapes[table] = torch.Size((self.config.grid**2, wanted.width))
@@ -154,6 +158,11 @@ class LanguageBackbone:
         check_tensors(weights, rules, shapes_of(config), config.vocabulary)
         return cls(config, weights)
 
+    def check(self, wanted: LanguageConfig) -> None:
+        """Raises: CheckpointError if settings of a decoder are not this one's but for the rows of the vocabulary."""
+        stored = LanguageConfig.parse(self.config.plain() | {"vocabulary": wanted.vocabulary})
+        _agree("language", wanted, stored, self.weights.folder)
+
     def give_to(self, model: VLM, dtype: torch.dtype | None = None) -> None:
         """Replace the model's decoder weights. Rows that the model has beyond the stored ones are the mean of those.
 
@@ -161,8 +170,7 @@ class LanguageBackbone:
         Raises: CheckpointError if the two differ in a setting, or tensors are missing, unknown or mis-shaped.
         """
         wanted = model.config.language
-        stored = LanguageConfig.parse(self.config.plain() | {"vocabulary": wanted.vocabulary})
-        _agree(wanted, stored, self.weights.folder)
+        self.check(wanted)
         shapes = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
         rules = decoder_rules(wanted, _prefix(self.weights))
         assign(model, import_tensors(self.weights, rules, shapes, self.config.vocabulary), dtype=dtype)
@@ -268,7 +276,12 @@ def _prefix(weights: Weights) -> str:
     return "model." if any(name.startswith("model.") for name in weights.names) else ""
 
 
-def _agree(wanted: VisionConfig | LanguageConfig, stored: VisionConfig | LanguageConfig, folder: Path) -> None:
+def _agree(
+    part: str, wanted: VisionConfig | LanguageConfig, stored: VisionConfig | LanguageConfig, folder: Path
+) -> None:
     differences = [f"{key} {ours!r}, there {theirs!r}" for key, (ours, theirs) in wanted.diff(stored).items()]
     if differences:
-        raise CheckpointError(f"{folder}: does not fit the model's settings, which say {'; '.join(differences)}")
+        raise CheckpointError(
+            f"{folder}: does not fit the model's settings, which say {'; '.join(differences)}; leave out model.{part},"
+            f" whose sizes come with the weights, or give another init.{part}"
+        )

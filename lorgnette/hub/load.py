@@ -21,8 +21,8 @@ from lorgnette.hub.source import find_folder
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.config import VLMConfig
+from lorgnette.model.device import DTYPES, device_named, dtype_named
 from lorgnette.model.vlm import VLM
-from lorgnette.untrusted import quoted
 
 log = logging.getLogger("lorgnette")
 
@@ -229,32 +229,6 @@ def assign(
     for name, tensor in tensors.items():
         module, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(module), leaf, nn.Parameter(tensor.to(device, dtype)))
-
-
-def dtype_named(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    """A type of weights by its name in torch. Raises: CheckpointError for one that no model computes in."""
-    named = DTYPES.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
-    if dtype in (None, "auto"):
-        return None
-    if named not in (torch.float32, torch.bfloat16, torch.float16):
-        raise CheckpointError(f"dtype {quoted(str(dtype), 60)}: lorgnette computes in float32, bfloat16 or float16")
-    return named
-
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float": torch.float32}
-DTYPES |= {"half": torch.float16, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def device_named(device: torch.device | str) -> torch.device:
-    """A device of this computer. Raises: CheckpointError if there is no such one."""
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise CheckpointError(
-            f"device {quoted(str(device), 60)}: PyTorch cannot use it here ({quoted(_line(error))}); use device='cpu'"
-        ) from None
-    return place
 
 
 def one_dtype(weights: Weights) -> torch.dtype | None:

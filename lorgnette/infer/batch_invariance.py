@@ -23,6 +23,7 @@ from lorgnette.infer.image_cache import ImageFeatureCache, without_images
 from lorgnette.inputs.image_io import open_image
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.batch import Batch, SequenceLengths
+from lorgnette.model.device import in_float64
 from lorgnette.model.kv_cache import KVCache
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Image, ImageSource, Sample, Segment, Text, Turn
@@ -248,6 +249,7 @@ def _compared(ours: Tensor, alone: Tensor, tolerance: float) -> tuple[float, flo
     """The largest difference, the same over the largest value, and whether that is rounding."""
     if not alone.numel():
         return 0.0, 0.0, True
-    largest = (ours.double() - alone.double()).abs().max().item()
-    relative = largest / max(alone.double().abs().max().item(), 1e-30)
+    ours, alone = in_float64(ours), in_float64(alone)
+    largest = (ours - alone).abs().max().item()
+    relative = largest / max(alone.abs().max().item(), 1e-30)
     return largest, relative, relative <= tolerance

@@ -12,6 +12,7 @@ from lorgnette.errors import DataError
 from lorgnette.infer.generation_config import GenerationConfig as GenerationConfig
 from lorgnette.infer.generation_config import with_rules as with_rules
 from lorgnette.infer.logits import LogitRules
+from lorgnette.model.device import in_float64
 from lorgnette.seeds import derive_seed
 
 
@@ -56,7 +57,7 @@ class Sampler:
             chosen: list[int] = logits_BK.argmax(dim=-1).tolist()
         else:
             uniform_B = torch.cat([torch.rand(1, generator=self.generators[d], dtype=torch.float64) for d in documents])
-            chosen = draw(logits_BK, uniform_B.to(logits_BK.device), self.settings).tolist()
+            chosen = draw(logits_BK, uniform_B, self.settings).tolist()
         for document, token in zip(documents, chosen, strict=True):
             self.tokens[document].append(token)
         return chosen
@@ -80,7 +81,8 @@ class Sampler:
 
 def draw(logits_BK: Tensor, uniform_B: Tensor, settings: GenerationConfig) -> Tensor:
     """The token of each row where the cumulative probability of those kept passes `uniform_B` (float64 in [0, 1))."""
-    scores_BK = logits_BK.double() / settings.temperature
+    scores_BK = in_float64(logits_BK) / settings.temperature
+    uniform_B = uniform_B.to(scores_BK.device)
     tokens_BK = torch.arange(scores_BK.shape[-1], device=scores_BK.device).expand_as(scores_BK)
     if settings.top_k is not None:
         scores_BK, tokens_BK = scores_BK.topk(min(settings.top_k, scores_BK.shape[-1]))

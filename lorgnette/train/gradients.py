@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.model.batch import IGNORE_INDEX, Batch
+from lorgnette.model.device import in_float64
 from lorgnette.model.flops import ModelCost
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
@@ -52,8 +53,9 @@ def document_losses(batch: Batch, losses: Tensor) -> tuple[Tensor, Tensor]:
     lengths = batch.documents.lengths_on(losses.device)
     document_T = torch.repeat_interleave(torch.arange(len(lengths), device=losses.device), lengths)
     owner = document_T[batch.targets_T != IGNORE_INDEX]
-    sums = torch.zeros(len(lengths), dtype=torch.float64, device=losses.device)
-    return sums.index_add_(0, owner, losses.double()), torch.bincount(owner, minlength=len(lengths))
+    losses = in_float64(losses)
+    sums = losses.new_zeros(len(lengths))
+    return sums.index_add_(0, owner.to(sums.device), losses), torch.bincount(owner, minlength=len(lengths))
 
 
 def parallel_microbatches(run: Run, stage: StageConfig, world: DistributedContext) -> int:

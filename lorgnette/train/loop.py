@@ -48,7 +48,8 @@ from lorgnette.train.logging.log import StepLog, read_log
 from lorgnette.train.logging.progress import ProgressDisplay
 from lorgnette.train.logging.trackers import open_trackers
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
-from lorgnette.train.setup import build_model, build_processor, resolve
+from lorgnette.train.requirements import check_packages
+from lorgnette.train.setup import build_model, build_processor, check_fit, resolve
 from lorgnette.train.signals import stop_on_signals
 from lorgnette.train.stages import check_parts, drops, pack_flops, prepare_parts
 from lorgnette.train.step import NotFiniteError, StepResult, train_step
@@ -83,7 +84,10 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         changed_data: bool = False,
     ) -> None:
-        self.world = parallel.start_distributed()
+        check_packages(run)
+        check_fit(run)
+        self.world = parallel.start_distributed(run.device)
+        parallel.half_precision(run, self.world)  # refused now, if it is not possible here
         self.run, self.folder = resolve(run), folder
         console = (console or new_console()) if self.world.is_main else new_console(quiet=True)
         self.display = ProgressDisplay(console, self.world.device)

@@ -25,10 +25,11 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lorgnette.data.loader.training_batch import TrainingBatch
-from lorgnette.errors import LorgnetteError
+from lorgnette.errors import LorgnetteError, SettingsError
 from lorgnette.files import DiskError
 from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.connectors.connector import interleave
+from lorgnette.model.device import AUTO, choose_device
 from lorgnette.model.ops.attention import attention
 from lorgnette.model.ops.grouped_attention import attention_of_rows
 from lorgnette.model.vlm import VLM
@@ -80,14 +81,18 @@ class DistributedContext:
             raise next((error for error in errors if isinstance(error, DiskError)), errors[0])
 
 
-def start_distributed() -> DistributedContext:
-    """Context of this process among those that torchrun started; of a single process without torchrun."""
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else None
-    if device is not None:
+def start_distributed(wanted: str = AUTO) -> DistributedContext:
+    """Context of this process among those that torchrun started; of a single process without torchrun.
+
+    wanted: the run's `device`. Raises: CheckpointError for one that is not here, SettingsError for MPS under torchrun.
+    """
+    device = choose_device(wanted)
+    if device.type == "cuda":
         torch.cuda.set_device(device)
-    device = device or torch.device("cpu")
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return DistributedContext(device=device)
+    if device.type == "mps":
+        raise SettingsError("an Apple GPU trains in one process: start it without torchrun, or set device=cpu")
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     return DistributedContext(dist.get_rank(), dist.get_world_size(), device, dist.new_group(backend="gloo"))
@@ -100,7 +105,12 @@ def end_distributed() -> None:
 
 
 def half_precision(run: Run, world: DistributedContext) -> bool:
-    """True if layers compute in bf16."""
+    """True if layers compute in bf16. Raises: SettingsError where weights cannot be kept in float32 beside it (MPS)."""
+    if run.precision == "bf16" and world.device.type == "mps":
+        raise SettingsError(
+            "precision bf16: FSDP, which keeps the weights in float32 beside it, does not run on an Apple GPU; set"
+            " precision to fp32 or auto"
+        )
     return run.precision == "bf16" or (run.precision == "auto" and world.device.type == "cuda")
 
 

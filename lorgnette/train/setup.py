@@ -14,6 +14,7 @@ from lorgnette.inputs.generation_rules import GenerationRules, read_generation_r
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.templates.template import Idefics2Template, JinjaTemplate
 from lorgnette.inputs.tokenizer import Tokenizer, train_tokenizer
+from lorgnette.model.config import VLMConfig
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run
 from lorgnette.settings import Settings
@@ -30,6 +31,20 @@ def resolve(run: Run) -> Run:
     found = _of_model(run) if run.init.model else _of_backbones(run)
     values = run.plain() | {name: value.plain() for name, value in found.items() if name not in given}
     return Run.parse(values, f"run {run.name}, starting from {run.init.model or run.init.language}")
+
+
+def check_fit(run: Run) -> None:
+    """Check the sizes that a run gives against what it starts from, of which headers are read and no weights.
+
+    Raises: CheckpointError or SettingsError naming the folder, the setting and both values.
+    """
+    if not run.has_sizes:
+        return  # they are those of what it starts from
+    if run.init.model:
+        _check_same(run, open_checkpoint(run.init.model).config)
+    elif run.init.vision and run.init.language:
+        VisionBackbone.open(run.init.vision).check(run.model.vision)
+        LanguageBackbone.open(run.init.language).check(run.model.language)
 
 
 def build(run: Run) -> tuple[VLM, Processor]:
@@ -108,12 +123,20 @@ def _load_whole(run: Run) -> VLM:
     """The model that the run starts from, whose settings must be those of the run."""
     assert run.init.model is not None
     model, _ = load(run.init.model)
-    differences = [f"{key} {ours!r}, there {theirs!r}" for key, (ours, theirs) in run.model.diff(model.config).items()]
-    if differences:
-        raise SettingsError(f"{run.init.model}: does not fit the run's model settings, which say {differences[0]}")
+    _check_same(run, model.config)
     for parameter in model.parameters():
         parameter.data = parameter.data.clone().float()  # the file is mapped, and training writes
     return model
+
+
+def _check_same(run: Run, stored: VLMConfig) -> None:
+    """Raises: SettingsError if the settings of a whole model are not those of the one that the run starts from."""
+    differences = [f"{key} {ours!r}, there {theirs!r}" for key, (ours, theirs) in run.model.diff(stored).items()]
+    if differences:
+        raise SettingsError(
+            f"{run.init.model}: does not fit the run's model settings, which say {differences[0]}; leave out `model`,"
+            " whose sizes come with the weights, or init.model"
+        )
 
 
 def _of_model(run: Run) -> dict[str, Settings]:

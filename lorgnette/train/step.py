@@ -70,7 +70,10 @@ def train_step(
     supervised_tokens = sum(tally.supervised_tokens for tally in tallies)
     if not supervised_tokens:
         names = [name for tally in tallies for name in tally.names]
-        raise LorgnetteError(f"nothing is learned in a whole step, from {_some(names)}: mark text with supervised=True")
+        raise LorgnetteError(
+            f"nothing is learned in a whole step, from {_some(names)}: give its answers a weight that is"
+            " not 0 (`weight` of a message, `supervised=True` of a Text in Python), or leave these rows out"
+        )
     optimiser.zero_grad(set_to_none=True)
     packs = max(tally.packs for tally in tallies)
     losses = world.gather(add_gradients(model, batches, packs, supervised_tokens, world, at_once, cost))

@@ -27,8 +27,16 @@ ROWS: dict[str, Any] = {
     "narrator.jsonl": {"messages": [{"role": "narrator", "content": "x"}, *TALK]},
     "lost.jsonl": {"messages": TALK, "image": "gone.png"},
     "silent.jsonl": {"messages": TALK[:1]},
+    "weightless.jsonl": {"messages": [TALK[0], TALK[1] | {"weight": 0}]},
     "place.jsonl": {"messages": [{"role": "user", "content": "<image>What?"}, TALK[1]], "images": []},
 }
+TUNED = """
+name: tuned
+init: {model: model}
+stages: [{name: tune, steps: 6, pack: {samples: 1, packs_per_step: 1}, sources: [{kind: chat, path: mine.jsonl}]}]
+loader: {workers: 0}
+"""
+"""A run on one row, of steps that take milliseconds."""
 PREPARE = "data prepare --tokenizer model --workers 1 --kind"
 
 MISTAKES: dict[str, tuple[str, ...]] = {
@@ -54,7 +62,20 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "train micro stages.0.connector.mode=lora": ("stage 'stage1'", "takes no adapters", "full or frozen"),
     "train micro stages.0.sources.0.kind=captions": ("kind 'captions' is unknown", "pairs"),
     "train micro stages.0.sources.0.kind=messages": ("kind messages is now called chat",),
-    "train micro --epochs 3": ("No such option: --epochs",),
+    "train micro --epochs 3": ("No such option: --epochs", "without dashes: stages.0.steps=VALUE"),
+    "demo --learning-rate 1e-4": ("No such option: --learning-rate", "without dashes: stages.0.lr=VALUE"),
+    "tune model mine.jsonl --lora-r 8": ("No such option: --lora-r", "without dashes: stages.0.lora.rank=VALUE"),
+    "train micro --precision bf16": ("No such option: --precision", "without dashes: precision=VALUE"),
+    "train micro --log mlflow": ("--log mlflow: no such tracker", "tensorboard, wandb, trackio"),
+    "train demo model.language.width=256": (
+        "language: does not fit the model's settings",
+        "width 256, there 128",
+        "leave out model.language",
+    ),
+    "train tuned.yaml model.language.width=256": (
+        "model: does not fit the run's model settings",
+        "leave out `model`, whose sizes come with the weights",
+    ),
     "train bad.yaml": ("bad.yaml: cannot be read as YAML", "line 2, column 1", "expected ',' or ']'"),
     "train mine.jsonl": ("mine.jsonl: is a file of rows, not a recipe", "lorgnette tune MODEL mine.jsonl"),
     "data inspect mine.jsonl": ("mine.jsonl: is a file of rows, not a recipe", "--kind chat", "--tokenizer"),
@@ -73,7 +94,18 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "export --model model out --format gguf": ("format gguf", "lorgnette writes idefics2"),
     "eval --model transformers: --tasks scene_vqa": ("names no model", "transformers:FOLDER_OR_ID"),
     "eval --model http://127.0.0.1:9/v1 --tasks scene_vqa": ("names no model", "http://127.0.0.1:9/v1#MODEL"),
-    # an image, an option
+    # an image, an option, a device
+    "generate --prompt x --model model --device gpu": ("--device gpu", "auto, cpu, cuda, cuda:N, mps"),
+    "chat --model model --device mps": ("device mps: no MPS (Apple GPU) device here", "use device='cpu'"),
+    "serve model --dtype int8": ("--dtype int8", "auto, float32, bfloat16, float16"),
+    "look --model model --prompt x red.png --dtype half": ("--dtype half", "float16"),
+    "eval --model http://127.0.0.1:9/v1#m --device cuda": ("--device cuda", "a server chooses that itself"),
+    "export --model model out --dtype int4": ("--dtype int4", "bfloat16"),
+    "tune model mine.jsonl --dtype float16": ("--dtype float16", "training computes in float32 or bfloat16"),
+    "tune model mine.jsonl --device cuda:1": ("--device cuda:1", "CUDA_VISIBLE_DEVICES"),
+    "train tuned.yaml name=apple device=mps": ("device mps: no MPS (Apple GPU) device here", "use device='cpu'"),
+    "train tuned.yaml device=tpu": ("device", "'auto', 'cpu', 'cuda' or 'mps'"),
+    "train micro --device cpu": ("No such option: --device", "without dashes: device=VALUE"),
     "generate --prompt x --model model --image gone.png": ("image 1 (gone.png)", "no such file"),
     "generate --prompt x --model model --image bad.png": ("image 1 (bad.png)", "not an image of a known format"),
     "generate --prompt x --model model --image empty": ("image 1 (empty)", "not a regular file"),
@@ -103,7 +135,16 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "the hub did not give a data set",
         "a folder",
     ),
-    "data plan micro --verify": ("Option '--verify' requires an argument",),
+    f"{PREPARE} chat weightless.jsonl": ("weightless.jsonl, row 1: no answer", "each has weight 0"),
+    "train tuned.yaml stages.0.sources.0.path=weightless.jsonl": (
+        "none of 1 rows can be trained on",
+        "has weight 0",
+    ),
+    "data plan micro --verify": ("Option '--verify' requires an argument: --verify VERIFY. Folder of a run",),
+    "generate --model model --prompt": ("'--prompt' requires an argument", "Text of the question"),
+    "eval --tasks": ("'--tasks' requires an argument", "Benchmarks, separated by commas"),
+    "export --model model out --verify=yes": ("Option '--verify' does not take a value",),
+    "serve model --port many": ("Invalid value for '--port'", "valid integer"),
 }
 """Command -> what its message says."""
 
@@ -119,6 +160,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "bad.json").write_text('{"messages": [\n')
     (folder / "bad.yaml").write_text("name: [a\n")
     (folder / "bad.png").write_bytes(b"not an image")
+    (folder / "tuned.yaml").write_text(TUNED)
     for name in ("empty", "adapters"):
         (folder / name).mkdir()
     (folder / "adapters" / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": null}')
@@ -134,10 +176,13 @@ def said(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 
     def run(command: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["lorgnette", *shlex.split(command)])
-        with pytest.raises(SystemExit) as ended:
+        try:
             main()
+            status = 0
+        except SystemExit as ended:
+            status = int(ended.code or 0)
         printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out + printed.err
+        return status, printed.out + printed.err
 
     return run
 
@@ -154,6 +199,57 @@ def test_a_mistake_is_answered_with_what_where_and_what_to_do(command: str, said
 def test_a_place_without_image_is_noted_where_it_is_prepared(said: Any) -> None:
     status, message = said(f"{PREPARE} chat place.jsonl")
     assert not status and "noted: <image> and no image" in message
+
+
+@pytest.mark.parametrize(
+    ("package", "command", "parts"),
+    [
+        (
+            "peft",
+            "train tuned.yaml name=lacks stages.0.language.mode=lora",
+            ("lora and dora need PEFT", "pip install 'lorgnette[lora]'"),
+        ),
+        ("peft", "demo", ("lora and dora need PEFT", "pip install 'lorgnette[lora]'")),
+        (
+            "tensorboard",
+            "train tuned.yaml name=lacks --log tensorboard",
+            ("tensorboard: is not installed", "pip install tensorboard"),
+        ),
+        ("uvicorn", "serve model", ("a server needs uvicorn", "pip install 'lorgnette[serve]'")),
+    ],
+)
+def test_a_package_that_is_not_installed_is_named_before_anything_is_made(
+    package: str, command: str, parts: tuple[str, ...], said: Any, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    status, message = said(command)
+    assert status == 1 and all(part in message for part in parts), message
+    assert not (place / "runs" / "lacks").exists() and not (place / "runs" / "demo").exists()
+
+
+def test_a_rate_that_is_far_too_high_names_the_rows_and_the_way_to_look(said: Any) -> None:
+    high = "train tuned.yaml name=high stages.0.lr=1000 stages.0.schedule=constant stages.0.weight_decay=0"
+    status, message = said(high)
+    assert status == 1 and "mine.jsonl, row 1; try a lower learning rate" in message
+    again = message.split("`lorgnette ")[1].split("`")[0]
+    assert again.startswith("train --replay runs/high/replay/step-")
+    assert all(part in said(again)[1] for part in ("mine.jsonl, row 1", "finite"))
+
+
+def test_a_run_resumed_with_other_settings_is_told_which(said: Any) -> None:
+    assert said("train tuned.yaml name=same stages.0.steps=1")[0] == 0
+    status, message = said("train tuned.yaml name=same stages.0.steps=1 stages.0.lr=1e-3")
+    assert (
+        status == 1 and "runs/same holds a run of other settings (stages.0.lr is 0.0001 there, 0.001 here)" in message
+    )
+    assert "choose another folder" in message
+
+
+def test_a_server_that_cannot_be_reached_is_one_sentence(said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorgnette.eval.models.http_client.FIRST_ATTEMPTS", 1)
+    status, message = said("eval --model http://127.0.0.1:9/v1#m --tasks scene_vqa --limit 1")
+    assert status == 1 and "http://127.0.0.1:9/v1/chat/completions: cannot be reached" in message
+    assert "run the same command again when it is back" in message
 
 
 def test_a_cluster_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

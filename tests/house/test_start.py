@@ -157,6 +157,29 @@ def test_no_module_needs_a_unix_to_be_imported():
     assert found == []
 
 
+WITHOUT_UNIX = """
+import asyncio, importlib, pkgutil, sys
+import filelock, torch, uvicorn, lorgnette  # other libraries have their own ways on Windows
+for name in ("fcntl", "grp", "pwd", "resource", "termios", "tty"):
+    sys.modules[name] = None
+for found in pkgutil.walk_packages(lorgnette.__path__, "lorgnette."):
+    if not found.name.endswith(("__main__", ".lmms_eval")):
+        importlib.import_module(found.name)
+print(sum(name.startswith("lorgnette.") for name in sys.modules))
+"""
+
+
+def test_every_module_is_imported_where_there_is_no_unix():
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_UNIX],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 300
+
+
 def test_the_command_is_the_one_tested():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["scripts"] == {"lorgnette": "lorgnette.cli:main"}

@@ -87,8 +87,10 @@ def test_types_and_devices_by_name(upstream: Path) -> None:
     for wrong in ("int8", "wide", torch.int8, 5):
         with pytest.raises(CheckpointError, match="lorgnette computes in float32, bfloat16 or float16"):
             load(upstream, dtype=wrong)  # type: ignore[arg-type]
-    for device in ("nowhere", *(["cuda"] if not torch.cuda.is_available() else [])):
-        with pytest.raises(CheckpointError, match=f"device {device}: PyTorch cannot use it here .*; use device='cpu'"):
+    said = {"nowhere": "PyTorch cannot use it here", "mps": r"no MPS \(Apple GPU\) device here"}
+    said |= {} if torch.cuda.is_available() else {"cuda": "no CUDA device here", "cuda:3": "no CUDA device here"}
+    for device, why in said.items():
+        with pytest.raises(CheckpointError, match=f"device {device}: {why} .*; use device='cpu'"):
             load(upstream, device=device)
 
 

@@ -285,7 +285,8 @@ def test_figures_go_to_trackers(short, tmp_path, name, monkeypatch):
         finish=lambda: told.append("closed"),
         SummaryWriter=Writer,
     )
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard" if name == "tensorboard" else name, fake)
+    for module in (name, "torch.utils.tensorboard"):
+        monkeypatch.setitem(sys.modules, module, fake)
     trackers = open_trackers([name], short, tmp_path)
     Trainer(short, tmp_path, QUIET, callbacks=trackers).train()
     losses = [values["loss"] for step, values in (one for one in told if isinstance(one, tuple)) if "loss" in values]

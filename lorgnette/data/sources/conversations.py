@@ -11,7 +11,7 @@ from lorgnette.data.config import ChatConfig
 from lorgnette.data.record import Record, Refused
 from lorgnette.data.rejected import RowOrRejected
 from lorgnette.data.sources.reading import message_forms
-from lorgnette.data.sources.reading.columns import IMAGE_COLUMNS, images_in
+from lorgnette.data.sources.reading.columns import IMAGE_COLUMNS, images_in, is_blank
 from lorgnette.data.sources.reading.download import in_order
 from lorgnette.data.sources.reading.links import holds_links
 from lorgnette.data.sources.reading.message_forms import Message, Part, Place, messages_of
@@ -44,7 +44,10 @@ def read(row: Mapping[str, Any], config: ChatConfig, name: str) -> Record:
     messages, absent = conversation(row)
     exchanges = _exchanges(_segments(messages))
     if not exchanges:
-        raise Refused("no answer", "the assistant says nothing in this conversation")
+        said = "the assistant says nothing in this conversation"
+        if any(message.role == "assistant" and not is_blank(_text(message)) for message in messages):
+            said = "each has weight 0, or train or loss false, so that nothing is learned from this conversation"
+        raise Refused("no answer", said)
     prefix: tuple[Segment, ...] = ()
     if all(one.role != "system" for one in messages) and exchanges[0][0] == Turn("user"):
         turn, *others = exchanges[0]
@@ -52,6 +55,10 @@ def read(row: Mapping[str, Any], config: ChatConfig, name: str) -> Record:
         exchanges[0] = (turn, *others[len(prefix) :])
     doubts = tuple(_doubts(messages, absent))
     return Record(tuple(exchanges), prefix, meta={"name": name, "source": config.title}, doubts=doubts)
+
+
+def _text(message: Message) -> str:
+    return "".join(part for part in message.parts if isinstance(part, str))
 
 
 def _segments(messages: Iterable[Message]) -> Iterator[Segment]:

@@ -23,6 +23,8 @@ def find_model(
     batch_size: int = 16,
     server: ServerSettings | None = None,
     adapter: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
 ) -> Callable[[], Model]:
     """Find the model that a string names, for `--model` and `--judge` alike. Returns a function that opens it.
 
@@ -31,6 +33,8 @@ def find_model(
     `AutoModelForImageTextToText`; or the address of a server of OpenAI's chat completions, `#` and the model's name.
     split: images in five crops or one; None as the model has it. batch_size: prompts answered together.
     server: pace, limits and key of requests to a server. adapter: of PEFT, merged into a model of lorgnette's.
+    device, dtype: as of `lorgnette.load`; `auto` is a GPU where there is one, and the type that is stored (of a model
+    of transformers, bfloat16 on a GPU of CUDA and float32 elsewhere).
     Raises: SettingsError for a string that reads otherwise, CheckpointError for a model that cannot be opened.
     """
     if adapter is not None and (spec.startswith(TRANSFORMERS) or "://" in spec):
@@ -40,10 +44,14 @@ def find_model(
         def opened_by_transformers() -> Model:
             from lorgnette.eval.models.transformers_model import open_transformers
 
-            return open_transformers(spec.removeprefix(TRANSFORMERS), split=split, batch_size=batch_size)
+            name = spec.removeprefix(TRANSFORMERS)
+            return open_transformers(name, split=split, batch_size=batch_size, device=device, dtype=dtype)
 
         return opened_by_transformers
     if "://" in spec:
+        for option, value in (("--device", device), ("--dtype", dtype)):
+            if value != "auto":
+                raise SettingsError(f"{option} {value}: a server chooses that itself; leave it out")
         if split is not None:
             raise SettingsError(f"{spec}: a server cuts images as it likes; leave out --split and --no-split")
         address, name = parse_server(spec)
@@ -53,12 +61,14 @@ def find_model(
     folder, words = find_folder(spec), None if adapter is None else find_folder(adapter)
 
     def opened_here() -> Model:
-        from lorgnette.eval.models.local import LorgnetteModel, own_device
+        from lorgnette.eval.models.local import LorgnetteModel
         from lorgnette.hub.checkpoint_hash import digest_with_adapter
         from lorgnette.hub.load import load
+        from lorgnette.model.device import choose_device
 
         weights, name = digest_with_adapter(folder, words), f"{spec} with {adapter}" if adapter else spec
-        opened = load(folder, device=own_device(), adapter=words)
+        name = name if dtype == "auto" else f"{name} in {dtype}"
+        opened = load(folder, device=choose_device(device), dtype=dtype, adapter=words)
         identity = with_crops(name, split)
         return LorgnetteModel(*opened, identity=identity, weights=weights, split=split, batch_size=batch_size)
 

@@ -20,10 +20,11 @@ from rich.progress import Progress
 
 from lorgnette.errors import SettingsError
 from lorgnette.eval.models.base import in_runs
-from lorgnette.eval.models.local import LorgnetteModel, own_device
+from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.eval.results.summary import progress_bar
 from lorgnette.hub.load import load
 from lorgnette.infer.sampling import GenerationConfig
+from lorgnette.model.device import choose_device
 from lorgnette.sample import Image, Sample, Text, Turn
 
 DEFAULT_TOKENS = 1024
@@ -61,7 +62,7 @@ class Lorgnette(lmms):  # type: ignore[misc]  # without lmms-eval it is of no kn
             raise SettingsError(f"batch_size is {batch_size!r}; give a number")
         if dtype and not isinstance(getattr(torch, dtype, None), torch.dtype):
             raise SettingsError(f"dtype is {dtype!r}; use float32, bfloat16 or float16")
-        self._device = torch.device(device) if device else own_device()
+        self._device = torch.device(device) if device else choose_device()
         opened = load(pretrained, device=self._device, dtype=getattr(torch, dtype) if dtype else None)
         self.model = LorgnetteModel(*opened, identity=pretrained, split=split, batch_size=int(batch_size))
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Any
@@ -23,13 +22,6 @@ from lorgnette.model.batch import IGNORE_INDEX, Batch, Grid, SequenceLengths
 from lorgnette.model.kv_cache import KVCache
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Image, ImageSource, Sample, Text, Turn
-
-
-def own_device(environment: Mapping[str, str] = os.environ) -> torch.device:
-    """Device of this process: the GPU that torchrun's LOCAL_RANK counts, or the first; the CPU if there is none."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(environment.get("LOCAL_RANK", 0)))
 
 
 def device_facts(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
@@ -155,7 +147,7 @@ class LorgnetteModel(Model):
         no_images = torch.empty(0, self.model.config.visual_width, device=self.model.device)
         scores_T = self.model(batch, output="scores", cache=cache, visual_VD=no_images).scores
         assert scores_T is not None
-        return [part.sum().item() for part in scores_T.double().cpu().split(list(batch.documents.lengths))]
+        return [part.sum().item() for part in scores_T.cpu().double().split(list(batch.documents.lengths))]
 
     def _pack(self, parts: Sequence[_Part], grids: tuple[Grid, ...] | None = None) -> Batch:
         """A batch of parts of samples that predicts no end of an answer. grids: of images that have slots in these."""

@@ -19,11 +19,12 @@ from torch import Tensor
 
 from lorgnette.errors import CheckpointError, SettingsError
 from lorgnette.eval.models.base import Model, conversation, in_runs, until_stop, with_crops
-from lorgnette.eval.models.local import device_facts, own_device
+from lorgnette.eval.models.local import device_facts
 from lorgnette.files import HUB_ID, expand_user
 from lorgnette.hub.checkpoint_hash import checkpoint_digest
 from lorgnette.hub.source import find_folder
 from lorgnette.inputs.image_io import open_image
+from lorgnette.model.device import AUTO, choose_device, dtype_named, in_float64
 from lorgnette.sample import Image, ImageSource, Sample, Text
 
 log = logging.getLogger("lorgnette")
@@ -35,9 +36,12 @@ SPLIT = "do_image_splitting"
 """Name of the switch for image splitting in transformers' image processors (Idefics2 and its successors)."""
 
 
-def open_transformers(source: str, *, split: bool | None = None, batch_size: int = 16) -> TransformersModel:
-    """Open a folder, or an id on the hub, with transformers: bfloat16 on a GPU if there is one, else float32.
+def open_transformers(
+    source: str, *, split: bool | None = None, batch_size: int = 16, device: str = AUTO, dtype: str = AUTO
+) -> TransformersModel:
+    """Open a folder, or an id on the hub, with transformers.
 
+    device, dtype: by name; `auto` is a GPU where there is one, with bfloat16 on one of CUDA, else float32.
     Raises: SettingsError for a switch that the model does not have, CheckpointError if transformers is not installed
     or does not open it. Code that comes with a checkpoint is never run.
     """
@@ -53,11 +57,11 @@ def open_transformers(source: str, *, split: bool | None = None, batch_size: int
     named = HUB_ID.fullmatch(source)
     place, revision = (named["name"], named["revision"]) if named and not local else (source, None)
     place = str(find_folder(source)) if local else place
-    device = own_device()
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    place_of = choose_device(device)
+    stored = dtype_named(dtype) or (torch.bfloat16 if place_of.type == "cuda" else torch.float32)
     try:
         model: Any = transformers.AutoModelForImageTextToText.from_pretrained(
-            place, dtype=dtype, **({"revision": revision} if revision else {})
+            place, dtype=stored, **({"revision": revision} if revision else {})
         )
         processor = transformers.AutoProcessor.from_pretrained(place, **({"revision": revision} if revision else {}))
     except Exception as error:  # whatever transformers raises, it is why the model does not open
@@ -65,7 +69,7 @@ def open_transformers(source: str, *, split: bool | None = None, batch_size: int
         raise CheckpointError(f"{place}: transformers does not open it: {type(error).__name__}: {said}") from error
     weights = checkpoint_digest(place) if local else str(getattr(model.config, "_commit_hash", None) or "")
     return TransformersModel(
-        model.to(device),
+        model.to(place_of),
         processor,
         identity=f"transformers:{source}",
         weights=weights,
@@ -234,7 +238,8 @@ class TransformersModel(Model):
         else:
             logits = self.model(**inputs).logits[:, before]
         tokens = inputs["input_ids"][:, wanted.to(self.model.device)]
-        scores: Tensor = logits.double().log_softmax(-1).gather(-1, tokens[..., None])[..., 0].cpu()
+        scores: Tensor = in_float64(logits).log_softmax(-1)
+        scores = scores.gather(-1, tokens.to(scores.device)[..., None])[..., 0].cpu()
         return scores.masked_fill(~scored[:, wanted], 0).sum(dim=1).tolist()
 
     def _check_ends(self, rows: Sequence[_Row], tokens_BT: Tensor, real_BT: Tensor) -> None:

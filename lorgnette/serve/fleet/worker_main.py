@@ -28,6 +28,9 @@ class WorkerJob(Settings):
     model: str
     """Folder of the model."""
     adapter: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    """As of `lorgnette.load`."""
     socket: str
     serve: ServeConfig
     engine: EngineConfig
@@ -65,11 +68,13 @@ def serve_job(job: WorkerJob) -> None:
     from lorgnette.hub.checkpoint_hash import digest_with_adapter
     from lorgnette.hub.load import load
     from lorgnette.infer.engine.engine import Engine
+    from lorgnette.model.device import choose_device
     from lorgnette.serve.app import ServerApp
     from lorgnette.serve.server import DrainingServer
 
     weights = digest_with_adapter(job.model, job.adapter)
-    engine = Engine(*load(job.model, adapter=job.adapter), job.engine.model_copy(update={"weights": weights}))
+    opened = load(job.model, device=choose_device(job.device), dtype=job.dtype, adapter=job.adapter)
+    engine = Engine(*opened, job.engine.model_copy(update={"weights": weights}))
     with unix_listener(job.socket) as listener:
         server = DrainingServer(ServerApp(engine, job.serve, ForwardedKeys(job.with_keys)), listener)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from lorgnette.model.vlm import VLM
 from lorgnette.run import LoraConfig, StageConfig
 from lorgnette.train.adapters.fused_lora import speed_up
 from lorgnette.train.adapters.lm_head import adapt_head, adapted_head, head_tensors, merge_head, plain_name
+from lorgnette.train.requirements import check_peft
 
 ADAPTER = "default"
 ADAPTED = ("vision", "fusion", "language")
@@ -158,8 +158,7 @@ def _settings(config: LoraConfig, targets: list[str], dora: bool) -> Any:
 
 
 def _peft() -> Any:
-    if importlib.util.find_spec("peft") is None:
-        raise SettingsError("modes lora and dora need PEFT: run `pip install 'lorgnette[lora]'`")
+    check_peft()
     import peft
 
     return peft

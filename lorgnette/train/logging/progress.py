@@ -150,6 +150,8 @@ def peak_flops(device: torch.device) -> float | None:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         return next((peak for part, peak in PEAKS.items() if part in name), None)
+    if device.type != "cpu":
+        return None
     side = 768
     matrix = torch.ones(side, side)
     times = []

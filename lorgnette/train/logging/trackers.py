@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lorgnette.errors import SettingsError
 from lorgnette.run import Run
 from lorgnette.train.callbacks import Callback, StepMetrics, TrainerState
+from lorgnette.train.requirements import TRACKER_NAMES, check_trackers
 
 
 class Tracker(Callback):
@@ -38,8 +38,8 @@ class TensorBoard(Tracker):
     """Event files in the run's folder, by torch's own writer."""
 
     def __init__(self, run: Run, folder: Path) -> None:
-        module = _import("torch.utils.tensorboard", "tensorboard")
-        self._writer = module.SummaryWriter(str(folder / "tensorboard"))
+        tensorboard: Any = importlib.import_module("torch.utils.tensorboard")
+        self._writer = tensorboard.SummaryWriter(str(folder / "tensorboard"))
         self._writer.add_text("settings", f"```yaml\n{run.to_yaml()}\n```")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -56,7 +56,7 @@ class _Logged(Tracker):
     package = ""
 
     def __init__(self, run: Run, folder: Path) -> None:
-        self._module = _import(self.package, self.package)
+        self._module: Any = importlib.import_module(self.package)
         self._module.init(project="lorgnette", name=run.name, config=run.plain(), **self._where(folder))
 
     def _where(self, folder: Path) -> dict[str, Any]:
@@ -83,18 +83,14 @@ class Trackio(_Logged):
         return {"resume": "allow"}
 
 
-TRACKERS: dict[str, type[TensorBoard] | type[Wandb] | type[Trackio]] = {
-    "tensorboard": TensorBoard,
-    "wandb": Wandb,
-    "trackio": Trackio,
-}
+TRACKERS: dict[str, type[TensorBoard] | type[Wandb] | type[Trackio]] = dict(
+    zip(TRACKER_NAMES, (TensorBoard, Wandb, Trackio), strict=True)
+)
 
 
 def open_trackers(names: Sequence[str], run: Run, folder: Path) -> list[Tracker]:
     """Raises: SettingsError for a name that is unknown, or whose package is not installed."""
-    for name in names:
-        if name not in TRACKERS:
-            raise SettingsError(f"--log {name}: no such tracker; use one of {', '.join(TRACKERS)}")
+    check_trackers(names)
     folder.mkdir(parents=True, exist_ok=True)
     return [TRACKERS[name](run, folder) for name in names]
 
@@ -110,10 +106,3 @@ def figures(row: StepMetrics, seconds: float) -> dict[str, float]:
         "waited_seconds": row.waited,
     }
     return values | {f"loss/{source}": loss for source, loss in row.sources.items()}
-
-
-def _import(module: str, package: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise SettingsError(f"--log {package}: is not installed; run `pip install {package}`") from None

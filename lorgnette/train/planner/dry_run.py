@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import dataclass
 from glob import glob
@@ -20,6 +21,7 @@ from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.data.sources.reading.shards import is_url
 from lorgnette.errors import CheckpointError
 from lorgnette.model.batch import IGNORE_INDEX, SequenceLengths
+from lorgnette.model.device import AUTO, choose_device
 from lorgnette.model.flops import ModelCost
 from lorgnette.model.vlm import VLM
 from lorgnette.output import say
@@ -29,7 +31,7 @@ from lorgnette.train.data import build_data, doubts, stage_processor
 from lorgnette.train.gradients import parallel_microbatches
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
 from lorgnette.train.planner.memory import MemoryEstimate, TensorBytes, estimate
-from lorgnette.train.setup import build, build_processor, resolve
+from lorgnette.train.setup import build, build_processor, check_fit, resolve
 from lorgnette.train.stages import TrainablePart, pack_flops, prepare_parts
 from lorgnette.train.step import train_step
 
@@ -83,6 +85,7 @@ def dry_run(run: Run, console: Console) -> float | None:
     The estimate needs only shapes: no weights are initialised or read. The two steps are skipped, and the reason is
     printed, where data or weights are missing or memory would not suffice.
     """
+    check_fit(run)
     run = resolve(run)
     torch.set_num_threads(run.threads or torch.get_num_threads())
     say(console, run.name, style="bold", end="")
@@ -96,7 +99,7 @@ def dry_run(run: Run, console: Console) -> float | None:
         memory = estimate(run, stage, model, glance.batches)
         _print_stage(console, run, stage, parts, memory, glance)
         packs = stage.pack.packs_per_step * stage.micro_batches
-        if (at_once := min(packs, parallel_microbatches(run, stage, parallel.start_distributed()))) > 1:
+        if (at_once := min(packs, parallel_microbatches(run, stage, parallel.start_distributed(run.device)))) > 1:
             more = (at_once - 1) * sum(one.activations for one in memory.parts.values())
             say(
                 console,
@@ -219,7 +222,7 @@ def measure(run: Run, stage: StageConfig, model: VLM, steps: BatchBuilder) -> tu
 
     Returns the peak of tensor memory in bytes, the mean time of a step in seconds, and the estimate.
     """
-    world = parallel.start_distributed()
+    world = parallel.start_distributed(run.device)
     parallel.apply(model, run, stage, world)
     model.z_loss = stage.z_loss
     optimiser = build_optimiser(model, stage)
@@ -246,7 +249,7 @@ def _check(console: Console, run: Run, glance: Glance, estimated: int) -> float 
 
     Returns the mean seconds of a step.
     """
-    stage, free = run.stages[0], free_memory()
+    stage, free = run.stages[0], free_memory(run.device)
     if glance.steps is None or estimated > free:
         reason = glance.missing or f"the estimate is {mib(estimated)} MiB, and {mib(free)} MiB of memory are free"
         say(console, f"two real steps of {stage.name} are skipped: {reason}")
@@ -264,14 +267,16 @@ def _check(console: Console, run: Run, glance: Glance, estimated: int) -> float 
     return seconds
 
 
-def free_memory() -> int:
-    """Free memory in bytes: of the GPU if there is one, otherwise of the machine."""
-    if torch.cuda.is_available():
+def free_memory(device: str = AUTO) -> int:
+    """Free memory in bytes: of the GPU that a run computes on, otherwise of the machine."""
+    if choose_device(device).type == "cuda":
         return torch.cuda.mem_get_info()[0]
     try:
         rows = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         return int(rows["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):  # not Linux: all physical memory
+        if not hasattr(os, "sysconf"):
+            return sys.maxsize  # Windows does not say
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lorgnette.eval.models.base import Model
-from lorgnette.eval.models.local import LorgnetteModel, own_device
+from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.infer.generate import end_tokens
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.vlm import VLM
@@ -86,13 +86,3 @@ def test_generate_is_the_protocols(processor: Processor) -> None:
     assert any(len(text) > 1 for text in texts)
     letter = next(character for character in texts[0] if character.isprintable())
     assert all(letter not in text for text in answerer.generate(SAMPLES, max_tokens=6, stop=[letter]))
-
-
-def test_each_process_answers_on_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    for there, environment, expected in (
-        (False, {"LOCAL_RANK": "3"}, "cpu"),
-        (True, {"LOCAL_RANK": "3"}, "cuda:3"),
-        (True, {}, "cuda:0"),
-    ):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
-        assert own_device(environment) == torch.device(expected)
