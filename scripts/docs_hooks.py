@@ -7,6 +7,7 @@ the repository stays as the file's name.
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -49,7 +50,24 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for module in modules():
         name = ".".join(module.with_suffix("").parts)
         files.append(File.generated(config, page_of(module), content=f"# {name}\n\n::: {name}\n"))
+    for notebook in sorted((ROOT / "docs").rglob("*.ipynb")):
+        page = notebook.relative_to(ROOT / "docs")
+        shown = files.get_file_from_path(page.as_posix())
+        if shown is not None:
+            files.remove(shown)
+        files.append(File.generated(config, page.with_suffix(".md").as_posix(), content=notebook_page(notebook)))
     return files
+
+
+def notebook_page(path: Path) -> str:
+    """A notebook as Markdown: its words, its code, and what the code printed."""
+    parts = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        printed = "".join("".join(one.get("text", ())) for one in cell.get("outputs", ()))
+        parts += [f"```text\n{printed.rstrip()}\n```"] if printed.strip() else []
+    return "\n\n".join(parts) + "\n"
 
 
 def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
@@ -59,6 +77,8 @@ def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
     def mended(match: re.Match[str]) -> str:
         mark, text, target = match.groups()
         path, _, _ = target.partition("#")
+        if path.endswith(".ipynb"):
+            return f"{mark}[{text}]({path.removesuffix('ipynb')}md)"
         inside = posixpath.normpath(posixpath.join(here, path))
         if "://" in target or not path or not inside.startswith("../"):
             return match[0]

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -234,29 +235,49 @@ def export_(
         bool, typer.Option("--verify", help="Compare its logits with transformers' classes; write parity.json.")
     ] = False,
     dtype: DtypeOption = "auto",
+    push: Annotated[str | None, typer.Option(help="Upload the folder to owner/name on the hub, too.")] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="With --push: a repository that is made is private.")
+    ] = False,
+    license: Annotated[str | None, typer.Option(help="Licence of the weights for the card, as apache-2.0.")] = None,
 ) -> None:
     """Write a folder that transformers opens with AutoModelForImageTextToText.
 
-    An unfinished run is exported from its last checkpoint. Adapters are merged. --dtype is that of the weights written;
+    An unfinished run is exported from its last checkpoint. Adapters are merged. The card says what a run was trained
+    on, from which models, and its scores. --dtype is that of the weights written;
     --verify compares both in float32 on the CPU, where nothing but a mistake makes them differ.
     """
     from lorgnette.cli.arguments import find_model, is_unfinished
     from lorgnette.cli.train import open_model
+    from lorgnette.errors import SettingsError
 
     check_words("cpu", dtype)
+    if push is None and private:
+        raise SettingsError("export: --private is of the repository that --push makes; give --push owner/name")
+    if push is not None:
+        from lorgnette.hub.export import check_push
+
+        check_push(push)
     if not is_unfinished(model):
         model = find_model(model)
+    from lorgnette.hub.card import CardFacts
     from lorgnette.hub.export import export
     from lorgnette.hub.formats.format import format_named
+    from lorgnette.train.logging.run_card import facts_of_folder
 
     format_named(format)  # before weights are read
-    export(*open_model(model, dtype), folder, format=format, verify=verify)
+    facts = replace(facts_of_folder(Path(model)) or CardFacts(), license=license or "")
+    export(*open_model(model, dtype), folder, format=format, verify=verify, facts=facts)
     print(f"Wrote {folder}")
     if verify:
         parity = json.loads((folder / "parity.json").read_text(encoding="utf-8"))
         print(f"transformers' logits are within {parity['parts']['logits']['relative']:.1e} of ours (parity.json)")
         for name, value in parity["not_obeyed"].items():
             print(f"transformers has no setting for images.{name} = {value}: it resizes such images differently")
+    if push is not None:
+        from lorgnette.hub.export import push as upload
+
+        print(f"Pushed to {upload(folder, push, private=private)}")
 
 
 @app.command()

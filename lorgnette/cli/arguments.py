@@ -64,7 +64,7 @@ def check_run(run: Run, trackers: Sequence[str] = ()) -> None:
 
     trackers: names of the experiment trackers that it is logged to.
     """
-    from lorgnette.train.requirements import check_packages
+    from lorgnette.train.planner.requirements import check_packages
 
     check_packages(run, trackers)
     check_init(run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from dataclasses import dataclass
 
 from lorgnette.model.vlm import VLM
 
@@ -15,7 +16,7 @@ pipeline_tag: image-text-to-text
 tags:
 - lorgnette
 - {format}
----
+{said}---
 
 # {name}
 
@@ -81,8 +82,30 @@ ARCHITECTURES = {
 }
 
 
-def model_card(model: VLM, name: str, more: str = "", format: str = "idefics2") -> str:
-    """README.md of a folder with a model. more: sections to add, as Markdown. format: `model_type` of its config."""
+@dataclass(frozen=True)
+class CardFacts:
+    """Facts about a model that its weights do not tell."""
+
+    base_models: tuple[str, ...] = ()
+    """Hub ids of what it was trained from."""
+    datasets: tuple[str, ...] = ()
+    """Hub ids of what it was trained on."""
+    license: str = ""
+    """Of the weights, by the hub's name, as `apache-2.0`."""
+    sections: str = ""
+    """Sections of Markdown below the card's own."""
+
+    def metadata(self) -> str:
+        """The lines of the card's metadata that say so, for the hub."""
+        lines = [f"license: {self.license}"] if self.license else []
+        for key, names in (("base_model", self.base_models), ("datasets", self.datasets)):
+            lines += [f"{key}:", *(f"- {name}" for name in names)] if names else []
+        return "".join(f"{line}\n" for line in lines)
+
+
+def model_card(model: VLM, name: str, facts: CardFacts | None = None, format: str = "idefics2") -> str:
+    """README.md of a folder with a model. facts: of its training. format: `model_type` of its config."""
+    facts = facts or CardFacts()
     config, count = model.config, Counter({part: sum(p.numel() for p in ps) for part, ps in model.parts().items()})
     card = CARD.format(
         name=name,
@@ -94,6 +117,7 @@ def model_card(model: VLM, name: str, more: str = "", format: str = "idefics2") 
         side=config.vision.grid * config.vision.patch,
         extra=config.extra_vocabulary,
         count=count,
+        said=facts.metadata(),
     )
-    card += more
+    card += facts.sections
     return f"{card}\n<!-- lorgnette {_hash(card.encode())} -->\n"

@@ -1,16 +1,17 @@
-"""`save` and `export`: a model and its processor to a folder that transformers opens too."""
+"""`save`, `export`, `push`: a model and its processor to a folder that transformers opens too, and to the hub."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from lorgnette.errors import CheckpointError
-from lorgnette.files import new_folder, strangers, write_json, write_text
-from lorgnette.hub.card import is_own_card, model_card
+from lorgnette.errors import CheckpointError, SettingsError
+from lorgnette.files import HUB_ID, new_folder, strangers, write_json, write_text
+from lorgnette.hub.card import CardFacts, is_own_card, model_card
 from lorgnette.hub.checkpoint import SHARD_BYTES, some, write_tensors
 from lorgnette.hub.decoders.setting_rows import Json
 from lorgnette.hub.formats.format import IDEFICS2, Format, format_named
@@ -18,8 +19,9 @@ from lorgnette.hub.load import OURS, check_processor, load
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import read_json
 from lorgnette.model.vlm import VLM
+from lorgnette.untrusted import quoted
 
-_WRITTEN = (
+WRITTEN_FILES = (
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
@@ -45,6 +47,7 @@ def export(
     format: str = "idefics2",
     verify: bool = False,
     shard_bytes: int = SHARD_BYTES,
+    facts: CardFacts | None = None,
 ) -> Path:
     """Write a folder that `AutoModelForImageTextToText` and `AutoProcessor` open, with a model card.
 
@@ -52,6 +55,7 @@ def export(
     format: the model of transformers to write: `idefics2`, `idefics1`, `idefics3`, `smolvlm` or `llava`.
     verify: compare with transformers' own classes on the written files, and keep the differences as parity.json.
     shard_bytes: weights above this size are written in several files.
+    facts: of training, for the card.
     Raises: CheckpointError if transformers cannot represent a setting, if the folder holds anything that no export
     wrote, or if verification finds a difference; DiskError if it cannot be written.
     """
@@ -60,7 +64,7 @@ def export(
     form.check_inputs(model.config, processor)
     with checkpoint_folder(folder) as beside:
         _write(model, processor, beside, shard_bytes, form)
-        write_text(beside / "README.md", model_card(model, Path(folder).resolve().name, format=form.name))
+        write_text(beside / "README.md", model_card(model, Path(folder).resolve().name, facts, form.name))
         if verify:
             from lorgnette.hub.parity import check_parity
 
@@ -100,7 +104,7 @@ def checkpoint_folder(folder: str | Path, *, marked: bool = True) -> Iterator[Pa
     """
     folder = Path(folder)
     check_checkpoint_folder(folder, marked)
-    with new_folder(folder.resolve(), _WRITTEN) as beside:
+    with new_folder(folder.resolve(), WRITTEN_FILES) as beside:
         yield beside
         check_checkpoint_folder(folder, marked)
 
@@ -109,7 +113,7 @@ def check_checkpoint_folder(folder: Path, marked: bool = True) -> None:
     """Refuse a folder that writing a checkpoint may not replace. Raises: CheckpointError naming what is there."""
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder}: is a file; give a new folder")
-    others = strangers(folder, _WRITTEN)
+    others = strangers(folder, WRITTEN_FILES)
     if others:
         raise CheckpointError(
             f"{folder}: holds {some(others)}, which no export wrote; give a new folder, or move it away"
@@ -197,3 +201,49 @@ def _check_pair(model: VLM, processor: Processor) -> None:
             " they are not a pair"
         )
     check_processor(config, processor, "the model and its processor")
+
+
+def check_push(name: str) -> None:
+    """Check, before weights are read, that a push could begin. Nothing is sent.
+
+    Raises: SettingsError for a name that is no repository's, without a token, or where the hub is switched off.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    named = HUB_ID.fullmatch(name)
+    if named is None or named["revision"] is not None:
+        raise SettingsError(f"--push {quoted(name)}: give the repository as owner/name")
+    if constants.HF_HUB_OFFLINE:
+        raise SettingsError(f"--push {name}: HF_HUB_OFFLINE is set, so nothing is sent to the hub; unset it")
+    if not huggingface_hub.get_token():
+        raise SettingsError(f"--push {name}: there is no token of the hub here; run `hf auth login`, or set HF_TOKEN")
+
+
+def push(folder: str | Path, name: str, *, private: bool = False) -> str:
+    """Upload the files of an export to `owner/name` on the hub, which is made if it is not there. Returns its address.
+
+    Nothing else in the folder is sent, and nothing in the repository is deleted: the hub keeps what was there before in
+    its history. private: of a repository that is made now; one that is there stays as it is.
+    Raises: SettingsError as `check_push`; CheckpointError with the hub's reason if it refuses.
+    """
+    import huggingface_hub
+
+    check_push(name)
+    if not os.path.isfile(Path(folder) / "config.json"):
+        raise CheckpointError(f"{folder}: holds no config.json, so it is not the folder of a checkpoint")
+    hub = huggingface_hub.HfApi()
+    try:
+        hub.create_repo(name, private=private, exist_ok=True)
+        commit = hub.upload_folder(
+            repo_id=name,
+            folder_path=str(folder),
+            allow_patterns=list(WRITTEN_FILES),
+            commit_message="Upload a model exported by lorgnette",
+        )
+    except Exception as error:  # a network fails in more ways than one can list
+        said = quoted(next(iter(str(error).splitlines()), type(error).__name__))
+        raise CheckpointError(
+            f"{name}: the hub did not take {folder} ({said}); the folder is whole, push it again"
+        ) from error
+    return str(commit.repo_url)

@@ -23,6 +23,7 @@ from lorgnette.data.plan.augment import hashed
 from lorgnette.data.plan.sample_ref import digest_of, joined
 from lorgnette.errors import LorgnetteError
 from lorgnette.files import DiskError
+from lorgnette.hub.card import model_card
 from lorgnette.hub.export import save
 from lorgnette.hub.formats.format import adapted_format
 from lorgnette.hub.load import assign
@@ -46,9 +47,10 @@ from lorgnette.train.evaluation import Evaluation
 from lorgnette.train.gradients import parallel_microbatches
 from lorgnette.train.logging.log import StepLog, read_log
 from lorgnette.train.logging.progress import ProgressDisplay
+from lorgnette.train.logging.run_card import run_facts
 from lorgnette.train.logging.trackers import open_trackers
 from lorgnette.train.optim import build_optimiser, schedule, set_lr
-from lorgnette.train.requirements import check_packages
+from lorgnette.train.planner.requirements import check_packages
 from lorgnette.train.setup import build_model, build_processor, check_fit, resolve
 from lorgnette.train.signals import stop_on_signals
 from lorgnette.train.stages import check_parts, drops, pack_flops, prepare_parts
@@ -208,7 +210,8 @@ def train(
             trainer.callbacks += open_trackers(trackers, trainer.run, folder)
         model = trainer.train()
         if trainer.world.is_main:
-            save(model, trainer.processor, folder / "model")
+            card = model_card(model, folder.resolve().name, run_facts(trainer.run, folder))
+            save(model, trainer.processor, folder / "model", card=card)
         return model
     finally:
         parallel.end_distributed()

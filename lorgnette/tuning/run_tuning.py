@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from lorgnette.hub.export import save
 from lorgnette.inputs.processor import Processor
 from lorgnette.output import new_console, say
 from lorgnette.run import Run
+from lorgnette.train.logging.run_card import run_facts
 from lorgnette.train.loop import Trainer
 from lorgnette.train.planner.dry_run import dry_run
 from lorgnette.train.setup import build_processor, resolve
@@ -91,7 +92,9 @@ def tune(
     asked = Asked(before, after, blind) if blind is not None else None
     seconds = spent + time.perf_counter() - started
     results = TuneResults(str(model), plan.folder, plan.data, plan.choice, before, after, asked, seconds, plan.run)
-    card = model_card(trained, plan.folder.resolve().name, card_section(results))
+    known = run_facts(trainer.run, plan.folder)
+    facts = replace(known, sections=card_section(results) + known.sections)
+    card = model_card(trained, plan.folder.resolve().name, facts)
     save(trained, trainer.processor, plan.folder / "model", card=card)
     write_page(results)
     print_results(console, results)

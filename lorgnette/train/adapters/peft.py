@@ -17,7 +17,7 @@ from lorgnette.model.vlm import VLM
 from lorgnette.run import LoraConfig, StageConfig
 from lorgnette.train.adapters.fused_lora import speed_up
 from lorgnette.train.adapters.lm_head import adapt_head, adapted_head, head_tensors, merge_head, plain_name
-from lorgnette.train.requirements import check_peft
+from lorgnette.train.planner.requirements import check_peft
 
 ADAPTER = "default"
 ADAPTED = ("vision", "fusion", "language")

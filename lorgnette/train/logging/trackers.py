@@ -10,7 +10,7 @@ from typing import Any
 
 from lorgnette.run import Run
 from lorgnette.train.callbacks import Callback, StepMetrics, TrainerState
-from lorgnette.train.requirements import TRACKER_NAMES, check_trackers
+from lorgnette.train.planner.requirements import TRACKER_NAMES, check_trackers
 
 
 class Tracker(Callback):
