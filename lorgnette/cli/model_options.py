@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from lorgnette.inputs.processor import Processor
     from lorgnette.model.vlm import VLM
 
-DEVICES = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+_DEVICES = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 AdapterOption = Annotated[
     str | None, typer.Option("--adapter", help="Folder or hub id of PEFT's adapters, to be merged into the model.")
@@ -56,17 +56,17 @@ class ModelOptions:
     def load(self) -> tuple[VLM, Processor]:
         """Open it. Raises: CheckpointError, also for a device that is not here."""
         from lorgnette.hub.load import load
-        from lorgnette.model.device import choose_device
+        from lorgnette.model.ops.device import choose_device
 
         return load(self.model, device=choose_device(self.device), dtype=self.dtype, adapter=self.adapter)
 
 
 def check_words(device: str, dtype: str) -> None:
     """Check the words of --device and --dtype, before torch says what is there. Raises: SettingsError listing them."""
-    if not DEVICES.fullmatch(device):
+    if not _DEVICES.fullmatch(device):
         raise SettingsError(f"--device {quoted(device, 60)}: use one of auto, cpu, cuda, cuda:N, mps")
-    if dtype not in DTYPES:
-        raise SettingsError(f"--dtype {quoted(dtype, 60)}: use one of {', '.join(DTYPES)}")
+    if dtype not in _DTYPES:
+        raise SettingsError(f"--dtype {quoted(dtype, 60)}: use one of {', '.join(_DTYPES)}")
 
 
 def training_settings(device: str, dtype: str) -> list[str]:

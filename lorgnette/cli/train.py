@@ -68,7 +68,7 @@ def replay(path: Path) -> None:
 def open_model(model: str, dtype: str = "auto") -> tuple[VLM, Processor]:
     """Open a model as `lorgnette.hub.load.load` does, or the last checkpoint of an unfinished run, of float32."""
     if is_unfinished(model):
-        from lorgnette.model.device import dtype_named
+        from lorgnette.model.ops.device import dtype_named
         from lorgnette.train.checkpoint.resume import open_unfinished
 
         opened, processor = open_unfinished(Path(model))

@@ -21,7 +21,7 @@ from lorgnette.hub.source import find_folder
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.config import VLMConfig
-from lorgnette.model.device import DTYPES, device_named, dtype_named
+from lorgnette.model.ops.device import DTYPES, device_named, dtype_named
 from lorgnette.model.vlm import VLM
 
 log = logging.getLogger("lorgnette")

@@ -23,8 +23,8 @@ from lorgnette.infer.image_cache import ImageFeatureCache, without_images
 from lorgnette.inputs.image_io import open_image
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.batch import Batch, SequenceLengths
-from lorgnette.model.device import in_float64
 from lorgnette.model.kv_cache import KVCache
+from lorgnette.model.ops.device import in_float64
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Image, ImageSource, Sample, Segment, Text, Turn
 

@@ -12,7 +12,7 @@ from lorgnette.errors import DataError
 from lorgnette.infer.generation_config import GenerationConfig as GenerationConfig
 from lorgnette.infer.generation_config import with_rules as with_rules
 from lorgnette.infer.logits import LogitRules
-from lorgnette.model.device import in_float64
+from lorgnette.model.ops.device import in_float64
 from lorgnette.seeds import derive_seed
 
 

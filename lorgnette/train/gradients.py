@@ -15,8 +15,8 @@ from torch import Tensor
 
 from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.model.batch import IGNORE_INDEX, Batch
-from lorgnette.model.device import in_float64
 from lorgnette.model.flops import ModelCost
+from lorgnette.model.ops.device import in_float64
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig
 from lorgnette.train.adapters.fused_lora import weights_kept

@@ -29,8 +29,8 @@ from lorgnette.errors import LorgnetteError, SettingsError
 from lorgnette.files import DiskError
 from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.connectors.connector import interleave
-from lorgnette.model.device import AUTO, choose_device
 from lorgnette.model.ops.attention import attention
+from lorgnette.model.ops.device import AUTO, choose_device
 from lorgnette.model.ops.grouped_attention import attention_of_rows
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run, StageConfig

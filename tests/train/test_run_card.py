@@ -32,12 +32,19 @@ def test_the_card_of_a_run_names_its_stages_sources_and_losses(short: Run, tmp_p
 
 
 def test_what_is_on_the_hub_is_in_the_metadata(short: Run, tmp_path: Path) -> None:
-    sources = [{"kind": "chat", "path": path} for path in ("owner/set@main", "builtin:train/chat", "/home/me/x.jsonl")]
+    sources = [
+        {"kind": "chat", "path": path}
+        for path in ("owner/set@main", "builtin:train/chat", str(tmp_path / "mine.jsonl"))
+    ]
     stage = {"name": "one", "steps": 1, "sources": sources}
     run = Run.parse({"name": "r", "init": {"model": "owner/name@v1"}, "stages": [stage]})
     facts = run_facts(run, tmp_path)
     assert facts.metadata() == "base_model:\n- owner/name\ndatasets:\n- owner/set\n"
-    assert "Started from `owner/name@v1`" in facts.sections and "/home/me" not in facts.sections
+    assert (
+        "Started from `owner/name@v1`" in facts.sections
+        and "`mine.jsonl`" in facts.sections
+        and str(tmp_path) not in facts.sections
+    )
     assert "https://huggingface.co/datasets/owner/set) says" in facts.sections
     assert "`builtin:train/chat` | chat | public domain (drawings) and Apache-2.0" in facts.sections
     assert facts_of_folder(tmp_path) is None

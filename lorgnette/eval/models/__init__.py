@@ -64,7 +64,7 @@ def find_model(
         from lorgnette.eval.models.local import LorgnetteModel
         from lorgnette.hub.checkpoint_hash import digest_with_adapter
         from lorgnette.hub.load import load
-        from lorgnette.model.device import choose_device
+        from lorgnette.model.ops.device import choose_device
 
         weights, name = digest_with_adapter(folder, words), f"{spec} with {adapter}" if adapter else spec
         name = name if dtype == "auto" else f"{name} in {dtype}"

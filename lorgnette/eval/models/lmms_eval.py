@@ -24,7 +24,7 @@ from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.eval.results.summary import progress_bar
 from lorgnette.hub.load import load
 from lorgnette.infer.sampling import GenerationConfig
-from lorgnette.model.device import choose_device
+from lorgnette.model.ops.device import choose_device
 from lorgnette.sample import Image, Sample, Text, Turn
 
 DEFAULT_TOKENS = 1024

@@ -24,7 +24,7 @@ from lorgnette.files import HUB_ID, expand_user
 from lorgnette.hub.checkpoint_hash import checkpoint_digest
 from lorgnette.hub.source import find_folder
 from lorgnette.inputs.image_io import open_image
-from lorgnette.model.device import AUTO, choose_device, dtype_named, in_float64
+from lorgnette.model.ops.device import AUTO, choose_device, dtype_named, in_float64
 from lorgnette.sample import Image, ImageSource, Sample, Text
 
 log = logging.getLogger("lorgnette")

@@ -21,8 +21,8 @@ from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.data.sources.reading.shards import is_url
 from lorgnette.errors import CheckpointError
 from lorgnette.model.batch import IGNORE_INDEX, SequenceLengths
-from lorgnette.model.device import AUTO, choose_device
 from lorgnette.model.flops import ModelCost
+from lorgnette.model.ops.device import AUTO, choose_device
 from lorgnette.model.vlm import VLM
 from lorgnette.output import say
 from lorgnette.run import Run, StageConfig

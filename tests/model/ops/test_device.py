@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lorgnette.errors import CheckpointError, SettingsError
-from lorgnette.model.device import choose_device, in_float64
+from lorgnette.model.ops.device import choose_device, in_float64
 from lorgnette.run import Run
 from lorgnette.train import parallel
 from tests.house.source import modules
@@ -68,7 +68,7 @@ ON_THE_CPU = {
     "lorgnette/infer/sampling.py": "draws are of generators on the CPU",
     "lorgnette/infer/engine/token_sampler.py": "draws are of generators on the CPU",
     "lorgnette/look/heat.py": "of numpy",
-    "lorgnette/model/device.py": "it moves them there",
+    "lorgnette/model/ops/device.py": "it moves them there",
 }
 """Modules that hold float64 on the CPU alone, each with its reason."""
 ROOMS = ("model", "infer", "look", "hub", "eval.models", "offline", "serve")
