@@ -18,8 +18,8 @@ class FilesConfig(Settings):
     weight: float = pydantic.Field(default=1.0, gt=0)
     """Share of the stage relative to its other sources, in samples, tokens or supervised tokens as the stage says."""
     path: str
-    """A file, a folder, a glob, the id of a data set on the hub (`owner/name`, `owner/name@revision`), or a URL that
-    fsspec opens (`hf://datasets/...`, `s3://...`)."""
+    """A file, a folder, a glob, the id of a data set on the hub (`owner/name`, `owner/name@revision`), its split or
+    subset alone (`owner/name:train`, `owner/name:ai2d/train`), or a URL that fsspec opens (`hf://datasets/...`)."""
     name: str | None = None
     """Name of the source in reports; its kind and path if not given."""
     opt_out: tuple[str, ...] = ()

@@ -34,7 +34,7 @@ def test_the_card_of_a_run_names_its_stages_sources_and_losses(short: Run, tmp_p
 def test_what_is_on_the_hub_is_in_the_metadata(short: Run, tmp_path: Path) -> None:
     sources = [
         {"kind": "chat", "path": path}
-        for path in ("owner/set@main", "builtin:train/chat", str(tmp_path / "mine.jsonl"))
+        for path in ("owner/set@main:train", "builtin:train/chat", str(tmp_path / "mine.jsonl"))
     ]
     stage = {"name": "one", "steps": 1, "sources": sources}
     run = Run.parse({"name": "r", "init": {"model": "owner/name@v1"}, "stages": [stage]})

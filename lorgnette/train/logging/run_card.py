@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lorgnette.data.config import SourceConfig
-from lorgnette.data.sources.reading.hub_sets import is_hub_set
+from lorgnette.data.sources.reading.hub_sets import is_hub_set, set_name
 from lorgnette.data.sources.reading.shards import is_url
 from lorgnette.files import HUB_ID
 from lorgnette.hub.card import CardFacts
@@ -34,7 +34,7 @@ def run_facts(run: Run, folder: Path) -> CardFacts:
     paths = [str(getattr(source, "path", "")) for _, source in sources]
     return CardFacts(
         base_models=tuple(dict.fromkeys(one.partition("@")[0] for one in begun if _on_hub(one))),
-        datasets=tuple(dict.fromkeys(path.partition("@")[0] for path in paths if is_hub_set(path))),
+        datasets=tuple(dict.fromkeys(set_name(path) for path in paths if is_hub_set(path))),
         sections=f"\n## Training\n\n{_begun(begun)}\n{_stages(run.stages)}\n{_sources(sources)}\n{_scores(folder)}",
     )
 
@@ -75,8 +75,7 @@ def _licence(source: SourceConfig) -> str:
     if path.startswith("builtin:"):
         return BUILT_IN_LICENCE
     if is_hub_set(path):
-        name = path.partition("@")[0]
-        return f"as its [card](https://huggingface.co/datasets/{name}) says"
+        return f"as its [card](https://huggingface.co/datasets/{set_name(path)}) says"
     return "not stated: the owner of the data knows it"
 
 

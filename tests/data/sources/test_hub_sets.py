@@ -40,7 +40,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    hub_sets.fetch_set.cache_clear()
+    hub_sets._fetched.cache_clear()
     return snapshot
 
 
@@ -66,3 +66,64 @@ def test_a_name_of_a_file_is_no_id(path: str, tmp_path: Path, monkeypatch: pytes
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path)
     assert not hub_sets.is_hub_set(path)
+
+
+FILES = [
+    "README.md",
+    "ai2d/train-00000-of-00002.parquet",
+    "ai2d/test-0.parquet",
+    "clevr/train-0.parquet",
+    "trainee.csv",
+]
+CARD = """---
+license: mit
+configs:
+- config_name: small
+  data_files:
+  - {split: train, path: "ai2d/train-*"}
+  - {split: held, path: ["clevr/*", "ai2d/test-*"]}
+- config_name: all
+  data_files: "trainee.csv"
+---
+# A card
+"""
+PARTS: dict[str, tuple[str, list[int], list[int]]] = {
+    "a split": ("train", [1, 3], [1, 4]),
+    "another word for it": ("training", [1, 3], []),
+    "a subset": ("ai2d", [1, 2], []),
+    "a split of a subset": ("ai2d/test", [2], []),
+    "a split of the card's": ("held", [], [2, 3]),
+    "a subset of the card's": ("small", [], [1, 2, 3]),
+    "both of the card's": ("small/train", [], [1]),
+    "nothing": ("validation", [], []),
+}
+
+
+@pytest.mark.parametrize(("part", "by_name", "by_card"), PARTS.values(), ids=PARTS)
+def test_the_files_of_a_part_are_found_by_the_card_or_by_their_names(
+    part: str, by_name: list[int], by_card: list[int], tmp_path: Path
+) -> None:
+    (tmp_path / "README.md").write_text(CARD)
+    names = sorted(FILES[1:])
+    assert hub_sets.chosen_files(part, names, []) == sorted(FILES[number] for number in by_name)
+    said = hub_sets.card_parts(tmp_path / "README.md")
+    assert hub_sets.chosen_files(part, names, said) == sorted(FILES[number] for number in by_card)
+    assert hub_sets.card_parts(tmp_path / "nothing.md") == []
+
+
+def test_the_files_of_a_split_alone_are_fetched_and_read(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other splits that were fetched before lie in the same folder of the cache, and are not read."""
+    (cache / "test.jsonl").write_text("{}\n")
+    assert list_files("someone/tiles:train", (".jsonl",)) == (str(cache / "train.jsonl"),), "offline, from the cache"
+    asked = []
+
+    def download(name: str, **options: Any) -> str:
+        asked.append(options["allow_patterns"])
+        return str(cache)
+
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *_, **__: ["train.jsonl", "test.jsonl"])
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert list_files("someone/tiles@main:test", (".jsonl",)) == (str(cache / "test.jsonl"),)
+    assert asked == [["README.md"], ["test.jsonl"]]
+    with pytest.raises(DataError, match=r"no file of the data set is of 'validation'; it has test.jsonl, train.jsonl"):
+        list_files("someone/tiles:validation", ("",))

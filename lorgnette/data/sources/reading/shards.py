@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lorgnette.data.sources.reading.hub_sets import fetch_set, is_hub_set
+from lorgnette.data.sources.reading.hub_sets import fetch_set, files_of_part, is_hub_set
 from lorgnette.data.sources.reading.nested import any_starts
 from lorgnette.errors import DataError
 from lorgnette.inputs.access import is_below, read_file, within
@@ -44,7 +44,8 @@ def list_files(path: str, suffixes: Sequence[str]) -> tuple[str, ...]:
     """The files with one of these suffixes (lower case; "" for any) that a path means, in the order of their names.
 
     path: a file, a folder (searched to any depth, hidden files left out), a glob, a URL of these that fsspec opens, or
-        a place of the built-in corpus (`builtin:train/instruct`), or the id of a data set on the hub (`owner/name`).
+        a place of the built-in corpus (`builtin:train/instruct`), or the id of a data set on the hub (`owner/name`, or
+        `owner/name:train` for the files of a split alone).
     A file that is named itself is taken whatever its suffix.
     Raises: DataError if nothing is found, or the place cannot be listed.
     """
@@ -53,8 +54,20 @@ def list_files(path: str, suffixes: Sequence[str]) -> tuple[str, ...]:
 
         path = resolve(path)
     elif is_hub_set(path):
-        path = fetch_set(path)
+        named, path = path, fetch_set(path)
+        part = files_of_part(named)
+        found = tuple(one for one in _list_local(path, suffixes) if part is None or _below_folder(one, path) in part)
+        return _checked(found, named, suffixes)
     found = _list_url(path, suffixes) if is_url(path) else _list_local(path, suffixes)
+    return _checked(found, path, suffixes)
+
+
+def _below_folder(name: str, folder: str) -> str:
+    return Path(os.path.relpath(name, folder)).as_posix()
+
+
+def _checked(found: Sequence[str], path: str, suffixes: Sequence[str]) -> tuple[str, ...]:
+    """The files that were found. Raises: DataError if there are none."""
     if not found:
         endings = " or ".join(filter(None, suffixes))
         raise DataError(f"{path}: holds no file{endings and f' that ends with {endings}'}; check the path")
