@@ -68,7 +68,7 @@ def serve_job(job: WorkerJob) -> None:
     from lorgnette.hub.checkpoint_hash import digest_with_adapter
     from lorgnette.hub.load import load
     from lorgnette.infer.engine.engine import Engine
-    from lorgnette.model.device import choose_device
+    from lorgnette.model.ops.device import choose_device
     from lorgnette.serve.app import ServerApp
     from lorgnette.serve.server import DrainingServer
 
