@@ -78,8 +78,8 @@ class Role:
 
 
 ROLES = {
-    "vision-clip": Role(192, 6, 240),
-    "vision-clip-large": Role(256, 8, 260),
+    "vision-clip": Role(192, 6, 160),
+    "vision-clip-large": Role(256, 8, 240),
 }
 """The first is as large as `builtin:vision`, as CLIP-H is of SigLIP's order; the second larger and trained longer, as
 EVA-CLIP is."""

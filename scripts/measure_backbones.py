@@ -6,8 +6,8 @@
 
 Language models: perplexity of validation texts, beside a 5-gram model's. Vision encoders, by the mean of the states of
 an image's patches: linear probes of category and colour of drawings of the test split and of a rendered word, and
-drawings that find their caption (R@1) through one linear map, fitted alike for each encoder. An encoder of random
-weights stands beside them. Rows go to benchmarks/results/backbones.jsonl.
+drawings that find their caption (R@1) through one linear map, fitted alike for each encoder. Encoders of random
+weights stand beside them. Rows go to benchmarks/results/backbones.jsonl.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from corpus.rendered.fonts import Print
 from corpus.rendered.words import MONTHS, WEEKDAYS
 from lorgnette.data.builtin.drawings import drawings
 from lorgnette.demo.demo import conditions
-from lorgnette.hub.join import build
+from lorgnette.hub.join import VisionBackbone, build
 from lorgnette.hub.source import BUILT_IN, SHIPPED, shipped_backbones
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import Patches, patchify
@@ -54,7 +54,15 @@ from lorgnette.model.vision import VisionEncoder
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "backbones.jsonl"
 SPLITS = ("train", "validation", "test")
 HELD_OUT_SCENES = 300
-RANDOM = "random"
+RANDOM = {"random-128": "builtin:vision", "random-64": "builtin:vision-clip"}
+"""Names in the rows of encoders of random weights, each with the one whose sizes and pixels it has."""
+GRAMS = "5-gram"
+"""Name in the rows of the n-gram model."""
+
+
+def chosen(names: Sequence[str], only: Sequence[str]) -> list[str]:
+    """The names that are in `only`, all if it is empty."""
+    return [name for name in names if not only or name.removeprefix(BUILT_IN) in only]
 
 
 # Language models.
@@ -99,14 +107,14 @@ def nats_of_grams(tokenizer: Tokenizer, rows: Sequence[Sequence[int]]) -> float:
     return float(-np.log(model.probabilities(rows)).sum())
 
 
-def measure_language() -> Iterator[dict[str, Any]]:
-    """A row for each language model, and one for the n-gram model."""
+def measure_language(only: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """A row for each language model, and one for the n-gram model; of those named in `only`, if any are."""
     texts, tokenizer = held_out_texts(), Tokenizer.load(SHIPPED / "language")
     rows = ids_of(tokenizer, texts)
     tokens, characters = sum(map(len, rows)), sum(map(len, texts))
     names = [name for name in shipped_backbones() if name.startswith(f"{BUILT_IN}language")]
-    for name in (*names, "5-gram"):
-        nats = nats_of_grams(tokenizer, rows) if name == "5-gram" else nats_of_model(name, rows)
+    for name in chosen((*names, GRAMS), only):
+        nats = nats_of_grams(tokenizer, rows) if name == GRAMS else nats_of_model(name, rows)
         yield {
             "backbone": name.removeprefix(BUILT_IN),
             "perplexity": round(math.exp(nats / tokens), 3),
@@ -257,19 +265,20 @@ def retrieval_of_map(features: Features) -> tuple[float, float]:
     return found(best, "test")
 
 
-def measure_vision() -> Iterator[dict[str, Any]]:
-    """A row for each vision encoder, and one for random weights of the first one's sizes."""
+def measure_vision(only: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """A row for each vision encoder, and for random weights at each resolution; of those named in `only`."""
     names = [name for name in shipped_backbones() if name.startswith(f"{BUILT_IN}vision")]
-    for name in (*names, RANDOM):
-        model, _ = build(names[0] if name == RANDOM else name, "builtin:language")
-        side = model.config.vision.grid * model.config.vision.patch
-        config = ImageConfig(shortest=48, longest=side, patch=16, grid=model.config.vision.grid, keep_aspect=True)
-        if name == RANDOM:
+    for name in chosen((*names, *RANDOM), only):
+        source = RANDOM.get(name, name)
+        grid, patch = (opened := VisionBackbone.open(source).config).grid, opened.patch
+        config = ImageConfig(shortest=48, longest=grid * patch, patch=patch, grid=grid, keep_aspect=True)
+        model, _ = build(source, "builtin:language", images=config)  # whose own choice would be SigLIP's 70 x 70
+        if name in RANDOM:
             model.initialise(0)
         pictures = Features.of(model.vision, {split: drawings_of(split, config) for split in SPLITS})
         row: dict[str, Any] = {
             "backbone": name.removeprefix(BUILT_IN),
-            "pixels": side,
+            "pixels": grid * patch,
             "width": model.config.vision.width,
         }
         row["parameters"] = sum(weight.numel() for weight in model.vision.parameters())
@@ -286,13 +295,17 @@ def measure_vision() -> Iterator[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="+", choices=("language", "vision"))
+    parser.add_argument("--only", nargs="+", default=(), metavar="NAME", help="as in the rows: vision-clip, 5-gram")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    known = [*RANDOM, GRAMS, *(name.removeprefix(BUILT_IN) for name in shipped_backbones())]
+    if strange := sorted(set(options.only) - set(known)):
+        parser.error(f"--only {strange[0]}: there are {', '.join(known)}")
     torch.set_num_threads(options.threads)
     command = {"command": "python scripts/measure_backbones.py " + shlex.join(sys.argv[1:])}
     for what in options.what:
         began = time.process_time()
-        for row in {"language": measure_language, "vision": measure_vision}[what]():
+        for row in {"language": measure_language, "vision": measure_vision}[what](options.only):
             cost = {"cpu_s": round(time.process_time() - began, 1)}
             with RESULTS.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"benchmark": "backbones", **row, **cost, **conditions(), **command}) + "\n")

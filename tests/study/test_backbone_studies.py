@@ -11,7 +11,7 @@ from lorgnette.study.cells import jobs_of
 from lorgnette.study.config import load_study
 from lorgnette.train.loop import Trainer
 
-SHARED = {"t1": "strong"}
+SHARED = {"t1": "strong", "t2": "siglip"}
 """The cell of each study whose backbones are those of all other studies."""
 CELLS = [(name, cell) for name in SHARED for cell in load_study(name).cells]
 
