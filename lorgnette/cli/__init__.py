@@ -309,14 +309,26 @@ def show(
     compare: Annotated[
         list[str] | None, typer.Option("--compare", help="Model or recipe to put beside it; may be repeated.")
     ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Memory of a server: weights, a token, an image, requests side by side.")
+    ] = False,
+    kv_mib: Annotated[int, typer.Option(help="Memory of the KV cache in MiB, as of `serve`; with --serve.")] = 1024,
 ) -> None:
     """Describe a checkpoint or recipe: parts, parameters, FLOPs per image, token and sample, bytes, special tokens."""
     from lorgnette.cli.arguments import check_shown
+    from lorgnette.errors import SettingsError
     from lorgnette.output import new_console
     from lorgnette.train.planner.recipe_names import recipe_of
 
     for one in (model, *(compare or [])):
         check_shown(one)
+    if serve:
+        if compare or recipe_of(model):
+            raise SettingsError("show: --serve is about one checkpoint; leave out --compare, and name no recipe")
+        from lorgnette.cli.inspect import print_serving
+
+        print_serving(model, kv_mib)
+        return
     from lorgnette.hub.describe import describe, print_description
     from lorgnette.train.planner.cost_table import CostedModel, print_costs
 

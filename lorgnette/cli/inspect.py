@@ -117,3 +117,20 @@ def _progress(console: Console) -> Iterator[Callable[[], None]]:
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
         task = progress.add_task("", total=None)
         yield lambda: progress.advance(task)
+
+
+def print_serving(model: str, kv_mib: int) -> None:
+    """Print the memory of a server of a checkpoint, whose weights are not read."""
+    from lorgnette.hub.load import one_dtype, open_checkpoint
+    from lorgnette.infer.engine.config import EngineConfig
+    from lorgnette.infer.serving_memory import lines, serving_memory
+    from lorgnette.output import new_console, say
+
+    limits = EngineConfig.parse({"kv_bytes": kv_mib * 2**20}, "show")
+    opened = open_checkpoint(model)
+    stored = one_dtype(opened.weights) or next(iter(opened.weights.dtypes))
+    parameters = sum(one.numel() for one in opened.model.parameters())
+    memory = serving_memory(opened.config, opened.processor.images, stored, parameters, limits)
+    console = new_console()
+    for label, value in lines(memory, opened.config.language.context_length):
+        say(console, f"{label}: {value}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import shlex
 import signal
@@ -36,15 +37,40 @@ def test_the_command_serves_until_sigterm(tmp_path: Path) -> None:
             with socket.create_connection(("127.0.0.1", int(port)), timeout=30) as connection:
                 connection.sendall(b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                 assert connection.recv(100).startswith(b"HTTP/1.1 200")
+            seconds = processor_seconds(process.pid)
+            lines = [process.stdout.readline()]
+            while not lines[-1].startswith("print("):
+                lines.append(process.stdout.readline())
+            run_as_printed("".join(lines), tmp_path)
             process.send_signal(signal.SIGTERM)
-            rest = process.stdout.read()
             process.wait(60)
         finally:
             process.kill()
     log = (tmp_path / "log").read_text()
     assert process.returncode == 0, log
-    assert f"curl http://127.0.0.1:{port}/v1/chat/completions" in rest
     assert "Traceback" not in log
+    assert seconds < 5, "of processor time until requests are taken"
+
+
+def processor_seconds(process: int) -> float:
+    """Processor time that a process has taken; 0 where the system does not say."""
+    file = Path(f"/proc/{process}/stat")
+    if not file.exists():
+        return 0.0
+    user, system = map(int, file.read_text().rpartition(")")[2].split()[11:13])
+    return (user + system) / os.sysconf("SC_CLK_TCK")
+
+
+def run_as_printed(text: str, folder: Path) -> None:
+    """Run the curl line in a shell, and the lines of Python."""
+    (folder / "image.png").write_bytes(png())
+    (command,) = (line for line in text.splitlines() if line.startswith("curl "))
+    snippet = text[text.index("import base64") :]
+    options = {"cwd": folder, "capture_output": True, "text": True, "timeout": 120}
+    reply = subprocess.run(command, shell=True, **options)
+    assert json.loads(reply.stdout)["choices"][0]["message"]["role"] == "assistant", reply
+    said = subprocess.run([sys.executable, "-c", snippet], **options)
+    assert said.returncode == 0 and said.stdout.strip(), said.stderr
 
 
 def test_the_lines_that_it_prints_work(tiny: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

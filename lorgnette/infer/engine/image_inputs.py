@@ -16,6 +16,7 @@ from lorgnette.infer.engine.prompt import Prompt
 from lorgnette.infer.image_cache import ImageFeatureCache, ImageRef
 from lorgnette.model.batch import Grid, SequenceLengths
 from lorgnette.model.configs.fusion_config import CrossAttentionConfig
+from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.sight import SeenBefore
 from lorgnette.model.vlm import VLM
 
@@ -120,9 +121,7 @@ class CrossAttentionInputs(ImageInputs):
         most_bytes: int,
     ) -> None:
         super().__init__(model, image_cache, decoded, most_bytes)
-        language = model.config.language
-        values = 2 * fusion.blocks(language.layers) * fusion.kv_width(language)
-        self.pool = ImageKVPool(most_bytes, values * model.dtype.itemsize)
+        self.pool = ImageKVPool(most_bytes, image_row_bytes(fusion, model.config.language, model.dtype))
 
     @property
     def used(self) -> int:
@@ -186,6 +185,11 @@ class CrossAttentionInputs(ImageInputs):
         grids = tuple(grid for one in shown for grid in one.grids)
         images = PassImages((*(one for ranges in before for one in ranges), *shown), seen)
         return PassInputs(grids, self.model.no_visual_tokens(), images)
+
+
+def image_row_bytes(fusion: CrossAttentionConfig, language: LanguageConfig, dtype: torch.dtype) -> int:
+    """Memory of the keys and values of a visual token in all blocks of cross-attention."""
+    return 2 * fusion.blocks(language.layers) * fusion.kv_width(language) * dtype.itemsize
 
 
 def _ranges(part: PassPart, images: Sequence[tuple[int, int, int]]) -> list[CropRange]:

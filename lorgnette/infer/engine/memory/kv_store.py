@@ -76,13 +76,18 @@ class KVStore(Protocol):
         """
 
 
+def bytes_of_slot(config: LanguageConfig, dtype: torch.dtype) -> int:
+    """Memory of the keys and values of a token in all layers."""
+    return 2 * config.layers * config.kv_heads * config.head_width * dtype.itemsize
+
+
 class SlabStore:
     """A slab of slots for each document, 64, 128, 256 ... long, in one table of slots per layer."""
 
     def __init__(self, config: LanguageConfig, memory: int, device: torch.device, dtype: torch.dtype) -> None:
         """memory: bytes of the keys and values of all layers."""
         self.config = config
-        self.slot_bytes = 2 * config.layers * config.kv_heads * config.head_width * dtype.itemsize
+        self.slot_bytes = bytes_of_slot(config, dtype)
         self.slabs = SlabAllocator(memory // self.slot_bytes)
         self.total, self.longest = self.slabs.total, self.slabs.largest
         shape = (self.total, config.kv_heads, config.head_width)
