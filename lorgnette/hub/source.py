@@ -111,6 +111,18 @@ def fetch_checkpoint(name: str, revision: str | None = None) -> Path:
     return _checked(folder)
 
 
+def check_transformers(source: str) -> None:
+    """Check that a folder or hub id holds a config.json, which is fetched, before transformers is imported.
+
+    Raises: CheckpointError saying what is there instead, or why the hub did not give it.
+    """
+    named = HUB_ID.fullmatch(source)
+    if os.path.isdir(expand_user(source)) or named is None:
+        find_folder(source)
+    else:
+        _snapshot(named["name"], named["revision"], ["config.json"])
+
+
 def _snapshot(name: str, revision: str | None, files: list[str] | tuple[str, ...]) -> Path:
     import huggingface_hub
 

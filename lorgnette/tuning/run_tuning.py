@@ -104,7 +104,10 @@ def tune(
 def plan_tuning(model: str, data: Iterable[Any] | str | Path, options: TuneOptions, console: Console) -> Tuning:
     """Read the data, hold rows out, and write `held_out.txt` and `recipe.yaml`. Nothing is trained."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise SettingsError("tune runs in one process: make the recipe by --dry-run, and train it by torchrun")
+        raise SettingsError(
+            "tune runs in one process: write the recipe by --dry-run, train it by `torchrun --nproc-per-node N -m"
+            " lorgnette train RUN/recipe.yaml`, and measure it by `lorgnette eval`"
+        )
     options.check()
     folder = options.out or Path("runs") / _name_of(model, data)
     if isinstance(data, list | tuple) and not data:
@@ -119,7 +122,7 @@ def plan_tuning(model: str, data: Iterable[Any] | str | Path, options: TuneOptio
     path = folder / "recipe.yaml"
     replace_text(path, recipe_text(values, options.overrides), is_recipe_file)
     run = Run.load(path)
-    samples = found.questions(processor)
+    samples = found.questions(processor, path)
     asked = survey(samples)
     kinds = [one.config.kind for one in found.prepared]
     choice = Choice(options.metric, "as asked for") if options.metric else choose_metric(kinds, asked.answers)

@@ -47,8 +47,11 @@ class TuneData:
         split = {"held_out": str(self.file), "part": part}
         return [one.config.model_copy(update=split) for one, count in zip(self.prepared, counts, strict=True) if count]
 
-    def questions(self, processor: Processor) -> RowQuestions:
-        """Questions of the held-out rows. Raises: DataError if none of them is a question with an answer."""
+    def questions(self, processor: Processor, recipe: Path) -> RowQuestions:
+        """Questions of the held-out rows.
+
+        recipe: of the tuning. Raises: DataError if none of them is a question with an answer, naming what trains on it.
+        """
         parts = [prepare(config, processor) for config in self.sources("held_out")]
         records = [(part, number) for part in parts for number in range(len(part))]
         places = [
@@ -59,8 +62,8 @@ class TuneData:
         if not places:
             kinds = ", ".join(dict.fromkeys(one.config.kind for one in self.prepared))
             raise DataError(
-                f"no held-out row has a question and its answer (kind {kinds}), so nothing can be measured; train on"
-                " such rows by `lorgnette train`"
+                f"no held-out row has a question and its answer (kind {kinds}), so no answer can be measured; train"
+                f" on such rows by `lorgnette train {recipe}`, which measures the loss of those held out"
             )
         return RowQuestions(lambda place: records[place][0].record(records[place][1]), places)
 

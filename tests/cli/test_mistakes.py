@@ -122,6 +122,11 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "tune model mine.jsonl --kind chats": ("kind 'chats' is unknown", "chat"),
     "tune model mine.jsonl --hold-out 0.9": ("--hold-out is 0.9", "between 0 and 0.5"),
     "tune model": ("Missing argument",),
+    "tune model web.jsonl --kind interleaved --out runs/web": (
+        "no held-out row has a question and its answer (kind interleaved)",
+        "lorgnette train runs/web/recipe.yaml",
+        "measures the loss of those held out",
+    ),
     "data prepare --kind chat mine.jsonl": ("give --tokenizer", "folder of a tokenizer or a model"),
     "data prepare --kind chat mine.jsonl --tokenizer nowhere": ("nowhere: no such file", "tokenizer.json"),
     f"{PREPARE} captions mine.jsonl": ("kind 'captions' is unknown", "pairs"),
@@ -161,6 +166,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "bad.yaml").write_text("name: [a\n")
     (folder / "bad.png").write_bytes(b"not an image")
     (folder / "tuned.yaml").write_text(TUNED)
+    web = []
+    for number in range(8):
+        PIL.Image.new("RGB", (32, 32), (30 * number, 0, 0)).save(folder / f"{number}.png")
+        web.append(json.dumps({"images": [f"{number}.png", None], "texts": [None, "Words about it."]}))
+    (folder / "web.jsonl").write_text("\n".join(web) + "\n")
     for name in ("empty", "adapters"):
         (folder / name).mkdir()
     (folder / "adapters" / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": null}')

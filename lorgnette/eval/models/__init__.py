@@ -10,7 +10,7 @@ from lorgnette.errors import SettingsError
 from lorgnette.eval.models.base import Model, with_crops
 from lorgnette.eval.models.http_client import ServerSettings
 from lorgnette.eval.models.openai_api import OpenAIModel
-from lorgnette.hub.source import find_folder
+from lorgnette.hub.source import check_transformers, find_folder
 
 TRANSFORMERS = "transformers:"
 MODEL_NAMES = "a folder or hub id of lorgnette's; transformers:FOLDER_OR_ID; http(s)://HOST:PORT/v1#MODEL"
@@ -40,6 +40,9 @@ def find_model(
     if adapter is not None and (spec.startswith(TRANSFORMERS) or "://" in spec):
         raise SettingsError(f"--adapter {adapter}: is merged into models that lorgnette opens, and {spec} is none")
     if spec.startswith(TRANSFORMERS):
+        if spec == TRANSFORMERS:
+            raise SettingsError("transformers: names no model; write transformers:FOLDER_OR_ID")
+        check_transformers(spec.removeprefix(TRANSFORMERS))
 
         def opened_by_transformers() -> Model:
             from lorgnette.eval.models.transformers_model import open_transformers
