@@ -19,7 +19,14 @@ from lorgnette.cli.advice import AdvisedGroup
 from lorgnette.cli.ask import generate, look
 from lorgnette.cli.data_verbs import data
 from lorgnette.cli.eval import evaluation
-from lorgnette.cli.model_options import AdapterOption, DeviceOption, DtypeOption, ModelOptions, check_words
+from lorgnette.cli.model_options import (
+    AdapterOption,
+    DeviceOption,
+    DtypeOption,
+    ModelOptions,
+    QuantizeOption,
+    check_words,
+)
 from lorgnette.cli.serve import serve
 from lorgnette.cli.study import study
 from lorgnette.cli.tune import tune
@@ -177,6 +184,7 @@ def chat(
     adapter: AdapterOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    quantize: QuantizeOption = None,
     no_images: Annotated[
         bool, typer.Option("--no-images", help="Name pictures by their size alone, also where the terminal shows them.")
     ] = False,
@@ -187,7 +195,7 @@ def chat(
     values = {"max_tokens": max_tokens, "temperature": temperature}
     given = {name: value for name, value in values.items() if value is not None}
     settings = GenerationConfig.parse(given, where="chat")
-    opened = ModelOptions(model, adapter, device, dtype).found()
+    opened = ModelOptions(model, adapter, device, dtype, quantize).found()
     from lorgnette.infer.chat import HELP, Chat, converse
     from lorgnette.report.terminal_images import picture_writer
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lorgnette.cli.model_options import AdapterOption, DeviceOption, DtypeOption, ModelOptions
+from lorgnette.cli.model_options import AdapterOption, DeviceOption, DtypeOption, ModelOptions, QuantizeOption
 from lorgnette.errors import DataError, SettingsError
 
 
@@ -48,13 +48,14 @@ def generate(
     adapter: AdapterOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    quantize: QuantizeOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Ask one question about any number of images, or one about each image of a folder or row of a file."""
     values = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
     given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
     given |= {"seed": seed, "stop": stop or []}
-    opened = ModelOptions(model, adapter, device, dtype)
+    opened = ModelOptions(model, adapter, device, dtype, quantize)
     if folder is None and rows is None:
         if prompt is None:
             raise SettingsError("generate: give --prompt, or --rows for a file whose rows have prompts of their own")
@@ -115,10 +116,7 @@ def _answer_all(
     limits = EngineConfig.parse({"max_running": max_running}, "generate")
     found = row_prompts(rows, prompt) if rows is not None else image_prompts(str(folder), str(prompt))
 
-    from lorgnette.hub.checkpoint_hash import digest_with_adapter
-
-    weights = digest_with_adapter(model.model, model.adapter)
-    decides = {"model": weights, **model.chosen_dtype, "prompt": prompt, "split": split, **params.plain()}
+    decides = {"model": model.digest(), **model.chosen_dtype, "prompt": prompt, "split": split, **params.plain()}
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
 
     from lorgnette.offline.answer_file import AnswerFile

@@ -11,7 +11,14 @@ import typer
 
 from lorgnette.cli import results as stored
 from lorgnette.cli.advice import AdvisedGroup
-from lorgnette.cli.model_options import AdapterOption, DeviceOption, DtypeOption, ModelOptions, check_words
+from lorgnette.cli.model_options import (
+    AdapterOption,
+    DeviceOption,
+    DtypeOption,
+    ModelOptions,
+    QuantizeOption,
+    check_words,
+)
 
 if TYPE_CHECKING:
     from lorgnette.eval.benchmark import Asking
@@ -53,6 +60,7 @@ def evaluate(
     adapter: AdapterOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    quantize: QuantizeOption = None,
     tasks: Annotated[
         str,
         typer.Option(help="Benchmarks, separated by commas: NAME, NAME:SPLIT, package.module:Name; or files of rows."),
@@ -138,7 +146,7 @@ def evaluate(
         for name in (key_variable, judge_key_variable)
     )
     check_words(device, dtype)
-    chosen: dict[str, Any] = {"adapter": adapter, "device": device, "dtype": dtype}
+    chosen: dict[str, Any] = {"adapter": adapter, "device": device, "dtype": dtype, "quantize": quantize}
     found = find_model(model, split=split, batch_size=batch_size, server=server, **chosen)
     judges = find_model(judge, batch_size=batch_size, server=judging) if judge else None
     opened, measured = _open(tasks, asking, found, kind, metric)

@@ -27,6 +27,9 @@ DeviceOption = Annotated[
 DtypeOption = Annotated[
     str, typer.Option("--dtype", help="Type of the weights: float32, bfloat16 or float16; auto keeps what is stored.")
 ]
+QuantizeOption = Annotated[
+    str | None, typer.Option("--quantize", help="Round the decoder's weights, for a faster CPU: int8.")
+]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class ModelOptions:
     adapter: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    quantize: str | None = None
 
     def found(self) -> ModelOptions:
         """The same with the model's folder, fetched if it is a hub id; torch is not imported.
@@ -53,12 +57,19 @@ class ModelOptions:
         """The type of the weights where it is not the stored one: answers depend on it."""
         return {} if self.dtype == "auto" else {"dtype": self.dtype}
 
+    def digest(self) -> str:
+        """The digest of the model's files, with what is merged into them and what they are rounded to."""
+        from lorgnette.hub.checkpoint_hash import digest_with_adapter
+
+        return digest_with_adapter(self.model, self.adapter, self.quantize)
+
     def load(self) -> tuple[VLM, Processor]:
         """Open it. Raises: CheckpointError, also for a device that is not here."""
         from lorgnette.hub.load import load
         from lorgnette.model.ops.device import choose_device
 
-        return load(self.model, device=choose_device(self.device), dtype=self.dtype, adapter=self.adapter)
+        place = choose_device(self.device)
+        return load(self.model, device=place, dtype=self.dtype, adapter=self.adapter, quantize=self.quantize)
 
 
 def check_words(device: str, dtype: str) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lorgnette.cli.model_options import AdapterOption, DeviceOption, DtypeOption, ModelOptions
+from lorgnette.cli.model_options import AdapterOption, DeviceOption, DtypeOption, ModelOptions, QuantizeOption
 
 NEEDED = ("starlette", "uvicorn", "httptools", "prometheus_client", "llguidance")
 """Packages of the extra `serve`, without which there is no server."""
@@ -24,6 +24,7 @@ def serve(
     adapter: AdapterOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    quantize: QuantizeOption = None,
     name: Annotated[
         str | None, typer.Option(help="Id of the model for clients; the folder's name if not given.")
     ] = None,
@@ -75,7 +76,7 @@ def serve(
     limits["image_bytes"] = image_cache_mib * 2**20
     if image_kv_mib is not None:
         limits["image_kv_bytes"] = image_kv_mib * 2**20
-    opened = ModelOptions(model, adapter, device, dtype)
+    opened = ModelOptions(model, adapter, device, dtype, quantize)
     _serve(opened, ServeConfig.parse(values, "serve"), EngineConfig.parse(limits, "serve"), api_key_file)
 
 
@@ -116,12 +117,10 @@ def _serve(model: ModelOptions, config: Any, limits: Any, api_key_file: Path | N
             with _router(found, config, limits, keys, greet) as app:
                 DrainingServer(app, listener).run_here()
             return
-        from lorgnette.hub.checkpoint_hash import digest_with_adapter
         from lorgnette.infer.engine.engine import Engine
         from lorgnette.serve.app import ServerApp
 
-        weights = digest_with_adapter(found.model, found.adapter)
-        engine = Engine(*found.load(), limits.model_copy(update={"weights": weights}))
+        engine = Engine(*found.load(), limits.model_copy(update={"weights": found.digest()}))
         DrainingServer(ServerApp(engine, config, keys), listener, greet).run_here()
 
 
@@ -137,6 +136,7 @@ def _router(found: ModelOptions, config: Any, limits: Any, keys: Any, greet: Cal
             adapter=found.adapter,
             device=found.device,
             dtype=found.dtype,
+            quantize=found.quantize,
             socket="",
             serve=config,
             engine=limits,

@@ -24,9 +24,10 @@ Seen = dict[str, list[Any]]
 """By path: what the file system says of a file, and the digest of its content."""
 
 
-def digest_with_adapter(source: str | Path, adapter: str | Path | None) -> str:
-    """As `checkpoint_digest`, of a model with an adapter merged into it, if there is one."""
+def digest_with_adapter(source: str | Path, adapter: str | Path | None, quantize: str | None = None) -> str:
+    """As `checkpoint_digest`, of a model with an adapter merged into it, if there is one, and with rounded weights."""
     digests = [checkpoint_digest(one) for one in (source, adapter) if one is not None]
+    digests += [quantize] if quantize is not None else []
     return digests[0] if len(digests) == 1 else hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]
 
 

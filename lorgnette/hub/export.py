@@ -130,6 +130,11 @@ def check_checkpoint_folder(folder: Path, marked: bool = True) -> None:
 
 
 def _write(model: VLM, processor: Processor, folder: Path, shard_bytes: int, form: Format) -> None:
+    if model.language.quantization is not None:
+        raise CheckpointError(
+            f"{folder}: the model's weights are rounded to {model.language.quantization}; load it without quantize, and"
+            " write that"
+        )
     _check_pair(model, processor)
     form.save_processor(model.config, processor, folder)
     write_json(folder / "config.json", config_json(model, processor, form))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lorgnette import plugins
-from lorgnette.errors import CheckpointError
+from lorgnette.errors import CheckpointError, SettingsError
 from lorgnette.hub.adapter import open_adapter
 from lorgnette.hub.checkpoint import Weights, check_tensors, import_tensors
 from lorgnette.hub.decoders.setting_rows import Json
@@ -21,6 +21,7 @@ from lorgnette.hub.source import find_folder
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.config import VLMConfig
+from lorgnette.model.inference.quantised import check_quantization, quantise
 from lorgnette.model.ops.device import DTYPES, device_named, dtype_named
 from lorgnette.model.vlm import VLM
 
@@ -39,6 +40,7 @@ def load(
     dtype: torch.dtype | str | None = None,
     revision: str | None = None,
     adapter: str | Path | None = None,
+    quantize: str | None = None,
 ) -> tuple[VLM, Processor]:
     """Open an Idefics2, Idefics3, SmolVLM or LLaVA of transformers, or a checkpoint of lorgnette.
 
@@ -49,9 +51,13 @@ def load(
     dtype: of the weights, as torch's or by name (`bfloat16`); None keeps what is stored, and makes one type of several.
     revision: branch, tag or commit on the hub; `owner/name@revision` says the same.
     adapter: a folder of PEFT's adapters, or one on the hub, to merge into `source`, whichever model it names.
-    Raises: CheckpointError naming the file and the tensors or settings that are missing, unknown or contradictory.
+    quantize: `int8` rounds the weights of the decoder's layers to 8-bit integers, for answering on a CPU.
+    Raises: CheckpointError naming the file and the tensors or settings that are missing, unknown or contradictory;
+    SettingsError for `quantize` with another device or dtype, or on a processor that cannot.
     """
     place, wanted = device_named(device), dtype_named(dtype)
+    if quantize is not None:
+        wanted = float32_for(quantize, place, wanted)
     opened = open_checkpoint(source, revision, adapter)
     if opened.config.vocabulary > opened.stored_rows:
         log.warning(
@@ -64,7 +70,23 @@ def load(
     model, weights = opened.model, opened.weights
     tensors = import_tensors(weights, opened.form.rules(model.config), opened.shapes, opened.stored_rows)
     assign(model, tensors, place, wanted or one_dtype(weights))
+    if quantize is not None:
+        quantise(model.language, quantize)
     return model.eval(), opened.processor
+
+
+def float32_for(quantize: str, device: torch.device, dtype: torch.dtype | None) -> torch.dtype:
+    """The type in which a quantised model computes beside its integers.
+
+    Raises: SettingsError for an unknown name, a processor that cannot, or another device or type than it takes.
+    """
+    check_quantization(quantize)
+    if device.type != "cpu" or dtype not in (None, torch.float32):
+        given = f"device {device}" if device.type != "cpu" else f"dtype {dtype}"
+        raise SettingsError(
+            f"quantize {quantize}: computes on the CPU, in float32 beside its integers, not {given}; leave one of the two out"
+        )
+    return torch.float32
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.render import prompt_ending
 from lorgnette.model.batch import Batch
 from lorgnette.model.configs.language_config import LanguageConfig
+from lorgnette.model.inference.prepared import prepare
 from lorgnette.model.kv_cache import KVCache
 from lorgnette.model.ops.allocator import keep_freed_memory
 from lorgnette.model.vlm import VLM
@@ -146,6 +147,7 @@ def evaluating(model: VLM) -> Iterator[None]:
     training = model.training
     if model.device.type == "cpu":
         keep_freed_memory()
+    prepare(model.language)
     model.eval()
     try:
         yield

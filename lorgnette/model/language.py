@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.context import Context
+from lorgnette.model.inference.prepared import PreparedDecoder, normed
 from lorgnette.model.layers import GeGLU, RMSNorm, Stack, SwiGLU
 from lorgnette.model.ops.attention import attends_by_rows, attention
 from lorgnette.model.ops.grouped_attention import attention_of_rows
@@ -19,6 +20,10 @@ from lorgnette.model.rope import rotate, rotation
 
 Before = Callable[[int, Tensor, Context], Tensor]
 """From a layer's index, the states that would enter it, and the pass, to the states that do: T,D."""
+
+
+Layer = Callable[[Tensor, Context], Tensor]
+"""From hidden states and the pass to hidden states: a `DecoderLayer`, or the same prepared."""
 
 
 class Decoder(Stack):
@@ -34,6 +39,11 @@ class Decoder(Stack):
         tied = config.tied_embeddings
         self.head = self.embedding if tied else TokenEmbedding(config.vocabulary, extra_vocabulary, config.width)
         self.head.cap = config.logit_cap
+        self.prepared: PreparedDecoder | None = None
+        """The same layers for passes with a KV cache and without gradients; see `prepared.prepare`."""
+
+        self.quantization: str | None = None
+        """Name of what the layers' weights have been rounded to; see `quantised.quantise`."""
 
     def blocks(self) -> Iterable[nn.Module]:
         return self.layers
@@ -50,14 +60,26 @@ class Decoder(Stack):
         if self.config.local_rope_theta is not None:
             local = rotation(self.config.local, *where)
         context = dataclasses.replace(context, rotary=rotary, local_rotary=local)
-        all_rows, last = context.all_rows(), len(self.layers) - 1
-        for index, layer in enumerate(self.layers):
-            x_TD = before(index, x_TD, all_rows) if before else x_TD
-            x_TD = self.run(layer, x_TD, context if index == last else all_rows)
+        if self.prepared is not None and context.cache is not None and not torch.is_grad_enabled():
+            with torch.inference_mode():
+                x_TD = normed(self._run(self.prepared.layers, x_TD, context, before), self.norm)
+        else:
+            x_TD = self.norm(self._run(self.layers, x_TD, context, before))
         if context.cache is not None:
             context.cache.advance()
-        out: Tensor = self.norm(x_TD)
-        return out
+        return x_TD
+
+    def _run(self, layers: Iterable[Layer], x_TD: Tensor, context: Context, before: Before | None) -> Tensor:
+        all_rows, last = context.all_rows(), len(self.layers) - 1
+        for index, layer in enumerate(layers):
+            x_TD = before(index, x_TD, all_rows) if before else x_TD
+            x_TD = self.run(layer, x_TD, context if index == last else all_rows)
+        return x_TD
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Decoder:
+        """Convert or move all parameters, which are no views of joined ones then."""
+        self.prepared = None
+        return super()._apply(fn, recurse)
 
 
 class TokenEmbedding(nn.Module):

@@ -94,7 +94,7 @@ class Stack(nn.Module):
         self.layers = stacked[:layers]
         return len(stacked) - layers
 
-    def run(self, layer: nn.Module, *inputs: Any) -> Any:
+    def run(self, layer: Callable[..., Any], *inputs: Any) -> Any:
         """The layer's output, recomputed in the backward pass if this part is checkpointed."""
         if self.checkpointed and torch.is_grad_enabled():
             return torch.utils.checkpoint.checkpoint(layer, *inputs, use_reentrant=False)

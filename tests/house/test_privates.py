@@ -14,6 +14,8 @@ EXCEPTIONS = {
     "_version": "torch counts changes of a tensor in place there alone",
     "_scaled_dot_product_flash_attention_for_cpu": "torch has no public name for this operation",
     "_MEM_FORMAT_ENCODING": "torch names it in the metadata of its checkpoints",
+    "_forward_hooks": "torch has no public way to ask for a module's hooks",
+    "_forward_pre_hooks": "the same",
     "_check": "a class method calls it on the object that it has made",
     "_origin": "strings that know what they came from, in two modules that are one machine",
 }

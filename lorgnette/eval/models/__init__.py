@@ -25,6 +25,7 @@ def find_model(
     adapter: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    quantize: str | None = None,
 ) -> Callable[[], Model]:
     """Find the model that a string names, for `--model` and `--judge` alike. Returns a function that opens it.
 
@@ -33,12 +34,15 @@ def find_model(
     `AutoModelForImageTextToText`; or the address of a server of OpenAI's chat completions, `#` and the model's name.
     split: images in five crops or one; None as the model has it. batch_size: prompts answered together.
     server: pace, limits and key of requests to a server. adapter: of PEFT, merged into a model of lorgnette's.
+    quantize: what the weights of a model of lorgnette's are rounded to, such as `int8`.
     device, dtype: as of `lorgnette.load`; `auto` is a GPU where there is one, and the type that is stored (of a model
     of transformers, bfloat16 on a GPU of CUDA and float32 elsewhere).
     Raises: SettingsError for a string that reads otherwise, CheckpointError for a model that cannot be opened.
     """
     if adapter is not None and (spec.startswith(TRANSFORMERS) or "://" in spec):
         raise SettingsError(f"--adapter {adapter}: is merged into models that lorgnette opens, and {spec} is none")
+    if quantize is not None and (spec.startswith(TRANSFORMERS) or "://" in spec):
+        raise SettingsError(f"--quantize {quantize}: is for models that lorgnette opens, and {spec} is none")
     if spec.startswith(TRANSFORMERS):
         if spec == TRANSFORMERS:
             raise SettingsError("transformers: names no model; write transformers:FOLDER_OR_ID")
@@ -69,9 +73,10 @@ def find_model(
         from lorgnette.hub.load import load
         from lorgnette.model.ops.device import choose_device
 
-        weights, name = digest_with_adapter(folder, words), f"{spec} with {adapter}" if adapter else spec
-        name = name if dtype == "auto" else f"{name} in {dtype}"
-        opened = load(folder, device=choose_device(device), dtype=dtype, adapter=words)
+        weights, name = digest_with_adapter(folder, words, quantize), f"{spec} with {adapter}" if adapter else spec
+        named = quantize or (None if dtype == "auto" else dtype)
+        name = f"{name} in {named}" if named else name
+        opened = load(folder, device=choose_device(device), dtype=dtype, adapter=words, quantize=quantize)
         identity = with_crops(name, split)
         return LorgnetteModel(*opened, identity=identity, weights=weights, split=split, batch_size=batch_size)
 

@@ -27,6 +27,7 @@ from lorgnette.infer.engine.token_sampler import TokenSampler
 from lorgnette.infer.generate import GrowingAnswer, evaluating, opens_turn
 from lorgnette.infer.image_cache import ImageFeatureCache
 from lorgnette.inputs.processor import Processor
+from lorgnette.model.inference.prepared import prepare as prepare_decoder
 from lorgnette.model.ops.allocator import keep_freed_memory
 from lorgnette.model.vlm import VLM
 
@@ -65,6 +66,7 @@ class Engine:
         self.runner = Runner(model, self.store, self.images, self.scheduler, config.patches_per_step)
         if model.device.type == "cpu":
             keep_freed_memory()
+        prepare_decoder(model.language)
         self._requests: dict[str, RequestState] = {}
         self.counts, self._arrivals = EngineCounts(), 0
 

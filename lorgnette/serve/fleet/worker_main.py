@@ -30,6 +30,7 @@ class WorkerJob(Settings):
     adapter: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    quantize: str | None = None
     """As of `lorgnette.load`."""
     socket: str
     serve: ServeConfig
@@ -72,8 +73,9 @@ def serve_job(job: WorkerJob) -> None:
     from lorgnette.serve.app import ServerApp
     from lorgnette.serve.server import DrainingServer
 
-    weights = digest_with_adapter(job.model, job.adapter)
-    opened = load(job.model, device=choose_device(job.device), dtype=job.dtype, adapter=job.adapter)
+    weights = digest_with_adapter(job.model, job.adapter, job.quantize)
+    chosen = {"dtype": job.dtype, "adapter": job.adapter, "quantize": job.quantize}
+    opened = load(job.model, device=choose_device(job.device), **chosen)
     engine = Engine(*opened, job.engine.model_copy(update={"weights": weights}))
     with unix_listener(job.socket) as listener:
         server = DrainingServer(ServerApp(engine, job.serve, ForwardedKeys(job.with_keys)), listener)
