@@ -84,7 +84,8 @@ def float32_for(quantize: str, device: torch.device, dtype: torch.dtype | None) 
     if device.type != "cpu" or dtype not in (None, torch.float32):
         given = f"device {device}" if device.type != "cpu" else f"dtype {dtype}"
         raise SettingsError(
-            f"quantize {quantize}: computes on the CPU, in float32 beside its integers, not {given}; leave one of the two out"
+            f"quantize {quantize}: computes on the CPU, in float32 beside its integers; not {given}: leave one of the"
+            " two out"
         )
     return torch.float32
 
