@@ -1,7 +1,7 @@
 """Train the vision encoders in the roles of CLIP-H and EVA-CLIP (paper, Table 2): by captions, at low resolution.
 
-    python scripts/contrastive_vision.py vision-clip          # about 4 minutes of one core
-    python scripts/contrastive_vision.py vision-clip-large    # about 10
+    python scripts/contrastive_vision.py vision-clip          # about 2 minutes of one core
+    python scripts/contrastive_vision.py vision-clip-large    # about 4
     python scripts/contrastive_vision.py vision-clip --ship   # writes lorgnette/hub/shipped/vision-clip
 
 CLIP's loss (Radford et al., 2021): each drawing of a batch has to find its own caption among all of the batch, and each
