@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
 WORKERS ?= 2
 
-.PHONY: help demo test slow lint fix docs numbers studies reference constraints clean
+.PHONY: help demo test slow wheel lint fix docs numbers studies reference constraints clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -21,8 +21,12 @@ test: lint ## lint, type-check and run every test, those of training with the ke
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE $(BIN)/pytest -n $(WORKERS) -m kernels tests/train
 
-slow: $(VENV)/.installed-test ## run the tests that take minutes: a server under load, one in Ray Serve, the container's steps
+slow: $(VENV)/.installed-test ## run the tests that take minutes: a server under load, workers that restart, the container's steps
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
+
+wheel: $(VENV)/.installed-test ## write the wheel to dist, for the Dockerfile
+	rm -f dist/lorgnette-*.whl
+	$(BIN)/python -m hatchling build --target wheel
 
 lint: $(VENV)/.installed-test ## ruff and mypy
 	$(BIN)/ruff check .

@@ -166,7 +166,7 @@ def measure(name: str, command: str, folder: str, options: argparse.Namespace) -
     port = free_port()
     words_of = shlex.split(command.format(folder=shlex.quote(folder), port=port))
     model = "model" if name == "lorgnette" else folder
-    with serving(words_of, port, path="/v1/models") as server:
+    with serving(words_of, port) as server:
         warm = [session for mix in options.mixes.split(",") for session in sessions_of(mix, 1, -1, 4)]
         asyncio.run(side_by_side(port, model, warm, 1))
         for number, (mix, kind, value) in enumerate(loads(options)):
