@@ -56,8 +56,8 @@ def list_files(path: str, suffixes: Sequence[str]) -> tuple[str, ...]:
     elif is_hub_set(path):
         named, path = path, fetch_set(path)
         part = files_of_part(named)
-        found = tuple(one for one in _list_local(path, suffixes) if part is None or _below_folder(one, path) in part)
-        return _checked(found, named, suffixes)
+        files = [one for one in _list_local(path, suffixes) if part is None or _below_folder(one, path) in part]
+        return _checked(files, named, suffixes)
     found = _list_url(path, suffixes) if is_url(path) else _list_local(path, suffixes)
     return _checked(found, path, suffixes)
 
