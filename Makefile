@@ -21,7 +21,8 @@ test: lint ## lint, type-check and run every test, those of training with the ke
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE $(BIN)/pytest -n $(WORKERS) -m kernels tests/train
 
-slow: $(VENV)/.installed-test ## run the tests that take minutes: a server under load, workers that restart, the container's steps
+slow: $(VENV)/.installed-test ## run the tests that take minutes: a server under load, workers that restart, Ray Serve, the container's steps
+	$(PIP) --no-build-isolation --editable '.[ray,test]'
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
 
 wheel: $(VENV)/.installed-test ## write the wheel to dist, for the Dockerfile

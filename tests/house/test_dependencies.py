@@ -17,6 +17,7 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 DECLARED = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
 OPTIONAL = [Requirement(text) for extra in EXTRAS.values() for text in extra if not text.startswith("lorgnette[")]
 USED_EXTRAS = [*EXTRAS["data"], *EXTRAS["lora"], *EXTRAS["serve"], *EXTRAS["verify"], *EXTRAS["build-data"]]
+USED_EXTRAS += [text for text in EXTRAS["ray"] if not text.startswith("lorgnette[")]
 PINS = [
     line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")
 ]

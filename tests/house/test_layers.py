@@ -80,6 +80,7 @@ ONE_FILE = {
         "lorgnette/hub/keys.py",
         "tokenizers",
     ): "a component is compared with what the library keeps of it",
+    ("lorgnette/serve/ray_app.py", "ray"): "which starts that file, and no other does",
     ("lorgnette/hub/parity.py", "transformers"): "what a certificate compares with, when one is asked for",
 }
 """A package that one file may import, and why."""

@@ -1,0 +1,71 @@
+"""Ray Serve: replicas of the same application, on one machine or a cluster (extra `ray`).
+
+    serve run lorgnette.serve.ray_app:build model=runs/demo replicas=2
+
+The application is the one that `lorgnette serve` runs, streams and aborts included; Ray's proxy stands before it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import serve
+from starlette.types import ASGIApp
+
+from lorgnette.infer.engine.config import EngineConfig
+from lorgnette.serve.config import ServeConfig
+from lorgnette.settings import Settings
+
+
+class RaySettings(Settings):
+    """Settings of a deployment, as `serve run` takes them."""
+
+    model: str
+    """Folder of a model, on every node."""
+    adapter: str | None = None
+    name: str = "lorgnette"
+    """Id of the model for clients."""
+    replicas: int = 1
+    cpus: float = 1.0
+    """Of each replica."""
+    serve: ServeConfig = ServeConfig()
+    engine: EngineConfig = EngineConfig()
+
+
+@serve.deployment
+@serve.ingress()
+class Replica:
+    """One engine and its application, in a process of Ray's."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        from lorgnette.hub.checkpoint_hash import digest_with_adapter
+        from lorgnette.hub.load import load
+        from lorgnette.infer.engine.engine import Engine
+        from lorgnette.serve.app import ServerApp
+        from lorgnette.serve.http.api_keys import read_keys
+
+        given = RaySettings.parse(settings)
+        limits = given.engine.model_copy(
+            update={"weights": digest_with_adapter(given.model, given.adapter)},
+        )
+        # Ray's proxy is what clients name
+        config = given.serve.model_copy(update={"name": given.name, "allow_hosts": given.serve.allow_hosts or ("*",)})
+        self.served = ServerApp(Engine(*load(given.model, adapter=given.adapter), limits), config, read_keys(None))
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        """The application, made after the replica was."""
+        return self.served.asgi
+
+    def check_health(self) -> None:
+        """Raises: RuntimeError for an engine that has failed, so that Ray replaces the replica."""
+        if self.served.broken.is_set():
+            raise RuntimeError(self.served.failure)
+
+
+def build(arguments: dict[str, Any]) -> serve.Application:
+    """The deployment of these settings. Raises: SettingsError naming the one that is wrong."""
+    settings = RaySettings.parse(arguments, "serve run")
+    options = {"num_replicas": settings.replicas, "ray_actor_options": {"num_cpus": settings.cpus}}
+    options["max_ongoing_requests"] = settings.serve.max_open
+    options["graceful_shutdown_timeout_s"] = settings.serve.drain_seconds
+    return Replica.options(**options).bind(settings.model_dump())
