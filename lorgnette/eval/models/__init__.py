@@ -39,10 +39,7 @@ def find_model(
     of transformers, bfloat16 on a GPU of CUDA and float32 elsewhere).
     Raises: SettingsError for a string that reads otherwise, CheckpointError for a model that cannot be opened.
     """
-    if adapter is not None and (spec.startswith(TRANSFORMERS) or "://" in spec):
-        raise SettingsError(f"--adapter {adapter}: is merged into models that lorgnette opens, and {spec} is none")
-    if quantize is not None and (spec.startswith(TRANSFORMERS) or "://" in spec):
-        raise SettingsError(f"--quantize {quantize}: is for models that lorgnette opens, and {spec} is none")
+    _check_ours(spec, adapter, quantize)
     if spec.startswith(TRANSFORMERS):
         if spec == TRANSFORMERS:
             raise SettingsError("transformers: names no model; write transformers:FOLDER_OR_ID")
@@ -81,6 +78,15 @@ def find_model(
         return LorgnetteModel(*opened, identity=identity, weights=weights, split=split, batch_size=batch_size)
 
     return opened_here
+
+
+def _check_ours(spec: str, adapter: str | None, quantize: str | None) -> None:
+    """Refuse options for a model that lorgnette does not open itself. Raises: SettingsError naming the option."""
+    if spec.startswith(TRANSFORMERS) or "://" in spec:
+        if adapter is not None:
+            raise SettingsError(f"--adapter {adapter}: is merged into models that lorgnette opens, and {spec} is none")
+        if quantize is not None:
+            raise SettingsError(f"--quantize {quantize}: is for models that lorgnette opens, and {spec} is none")
 
 
 def open_model(spec: str, **options: Any) -> Model:
