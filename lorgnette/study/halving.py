@@ -20,7 +20,7 @@ from lorgnette.study.result_rows import RowStore, StudyRow
 from lorgnette.study.run_cells import run_study
 from lorgnette.study.verdicts import measured_rows
 
-SHARES = (0.25, 0.5, 1.0)
+BUDGET_SHARES = (0.25, 0.5, 1.0)
 """Shares of each stage's steps at which cells are compared; all that are left run the last."""
 BIAS = (
     "successive halving favours cells that learn fast: one that would win at the whole budget may have been stopped,"
@@ -47,7 +47,7 @@ def run_halved(
     """
     say(console, f"note: {BIAS}")
     left = [cell.name for cell in study.cells]
-    for share in SHARES:
+    for share in BUDGET_SHARES:
         jobs = [job for job in jobs_of(study, where, scale, seeds, share) if job.cell.name in left]
         run_study(jobs, store, console, at_once=at_once)
         if share < 1:
@@ -82,7 +82,7 @@ def stopped_early(study: Study, where: str, scale: str, store: RowStore, seeds: 
     whole = {job.key: job.cell.name for job in jobs_of(study, where, scale, seeds)}
     there = {row.cell for row in store.named(whole)}
     said = []
-    for share in SHARES[:-1]:
+    for share in BUDGET_SHARES[:-1]:
         keys = {job.key: job.cell.name for job in jobs_of(study, where, scale, seeds, share)}
         rows = [row for row in store.named(keys) if row.cell not in there and not row.failed]
         for name, value in _values(rows, "loss").items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -101,28 +101,6 @@ class StudyReport:
             found.append([cell.name, paper, *measures, *counts, *numbers, f"{cost['peak_gib']:.2f}", *where])
         return found
 
-    @property
-    def part_headings(self) -> list[str]:
-        """Headings of `part_rows`: the benchmarks of the score, and the sources of the held-out loss."""
-        rows = [row for found in self.by_cell.values() for row in found]
-        tasks = dict.fromkeys(name for row in rows for name in row.tasks)
-        return ["cell", *tasks, *dict.fromkeys(f"loss of {name}" for row in rows for name in row.loss)]
-
-    def part_rows(self) -> list[list[str]]:
-        """Cells of the table of parts: means over seeds of each benchmark and source, image-shuffled in brackets."""
-        found = []
-        for cell, rows in self.by_cell.items():
-            values = {}
-            for name in rows[0].tasks:
-                pairs = [(row.tasks[name].scores, row.tasks[name].blind) for row in rows]
-                right, wrong = (100 * fmean(fmean(pair[side]) for pair in pairs) for side in (0, 1))
-                values[name] = f"{right:.1f} ({wrong:.1f})"
-            for name in rows[0].loss:
-                right, wrong = fmean(row.loss[name] for row in rows), fmean(row.loss_shuffled[name] for row in rows)
-                values[f"loss of {name}"] = f"{right:.3f} ({wrong:.3f})"
-            found.append([cell, *(values.get(heading, "") for heading in self.part_headings[1:])])
-        return found
-
     def markdown(self) -> str:
         """The report as Markdown: tables and sentences, without charts."""
         parts = [
@@ -133,7 +111,7 @@ class StudyReport:
         parts += ["## Claims", _table(CLAIM_HEADINGS, self.claim_rows())]
         parts += ["## Cells", _table(CELL_HEADINGS, self.cell_rows())]
         parts += ["Parts of the score and of the loss, image-shuffled in brackets:"]
-        parts += [_table(self.part_headings, self.part_rows())]
+        parts += [_table(*part_table(self.by_cell))]
         changes = [f"- `{cell.name}`: `{differences(self.study, self.scale, cell)}`" for cell in self.study.cells]
         parts += ["Differences from the base:", "\n".join(changes), self.study.about.strip()]
         return "\n\n".join(filter(None, parts)) + "\n"
@@ -142,6 +120,7 @@ class StudyReport:
         """The report as a self-contained page."""
         hues = [VERDICT_HUES[verdict.word] for verdict in self.verdicts]
         cells = self.study.cells
+        part_headings, parts = part_table(self.by_cell)
         names = {name: f"h{number % GROUPS}" for number, name in enumerate(self.by_cell)}
         values: dict[str, Any] = {
             "name": self.study.name,
@@ -155,8 +134,8 @@ class StudyReport:
             "claims": list(zip(self.claim_rows(), hues, strict=True)),
             "cell_headings": CELL_HEADINGS,
             "cells": self.cell_rows(),
-            "part_headings": self.part_headings,
-            "parts": self.part_rows(),
+            "part_headings": part_headings,
+            "parts": parts,
             "tasks": list(next(iter(self.by_cell.values()))[0].tasks) if self.by_cell else [],
             "scores": self._scores(),
             "pareto": self._pareto(names),
@@ -201,29 +180,54 @@ class StudyReport:
         charts = []
         for unit, place in SPENT:
             panels = [
-                Panel(f"{words} over {unit}", self._means("score_curve", place, value, hues), 180)
+                Panel(f"{words} over {unit}", _means(self.by_cell, "score_curve", place, value, hues), 180)
                 for words, value in (("score", SCORE), ("held-out loss", LOSS))
             ]
             charts.append(line_chart(panels, f"Score and held-out loss of {len(hues)} cells over {unit}", unit=unit))
         return charts
 
-    def _means(self, curve: str, place: int, value: int, hues: dict[str, str]) -> list[Series]:
-        """One line for each cell, the mean over its seeds. place, value: of the numbers in a point of the curve."""
-        series = []
-        for name, rows in self.by_cell.items():
-            points = zip(*(getattr(row, curve) for row in rows), strict=False)
-            mean = [(fmean(p[place] for p in point), fmean(p[value] for p in point)) for point in points]
-            series.append(Series([mean], name, hues[name]))
-        return series
-
     def _curves(self, hues: dict[str, str]) -> list[Svg]:
         """Training loss over steps, images and text tokens: each cell's mean over its seeds."""
         charts = []
         for unit, place in SPENT:
-            series = self._means("curve", place, -1, hues)
+            series = _means(self.by_cell, "curve", place, -1, hues)
             panel = Panel(f"loss over {unit}", series, 180, logarithmic=True)
             charts.append(line_chart([panel], f"Training loss of {len(series)} cells over {unit}", unit=unit))
         return charts
+
+
+def part_table(by_cell: Mapping[str, Sequence[StudyRow]]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the table of parts: each benchmark of the score and each source of the held-out loss.
+
+    Values are means over seeds, image-shuffled in brackets.
+    """
+    rows = [row for found in by_cell.values() for row in found]
+    tasks = list(dict.fromkeys(name for row in rows for name in row.tasks))
+    sources = list(dict.fromkeys(name for row in rows for name in row.loss))
+    table = []
+    for cell, found in by_cell.items():
+        cells = [cell]
+        for name in tasks:
+            pairs = [(row.tasks[name].scores, row.tasks[name].blind) for row in found if name in row.tasks]
+            right, wrong = (100 * fmean(fmean(pair[side]) for pair in pairs) for side in (0, 1))
+            cells.append(f"{right:.1f} ({wrong:.1f})")
+        for name in sources:
+            right, wrong = fmean(row.loss[name] for row in found), fmean(row.loss_shuffled[name] for row in found)
+            cells.append(f"{right:.3f} ({wrong:.3f})")
+        table.append(cells)
+    return ["cell", *tasks, *(f"loss of {name}" for name in sources)], table
+
+
+def _means(
+    by_cell: Mapping[str, Sequence[StudyRow]], curve: str, place: int, value: int, hues: Mapping[str, str]
+) -> list[Series]:
+    """One line for each cell, the mean over its seeds. place, value: of the numbers in a point of the curve."""
+    series = []
+    for name, rows in by_cell.items():
+        points = zip(*(getattr(row, curve) for row in rows), strict=False)
+        mean = [(fmean(p[place] for p in point), fmean(p[value] for p in point)) for point in points]
+        series.append(Series([mean], name, hues[name]))
+    return series
 
 
 def write_study_report(report: StudyReport, folder: Path) -> tuple[Path, Path]:
