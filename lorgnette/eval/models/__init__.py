@@ -71,11 +71,11 @@ def find_model(
         from lorgnette.model.ops.device import choose_device
 
         weights, name = digest_with_adapter(folder, words, quantize), f"{spec} with {adapter}" if adapter else spec
-        named = quantize or (None if dtype == "auto" else dtype)
-        name = f"{name} in {named}" if named else name
+        name += f" in {quantize or dtype}" if quantize or dtype != "auto" else ""
         opened = load(folder, device=choose_device(device), dtype=dtype, adapter=words, quantize=quantize)
-        identity = with_crops(name, split)
-        return LorgnetteModel(*opened, identity=identity, weights=weights, split=split, batch_size=batch_size)
+        return LorgnetteModel(
+            *opened, identity=with_crops(name, split), weights=weights, split=split, batch_size=batch_size
+        )
 
     return opened_here
 
