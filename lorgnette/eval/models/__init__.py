@@ -53,9 +53,7 @@ def find_model(
 
         return opened_by_transformers
     if "://" in spec:
-        for option, value in (("--device", device), ("--dtype", dtype)):
-            if value != "auto":
-                raise SettingsError(f"{option} {value}: a server chooses that itself; leave it out")
+        _check_server(device, dtype)
         if split is not None:
             raise SettingsError(f"{spec}: a server cuts images as it likes; leave out --split and --no-split")
         address, name = parse_server(spec)
@@ -73,11 +71,17 @@ def find_model(
         weights, name = digest_with_adapter(folder, words, quantize), f"{spec} with {adapter}" if adapter else spec
         name += f" in {quantize or dtype}" if quantize or dtype != "auto" else ""
         opened = load(folder, device=choose_device(device), dtype=dtype, adapter=words, quantize=quantize)
-        return LorgnetteModel(
-            *opened, identity=with_crops(name, split), weights=weights, split=split, batch_size=batch_size
-        )
+        facts = {"identity": with_crops(name, split), "weights": weights}
+        return LorgnetteModel(*opened, **facts, split=split, batch_size=batch_size)
 
     return opened_here
+
+
+def _check_server(device: str, dtype: str) -> None:
+    """Refuse options that a server chooses itself. Raises: SettingsError naming the option."""
+    for option, value in (("--device", device), ("--dtype", dtype)):
+        if value != "auto":
+            raise SettingsError(f"{option} {value}: a server chooses that itself; leave it out")
 
 
 def _check_ours(spec: str, adapter: str | None, quantize: str | None) -> None:
