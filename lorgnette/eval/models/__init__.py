@@ -71,7 +71,7 @@ def find_model(
         weights, name = digest_with_adapter(folder, words, quantize), f"{spec} with {adapter}" if adapter else spec
         name += f" in {quantize or dtype}" if quantize or dtype != "auto" else ""
         opened = load(folder, device=choose_device(device), dtype=dtype, adapter=words, quantize=quantize)
-        facts = {"identity": with_crops(name, split), "weights": weights}
+        facts: dict[str, Any] = {"identity": with_crops(name, split), "weights": weights}
         return LorgnetteModel(*opened, **facts, split=split, batch_size=batch_size)
 
     return opened_here
