@@ -23,7 +23,7 @@ from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.render import prompt_ending
 from lorgnette.model.batch import Batch
 from lorgnette.model.configs.language_config import LanguageConfig
-from lorgnette.model.inference.prepared import prepare
+from lorgnette.model.inference.prepared_layers import prepare
 from lorgnette.model.kv_cache import KVCache
 from lorgnette.model.ops.allocator import keep_freed_memory
 from lorgnette.model.vlm import VLM

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.context import Context
-from lorgnette.model.inference.prepared import PreparedDecoder, normed
+from lorgnette.model.inference.prepared_layers import PreparedDecoder, normed
 from lorgnette.model.layers import GeGLU, RMSNorm, Stack, SwiGLU
 from lorgnette.model.ops.attention import attends_by_rows, attention
 from lorgnette.model.ops.grouped_attention import attention_of_rows

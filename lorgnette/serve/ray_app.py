@@ -68,4 +68,5 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     options = {"num_replicas": settings.replicas, "ray_actor_options": {"num_cpus": settings.cpus}}
     options["max_ongoing_requests"] = settings.serve.max_open
     options["graceful_shutdown_timeout_s"] = settings.serve.drain_seconds
-    return Replica.options(**options).bind(settings.model_dump())
+    deployment: Any = Replica  # what the decorator makes of the class
+    return deployment.options(**options).bind(settings.model_dump())

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lorgnette.model.batch import Batch
-from lorgnette.model.inference.prepared import prepare
+from lorgnette.model.inference.prepared_layers import prepare
 from lorgnette.model.kv_cache import KVCache
 from lorgnette.model.vlm import VLM
 from tests.model.choices import FUSIONS

@@ -27,7 +27,7 @@ from lorgnette.infer.engine.token_sampler import TokenSampler
 from lorgnette.infer.generate import GrowingAnswer, evaluating, opens_turn
 from lorgnette.infer.image_cache import ImageFeatureCache
 from lorgnette.inputs.processor import Processor
-from lorgnette.model.inference.prepared import prepare as prepare_decoder
+from lorgnette.model.inference.prepared_layers import prepare as prepare_decoder
 from lorgnette.model.ops.allocator import keep_freed_memory
 from lorgnette.model.vlm import VLM
 

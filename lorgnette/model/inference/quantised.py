@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lorgnette.errors import SettingsError
 from lorgnette.model.context import Context
-from lorgnette.model.inference.prepared import PreparedLayer, is_plain, linears_of
+from lorgnette.model.inference.prepared_layers import PreparedLayer, is_plain, linears_of
 from lorgnette.model.language import Decoder, DecoderLayer
 from lorgnette.model.ops.int8_product import Int8Product, check_int8
 
