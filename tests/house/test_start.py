@@ -167,7 +167,7 @@ import filelock, torch, uvicorn, lorgnette  # other libraries have their own way
 for name in ("fcntl", "grp", "pwd", "resource", "termios", "tty"):
     sys.modules[name] = None
 for found in pkgutil.walk_packages(lorgnette.__path__, "lorgnette."):
-    if not found.name.endswith(("__main__", ".lmms_eval")):
+    if not found.name.endswith(("__main__", ".lmms_eval", ".ray_app")):  # these need an extra of their own
         importlib.import_module(found.name)
 print(sum(name.startswith("lorgnette.") for name in sys.modules))
 """

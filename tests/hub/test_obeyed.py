@@ -20,6 +20,7 @@ from lorgnette.hub.join import VisionBackbone, build
 from lorgnette.hub.keys import warn_once
 from lorgnette.hub.load import load
 from lorgnette.infer.chat import Chat
+from lorgnette.infer.engine.request import SamplingParams
 from lorgnette.infer.generate import generate
 from lorgnette.infer.reference import generate_reference
 from lorgnette.infer.sampling import GenerationConfig
@@ -271,7 +272,7 @@ def test_sampling_that_the_checkpoint_asks_for(copied: Path) -> None:
     written = GenerationConfig(max_tokens=12, temperature=5.0, top_p=0.99)
     assert drawn == generate(model, processor, QUESTION, written)[0].tokens != greedy
     assert generate(model, processor, QUESTION, GenerationConfig(max_tokens=12, temperature=0.0))[0].tokens == greedy
-    assert Chat(model, processor).settings == GenerationConfig()
+    assert Chat(model, processor).params == SamplingParams()
     [answer] = LorgnetteModel(model, processor).generate([QUESTION], max_tokens=12)
     assert answer == processor.tokenizer.decode(list(greedy)).removeprefix(" ")
     rewrite(copied, "generation_config.json", {"temperature": None, "top_p": None, "top_k": None, "min_p": 0.25})
