@@ -54,7 +54,8 @@ def plain_int8_product(x_TD: Tensor, weight_VD: Tensor, levels: int) -> Tensor:
     rounded, scales = quantise_rows(weight_VD)
     ranges_TD = x_TD.abs().amax(-1, keepdim=True)
     steps_TD = torch.where(ranges_TD > 0, x_TD / ranges_TD * levels, 0.0).round()
-    return (steps_TD.double() @ rounded.double().T).mul(scales).mul(ranges_TD / levels).to(x_TD.dtype)
+    sums_TV = steps_TD.long() @ rounded.long().T
+    return sums_TV * scales * (ranges_TD / levels)
 
 
 def quantise_rows(weight_VD: Tensor) -> tuple[Tensor, Tensor]:
