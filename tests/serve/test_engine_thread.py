@@ -214,10 +214,3 @@ def test_the_description_names_every_route_and_its_models(tiny: Running) -> None
     named = set(json.dumps(description).split('"#/components/schemas/')[1:])
     assert {name.partition('"')[0] for name in named} <= schemas.keys()
     assert schemas["ChatRequest"]["properties"]["n"]["anyOf"][0]["maximum"] == 8
-
-
-def test_the_page_shows_how_to_ask(tiny: Running) -> None:
-    status, _, body = tiny.get("/")
-    assert status == 200
-    assert f"{tiny.address}/v1/chat/completions" in body.decode()
-    assert "<script" not in body.decode()
