@@ -14,12 +14,12 @@ import pytest
 from lorgnette.errors import SettingsError
 from lorgnette.serve.config import ServeConfig
 from lorgnette.serve.http.api_keys import ApiKeys, read_keys
-from lorgnette.serve.http.guard import Guard, ServerState
+from lorgnette.serve.http.guard import OPEN_ROUTES, PAGE_FILES, Guard, ServerState
 from lorgnette.serve.http.http_protocol import LimitedProtocol
 from tests.serve.running import QUESTION, Running, png, running, shown
 
 KEY, OTHER = "a-key-of-some-length", "another-key-of-length"
-ROUTES = ("/v1/models", "/v1/models/tiny", "/metrics", "/openapi.json", "/", "/nothing", "/v1/chat/completions")
+ROUTES = ("/v1/models", "/v1/models/tiny", "/metrics", "/openapi.json", "/v1/look", "/nothing", "/v1/chat/completions")
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,10 @@ def test_every_route_wants_a_key(locked: Running, route: str, given: str) -> Non
     assert headers["www-authenticate"] == "Bearer"
 
 
-def test_health_and_readiness_want_none(locked: Running) -> None:
-    assert [locked.get(route)[0] for route in ("/health", "/ready")] == [200, 200]
+def test_health_readiness_and_the_files_of_the_page_want_none(locked: Running) -> None:
+    """The page's files hold nothing that is secret (decision 0023)."""
+    assert set(OPEN_ROUTES) == {"/health", "/ready", *PAGE_FILES} and "/" in PAGE_FILES
+    assert {locked.get(route)[0] for route in OPEN_ROUTES} == {200}
     assert locked.get("/v1/models", Authorization=f"bearer {OTHER}")[0] == 200
 
 
