@@ -67,6 +67,11 @@ def find_folder(source: str | Path, revision: str | None = None) -> Path:
     return fetch_checkpoint(named["name"], revision or named["revision"])
 
 
+def is_here(source: str | Path) -> bool:
+    """Return whether a checkpoint is a folder of this machine, or one that the package carries: nothing is fetched."""
+    return str(source).startswith(BUILT_IN) or os.path.isdir(expand_user(source))
+
+
 def shipped_backbones() -> list[str]:
     """Names of the backbones that the package carries, as `find_folder` takes them."""
     return sorted(f"{BUILT_IN}{file.parent.name}" for file in SHIPPED.glob("*/config.json"))

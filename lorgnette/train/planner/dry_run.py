@@ -20,6 +20,7 @@ from lorgnette.data.loader.batches import BatchBuilder
 from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.data.sources.reading.shards import is_url
 from lorgnette.errors import CheckpointError
+from lorgnette.hub.source import is_here
 from lorgnette.model.batch import IGNORE_INDEX, SequenceLengths
 from lorgnette.model.flops import ModelCost
 from lorgnette.model.ops.device import AUTO, choose_device
@@ -85,7 +86,11 @@ def dry_run(run: Run, console: Console) -> float | None:
     The estimate needs only shapes: no weights are initialised or read. The two steps are skipped, and the reason is
     printed, where data or weights are missing or memory would not suffice.
     """
-    check_fit(run)
+    starts = [name for name in (run.init.model, run.init.vision, run.init.language) if name]
+    if run.has_sizes and (away := [name for name in starts if not is_here(name)]):
+        say(console, f"note: {away[0]} is not here, so the recipe's sizes are not compared with it")
+    else:
+        check_fit(run)
     run = resolve(run)
     torch.set_num_threads(run.threads or torch.get_num_threads())
     say(console, run.name, style="bold", end="")

@@ -634,11 +634,12 @@ def test_kill_9_loses_the_batch_in_flight(server: Served, tmp_path: Path) -> Non
     running.wait()
     gate.set()
     assert len(ResultsFolder(tmp_path).examples()) == 8
-    before, here = len(server.asked), dict[str, Any]()
+    before, here = [body["messages"][0]["content"] for body in server.asked], dict[str, Any]()
     exec(NUMBERS, here)
     result = here["numbers"](*arguments)
     assert (result.accuracy, result.count) == (100, 12)
-    assert len(server.asked) == before + 4
+    again = [body["messages"][0]["content"] for body in server.asked][len(before) :]
+    assert set(again) == {"8", "9", "10", "11"}  # of the killed process one may arrive after the signal
 
 
 # --- the judge

@@ -79,7 +79,7 @@ def test_the_plan_of_eight_billion_parameters_needs_neither_weights_nor_data(nam
 
 
 def test_steps_that_would_not_fit_in_memory_are_left_out(tiny, monkeypatch):
-    monkeypatch.setattr(dry_run, "free_memory", lambda: 1000)
+    monkeypatch.setattr(dry_run, "free_memory", lambda device: 1000)
     assert re.search(r"steps of first are skipped: the estimate is .* MiB, and 0.0 MiB of memory are free", said(tiny))
 
 
