@@ -112,7 +112,7 @@ BAD: tuple[Maker, ...] = (
     lambda load: load.request(model="another"),
     lambda load: load.request(tools=[{"type": "function"}]),
     lambda load: load.request(response_format={"type": "json_schema", "json_schema": {"schema": {"type": "x"}}}),
-    lambda load: load.request(max_tokens=2**31 - 1),
+    lambda load: load.request(top_p=2),
     lambda load: {"messages": []},
 )
 
