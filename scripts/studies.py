@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from lorgnette.study.cells import jobs_of
 from lorgnette.study.config import Claim, Study, load_study
 from lorgnette.study.estimates import SeedEstimate
 from lorgnette.study.result_rows import RowStore
-from lorgnette.study.study_page import StudyReport
+from lorgnette.study.study_page import StudyReport, study_report
 from lorgnette.study.verdicts import Verdict
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +38,7 @@ class Finding(NamedTuple):
     by_score: str
     by_loss: str
     seeds: str
+    has_page: bool
 
 
 def studies() -> list[Study]:
@@ -51,10 +51,12 @@ def studies() -> list[Study]:
 def report(study: Study) -> StudyReport:
     """The report of a study on the rows that lorgnette carries, at the scale of two cores."""
     with tempfile.TemporaryDirectory() as empty:
-        store = RowStore(Path(empty))
-        seeds = max([study.scale(SCALE).seeds, *(row.seed for row in store.read().values())])
-        keys = {job.key: job.cell.name for job in jobs_of(study, study.name, SCALE, seeds)}
-        return StudyReport(study, SCALE, store.named(keys))
+        return study_report(study, study.name, SCALE, RowStore(Path(empty)))[0]
+
+
+def is_measured(one: StudyReport) -> bool:
+    """Return whether a claim has rows of both its cells: a study that shares a cell with another has rows before."""
+    return any(verdict.found is not None for verdict in one.verdicts)
 
 
 def findings(one: StudyReport) -> Iterator[Finding]:
@@ -68,7 +70,13 @@ def findings(one: StudyReport) -> Iterator[Finding]:
             said["loss" if verdict.claim.by.startswith("loss") else "score"] = _verdict(verdict)
         counts = sorted({verdict.found.seeds for verdict in about if verdict.found})
         yield Finding(
-            one.study.name, claim.finding, _paper(one.study, claim), said["score"], said["loss"], str(*counts[:1])
+            one.study.name,
+            claim.finding,
+            _paper(one.study, claim),
+            said["score"],
+            said["loss"],
+            str(*counts[:1]),
+            is_measured(one),
         )
 
 
@@ -99,8 +107,7 @@ def summary(rows: list[Finding], folder: str) -> str:
     """The findings as a Markdown table. folder: prefix of links to the studies' pages; empty for none."""
     lines = [HEADINGS, ("---",) * len(HEADINGS)]
     for row in rows:
-        there = (FOLDER / f"{row.study}-{SCALE}.md").exists()
-        words = f"[{row.words}]({folder}{row.study}-{SCALE}.md)" if there else row.words
+        words = f"[{row.words}]({folder}{row.study}-{SCALE}.md)" if row.has_page else row.words
         lines.append((words, row.paper, row.by_score or "not asked", row.by_loss or "not asked"))
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
@@ -125,7 +132,7 @@ def write() -> None:
     FOLDER.mkdir(exist_ok=True)
     reports = [report(study) for study in studies()]
     for one in reports:
-        if one.rows:
+        if is_measured(one):
             name = f"{one.study.name}-{one.scale}"
             (FOLDER / f"{name}.md").write_text(one.markdown(), encoding="utf-8")
             (FOLDER / f"{name}.html").write_text(one.html(), encoding="utf-8")
@@ -140,7 +147,7 @@ def index(reports: list[StudyReport]) -> str:
     lines = ["| study | question | rows | page |\n", "|---|---|---|---|\n"]
     for one in reports:
         name, count = f"{one.study.name}-{one.scale}", len(one.study.cells) * one.study.scale(one.scale).seeds
-        pages = f"[Markdown]({name}.md), [with charts]({name}.html)" if one.rows else "not measured yet"
+        pages = f"[Markdown]({name}.md), [with charts]({name}.html)" if is_measured(one) else "not measured yet"
         lines.append(f"| {one.study.name} | {one.study.question} | {len(one.rows)} of {count} | {pages} |\n")
     return f"{ABOUT}## What the paper found\n\n{summary(rows, '')}\n## All studies\n\n{''.join(lines)}"
 

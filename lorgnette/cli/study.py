@@ -88,17 +88,14 @@ def run(
 def report(name: Name, scale: Scale = "micro", folder: StudiesFolder = _FOLDER) -> None:
     """Judge the claims of a study, and write NAME-SCALE.html and NAME-SCALE.md to its folder."""
     from lorgnette.output import new_console, say
-    from lorgnette.study.cells import jobs_of
     from lorgnette.study.config import load_study
     from lorgnette.study.halving import stopped_early
     from lorgnette.study.result_rows import RowStore
-    from lorgnette.study.study_page import StudyReport, write_study_report
+    from lorgnette.study.study_page import study_report, write_study_report
 
     found, store = load_study(name), RowStore(folder)
-    there, console = store.read(), new_console()
-    seeds = max((row.seed for row in there.values()), default=1)
-    keys = {job.key: job.cell.name for job in jobs_of(found, name, scale, max(seeds, found.scale(scale).seeds))}
-    judged = StudyReport(found, scale, store.named(keys))
+    judged, seeds = study_report(found, name, scale, store)
+    console = new_console()
     written = write_study_report(judged, folder)
     for verdict in judged.verdicts:
         needs = f"; would be decided by {verdict.needs}" if verdict.needs else ""

@@ -67,9 +67,8 @@ class CellJob:
         steps = [stage.steps for stage in run.stages]
         if unit != "steps":
             wanted = budget_of(self.study.run(self.scale, self.study.cells[0], 1), unit)
-            costs = step_costs(
-                self.study.run(self.scale, self.cell, 1), unit
-            )  # of seed 1: all seeds take as many steps
+            one = self.study.run(self.scale, self.cell, 1)  # of seed 1: all seeds take as many steps
+            costs = step_costs(one, unit)
             steps = [max(1, round(spend / cost)) for spend, cost in zip(wanted, costs, strict=True)]
         steps = [max(1, round(self.share * count)) for count in steps]
         if steps == [stage.steps for stage in run.stages]:
@@ -93,6 +92,11 @@ class CellJob:
         which = f"--scale {self.scale} --cell {self.cell.name} --seed {self.seed} --folder {place}"
         share = f" --share {self.share:g}" if self.share < 1 else ""
         return f"lorgnette study run {shlex.quote(self.where)} {which}{share}"
+
+    @property
+    def scale_name(self) -> str:
+        """Scale of its row, with the share of the budget where that is not all."""
+        return self.scale if self.share == 1 else f"{self.scale} x {self.share:g}"
 
     @property
     def title(self) -> str:
@@ -180,7 +184,7 @@ def _row(job: CellJob, place: Path, run: Run, failed: str, folder: Path) -> Stud
         key=job.key,
         study=job.study.name,
         study_digest=job.study.digest(),
-        scale=job.scale if job.share == 1 else f"{job.scale} x {job.share:g}",
+        scale=job.scale_name,
         cell=job.cell.name,
         seed=job.seed,
         settings={name: value for name, value in job.run.plain().items() if name not in CHANGEABLE},

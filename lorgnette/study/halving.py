@@ -79,6 +79,8 @@ def _words(stopped: dict[str, float]) -> str:
 
 def stopped_early(study: Study, where: str, scale: str, store: RowStore, seeds: int) -> list[str]:
     """Sentences about cells that have rows at a share of the budget and none at the whole of it."""
+    if not any(row.scale.startswith(f"{scale} x ") for row in store.read().values()):
+        return []  # without the keys of three budgets
     whole = {job.key: job.cell.name for job in jobs_of(study, where, scale, seeds)}
     there = {row.cell for row in store.named(whole)}
     said = []

@@ -18,9 +18,10 @@ from lorgnette.report.html import render_page
 from lorgnette.report.line_chart import Panel, Series, line_chart
 from lorgnette.report.palette import GROUPS
 from lorgnette.report.svg import Svg
+from lorgnette.study.cells import jobs_of
 from lorgnette.study.config import Study
 from lorgnette.study.estimates import LOSS, SCORE, SeedEstimate, difference, estimate_of
-from lorgnette.study.result_rows import StudyRow, provenance
+from lorgnette.study.result_rows import RowStore, StudyRow, provenance
 from lorgnette.study.summary_tables import differences
 from lorgnette.study.verdicts import Verdict, judge_claims, measured_rows
 
@@ -194,6 +195,16 @@ class StudyReport:
             panel = Panel(f"loss over {unit}", series, 180, logarithmic=True)
             charts.append(line_chart([panel], f"Training loss of {len(series)} cells over {unit}", unit=unit))
         return charts
+
+
+def study_report(study: Study, where: str, scale: str, store: RowStore) -> tuple[StudyReport, int]:
+    """The report of a study on a store's rows, those of other studies' equal cells among them; and its number of seeds.
+
+    where: name or path of the study. Raises: as `jobs_of`.
+    """
+    seeds = max([study.scale(scale).seeds, *(row.seed for row in store.read().values())])
+    keys = {job.key: job.cell.name for job in jobs_of(study, where, scale, seeds)}
+    return StudyReport(study, scale, store.named(keys)), seeds
 
 
 def part_table(by_cell: Mapping[str, Sequence[StudyRow]]) -> tuple[list[str], list[list[str]]]:

@@ -281,7 +281,7 @@ def test_halving_stops_the_worse_half_and_says_that_it_favours_fast_learners(tin
         trained.append((job.cell.name, steps))
         rate = job.run.stages[0].lr
         scores = {"scene_vqa": TaskScores([1.0], [0.0], [0], "same")}
-        return example_row(job.cell.name, job.seed, scores, key=job.key, loss=1 / (rate * steps))
+        return example_row(job.cell.name, job.seed, scores, key=job.key, scale=job.scale_name, loss=1 / (rate * steps))
 
     monkeypatch.setattr(run_cells, "_as_processes", lambda jobs, folder, at_once: _computed(jobs, store, computed))
     monkeypatch.setattr(run_cells, "announce", lambda *values: None)

@@ -38,7 +38,7 @@ def merge(pages: Mapping[int, str], own: Iterable[Metric]) -> bytes:
 
 
 def router_families(workers: Iterable[WorkerProcess], repeats: int, refusals: Mapping[str, int]) -> Iterator[Metric]:
-    """What the router knows of its workers and requests."""
+    """Metric families of the router itself: its workers, repeated and refused requests."""
     up = GaugeMetricFamily(PREFIX + "worker_ready", "1 for a worker that takes requests.", labels=["worker"])
     waiting = GaugeMetricFamily(
         PREFIX + "worker_outstanding_tokens", "Estimated tokens of a worker's open requests.", labels=["worker"]
