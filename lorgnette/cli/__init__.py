@@ -23,6 +23,7 @@ from lorgnette.cli.model_options import (
     AdapterOption,
     DeviceOption,
     DtypeOption,
+    KeepAdapterOption,
     ModelOptions,
     QuantizeOption,
     check_words,
@@ -185,6 +186,7 @@ def chat(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     quantize: QuantizeOption = None,
+    keep_adapter: KeepAdapterOption = False,
     no_images: Annotated[
         bool, typer.Option("--no-images", help="Name pictures by their size alone, also where the terminal shows them.")
     ] = False,
@@ -195,7 +197,7 @@ def chat(
     values = {"max_tokens": max_tokens, "temperature": temperature}
     given = {name: value for name, value in values.items() if value is not None}
     settings = GenerationConfig.parse(given, where="chat")
-    opened = ModelOptions(model, adapter, device, dtype, quantize).found()
+    opened = ModelOptions(model, adapter, device, dtype, quantize, keep_adapter).found()
     from lorgnette.infer.chat import HELP, Chat, converse
     from lorgnette.report.terminal_images import picture_writer
 

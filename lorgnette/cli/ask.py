@@ -9,7 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from lorgnette.cli.model_options import AdapterOption, DeviceOption, DtypeOption, ModelOptions, QuantizeOption
+from lorgnette.cli.model_options import (
+    AdapterOption,
+    DeviceOption,
+    DtypeOption,
+    KeepAdapterOption,
+    ModelOptions,
+    QuantizeOption,
+)
 from lorgnette.errors import DataError, SettingsError
 
 
@@ -49,13 +56,14 @@ def generate(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     quantize: QuantizeOption = None,
+    keep_adapter: KeepAdapterOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Ask one question about any number of images, or one about each image of a folder or row of a file."""
     values = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
     given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
     given |= {"seed": seed, "stop": stop or []}
-    opened = ModelOptions(model, adapter, device, dtype, quantize)
+    opened = ModelOptions(model, adapter, device, dtype, quantize, keep_adapter)
     if folder is None and rows is None:
         if prompt is None:
             raise SettingsError("generate: give --prompt, or --rows for a file whose rows have prompts of their own")

@@ -15,6 +15,7 @@ from lorgnette.cli.model_options import (
     AdapterOption,
     DeviceOption,
     DtypeOption,
+    KeepAdapterOption,
     ModelOptions,
     QuantizeOption,
     check_words,
@@ -61,6 +62,7 @@ def evaluate(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     quantize: QuantizeOption = None,
+    keep_adapter: KeepAdapterOption = False,
     tasks: Annotated[
         str,
         typer.Option(help="Benchmarks, separated by commas: NAME, NAME:SPLIT, package.module:Name; or files of rows."),
@@ -147,6 +149,7 @@ def evaluate(
     )
     check_words(device, dtype)
     chosen: dict[str, Any] = {"adapter": adapter, "device": device, "dtype": dtype, "quantize": quantize}
+    chosen["keep_adapter"] = keep_adapter
     found = find_model(model, split=split, batch_size=batch_size, server=server, **chosen)
     judges = find_model(judge, batch_size=batch_size, server=judging) if judge else None
     opened, measured = _open(tasks, asking, found, kind, metric)

@@ -21,6 +21,9 @@ _DTYPES = ("auto", "float32", "bfloat16", "float16")
 AdapterOption = Annotated[
     str | None, typer.Option("--adapter", help="Folder or hub id of PEFT's adapters, to be merged into the model.")
 ]
+KeepAdapterOption = Annotated[
+    bool, typer.Option("--keep-adapter", help="Keep adapters beside the weights, which are then not changed.")
+]
 DeviceOption = Annotated[
     str, typer.Option("--device", help="Device: cpu, cuda, cuda:N or mps; auto takes a GPU where there is one.")
 ]
@@ -41,6 +44,7 @@ class ModelOptions:
     device: str = "auto"
     dtype: str = "auto"
     quantize: str | None = None
+    keep_adapter: bool = False
 
     def found(self) -> ModelOptions:
         """The same with the model's folder, fetched if it is a hub id; torch is not imported.
@@ -61,7 +65,7 @@ class ModelOptions:
         """The digest of the model's files, with what is merged into them and what they are rounded to."""
         from lorgnette.hub.checkpoint_hash import digest_with_adapter
 
-        return digest_with_adapter(self.model, self.adapter, self.quantize)
+        return digest_with_adapter(self.model, self.adapter, self.quantize, merge=not self.keep_adapter)
 
     def load(self) -> tuple[VLM, Processor]:
         """Open it. Raises: CheckpointError, also for a device that is not here."""
@@ -69,7 +73,10 @@ class ModelOptions:
         from lorgnette.model.ops.device import choose_device
 
         place = choose_device(self.device)
-        return load(self.model, device=place, dtype=self.dtype, adapter=self.adapter, quantize=self.quantize)
+        merge = not self.keep_adapter
+        return load(
+            self.model, device=place, dtype=self.dtype, adapter=self.adapter, merge=merge, quantize=self.quantize
+        )
 
 
 def check_words(device: str, dtype: str) -> None:

@@ -11,7 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
-from lorgnette.cli.model_options import AdapterOption, DeviceOption, DtypeOption, ModelOptions, QuantizeOption
+from lorgnette.cli.model_options import (
+    AdapterOption,
+    DeviceOption,
+    DtypeOption,
+    KeepAdapterOption,
+    ModelOptions,
+    QuantizeOption,
+)
 
 NEEDED = ("starlette", "uvicorn", "httptools", "prometheus_client", "llguidance")
 """Packages of the extra `serve`, without which there is no server."""
@@ -25,6 +32,7 @@ def serve(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     quantize: QuantizeOption = None,
+    keep_adapter: KeepAdapterOption = False,
     name: Annotated[
         str | None, typer.Option(help="Id of the model for clients; the folder's name if not given.")
     ] = None,
@@ -76,7 +84,7 @@ def serve(
     limits["image_bytes"] = image_cache_mib * 2**20
     if image_kv_mib is not None:
         limits["image_kv_bytes"] = image_kv_mib * 2**20
-    opened = ModelOptions(model, adapter, device, dtype, quantize)
+    opened = ModelOptions(model, adapter, device, dtype, quantize, keep_adapter)
     _serve(opened, ServeConfig.parse(values, "serve"), EngineConfig.parse(limits, "serve"), api_key_file)
 
 
@@ -137,6 +145,7 @@ def _router(found: ModelOptions, config: Any, limits: Any, keys: Any, greet: Cal
             device=found.device,
             dtype=found.dtype,
             quantize=found.quantize,
+            keep_adapter=found.keep_adapter,
             socket="",
             serve=config,
             engine=limits,

@@ -1,26 +1,29 @@
 """Adapters of PEFT (LoRA, DoRA and their kin), merged into the weights that they were trained on as PEFT merges them.
 
-Nothing of PEFT is needed for it: a merged weight is a product of small matrices added to the stored one.
+Nothing of PEFT is needed for it: a merged weight is a product of small matrices added to the stored one. Adapters of
+linear layers can be kept beside the weights instead.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lorgnette.errors import CheckpointError
 from lorgnette.files import HUB_ID, expand_user
 from lorgnette.hub.checkpoint import TYPES, Weights, open_weights, some
 from lorgnette.hub.keys import Section, check_section, keys, unless
 from lorgnette.hub.source import ADAPTER, ADAPTER_WEIGHTS, find_folder
+from lorgnette.hub.weight_map import Rule
 from lorgnette.inputs.tokenizer import read_json
+from lorgnette.model.adapted_layers import AdaptedLinear
 from lorgnette.untrusted import quoted
 
 HERE = "hub/adapter.py"
@@ -154,6 +157,8 @@ class MergedWeights(Weights):
         self.home, self.adapter = dict(base.home), adapter
         self.table, self.head = tables
         self.whole: dict[str, Tensor] = {}
+        self.kept: set[str] = set()
+        """Modules whose adapters stay beside their weights; see `keep_adapters`."""
         self.parts: dict[str, dict[str, Tensor]] = {}
         self.said: dict[str, str] = {}
         """By module: its name in the adapter, which patterns of settings are for."""
@@ -225,19 +230,25 @@ class MergedWeights(Weights):
     def _merge(self, stored: Tensor, module: str, parts: Mapping[str, Tensor]) -> Tensor:
         """W + s B A, its rows at their trained magnitudes for DoRA; and rows of trained tokens."""
         weight = stored.float().clone()
-        if "lora_A" in parts or "lora_B" in parts:
+        if module not in self.kept and ("lora_A" in parts or "lora_B" in parts):
             weight = self._with_delta(weight, module, parts)
         if "tokens" in parts:
             weight[self._token_rows(module, len(parts["tokens"]), len(weight))] = parts["tokens"].float()
         return weight.to(stored.dtype)
 
-    def _with_delta(self, weight: Tensor, module: str, parts: Mapping[str, Tensor]) -> Tensor:
+    def pair(self, module: str, parts: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The two matrices of a module, in float32. Raises: CheckpointError if they are no pair."""
         where = f"{self.adapter.folder / ADAPTER_WEIGHTS}: {quoted(module, 80)}"
         if "lora_A" not in parts or "lora_B" not in parts:
             raise CheckpointError(f"{where} has one of its two matrices only; save the adapter again")
         a, b = parts["lora_A"].float().flatten(1), parts["lora_B"].float().flatten(1)
         if b.shape[1] != len(a):
             raise CheckpointError(f"{where} has matrices that do not fit, {list(b.shape)} by {list(a.shape)}")
+        return a, b
+
+    def _with_delta(self, weight: Tensor, module: str, parts: Mapping[str, Tensor]) -> Tensor:
+        where = f"{self.adapter.folder / ADAPTER_WEIGHTS}: {quoted(module, 80)}"
+        a, b = self.pair(module, parts)
         delta = (b @ a) * self.adapter.scale(self.said[module], len(a))
         is_table = "embedding" in parts
         if is_table or (self.adapter.settings.get("fan_in_fan_out") and delta.shape != weight.shape):
@@ -267,6 +278,48 @@ class MergedWeights(Weights):
                 " trained"
             )
         return torch.tensor(given)
+
+
+def keep_adapters(weights: MergedWeights, rules: Iterable[Rule], model: nn.Module) -> list[Rule]:
+    """Leave the adapters of a model's linear layers out of their weights. Returns the rules of these weights.
+
+    What is no linear layer, or is stored as another shape, keeps its adapter merged: tables, and a convolution.
+    """
+    found = []
+    for rule in rules:
+        module = rule.theirs.removesuffix(".weight")
+        kind = weights.parts.get(module, {})
+        layers = [model.get_submodule(name.rpartition(".")[0]) for name in rule.ours]
+        plain = not (rule.tail or rule.leading or rule.channels) and all(type(one) is nn.Linear for one in layers)
+        if not plain or not rule.theirs.endswith(".weight") or not {"lora_A", "lora_B"} <= kind.keys():
+            continue
+        if tuple(weights.shape(rule.theirs)) == (len(kind["lora_B"]), kind["lora_A"].shape[1]):
+            weights.kept.add(module)
+            found.append(rule)
+    return found
+
+
+def put_adapters_beside(weights: MergedWeights, rules: Iterable[Rule], model: nn.Module) -> None:
+    """Put the kept adapters beside the layers that they adapt, in place; the model has its weights already.
+
+    rules: what `keep_adapters` returned. Layers whose rows are one tensor in a file share the first of the matrices.
+    """
+    for rule in rules:
+        module = rule.theirs.removesuffix(".weight")
+        a, b = weights.pair(module, weights.parts[module])
+        scale = weights.adapter.scale(weights.said[module], len(a))
+        magnitude = weights.parts[module].get("lora_magnitude_vector")
+        names = [name.removesuffix(".weight") for name in rule.ours]
+        bases = [model.get_submodule(name) for name in names]
+        rows = [len(one.get_parameter("weight")) for one in bases]
+        lengths = [None] * len(rows) if magnitude is None else magnitude.flatten().split(rows)
+        for name, base, up, length in zip(names, bases, b.split(rows), lengths, strict=True):
+            assert isinstance(base, nn.Linear)
+            like = base.weight
+            length = None if length is None else length.to(like)
+            adapted = AdaptedLinear(base, a.to(like), up.to(like), scale, length)
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, adapted)
 
 
 def open_adapter(folder: Path) -> Adapter | None:

@@ -24,10 +24,16 @@ Seen = dict[str, list[Any]]
 """By path: what the file system says of a file, and the digest of its content."""
 
 
-def digest_with_adapter(source: str | Path, adapter: str | Path | None, quantize: str | None = None) -> str:
-    """As `checkpoint_digest`, of a model with an adapter merged into it, if there is one, and with rounded weights."""
+def digest_with_adapter(
+    source: str | Path, adapter: str | Path | None, quantize: str | None = None, *, merge: bool = True
+) -> str:
+    """As `checkpoint_digest`, of a model with an adapter, if there is one, and with rounded weights.
+
+    merge: of `load`; answers of the two differ by rounding.
+    """
     digests = [checkpoint_digest(one) for one in (source, adapter) if one is not None]
     digests += [quantize] if quantize is not None else []
+    digests += [] if merge else ["kept"]
     return digests[0] if len(digests) == 1 else hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]
 
 

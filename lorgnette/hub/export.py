@@ -18,6 +18,7 @@ from lorgnette.hub.formats.format import IDEFICS2, Format, format_named
 from lorgnette.hub.load import OURS, check_processor, load
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import read_json
+from lorgnette.model.adapted_layers import AdaptedLinear
 from lorgnette.model.vlm import VLM
 from lorgnette.untrusted import quoted
 
@@ -134,6 +135,10 @@ def _write(model: VLM, processor: Processor, folder: Path, shard_bytes: int, for
         raise CheckpointError(
             f"{folder}: the model's weights are rounded to {model.language.quantization}; load it without quantize, and"
             " write that"
+        )
+    if any(isinstance(module, AdaptedLinear) for module in model.modules()):
+        raise CheckpointError(
+            f"{folder}: the model's adapters are kept beside its weights; load it with merge=True, and write that"
         )
     _check_pair(model, processor)
     form.save_processor(model.config, processor, folder)

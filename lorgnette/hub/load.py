@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from lorgnette import plugins
 from lorgnette.errors import CheckpointError, SettingsError
-from lorgnette.hub.adapter import open_adapter
+from lorgnette.hub.adapter import MergedWeights, keep_adapters, open_adapter, put_adapters_beside
 from lorgnette.hub.checkpoint import Weights, check_tensors, import_tensors
 from lorgnette.hub.decoders.setting_rows import Json
 from lorgnette.hub.formats.format import IDEFICS2, MODEL_FORMATS, Format
 from lorgnette.hub.keys import check_keys, check_tokenizer
 from lorgnette.hub.source import find_folder
+from lorgnette.hub.weight_map import Rule
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.config import VLMConfig
@@ -40,6 +41,7 @@ def load(
     dtype: torch.dtype | str | None = None,
     revision: str | None = None,
     adapter: str | Path | None = None,
+    merge: bool = True,
     quantize: str | None = None,
 ) -> tuple[VLM, Processor]:
     """Open an Idefics2, Idefics3, SmolVLM or LLaVA of transformers, or a checkpoint of lorgnette.
@@ -51,6 +53,8 @@ def load(
     dtype: of the weights, as torch's or by name (`bfloat16`); None keeps what is stored, and makes one type of several.
     revision: branch, tag or commit on the hub; `owner/name@revision` says the same.
     adapter: a folder of PEFT's adapters, or one on the hub, to merge into `source`, whichever model it names.
+    merge: False keeps the adapters of linear layers beside their weights, which stay as stored; those of tables are
+    merged. With `quantize` the weights alone are rounded, and the adapters stay in float32.
     quantize: `int8` rounds the weights of the decoder's layers to 8-bit integers, for answering on a CPU.
     Raises: CheckpointError naming the file and the tensors or settings that are missing, unknown or contradictory;
     SettingsError for `quantize` with another device or dtype, or on a processor that cannot.
@@ -68,11 +72,31 @@ def load(
             opened.stored_rows,
         )
     model, weights = opened.model, opened.weights
-    tensors = import_tensors(weights, opened.form.rules(model.config), opened.shapes, opened.stored_rows)
+    rules = opened.form.rules(model.config)
+    kept = [] if merge else kept_adapters(weights, rules, model)
+    tensors = import_tensors(weights, rules, opened.shapes, opened.stored_rows)
     assign(model, tensors, place, wanted or one_dtype(weights))
+    if isinstance(weights, MergedWeights):
+        put_adapters_beside(weights, kept, model)
     if quantize is not None:
         quantise(model.language, quantize)
     return model.eval(), opened.processor
+
+
+def kept_adapters(weights: Weights, rules: Sequence[Rule], model: VLM) -> list[Rule]:
+    """The rules of the weights whose adapters are kept beside them. Raises: SettingsError where there is none."""
+    if not isinstance(weights, MergedWeights):
+        raise SettingsError(
+            f"{weights.folder}: there is no adapter to keep beside the weights; give one (--adapter, adapter=), or"
+            " leave out --keep-adapter (merge=False)"
+        )
+    kept = keep_adapters(weights, rules, model)
+    if not kept:
+        raise SettingsError(
+            f"{weights.adapter.folder}: adapts no linear layer, so nothing can be kept beside the weights; leave it"
+            " merged"
+        )
+    return kept
 
 
 def float32_for(quantize: str, device: torch.device, dtype: torch.dtype | None) -> torch.dtype:

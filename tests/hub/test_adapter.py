@@ -14,9 +14,15 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from lorgnette.errors import CheckpointError
+from lorgnette.errors import CheckpointError, SettingsError
 from lorgnette.hub.checkpoint_hash import checkpoint_digest, digest_with_adapter
+from lorgnette.hub.export import export
 from lorgnette.hub.load import load
+from lorgnette.infer.generate import generate
+from lorgnette.infer.generation_config import GenerationConfig
+from lorgnette.model.adapted_layers import AdaptedLinear
+from lorgnette.model.inference.prepared_layers import linears_of
+from lorgnette.model.ops.int8_product import quantise_rows
 from tests.hub.tiny import SAMPLES, tiny_config
 
 QV = ["q_proj", "v_proj"]
@@ -223,3 +229,65 @@ def test_adapters_kept_in_the_weights_are_named(upstream: Path, copied: Path) ->
     save_file({name: t.contiguous() for name, t in adapted.state_dict().items()}, copied / "model.safetensors")
     with pytest.raises(CheckpointError, match="the weights hold adapters beside what they adapt"):
         load(copied)
+
+
+ADAPTED = {name: settings for name, settings in KINDS.items() if name not in ("the embedding", "the convolution")}
+del ADAPTED["DoRA of the embedding"]  # no linear layer is adapted
+
+
+@pytest.mark.parametrize("settings", ADAPTED.values(), ids=ADAPTED)
+def test_an_adapter_that_is_kept_answers_as_one_that_is_merged(
+    upstream: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """The weights of linear layers stay as stored; what is no linear layer is merged."""
+    write_adapter(upstream, tmp_path / "adapter", **settings)
+    merged, processor = load(tmp_path / "adapter")
+    kept, _ = load(tmp_path / "adapter", merge=False)
+    before = dict(load(upstream)[0].named_parameters())
+    adapted = {name: one for name, one in kept.named_modules() if isinstance(one, AdaptedLinear)}
+    assert adapted
+    assert all(torch.equal(one.base_layer.weight, before[f"{name}.weight"]) for name, one in adapted.items())
+    batch = processor(SAMPLES)
+    with torch.no_grad():
+        ours, theirs = kept(batch).logits, merged(batch).logits
+    torch.testing.assert_close(ours, theirs, atol=1e-5 * float(theirs.abs().max()), rtol=0)
+    asked = GenerationConfig(max_tokens=4)
+    answers = [[one.tokens for one in generate(model, processor, SAMPLES, asked)] for model in (kept, merged)]
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("name", ["DoRA, all linear layers", "rsLoRA with patterns"])
+def test_an_adapter_is_kept_in_float_beside_8_bit_weights(upstream: Path, tmp_path: Path, name: str) -> None:
+    """Held to the same adapter merged into the rounded weights, of which activations are rounded too."""
+    write_adapter(upstream, tmp_path / "adapter", **KINDS[name])
+    exact, processor = load(tmp_path / "adapter", merge=False)
+    found, _ = load(tmp_path / "adapter", merge=False, quantize="int8")
+    for layer in exact.language.layers:
+        for linears in linears_of(layer):
+            for one in linears:
+                base = getattr(one, "base_layer", one)
+                rounded, steps = quantise_rows(base.weight)
+                base.weight.data = rounded * steps[:, None]
+                if isinstance(one, AdaptedLinear):
+                    one.share = one.shares(base.weight)
+    batch = processor(SAMPLES)
+    with torch.no_grad():
+        ours, theirs = found(batch).logits, exact(batch).logits
+    assert (ours - theirs).norm() < 0.05 * theirs.norm()
+    with torch.no_grad():
+        plain = load(upstream, quantize="int8")[0](batch).logits
+    assert (plain - theirs).norm() > 2 * (ours - theirs).norm()
+
+
+def test_nothing_to_keep_and_what_is_kept_is_not_written(upstream: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="there is no adapter to keep"):
+        load(upstream, merge=False)
+    write_adapter(upstream, tmp_path / "table", target_modules=["embed_tokens"])
+    with pytest.raises(SettingsError, match="adapts no linear layer"):
+        load(tmp_path / "table", merge=False)
+    write_adapter(upstream, tmp_path / "adapter", target_modules=QV)
+    model, processor = load(tmp_path / "adapter", merge=False)
+    with pytest.raises(CheckpointError, match="kept beside its weights"):
+        export(model, processor, tmp_path / "out")
+    given = upstream, tmp_path / "adapter"
+    assert digest_with_adapter(*given) != digest_with_adapter(*given, merge=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import urllib.parse
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from lorgnette.errors import SettingsError
 from lorgnette.eval.models.base import Model, with_crops
@@ -16,16 +16,23 @@ TRANSFORMERS = "transformers:"
 MODEL_NAMES = "a folder or hub id of lorgnette's; transformers:FOLDER_OR_ID; http(s)://HOST:PORT/v1#MODEL"
 
 
+class Opening(TypedDict, total=False):
+    """How a model is opened."""
+
+    adapter: str | None
+    device: str
+    dtype: str
+    quantize: str | None
+    keep_adapter: bool
+
+
 def find_model(
     spec: str,
     *,
     split: bool | None = None,
     batch_size: int = 16,
     server: ServerSettings | None = None,
-    adapter: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    quantize: str | None = None,
+    **opening: Unpack[Opening],
 ) -> Callable[[], Model]:
     """Find the model that a string names, for `--model` and `--judge` alike. Returns a function that opens it.
 
@@ -33,13 +40,16 @@ def find_model(
     spec: a folder or hub id that `lorgnette.load` opens; `transformers:` and a folder or hub id, for any
     `AutoModelForImageTextToText`; or the address of a server of OpenAI's chat completions, `#` and the model's name.
     split: images in five crops or one; None as the model has it. batch_size: prompts answered together.
-    server: pace, limits and key of requests to a server. adapter: of PEFT, merged into a model of lorgnette's.
+    server: pace, limits and key of requests to a server.
+    adapter: of PEFT, merged into a model of lorgnette's, or beside its weights where `keep_adapter` says so.
     quantize: what the weights of a model of lorgnette's are rounded to, such as `int8`.
     device, dtype: as of `lorgnette.load`; `auto` is a GPU where there is one, and the type that is stored (of a model
     of transformers, bfloat16 on a GPU of CUDA and float32 elsewhere).
     Raises: SettingsError for a string that reads otherwise, CheckpointError for a model that cannot be opened.
     """
-    _check_ours(spec, adapter, quantize)
+    adapter, quantize, merge = opening.get("adapter"), opening.get("quantize"), not opening.get("keep_adapter", False)
+    device, dtype = opening.get("device", "auto"), opening.get("dtype", "auto")
+    _check_ours(spec, opening)
     if spec.startswith(TRANSFORMERS):
         if spec == TRANSFORMERS:
             raise SettingsError("transformers: names no model; write transformers:FOLDER_OR_ID")
@@ -68,13 +78,21 @@ def find_model(
         from lorgnette.hub.load import load
         from lorgnette.model.ops.device import choose_device
 
-        weights, name = digest_with_adapter(folder, words, quantize), f"{spec} with {adapter}" if adapter else spec
-        name += f" in {quantize or dtype}" if quantize or dtype != "auto" else ""
-        opened = load(folder, device=choose_device(device), dtype=dtype, adapter=words, quantize=quantize)
-        facts: dict[str, Any] = {"identity": with_crops(name, split), "weights": weights}
+        weights = digest_with_adapter(folder, words, quantize, merge=merge)
+        place = choose_device(device)
+        opened = load(folder, device=place, dtype=dtype, adapter=words, merge=merge, quantize=quantize)
+        facts: dict[str, Any] = {"identity": with_crops(_identity(spec, opening), split), "weights": weights}
         return LorgnetteModel(*opened, **facts, split=split, batch_size=batch_size)
 
     return opened_here
+
+
+def _identity(spec: str, opening: Opening) -> str:
+    """The name of a model that lorgnette opens, with what is changed in it."""
+    adapter, numbers = opening.get("adapter"), opening.get("quantize") or opening.get("dtype", "auto")
+    name = f"{spec} with {adapter}" if adapter else spec
+    name += ", kept" if opening.get("keep_adapter") else ""
+    return name if numbers == "auto" else f"{name} in {numbers}"
 
 
 def _check_server(device: str, dtype: str) -> None:
@@ -84,12 +102,14 @@ def _check_server(device: str, dtype: str) -> None:
             raise SettingsError(f"{option} {value}: a server chooses that itself; leave it out")
 
 
-def _check_ours(spec: str, adapter: str | None, quantize: str | None) -> None:
+def _check_ours(spec: str, opening: Opening) -> None:
     """Refuse options for a model that lorgnette does not open itself. Raises: SettingsError naming the option."""
     if spec.startswith(TRANSFORMERS) or "://" in spec:
-        if adapter is not None:
+        if (adapter := opening.get("adapter")) is not None:
             raise SettingsError(f"--adapter {adapter}: is merged into models that lorgnette opens, and {spec} is none")
-        if quantize is not None:
+        if opening.get("keep_adapter"):
+            raise SettingsError(f"--keep-adapter: is for models that lorgnette opens, and {spec} is none")
+        if (quantize := opening.get("quantize")) is not None:
             raise SettingsError(f"--quantize {quantize}: is for models that lorgnette opens, and {spec} is none")
 
 

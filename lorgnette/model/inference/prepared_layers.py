@@ -150,9 +150,13 @@ def linears_of(layer: DecoderLayer) -> tuple[tuple[nn.Linear, ...], ...]:
     return (plain.query, plain.key, plain.value), (plain.output,), (mlp.gate, mlp.up), (mlp.down,)
 
 
-def is_plain(layer: Any) -> bool:
-    """Return whether a layer is as lorgnette builds it: without adapters, hooks and wrappers."""
+def is_plain(layer: Any, *also: type[nn.Module]) -> bool:
+    """Return whether a layer is as lorgnette builds it: without adapters, hooks and wrappers.
+
+    also: kinds of linear layers that may stand there beside `nn.Linear`.
+    """
     if type(getattr(layer, "mlp", None)) not in (SwiGLU, GeGLU) or not hasattr(layer, "attention"):
         return False
     linears = [one for group in linears_of(layer) for one in group]
-    return all(type(one) is nn.Linear and not one._forward_hooks and not one._forward_pre_hooks for one in linears)
+    kinds = (nn.Linear, *also)
+    return all(type(one) in kinds and not one._forward_hooks and not one._forward_pre_hooks for one in linears)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lorgnette.errors import SettingsError
+from lorgnette.model.adapted_layers import AdaptedLinear
 from lorgnette.model.context import Context
 from lorgnette.model.inference.prepared_layers import PreparedLayer, is_plain, linears_of
 from lorgnette.model.language import Decoder, DecoderLayer
-from lorgnette.model.ops.int8_product import Int8Product, check_int8
+from lorgnette.model.ops.int8_product import Int8Product, check_int8, quantise_rows
+from lorgnette.model.ops.products import AdaptedProduct, Product
 
 QUANTIZATIONS = ("int8",)
 """Names of what `quantise` can make."""
@@ -22,7 +25,7 @@ class Int8Layer(nn.Module):
 
     def __init__(self, layer: DecoderLayer) -> None:
         super().__init__()
-        self.prepared = PreparedLayer(layer, [Int8Product(*linears) for linears in linears_of(layer)])
+        self.prepared = PreparedLayer(layer, [int8_product(linears) for linears in linears_of(layer)])
         self.norms = nn.ModuleDict({name: one for name, one in layer.named_children() if name.endswith("norm")})
 
     def forward(self, x_TD: Tensor, context: Context) -> Tensor:
@@ -47,8 +50,8 @@ def quantise(decoder: Decoder, how: str) -> None:
     not in float32 on the CPU.
     """
     check_quantization(how)
-    if not all(map(is_plain, decoder.layers)):
-        raise SettingsError("quantize int8: the decoder carries adapters, or is quantised already")
+    if not all(is_plain(layer, AdaptedLinear) for layer in decoder.layers):
+        raise SettingsError("quantize int8: the decoder carries adapters of training, or is quantised already")
     table = decoder.embedding.table
     if table.dtype != torch.float32 or table.device.type != "cpu":
         raise SettingsError(
@@ -59,6 +62,30 @@ def quantise(decoder: Decoder, how: str) -> None:
         assert isinstance(layer, DecoderLayer)
         decoder.layers[index] = Int8Layer(layer).train(layer.training)
     decoder.quantization = how
+
+
+@torch.no_grad()
+def int8_product(linears: Sequence[nn.Module]) -> Product:
+    """Linear layers that take the same input as one product in 8 bits; adapters beside them stay in float32."""
+    layers: list[Any] = [*linears]
+    bases = [one.base_layer if isinstance(one, AdaptedLinear) else one for one in layers]
+    product = Int8Product(*bases)
+    if not any(isinstance(one, AdaptedLinear) for one in layers):
+        return product
+    downs, ups, shares = [], [], []
+    for one, base in zip(layers, bases, strict=True):
+        share = None
+        if isinstance(one, AdaptedLinear):
+            downs.append(one.lora_down.detach())
+            ups.append(one.lora_up.detach() * one.scale)
+            rounded, steps = quantise_rows(base.weight)
+            share = one.shares(rounded * steps[:, None])  # over the weight that it stands on, as PEFT has it
+        else:
+            ups.append(base.weight.new_zeros(base.out_features, 0))
+        shares.append(base.weight.new_ones(base.out_features) if share is None else share)
+    has_shares = any(getattr(one, "magnitude", None) is not None for one in layers)
+    share_E = torch.cat(shares) if has_shares else None
+    return AdaptedProduct(product, torch.cat(downs), torch.block_diag(*ups), share_E, product.bias_D)
 
 
 def check_quantization(how: str) -> None:

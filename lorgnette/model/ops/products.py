@@ -49,6 +49,29 @@ class FloatProduct:
         return self.linears[0].weight.data_ptr() == self.weight_ED.data_ptr() and all(map(are_joined, self._groups()))
 
 
+class AdaptedProduct:
+    """A product with low-rank adapters beside it: share * (product + adapters) + bias, rows of several layers at once.
+
+    All first matrices stand one below the other, so that two products more serve every layer of the group.
+    """
+
+    def __init__(
+        self, product: Product, down_RD: Tensor, up_ER: Tensor, share_E: Tensor | None, bias_E: Tensor | None
+    ) -> None:
+        """down_RD, up_ER: of all layers, the second scaled and along the diagonal. bias_E: of the product."""
+        self.product, self.down_RD, self.up_ER, self.share_E = product, down_RD, up_ER, share_E
+        self.held_E = None if share_E is None or bias_E is None else bias_E * (1 - share_E)
+
+    def __call__(self, x_TD: Tensor) -> Tensor:
+        out_TD = self.product(x_TD).addmm_(F.linear(x_TD, self.down_RD), self.up_ER.t())
+        if self.share_E is None:
+            return out_TD
+        return out_TD.mul_(self.share_E) if self.held_E is None else torch.addcmul(self.held_E, out_TD, self.share_E)
+
+    def plus(self, x_TD: Tensor, more_TD: Tensor) -> Tensor:
+        return self(x_TD).add_(more_TD)
+
+
 @torch.no_grad()
 def join_rows(parameters: Sequence[nn.Parameter]) -> Tensor:
     """One tensor of all rows (or elements, of biases), of which the parameters become views, if they are not yet."""

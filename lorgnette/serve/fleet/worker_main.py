@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import threading
+from typing import Any
 
 from lorgnette.infer.engine.config import EngineConfig
 from lorgnette.serve.config import ServeConfig
@@ -31,6 +32,7 @@ class WorkerJob(Settings):
     device: str = "auto"
     dtype: str = "auto"
     quantize: str | None = None
+    keep_adapter: bool = False
     """As of `lorgnette.load`."""
     socket: str
     serve: ServeConfig
@@ -73,9 +75,9 @@ def serve_job(job: WorkerJob) -> None:
     from lorgnette.serve.app import ServerApp
     from lorgnette.serve.server import DrainingServer
 
-    weights = digest_with_adapter(job.model, job.adapter, job.quantize)
-    chosen = {"dtype": job.dtype, "adapter": job.adapter, "quantize": job.quantize}
-    opened = load(job.model, device=choose_device(job.device), **chosen)
+    weights = digest_with_adapter(job.model, job.adapter, job.quantize, merge=not job.keep_adapter)
+    chosen: dict[str, Any] = {"dtype": job.dtype, "adapter": job.adapter, "quantize": job.quantize}
+    opened = load(job.model, device=choose_device(job.device), merge=not job.keep_adapter, **chosen)
     engine = Engine(*opened, job.engine.model_copy(update={"weights": weights}))
     with unix_listener(job.socket) as listener:
         server = DrainingServer(ServerApp(engine, job.serve, ForwardedKeys(job.with_keys)), listener)
