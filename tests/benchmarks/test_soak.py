@@ -39,10 +39,10 @@ def test_every_kind_of_request_is_drawn(soak: ModuleType) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_three_minutes(soak: ModuleType, tmp_path: Path) -> None:
-    """The bound on /health is that of a machine which does other work too."""
-    options = ["--minutes", "3", "--model", "tiny", "--health-ms", "250", "--results", str(tmp_path)]
-    row = soak.main(options)
+    """The bound on /health is that of a machine which does other work too. In the first minutes caches and the
+    allocator still fill, by 4 MB a minute; one kept picture a second would be 8."""
+    options = ["--minutes", "3", "--model", "tiny", "--health-ms", "250", "--most-growth", "7"]
+    row = soak.main([*options, "--results", str(tmp_path)])
     assert row["failures"] == 0
-    assert row["growth_mb_per_minute"] < 1
     assert json.loads((tmp_path / "soak.jsonl").read_text()) == row
     assert {kind.split()[0] for kind in row["replies"]} == {"good", "aborted", "wrong"}

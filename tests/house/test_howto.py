@@ -6,30 +6,15 @@ A page runs as it stands, in an empty folder, offline; it is written at a size t
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 
 from lorgnette import plugins
-from lorgnette.cli import main
 from tests.house.source import ROOT
-from tests.house.walking import Step, steps
+from tests.house.walking import Step, command_line, steps
 
 PAGES = sorted((ROOT / "docs/howto").glob("*.md"))
-
-
-def command_line(step: Step, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Exit status of a command, run in this process: importing torch for each would take most of the time."""
-    words = shlex.split(step.body)
-    if words[0] == "PYTHONPATH=.":
-        monkeypatch.syspath_prepend(str(Path.cwd()))
-        words = words[1:]
-    assert words[0] == "lorgnette", f"{step.body}: teach this test how to run it"
-    monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
 
 
 @pytest.mark.timeout(600)
@@ -40,7 +25,7 @@ def test_every_step_of_a_page_does_what_it_says(page, tmp_path, monkeypatch, cap
     plugins.forget()
     for step in steps(page.read_text(encoding="utf-8")):
         if step.kind == "bash":
-            status = command_line(step, monkeypatch)
+            status = command_line(shlex.split(step.body), monkeypatch)
             printed = "".join(capsys.readouterr())
             assert bool(status) == step.fails, f"{step.body}: exit status {status}\n{printed}"
             assert step.missing(printed) == [], f"{step.body}\n{printed}"

@@ -8,9 +8,15 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+import pytest
+
+from lorgnette.cli import main
 from tests.house.source import BLOCK
 
 FILE = re.compile(r"# ([\w./-]+\.(?:py|ya?ml))\n")
@@ -65,3 +71,15 @@ def _dialogue(body: str) -> Iterator[Step]:
     for part in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
         command, *output = part.replace("\\\n", " ").splitlines()
         yield Step("bash", command, tuple(line for line in output if line.strip()))
+
+
+def command_line(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Exit status of a command, run in this process: importing torch for each would take most of the time."""
+    if words[0] == "PYTHONPATH=.":
+        monkeypatch.syspath_prepend(str(Path.cwd()))
+        words = words[1:]
+    assert words[0] == "lorgnette", f"{shlex.join(words)}: teach this test how to run it"
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
