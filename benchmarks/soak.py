@@ -6,7 +6,8 @@ Requests arrive at random (Poisson), `--rate` of them a second: texts, images, s
 streams and at once. One in twenty is cut off by its client, one in twenty is wrong. The server is a process of its own.
 Fails unless the memory of the server grows by less than `--most-growth` MB a minute after a warm-up (10 minutes, or a
 third of a shorter run, in which caches and the allocator still fill), no status is 5xx but 503, no good request fails,
-99 of 100 answers of /health come within `--health-ms`, and SIGTERM ends the server with status 0. A row goes to `benchmarks/results/soak.jsonl`.
+99 of 100 answers of /health come within `--health-ms`, and SIGTERM ends the server with status 0. A row goes to
+`benchmarks/results/soak.jsonl`.
 """
 
 from __future__ import annotations
