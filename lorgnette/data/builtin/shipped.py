@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -62,3 +63,15 @@ def resolve(path: str) -> str:
         there = sorted({file.rpartition("/")[0] for file in files})
         raise DataError(f"{path}: the built-in corpus has no such folder or file; use one of {', '.join(there)}")
     return str(SHIPPED_CORPUS / wanted)
+
+
+def shipped_digest(path: str, size: int) -> tuple[str, str] | None:
+    """Name within the corpus and SHA-256 of a file that the package carries; None for others, and where it was changed.
+
+    Each installation has its own paths and times of these files; this is the same in all that carry the same corpus.
+    """
+    with suppress(ValueError, KeyError):
+        name = Path(path).relative_to(SHIPPED_CORPUS).as_posix()
+        about = manifest()["files"][name]
+        return (f"{_PREFIX}{name}", about["sha256"]) if about["bytes"] == size else None
+    return None

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lorgnette import plugins
+from lorgnette.data.builtin.shipped import shipped_digest
 from lorgnette.data.config import PreparedConfig, SourcePlugin
 from lorgnette.data.sources.reading.boundary import folder_of_source
 from lorgnette.data.sources.reading.hub_sets import is_hub_set
@@ -39,10 +40,10 @@ class Stamp:
     """A file as it was when it was read."""
 
     name: str
-    """Its path below the source's folder, so that a source may be moved; a URL as it is."""
+    """Path below the source's folder, so that a source may be moved; of a URL or a built-in file, its name."""
     size: int
     changed: str
-    """Time of its last change, as its file system tells it."""
+    """Time of its last change, as its file system tells it; the SHA-256 of a built-in file."""
 
     @property
     def key(self) -> str:
@@ -69,6 +70,8 @@ def _stamp(path: str, root: Path | None) -> Stamp:
             changed = next((about[key] for key in times if about.get(key)), "")
             return Stamp(path, int(about.get("size") or 0), str(changed))
         found = os.stat(path)
+        if root is None and (shipped := shipped_digest(path, found.st_size)) is not None:
+            return Stamp(shipped[0], found.st_size, shipped[1])
         name = os.path.relpath(path, root) if root else os.path.abspath(path)
         return Stamp(name, found.st_size, str(found.st_mtime_ns))
     except DataError:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lorgnette.data.builtin import shipped
 from lorgnette.data.inspect import source_config
 from lorgnette.data.prepare import NotPrepared, Prepared, open_prepared, prepare
 from lorgnette.data.prepare.job import tasks_of
@@ -224,3 +225,17 @@ def test_files_beside_parquet_are_said_to_be_passed_over(kind, tmp_path, process
     facts = prepare(source_config(kind, str(folder), []), processor, workers=1).facts
     said = [sentence for sentence in facts["unread"] if "1 file is passed over" in sentence and "z.jsonl" in sentence]
     assert bool(facts["kept"]) and len(said) == (kind in ("instruct", "pairs", "interleaved"))
+
+
+def test_installations_with_equal_corpora_share_what_was_prepared(tmp_path, processor, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    config = source_config("pairs", "builtin:validation/pairs", ["decontaminate=[builtin:test/benchmark]"])
+    folder = prepare(config, processor, workers=1).folder
+    other = tmp_path / "other/corpus"
+    shutil.copytree(shipped.SHIPPED_CORPUS, other, copy_function=shutil.copyfile)
+    monkeypatch.setattr(shipped, "SHIPPED_CORPUS", other)
+    assert open_prepared(config, processor).folder == folder
+    with (other / "validation/pairs/drawings.parquet").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(NotPrepared, match=r"2 of its files have changed|drawings.parquet"):
+        open_prepared(config, processor)
