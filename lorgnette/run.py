@@ -33,6 +33,17 @@ class PartConfig(Settings):
     lr: float | None = pydantic.Field(default=None, gt=0)
     """Peak learning rate; None for the stage's."""
     weight_decay: float | None = pydantic.Field(default=None, ge=0)
+    quantize: Literal["int8"] | None = None
+    """Hold the frozen weights of the part's linear layers as 8-bit integers during the stage: a quarter of their memory
+    (QLoRA's way, with LoRA or DoRA in float beside them). Not in mode `full`, and not of the connector."""
+
+    @pydantic.model_validator(mode="after")
+    def _frozen_if_rounded(self) -> PartConfig:
+        if self.quantize and self.mode == "full":
+            raise ValueError(
+                f"quantize {self.quantize} is for weights that do not train; set mode to lora, dora or frozen"
+            )
+        return self
 
 
 class LoraConfig(Settings):
@@ -133,6 +144,8 @@ class StageConfig(Settings):
             )
         if self.connector.mode in ("lora", "dora"):
             raise ValueError(f"stage {self.name!r}: the connector takes no adapters; set its mode to full or frozen")
+        if self.connector.quantize:
+            raise ValueError(f"stage {self.name!r}: the connector is not rounded; leave out connector.quantize")
         return self
 
 

@@ -2,9 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lorgnette.model.ops.dequantised_product import dequantised, dequantised_product
+from lorgnette.model.ops.int8_product import quantise_rows
+
+
+class Int8Linear(nn.Linear):
+    """A linear layer whose frozen weight is held as 8-bit integers and the size of a step in each row.
+
+    Its passes are those of the float weight that these stand for, which is made anew in each, with gradients of the
+    input. The weight itself has none. Bias stays float.
+    """
+
+    def __init__(self, rounded: Tensor, steps: Tensor, bias: nn.Parameter | None) -> None:
+        """rounded, steps: as `quantise_rows` makes them."""
+        nn.Module.__init__(self)
+        self.out_features, self.in_features = rounded.shape
+        self.rounded, self.steps = (nn.Parameter(one, requires_grad=False) for one in (rounded, steps))
+        self.register_parameter("bias", bias)
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """The float32 matrix that the integers stand for, made anew."""
+        return dequantised(self.rounded, self.steps)
+
+    def forward(self, x_TD: Tensor) -> Tensor:
+        return dequantised_product(x_TD, self.rounded, self.steps, self.bias)
+
+    @classmethod
+    def of(cls, linear: nn.Linear) -> Int8Linear:
+        """The same layer, its weight rounded."""
+        return cls(*quantise_rows(linear.weight), linear.bias)
+
+    def in_float(self) -> nn.Linear:
+        """The layer whose weight these integers stand for."""
+        linear = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
+        linear.weight, linear.bias = nn.Parameter(self.weight, requires_grad=False), self.bias
+        return linear
+
+
+def replace_layers(part: nn.Module, made: Callable[[nn.Module], nn.Module | None]) -> None:
+    """Put in the place of each submodule what `made` makes of it, one after another; None leaves it."""
+    for name, module in [*part.named_modules()]:
+        other = made(module) if name else None
+        if other is not None:
+            parent, _, child = name.rpartition(".")
+            setattr(part.get_submodule(parent), child, other)
 
 
 class AdaptedLinear(nn.Module):

@@ -27,6 +27,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from lorgnette.data.loader.training_batch import TrainingBatch
 from lorgnette.errors import LorgnetteError, SettingsError
 from lorgnette.files import DiskError
+from lorgnette.model.adapted_layers import Int8Linear
 from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.connectors.connector import interleave
 from lorgnette.model.ops.attention import attention
@@ -153,19 +154,22 @@ def shard(model: VLM, world: DistributedContext, *, half: bool) -> None:
     """Shard parameters, gradients and optimiser state over all ranks, in place. Gradients are summed, not averaged.
 
     half: layers compute in bf16; gradients are summed, and weights kept, in float32. Frozen weights are kept in bf16.
+    Weights in 8 bits are a quarter already, and each rank has them whole.
     """
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+    rounded = (module for module in model.modules() if isinstance(module, Int8Linear))
+    replicated = {parameter for module in rounded for parameter in (module.rounded, module.steps)}
     mesh = init_device_mesh(world.device.type, (world.size,))
     policy = MixedPrecisionPolicy()
     if half:
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
         for parameter in model.parameters():
-            if not parameter.requires_grad:
+            if not parameter.requires_grad and parameter not in replicated:
                 parameter.data = parameter.data.to(torch.bfloat16)
     for module in (*model.blocks(), model):
-        fully_shard(module, mesh=mesh, mp_policy=policy)
+        fully_shard(module, mesh=mesh, mp_policy=policy, ignored_params=replicated)
     model.passes_by = False  # every rank takes part in gathering every layer
     for module in model.modules():
         if isinstance(module, FSDPModule):

@@ -80,10 +80,11 @@ def mixed(tiny, squares, tmp_path_factory):
 
 
 def runs(mixed):
-    """By name: everything in full by either optimiser; backbones adapted, with noise; blocks of cross-attention."""
+    """By name: everything in full by either optimiser; backbones adapted, with noise, over a decoder that is held in 8
+    bits at first; blocks of cross-attention."""
     adapted = [f"stages.{n}.{part}.mode=dora" for n in (0, 1) for part in ("vision", "language")]
     muon = mixed.override("stages.0.optimiser=muon", "stages.1.optimiser=muon")
-    dora = mixed.override(*adapted, *(f"stages.{n}.lora={LORA}" for n in (0, 1)))
+    dora = mixed.override(*adapted, "stages.0.language.quantize=int8", *(f"stages.{n}.lora={LORA}" for n in (0, 1)))
     blocks = mixed.override("model.fusion={kind: cross_attention, every: 1, gate_init: 0.5, text_mlp: false}")
     return {"full": mixed, "muon": muon, "dora": dora.override(*NOISE), "fusion": blocks}
 

@@ -13,6 +13,7 @@ from lorgnette.model.adapted_layers import AdaptedLinear
 from lorgnette.model.context import Context
 from lorgnette.model.inference.prepared_layers import PreparedLayer, is_plain, linears_of
 from lorgnette.model.language import Decoder, DecoderLayer
+from lorgnette.model.ops.dequantised_product import dequantised
 from lorgnette.model.ops.int8_product import Int8Product, check_int8, quantise_rows
 from lorgnette.model.ops.products import AdaptedProduct, Product
 
@@ -78,8 +79,9 @@ def int8_product(linears: Sequence[nn.Module]) -> Product:
         if isinstance(one, AdaptedLinear):
             downs.append(one.lora_down.detach())
             ups.append(one.lora_up.detach() * one.scale)
-            rounded, steps = quantise_rows(base.weight)
-            share = one.shares(rounded * steps[:, None])  # over the weight that it stands on, as PEFT has it
+            share = one.shares(
+                dequantised(*quantise_rows(base.weight))
+            )  # over the weight that it stands on, as PEFT has it
         else:
             ups.append(base.weight.new_zeros(base.out_features, 0))
         shares.append(base.weight.new_ones(base.out_features) if share is None else share)

@@ -65,6 +65,8 @@ def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def _is_usual(layer: Any) -> bool:
+    if type(layer.base_layer) is not nn.Linear:
+        return False
     weight = layer.base_layer.weight
     one = not layer.disable_adapters and not layer.merged and len(layer.active_adapters) == 1
     return one and weight.device.type == "cpu" and weight.dtype == torch.float32

@@ -13,6 +13,7 @@ from lorgnette.errors import SettingsError
 from lorgnette.files import new_folder, write_json
 from lorgnette.hub.checkpoint import save_tensors
 from lorgnette.hub.formats.format import Format
+from lorgnette.model.adapted_layers import Int8Linear, replace_layers
 from lorgnette.model.vlm import VLM
 from lorgnette.run import LoraConfig, StageConfig
 from lorgnette.train.adapters.fused_lora import speed_up
@@ -45,13 +46,32 @@ def add_adapters(part: nn.Module, config: LoraConfig, *, dora: bool, seed: int) 
     speed_up(part, ADAPTER)
 
 
+def quantise_base(part: nn.Module) -> None:
+    """Hold the linear layers within the layers of `part` as 8-bit integers, in place, each as soon as it is made."""
+    for name in _linears(part):
+        parent, _, child = name.rpartition(".")
+        linear = part.get_submodule(name)
+        if not isinstance(linear, Int8Linear):
+            assert isinstance(linear, nn.Linear)
+            setattr(part.get_submodule(parent), child, Int8Linear.of(linear))
+
+
+def float_base(model: nn.Module) -> None:
+    """Make the weights of layers in 8 bits float32 again, in place: those that the integers stand for."""
+    replace_layers(model, lambda module: module.in_float() if isinstance(module, Int8Linear) else None)
+
+
 def adapted_layers(model: nn.Module) -> list[str]:
     """Names of the layers that have an adapter."""
     return [name for name, module in model.named_modules() if hasattr(module, "lora_A") and hasattr(module, "merge")]
 
 
 def merge_adapters(model: nn.Module) -> None:
-    """Add every adapter to the layer that it adapts and remove it, in place. Does nothing where there is none."""
+    """Add every adapter to the layer that it adapts and remove it, in place. Does nothing where there is none.
+
+    Layers that the stage held in 8 bits become those that they stood for, in float32.
+    """
+    float_base(model)
     for name in adapted_layers(model):
         parent_name, _, child = name.rpartition(".")
         layer = model.get_submodule(name)
@@ -79,9 +99,15 @@ def save_adapters(model: VLM, stage: StageConfig, folder: Path, form: Format) ->
 
 
 def base_tensors(model: VLM) -> dict[str, Tensor]:
-    """The model that adapters stand on: its parameters under their own names, adapters left out."""
+    """The model that adapters stand on: its parameters under their own names, adapters left out, in float32."""
     names = ((plain_name(name.replace(".base_layer", "")), parameter) for name, parameter in model.named_parameters())
-    return {name: parameter.detach() for name, parameter in names if ".lora_" not in name}
+    tensors = {name: parameter.detach() for name, parameter in names if ".lora_" not in name}
+    for name, module in model.named_modules():
+        if isinstance(module, Int8Linear):
+            plain = name.replace(".base_layer", "")
+            del tensors[f"{plain}.rounded"], tensors[f"{plain}.steps"]
+            tensors[f"{plain}.weight"] = module.weight
+    return tensors
 
 
 def _save_kind(model: VLM, config: LoraConfig, parts: list[str], folder: Path, form: Format) -> Path:
@@ -125,8 +151,8 @@ def _joined(layers: Sequence[nn.Module]) -> dict[str, Tensor]:
     above the other, their second along the diagonal. A layer without an adapter has zeros, and in DoRA its own lengths.
     """
     own = [dict(_tensors_of(layer)) for layer in layers]
-    names = ["base_layer.weight" if hasattr(layer, "base_layer") else "weight" for layer in layers]
-    weights = [layer.get_parameter(name).detach() for layer, name in zip(layers, names, strict=True)]
+    bases: list[Any] = [getattr(layer, "base_layer", layer) for layer in layers]
+    weights: list[Tensor] = [base.weight.detach() for base in bases]
     seconds = [one.get("lora_B.weight", all_.new_zeros(len(all_), 0)) for one, all_ in zip(own, weights, strict=True)]
     joined = {
         "lora_A.weight": torch.cat([one["lora_A.weight"] for one in own if one]),
@@ -143,7 +169,11 @@ def _joined(layers: Sequence[nn.Module]) -> dict[str, Tensor]:
 
 def _linears(part: nn.Module) -> list[str]:
     """Linear layers within the layers of a part; not the one that embeds patches."""
-    return [name for name, module in part.named_modules() if type(module) is nn.Linear and name.startswith("layers.")]
+    return [
+        name
+        for name, module in part.named_modules()
+        if type(module) in (nn.Linear, Int8Linear) and name.startswith("layers.")
+    ]
 
 
 def _settings(config: LoraConfig, targets: list[str], dora: bool) -> Any:

@@ -225,7 +225,9 @@ def _short_model(run: Run, stage: StageConfig, memory: FakeTensorMode | None) ->
     with memory or contextlib.nullcontext():
         for name, parameter in list(model.named_parameters()):
             module, _, leaf = name.rpartition(".")
-            made = nn.Parameter(torch.empty(parameter.shape), requires_grad=parameter.requires_grad)
+            made = nn.Parameter(
+                torch.empty(parameter.shape, dtype=parameter.dtype), requires_grad=parameter.requires_grad
+            )
             setattr(model.get_submodule(module), leaf, made)
     return model.train(), left_out
 
@@ -243,7 +245,7 @@ def estimate(run: Run, stage: StageConfig, model: VLM, batches: Iterable[Batch])
     for part in (*model.parts(), "head"):
         parameters = [parameter for name, _, parameter in named_parts(model) if name == part]
         trained = sum(4 * parameter.numel() for parameter in parameters if parameter.requires_grad)
-        weights = sum(4 * parameter.numel() for parameter in parameters)
+        weights = sum(parameter.element_size() * parameter.numel() for parameter in parameters)
         optimiser = sum(4 * momenta.get(id(parameter), 0) * parameter.numel() for parameter in parameters)
         parts[part] = Memory(weights, trained, optimiser, activations.get(part, 0))
     held = sum(part.weights + part.optimiser for part in parts.values())
