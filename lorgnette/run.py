@@ -34,16 +34,8 @@ class PartConfig(Settings):
     """Peak learning rate; None for the stage's."""
     weight_decay: float | None = pydantic.Field(default=None, ge=0)
     quantize: Literal["int8"] | None = None
-    """Hold the frozen weights of the part's linear layers as 8-bit integers during the stage: a quarter of their memory
-    (QLoRA's way, with LoRA or DoRA in float beside them). Not in mode `full`, and not of the connector."""
-
-    @pydantic.model_validator(mode="after")
-    def _frozen_if_rounded(self) -> PartConfig:
-        if self.quantize and self.mode == "full":
-            raise ValueError(
-                f"quantize {self.quantize} is for weights that do not train; set mode to lora, dora or frozen"
-            )
-        return self
+    """Hold the frozen weights of a backbone's linear layers as 8-bit integers during the stage: a quarter of their
+    memory (QLoRA's way, with LoRA or DoRA in float beside them)."""
 
 
 class LoraConfig(Settings):
@@ -144,8 +136,11 @@ class StageConfig(Settings):
             )
         if self.connector.mode in ("lora", "dora"):
             raise ValueError(f"stage {self.name!r}: the connector takes no adapters; set its mode to full or frozen")
-        if self.connector.quantize:
-            raise ValueError(f"stage {self.name!r}: the connector is not rounded; leave out connector.quantize")
+        for part in ("vision", "connector", "fusion", "language"):
+            config: PartConfig = getattr(self, part)
+            if config.quantize and (part == "connector" or config.mode == "full"):
+                about = "the connector is not rounded" if part == "connector" else "weights that train are not rounded"
+                raise ValueError(f"stage {self.name!r}: {about}; leave out {part}.quantize")
         return self
 
 

@@ -245,6 +245,7 @@ def export_(
         bool, typer.Option("--verify", help="Compare its logits with transformers' classes; write parity.json.")
     ] = False,
     dtype: DtypeOption = "auto",
+    quantize: QuantizeOption = None,
     push: Annotated[str | None, typer.Option(help="Upload the folder to owner/name on the hub, too.")] = None,
     private: Annotated[
         bool, typer.Option("--private", help="With --push: a repository that is made is private.")
@@ -254,7 +255,8 @@ def export_(
     """Write a folder that transformers opens with AutoModelForImageTextToText.
 
     An unfinished run is exported from its last checkpoint. Adapters are merged. The card says what a run was trained
-    on, from which models, and its scores. --dtype is that of the weights written;
+    on, from which models, and its scores. --dtype is that of the weights written, --quantize int8 stores the decoder's
+    as integers, which are opened so;
     --verify compares both in float32 on the CPU, where nothing but a mistake makes them differ.
     """
     from lorgnette.cli.arguments import find_model, is_unfinished
@@ -271,13 +273,16 @@ def export_(
     if not is_unfinished(model):
         model = find_model(model)
     from lorgnette.hub.card import CardFacts
+    from lorgnette.hub.checkpoint_hash import checkpoint_digest
     from lorgnette.hub.export import export
     from lorgnette.hub.formats.format import format_named
     from lorgnette.train.logging.run_card import facts_of_folder
 
     format_named(format)  # before weights are read
     facts = replace(facts_of_folder(Path(model)) or CardFacts(), license=license or "")
-    export(*open_model(model, dtype), folder, format=format, verify=verify, facts=facts)
+    if quantize is not None and not is_unfinished(model):
+        facts = replace(facts, rounded_from=checkpoint_digest(model))
+    export(*open_model(model, dtype), folder, format=format, verify=verify, quantize=quantize, facts=facts)
     print(f"Wrote {folder}")
     if verify:
         parity = json.loads((folder / "parity.json").read_text(encoding="utf-8"))

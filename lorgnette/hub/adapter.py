@@ -290,7 +290,7 @@ def keep_adapters(weights: MergedWeights, rules: Iterable[Rule], model: nn.Modul
         module = rule.theirs.removesuffix(".weight")
         kind = weights.parts.get(module, {})
         layers = [model.get_submodule(name.rpartition(".")[0]) for name in rule.ours]
-        plain = not (rule.tail or rule.leading or rule.channels) and all(type(one) is nn.Linear for one in layers)
+        plain = not (rule.tail or rule.leading or rule.channels) and all(isinstance(one, nn.Linear) for one in layers)
         if not plain or not rule.theirs.endswith(".weight") or not {"lora_A", "lora_B"} <= kind.keys():
             continue
         if tuple(weights.shape(rule.theirs)) == (len(kind["lora_B"]), kind["lora_A"].shape[1]):

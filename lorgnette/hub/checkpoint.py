@@ -45,6 +45,8 @@ class Weights:
         """
         self.folder, self.ignored = folder, ignored
         self.files: dict[str, Any] = {}
+        self.integers: frozenset[str] = frozenset()
+        """Names of the tensors that are to be 8-bit integers."""
         self.home: dict[str, tuple[str, str]] = {}
         """By name: the file that holds a tensor, and its name there."""
         index = folder / INDEX
@@ -110,12 +112,14 @@ class Weights:
 
     @property
     def dtypes(self) -> set[torch.dtype]:
-        """Types of the tensors. Raises: CheckpointError for anything but floating-point numbers, naming the tensor."""
-        return {self.checked_dtype(name) for name in self.home}
+        """Types of the tensors that are no integers. Raises: CheckpointError naming one of a type that is not read."""
+        return {self.checked_dtype(name) for name in self.home if name not in self.integers}
 
     def checked_dtype(self, name: str) -> torch.dtype:
         """The type of a tensor. Raises: CheckpointError if it is none of those that are read."""
         stored = self.dtype(name)
+        if name in self.integers and stored == "I8":
+            return torch.int8
         if stored not in TYPES:
             raise CheckpointError(
                 f"{self.folder / self.home[name][0]}: {quoted(name, 80)} is of type {stored}, as in quantised"

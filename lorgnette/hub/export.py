@@ -8,17 +8,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from lorgnette.errors import CheckpointError, SettingsError
 from lorgnette.files import HUB_ID, new_folder, strangers, write_json, write_text
 from lorgnette.hub.card import CardFacts, is_own_card, model_card
 from lorgnette.hub.checkpoint import SHARD_BYTES, some, write_tensors
 from lorgnette.hub.decoders.setting_rows import Json
+from lorgnette.hub.formats.compressed_tensors import (
+    QUANTIZATION_KEY,
+    group_of,
+    in_integers,
+    rounded_rules,
+    rounded_tensors,
+    rounding_error,
+)
 from lorgnette.hub.formats.format import IDEFICS2, Format, format_named
 from lorgnette.hub.load import OURS, check_processor, load
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import read_json
 from lorgnette.model.adapted_layers import AdaptedLinear
+from lorgnette.model.inference.quantised import check_quantization_name
 from lorgnette.model.vlm import VLM
 from lorgnette.untrusted import quoted
 
@@ -47,6 +57,7 @@ def export(
     *,
     format: str = "idefics2",
     verify: bool = False,
+    quantize: str | None = None,
     shard_bytes: int = SHARD_BYTES,
     facts: CardFacts | None = None,
 ) -> Path:
@@ -55,17 +66,21 @@ def export(
     It is written beside and renamed, so a kill leaves no half of it; an earlier export that was there is replaced.
     format: the model of transformers to write: `idefics2`, `idefics1`, `idefics3`, `smolvlm` or `llava`.
     verify: compare with transformers' own classes on the written files, and keep the differences as parity.json.
+    quantize: `int8` stores the weights of the decoder's layers as 8-bit integers, in the form of compressed-tensors.
     shard_bytes: weights above this size are written in several files.
     facts: of training, for the card.
     Raises: CheckpointError if transformers cannot represent a setting, if the folder holds anything that no export
     wrote, or if verification finds a difference; DiskError if it cannot be written.
     """
     form = format_named(format)
+    check_quantization_name(quantize)
+    if quantize is not None and verify:
+        raise SettingsError("export: --verify compares float weights with transformers; leave out it, or --quantize")
     form.write(model.config)  # refuse first
     form.check_inputs(model.config, processor)
     with checkpoint_folder(folder) as beside:
-        _write(model, processor, beside, shard_bytes, form)
-        write_text(beside / "README.md", model_card(model, Path(folder).resolve().name, facts, form.name))
+        error = _write(model, processor, beside, shard_bytes, form, quantize, facts)
+        write_text(beside / "README.md", model_card(model, Path(folder).resolve().name, facts, form.name, error))
         if verify:
             from lorgnette.hub.parity import check_parity
 
@@ -130,7 +145,16 @@ def check_checkpoint_folder(folder: Path, marked: bool = True) -> None:
         raise CheckpointError(f"{card}: is not as an export wrote it; give a new folder, or move it away")
 
 
-def _write(model: VLM, processor: Processor, folder: Path, shard_bytes: int, form: Format) -> None:
+def _write(
+    model: VLM,
+    processor: Processor,
+    folder: Path,
+    shard_bytes: int,
+    form: Format,
+    quantize: str | None = None,
+    facts: CardFacts | None = None,
+) -> float | None:
+    """Write all files but the card. Returns the relative rounding error of the weights, where they are rounded."""
     if model.language.quantization is not None:
         raise CheckpointError(
             f"{folder}: the model's weights are rounded to {model.language.quantization}; load it without quantize, and"
@@ -142,10 +166,21 @@ def _write(model: VLM, processor: Processor, folder: Path, shard_bytes: int, for
         )
     _check_pair(model, processor)
     form.save_processor(model.config, processor, folder)
-    write_json(folder / "config.json", config_json(model, processor, form))
+    config, rules = config_json(model, processor, form), [*form.rules(model.config), *form.zeros(model.config)]
+    tensors: dict[str, Tensor] = dict(model.named_parameters())
+    error = None
+    if quantize is not None:
+        rounded = rounded_rules(form.rules(model.config), model)
+        written = rounded_tensors(tensors, rounded)
+        error = rounding_error(tensors, written, rounded)
+        config[QUANTIZATION_KEY] = group_of(rounded, form)
+        if facts is not None and facts.rounded_from:
+            config[OURS] = config.get(OURS, {}) | {"rounded_from": facts.rounded_from}
+        tensors, rules = written, in_integers(rules, rounded)
+    write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json", generation_json(processor))
-    rules = [*form.rules(model.config), *form.zeros(model.config)]
-    write_tensors(folder, rules, dict(model.named_parameters()), shard_bytes)
+    write_tensors(folder, rules, tensors, shard_bytes)
+    return error
 
 
 def config_json(model: VLM, processor: Processor, form: Format) -> Json:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -312,10 +312,13 @@ LLAVA_SECTIONS = FormatSections(
 )
 
 
-def check_keys(folder: Path, model: Section | None = None, form: FormatSections = IDEFICS2_SECTIONS) -> None:
+def check_keys(
+    folder: Path, model: Section | None = None, form: FormatSections = IDEFICS2_SECTIONS, besides: Collection[str] = ()
+) -> None:
     """Check every settings file of a checkpoint against the tables; warn once about each unknown key.
 
     model: section for config.json, if the folder holds a single backbone; form: those of a whole model.
+    besides: keys of config.json that are obeyed elsewhere.
     Raises: CheckpointError naming the file, the key and what to do.
     """
     config = _values(folder / "config.json")
@@ -323,6 +326,7 @@ def check_keys(folder: Path, model: Section | None = None, form: FormatSections 
         inner = config.get(name)
         if isinstance(inner, dict) and model is None:
             check_section(group, inner, f"{folder / 'config.json'}: {name}")
+    config = {key: value for key, value in config.items() if key not in besides}
     if config.get("model_type") != "lorgnette" and config:
         check_section(model or form.whole, config, str(folder / "config.json"))
     for name, section in (

@@ -15,6 +15,13 @@ from lorgnette.errors import CheckpointError, SettingsError
 from lorgnette.hub.adapter import MergedWeights, keep_adapters, open_adapter, put_adapters_beside
 from lorgnette.hub.checkpoint import Weights, check_tensors, import_tensors
 from lorgnette.hub.decoders.setting_rows import Json
+from lorgnette.hub.formats.compressed_tensors import (
+    QUANTIZATION_KEY,
+    in_8_bits,
+    in_integers,
+    make_rounded_layers,
+    rounded_rules,
+)
 from lorgnette.hub.formats.format import IDEFICS2, MODEL_FORMATS, Format
 from lorgnette.hub.keys import check_keys, check_tokenizer
 from lorgnette.hub.source import find_folder
@@ -55,14 +62,18 @@ def load(
     adapter: a folder of PEFT's adapters, or one on the hub, to merge into `source`, whichever model it names.
     merge: False keeps the adapters of linear layers beside their weights, which stay as stored; those of tables are
     merged. With `quantize` the weights alone are rounded, and the adapters stay in float32.
-    quantize: `int8` rounds the weights of the decoder's layers to 8-bit integers, for answering on a CPU.
+    quantize: `int8` rounds the weights of the decoder's layers to 8-bit integers, for answering on a CPU; a checkpoint
+    that stores them so is opened so.
     Raises: CheckpointError naming the file and the tensors or settings that are missing, unknown or contradictory;
     SettingsError for `quantize` with another device or dtype, or on a processor that cannot.
     """
     place, wanted = device_named(device), dtype_named(dtype)
     if quantize is not None:
         wanted = float32_for(quantize, place, wanted)
-    opened = open_checkpoint(source, revision, adapter)
+    opened = open_checkpoint(source, revision, adapter, merge)
+    if opened.quantization is not None:
+        quantize = opened.quantization
+        wanted = float32_for(quantize, place, wanted)
     if opened.config.vocabulary > opened.stored_rows:
         log.warning(
             "%s: the tokenizer has %d tokens but the embedding only %d rows; the others were added as their mean, and"
@@ -72,7 +83,7 @@ def load(
             opened.stored_rows,
         )
     model, weights = opened.model, opened.weights
-    rules = opened.form.rules(model.config)
+    rules = opened.rules
     kept = [] if merge else kept_adapters(weights, rules, model)
     tensors = import_tensors(weights, rules, opened.shapes, opened.stored_rows)
     assign(model, tensors, place, wanted or one_dtype(weights))
@@ -127,10 +138,18 @@ class Checkpoint:
     tokenizer_folder: Path
     form: Format
     """The form whose names the tensors have."""
+    quantization: str | None = None
+    """Name of what the decoder's weights are stored as, such as `int8`; None for float ones."""
 
     @property
     def config(self) -> VLMConfig:
         return self.model.config
+
+    @property
+    def rules(self) -> list[Rule]:
+        """The rules of its tensors, integers and their steps included."""
+        rules = self.form.rules(self.config)
+        return rules if self.quantization is None else in_integers(rules, rounded_rules(rules, self.model))
 
     @property
     def shapes(self) -> dict[str, torch.Size]:
@@ -139,7 +158,10 @@ class Checkpoint:
 
 
 def open_checkpoint(
-    source: str | Path, revision: str | None = None, adapter_source: str | Path | None = None
+    source: str | Path,
+    revision: str | None = None,
+    adapter_source: str | Path | None = None,
+    merge: bool = True,
 ) -> Checkpoint:
     """Read a checkpoint's settings and the headers of its weights. Arguments and errors: see `load`."""
     folder = words = find_folder(source, revision)
@@ -160,20 +182,33 @@ def open_checkpoint(
     check_tokenizer(words)
     config, stored_rows = read_config(folder, processor)
     form = MODEL_FORMATS.get(str(read_json(folder / "config.json").get("model_type")), IDEFICS2)
-    weights = Weights(folder)
+    weights, quantization = Weights(folder), stored_quantization(folder)
     check_layers(weights, config.layer_count)
     stored = weights.names
     form.settle(weights, config)
     unused = {form.settled(name) for name in stored} - weights.names
     untied = VLMConfig.parse(config.plain() | {"language": config.language.plain() | {"tied_embeddings": False}})
     weights.strip_prefix(rule.theirs for rule in form.rules(untied))
+    if adapter is not None and quantization is not None and merge:
+        raise CheckpointError(
+            f"{adapter.folder}: cannot be merged into {folder}, whose weights are 8-bit integers; keep it beside them"
+            " (--keep-adapter, merge=False), or give the model that they were rounded from"
+        )
     if adapter is not None:
         weights = adapter.merged(weights, (form.table, form.head), form.settled, unused)
     if config.language.tied_embeddings and not untie_if_different(weights, form.table, form.head):
         config = config.override("language.tied_embeddings=false")
-    opened = Checkpoint(processor, weights, empty_model(config, weights), stored_rows, words, form)
-    check_tensors(weights, {rule.theirs: rule for rule in form.rules(config)}, opened.shapes, stored_rows)
+    opened = Checkpoint(processor, weights, empty_model(config, weights), stored_rows, words, form, quantization)
+    if quantization is not None:
+        opened.weights.integers = frozenset(rule.theirs for rule in rounded_rules(form.rules(config), opened.model))
+        make_rounded_layers(opened.model)
+    check_tensors(weights, {rule.theirs: rule for rule in opened.rules}, opened.shapes, stored_rows)
     return opened
+
+
+def stored_quantization(folder: Path) -> str | None:
+    """Name of what the weights of a checkpoint are rounded to, as config.json says; None for float ones."""
+    return "int8" if in_8_bits(read_json(folder / "config.json"), str(folder / "config.json")) else None
 
 
 def read_config(folder: Path, processor: Processor) -> tuple[VLMConfig, int]:
@@ -186,7 +221,8 @@ def read_config(folder: Path, processor: Processor) -> tuple[VLMConfig, int]:
     file = folder / "config.json"
     values = read_json(file)
     kind = values.get("model_type")
-    check_keys(folder, form=MODEL_FORMATS.get(str(kind), IDEFICS2).sections)
+    besides = (QUANTIZATION_KEY,) if in_8_bits(values, str(file)) else ()
+    check_keys(folder, form=MODEL_FORMATS.get(str(kind), IDEFICS2).sections, besides=besides)
     if kind == OURS:
         with plugins.reading(str(file)):
             config = VLMConfig.parse(_group(values, file), str(file))
@@ -275,7 +311,11 @@ def assign(
     """Replace parameters by name. Nothing is copied unless it changes device or type."""
     for name, tensor in tensors.items():
         module, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(module), leaf, nn.Parameter(tensor.to(device, dtype)))
+        if tensor.is_floating_point():
+            made = nn.Parameter(tensor.to(device, dtype))
+        else:
+            made = nn.Parameter(tensor.to(device), requires_grad=False)
+        setattr(model.get_submodule(module), leaf, made)
 
 
 def one_dtype(weights: Weights) -> torch.dtype | None:

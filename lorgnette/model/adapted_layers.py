@@ -8,15 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lorgnette.model.ops.dequantised_product import dequantised, dequantised_product
-from lorgnette.model.ops.int8_product import quantise_rows
+from lorgnette.model.ops.int8_product import dequantised, dequantised_product, quantise_rows
 
 
 class Int8Linear(nn.Linear):
     """A linear layer whose frozen weight is held as 8-bit integers and the size of a step in each row.
 
-    Its passes are those of the float weight that these stand for, which is made anew in each, with gradients of the
-    input. The weight itself has none. Bias stays float.
+    Its passes are those of the float weight that these stand for, which each computes, with gradients of the input. The
+    weight itself has none. Bias stays float.
     """
 
     def __init__(self, rounded: Tensor, steps: Tensor, bias: nn.Parameter | None) -> None:
@@ -28,7 +27,7 @@ class Int8Linear(nn.Linear):
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
-        """The float32 matrix that the integers stand for, made anew."""
+        """The float32 matrix that the integers stand for, computed at each call."""
         return dequantised(self.rounded, self.steps)
 
     def forward(self, x_TD: Tensor) -> Tensor:

@@ -122,6 +122,11 @@ def build_tokenizer(run: Run) -> Tokenizer:
 def _load_whole(run: Run) -> VLM:
     """The model that the run starts from, whose settings must be those of the run."""
     assert run.init.model is not None
+    if (rounded := open_checkpoint(run.init.model).quantization) is not None:
+        raise SettingsError(
+            f"{run.init.model}: its weights are rounded to {rounded}, for answering; start from the model that they"
+            f" were rounded from, with stages.0.language.quantize={rounded} where memory is short"
+        )
     model, _ = load(run.init.model)
     _check_same(run, model.config)
     for parameter in model.parameters():

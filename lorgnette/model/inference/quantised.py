@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from lorgnette.errors import SettingsError
-from lorgnette.model.adapted_layers import AdaptedLinear
+from lorgnette.model.adapted_layers import AdaptedLinear, Int8Linear
 from lorgnette.model.context import Context
 from lorgnette.model.inference.prepared_layers import PreparedLayer, is_plain, linears_of
 from lorgnette.model.language import Decoder, DecoderLayer
-from lorgnette.model.ops.dequantised_product import dequantised
-from lorgnette.model.ops.int8_product import Int8Product, check_int8, quantise_rows
+from lorgnette.model.ops.int8_product import Int8Product, check_int8
 from lorgnette.model.ops.products import AdaptedProduct, Product
 
 QUANTIZATIONS = ("int8",)
@@ -51,7 +50,7 @@ def quantise(decoder: Decoder, how: str) -> None:
     not in float32 on the CPU.
     """
     check_quantization(how)
-    if not all(is_plain(layer, AdaptedLinear) for layer in decoder.layers):
+    if not all(is_plain(layer, AdaptedLinear, Int8Linear) for layer in decoder.layers):
         raise SettingsError("quantize int8: the decoder carries adapters of training, or is quantised already")
     table = decoder.embedding.table
     if table.dtype != torch.float32 or table.device.type != "cpu":
@@ -79,12 +78,11 @@ def int8_product(linears: Sequence[nn.Module]) -> Product:
         if isinstance(one, AdaptedLinear):
             downs.append(one.lora_down.detach())
             ups.append(one.lora_up.detach() * one.scale)
-            share = one.shares(
-                dequantised(*quantise_rows(base.weight))
-            )  # over the weight that it stands on, as PEFT has it
+            over = base if isinstance(base, Int8Linear) else Int8Linear.of(base)
+            share = one.shares(over.weight)  # of what it stands on, as PEFT has it
         else:
-            ups.append(base.weight.new_zeros(base.out_features, 0))
-        shares.append(base.weight.new_ones(base.out_features) if share is None else share)
+            ups.append(torch.zeros(base.out_features, 0))
+        shares.append(torch.ones(base.out_features) if share is None else share)
     has_shares = any(getattr(one, "magnitude", None) is not None for one in layers)
     share_E = torch.cat(shares) if has_shares else None
     return AdaptedProduct(product, torch.cat(downs), torch.block_diag(*ups), share_E, product.bias_D)
@@ -92,6 +90,11 @@ def int8_product(linears: Sequence[nn.Module]) -> Product:
 
 def check_quantization(how: str) -> None:
     """Raises: SettingsError for an unknown name, or one that this processor cannot compute."""
-    if how not in QUANTIZATIONS:
-        raise SettingsError(f"quantize {how!r:.40}: is unknown; use {', '.join(QUANTIZATIONS)}")
+    check_quantization_name(how)
     check_int8()
+
+
+def check_quantization_name(how: str | None) -> None:
+    """Raises: SettingsError for an unknown name, on any processor."""
+    if how not in (*QUANTIZATIONS, None):
+        raise SettingsError(f"quantize {how!r:.40}: is unknown; use {', '.join(QUANTIZATIONS)}")

@@ -3,6 +3,9 @@
 The range of each row of activations is its own, so that a row's result does not depend on the rows beside it, and sums
 are exact integers, so that it does not depend on their number either. `plain_int8_product` says the same in floating
 point.
+
+`dequantised_product` is for training over such weights: in float, with gradients of its input. Nothing float of the
+matrix is kept for the backward pass, which makes it again.
 """
 
 from __future__ import annotations
@@ -12,7 +15,9 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from lorgnette.errors import SettingsError
 
@@ -26,9 +31,9 @@ class Int8Product:
     def __init__(self, *linears: nn.Linear) -> None:
         """Raises: SettingsError where this processor cannot."""
         check_int8()
-        rows_VD = torch.cat([one.weight.detach() for one in linears])
         self.bias_D = None if linears[0].bias is None else torch.cat([one.bias.detach() for one in linears])
-        self.packed = _packed(*quantise_rows(rows_VD))
+        rounded, steps = zip(*map(_rows_of, linears), strict=True)
+        self.packed = _packed(torch.cat(rounded), torch.cat(steps))
         self.levels = activation_levels()
 
     def __call__(self, x_TD: Tensor) -> Tensor:
@@ -49,6 +54,12 @@ class Int8Product:
         return _multiplied(x_TD / ranges_TD, self.packed, self.levels), ranges_TD
 
 
+def _rows_of(linear: nn.Module) -> tuple[Tensor, Tensor]:
+    """The rows of a layer as integers and steps: rounded now, unless it holds them so (`Int8Linear`)."""
+    held: Any = linear
+    return (held.rounded, held.steps) if hasattr(held, "rounded") else quantise_rows(held.weight)
+
+
 def plain_int8_product(x_TD: Tensor, weight_VD: Tensor, levels: int) -> Tensor:
     """The plain version of `Int8Product`, from float weights and without bias; the oracle of its tests."""
     rounded, scales = quantise_rows(weight_VD)
@@ -63,6 +74,38 @@ def quantise_rows(weight_VD: Tensor) -> tuple[Tensor, Tensor]:
     steps = weight_VD.detach().float().abs().amax(-1).clamp_min(torch.finfo(torch.float32).tiny) / WEIGHT_LEVELS
     rounded = (weight_VD.detach().float() / steps[:, None]).round_().clamp_(-WEIGHT_LEVELS, WEIGHT_LEVELS)
     return rounded.to(torch.int8), steps
+
+
+def dequantised_product(x_TD: Tensor, rounded_ED: Tensor, steps_E: Tensor, bias_E: Tensor | None = None) -> Tensor:
+    """The product of each row: T,E, in the type of `x_TD`. rounded_ED, steps_E: as `quantise_rows` makes them."""
+    out_TE: Tensor = _DequantisedProduct.apply(x_TD, rounded_ED, steps_E, bias_E)
+    return out_TE
+
+
+def plain_dequantised_product(
+    x_TD: Tensor, rounded_ED: Tensor, steps_E: Tensor, bias_E: Tensor | None = None
+) -> Tensor:
+    """The plain version, of which autograd keeps the float matrix; the oracle of the tests."""
+    return F.linear(x_TD, dequantised(rounded_ED, steps_E).to(x_TD.dtype), bias_E)
+
+
+def dequantised(rounded_ED: Tensor, steps_E: Tensor) -> Tensor:
+    """The float32 matrix that the integers stand for."""
+    return rounded_ED * steps_E[:, None]
+
+
+class _DequantisedProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_TD: Tensor, rounded_ED: Tensor, steps_E: Tensor, bias_E: Tensor | None) -> Tensor:
+        ctx.save_for_backward(rounded_ED, steps_E)
+        return plain_dequantised_product(x_TD, rounded_ED, steps_E, bias_E)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_TE: Tensor) -> tuple[Tensor | None, ...]:
+        rounded_ED, steps_E = ctx.saved_tensors
+        x_grad = grad_TE @ dequantised(rounded_ED, steps_E).to(grad_TE.dtype) if ctx.needs_input_grad[0] else None
+        return x_grad, None, None, grad_TE.sum(0) if ctx.needs_input_grad[3] else None
 
 
 def check_int8() -> None:

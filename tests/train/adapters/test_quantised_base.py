@@ -12,8 +12,7 @@ from rich.console import Console
 from lorgnette.errors import SettingsError
 from lorgnette.hub.load import load
 from lorgnette.model.adapted_layers import Int8Linear
-from lorgnette.model.ops.dequantised_product import dequantised_product, plain_dequantised_product
-from lorgnette.model.ops.int8_product import quantise_rows
+from lorgnette.model.ops.int8_product import dequantised_product, plain_dequantised_product, quantise_rows
 from lorgnette.model.vlm import VLM
 from lorgnette.run import Run
 from lorgnette.train.adapters.peft import float_base
@@ -124,7 +123,10 @@ def test_a_trace_without_memory_is_the_trace_with_it_and_weights_are_counted_in_
 
 
 WRONG = {
-    "trained in full": ("stages.1.language={mode: full, quantize: int8}", "is for weights that do not train"),
+    "trained in full": (
+        "stages.1.language={mode: full, quantize: int8}",
+        "weights that train are not rounded",
+    ),
     "the connector": ("stages.1.connector={mode: frozen, quantize: int8}", "the connector is not rounded"),
     "an unknown name": ("stages.1.language={mode: lora, quantize: int4}", "quantize"),
 }
