@@ -192,13 +192,12 @@ def look(
     from lorgnette.look.look import asked
     from lorgnette.look.look import look as find
     from lorgnette.look.look_page import sentences, write_look
-    from lorgnette.look.scene_check import scenes
+    from lorgnette.look.scene_check import other_pictures
     from lorgnette.output import new_console, say
     from lorgnette.sample import Image
 
-    others = [scene.image for scene in scenes(4)]
     sample = asked([Image(path) for path in image], prompt)
-    found = find(*opened.load(), sample, answer=answer, others=others, max_tokens=max_tokens)
+    found = find(*opened.load(), sample, answer=answer, others=other_pictures(), max_tokens=max_tokens)
     write_look(found, out, model, prompt)
     console = new_console()
     for line in (found.answer, *sentences(found), f"Wrote {out}"):

@@ -79,15 +79,11 @@ def look(
     sources = [one for one in prompt.segments if isinstance(one, Image)]
     tokens = answer_tokens(model, processor, prompt, answer, max_tokens)
     job = LookJob(model, processor, prompt, tokens)
-    measured = finish(job.steps(orders))
-    blind = None
-    if others:
-        alone = float(np.mean([_mean_score(model, processor, prompt, tokens, other) for other in others]))
-        blind = float(measured.scores_T.mean()) - alone
+    measured = finish(job.steps(orders, others))
     pictures = [open_image(one.source, prompt.name, processor.images.max_pixels) for one in sources]
     said = processor.tokenizer.decode(list(tokens)).strip()
     words, whole = job.words(measured), job.whole(measured)
-    return Look(said, words, tuple(pictures), whole, measured.faithfulness, job.occluder.removes, blind)
+    return Look(said, words, tuple(pictures), whole, measured.faithfulness, job.occluder.removes, measured.blind)
 
 
 @dataclass(frozen=True)
@@ -99,6 +95,8 @@ class Measured:
     scores_T: np.ndarray
     """Log-probability of each answer token with the whole image."""
     faithfulness: Faithfulness
+    blind: float | None
+    """As of `Look`."""
 
 
 class LookJob:
@@ -118,15 +116,25 @@ class LookJob:
 
         Raises: as `look`.
         """
-        self.processor, self.tokens, self.side = processor, tuple(tokens), side
-        self.occluder = Occluder(model, processor, prompt, tokens, work)
+        self.model, self.processor, self.prompt = model, processor, prompt
+        self.tokens, self.side, self.work = tuple(tokens), side, work
+        self.occluder = self._occluder(prompt)
         self._spread = _Spread(processor, self.occluder, prompt, side)
 
-    def steps(self, orders: int = ORDERS) -> Steps[Measured]:
-        """All passes of the model, one at a time."""
+    def steps(self, orders: int = ORDERS, others: Sequence[Image] = ()) -> Steps[Measured]:
+        """All passes of the model, one at a time. others: as of `look`."""
         maps_CT, scores_T = yield from self.occluder.map_steps()
         faithfulness = yield from check_steps(self.occluder, maps_CT.mean(1), orders)
-        return Measured(maps_CT, scores_T, faithfulness)
+        alone = []
+        for other in others:  # in place of every image
+            segments = tuple(other if isinstance(one, Image) else one for one in self.prompt.segments)
+            scores = yield from self._occluder(Sample(segments, self.prompt.meta)).score_steps([()])
+            alone.append(float(scores.mean()))
+        blind = float(scores_T.mean()) - float(np.mean(alone)) if alone else None
+        return Measured(maps_CT, scores_T, faithfulness, blind)
+
+    def _occluder(self, prompt: Sample) -> Occluder:
+        return Occluder(self.model, self.processor, prompt, self.tokens, self.work)
 
     def words(self, measured: Measured) -> tuple[LookedWord, ...]:
         """The words of the answer, each with its maps."""
@@ -170,10 +178,11 @@ def words_of(texts: Sequence[str]) -> list[tuple[str, slice]]:
     return [("".join(pieces[part]).strip(), part) for part in parts]
 
 
-def _mean_score(model: VLM, processor: Processor, prompt: Sample, tokens: Sequence[int], other: Image) -> float:
-    """Log-probability a token of the answer where every image is another one."""
-    segments = tuple(other if isinstance(one, Image) else one for one in prompt.segments)
-    return float(Occluder(model, processor, Sample(segments, prompt.meta), tokens).scores([()]).mean())
+def blind_sentence(blind: float) -> str:
+    """`Look.blind` in words."""
+    if blind <= 0:
+        return f"The answer did not come from the picture: with others it is as likely ({blind:+.2f} nats a token)."
+    return f"With other pictures the answer is less likely, by {blind:.2f} nats a token."
 
 
 def asked(images: Sequence[Image], prompt: str) -> Sample:

@@ -9,7 +9,7 @@ import PIL.Image
 
 from lorgnette.files import check_own, is_own_page, new_file, replace_text
 from lorgnette.look.heat import overlay, shown_size
-from lorgnette.look.look import Look
+from lorgnette.look.look import Look, blind_sentence
 from lorgnette.report.html import render_page
 from lorgnette.report.thumbnails import data_uri
 
@@ -21,14 +21,7 @@ _MARK = "lorgnette look"
 
 def sentences(found: Look) -> list[str]:
     """Return what the maps are worth, in sentences: for the page and the terminal."""
-    lines = [found.faithfulness.sentence]
-    if found.blind is not None and found.blind <= 0:
-        lines.append(
-            f"The answer did not come from the picture: with others it is as likely ({found.blind:+.2f} nats a token)."
-        )
-    elif found.blind is not None:
-        lines.append(f"With other pictures the answer is less likely, by {found.blind:.2f} nats a token.")
-    return lines
+    return [found.faithfulness.sentence, *([] if found.blind is None else [blind_sentence(found.blind)])]
 
 
 def render(found: Look, model: str, prompt: str) -> str:

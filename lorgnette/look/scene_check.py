@@ -6,6 +6,7 @@ import io
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -53,6 +54,12 @@ def scenes(count: int) -> list[Scene]:
         box = left / CHECK_CANVAS[0], top / CHECK_CANVAS[1], edges[2] / CHECK_CANVAS[0], edges[3] / CHECK_CANVAS[1]
         found.append(Scene(Image(file.getvalue()), CHECK_QUESTIONS[number % len(CHECK_QUESTIONS)], box))
     return found
+
+
+@cache
+def other_pictures() -> tuple[Image, ...]:
+    """Pictures for `look` to compare with."""
+    return tuple(scene.image for scene in scenes(4))
 
 
 @dataclass(frozen=True)

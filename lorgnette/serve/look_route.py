@@ -20,7 +20,8 @@ from lorgnette.infer.engine.request import Request as EngineRequest
 from lorgnette.infer.engine.request import SamplingParams
 from lorgnette.infer.generate import Generation, check_length
 from lorgnette.inputs.processor import Processor
-from lorgnette.look.look import LookJob, Measured, answer_tokens
+from lorgnette.look.look import LookJob, Measured, answer_tokens, blind_sentence
+from lorgnette.look.scene_check import other_pictures
 from lorgnette.look.steps import Steps
 from lorgnette.serve.api.api_errors import ApiError
 from lorgnette.serve.api.protocol import LookRequest
@@ -83,7 +84,7 @@ class LookRoute:
             lambda: LookJob(self.model, processor, wanted.sample, tokens, side=MAP_SIDE, work=PASS_WORK)
         )
         check_length(self.model.config.language, wanted.sample.name, len(job.occluder.batch.tokens_T))
-        steps = job.steps()
+        steps = job.steps(others=await self._aside(other_pictures))
         measured: Measured | None = None
         while measured is None:
             measured = await self.thread.call(lambda engine: _advance(steps))
@@ -142,6 +143,7 @@ def _advance(steps: Steps[Measured]) -> Measured | None:
 
 def _reply(model: str, job: LookJob, measured: Measured) -> LookReply:
     found = measured.faithfulness
+    assert measured.blind is not None  # there are other pictures
     words = job.words(measured)
     return LookReply(
         object="look",
@@ -151,6 +153,8 @@ def _reply(model: str, job: LookJob, measured: Measured) -> LookReply:
         gain=round(found.gain, 4),
         interval=[round(one, 4) for one in found.interval],
         sentence=found.sentence,
+        blind=round(measured.blind, 4),
+        blind_sentence=blind_sentence(measured.blind),
         removes_patches=job.occluder.removes,
         maps=[_map(one) for one in job.whole(measured)],
         words=[

@@ -11,6 +11,7 @@ import pytest
 
 from lorgnette.look.look import look
 from lorgnette.look.occlusion import Occluder
+from lorgnette.look.scene_check import other_pictures
 from lorgnette.sample import Image, Sample, Text, Turn
 from tests.hub.tiny import tiny_model, tiny_processor
 from tests.serve.running import Running, png, shown
@@ -26,7 +27,10 @@ def test_the_maps_are_those_of_the_package(tiny: Running, answer: str | None) ->
     status, _, found = tiny.post("/v1/look", asked(*images, answer=answer, max_tokens=5))
     assert status == 200, found
     sample = Sample((Turn("user"), *map(Image, images), Text("what colour is the cat?")), {"name": "the request"})
-    own = look(tiny_model(seed=1), tiny_processor(), sample, answer=answer, max_tokens=5)
+    others = other_pictures()
+    own = look(tiny_model(seed=1), tiny_processor(), sample, answer=answer, others=others, max_tokens=5)
+    assert found["blind"] == pytest.approx(own.blind, abs=1e-3)
+    assert found["blind_sentence"].startswith("With other pictures") == (found["blind"] > 0)
     assert found["answer"] == own.answer and found["model"] == "tiny"
     assert [word["text"] for word in found["words"]] == [word.text for word in own.words]
     assert found["says_something"] == own.faithfulness.says_something

@@ -186,6 +186,10 @@ class LookReply(pydantic.BaseModel):
     """Low and high over single random orders."""
     sentence: str
     """The same for people."""
+    blind: float
+    """Log-probability with the pictures minus with others, in nats a token: at 0 or less they were not needed."""
+    blind_sentence: str
+    """The same for people."""
     removes_patches: bool
     """Whether places were removed; else they took the mean colour of their picture."""
     maps: list[LookMap]

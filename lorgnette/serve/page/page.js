@@ -323,6 +323,7 @@ function words(one) {
   });
   return [
     make("p", { class: found.says_something ? "facts" : "nothing", textContent: found.sentence }),
+    make("p", { class: found.blind > 0 ? "facts" : "nothing", textContent: found.blind_sentence }),
     make(
       "div",
       { class: "words", role: "group", "aria-label": "Words of the answer" },
