@@ -21,6 +21,7 @@ from lorgnette.cli.data_verbs import data
 from lorgnette.cli.eval import evaluation
 from lorgnette.cli.model_options import (
     AdapterOption,
+    CompileOption,
     DeviceOption,
     DtypeOption,
     KeepAdapterOption,
@@ -187,6 +188,7 @@ def chat(
     dtype: DtypeOption = "auto",
     quantize: QuantizeOption = None,
     keep_adapter: KeepAdapterOption = False,
+    compiled: CompileOption = False,
     no_images: Annotated[
         bool, typer.Option("--no-images", help="Name pictures by their size alone, also where the terminal shows them.")
     ] = False,
@@ -197,7 +199,7 @@ def chat(
     values = {"max_tokens": max_tokens, "temperature": temperature}
     given = {name: value for name, value in values.items() if value is not None}
     settings = GenerationConfig.parse(given, where="chat")
-    opened = ModelOptions(model, adapter, device, dtype, quantize, keep_adapter).found()
+    opened = ModelOptions(model, adapter, device, dtype, quantize, keep_adapter, compiled).found()
     from lorgnette.infer.chat import HELP, Chat, converse
     from lorgnette.report.terminal_images import picture_writer
 

@@ -11,6 +11,7 @@ import typer
 
 from lorgnette.cli.model_options import (
     AdapterOption,
+    CompileOption,
     DeviceOption,
     DtypeOption,
     KeepAdapterOption,
@@ -57,13 +58,14 @@ def generate(
     dtype: DtypeOption = "auto",
     quantize: QuantizeOption = None,
     keep_adapter: KeepAdapterOption = False,
+    compiled: CompileOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Ask one question about any number of images, or one about each image of a folder or row of a file."""
     values = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
     given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
     given |= {"seed": seed, "stop": stop or []}
-    opened = ModelOptions(model, adapter, device, dtype, quantize, keep_adapter)
+    opened = ModelOptions(model, adapter, device, dtype, quantize, keep_adapter, compiled)
     if folder is None and rows is None:
         if prompt is None:
             raise SettingsError("generate: give --prompt, or --rows for a file whose rows have prompts of their own")

@@ -13,6 +13,7 @@ from lorgnette.cli import results as stored
 from lorgnette.cli.advice import AdvisedGroup
 from lorgnette.cli.model_options import (
     AdapterOption,
+    CompileOption,
     DeviceOption,
     DtypeOption,
     KeepAdapterOption,
@@ -63,6 +64,7 @@ def evaluate(
     dtype: DtypeOption = "auto",
     quantize: QuantizeOption = None,
     keep_adapter: KeepAdapterOption = False,
+    compiled: CompileOption = False,
     tasks: Annotated[
         str,
         typer.Option(help="Benchmarks, separated by commas: NAME, NAME:SPLIT, package.module:Name; or files of rows."),
@@ -149,7 +151,7 @@ def evaluate(
     )
     check_words(device, dtype)
     chosen: dict[str, Any] = {"adapter": adapter, "device": device, "dtype": dtype, "quantize": quantize}
-    chosen["keep_adapter"] = keep_adapter
+    chosen |= {"keep_adapter": keep_adapter, "compile": compiled}
     found = find_model(model, split=split, batch_size=batch_size, server=server, **chosen)
     judges = find_model(judge, batch_size=batch_size, server=judging) if judge else None
     opened, measured = _open(tasks, asking, found, kind, metric)

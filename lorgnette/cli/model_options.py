@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,6 +33,9 @@ DtypeOption = Annotated[
 QuantizeOption = Annotated[
     str | None, typer.Option("--quantize", help="Round the decoder's weights, for a faster CPU: int8.")
 ]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="Compile decode steps by the computer's C compiler, for a faster CPU.")
+]
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class ModelOptions:
     dtype: str = "auto"
     quantize: str | None = None
     keep_adapter: bool = False
+    compile: bool = False
 
     def found(self) -> ModelOptions:
         """The same with the model's folder, fetched if it is a hub id; torch is not imported.
@@ -73,10 +77,8 @@ class ModelOptions:
         from lorgnette.model.ops.device import choose_device
 
         place = choose_device(self.device)
-        merge = not self.keep_adapter
-        return load(
-            self.model, device=place, dtype=self.dtype, adapter=self.adapter, merge=merge, quantize=self.quantize
-        )
+        chosen: dict[str, Any] = {"dtype": self.dtype, "adapter": self.adapter, "merge": not self.keep_adapter}
+        return load(self.model, device=place, quantize=self.quantize, compile=self.compile, **chosen)
 
 
 def check_words(device: str, dtype: str) -> None:

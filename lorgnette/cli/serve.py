@@ -13,6 +13,7 @@ import typer
 
 from lorgnette.cli.model_options import (
     AdapterOption,
+    CompileOption,
     DeviceOption,
     DtypeOption,
     KeepAdapterOption,
@@ -33,6 +34,7 @@ def serve(
     dtype: DtypeOption = "auto",
     quantize: QuantizeOption = None,
     keep_adapter: KeepAdapterOption = False,
+    compiled: CompileOption = False,
     name: Annotated[
         str | None, typer.Option(help="Id of the model for clients; the folder's name if not given.")
     ] = None,
@@ -84,7 +86,7 @@ def serve(
     limits["image_bytes"] = image_cache_mib * 2**20
     if image_kv_mib is not None:
         limits["image_kv_bytes"] = image_kv_mib * 2**20
-    opened = ModelOptions(model, adapter, device, dtype, quantize, keep_adapter)
+    opened = ModelOptions(model, adapter, device, dtype, quantize, keep_adapter, compiled)
     _serve(opened, ServeConfig.parse(values, "serve"), EngineConfig.parse(limits, "serve"), api_key_file)
 
 
@@ -146,6 +148,7 @@ def _router(found: ModelOptions, config: Any, limits: Any, keys: Any, greet: Cal
             dtype=found.dtype,
             quantize=found.quantize,
             keep_adapter=found.keep_adapter,
+            compile=found.compile,
             socket="",
             serve=config,
             engine=limits,

@@ -29,6 +29,9 @@ from lorgnette.hub.weight_map import Rule
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.config import VLMConfig
+from lorgnette.model.inference.c_library import find_compiler
+from lorgnette.model.inference.compiled import compile_decoder
+from lorgnette.model.inference.compiled_layers import check_compiled
 from lorgnette.model.inference.quantised import check_quantization, quantise
 from lorgnette.model.ops.device import DTYPES, device_named, dtype_named
 from lorgnette.model.vlm import VLM
@@ -50,6 +53,7 @@ def load(
     adapter: str | Path | None = None,
     merge: bool = True,
     quantize: str | None = None,
+    compile: bool = False,
 ) -> tuple[VLM, Processor]:
     """Open an Idefics2, Idefics3, SmolVLM or LLaVA of transformers, or a checkpoint of lorgnette.
 
@@ -64,12 +68,19 @@ def load(
     merged. With `quantize` the weights alone are rounded, and the adapters stay in float32.
     quantize: `int8` rounds the weights of the decoder's layers to 8-bit integers, for answering on a CPU; a checkpoint
     that stores them so is opened so.
+    compile: faster decode steps on a CPU, in float32 whatever is stored, or in int8, by this computer's C compiler (cc,
+    gcc or clang, or what CC names); the library is kept in the user's cache.
     Raises: CheckpointError naming the file and the tensors or settings that are missing, unknown or contradictory;
-    SettingsError for `quantize` with another device or dtype, or on a processor that cannot.
+    SettingsError for `quantize` or `compile` with another device or dtype, on a processor that cannot, or without a
+    compiler.
     """
     place, wanted = device_named(device), dtype_named(dtype)
     if quantize is not None:
         wanted = float32_for(quantize, place, wanted)
+    if compile:
+        check_compiled(place, wanted)
+        find_compiler()
+        wanted = torch.float32
     opened = open_checkpoint(source, revision, adapter, merge)
     if opened.quantization is not None:
         quantize = opened.quantization
@@ -91,6 +102,8 @@ def load(
         put_adapters_beside(weights, kept, model)
     if quantize is not None:
         quantise(model.language, quantize)
+    if compile:
+        compile_decoder(model.language)
     return model.eval(), opened.processor
 
 

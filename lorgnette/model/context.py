@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -12,8 +13,26 @@ from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.sight import SeenImages, VisualTokens
 
 
+@dataclass(eq=False)
+class DecodeRows:
+    """Where the documents of a decode step lie in the tables of a KV cache. Each document has one new token."""
+
+    starts: Sequence[int]
+    """First slot of each document."""
+    lengths: Sequence[int]
+    """Tokens of each document, the new one included, in slots one after the other."""
+    work: Any = None
+    """Working memory of compiled layers, made by the first of them."""
+
+
 class CachedDocuments(Protocol):
     """Keys and values of the documents that a pass continues: all that the decoder asks of a KV cache."""
+
+    decode_rows: DecodeRows | None
+    """Where the documents lie, if each has one new token. Known after `begin`."""
+
+    def tables(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of all slots, contiguous: slots, heads and the elements of a head are the last dimensions."""
 
     @property
     def longest(self) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
 from lorgnette.model.config import VLMConfig
+from lorgnette.model.context import DecodeRows
 from lorgnette.model.ops.attention import attention, has_varlen, varlen
 from lorgnette.model.ops.grouped_attention import fused_attention
 from lorgnette.model.sight import SeenImages
@@ -31,6 +32,7 @@ class KVCache:
         self.values: list[Tensor] = []
         self.images: dict[int, SeenImages] = {}
         """Images that the blocks of cross-attention keep, by decoder layer. They do not grow with the text."""
+        self.decode_rows: DecodeRows | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -87,8 +89,16 @@ class KVCache:
                 self.values = [like.new_empty(shape) for _ in range(language.layers)]
             self.keys = [_room(k, capacity) for k in self.keys]
             self.values = [_room(v, capacity) for v in self.values]
+        self.decode_rows = None
+        if documents.longest == 1 == min(documents.lengths):
+            starts = range(0, len(documents) * self.capacity, self.capacity)
+            self.decode_rows = DecodeRows(starts, self.seen.lengths)
         self.new_slots = self._slots(self.lengths, documents.lengths, like.device)
         self.masks = {window: self._mask(like, window) for window in {*language.windows}}
+
+    def tables(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of all slots of a layer: B,S,G,N."""
+        return self.keys[layer], self.values[layer]
 
     def images_of(self, layer: int) -> SeenImages | None:
         """Images that the documents see, for the cross-attention block that stands before this decoder layer."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lorgnette.model.configs.language_config import LanguageConfig
 from lorgnette.model.context import Context
+from lorgnette.model.inference.compiled_layers import check_compiled
 from lorgnette.model.inference.prepared_layers import PreparedDecoder, normed
 from lorgnette.model.layers import GeGLU, RMSNorm, Stack, SwiGLU
 from lorgnette.model.ops.attention import attends_by_rows, attention
@@ -42,6 +43,8 @@ class Decoder(Stack):
         self.prepared: PreparedDecoder | None = None
         """The same layers for passes with a KV cache and without gradients; see `prepared.prepare`."""
 
+        self.compiled = False
+        """Decode steps run through a library that a C compiler has made; see `compiled_layers.compile_decoder`."""
         self.quantization: str | None = None
         """Name of what the layers' weights have been rounded to; see `quantised.quantise`."""
 
@@ -62,7 +65,7 @@ class Decoder(Stack):
         context = dataclasses.replace(context, rotary=rotary, local_rotary=local)
         if self.prepared is not None and context.cache is not None and not torch.is_grad_enabled():
             with torch.inference_mode():
-                x_TD = normed(self._run(self.prepared.layers, x_TD, context, before), self.norm)
+                x_TD = normed(self._run(self.prepared.steps or self.prepared.layers, x_TD, context, before), self.norm)
         else:
             x_TD = self.norm(self._run(self.layers, x_TD, context, before))
         if context.cache is not None:
@@ -79,6 +82,9 @@ class Decoder(Stack):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Decoder:
         """Convert or move all parameters, which are no views of joined ones then."""
         self.prepared = None
+        if self.compiled:
+            became = fn(torch.empty(0))
+            check_compiled(became.device, became.dtype)
         return super()._apply(fn, recurse)
 
 

@@ -100,6 +100,8 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "serve model --dtype int8": ("--dtype int8", "auto, float32, bfloat16, float16"),
     "look --model model --prompt x red.png --dtype half": ("--dtype half", "float16"),
     "eval --model http://127.0.0.1:9/v1#m --device cuda": ("--device cuda", "a server chooses that itself"),
+    "eval --model http://127.0.0.1:9/v1#m --compile": ("--compile: is for models that lorgnette opens",),
+    "generate --prompt x --model model --compile --dtype bfloat16": ("compile: is for float32 on the CPU", "bfloat16"),
     "export --model model out --dtype int4": ("--dtype int4", "bfloat16"),
     "tune model mine.jsonl --dtype float16": ("--dtype float16", "training computes in float32 or bfloat16"),
     "tune model mine.jsonl --device cuda:1": ("--device cuda:1", "CUDA_VISIBLE_DEVICES"),

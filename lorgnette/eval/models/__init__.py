@@ -24,6 +24,7 @@ class Opening(TypedDict, total=False):
     dtype: str
     quantize: str | None
     keep_adapter: bool
+    compile: bool
 
 
 def find_model(
@@ -42,7 +43,7 @@ def find_model(
     split: images in five crops or one; None as the model has it. batch_size: prompts answered together.
     server: pace, limits and key of requests to a server.
     adapter: of PEFT, merged into a model of lorgnette's, or beside its weights where `keep_adapter` says so.
-    quantize: what the weights of a model of lorgnette's are rounded to, such as `int8`.
+    quantize, compile: of a model of lorgnette's, as of `lorgnette.load`.
     device, dtype: as of `lorgnette.load`; `auto` is a GPU where there is one, and the type that is stored (of a model
     of transformers, bfloat16 on a GPU of CUDA and float32 elsewhere).
     Raises: SettingsError for a string that reads otherwise, CheckpointError for a model that cannot be opened.
@@ -80,7 +81,8 @@ def find_model(
 
         weights = digest_with_adapter(folder, words, quantize, merge=merge)
         place = choose_device(device)
-        opened = load(folder, device=place, dtype=dtype, adapter=words, merge=merge, quantize=quantize)
+        faster: dict[str, Any] = {"quantize": quantize, "compile": opening.get("compile", False)}
+        opened = load(folder, device=place, dtype=dtype, adapter=words, merge=merge, **faster)
         facts: dict[str, Any] = {"identity": with_crops(_identity(spec, opening), split), "weights": weights}
         return LorgnetteModel(*opened, **facts, split=split, batch_size=batch_size)
 
@@ -109,6 +111,8 @@ def _check_ours(spec: str, opening: Opening) -> None:
             raise SettingsError(f"--adapter {adapter}: is merged into models that lorgnette opens, and {spec} is none")
         if opening.get("keep_adapter"):
             raise SettingsError(f"--keep-adapter: is for models that lorgnette opens, and {spec} is none")
+        if opening.get("compile"):
+            raise SettingsError(f"--compile: is for models that lorgnette opens, and {spec} is none")
         if (quantize := opening.get("quantize")) is not None:
             raise SettingsError(f"--quantize {quantize}: is for models that lorgnette opens, and {spec} is none")
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorgnette.model.context import Context
+from lorgnette.model.inference.compiled_layers import CompiledLayer
 from lorgnette.model.layers import GeGLU, RMSNorm, SwiGLU
 from lorgnette.model.ops.attention import attention
 from lorgnette.model.ops.gelu_tanh import plain_gelu_tanh
@@ -37,7 +38,8 @@ class PreparedLayer:
         self.attention_post_norm, self.mlp_post_norm = layer.attention_post_norm, layer.mlp_post_norm
         self.has_post_norms = isinstance(layer.mlp_post_norm, RMSNorm)
         self.hidden = layer.mlp.hidden
-        self.activation = plain_gelu_tanh if isinstance(layer.mlp, GeGLU) else F.silu
+        self.gelu = isinstance(layer.mlp, GeGLU)
+        self.activation = plain_gelu_tanh if self.gelu else F.silu
 
     def __call__(self, x_TD: Tensor, context: Context) -> Tensor:
         """As `DecoderLayer.forward`."""
@@ -121,11 +123,14 @@ class PreparedDecoder:
                 self.layers.append(PreparedLayer(layer, self.products[-1]))
             else:
                 self.layers.append(layer.prepared)
+        self.steps = [CompiledLayer(one) for one in self.layers] if decoder.compiled else []
+        """The same compiled for decode steps, where the decoder is; see `compiled.compile_decoder`."""
 
     def is_current(self, decoder: Decoder) -> bool:
         """Return whether these are the decoder's layers still, and each parameter is where it was."""
         same = self.plain == [*decoder.layers]
-        return same and all(one.is_current() for products in self.products for one in products)
+        parts: list[FloatProduct | CompiledLayer] = [one for products in self.products for one in products]
+        return same and all(one.is_current() for one in [*parts, *self.steps])
 
     def __deepcopy__(self, memo: dict[int, object]) -> None:
         """Leave a copy of the decoder without prepared layers: its parameters are views of nothing joined."""

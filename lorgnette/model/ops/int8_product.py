@@ -47,6 +47,11 @@ class Int8Product:
             return self(x_TD).add_(more_TD)
         return torch.addcmul(more_TD, *self._product(x_TD))
 
+    def unpacked(self) -> tuple[Tensor, Tensor]:
+        """The integers of the matrix, and the size of a step in each of its rows (float32)."""
+        weight_VD, _ = torch.ops.quantized.linear_unpack(self.packed)
+        return weight_VD.int_repr(), weight_VD.q_per_channel_scales().float()
+
     def _product(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """The product of each row over its range, and the ranges. A row of zeros over 0 is NaN, which 0 times rounds
         away: the engine makes some integer of it."""

@@ -33,6 +33,7 @@ class WorkerJob(Settings):
     dtype: str = "auto"
     quantize: str | None = None
     keep_adapter: bool = False
+    compile: bool = False
     """As of `lorgnette.load`."""
     socket: str
     serve: ServeConfig
@@ -77,7 +78,8 @@ def serve_job(job: WorkerJob) -> None:
 
     weights = digest_with_adapter(job.model, job.adapter, job.quantize, merge=not job.keep_adapter)
     chosen: dict[str, Any] = {"dtype": job.dtype, "adapter": job.adapter, "quantize": job.quantize}
-    opened = load(job.model, device=choose_device(job.device), merge=not job.keep_adapter, **chosen)
+    chosen |= {"merge": not job.keep_adapter, "compile": job.compile}
+    opened = load(job.model, device=choose_device(job.device), **chosen)
     engine = Engine(*opened, job.engine.model_copy(update={"weights": weights}))
     with unix_listener(job.socket) as listener:
         server = DrainingServer(ServerApp(engine, job.serve, ForwardedKeys(job.with_keys)), listener)

@@ -18,7 +18,7 @@ from lorgnette.infer.engine.memory.image_kv import PassImages
 from lorgnette.infer.engine.memory.slab_allocator import SlabAllocator
 from lorgnette.model.batch import SequenceLengths
 from lorgnette.model.configs.language_config import LanguageConfig
-from lorgnette.model.context import CachedDocuments
+from lorgnette.model.context import CachedDocuments, DecodeRows
 from lorgnette.model.ops.attention import attention
 from lorgnette.model.ops.grouped_attention import fused_attention
 from lorgnette.model.sight import SeenImages
@@ -165,11 +165,14 @@ class SlabPass:
 
     def __init__(self, store: SlabStore, documents: Sequence[CachedDocument], images: PassImages | None) -> None:
         self.store, self.documents, self.images = store, documents, images
+        self.decode_rows: DecodeRows | None = None
 
     def begin(self, documents: SequenceLengths, like: Tensor) -> None:
         known = [one.length for one in self.documents]
         self.seen = SequenceLengths(tuple(a + b for a, b in zip(known, documents.lengths, strict=True)))
         self.singles = next((at for at, new in enumerate(documents.lengths) if new != 1), len(documents))
+        if documents.longest == 1 == min(documents.lengths):
+            self.decode_rows = DecodeRows([one.places[0] for one in self.documents], self.seen.lengths)
         firsts = [one.places[0] + one.length for one in self.documents]
         runs = [torch.tensor(firsts[: self.singles], dtype=torch.int64)]
         runs += [torch.arange(a, a + n) for a, n in list(zip(firsts, documents.lengths, strict=True))[self.singles :]]
@@ -184,6 +187,9 @@ class SlabPass:
     @property
     def longest(self) -> int:
         return self.seen.longest
+
+    def tables(self, layer: int) -> tuple[Tensor, Tensor]:
+        return self.store.keys[layer], self.store.values[layer]
 
     def images_of(self, layer: int) -> SeenImages | None:
         return self.images.of(layer) if self.images is not None else None

@@ -1,0 +1,181 @@
+"""Prepared layers compiled for decode steps: one call of a library for each layer, written in C (`decode_step.c`).
+
+Passes of any other kind, such as those over prompts, run through `PreparedLayer`, which is the plain version too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from lorgnette.errors import SettingsError
+from lorgnette.model.context import Context, DecodeRows
+from lorgnette.model.inference.c_library import c_library
+from lorgnette.model.layers import RMSNorm
+from lorgnette.model.ops.int8_product import Int8Product, activation_levels
+from lorgnette.model.ops.products import FloatProduct, Product
+
+if TYPE_CHECKING:
+    from lorgnette.model.inference.prepared_layers import PreparedLayer
+
+SOURCE = Path(__file__).with_name("decode_step.c")
+
+
+def check_compiled(device: torch.device, dtype: torch.dtype | None) -> None:
+    """Raises: SettingsError where compiled steps do not compute."""
+    if device.type != "cpu" or dtype not in (None, torch.float32):
+        found = f"device {device}" if device.type != "cpu" else f"dtype {dtype}"
+        raise SettingsError(f"compile: is for float32 on the CPU, not {found}: leave one of the two out")
+
+
+class _Matrix(ctypes.Structure):
+    """`Product` of the C source."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("weight", "rounded", "steps", "sums", "bias")),
+        *((name, ctypes.c_int64) for name in ("rows", "columns")),
+    ]
+
+
+PRODUCTS = ("qkv", "output", "gate_up", "down")
+_NORMS = ("attention_norm", "mlp_norm", "attention_post_norm", "mlp_post_norm", "query_norm", "key_norm")
+_SIZES = ("width", "heads", "kv_heads", "head_width", "mlp_width", "window", "norm_offset", "gelu", "levels")
+_NUMBERS = ("eps", "query_scale", "cap")
+_BUFFERS = ("normed", "qkv", "attended", "gate_up", "gated", "ranges", "scores", "integers")
+
+
+class _Layer(ctypes.Structure):
+    """`Layer` of the C source."""
+
+    _fields_ = [
+        *((name, _Matrix) for name in PRODUCTS),
+        *((name, ctypes.c_void_p) for name in _NORMS),
+        *((name, ctypes.c_int64) for name in _SIZES),
+        *((name, ctypes.c_float) for name in _NUMBERS),
+    ]
+
+
+class _Pass(ctypes.Structure):
+    """`Pass` of the C source."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("rows", "longest", "threads")),
+        *((name, ctypes.c_void_p) for name in ("starts", "lengths", *_BUFFERS)),
+    ]
+
+
+class CompiledLayer:
+    """A prepared layer that takes decode steps by the library, and everything else as it is."""
+
+    def __init__(self, layer: PreparedLayer) -> None:
+        self.plain = layer
+        self.run = c_library(SOURCE).lorgnette_decode_layer
+        self.run.argtypes, self.run.restype = (ctypes.c_void_p,) * 7, None
+        self.tensors: list[Tensor] = []
+        """What the library reads, so that it stays where it is."""
+        self.norms = [one if isinstance(one, RMSNorm) else None for one in _norms_of(layer)]
+        attend, first = layer.attend, layer.attention_norm
+        assert isinstance(first, RMSNorm)
+        products = {name: self._matrix(getattr(layer, name)) for name in PRODUCTS}
+        norms = {
+            name: None if norm is None else self._address(norm.weight.detach())
+            for name, norm in zip(_NORMS, self.norms, strict=True)
+        }
+        sizes = {
+            "width": products["output"].rows,
+            "heads": attend.heads,
+            "kv_heads": attend.kv_heads,
+            "head_width": attend.head_width,
+            "mlp_width": layer.hidden,
+            "window": attend.window or 0,
+            "norm_offset": int(first.offset),
+            "gelu": int(layer.gelu),
+            "levels": activation_levels() if isinstance(layer.qkv, Int8Product) else 0,
+        }
+        numbers = {"eps": first.eps, "query_scale": attend.query_scale, "cap": attend.cap or 0.0}
+        self.facts = _Layer(**products, **norms, **sizes, **numbers)
+        self.place = ctypes.addressof(self.facts)
+
+    def __call__(self, x_TD: Tensor, context: Context) -> Tensor:
+        """As `DecoderLayer`."""
+        cache = context.cache
+        rows = None if cache is None else cache.decode_rows
+        read = len(x_TD) if context.rows_T is None else len(context.rows_T)
+        if cache is None or rows is None or read != len(x_TD):
+            return self.plain(x_TD, context)
+        if rows.work is None:
+            rows.work = _Work(rows, self.facts)
+        attend = self.plain.attend
+        keys, values = cache.tables(attend.index)
+        rotary = context.rotary if attend.window is None else context.local_rotary
+        turns = rotary if attend.turns else None
+        addresses = (None, None) if turns is None else (turns[0].data_ptr(), turns[1].data_ptr())
+        states = x_TD.clone(memory_format=torch.contiguous_format)
+        self.run(rows.work.place, self.place, keys.data_ptr(), values.data_ptr(), *addresses, states.data_ptr())
+        return states
+
+    def is_current(self) -> bool:
+        """Return whether the norms' weights are where they were; products know it themselves."""
+        places = [one.weight.data_ptr() for one in self.norms if one is not None]
+        return places == [getattr(self.facts, name) for name in _NORMS if getattr(self.facts, name) is not None]
+
+    def _address(self, tensor: Tensor) -> int:
+        assert tensor.is_contiguous()
+        self.tensors.append(tensor)
+        return tensor.data_ptr()
+
+    def _matrix(self, product: Product) -> _Matrix:
+        if isinstance(product, FloatProduct):
+            rows, columns = product.weight_ED.shape
+            bias = None if product.bias_E is None else self._address(product.bias_E)
+            return _Matrix(weight=self._address(product.weight_ED), bias=bias, rows=rows, columns=columns)
+        assert isinstance(product, Int8Product)
+        rounded_VD, steps_V = product.unpacked()
+        rows, columns = rounded_VD.shape
+        return _Matrix(
+            rounded=self._address(rounded_VD),
+            steps=self._address(steps_V),
+            sums=self._address(rounded_VD.sum(-1, dtype=torch.int32)),
+            bias=None if product.bias_D is None else self._address(product.bias_D),
+            rows=rows,
+            columns=columns,
+        )
+
+
+def _norms_of(layer: PreparedLayer) -> Sequence[nn.Module]:
+    """The norms of a layer in the order of `_NORMS`."""
+    attend = layer.attend
+    outer = layer.attention_norm, layer.mlp_norm, layer.attention_post_norm, layer.mlp_post_norm
+    return (*outer, attend.query_norm, attend.key_norm)
+
+
+class _Work:
+    """Working memory of one pass, which all its layers share."""
+
+    def __init__(self, rows: DecodeRows, layer: _Layer) -> None:
+        self.places_2B = torch.tensor((tuple(rows.starts), tuple(rows.lengths)), device="cpu")  # int64
+        count, longest, threads = len(rows.starts), max(rows.lengths), torch.get_num_threads()
+        inner = layer.heads * layer.head_width
+        floats = {
+            "normed": count * layer.width,
+            "qkv": count * layer.qkv.rows,
+            "attended": count * inner,
+            "gate_up": count * layer.gate_up.rows,
+            "gated": count * layer.mlp_width,
+            "ranges": count,
+            "scores": threads * (layer.heads // layer.kv_heads) * longest,
+            "integers": count * -(-max(layer.width, inner, layer.mlp_width) // 4),
+        }
+        rounded = {name: -(-size // 16) * 16 for name, size in floats.items()}  # whole lines of the cache
+        self.memory = torch.empty(sum(rounded.values()), dtype=torch.float32, device="cpu")
+        places, place = {}, self.memory.data_ptr()
+        for name, size in rounded.items():
+            places[name], place = place, place + 4 * size
+        where = {"starts": self.places_2B[0].data_ptr(), "lengths": self.places_2B[1].data_ptr()}
+        self.facts = _Pass(rows=count, longest=longest, threads=threads, **where, **places)
+        self.place = ctypes.addressof(self.facts)

@@ -1,0 +1,470 @@
+/* One decode step through a run of decoder layers: each row is the newest token of a document of its own.
+
+   `prepared_layers.py` is the plain version, and names and order follow it; `compiled_layers.py` fills the structures.
+   Every number of a row is summed in the same order whatever rows stand beside it. Vectors are the compiler's own
+   extension (GCC, Clang), so that one text serves every processor; only the 8-bit products have a form for AVX-512 VNNI.
+   Within a file, a function that all threads of the parallel region call shares its loop among them (`omp for`), and
+   ends at a barrier. */
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#ifdef __AVX512VNNI__
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+#define LANES 16
+#define BLOCK_OUT 4 /* rows of a matrix, and rows of the input, whose sums stand in registers together */
+#define BLOCK_ROWS 4
+#elif defined(__AVX__)
+#define LANES 8
+#define BLOCK_OUT 2
+#define BLOCK_ROWS 4
+#else
+#define LANES 4
+#define BLOCK_OUT 4
+#define BLOCK_ROWS 4
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef float loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias)); /* anywhere in memory */
+
+typedef struct {
+    const float *weight; /* [out, in], or NULL where the weights are integers */
+    const int8_t *rounded;
+    const float *steps;  /* [out], the size of a step of each row of `rounded` */
+    const int32_t *sums; /* [out], the sum of each row of `rounded` */
+    const float *bias;   /* [out], or NULL */
+    int64_t out, in;
+} Product;
+
+typedef struct {
+    Product qkv, output, gate_up, down;
+    const float *attention_norm, *mlp_norm;           /* [width] */
+    const float *attention_post_norm, *mlp_post_norm; /* [width], or NULL */
+    const float *query_norm, *key_norm;               /* [head width], or NULL */
+    int64_t width, heads, kv_heads, head_width, mlp_width;
+    int64_t window;      /* 0: all */
+    int64_t norm_offset; /* 1: norms multiply by weight + 1 */
+    int64_t gelu;        /* 1: gelu (tanh) in place of silu */
+    int64_t levels;      /* steps on each side of zero of an 8-bit activation */
+    float eps, query_scale, cap /* 0: none */;
+} Layer;
+
+typedef struct {
+    int64_t rows, longest, threads;
+    const int64_t *starts, *lengths; /* [rows], first slot, and tokens with the new one */
+    float *normed, *qkv, *attended, *gate_up, *gated, *ranges, *scores;
+    uint8_t *integers;
+} Pass;
+
+typedef struct {
+    float *keys, *values;   /* [slots, kv heads, head width] */
+    const float *cos, *sin; /* [rows, head width], or NULL: the layer does not turn */
+} Tables;
+
+INLINE vec load(const float *at) { return *(const loose *)at; }
+
+#define SHUFFLE __builtin_shufflevector
+
+/* The sums of the lanes of four vectors, each in the same order. */
+#define TOTALS(name, type, whole, half, quarter)                                                                       \
+    INLINE quarter name##_quarter(whole v) { return QUARTER(v, half); }                                                \
+    INLINE quarter name(whole a, whole b, whole c, whole d) {                                                          \
+        quarter e = name##_quarter(a), f = name##_quarter(b), g = name##_quarter(c), h = name##_quarter(d);            \
+        quarter ef = SHUFFLE(e, f, 0, 4, 1, 5) + SHUFFLE(e, f, 2, 6, 3, 7);                                            \
+        quarter gh = SHUFFLE(g, h, 0, 4, 1, 5) + SHUFFLE(g, h, 2, 6, 3, 7);                                            \
+        return SHUFFLE(ef, gh, 0, 1, 4, 5) + SHUFFLE(ef, gh, 2, 3, 6, 7);                                              \
+    }
+#define IN_TWO(v) (SHUFFLE(v, v, 0, 1, 2, 3) + SHUFFLE(v, v, 4, 5, 6, 7))
+#define IN_FOUR(v, half)                                                                                               \
+    ({                                                                                                                 \
+        half both = SHUFFLE(v, v, 0, 1, 2, 3, 4, 5, 6, 7) + SHUFFLE(v, v, 8, 9, 10, 11, 12, 13, 14, 15);               \
+        IN_TWO(both);                                                                                                  \
+    })
+#if LANES == 16
+#define QUARTER(v, half) IN_FOUR(v, half)
+#elif LANES == 8
+#define QUARTER(v, half) IN_TWO(v)
+#else
+#define QUARTER(v, half) v
+#endif
+
+typedef float float4 __attribute__((vector_size(16)));
+typedef float float8 __attribute__((vector_size(32)));
+typedef float loose4 __attribute__((vector_size(16), aligned(4), may_alias));
+
+TOTALS(totals, float, vec, float8, float4)
+
+INLINE float total(vec sums) { return totals(sums, sums, sums, sums)[0]; }
+
+INLINE float dot(const float *a, const float *b, int64_t n) {
+    vec sums = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) sums += load(a + i) * load(b + i);
+    float sum = total(sums);
+    for (; i < n; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+INLINE float exponential(float x) { /* within 2 units of the last place, and a loop of it becomes vectors */
+    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    float whole = (x * 1.44269504f + 12582912.0f) - 12582912.0f; /* the nearest integer */
+    float rest = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    float y = 1.9875691500e-4f;
+    y = y * rest + 1.3981999507e-3f;
+    y = y * rest + 8.3334519073e-3f;
+    y = y * rest + 4.1665795894e-2f;
+    y = y * rest + 1.6666665459e-1f;
+    y = y * rest + 5.0000001201e-1f;
+    y = y * rest * rest + rest + 1.0f;
+    union { int32_t bits; float value; } power = {.bits = (127 + (int32_t)whole) * (1 << 23)};
+    return y * power.value;
+}
+
+INLINE float tangent(float x) { return 1.0f - 2.0f / (exponential(2.0f * x) + 1.0f); }
+
+/* root mean square norm of one vector; `out` may be `x` */
+static void norm(const Pass *pass, const Layer *layer, float *out, const float *x, const float *weight, int64_t n) {
+    float scale = 1.0f / sqrtf(dot(x, x, n) / n + layer->eps), offset = layer->norm_offset;
+    for (int64_t i = 0; i < n; i++) out[i] = x[i] * scale * (weight[i] + offset);
+}
+
+static void norm_rows(const Pass *pass, const Layer *layer, float *out, const float *x, const float *weight) {
+#pragma omp for
+    for (int64_t row = 0; row < pass->rows; row++)
+        norm(pass, layer, out + row * layer->width, x + row * layer->width, weight, layer->width);
+}
+
+/* The products of `outs` rows of a matrix and `rows` rows of the input: constants, so that sums stay in registers. */
+INLINE void float_block(const Product *p, int64_t first, const float *x, int outs, int rows, float *sums) {
+    vec acc[BLOCK_OUT][BLOCK_ROWS];
+    for (int o = 0; o < outs; o++)
+        for (int r = 0; r < rows; r++) acc[o][r] = (vec){0};
+    const float *weight = p->weight + first * p->in;
+    int64_t k = 0;
+    for (; k + LANES <= p->in; k += LANES) {
+        vec w[BLOCK_OUT];
+#pragma GCC unroll 4
+        for (int o = 0; o < outs; o++) w[o] = load(weight + o * p->in + k);
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            vec one = load(x + r * p->in + k);
+#pragma GCC unroll 4
+            for (int o = 0; o < outs; o++) acc[o][r] += w[o] * one;
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+        vec none = acc[0][r];
+        float4 four = totals(none, outs > 1 ? acc[1][r] : none, outs > 2 ? acc[2][r] : none, outs > 3 ? acc[3][r] : none);
+        for (int o = 0; o < outs; o++) sums[r * BLOCK_OUT + o] = four[o];
+        for (int64_t i = k; i < p->in; i++)
+            for (int o = 0; o < outs; o++) sums[r * BLOCK_OUT + o] += weight[o * p->in + i] * x[r * p->in + i];
+    }
+}
+
+#ifdef __AVX512VNNI__
+typedef int32_t int4 __attribute__((vector_size(16)));
+typedef int32_t int8 __attribute__((vector_size(32)));
+typedef int32_t int16 __attribute__((vector_size(64)));
+
+TOTALS(int_totals, int32_t, int16, int8, int4)
+
+INLINE void integer_block(const Product *p, int64_t first, const uint8_t *x, int outs, int rows, int32_t *sums) {
+    __m512i acc[BLOCK_OUT][BLOCK_ROWS];
+    for (int o = 0; o < outs; o++)
+        for (int r = 0; r < rows; r++) acc[o][r] = _mm512_setzero_si512();
+    const int8_t *weight = p->rounded + first * p->in;
+    for (int64_t k = 0; k < p->in; k += 64) {
+        __mmask64 there = p->in - k >= 64 ? ~0ull : (1ull << (p->in - k)) - 1;
+        __m512i w[BLOCK_OUT];
+#pragma GCC unroll 4
+        for (int o = 0; o < outs; o++) w[o] = _mm512_maskz_loadu_epi8(there, weight + o * p->in + k);
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            __m512i one = _mm512_maskz_loadu_epi8(there, x + r * p->in + k);
+#pragma GCC unroll 4
+            for (int o = 0; o < outs; o++) acc[o][r] = _mm512_dpbusd_epi32(acc[o][r], one, w[o]);
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+        int16 none = (int16)acc[0][r];
+        int4 four = int_totals(none, outs > 1 ? (int16)acc[1][r] : none, outs > 2 ? (int16)acc[2][r] : none,
+                               outs > 3 ? (int16)acc[3][r] : none);
+        for (int o = 0; o < outs; o++) sums[r * BLOCK_OUT + o] = four[o];
+    }
+}
+#else
+INLINE void integer_block(const Product *p, int64_t first, const uint8_t *x, int outs, int rows, int32_t *sums) {
+    for (int r = 0; r < rows; r++)
+        for (int o = 0; o < outs; o++) {
+            const int8_t *weight = p->rounded + (first + o) * p->in;
+            int32_t sum = 0;
+            for (int64_t i = 0; i < p->in; i++) sum += (int32_t)weight[i] * x[r * p->in + i];
+            sums[r * BLOCK_OUT + o] = sum;
+        }
+}
+#endif
+
+/* Rows in 8-bit integers, 128 for 0, each over its own range. A row with NaN or infinity has the range NaN. */
+static void round_rows(const Pass *pass, const Layer *layer, const float *x, int64_t n) {
+#pragma omp for
+    for (int64_t row = 0; row < pass->rows; row++) {
+        const float *one = x + row * n;
+        float range = 0, odd = 0;
+        for (int64_t i = 0; i < n; i++) {
+            float size = fabsf(one[i]);
+            range = size > range ? size : range;
+            odd += one[i] * 0.0f;
+        }
+        float scale = range > 0 && odd == 0 ? layer->levels / range : 0;
+        uint8_t *out = pass->integers + row * n;
+        for (int64_t i = 0; i < n; i++) {
+            float level = odd == 0 ? one[i] * scale : 0;
+            out[i] = (uint8_t)(int32_t)((level + 12582912.0f) - 12582912.0f + 128.0f);
+        }
+        pass->ranges[row] = range / layer->levels + odd;
+    }
+}
+
+INLINE void one_block(const Pass *pass, const Layer *layer, const Product *p, int64_t o, const float *x, int64_t row, int outs, int rows,
+                      float *y, const float *more) {
+    float sums[BLOCK_OUT * BLOCK_ROWS];
+    if (p->weight)
+        float_block(p, o, x + row * p->in, outs, rows, sums);
+    else {
+        int32_t whole[BLOCK_OUT * BLOCK_ROWS];
+        integer_block(p, o, pass->integers + row * p->in, outs, rows, whole);
+        for (int r = 0; r < rows; r++)
+            for (int i = 0; i < outs; i++)
+                sums[r * BLOCK_OUT + i] =
+                    (float)(whole[r * BLOCK_OUT + i] - 128 * p->sums[o + i]) * p->steps[o + i] * pass->ranges[row + r];
+    }
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < outs; i++) {
+            int64_t at = (row + r) * p->out + o + i;
+            float sum = sums[r * BLOCK_OUT + i] + (p->bias ? p->bias[o + i] : 0);
+            y[at] = more ? sum + more[at] : sum;
+        }
+}
+
+/* y = x times the matrix, plus `more` where it is given (which may be y): a block of the matrix is read once for all
+   rows. */
+static void multiply(const Pass *pass, const Layer *layer, const Product *p, const float *x, float *y, const float *more) {
+    if (!p->weight) round_rows(pass, layer, x, p->in);
+    int64_t blocks = (p->out + BLOCK_OUT - 1) / BLOCK_OUT;
+#pragma omp for schedule(static)
+    for (int64_t b = 0; b < blocks; b++) {
+        int64_t o = b * BLOCK_OUT, row = 0;
+        if (o + BLOCK_OUT <= p->out) {
+            for (; row + BLOCK_ROWS <= pass->rows; row += BLOCK_ROWS)
+                one_block(pass, layer, p, o, x, row, BLOCK_OUT, BLOCK_ROWS, y, more);
+            if (row + 2 <= pass->rows) {
+                one_block(pass, layer, p, o, x, row, BLOCK_OUT, 2, y, more);
+                row += 2;
+            }
+            if (row < pass->rows) one_block(pass, layer, p, o, x, row, BLOCK_OUT, 1, y, more);
+        } else
+            for (; row < pass->rows; row++)
+                for (int64_t i = o; i < p->out; i++) one_block(pass, layer, p, i, x, row, 1, 1, y, more);
+    }
+}
+
+/* In place: the norm of a head, its turn by the position, and its scale. */
+static void turn(const Pass *pass, const Layer *layer, const Tables *tables, float *head, int64_t row, const float *weight, float scale) {
+    int64_t n = layer->head_width, half = n / 2;
+    if (weight) norm(pass, layer, head, head, weight, n);
+    if (tables->cos) {
+        const float *cos = tables->cos + row * n, *sin = tables->sin + row * n;
+        for (int64_t i = 0; i < half; i++) {
+            float low = head[i], high = head[i + half];
+            head[i] = low * cos[i] + high * sin[i];
+            head[i + half] = high * cos[i + half] + low * sin[i + half];
+        }
+    }
+    if (scale != 1)
+        for (int64_t i = 0; i < n; i++) head[i] *= scale;
+}
+
+/* Queries and keys are turned, and new keys and values stored. */
+static void store(const Pass *pass, const Layer *layer, const Tables *tables) {
+    int64_t n = layer->head_width, inner = layer->kv_heads * n, all = layer->heads + 2 * layer->kv_heads;
+#pragma omp for
+    for (int64_t row = 0; row < pass->rows; row++) {
+        float *heads = pass->qkv + row * all * n, *keys = heads + layer->heads * n;
+        for (int64_t h = 0; h < layer->heads; h++)
+            turn(pass, layer, tables, heads + h * n, row, layer->query_norm, layer->query_scale);
+        for (int64_t h = 0; h < layer->kv_heads; h++) turn(pass, layer, tables, keys + h * n, row, layer->key_norm, 1);
+        int64_t slot = pass->starts[row] + pass->lengths[row] - 1;
+        memcpy(tables->keys + slot * inner, keys, inner * sizeof(float));
+        memcpy(tables->values + slot * inner, keys + inner, inner * sizeof(float));
+    }
+}
+
+/* Scores of one query and the slots of its document. */
+INLINE void score(const float *query, const float *keys, ptrdiff_t stride, int64_t seen, int64_t n, float scale,
+                  float *scores) {
+    int64_t s = 0;
+    for (; s + 4 <= seen && n % LANES == 0; s += 4) {
+        const float *key = keys + s * stride;
+        vec a = {0}, b = {0}, c = {0}, d = {0};
+        for (int64_t i = 0; i < n; i += LANES) {
+            vec q = load(query + i);
+            a += q * load(key + i);
+            b += q * load(key + stride + i);
+            c += q * load(key + 2 * stride + i);
+            d += q * load(key + 3 * stride + i);
+        }
+        *(loose4 *)(scores + s) = totals(a, b, c, d) * scale;
+    }
+    for (; s < seen; s++) scores[s] = dot(query, keys + s * stride, n) * scale;
+}
+
+static void softmax(float *scores, int64_t seen, float cap) {
+    float most = -INFINITY, sum = 0;
+    if (cap > 0)
+        for (int64_t s = 0; s < seen; s++) scores[s] = cap * tangent(scores[s] / cap);
+#pragma omp simd reduction(max : most)
+    for (int64_t s = 0; s < seen; s++) most = scores[s] > most ? scores[s] : most;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t s = 0; s < seen; s++) {
+        scores[s] = exponential(scores[s] - most);
+        sum += scores[s];
+    }
+    float part = 1.0f / sum;
+    for (int64_t s = 0; s < seen; s++) scores[s] *= part;
+}
+
+#define WIDE 4 /* vectors of a head whose sums stand in registers together */
+
+/* Sums of values weighted by the scores of up to four query heads: constants, so that sums stay in registers. */
+INLINE void weigh(const float *scores, ptrdiff_t apart, const float *values, ptrdiff_t stride, int64_t seen, int heads,
+                  int vectors, float *out, int64_t n) {
+    vec acc[4][WIDE];
+    for (int r = 0; r < heads; r++)
+        for (int i = 0; i < vectors; i++) acc[r][i] = (vec){0};
+    for (int64_t s = 0; s < seen; s++) {
+        vec value[WIDE];
+#pragma GCC unroll 4
+        for (int i = 0; i < vectors; i++) value[i] = load(values + s * stride + i * LANES);
+#pragma GCC unroll 4
+        for (int r = 0; r < heads; r++) {
+            float weight = scores[r * apart + s];
+#pragma GCC unroll 4
+            for (int i = 0; i < vectors; i++) acc[r][i] += weight * value[i];
+        }
+    }
+    for (int r = 0; r < heads; r++)
+        for (int i = 0; i < vectors; i++) *(loose *)(out + r * n + i * LANES) = acc[r][i];
+}
+
+/* The query heads of one row that share a key-value head, over the slots of its document. */
+INLINE void attend_heads(const Pass *pass, const Layer *layer, const Tables *tables, int64_t row, int64_t group,
+                         int64_t n, float *scores) {
+    int64_t kv = layer->kv_heads, shared = layer->heads / kv, all = layer->heads + 2 * kv, length = pass->lengths[row];
+    int64_t oldest = layer->window && length > layer->window ? length - layer->window : 0, seen = length - oldest;
+    const float *queries = pass->qkv + (row * all + group * shared) * n;
+    float *out = pass->attended + (row * layer->heads + group * shared) * n;
+    ptrdiff_t first = ((pass->starts[row] + oldest) * kv + group) * n, stride = kv * n;
+    const float *keys = tables->keys + first, *values = tables->values + first;
+    for (int64_t r = 0; r < shared; r++) {
+        float *mine = scores + r * pass->longest;
+        score(queries + r * n, keys, stride, seen, n, 1.0f / sqrtf((float)n), mine);
+        softmax(mine, seen, layer->cap);
+    }
+    int64_t i = 0, part;
+    for (; i < n; i += part) {
+        part = n - i >= WIDE * LANES ? WIDE * LANES : n - i >= LANES ? LANES : 1;
+        for (int64_t r = 0; r < shared; r += 4) {
+            int64_t heads = shared - r < 4 ? shared - r : 4;
+            const float *mine = scores + r * pass->longest;
+            float *there = out + r * n + i;
+#define WEIGH(h, v) weigh(mine, pass->longest, values + i, stride, seen, h, v, there, n)
+#define WEIGH_HEADS(v) heads == 4 ? WEIGH(4, v) : heads == 3 ? WEIGH(3, v) : heads == 2 ? WEIGH(2, v) : WEIGH(1, v)
+            if (part == WIDE * LANES)
+                WEIGH_HEADS(WIDE);
+            else if (part == LANES)
+                WEIGH_HEADS(1);
+            else
+                for (int64_t h = 0; h < heads; h++) {
+                    float sum = 0;
+                    for (int64_t s = 0; s < seen; s++) sum += mine[h * pass->longest + s] * values[s * stride + i];
+                    there[h * n] = sum;
+                }
+        }
+    }
+}
+
+static void attend(const Pass *pass, const Layer *layer, const Tables *tables, int64_t thread) {
+    int64_t n = layer->head_width, kv = layer->kv_heads;
+    float *scores = pass->scores + thread * (layer->heads / kv) * pass->longest;
+#pragma omp for schedule(static)
+    for (int64_t one = 0; one < pass->rows * kv; one++) {
+        int64_t row = one / kv, group = one % kv;
+        if (n == 64)
+            attend_heads(pass, layer, tables, row, group, 64, scores);
+        else if (n == 128)
+            attend_heads(pass, layer, tables, row, group, 128, scores);
+        else
+            attend_heads(pass, layer, tables, row, group, n, scores);
+    }
+}
+
+static void gate(const Pass *pass, const Layer *layer) {
+#pragma omp for
+    for (int64_t row = 0; row < pass->rows; row++) {
+        const float *g = pass->gate_up + row * 2 * layer->mlp_width, *up = g + layer->mlp_width;
+        float *out = pass->gated + row * layer->mlp_width;
+        if (layer->gelu)
+            for (int64_t i = 0; i < layer->mlp_width; i++)
+                out[i] = 0.5f * g[i] * (1 + tangent(0.7978845608f * (g[i] + 0.044715f * g[i] * g[i] * g[i]))) * up[i];
+        else
+            for (int64_t i = 0; i < layer->mlp_width; i++) out[i] = g[i] / (1 + exponential(-g[i])) * up[i];
+    }
+}
+
+/* The products' sum joins the residual, behind its own norm in families that have one. */
+static void add(const Pass *pass, const Layer *layer, const Product *p, const float *x, float *states, const float *post_norm) {
+    if (!post_norm) {
+        multiply(pass, layer, p, x, states, states);
+        return;
+    }
+    multiply(pass, layer, p, x, pass->normed, NULL);
+    norm_rows(pass, layer, pass->normed, pass->normed, post_norm);
+#pragma omp for
+    for (int64_t i = 0; i < pass->rows * layer->width; i++) states[i] += pass->normed[i];
+}
+
+/* Hidden states [rows, width] through one layer, in place. */
+void lorgnette_decode_layer(const Pass *pass, const Layer *layer, float *keys, float *values, const float *cos,
+                            const float *sin, float *states) {
+    Tables tables = {keys, values, cos, sin};
+#ifdef _OPENMP
+#pragma omp parallel num_threads(pass->threads)
+#endif
+    {
+#ifdef _OPENMP
+        int64_t thread = omp_get_thread_num();
+#else
+        int64_t thread = 0;
+#endif
+        norm_rows(pass, layer, pass->normed, states, layer->attention_norm);
+        multiply(pass, layer, &layer->qkv, pass->normed, pass->qkv, NULL);
+        store(pass, layer, &tables);
+        attend(pass, layer, &tables, thread);
+        add(pass, layer, &layer->output, pass->attended, states, layer->attention_post_norm);
+        norm_rows(pass, layer, pass->normed, states, layer->mlp_norm);
+        multiply(pass, layer, &layer->gate_up, pass->normed, pass->gate_up, NULL);
+        gate(pass, layer);
+        add(pass, layer, &layer->down, pass->gated, states, layer->mlp_post_norm);
+    }
+}

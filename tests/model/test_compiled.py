@@ -1,0 +1,195 @@
+"""Compiled decode steps compute what prepared and plain layers do, for every decoder, fusion and cache."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+
+import pytest
+import torch
+
+from lorgnette.errors import SettingsError
+from lorgnette.hub.export import export
+from lorgnette.hub.load import load
+from lorgnette.infer.engine.engine import Engine
+from lorgnette.infer.generate import generate
+from lorgnette.infer.generation_config import GenerationConfig
+from lorgnette.model.inference.c_library import c_library, find_compiler
+from lorgnette.model.inference.compiled import compile_decoder
+from lorgnette.model.inference.compiled_layers import SOURCE
+from lorgnette.model.inference.prepared_layers import prepare
+from lorgnette.model.inference.quantised import quantise
+from lorgnette.model.vlm import VLM
+from tests.hub.tiny import SAMPLES, tiny_processor
+from tests.hub.tiny import tiny_model as whole_model
+from tests.infer.engine.driving import answers, finish, request
+from tests.model.choices import FUSIONS
+from tests.model.test_prepared import DECODERS, DOCUMENTS, logits
+
+pytestmark = pytest.mark.skipif(
+    not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="this computer has no C compiler"
+)
+
+WIDTHS = {
+    "a head of 64": {"head_width": 64, "width": 64},
+    "a head of 128": {"head_width": 128, "heads": 2, "kv_heads": 1, "width": 64},
+    "five heads share one": {"head_width": 20, "heads": 5, "kv_heads": 1, "width": 60},
+}
+
+
+def compiled(model: VLM) -> VLM:
+    compile_decoder(model.language)
+    assert prepare(model.language)
+    assert model.language.prepared.steps
+    return model
+
+
+@pytest.mark.parametrize("quantised", [False, True], ids=["float32", "int8"])
+@pytest.mark.parametrize("language", (DECODERS | WIDTHS).values(), ids=DECODERS | WIDTHS)
+def test_every_decoder_is_as_its_other_layers(tiny, language: dict, quantised: bool) -> None:
+    config = tiny.config(language=language)
+    model, batch = tiny.model(config), tiny.batch(config, DOCUMENTS)
+    if quantised:
+        quantise(model.language, "int8")
+    plain = logits(model, batch)
+    fast = logits(compiled(model), batch)
+    close = {"atol": 2e-2, "rtol": 2e-2} if quantised else {"atol": 2e-5, "rtol": 2e-5}
+    torch.testing.assert_close(fast, plain, **close)
+
+
+@pytest.mark.parametrize("fusion", [one for name, one in FUSIONS.items() if name != "autoregressive"])
+def test_cross_attention_stands_between_compiled_layers(tiny, fusion: dict) -> None:
+    config = tiny.config(fusion=fusion)
+    model, batch = tiny.model(config), tiny.batch(config, DOCUMENTS)
+    plain = logits(model, batch)
+    torch.testing.assert_close(logits(compiled(model), batch), plain, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("quantised", [False, True], ids=["float32", "int8"])
+def test_answers_of_the_engine_are_those_of_generate(quantised: bool) -> None:
+    plain, model, processor = whole_model(seed=1), whole_model(seed=1), tiny_processor()
+    if quantised:
+        quantise(plain.language, "int8")
+        quantise(model.language, "int8")
+    settings = GenerationConfig(max_tokens=8)
+    expected = [generate(plain, processor, [sample], settings)[0].tokens for sample in SAMPLES]
+    compiled(model)
+    assert [one.tokens for one in generate(model, processor, SAMPLES, settings)] == expected
+    engine = Engine(model, processor)
+    for number, sample in enumerate(SAMPLES):
+        engine.add(request(number, sample))
+    found = answers(finish(engine))
+    assert [found[str(number), 0].tokens for number in range(len(SAMPLES))] == expected
+
+
+@torch.no_grad()
+def test_a_row_is_the_same_to_the_last_bit_whatever_stands_beside_it_and_by_any_threads(tiny) -> None:
+    """Through one layer: what stands before it, the prompt, is by kernels that do not promise that."""
+    config = tiny.config(language={"layers": 1, "head_width": 16})
+    model = compiled(tiny.model(config))
+    step, tables = model.language.prepared.steps[0], torch.randn(2, 8 * 16, 2, 16)
+    rows = torch.randn(8, config.language.width)
+
+    def through(some: list[int]) -> torch.Tensor:
+        return step(rows[some], Tables(tables.clone(), some))
+
+    whole = through([*range(8)])
+    for some in ([3], [0, 7], [1, 2, 5], [4, 5, 6, 7, 0]):
+        assert torch.equal(through(some), whole[some])
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert torch.equal(through([*range(8)]), whole)
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Tables:
+    """A pass over documents of 1, 3, 5 ... tokens, of whose cache all slots are filled; also its own cache."""
+
+    rows_T, rotary, local_rotary = None, (torch.ones(8, 1, 16), torch.zeros(8, 1, 16)), None
+
+    def __init__(self, tables: torch.Tensor, some: list[int]) -> None:
+        from lorgnette.model.context import DecodeRows
+
+        self.cache, self.held = self, tables
+        self.decode_rows = DecodeRows([16 * row for row in some], [2 * row + 1 for row in some])
+
+    def tables(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.held[0], self.held[1]
+
+
+def test_what_changes_the_weights_changes_the_steps(tiny) -> None:
+    config = tiny.config()
+    model, batch = tiny.model(config), tiny.batch(config, DOCUMENTS)
+    compiled(model)
+    first = model.language.prepared
+    with torch.no_grad():
+        for parameter in model.parameters():  # as an optimizer does
+            parameter.add_(0.03)
+    assert prepare(model.language)
+    assert model.language.prepared is first
+    fast = logits(model, batch)
+    norm = model.language.layers[1].mlp_norm
+    norm.weight = torch.nn.Parameter(2 * norm.weight.detach())
+    assert prepare(model.language)
+    other = logits(model, batch)
+    assert model.language.prepared is not first
+    model.language.prepared = None
+    torch.testing.assert_close(other, logits(model, batch), atol=2e-5, rtol=2e-5)
+    assert not torch.allclose(other[1], fast[1])
+
+
+def test_copies_are_compiled_too_and_moved_models_refused(tiny) -> None:
+    config = tiny.config()
+    model, batch = tiny.model(config), tiny.batch(config, DOCUMENTS)
+    compiled(model)
+    copied = copy.deepcopy(model)
+    assert prepare(copied.language)
+    torch.testing.assert_close(logits(copied, batch), logits(model, batch), atol=0, rtol=0)
+    with pytest.raises(SettingsError, match=r"compile: is for float32 on the CPU, not dtype torch\.bfloat16"):
+        model.to(torch.bfloat16)
+
+
+def test_it_is_loaded_and_what_cannot_be_is_refused(tmp_path, monkeypatch) -> None:
+    export(whole_model(seed=1), tiny_processor(), tmp_path / "model")
+    model, processor = load(tmp_path / "model", compile=True, quantize="int8")
+    assert model.language.compiled
+    assert len(generate(model, processor, SAMPLES, GenerationConfig(max_tokens=3))) == len(SAMPLES)
+    half, _ = load(tmp_path / "model", dtype="bfloat16")
+    export(half, processor, tmp_path / "half")
+    assert load(tmp_path / "half", compile=True)[0].dtype == torch.float32
+    for options, message in (
+        ({"dtype": "bfloat16"}, r"compile: .* not dtype torch\.bfloat16"),
+        ({"device": "meta"}, "compile: .* not device meta"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            load(tmp_path / "model", compile=True, **options)
+    monkeypatch.setenv("CC", "no-such-compiler -O1")
+    with pytest.raises(SettingsError, match=r"needs a C compiler, and CC is no-such-compiler -O1 .* leave out"):
+        find_compiler()
+    monkeypatch.delenv("CC")
+    monkeypatch.setenv("PATH", os.devnull)
+    with pytest.raises(SettingsError, match="needs a C compiler, and cc, gcc and clang are not"):
+        find_compiler()
+
+
+def test_a_library_is_made_once_and_a_failure_is_said(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = tmp_path / "two.c"
+    source.write_text("int two(void) { return 2; }")
+    assert c_library(source).two() == 2
+    c_library.cache_clear()
+    (made,) = (tmp_path / "lorgnette/compiled").iterdir()
+    before = made.stat().st_mtime_ns
+    assert c_library(source).two() == 2
+    assert made.stat().st_mtime_ns == before
+    wrong = tmp_path / "wrong.c"
+    wrong.write_text("int two(void) { return")
+    with pytest.raises(SettingsError, match=r"compile: .* cannot compile wrong\.c: "):
+        c_library(wrong)
+
+
+def test_the_source_is_in_the_package() -> None:
+    assert SOURCE.is_file()
