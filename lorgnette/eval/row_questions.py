@@ -7,6 +7,7 @@ own; both read them here.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from statistics import fmean
 
 from lorgnette.data.record import Record, Refused
 from lorgnette.eval.task import Task, prompt_of
-from lorgnette.sample import Sample, Text, Turn
+from lorgnette.sample import Image, Sample, Text, Turn
 
 LONGEST_ANSWER = 512
 """Most tokens of an answer that is asked for."""
@@ -23,11 +24,14 @@ WHOLE_RECORD = -1
 
 
 def questions_in(record: Record) -> list[int]:
-    """Places of the questions in a record: its exchanges, or `WHOLE_RECORD` where pictures have a text."""
+    """Places of the questions in a record: its exchanges, or `WHOLE_RECORD` where pictures have a text after them."""
     if any(isinstance(segment, Turn) for unit in record.units for segment in unit[:1]):
         return [place for place, unit in enumerate(record.units) if unit and _is_answer(unit[-1])]
-    alone = record.prefix and all(_is_answer(segment) for unit in record.units for segment in unit)
-    return [WHOLE_RECORD] if alone else []
+    segments = [*record.prefix, *(segment for unit in record.units for segment in unit)]
+    pictures = len([*itertools.takewhile(lambda segment: isinstance(segment, Image), segments)])
+    texts = segments[pictures:] if pictures else segments[len(record.prefix) :]
+    caption = (pictures or record.prefix) and texts and all(map(_is_answer, texts))
+    return [WHOLE_RECORD] if caption else []
 
 
 def question_at(record: Record, place: int) -> Sample:
@@ -89,7 +93,7 @@ def choose_metric(kinds: Iterable[str], answers: Sequence[str]) -> Choice:
     Each question has one reference, so that VQA accuracy, which counts how many people agree, says nothing.
     """
     kinds, lengths = set(kinds), [len(answer.split()) for answer in answers]
-    if kinds == {"pairs"}:
+    if kinds and kinds <= {"pairs", "interleaved"}:  # of web documents, those that are a picture and its text
         return Choice("cider_d", "the answers are captions")
     if kinds == {"documents"}:
         return Choice("character_error_rate", "the answers are transcriptions of pages; lower is better")

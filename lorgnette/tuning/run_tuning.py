@@ -6,7 +6,6 @@ A thin layer over the rest: a recipe is made from the data, and trained by `Trai
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +18,9 @@ from lorgnette.data.config import SourceConfig
 from lorgnette.data.in_memory import sources_of
 from lorgnette.errors import SettingsError
 from lorgnette.eval.models.local import LorgnetteModel
+from lorgnette.eval.results.rank_files import Rank
 from lorgnette.eval.results.sighted import Asked
-from lorgnette.eval.results.store import Result
+from lorgnette.eval.results.store import Result, ResultsFolder
 from lorgnette.eval.results.summary import progress_bar, shown_in
 from lorgnette.eval.row_questions import (
     LONGEST_ANSWER,
@@ -35,10 +35,12 @@ from lorgnette.files import replace_text
 from lorgnette.hub.card import model_card
 from lorgnette.hub.export import save
 from lorgnette.inputs.processor import Processor
+from lorgnette.model.ops.device import AUTO
 from lorgnette.output import new_console, say
 from lorgnette.run import Run
 from lorgnette.train.logging.run_card import run_facts
 from lorgnette.train.loop import Trainer
+from lorgnette.train.parallel import DistributedContext, end_distributed, start_distributed
 from lorgnette.train.planner.dry_run import dry_run
 from lorgnette.train.setup import build_processor, resolve
 from lorgnette.tuning.tune_data import TuneData, print_data, split_data
@@ -73,41 +75,76 @@ def tune(
 
     model: a folder of a model or run, or a hub id. data: a file, folder, glob or URL in any form that a source reads,
     or a list of them; or rows, as `lorgnette.train` takes them.
+    Under torchrun every process calls it with the same arguments: they train together and share the questions, and the
+    first holds rows out, prints and writes.
     Raises: SettingsError for data whose kind is not clear, or settings that do not fit; DataError if too little of it
     can be used; CheckpointError for the model; Interrupted after `hours`, with all saved.
     """
-    options, console = options or TuneOptions(), console or new_console()
-    started = time.perf_counter()
-    plan = plan_tuning(str(model), data, options, console)
-    if not (plan.folder / "checkpoints").is_dir():
+    try:
+        return _tune(str(model), data, options or TuneOptions(), console)
+    finally:
+        end_distributed()
+
+
+def _tune(model: str, data: Iterable[Any] | str | Path, options: TuneOptions, console: Console | None) -> TuneResults:
+    options.check()
+    started, world = time.perf_counter(), start_distributed(device_of(options.overrides))
+    console = (console or new_console()) if world.is_main else new_console(quiet=True)
+    plan = plan_in_turn(model, data, options, console, world)
+    if world.size == 1 and not (plan.folder / "checkpoints").is_dir():
         say_cost(dry_run(plan.run, console), plan, console)
     limit = None if options.hours is None else options.hours * 3600
     trainer = Trainer(plan.run, plan.folder, console, limit_s=limit, callbacks=options.callbacks)
     spent = trainer.progress.seconds
     before = _measure("before", plan, trainer, console)
     trained = trainer.train()
-    save(trained, trainer.processor, plan.folder / "model")
+    if world.is_main:
+        save(trained, trainer.processor, plan.folder / "model")
     after = _measure("after", plan, trainer, console)
     blind = _measure("blind", plan, trainer, console) if plan.sighted else None
     asked = Asked(before, after, blind) if blind is not None else None
     seconds = spent + time.perf_counter() - started
-    results = TuneResults(str(model), plan.folder, plan.data, plan.choice, before, after, asked, seconds, plan.run)
-    known = run_facts(trainer.run, plan.folder)
-    facts = replace(known, sections=card_section(results) + known.sections)
-    card = model_card(trained, plan.folder.resolve().name, facts)
-    save(trained, trainer.processor, plan.folder / "model", card=card)
-    write_page(results)
-    print_results(console, results)
+    results = TuneResults(model, plan.folder, plan.data, plan.choice, before, after, asked, seconds, plan.run)
+    with world.alike():
+        if world.is_main:
+            known = run_facts(trainer.run, plan.folder)
+            facts = replace(known, sections=card_section(results) + known.sections)
+            card = model_card(trained, plan.folder.resolve().name, facts)
+            save(trained, trainer.processor, plan.folder / "model", card=card)
+            write_page(results)
+            print_results(console, results)
     return results
 
 
-def plan_tuning(model: str, data: Iterable[Any] | str | Path, options: TuneOptions, console: Console) -> Tuning:
-    """Read the data, hold rows out, and write `held_out.txt` and `recipe.yaml`. Nothing is trained."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise SettingsError(
-            "tune runs in one process: write the recipe by --dry-run, train it by `torchrun --nproc-per-node N -m"
-            " lorgnette train RUN/recipe.yaml`, and measure it by `lorgnette eval`"
-        )
+def plan_in_turn(
+    model: str, data: Iterable[Any] | str | Path, options: TuneOptions, console: Console, world: DistributedContext
+) -> Tuning:
+    """As `plan_tuning`, on every rank: the first prepares and writes, and the others find the same then.
+
+    Raises: as `plan_tuning`, on every rank alike.
+    """
+    plan: Tuning | None = None
+    for turn in range(world.size):
+        with world.alike():
+            if world.rank == turn:
+                plan = plan_tuning(model, data, options, console, world.size)
+    assert plan is not None
+    return plan
+
+
+def device_of(overrides: Sequence[str]) -> str:
+    """The setting `device` among overrides; `auto` where it is not given."""
+    given = [one.partition("=")[2] for one in overrides if one.startswith("device=")]
+    return given[-1] if given else AUTO
+
+
+def plan_tuning(
+    model: str, data: Iterable[Any] | str | Path, options: TuneOptions, console: Console, ranks: int = 1
+) -> Tuning:
+    """Read the data, hold rows out, and write `held_out.txt` and `recipe.yaml`. Nothing is trained.
+
+    ranks: processes that will train together, among which the recipe shares its packs evenly.
+    """
     options.check()
     folder = options.out or Path("runs") / _name_of(model, data)
     if isinstance(data, list | tuple) and not data:
@@ -117,7 +154,7 @@ def plan_tuning(model: str, data: Iterable[Any] | str | Path, options: TuneOptio
     found = split_data(configs, processor, folder, options.hold_out, console)
     print_data(console, found)
     indexes, rows = [one.index for one in found.prepared], sum(found.trained)
-    sizes = stage_sizes(indexes, rows, resolved.model, processor, options.steps)
+    sizes = stage_sizes(indexes, rows, resolved.model, processor, options.steps, ranks)
     values = tune_recipe(folder.name, model, found.sources("train"), found.sources("held_out"), sizes)
     path = folder / "recipe.yaml"
     replace_text(path, recipe_text(values, options.overrides), is_recipe_file)
@@ -130,7 +167,7 @@ def plan_tuning(model: str, data: Iterable[Any] | str | Path, options: TuneOptio
     task = task_of_rows("held_out", samples, asked, choice.metric, min(LONGEST_ANSWER, longest + ROOM))
     many, unit = len(samples), "question" if len(samples) == 1 else "questions"
     say(console, f"Held out: {many:,} {unit}, measured by {choice.metric} ({choice.because}).")
-    passes = run.steps * sizes["pack"].get("samples", 0) / rows
+    passes = run.steps * sizes["pack"].get("samples", 0) * sizes["pack"]["packs_per_step"] / rows
     shown = f", about {passes:.1f} passes over {rows:,} rows" if passes else ""
     say(console, f"Recipe: {path} ({run.steps:,} steps{shown}).")
     return Tuning(run, folder, found, task, choice, asked.has_images and found.pictures > 1)
@@ -172,17 +209,14 @@ def _model_settings(model: str, configs: Sequence[SourceConfig]) -> tuple[Run, P
 
 def _measure(name: str, plan: Tuning, trainer: Trainer, console: Console) -> Result:
     """Ask the trainer's model about the held-out rows; kept in `eval/NAME`, and taken from there if done before."""
-    model = trainer.model.to(trainer.world.device).eval()
+    world, model = trainer.world, trainer.model.to(trainer.world.device).eval()
     identity = f"{trainer.run.identity} {'before' if name == 'before' else 'after'}"
     answerer, bar = LorgnetteModel(model, trainer.processor, identity=identity), progress_bar(console)
     bar.disable = not console.is_terminal
-    with bar:
-        result = evaluate(
-            plan.task,
-            answerer,
-            blind=name == "blind",
-            folder=plan.folder / "eval" / name,
-            progress=shown_in(bar, f"measuring {name}"),
-        )
+    store = ResultsFolder(plan.folder / "eval" / name, Rank(world.rank, world.size))
+    with world.alike(), bar:
+        evaluate(plan.task, answerer, blind=name == "blind", folder=store, progress=shown_in(bar, f"measuring {name}"))
+    with world.alike():  # all have answered, and the last may have stored the scores
+        result = store.result()
     say(console, f"{name}: {result.overall} ({plan.choice.metric}, {result.count:,} held-out questions)")
     return result

@@ -69,21 +69,27 @@ def tune_recipe(
 
 
 def stage_sizes(
-    indexes: Sequence[Index], rows: int, model: VLMConfig, processor: Processor, steps: int | None
+    indexes: Sequence[Index],
+    rows: int,
+    model: VLMConfig,
+    processor: Processor,
+    steps: int | None,
+    ranks: int = 1,
 ) -> dict[str, Any]:
     """Steps, packs and learning rate for `rows` rows of such lengths.
 
-    steps: asked for by the user; None for about `EPOCHS` passes over the data.
+    steps: asked for by the user; None for about `EPOCHS` passes over the data. ranks: among which the packs of a step
+    are shared evenly.
     """
     lengths = np.concatenate([tokens_of(index, processor) for index in indexes])
     mean, longest = float(lengths.mean()), int(lengths.max())
     wanted = max(LEAST_TOKENS, 256 * ceil(longest / 256))
     tokens = min(MOST_TOKENS, model.language.max_positions, wanted)
     samples = max(LEAST_SAMPLES, min(SAMPLES_PER_STEP, rows // 12))
-    packs = max(1, round(samples * mean / tokens))
+    packs = ranks * max(1, round(samples * mean / tokens / ranks))
     pack: dict[str, Any] = {"tokens": tokens, "packs_per_step": packs}
-    if packs == 1:
-        pack["samples"] = samples
+    if packs == ranks:
+        pack["samples"] = ceil(samples / ranks)
     passes = ceil(EPOCHS * rows / samples)
     rate = 2e-4 * sqrt(4096 / model.language.width)
     return {

@@ -171,7 +171,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     web = []
     for number in range(8):
         PIL.Image.new("RGB", (32, 32), (30 * number, 0, 0)).save(folder / f"{number}.png")
-        web.append(json.dumps({"images": [f"{number}.png", None], "texts": [None, "Words about it."]}))
+        web.append(json.dumps({"images": [None, f"{number}.png", None], "texts": ["Before it.", None, "After it."]}))
     (folder / "web.jsonl").write_text("\n".join(web) + "\n")
     for name in ("empty", "adapters"):
         (folder / name).mkdir()

@@ -97,6 +97,13 @@ def test_pictures_with_a_text_are_one_question():
     caption = Record(units, prefix=(Image("a.png"),))
     assert questions_in(caption) == [-1] and question_at(caption, -1).meta["answers"] == ("a red star",)
     assert questions_in(Record(units)) == [], "there is nothing to ask about"
+    picture = Image("a.png")
+    web = Record(((picture, *units[0]), units[1]))  # a web document that is a picture and its text
+    assert questions_in(web) == [-1] and question_at(web, -1).meta["answers"] == ("a red star",)
+    assert (
+        len(prompt_of(question_at(web, -1)).images) == 1 and choose_metric(["interleaved"], ["a"]).metric == "cider_d"
+    )
+    assert questions_in(Record(((*units[0], picture), units[1]))) == [], "a text before it, which is no question"
     talk = ((Turn("user"), Text("a"), Turn("assistant"), Text("b", supervised=True)), (Turn("user"), Text("c")))
     assert questions_in(Record(talk)) == [0]
     alone = Record((talk[0], talk[0]), prefix=(Image("a.png"),), shuffle=True)

@@ -142,3 +142,23 @@ def test_a_dry_run_writes_the_recipe_and_trains_nothing(base, receipts, tmp_path
     said = capsys.readouterr().out
     assert "peak: " in said and "100 steps will take about" in said
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["held_out.txt", "recipe.yaml"]
+
+
+@pytest.mark.slow
+def test_two_ranks_tune_as_one_process_does(base, receipts, tmp_path, monkeypatch):
+    """By torchrun: the first writes, both train and ask, and the losses are those of the recipe in one process."""
+    two, one = tmp_path / "two", tmp_path / "one"
+    words = ["tune", base, receipts, *QUICK, "--steps", "2", "--out", two, "--hold-out", "0.1"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "lorgnette"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*torchrun, *map(str, words)], env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.count("Report: ") == 1, "the second rank prints nothing"
+    found = json.loads((two / "results.json").read_text())
+    assert found["questions"] == 12 and (two / "report.html").is_file()
+    assert is_own_card((two / "model/README.md").read_bytes())
+    sessions = (two / "eval/after/sessions.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["rank"] for line in sessions) == [0, 1], "both ask"
+    assert command(monkeypatch, "train", two / "recipe.yaml", "--folder", one) == 0
+    losses = [[row["loss"] for row in read_log(folder / "log.jsonl")] for folder in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], abs=5e-5)
