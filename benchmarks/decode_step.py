@@ -10,7 +10,11 @@ answers are compared. They run in turn, step by step, in one process, and the me
 - `model`: `VLM.forward` over a `KVCache`, as in `generate`;
 - `transformers`: `LlamaForCausalLM` with its own attention, the faster of its dynamic and its static cache;
 - `int8_engine`, `int8_model`: the first two with the decoder's weights rounded to 8-bit integers (`quantize="int8"`);
+- `compiled_engine`, `compiled_model`, `compiled_int8_engine`, `compiled_int8_model`: the same four with `compile=True`;
 - `products`: each weight of the decoder times its input, and nothing else, as separate matrices in their own layout;
+- `int8_products`, `int4_products`: the same weights, those with one input joined, as the 8-bit products of lorgnette,
+  and as torch's product with weights of 4 bits in groups of 64 (`_weight_int4pack_mm_for_cpu`, activations in bfloat16,
+  for which it is made);
 - `reading`: the sum of each weight, which reads all of them once.
 
 `--profile` prints the operators of one step of the model by their processor time. A row goes to
@@ -20,6 +24,7 @@ answers are compared. They run in turn, step by step, in one process, and the me
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import statistics
@@ -43,8 +48,11 @@ from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import train_tokenizer
 from lorgnette.model.batch import IGNORE_INDEX, Batch, SequenceLengths
 from lorgnette.model.config import VLMConfig
+from lorgnette.model.inference.compiled import compile_decoder
+from lorgnette.model.inference.prepared_layers import linears_of
 from lorgnette.model.inference.quantised import quantise
 from lorgnette.model.kv_cache import KVCache
+from lorgnette.model.ops.int8_product import Int8Product
 from lorgnette.model.vlm import VLM
 from lorgnette.sample import Sample, Text, Turn
 
@@ -209,6 +217,41 @@ def of_products(model: VLM, rows: int) -> Step:
     return step
 
 
+def joined_weights(model: VLM) -> list[tuple[nn.Linear, ...]]:
+    """Linear layers of the decoder, those with one input together."""
+    return [group for layer in model.language.layers for group in linears_of(layer)]
+
+
+def of_int8_products(model: VLM, rows: int) -> Step:
+    products = [(Int8Product(*group), torch.randn(rows, group[0].in_features)) for group in joined_weights(model)]
+
+    def step() -> list[int]:
+        for product, x in products:
+            product(x)
+        return []
+
+    return step
+
+
+def of_int4_products(model: VLM, rows: int, group: int = 64) -> Step:
+    products = []
+    for linears in joined_weights(model):
+        weight = torch.cat([one.weight for one in linears]).unflatten(1, (-1, group))
+        low = weight.amin(-1)
+        steps = (weight.amax(-1) - low) / 15
+        rounded = ((weight - low[..., None]) / steps[..., None]).round_().clamp_(0, 15).int().flatten(1)
+        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(rounded, 1)
+        scales = torch.stack([steps, low + 8 * steps], -1).transpose(0, 1).contiguous().bfloat16()
+        products.append((torch.randn(rows, rounded.shape[1]).bfloat16(), packed, scales))
+
+    def step() -> list[int]:
+        for x, packed, scales in products:
+            torch.ops.aten._weight_int4pack_mm_for_cpu(x, packed, group, scales)
+        return []
+
+    return step
+
+
 def of_reading(model: VLM) -> Step:
     weights = linear_weights(model)
 
@@ -230,9 +273,10 @@ def measure(sides: dict[str, Step], repeats: int) -> dict[str, list[float]]:
             chosen[name].append(step())
             if repeat > 1:
                 taken[name].append(1000 * (time.process_time() - start))
-    columns = [list(zip(*chosen[name], strict=True)) for name in ("model", "transformers_dynamic")]
-    equal = sum(mine == theirs for mine, theirs in zip(*columns, strict=True))
-    assert 4 * equal >= 3 * len(columns[0]), "lorgnette and transformers chose different tokens"  # ties may part
+    columns = {name: list(zip(*steps, strict=True)) for name, steps in chosen.items()}
+    for name in ("model", "compiled_model"):
+        equal = sum(mine == theirs for mine, theirs in zip(columns[name], columns["transformers_dynamic"], strict=True))
+        assert 4 * equal >= 3 * len(columns[name]), f"{name} and transformers chose different tokens"  # ties may part
     return taken
 
 
@@ -242,7 +286,7 @@ def figures(taken: dict[str, list[float]]) -> dict[str, Any]:
     ratios = {
         f"{name}_to_products": round(medians[name] / medians["products"], 3) for name in medians if name != "products"
     }
-    ours = ("engine", "model", "int8_engine", "int8_model")
+    ours = [name for name in medians if name.endswith(("engine", "model"))]
     faster = {f"{name}_speedup": round(theirs / medians[name], 3) for name in ours}
     return {"step_cpu_ms": medians, **ratios, **faster}
 
@@ -268,25 +312,34 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     tokenizer = train_tokenizer([words(20_000, seed=-1)], vocabulary=SHAPE["vocabulary"])
-    model, processor = build(options.layers), Processor(tokenizer)
-    rounded = build(options.layers)
-    quantise(rounded.language, "int8")
+    processor = Processor(tokenizer)
+    models = {name: build(options.layers) for name in ("", "int8_", "compiled_", "compiled_int8_")}
+    for name, one in models.items():
+        if "int8" in name:
+            quantise(one.language, "int8")
+        if "compiled" in name:
+            compile_decoder(one.language)
+    model = models[""]
     measured = []
     for rows in options.rows:
         tokens_BT, steps = documents(rows, options.context), options.repeats + 12
-        with evaluating(model):
-            sides: dict[str, Step] = {
-                "engine": of_engine(model, processor, rows, options.context, steps),
-                "model": of_model(model, tokens_BT, steps),
-                "int8_engine": of_engine(rounded, processor, rows, options.context, steps),
-                "int8_model": of_model(rounded, tokens_BT, steps),
+        with contextlib.ExitStack() as stack:
+            sides: dict[str, Step] = {}
+            for name, one in models.items():
+                stack.enter_context(evaluating(one))
+                sides[f"{name}engine"] = of_engine(one, processor, rows, options.context, steps)
+                sides[f"{name}model"] = of_model(one, tokens_BT, steps)
+            sides |= {
                 "transformers_dynamic": of_transformers(model, tokens_BT, steps, "dynamic"),
                 "transformers_static": of_transformers(model, tokens_BT, steps, "static"),
                 "products": of_products(model, rows),
+                "int8_products": of_int8_products(model, rows),
+                "int4_products": of_int4_products(model, rows),
                 "reading": of_reading(model),
             }
             if options.profile:
-                print(profiled(sides["model"]))
+                for name in ("model", "compiled_model", "compiled_int8_model"):
+                    print(name, profiled(sides[name]), sep="\n")
                 continue
             measured.append({"rows": rows} | figures(measure(sides, options.repeats)))
             print(json.dumps(measured[-1]), flush=True)

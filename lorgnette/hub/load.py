@@ -29,9 +29,7 @@ from lorgnette.hub.weight_map import Rule
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
 from lorgnette.model.config import VLMConfig
-from lorgnette.model.inference.c_library import find_compiler
-from lorgnette.model.inference.compiled import compile_decoder
-from lorgnette.model.inference.compiled_layers import check_compiled
+from lorgnette.model.inference.compiled import compile_decoder, float32_compiled
 from lorgnette.model.inference.quantised import check_quantization, quantise
 from lorgnette.model.ops.device import DTYPES, device_named, dtype_named
 from lorgnette.model.vlm import VLM
@@ -78,9 +76,7 @@ def load(
     if quantize is not None:
         wanted = float32_for(quantize, place, wanted)
     if compile:
-        check_compiled(place, wanted)
-        find_compiler()
-        wanted = torch.float32
+        wanted = float32_compiled(place, wanted)
     opened = open_checkpoint(source, revision, adapter, merge)
     if opened.quantization is not None:
         quantize = opened.quantization

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from lorgnette.errors import SettingsError
-from lorgnette.model.inference.c_library import c_library
+from lorgnette.model.inference.c_library import c_library, find_compiler
 from lorgnette.model.inference.compiled_layers import PRODUCTS, SOURCE, check_compiled
 from lorgnette.model.inference.prepared_layers import is_plain
 from lorgnette.model.language import Decoder
@@ -24,6 +26,14 @@ def compile_decoder(decoder: Decoder) -> None:
         raise SettingsError("compile: takes no adapters beside the weights; merge them, or leave out compile")
     c_library(SOURCE)
     decoder.compiled, decoder.prepared = True, None
+
+
+def float32_compiled(device: torch.device, dtype: torch.dtype | None) -> torch.dtype:
+    """The type in which a compiled model computes. Raises: SettingsError for another one or another device than it
+    takes, or without a compiler."""
+    check_compiled(device, dtype)
+    find_compiler()
+    return torch.float32
 
 
 def can_compile(decoder: Decoder) -> bool:
