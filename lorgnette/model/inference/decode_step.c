@@ -1,10 +1,9 @@
-/* One decode step through a run of decoder layers: each row is the newest token of a document of its own.
+/* One decode step through a decoder layer: each row is the newest token of a document of its own.
 
    `prepared_layers.py` is the plain version, and names and order follow it; `compiled_layers.py` fills the structures.
    Every number of a row is summed in the same order whatever rows stand beside it. Vectors are the compiler's own
    extension (GCC, Clang), so that one text serves every processor; only the 8-bit products have a form for AVX-512 VNNI.
-   Within a file, a function that all threads of the parallel region call shares its loop among them (`omp for`), and
-   ends at a barrier. */
+   All threads call the functions with an `omp for`: it shares the loop among them, and ends at a barrier. */
 
 #include <math.h>
 #include <stddef.h>
@@ -132,7 +131,7 @@ INLINE float exponential(float x) { /* within 2 units of the last place, and a l
 INLINE float tangent(float x) { return 1.0f - 2.0f / (exponential(2.0f * x) + 1.0f); }
 
 /* root mean square norm of one vector; `out` may be `x` */
-static void norm(const Pass *pass, const Layer *layer, float *out, const float *x, const float *weight, int64_t n) {
+static void norm(const Layer *layer, float *out, const float *x, const float *weight, int64_t n) {
     float scale = 1.0f / sqrtf(dot(x, x, n) / n + layer->eps), offset = layer->norm_offset;
     for (int64_t i = 0; i < n; i++) out[i] = x[i] * scale * (weight[i] + offset);
 }
@@ -140,11 +139,11 @@ static void norm(const Pass *pass, const Layer *layer, float *out, const float *
 static void norm_rows(const Pass *pass, const Layer *layer, float *out, const float *x, const float *weight) {
 #pragma omp for
     for (int64_t row = 0; row < pass->rows; row++)
-        norm(pass, layer, out + row * layer->width, x + row * layer->width, weight, layer->width);
+        norm(layer, out + row * layer->width, x + row * layer->width, weight, layer->width);
 }
 
 /* The products of `outs` rows of a matrix and `rows` rows of the input: constants, so that sums stay in registers. */
-INLINE void float_block(const Product *p, int64_t first, const float *x, int outs, int rows, float *sums) {
+INLINE void float_block(const Product *p, int64_t first, const float *x, int outs, int rows, float4 *sums) {
     vec acc[BLOCK_OUT][BLOCK_ROWS];
     for (int o = 0; o < outs; o++)
         for (int r = 0; r < rows; r++) acc[o][r] = (vec){0};
@@ -164,13 +163,13 @@ INLINE void float_block(const Product *p, int64_t first, const float *x, int out
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) {
         vec none = acc[0][r];
-        float4 four = totals(none, outs > 1 ? acc[1][r] : none, outs > 2 ? acc[2][r] : none, outs > 3 ? acc[3][r] : none);
-        for (int o = 0; o < outs; o++) sums[r * BLOCK_OUT + o] = four[o];
+        sums[r] = totals(none, outs > 1 ? acc[1][r] : none, outs > 2 ? acc[2][r] : none, outs > 3 ? acc[3][r] : none);
         for (int64_t i = k; i < p->in; i++)
-            for (int o = 0; o < outs; o++) sums[r * BLOCK_OUT + o] += weight[o * p->in + i] * x[r * p->in + i];
+            for (int o = 0; o < outs; o++) sums[r][o] += weight[o * p->in + i] * x[r * p->in + i];
     }
 }
 
+/* The same in whole numbers, of which 128 stands for 0 in the input. */
 #ifdef __AVX512VNNI__
 typedef int32_t int4 __attribute__((vector_size(16)));
 typedef int32_t int8 __attribute__((vector_size(32)));
@@ -178,39 +177,45 @@ typedef int32_t int16 __attribute__((vector_size(64)));
 
 TOTALS(int_totals, int32_t, int16, int8, int4)
 
-INLINE void integer_block(const Product *p, int64_t first, const uint8_t *x, int outs, int rows, int32_t *sums) {
+INLINE void integer_part(const int8_t *weight, const uint8_t *x, int64_t in, __mmask64 there, int outs, int rows,
+                         __m512i acc[BLOCK_OUT][BLOCK_ROWS]) {
+    __m512i w[BLOCK_OUT];
+#pragma GCC unroll 4
+    for (int o = 0; o < outs; o++) w[o] = _mm512_maskz_loadu_epi8(there, weight + o * in);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+        __m512i one = _mm512_maskz_loadu_epi8(there, x + r * in);
+#pragma GCC unroll 4
+        for (int o = 0; o < outs; o++) acc[o][r] = _mm512_dpbusd_epi32(acc[o][r], one, w[o]);
+    }
+}
+
+INLINE void integer_block(const Product *p, int64_t first, const uint8_t *x, int outs, int rows, float4 *sums) {
     __m512i acc[BLOCK_OUT][BLOCK_ROWS];
     for (int o = 0; o < outs; o++)
         for (int r = 0; r < rows; r++) acc[o][r] = _mm512_setzero_si512();
     const int8_t *weight = p->rounded + first * p->in;
-    for (int64_t k = 0; k < p->in; k += 64) {
-        __mmask64 there = p->in - k >= 64 ? ~0ull : (1ull << (p->in - k)) - 1;
-        __m512i w[BLOCK_OUT];
-#pragma GCC unroll 4
-        for (int o = 0; o < outs; o++) w[o] = _mm512_maskz_loadu_epi8(there, weight + o * p->in + k);
-#pragma GCC unroll 4
-        for (int r = 0; r < rows; r++) {
-            __m512i one = _mm512_maskz_loadu_epi8(there, x + r * p->in + k);
-#pragma GCC unroll 4
-            for (int o = 0; o < outs; o++) acc[o][r] = _mm512_dpbusd_epi32(acc[o][r], one, w[o]);
-        }
-    }
+    int64_t k = 0;
+    for (; k + 64 <= p->in; k += 64) integer_part(weight + k, x + k, p->in, ~0ull, outs, rows, acc);
+    if (k < p->in) integer_part(weight + k, x + k, p->in, (1ull << (p->in - k)) - 1, outs, rows, acc);
+    int4 middle = {0};
+    for (int o = 0; o < outs; o++) middle[o] = 128 * p->sums[first + o];
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) {
         int16 none = (int16)acc[0][r];
-        int4 four = int_totals(none, outs > 1 ? (int16)acc[1][r] : none, outs > 2 ? (int16)acc[2][r] : none,
-                               outs > 3 ? (int16)acc[3][r] : none);
-        for (int o = 0; o < outs; o++) sums[r * BLOCK_OUT + o] = four[o];
+        int4 whole = int_totals(none, outs > 1 ? (int16)acc[1][r] : none, outs > 2 ? (int16)acc[2][r] : none,
+                                outs > 3 ? (int16)acc[3][r] : none);
+        sums[r] = __builtin_convertvector(whole - middle, float4);
     }
 }
 #else
-INLINE void integer_block(const Product *p, int64_t first, const uint8_t *x, int outs, int rows, int32_t *sums) {
+INLINE void integer_block(const Product *p, int64_t first, const uint8_t *x, int outs, int rows, float4 *sums) {
     for (int r = 0; r < rows; r++)
         for (int o = 0; o < outs; o++) {
             const int8_t *weight = p->rounded + (first + o) * p->in;
             int32_t sum = 0;
             for (int64_t i = 0; i < p->in; i++) sum += (int32_t)weight[i] * x[r * p->in + i];
-            sums[r * BLOCK_OUT + o] = sum;
+            sums[r][o] = (float)(sum - 128 * p->sums[first + o]);
         }
 }
 #endif
@@ -236,25 +241,30 @@ static void round_rows(const Pass *pass, const Layer *layer, const float *x, int
     }
 }
 
-INLINE void one_block(const Pass *pass, const Layer *layer, const Product *p, int64_t o, const float *x, int64_t row, int outs, int rows,
+INLINE void one_block(const Pass *pass, const Product *p, int64_t o, const float *x, int64_t row, int outs, int rows,
                       float *y, const float *more) {
-    float sums[BLOCK_OUT * BLOCK_ROWS];
+    float4 sums[BLOCK_ROWS];
     if (p->weight)
         float_block(p, o, x + row * p->in, outs, rows, sums);
-    else {
-        int32_t whole[BLOCK_OUT * BLOCK_ROWS];
-        integer_block(p, o, pass->integers + row * p->in, outs, rows, whole);
-        for (int r = 0; r < rows; r++)
-            for (int i = 0; i < outs; i++)
-                sums[r * BLOCK_OUT + i] =
-                    (float)(whole[r * BLOCK_OUT + i] - 128 * p->sums[o + i]) * p->steps[o + i] * pass->ranges[row + r];
+    else
+        integer_block(p, o, pass->integers + row * p->in, outs, rows, sums);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+        float *at = y + (row + r) * p->out + o;
+        const float *add = more ? more + (row + r) * p->out + o : NULL;
+        if (outs == 4) {
+            float4 sum = sums[r];
+            if (!p->weight) sum = sum * *(const loose4 *)(p->steps + o) * pass->ranges[row + r];
+            if (p->bias) sum += *(const loose4 *)(p->bias + o);
+            *(loose4 *)at = add ? sum + *(const loose4 *)add : sum;
+        } else
+            for (int i = 0; i < outs; i++) {
+                float sum = sums[r][i];
+                if (!p->weight) sum = sum * p->steps[o + i] * pass->ranges[row + r];
+                if (p->bias) sum += p->bias[o + i];
+                at[i] = add ? sum + add[i] : sum;
+            }
     }
-    for (int r = 0; r < rows; r++)
-        for (int i = 0; i < outs; i++) {
-            int64_t at = (row + r) * p->out + o + i;
-            float sum = sums[r * BLOCK_OUT + i] + (p->bias ? p->bias[o + i] : 0);
-            y[at] = more ? sum + more[at] : sum;
-        }
 }
 
 /* y = x times the matrix, plus `more` where it is given (which may be y): a block of the matrix is read once for all
@@ -267,22 +277,23 @@ static void multiply(const Pass *pass, const Layer *layer, const Product *p, con
         int64_t o = b * BLOCK_OUT, row = 0;
         if (o + BLOCK_OUT <= p->out) {
             for (; row + BLOCK_ROWS <= pass->rows; row += BLOCK_ROWS)
-                one_block(pass, layer, p, o, x, row, BLOCK_OUT, BLOCK_ROWS, y, more);
+                one_block(pass, p, o, x, row, BLOCK_OUT, BLOCK_ROWS, y, more);
             if (row + 2 <= pass->rows) {
-                one_block(pass, layer, p, o, x, row, BLOCK_OUT, 2, y, more);
+                one_block(pass, p, o, x, row, BLOCK_OUT, 2, y, more);
                 row += 2;
             }
-            if (row < pass->rows) one_block(pass, layer, p, o, x, row, BLOCK_OUT, 1, y, more);
+            if (row < pass->rows) one_block(pass, p, o, x, row, BLOCK_OUT, 1, y, more);
         } else
             for (; row < pass->rows; row++)
-                for (int64_t i = o; i < p->out; i++) one_block(pass, layer, p, i, x, row, 1, 1, y, more);
+                for (int64_t i = o; i < p->out; i++) one_block(pass, p, i, x, row, 1, 1, y, more);
     }
 }
 
 /* In place: the norm of a head, its turn by the position, and its scale. */
-static void turn(const Pass *pass, const Layer *layer, const Tables *tables, float *head, int64_t row, const float *weight, float scale) {
+static void turn(const Layer *layer, const Tables *tables, float *head, int64_t row,
+                 const float *weight, float scale) {
     int64_t n = layer->head_width, half = n / 2;
-    if (weight) norm(pass, layer, head, head, weight, n);
+    if (weight) norm(layer, head, head, weight, n);
     if (tables->cos) {
         const float *cos = tables->cos + row * n, *sin = tables->sin + row * n;
         for (int64_t i = 0; i < half; i++) {
@@ -302,13 +313,15 @@ static void store(const Pass *pass, const Layer *layer, const Tables *tables) {
     for (int64_t row = 0; row < pass->rows; row++) {
         float *heads = pass->qkv + row * all * n, *keys = heads + layer->heads * n;
         for (int64_t h = 0; h < layer->heads; h++)
-            turn(pass, layer, tables, heads + h * n, row, layer->query_norm, layer->query_scale);
-        for (int64_t h = 0; h < layer->kv_heads; h++) turn(pass, layer, tables, keys + h * n, row, layer->key_norm, 1);
+            turn(layer, tables, heads + h * n, row, layer->query_norm, layer->query_scale);
+        for (int64_t h = 0; h < layer->kv_heads; h++) turn(layer, tables, keys + h * n, row, layer->key_norm, 1);
         int64_t slot = pass->starts[row] + pass->lengths[row] - 1;
         memcpy(tables->keys + slot * inner, keys, inner * sizeof(float));
         memcpy(tables->values + slot * inner, keys + inner, inner * sizeof(float));
     }
 }
+
+#define AHEAD 12 /* slots that are asked of memory before they are read: those of one head do not lie side by side */
 
 /* Scores of one query and the slots of its document. */
 INLINE void score(const float *query, const float *keys, ptrdiff_t stride, int64_t seen, int64_t n, float scale,
@@ -318,6 +331,7 @@ INLINE void score(const float *query, const float *keys, ptrdiff_t stride, int64
         const float *key = keys + s * stride;
         vec a = {0}, b = {0}, c = {0}, d = {0};
         for (int64_t i = 0; i < n; i += LANES) {
+            for (int ahead = AHEAD; ahead < AHEAD + 4; ahead++) __builtin_prefetch(key + ahead * stride + i);
             vec q = load(query + i);
             a += q * load(key + i);
             b += q * load(key + stride + i);
@@ -355,7 +369,10 @@ INLINE void weigh(const float *scores, ptrdiff_t apart, const float *values, ptr
     for (int64_t s = 0; s < seen; s++) {
         vec value[WIDE];
 #pragma GCC unroll 4
-        for (int i = 0; i < vectors; i++) value[i] = load(values + s * stride + i * LANES);
+        for (int i = 0; i < vectors; i++) {
+            value[i] = load(values + s * stride + i * LANES);
+            __builtin_prefetch(values + (s + AHEAD) * stride + i * LANES);
+        }
 #pragma GCC unroll 4
         for (int r = 0; r < heads; r++) {
             float weight = scores[r * apart + s];
