@@ -2,7 +2,7 @@
 
    `prepared_layers.py` is the plain version, and names and order follow it; `compiled_layers.py` fills the structures.
    Every number of a row is summed in the same order whatever rows stand beside it. Vectors are the compiler's own
-   extension (GCC, Clang), so that one text serves every processor; only the 8-bit products have a form for AVX-512 VNNI.
+   extension (GCC, Clang): one text serves every processor, and only 8-bit products have a form for AVX-512 VNNI.
    All threads call the functions with an `omp for`: it shares the loop among them, and ends at a barrier. */
 
 #include <math.h>
@@ -269,7 +269,8 @@ INLINE void one_block(const Pass *pass, const Product *p, int64_t o, const float
 
 /* y = x times the matrix, plus `more` where it is given (which may be y): a block of the matrix is read once for all
    rows. */
-static void multiply(const Pass *pass, const Layer *layer, const Product *p, const float *x, float *y, const float *more) {
+static void multiply(const Pass *pass, const Layer *layer, const Product *p, const float *x, float *y,
+                     const float *more) {
     if (!p->weight) round_rows(pass, layer, x, p->in);
     int64_t blocks = (p->out + BLOCK_OUT - 1) / BLOCK_OUT;
 #pragma omp for schedule(static)
@@ -450,7 +451,8 @@ static void gate(const Pass *pass, const Layer *layer) {
 }
 
 /* The products' sum joins the residual, behind its own norm in families that have one. */
-static void add(const Pass *pass, const Layer *layer, const Product *p, const float *x, float *states, const float *post_norm) {
+static void add(const Pass *pass, const Layer *layer, const Product *p, const float *x, float *states,
+                const float *post_norm) {
     if (!post_norm) {
         multiply(pass, layer, p, x, states, states);
         return;
