@@ -89,8 +89,7 @@ def load(
             opened.processor.tokenizer.vocabulary,
             opened.stored_rows,
         )
-    model, weights = opened.model, opened.weights
-    rules = opened.rules
+    model, weights, rules = opened.model, opened.weights, opened.rules
     kept = [] if merge else kept_adapters(weights, rules, model)
     tensors = import_tensors(weights, rules, opened.shapes, opened.stored_rows)
     assign(model, tensors, place, wanted or one_dtype(weights))

@@ -28,7 +28,10 @@ class Module:
 
     path: str
     text: str
-    tree: ast.Module
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
 
     @property
     def name(self) -> str:
@@ -60,9 +63,9 @@ def modules(*folders: str) -> tuple[Module, ...]:
     return tuple(_module(path) for path in paths)
 
 
+@cache
 def _module(path: Path) -> Module:
-    text = path.read_text(encoding="utf-8")
-    return Module(path.relative_to(ROOT).as_posix(), text, ast.parse(text))
+    return Module(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8"))
 
 
 @cache

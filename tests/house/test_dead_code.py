@@ -116,9 +116,11 @@ def overrides(module: Module, name: str) -> bool:
     """Return whether a method overrides one of a class from outside the package, which calls it."""
     owner, _, method = name.partition(".")
     try:
-        bases = getattr(importlib.import_module(module.name), owner).__mro__ if method else ()
+        bases = getattr(getattr(importlib.import_module(module.name), owner), "__mro__", None) if method else ()
     except ModuleNotFoundError as error:  # of a package that is not installed: it calls what it asks for
         return not str(error.name).startswith("lorgnette")
+    if bases is None:  # a decorator of another package made something else of the class, and calls it
+        return True
     return any(hasattr(base, method) for base in bases if not base.__module__.startswith("lorgnette"))
 
 

@@ -86,4 +86,4 @@ def test_every_exception_is_still_needed(path, name):
     ],
 )
 def test_the_search_finds_what_it_looks_for(text, expected):
-    assert list(executes(Module("a.py", text, ast.parse(text)))) == expected
+    assert list(executes(Module("a.py", text))) == expected

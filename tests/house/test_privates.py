@@ -45,4 +45,4 @@ def test_every_exception_is_still_needed():
     [("trainer._stop = 1", ["_stop"]), ("self._a + cls._b", []), ("self.run._x", ["_x"]), ("type(self)._y", [])],
 )
 def test_the_search_finds_what_it_looks_for(text, expected):
-    assert list(privates(Module("a.py", text, ast.parse(text)))) == expected
+    assert list(privates(Module("a.py", text))) == expected
