@@ -129,8 +129,9 @@ def print_serving(model: str, kv_mib: int) -> None:
     limits = EngineConfig.parse({"kv_bytes": kv_mib * 2**20}, "show")
     opened = open_checkpoint(model)
     stored = one_dtype(opened.weights) or next(iter(opened.weights.dtypes))
-    parameters = sum(one.numel() for one in opened.model.parameters())
-    memory = serving_memory(opened.config, opened.processor.images, stored, parameters, limits)
+    parts = opened.model.parameters()
+    weights = sum(one.numel() * (stored if one.is_floating_point() else one.dtype).itemsize for one in parts)
+    memory = serving_memory(opened.config, opened.processor.images, stored, weights, limits)
     console = new_console()
     for label, value in lines(memory, opened.config.language.context_length):
         say(console, f"{label}: {value}")

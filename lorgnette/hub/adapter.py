@@ -310,11 +310,10 @@ def put_adapters_beside(weights: MergedWeights, rules: Iterable[Rule], model: nn
         scale = weights.adapter.scale(weights.said[module], len(a))
         magnitude = weights.parts[module].get("lora_magnitude_vector")
         names = [name.removesuffix(".weight") for name in rule.ours]
-        bases = [model.get_submodule(name) for name in names]
-        rows = [len(one.get_parameter("weight")) for one in bases]
+        bases: list[Any] = [model.get_submodule(name) for name in names]
+        rows = [one.out_features for one in bases]
         lengths = [None] * len(rows) if magnitude is None else magnitude.flatten().split(rows)
         for name, base, up, length in zip(names, bases, b.split(rows), lengths, strict=True):
-            assert isinstance(base, nn.Linear)
             like = base.weight
             length = None if length is None else length.to(like)
             adapted = AdaptedLinear(base, a.to(like), up.to(like), scale, length)

@@ -89,9 +89,9 @@ def load(
             opened.processor.tokenizer.vocabulary,
             opened.stored_rows,
         )
-    model, weights, rules = opened.model, opened.weights, opened.rules
-    kept = [] if merge else kept_adapters(weights, rules, model)
-    tensors = import_tensors(weights, rules, opened.shapes, opened.stored_rows)
+    model, weights = opened.model, opened.weights
+    kept = [] if merge else kept_adapters(weights, opened.form.rules(model.config), model)
+    tensors = import_tensors(weights, opened.rules, opened.shapes, opened.stored_rows)
     assign(model, tensors, place, wanted or one_dtype(weights))
     if isinstance(weights, MergedWeights):
         put_adapters_beside(weights, kept, model)

@@ -69,15 +69,15 @@ class ServingMemory:
 
 
 def serving_memory(
-    config: VLMConfig, images: ImageConfig, dtype: torch.dtype, parameters: int, limits: EngineConfig | None = None
+    config: VLMConfig, images: ImageConfig, dtype: torch.dtype, weight_bytes: int, limits: EngineConfig | None = None
 ) -> ServingMemory:
-    """Memory of a server of a model with so many parameters of a type."""
+    """Memory of a server of a model whose weights take so many bytes, and which computes in a type."""
     crops = crops_of(images.crop_side, images.crop_side, images.split, images)
     visual = sum(int(config.connector.visual_tokens(crop.rows, crop.columns)) for crop in crops)
     fusion = config.fusion
     row = image_row_bytes(fusion, config.language, dtype) if isinstance(fusion, CrossAttentionConfig) else 0
     return ServingMemory(
-        weights=parameters * dtype.itemsize,
+        weights=weight_bytes,
         token=bytes_of_slot(config.language, dtype),
         image_slots=sum(crop.slot(config.slots).tokens for crop in crops),
         image_cached=visual * config.visual_width * dtype.itemsize,

@@ -291,3 +291,19 @@ def test_nothing_to_keep_and_what_is_kept_is_not_written(upstream: Path, tmp_pat
         export(model, processor, tmp_path / "out")
     given = upstream, tmp_path / "adapter"
     assert digest_with_adapter(*given) != digest_with_adapter(*given, merge=False)
+
+
+def test_an_adapter_is_kept_beside_a_checkpoint_that_stores_integers(upstream: Path, tmp_path: Path) -> None:
+    """As beside weights that are rounded when they are opened, to the bit; merging it would round twice."""
+    write_adapter(upstream, tmp_path / "adapter", target_modules=[*QV, "down_proj"], use_dora=True)
+    model, processor = load(upstream)
+    folder = export(model, processor, tmp_path / "int8", quantize="int8")
+    with pytest.raises(CheckpointError, match="whose weights are 8-bit integers; keep it beside them"):
+        load(folder, adapter=tmp_path / "adapter")
+    stored, _ = load(folder, adapter=tmp_path / "adapter", merge=False)
+    now, _ = load(upstream, adapter=tmp_path / "adapter", merge=False, quantize="int8")
+    plain, _ = load(folder)
+    batch = processor(SAMPLES)
+    with torch.no_grad():
+        assert torch.equal(stored(batch).logits, now(batch).logits)
+        assert not torch.equal(stored(batch).logits, plain(batch).logits)

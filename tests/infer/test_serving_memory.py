@@ -20,8 +20,8 @@ LIMITS = EngineConfig(kv_bytes=2**18, max_running=8)
 
 def sizes(config: VLMConfig, limits: EngineConfig = LIMITS):
     model = tiny_model(config, seed=1)
-    count = sum(one.numel() for one in model.parameters())
-    return serving_memory(config, tiny_processor(config).images, torch.float32, count, limits)
+    weights = sum(one.nbytes for one in model.parameters())
+    return serving_memory(config, tiny_processor(config).images, torch.float32, weights, limits)
 
 
 @every_fusion
