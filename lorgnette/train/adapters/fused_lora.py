@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lorgnette.model.adapted_layers import Int8Linear
 from lorgnette.model.layers import Stack
+from lorgnette.model.ops.int8_product import dequantised_product
 
 
 def speed_up(part: nn.Module, adapter: str) -> None:
@@ -54,6 +56,8 @@ def weights_kept(model: nn.Module) -> Iterator[list[Tensor]]:
 
 def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     unusual = args or kwargs or x.ndim != 2 or x.dtype != torch.float32
+    if not unusual and isinstance(layer.base_layer, Int8Linear) and _is_alone(layer):
+        return _over_integers(layer, x)
     if unusual or not _is_usual(layer) or not torch.is_grad_enabled():
         usual: Tensor = type(layer).forward(layer, x, *args, **kwargs)
         return usual
@@ -68,8 +72,23 @@ def _is_usual(layer: Any) -> bool:
     if type(layer.base_layer) is not nn.Linear:
         return False
     weight = layer.base_layer.weight
-    one = not layer.disable_adapters and not layer.merged and len(layer.active_adapters) == 1
-    return one and weight.device.type == "cpu" and weight.dtype == torch.float32
+    return _is_alone(layer) and weight.device.type == "cpu" and weight.dtype == torch.float32
+
+
+def _is_alone(layer: Any) -> bool:
+    return not layer.disable_adapters and not layer.merged and len(layer.active_adapters) == 1
+
+
+def _over_integers(layer: Any, x_TD: Tensor) -> Tensor:
+    """share * (W x + s B A x) + bias over a weight in 8 bits, of which nothing float is kept for the backward pass."""
+    base, (a, b, magnitude) = layer.base_layer, _adapter(layer)
+    [scale] = (layer.scaling[name] for name in layer.active_adapters)
+    out_TD = dequantised_product(x_TD, base.rounded, base.steps) + F.linear(F.linear(x_TD, a), b) * scale
+    if magnitude is not None:
+        with torch.no_grad():
+            length = torch.linalg.vector_norm(torch.addmm(base.weight, b, a, alpha=scale), dim=1)
+        out_TD = out_TD * (magnitude / length)
+    return out_TD if base.bias is None else out_TD + base.bias
 
 
 def _adapter(layer: Any) -> tuple[Tensor, Tensor, Tensor | None]:

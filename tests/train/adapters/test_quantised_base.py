@@ -14,11 +14,12 @@ from lorgnette.hub.load import load
 from lorgnette.model.adapted_layers import Int8Linear
 from lorgnette.model.ops.int8_product import dequantised_product, plain_dequantised_product, quantise_rows
 from lorgnette.model.vlm import VLM
-from lorgnette.run import Run
-from lorgnette.train.adapters.peft import float_base
+from lorgnette.run import LoraConfig, Run
+from lorgnette.train.adapters.peft import add_adapters, float_base, quantise_base
 from lorgnette.train.loop import Interrupted, Trainer
 from lorgnette.train.planner.memory import Trace, estimate
 from lorgnette.train.stages import prepare_parts
+from tests.train.adapters.test_fused_lora import Part
 from tests.train.planner.test_memory import first_pack
 from tests.train.watchers import StopAfter
 
@@ -136,3 +137,25 @@ WRONG = {
 def test_what_cannot_be_is_refused(tiny: Run, override: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         tiny.override(override)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dora", [False, True])
+def test_layers_over_integers_are_those_of_peft(bias: bool, dora: bool) -> None:
+    torch.manual_seed(0)
+    fast = Part(bias).requires_grad_(False)
+    quantise_base(fast)
+    add_adapters(fast, LoraConfig(rank=2, alpha=4, dropout=0.0), dora=dora, seed=0)
+    for name, parameter in fast.named_parameters():
+        if "lora_" in name:
+            parameter.data.normal_(std=0.3).add_(0.5 if "magnitude" in name else 0)
+    slow, x = copy.deepcopy(fast), torch.randn(7, 6)
+    found = [vars(module).pop("forward", None) for module in slow.modules()]
+    assert sum(one is not None for one in found) == 2
+    for part in (fast, slow):
+        part(x).square().mean().backward()
+    torch.testing.assert_close(fast(x), slow(x))
+    for one, other in zip(fast.parameters(), slow.parameters(), strict=True):
+        assert (one.grad is None) == (not one.requires_grad)
+        if one.grad is not None:
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-5, atol=1e-6)
