@@ -263,7 +263,8 @@ class Processor:
             "rescale_factor": 1 / 255,
             "size": _upstream_size(self.images),
         }
-        smallest = (self.images.shortest // self.images.patch,) * 2
+        side = self.images.patch * self.images.multiple
+        smallest = (-(-self.images.shortest // side) * self.images.multiple,) * 2
         return {
             "processor_class": "Idefics2Processor",
             "image_seq_len": self.connector.visual_tokens(*(self.connector.only_grid or smallest)),

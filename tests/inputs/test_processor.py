@@ -13,6 +13,7 @@ from lorgnette.errors import CheckpointError
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.templates.template import Idefics2Template, JinjaTemplate
+from lorgnette.model.configs.connector_config import PixelShuffleConfig
 from lorgnette.sample import Sample
 from tests.inputs.conftest import noise, old_checkpoint
 
@@ -34,6 +35,14 @@ def test_load_undoes_save(images, processor, tmp_path):
     assert (loaded.mean, loaded.std, loaded.connector) == (saved.mean, saved.std, saved.connector)
     assert loaded.template == Idefics2Template()
     assert loaded.special == saved.special
+
+
+def test_a_connector_that_joins_squares_is_saved_whatever_the_shortest_side(processor, tmp_path):
+    """`image_seq_len` is that of the smallest image, whose sides are multiples of the square's."""
+    images = ImageConfig(shortest=3 * 14, longest=70, grid=5)
+    dataclasses.replace(processor, images=images, connector=PixelShuffleConfig(side=2)).save(tmp_path)
+    assert json.loads((tmp_path / "processor_config.json").read_text())["image_seq_len"] == 4
+    assert Processor.load(tmp_path).images.multiple == 2
 
 
 @pytest.mark.parametrize("images", CONFIGS[:2], ids=["whole", "split"])
