@@ -95,7 +95,7 @@ def test_docstrings_begin_with_a_noun_or_a_verb(folder):
 
 
 def test_a_docstring_of_a_field_is_found():
-    (one,) = attributes(Module("a.py", "", ast.parse("class A:\n    size: int\n    '''How large.'''\n    b = 1")))
+    (one,) = attributes(Module("a.py", "class A:\n    size: int\n    '''How large.'''\n    b = 1"))
     assert one == (3, "How large.") and INTERROGATIVE.match(one[1])
 
 
