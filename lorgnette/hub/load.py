@@ -19,7 +19,6 @@ from lorgnette.hub.formats.compressed_tensors import (
     QUANTIZATION_KEY,
     in_8_bits,
     in_integers,
-    make_rounded_layers,
     rounded_rules,
 )
 from lorgnette.hub.formats.format import IDEFICS2, MODEL_FORMATS, Format
@@ -28,6 +27,7 @@ from lorgnette.hub.source import find_folder
 from lorgnette.hub.weight_map import Rule
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer, read_json
+from lorgnette.model.adapted_layers import round_layers
 from lorgnette.model.config import VLMConfig
 from lorgnette.model.inference.compiled import compile_decoder, float32_compiled
 from lorgnette.model.inference.quantised import check_quantization, quantise
@@ -209,7 +209,7 @@ def open_checkpoint(
     opened = Checkpoint(processor, weights, empty_model(config, weights), stored_rows, words, form, quantization)
     if quantization is not None:
         opened.weights.integers = frozenset(rule.theirs for rule in rounded_rules(form.rules(config), opened.model))
-        make_rounded_layers(opened.model)
+        round_layers(opened.model.language)
     check_tensors(weights, {rule.theirs: rule for rule in opened.rules}, opened.shapes, stored_rows)
     return opened
 

@@ -54,6 +54,12 @@ def replace_layers(part: nn.Module, made: Callable[[nn.Module], nn.Module | None
             setattr(part.get_submodule(parent), child, other)
 
 
+def round_layers(part: nn.Module) -> None:
+    """Hold the linear layers within the layers of `part` as 8-bit integers, in place, one layer after another."""
+    for layer in part.get_submodule("layers").children():
+        replace_layers(layer, lambda module: Int8Linear.of(module) if type(module) is nn.Linear else None)
+
+
 class AdaptedLinear(nn.Module):
     """A linear layer with a LoRA or DoRA adapter beside it, for answering: y = share * (W x + scale B A x) + bias.
 

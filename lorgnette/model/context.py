@@ -15,7 +15,7 @@ from lorgnette.model.sight import SeenImages, VisualTokens
 
 @dataclass(eq=False)
 class DecodeRows:
-    """Where the documents of a decode step lie in the tables of a KV cache. Each document has one new token."""
+    """Places of the documents of a decode step in the tables of a KV cache. Each document has one new token."""
 
     starts: Sequence[int]
     """First slot of each document."""

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from lorgnette.errors import SettingsError
+from lorgnette.model.adapted_layers import round_layers
 from lorgnette.model.batch import Batch
 from lorgnette.model.config import Mode, VLMConfig
 from lorgnette.model.flops import ModelCost
 from lorgnette.model.vlm import VLM
 from lorgnette.run import PartConfig, StageConfig
-from lorgnette.train.adapters.peft import ADAPTED, add_adapters, quantise_base
+from lorgnette.train.adapters.peft import ADAPTED, add_adapters
 
 PARTS = ("vision", "connector", "fusion", "language", "extra_vocabulary")
 """Every parameter belongs to exactly one of these; none to `fusion` where visual tokens stand in the sequence."""
@@ -64,7 +65,7 @@ def prepare_parts(model: VLM, stage: StageConfig, seed: int) -> list[TrainablePa
     for part in ADAPTED:
         mode = part_config(stage, part).mode
         if part in model.stacks() and part_config(stage, part).quantize:
-            quantise_base(getattr(model, part))
+            round_layers(getattr(model, part))
         if part in model.stacks() and mode in ("lora", "dora"):
             try:
                 add_adapters(getattr(model, part), stage.lora, dora=mode == "dora", seed=seed)

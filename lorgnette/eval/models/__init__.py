@@ -17,7 +17,7 @@ MODEL_NAMES = "a folder or hub id of lorgnette's; transformers:FOLDER_OR_ID; htt
 
 
 class Opening(TypedDict, total=False):
-    """How a model is opened."""
+    """Options with which a model is opened."""
 
     adapter: str | None
     device: str

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from lorgnette.errors import CheckpointError
 from lorgnette.hub.formats.format import Format
 from lorgnette.hub.weight_map import Rule
-from lorgnette.model.adapted_layers import Int8Linear
-from lorgnette.model.ops.int8_product import quantise_rows
+from lorgnette.model.ops.int8_product import dequantised, quantise_rows
 from lorgnette.model.vlm import VLM
 from lorgnette.untrusted import quoted
 
@@ -118,15 +117,6 @@ def rounding_error(tensors: Mapping[str, Tensor], written: Mapping[str, Tensor],
     for name in (name for rule in rounded for name in rule.ours):
         module = name.removesuffix(".weight")
         weight = tensors[name].detach().float()
-        difference = written[f"{module}.rounded"] * written[f"{module}.steps"][:, None] - weight
+        difference = dequantised(written[f"{module}.rounded"], written[f"{module}.steps"]) - weight
         changed, whole = changed + float(difference.square().sum()), whole + float(weight.square().sum())
     return (changed / whole) ** 0.5 if whole else 0.0
-
-
-def make_rounded_layers(model: VLM) -> None:
-    """Make room for integers in a model without memory, in place: its layers become `Int8Linear`."""
-    for layer in model.language.layers:
-        for name, linear in [*layer.named_modules()]:
-            if type(linear) is nn.Linear:
-                parent, _, child = name.rpartition(".")
-                setattr(layer.get_submodule(parent), child, Int8Linear.of(linear))

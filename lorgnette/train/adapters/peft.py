@@ -46,16 +46,6 @@ def add_adapters(part: nn.Module, config: LoraConfig, *, dora: bool, seed: int) 
     speed_up(part, ADAPTER)
 
 
-def quantise_base(part: nn.Module) -> None:
-    """Hold the linear layers within the layers of `part` as 8-bit integers, in place, each as soon as it is made."""
-    for name in _linears(part):
-        parent, _, child = name.rpartition(".")
-        linear = part.get_submodule(name)
-        if not isinstance(linear, Int8Linear):
-            assert isinstance(linear, nn.Linear)
-            setattr(part.get_submodule(parent), child, Int8Linear.of(linear))
-
-
 def float_base(model: nn.Module) -> None:
     """Make the weights of layers in 8 bits float32 again, in place: those that the integers stand for."""
     replace_layers(model, lambda module: module.in_float() if isinstance(module, Int8Linear) else None)

@@ -11,11 +11,11 @@ from rich.console import Console
 
 from lorgnette.errors import SettingsError
 from lorgnette.hub.load import load
-from lorgnette.model.adapted_layers import Int8Linear
+from lorgnette.model.adapted_layers import Int8Linear, round_layers
 from lorgnette.model.ops.int8_product import dequantised_product, plain_dequantised_product, quantise_rows
 from lorgnette.model.vlm import VLM
 from lorgnette.run import LoraConfig, Run
-from lorgnette.train.adapters.peft import add_adapters, float_base, quantise_base
+from lorgnette.train.adapters.peft import add_adapters, float_base
 from lorgnette.train.loop import Interrupted, Trainer
 from lorgnette.train.planner.memory import Trace, estimate
 from lorgnette.train.stages import prepare_parts
@@ -144,7 +144,7 @@ def test_what_cannot_be_is_refused(tiny: Run, override: str, message: str) -> No
 def test_layers_over_integers_are_those_of_peft(bias: bool, dora: bool) -> None:
     torch.manual_seed(0)
     fast = Part(bias).requires_grad_(False)
-    quantise_base(fast)
+    round_layers(fast)
     add_adapters(fast, LoraConfig(rank=2, alpha=4, dropout=0.0), dora=dora, seed=0)
     for name, parameter in fast.named_parameters():
         if "lora_" in name:
