@@ -327,13 +327,14 @@ def test_schemes_are_refused_unless_they_are_listed(link: str):
 
 def test_threads_share_a_budget_of_bytes():
     budget, most, held, lock = ByteBudget(100), [0], [0], threading.Lock()
+    two_at_once = threading.Barrier(2, timeout=30)
 
     def work(size: int) -> None:
         with budget.hold(size):
             with lock:
                 held[0] += size
                 most[0] = max(most[0], held[0])
-            time.sleep(0.002)
+            two_at_once.wait()  # each waits inside for another
             with lock:
                 held[0] -= size
 
