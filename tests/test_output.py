@@ -1,4 +1,4 @@
-"""Output: brackets and names of emoji stay text, and no stream is too poor to be written to."""
+"""Output: brackets and names of emoji stay text, and no stream is too poor to be written to; bars fit."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import ast
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 
 import pytest
+from rich.console import Console
 from rich.table import Table
 
-from lorgnette.output import new_console, say
+from lorgnette.output import advancing, new_console, progress_bar, say
 from tests.house.source import modules
 
 ODD = "[bold]x/run [/] :bug: \\[red] {a} bad\udcff"
@@ -89,3 +92,37 @@ def printed(tree: ast.AST):
 def test_paths_and_names_are_printed_without_markup(module):
     if module.path != "lorgnette/output.py":
         assert [f"{module.path}:{node.lineno}" for node in printed(module.tree)] == [], "use lorgnette.output"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_counts_rate_and_time_left_are_never_cut(width: int) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=width)
+    with progress_bar(console, "rows") as bar:
+        task = bar.add_task("interleaved builtin:train/interleaved: counting, and some more", total=33_000)
+        for done in (0, 10_000, 20_000, 30_000):
+            bar.update(task, completed=done)
+            bar.refresh()
+            time.sleep(0.01)
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())  # type: ignore[attr-defined]
+    shown = re.split(r"[\r\n]+", plain)
+    assert all(len(line.rstrip()) <= width for line in shown)
+    last = next(line for line in reversed(shown) if line.strip())
+    assert re.fullmatch(r"interleaved.* 30000/33000 [0-9,.]+ rows/s +0:00:0\d *", last), last
+    assert ("…" in last) == (width < 120)
+
+
+def test_a_bar_of_one_line_counts_what_is_told() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    with advancing(console, "pictures", 5, "pictures") as advance:
+        advance()
+        advance(4)
+    assert re.search(r"pictures +━+ 5/5 ", console.file.getvalue())  # type: ignore[attr-defined]
+    with advancing(None, "pictures", 5, "pictures") as advance:
+        advance(5)
+
+
+def test_a_bar_that_is_removed_leaves_nothing() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    with advancing(console, "pictures", None, "pictures", transient=True) as advance:
+        advance()
+    assert not console.file.getvalue().strip()  # type: ignore[attr-defined]

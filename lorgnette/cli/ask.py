@@ -141,10 +141,9 @@ def _answer_all(
 def _run(file: Any, found: Any, params: Any, opened: tuple[ModelOptions, Any, bool]) -> None:
     import time
 
-    from lorgnette.eval.results.summary import progress_bar, shown_in
     from lorgnette.infer.engine.engine import Engine
     from lorgnette.offline.offline_inference import run_job
-    from lorgnette.output import new_console, say
+    from lorgnette.output import new_console, progress_bar, say, shown_in
 
     model, limits, split = opened
     console = new_console(stderr=True)
@@ -208,9 +207,8 @@ def look(
 
 def _check_maps(model: ModelOptions, count: int) -> None:
     model = model.found()
-    from lorgnette.eval.results.summary import progress_bar, shown_in
     from lorgnette.look.scene_check import check_scenes
-    from lorgnette.output import new_console, print_json
+    from lorgnette.output import new_console, print_json, progress_bar, shown_in
 
     parts = model.load()
     with progress_bar(new_console(stderr=True)) as bar:

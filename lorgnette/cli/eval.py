@@ -281,8 +281,8 @@ def _run(
     from lorgnette.eval.judge import judged
     from lorgnette.eval.results.rank_files import Rank
     from lorgnette.eval.results.store import ResultsFolder
-    from lorgnette.eval.results.summary import progress_bar, shown_in
     from lorgnette.eval.runner import evaluate as run_task
+    from lorgnette.output import progress_bar, shown_in
 
     rank = Rank.of_torchrun()
     if rank.of > 1 and folder is None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lorgnette.cli.arguments import check_init, check_recipe
 from lorgnette.data.inspect import Gatherer, Preview, first_samples, rules, shares, source_config
 from lorgnette.errors import SettingsError
 from lorgnette.inputs.processor import Processor
 from lorgnette.inputs.tokenizer import Tokenizer
+from lorgnette.output import advancing
 from lorgnette.run import Run, StageConfig, open_run
 from lorgnette.train.data import build_data, stage_processor
 
@@ -48,7 +46,7 @@ def look_at_run(console: Console, processor: Processor, run: Run, stage: str | N
     first, last = range_of(steps, chosen)
     pack, processor = chosen.pack, stage_processor(processor, run, chosen)
     gatherer = Gatherer(processor, run.model.vocabulary, pack.tokens)
-    with _progress(console) as advance:
+    with advancing(console, "reading samples", None, "samples", transient=True) as advance:
         packs, refused = gatherer.steps(build_data(run, number, processor), first, last, most, advance)
     span = f"step {first:,}" if last - first == 1 else f"steps {first:,} to {last - 1:,}"
     return Preview(
@@ -70,7 +68,7 @@ def look_at_source(
     """Preview the first rows of a source, prepared or not."""
     config = source_config(kind, path, overrides)
     gatherer = Gatherer(processor, processor.tokenizer.vocabulary)
-    with _progress(console) as advance:
+    with advancing(console, "reading samples", None, "samples", transient=True) as advance:
         packs, refused = gatherer.samples(first_samples(config, most), most, advance)
     return Preview(
         title=f"the first {most:,} rows of {_title(config)}",
@@ -104,19 +102,6 @@ def range_of(text: str, stage: StageConfig) -> tuple[int, int]:
             f"--steps {text}: stage {stage.name} has steps 0 to {stage.steps - 1:,}, as --steps 0:{stage.steps}"
         )
     return bounds
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[], None]]:
-    """Progress bar that counts samples while they are read and rendered; it is removed at the end."""
-    columns = (
-        TextColumn("reading samples", markup=False),
-        MofNCompleteColumn(),
-        TextColumn("{task.speed} a second", markup=False),
-    )
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda: progress.advance(task)
 
 
 def print_serving(model: str, kv_mib: int) -> None:

@@ -24,12 +24,11 @@ from lorgnette.demo.scores import DemoResults
 from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.eval.results.sighted import Asked, example_from, show_fairly
 from lorgnette.eval.results.store import Result
-from lorgnette.eval.results.summary import progress_bar, shown_in
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.task import Task
 from lorgnette.hub.export import save
 from lorgnette.model.vlm import VLM
-from lorgnette.output import new_console, say
+from lorgnette.output import new_console, progress_bar, say, shown_in
 from lorgnette.report.training_curve import curve_from_log
 from lorgnette.run import Run, find_recipe
 from lorgnette.train.evaluation import task_of

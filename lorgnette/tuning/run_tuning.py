@@ -21,7 +21,6 @@ from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.eval.results.rank_files import Rank
 from lorgnette.eval.results.sighted import Asked
 from lorgnette.eval.results.store import Result, ResultsFolder
-from lorgnette.eval.results.summary import progress_bar, shown_in
 from lorgnette.eval.row_questions import (
     LONGEST_ANSWER,
     Choice,
@@ -36,7 +35,7 @@ from lorgnette.hub.card import model_card
 from lorgnette.hub.export import save
 from lorgnette.inputs.processor import Processor
 from lorgnette.model.ops.device import AUTO
-from lorgnette.output import new_console, say
+from lorgnette.output import new_console, progress_bar, say, shown_in
 from lorgnette.run import Run
 from lorgnette.train.logging.run_card import run_facts
 from lorgnette.train.loop import Trainer

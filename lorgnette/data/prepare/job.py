@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lorgnette.data.config import InstructConfig, PreparedConfig
 from lorgnette.data.index import Index
@@ -38,6 +37,7 @@ from lorgnette.data.sources.table import converter, kind_of, known_before_scan
 from lorgnette.errors import DataError
 from lorgnette.files import new_file, write_json
 from lorgnette.inputs.processor import Processor
+from lorgnette.output import advancing
 
 ROWS_OF_TASK = 512
 """Rows that are read in one go, or one row group if that is larger: what a kill may lose for each worker."""
@@ -173,7 +173,7 @@ class _Job:
 
     def _convert(self, files: str) -> Converted:
         convert, folder = kind_of(self.config).convert, self.home / f"converted-{files}"
-        with progress(self.options.console, f"{self.config.title}: writing as parquet", None) as advance:
+        with advancing(self.options.console, f"{self.config.title}: to parquet", None, "rows") as advance:
             made = convert_source(self.config, convert, folder, advance)
         for old in self.home.glob("converted-*"):
             if old != folder and OUR_FOLDERS.fullmatch(old.name) and old.is_dir():
@@ -212,7 +212,7 @@ class _Job:
         places = {(task.path, task.first): place for task, _, place in tasks}
         waiting = [task for task, _, place in tasks if not place.is_file()]
         total = sum(sum(task.rows) for task, *_ in tasks)
-        with progress(self.options.console, f"{self.config.title}: counting tokens and pixels", total) as advance:
+        with advancing(self.options.console, f"{self.config.title}: counting", total, "rows") as advance:
             advance(total - sum(sum(task.rows) for task in waiting))
             for task, chunk in run(scanner, waiting, ray=self.options.ray, workers=self.options.workers):
                 with new_file(places[task.path, task.first]) as beside:
@@ -241,22 +241,3 @@ def same_images(index: Index) -> bool:
             return True
         seen.add((shard, images))
     return False
-
-
-@contextmanager
-def progress(console: Console | None, title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Shows rows done, their rate and the time left; nothing without a console."""
-    if console is None:
-        yield lambda rows: None
-        return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    rate = TextColumn("{task.fields[rate]}", markup=False)
-    with Progress(*columns, rate, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as shown:
-        task = shown.add_task(title, total=total, rate="")
-
-        def advance(rows: int) -> None:
-            shown.advance(task, rows)
-            speed = shown.tasks[task].speed
-            shown.update(task, rate=f"{speed:,.0f} rows/s" if speed else "")
-
-        yield advance

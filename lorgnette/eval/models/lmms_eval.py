@@ -21,10 +21,10 @@ from rich.progress import Progress
 from lorgnette.errors import SettingsError
 from lorgnette.eval.models.base import in_runs
 from lorgnette.eval.models.local import LorgnetteModel
-from lorgnette.eval.results.summary import progress_bar
 from lorgnette.hub.load import load
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.model.ops.device import choose_device
+from lorgnette.output import progress_bar
 from lorgnette.sample import Image, Sample, Text, Turn
 
 DEFAULT_TOKENS = 1024

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Task as ProgressTask
 from rich.table import Table
-from rich.text import Text
 
 from lorgnette.eval.results.bootstrap import Estimate
 from lorgnette.eval.results.compare import Comparison
@@ -40,32 +37,6 @@ def means(results: Mapping[str, Result], groups: Mapping[str, Sequence[str]]) ->
         for group, names in groups.items()
         if set(names) <= set(asked)
     }
-
-
-class Rate(ProgressColumn):
-    """Questions a second, once some were asked."""
-
-    def render(self, task: ProgressTask) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f}/s" if speed else "", style="progress.data.speed")
-
-
-def progress_bar(console: Console | None = None) -> Progress:
-    """A line per task: how many questions were asked, how fast, and the time left."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console, transient=True)
-
-
-def shown_in(bar: Progress, what: str) -> Callable[[int, int], None]:
-    """A new line of the bar, as what is told how many are done, and of how many."""
-    line = bar.add_task(what, total=None)
-    return lambda done, total: bar.update(line, completed=done, total=total)
 
 
 def print_results(

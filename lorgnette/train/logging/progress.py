@@ -14,19 +14,13 @@ from typing import NamedTuple
 import torch
 from rich.console import Console
 from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
     Progress,
-    ProgressColumn,
-    Task,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Column
-from rich.text import Text
 
 from lorgnette.files import AGAIN, DiskError
-from lorgnette.output import say
+from lorgnette.output import CutText, count_columns, say
 from lorgnette.run import Run
 from lorgnette.train.callbacks import Callback, StepMetrics, TrainerState
 from lorgnette.train.logging.log import VALUES
@@ -48,13 +42,6 @@ class _Figures(NamedTuple):
     seconds: float
 
 
-class _Said(ProgressColumn):
-    """Figures of a stage, cut where the terminal is narrow: the only column that gives way."""
-
-    def render(self, task: Task) -> Text:
-        return Text(task.fields["said"], no_wrap=True, overflow="ellipsis")
-
-
 class ProgressDisplay(Callback):
     """The bar on a terminal (one bar per stage), or a line every tenth of a stage where there is no terminal.
 
@@ -65,10 +52,8 @@ class ProgressDisplay(Callback):
         self.console, self.device = console, device or torch.device("cpu")
         self._bar = Progress(  # the time left stands before the figures, which a narrow terminal cuts
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=10, table_column=Column(no_wrap=True, min_width=10)),
-            MofNCompleteColumn(table_column=Column(no_wrap=True)),
-            TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
-            _Said(),
+            *count_columns(),
+            CutText("said"),
             console=console,
             disable=not console.is_terminal,
         )

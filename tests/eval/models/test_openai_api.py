@@ -35,10 +35,11 @@ from lorgnette.eval.models.http_client import ServerError, ServerSettings, _retr
 from lorgnette.eval.models.local import LorgnetteModel
 from lorgnette.eval.models.openai_api import OpenAIModel, chat_messages, image_url, messages_written
 from lorgnette.eval.results.store import Example, ResultsFolder, score
-from lorgnette.eval.results.summary import print_results, progress_bar
+from lorgnette.eval.results.summary import print_results
 from lorgnette.eval.runner import evaluate
 from lorgnette.eval.task import Task
 from lorgnette.eval.tasks import task_named
+from lorgnette.output import progress_bar
 from lorgnette.sample import Image, Sample, Text, Turn
 from tests.eval.fixtures import write_benchmark
 from tests.eval.serving import Reply, Request, Served, answers_of, completion, failure, serving, text_of
