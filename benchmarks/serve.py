@@ -21,6 +21,7 @@ import asyncio
 import importlib.util
 import json
 import random
+import re
 import shlex
 import statistics
 import sys
@@ -38,6 +39,8 @@ COMMANDS = {
     "lorgnette": f"{sys.executable} -m lorgnette.cli serve {{folder}} --port {{port}} --name model",
     "transformers": f"{Path(sys.executable).parent}/transformers serve {{folder}} --port {{port}} --device cpu",
 }
+NAME = re.compile(r"--name (\S+)")
+"""The name under which a command serves the model, where that is not its folder."""
 NEEDED = {"transformers": "fastapi"}
 """Package without which a server does not start."""
 SHARES = (0.5, 0.95, 0.99)
@@ -165,7 +168,7 @@ def measure(name: str, command: str, folder: str, options: argparse.Namespace) -
     """All loads on one server, which is started for them."""
     port = free_port()
     words_of = shlex.split(command.format(folder=shlex.quote(folder), port=port))
-    model = "model" if name == "lorgnette" else folder
+    model = named[1] if (named := NAME.search(command)) else folder
     with serving(words_of, port) as server:
         warm = [session for mix in options.mixes.split(",") for session in sessions_of(mix, 1, -1, 4)]
         asyncio.run(side_by_side(port, model, warm, 1))
@@ -237,8 +240,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     commands = commands_of(options)
     found: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in commands}
     with model_folder(options.model) as folder:
-        for _ in range(options.repeats):
+        for repeat in range(options.repeats):
             for name, command in commands.items():
+                print(f"repeat {repeat + 1} of {options.repeats}: {name}", file=sys.stderr, flush=True)
                 found[name].append(list(measure(name, command, folder, options)))
     oracle = next(iter(found.values()))
     measured = [
@@ -246,7 +250,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         for at in range(len(oracle[0]))
         for repeats in found.values()
     ]
-    row: dict[str, Any] = {"benchmark": "serve", "model": options.model, "servers": commands}
+    row: dict[str, Any] = {"benchmark": "serve", "model": options.model}
+    own = f"{Path(sys.executable).parent}/"
+    row["servers"] = {name: command.replace(own, "") for name, command in commands.items()}
     row |= {"sessions": options.sessions, "repeats": options.repeats, "measured": measured}
     row["limits_s"] = {"ttft": options.most_ttft, "tpot": options.most_tpot}
     row |= conditions(options.note)
