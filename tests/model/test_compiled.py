@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import platform
 import shutil
 
 import pytest
@@ -35,6 +36,8 @@ WIDTHS = {
     "a head of 64": {"head_width": 64, "width": 64},
     "a head of 128": {"head_width": 128, "heads": 2, "kv_heads": 1, "width": 64},
     "five heads share one": {"head_width": 20, "heads": 5, "kv_heads": 1, "width": 60},
+    "odd sizes": {"head_width": 6, "heads": 3, "kv_heads": 1, "width": 30, "mlp_width": 171, "attention_bias": True},
+    "several panels": {"width": 64, "mlp_width": 100, "attention_bias": True},
 }
 
 
@@ -54,6 +57,26 @@ def test_every_decoder_is_as_its_other_layers(tiny, language: dict, quantised: b
         quantise(model.language, "int8")
     plain = logits(model, batch)
     fast = logits(compiled(model), batch)
+    close = {"atol": 2e-2, "rtol": 2e-2} if quantised else {"atol": 2e-5, "rtol": 2e-5}
+    torch.testing.assert_close(fast, plain, **close)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the flags are those of x86")
+@pytest.mark.parametrize("flags", ["-mno-avx512vnni", "-mno-avx512bw", "-mno-avx512f", "-mno-avx2", "-mno-avx"])
+@pytest.mark.parametrize("quantised", [False, True], ids=["float32", "int8"])
+def test_processors_with_fewer_instructions_compute_the_same(tiny, monkeypatch, flags: str, quantised: bool) -> None:
+    config = tiny.config(language=WIDTHS["odd sizes"])
+    model, batch = tiny.model(config), tiny.batch(config, DOCUMENTS)
+    if quantised:
+        quantise(model.language, "int8")
+    plain = logits(model, batch)
+    monkeypatch.setenv("CC", f"{find_compiler()[0]} {flags}")
+    c_library.cache_clear()
+    try:
+        fast = logits(compiled(model), batch)
+    finally:
+        c_library.cache_clear()
     close = {"atol": 2e-2, "rtol": 2e-2} if quantised else {"atol": 2e-5, "rtol": 2e-5}
     torch.testing.assert_close(fast, plain, **close)
 
@@ -84,37 +107,51 @@ def test_answers_of_the_engine_are_those_of_generate(quantised: bool) -> None:
 
 
 @torch.no_grad()
-def test_a_row_is_the_same_to_the_last_bit_whatever_stands_beside_it_and_by_any_threads(tiny) -> None:
+@pytest.mark.parametrize("quantised", [False, True], ids=["float32", "int8"])
+def test_a_row_is_the_same_to_the_last_bit_whatever_stands_beside_it_and_by_any_threads(tiny, quantised: bool) -> None:
     """Through one layer: what stands before it, the prompt, is by kernels that do not promise that."""
-    config = tiny.config(language={"layers": 1, "head_width": 16})
-    model = compiled(tiny.model(config))
-    step, tables = model.language.prepared.steps[0], torch.randn(2, 8 * 16, 2, 16)
-    rows = torch.randn(8, config.language.width)
+    config = tiny.config(language={"layers": 1, "head_width": 16, "mlp_width": 171, "attention_bias": True})
+    model = tiny.model(config)
+    if quantised:
+        quantise(model.language, "int8")
+    step, tables = compiled(model).language.prepared.steps[0], torch.randn(2, ROWS * 48, 2, 16)
+    rows = torch.randn(ROWS, config.language.width)
 
-    def through(some: list[int]) -> torch.Tensor:
-        return step(rows[some], Tables(tables.clone(), some))
+    def through(some: list[int], threads: int = 1) -> torch.Tensor:
+        before = torch.get_num_threads()
+        try:
+            torch.set_num_threads(threads)
+            return step(rows[some], Tables(tables.clone(), some))
+        finally:
+            torch.set_num_threads(before)
 
-    whole = through([*range(8)])
-    for some in ([3], [0, 7], [1, 2, 5], [4, 5, 6, 7, 0]):
+    whole = through([*range(ROWS)])
+    for some in ([3], [0, 7], [1, 2, 5], [4, 5, 6, 7, 0], [*range(9, ROWS)], [*range(ROWS)][::-1]):
         assert torch.equal(through(some), whole[some])
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        assert torch.equal(through([*range(8)]), whole)
-    finally:
-        torch.set_num_threads(threads)
+    for threads in (2, 3):
+        assert torch.equal(through([*range(ROWS)], threads), whole)
+        assert torch.equal(through([3], threads), whole[[3]])
+    rows[4, 5] = torch.nan
+    others = [row for row in range(ROWS) if row != 4]
+    found = through([*range(ROWS)])
+    assert found[4].isnan().all()
+    assert torch.equal(found[others], whole[others])
+
+
+ROWS = 23
+"""Rows of whole blocks and of each remainder."""
 
 
 class Tables:
     """A pass over documents of 1, 3, 5 ... tokens, of whose cache all slots are filled; also its own cache."""
 
-    rows_T, rotary, local_rotary = None, (torch.ones(8, 1, 16), torch.zeros(8, 1, 16)), None
+    rows_T, rotary, local_rotary = None, (torch.ones(ROWS, 1, 16), torch.zeros(ROWS, 1, 16)), None
 
     def __init__(self, tables: torch.Tensor, some: list[int]) -> None:
         from lorgnette.model.context import DecodeRows
 
         self.cache, self.held = self, tables
-        self.decode_rows = DecodeRows([16 * row for row in some], [2 * row + 1 for row in some])
+        self.decode_rows = DecodeRows([48 * row for row in some], [2 * row + 1 for row in some])
 
     def tables(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         return self.held[0], self.held[1]

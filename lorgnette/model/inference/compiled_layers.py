@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lorgnette.errors import SettingsError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from lorgnette.model.inference.prepared_layers import PreparedLayer
 
 SOURCE = Path(__file__).with_name("decode_step.c")
+ZERO = 128
+"""The byte that stands for 0 in the library's 8-bit activations."""
 
 
 def check_compiled(device: torch.device, dtype: torch.dtype | None) -> None:
@@ -37,7 +40,7 @@ class _Matrix(ctypes.Structure):
     """`Product` of the C source."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("weight", "rounded", "steps", "sums", "bias")),
+        *((name, ctypes.c_void_p) for name in ("weight", "packed", "steps", "start", "bias")),
         *((name, ctypes.c_int64) for name in ("rows", "columns")),
     ]
 
@@ -137,14 +140,23 @@ class CompiledLayer:
         assert isinstance(product, Int8Product)
         rounded_VD, steps_V = product.unpacked()
         rows, columns = rounded_VD.shape
+        lanes = ctypes.c_int64.in_dll(c_library(SOURCE), "lorgnette_lanes").value
+        fours = F.pad(rounded_VD, (0, -columns % 4)).unflatten(1, (-1, 4))
+        packed = _whole_panels(fours, lanes).unflatten(0, (-1, lanes)).transpose(1, 2).contiguous()
+        start_V = -ZERO * rounded_VD.sum(-1, dtype=torch.int32)
         return _Matrix(
-            rounded=self._address(rounded_VD),
-            steps=self._address(steps_V),
-            sums=self._address(rounded_VD.sum(-1, dtype=torch.int32)),
-            bias=None if product.bias_D is None else self._address(product.bias_D),
+            packed=self._address(packed),
+            steps=self._address(_whole_panels(steps_V, lanes)),
+            start=self._address(_whole_panels(start_V, lanes)),
+            bias=None if product.bias_D is None else self._address(_whole_panels(product.bias_D, lanes)),
             rows=rows,
             columns=columns,
         )
+
+
+def _whole_panels(rows: Tensor, lanes: int) -> Tensor:
+    """Rows, filled up with zeros to a multiple of the rows of a panel."""
+    return torch.cat((rows, rows.new_zeros(-len(rows) % lanes, *rows.shape[1:])))
 
 
 def _norms_of(layer: PreparedLayer) -> Sequence[nn.Module]:

@@ -2,7 +2,7 @@
 
    `prepared_layers.py` is the plain version, and names and order follow it; `compiled_layers.py` fills the structures.
    Every number of a row is summed in the same order whatever rows stand beside it. Vectors are the compiler's own
-   extension (GCC, Clang): one text serves every processor, and only 8-bit products have a form for AVX-512 VNNI.
+   extension (GCC, Clang): one text serves every processor, and only a sum of four 8-bit products has forms of its own.
    All threads call the functions with an `omp for`: it shares the loop among them, and ends at a barrier. */
 
 #include <math.h>
@@ -12,35 +12,51 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
-#ifdef __AVX512VNNI__
+#ifdef __SSE2__
 #include <immintrin.h>
 #endif
 
+#define BLOCK_ROWS 4 /* rows of the input whose sums stand in registers together */
 #if defined(__AVX512F__)
 #define LANES 16
-#define BLOCK_OUT 4 /* rows of a matrix, and rows of the input, whose sums stand in registers together */
-#define BLOCK_ROWS 4
+#define BLOCK_OUT 4 /* rows of a float matrix beside them */
+#define PANELS 4    /* panels of a matrix of integers beside them */
 #elif defined(__AVX__)
 #define LANES 8
 #define BLOCK_OUT 2
-#define BLOCK_ROWS 4
+#define PANELS 2
 #else
 #define LANES 4
 #define BLOCK_OUT 4
-#define BLOCK_ROWS 4
+#define PANELS 2
+#endif
+
+/* Sums of pairs of 16-bit products, where the processor has them. */
+#if LANES == 16 && defined(__AVX512BW__)
+#define PAIRS(a, b) (ints)_mm512_madd_epi16((__m512i)(a), (__m512i)(b))
+#elif LANES == 8 && defined(__AVX2__)
+#define PAIRS(a, b) (ints)_mm256_madd_epi16((__m256i)(a), (__m256i)(b))
+#elif LANES == 4 && defined(__SSE2__)
+#define PAIRS(a, b) (ints)_mm_madd_epi16((__m128i)(a), (__m128i)(b))
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
 
+const int64_t lorgnette_lanes = LANES; /* outs of a panel */
+
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef float loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias)); /* anywhere in memory */
+typedef int32_t ints __attribute__((vector_size(4 * LANES)));
+typedef int32_t loose_ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t loose_int __attribute__((aligned(1), may_alias));
+typedef int16_t shorts __attribute__((vector_size(4 * LANES)));
 
 typedef struct {
-    const float *weight; /* [out, in], or NULL where the weights are integers */
-    const int8_t *rounded;
-    const float *steps;  /* [out], the size of a step of each row of `rounded` */
-    const int32_t *sums; /* [out], the sum of each row of `rounded` */
-    const float *bias;   /* [out], or NULL */
+    const float *weight;  /* [out, in], or NULL where the weights are integers */
+    const int8_t *packed; /* panels of LANES rows of the matrix, each [in / 4, LANES, 4], filled up with 0 */
+    const float *steps;   /* [out], the size of a step of each of these rows */
+    const int32_t *start; /* [out], -128 times the sum of each: takes back the 128 that is in each byte of the input */
+    const float *bias;    /* [out], or NULL; of integers it is filled up to whole panels, as steps and start are */
     int64_t out, in;
 } Product;
 
@@ -61,7 +77,7 @@ typedef struct {
     int64_t rows, longest, threads;
     const int64_t *starts, *lengths; /* [rows], first slot, and tokens with the new one */
     float *normed, *qkv, *attended, *gate_up, *gated, *ranges, *scores;
-    uint8_t *integers;
+    uint8_t *integers; /* [rows, in to whole fours] */
 } Pass;
 
 typedef struct {
@@ -169,56 +185,42 @@ INLINE void float_block(const Product *p, int64_t first, const float *x, int out
     }
 }
 
-/* The same in whole numbers, of which 128 stands for 0 in the input. */
-#ifdef __AVX512VNNI__
-typedef int32_t int4 __attribute__((vector_size(16)));
-typedef int32_t int8 __attribute__((vector_size(32)));
-typedef int32_t int16 __attribute__((vector_size(64)));
-
-TOTALS(int_totals, int32_t, int16, int8, int4)
-
-INLINE void integer_part(const int8_t *weight, const uint8_t *x, int64_t in, __mmask64 there, int outs, int rows,
-                         __m512i acc[BLOCK_OUT][BLOCK_ROWS]) {
-    __m512i w[BLOCK_OUT];
-#pragma GCC unroll 4
-    for (int o = 0; o < outs; o++) w[o] = _mm512_maskz_loadu_epi8(there, weight + o * in);
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) {
-        __m512i one = _mm512_maskz_loadu_epi8(there, x + r * in);
-#pragma GCC unroll 4
-        for (int o = 0; o < outs; o++) acc[o][r] = _mm512_dpbusd_epi32(acc[o][r], one, w[o]);
-    }
-}
-
-INLINE void integer_block(const Product *p, int64_t first, const uint8_t *x, int outs, int rows, float4 *sums) {
-    __m512i acc[BLOCK_OUT][BLOCK_ROWS];
-    for (int o = 0; o < outs; o++)
-        for (int r = 0; r < rows; r++) acc[o][r] = _mm512_setzero_si512();
-    const int8_t *weight = p->rounded + first * p->in;
-    int64_t k = 0;
-    for (; k + 64 <= p->in; k += 64) integer_part(weight + k, x + k, p->in, ~0ull, outs, rows, acc);
-    if (k < p->in) integer_part(weight + k, x + k, p->in, (1ull << (p->in - k)) - 1, outs, rows, acc);
-    int4 middle = {0};
-    for (int o = 0; o < outs; o++) middle[o] = 128 * p->sums[first + o];
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) {
-        int16 none = (int16)acc[0][r];
-        int4 whole = int_totals(none, outs > 1 ? (int16)acc[1][r] : none, outs > 2 ? (int16)acc[2][r] : none,
-                                outs > 3 ? (int16)acc[3][r] : none);
-        sums[r] = __builtin_convertvector(whole - middle, float4);
-    }
-}
+/* To each sum come four products of the bytes in its lane, unsigned in `x` and signed in `weight`. */
+INLINE ints add_four(ints sums, ints x, ints weight) {
+#if defined(__AVX512VNNI__)
+    return (ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)x, (__m512i)weight);
+#elif defined(PAIRS)
+    shorts odd = (shorts)weight >> 8, even = (shorts)weight << 8 >> 8;
+    return sums + PAIRS(x >> 8 & 0x00ff00ff, odd) + PAIRS(x & 0x00ff00ff, even);
 #else
-INLINE void integer_block(const Product *p, int64_t first, const uint8_t *x, int outs, int rows, float4 *sums) {
-    for (int r = 0; r < rows; r++)
-        for (int o = 0; o < outs; o++) {
-            const int8_t *weight = p->rounded + (first + o) * p->in;
-            int32_t sum = 0;
-            for (int64_t i = 0; i < p->in; i++) sum += (int32_t)weight[i] * x[r * p->in + i];
-            sums[r][o] = (float)(sum - 128 * p->sums[first + o]);
-        }
-}
+    for (int byte = 0; byte < 32; byte += 8) sums += (x >> byte & 255) * (weight << (24 - byte) >> 24);
+    return sums;
 #endif
+}
+
+#define FOURS(n) (((n) + 3) / 4)
+
+/* The sums of `panels` panels and `rows` rows: constants, as above. Each row of the matrix has its own lane, so that
+   nothing is added across lanes. Of `next`, `lines` vectors are asked of memory in each round. */
+INLINE void integer_block(const Product *p, int64_t panel, const uint8_t *x, int panels, int rows, const int8_t *next,
+                          int lines, ints sums[PANELS][BLOCK_ROWS]) {
+    int64_t fours = FOURS(p->in);
+    const int8_t *weight = p->packed + panel * fours * 4 * LANES;
+    for (int i = 0; i < panels; i++)
+        for (int r = 0; r < rows; r++) sums[i][r] = *(const loose_ints *)(p->start + (panel + i) * LANES);
+    for (int64_t k = 0; k < fours; k++) {
+        ints w[PANELS];
+#pragma GCC unroll 4
+        for (int i = 0; i < panels; i++) w[i] = *(const loose_ints *)(weight + (i * fours + k) * 4 * LANES);
+        for (int i = 0; i < lines; i++) __builtin_prefetch(next + (k * lines + i) * 4 * LANES, 0, 2);
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            ints one = (ints){0} + *(const loose_int *)(x + (r * fours + k) * 4);
+#pragma GCC unroll 4
+            for (int i = 0; i < panels; i++) sums[i][r] = add_four(sums[i][r], one, w[i]);
+        }
+    }
+}
 
 /* Rows in 8-bit integers, 128 for 0, each over its own range. A row with NaN or infinity has the range NaN. */
 static void round_rows(const Pass *pass, const Layer *layer, const float *x, int64_t n) {
@@ -226,13 +228,14 @@ static void round_rows(const Pass *pass, const Layer *layer, const float *x, int
     for (int64_t row = 0; row < pass->rows; row++) {
         const float *one = x + row * n;
         float range = 0, odd = 0;
+#pragma omp simd reduction(max : range) reduction(+ : odd)
         for (int64_t i = 0; i < n; i++) {
             float size = fabsf(one[i]);
             range = size > range ? size : range;
             odd += one[i] * 0.0f;
         }
         float scale = range > 0 && odd == 0 ? layer->levels / range : 0;
-        uint8_t *out = pass->integers + row * n;
+        uint8_t *out = pass->integers + row * FOURS(n) * 4;
         for (int64_t i = 0; i < n; i++) {
             float level = odd == 0 ? one[i] * scale : 0;
             out[i] = (uint8_t)(int32_t)((level + 12582912.0f) - 12582912.0f + 128.0f);
@@ -241,29 +244,88 @@ static void round_rows(const Pass *pass, const Layer *layer, const float *x, int
     }
 }
 
-INLINE void one_block(const Pass *pass, const Product *p, int64_t o, const float *x, int64_t row, int outs, int rows,
-                      float *y, const float *more) {
+INLINE void float_rows(const Pass *pass, const Product *p, int64_t o, const float *x, int64_t row, int outs, int rows,
+                       float *y, const float *more) {
     float4 sums[BLOCK_ROWS];
-    if (p->weight)
-        float_block(p, o, x + row * p->in, outs, rows, sums);
-    else
-        integer_block(p, o, pass->integers + row * p->in, outs, rows, sums);
+    float_block(p, o, x + row * p->in, outs, rows, sums);
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) {
         float *at = y + (row + r) * p->out + o;
         const float *add = more ? more + (row + r) * p->out + o : NULL;
         if (outs == 4) {
             float4 sum = sums[r];
-            if (!p->weight) sum = sum * *(const loose4 *)(p->steps + o) * pass->ranges[row + r];
             if (p->bias) sum += *(const loose4 *)(p->bias + o);
             *(loose4 *)at = add ? sum + *(const loose4 *)add : sum;
         } else
             for (int i = 0; i < outs; i++) {
                 float sum = sums[r][i];
-                if (!p->weight) sum = sum * p->steps[o + i] * pass->ranges[row + r];
                 if (p->bias) sum += p->bias[o + i];
                 at[i] = add ? sum + add[i] : sum;
             }
+    }
+}
+
+static void multiply_floats(const Pass *pass, const Product *p, const float *x, float *y, const float *more) {
+    int64_t blocks = (p->out + BLOCK_OUT - 1) / BLOCK_OUT;
+#pragma omp for schedule(static)
+    for (int64_t b = 0; b < blocks; b++) {
+        int64_t o = b * BLOCK_OUT, row = 0;
+        if (o + BLOCK_OUT <= p->out) {
+            for (; row + BLOCK_ROWS <= pass->rows; row += BLOCK_ROWS)
+                float_rows(pass, p, o, x, row, BLOCK_OUT, BLOCK_ROWS, y, more);
+            if (row + 2 <= pass->rows) {
+                float_rows(pass, p, o, x, row, BLOCK_OUT, 2, y, more);
+                row += 2;
+            }
+            if (row < pass->rows) float_rows(pass, p, o, x, row, BLOCK_OUT, 1, y, more);
+        } else
+            for (; row < pass->rows; row++)
+                for (int64_t i = o; i < p->out; i++) float_rows(pass, p, i, x, row, 1, 1, y, more);
+    }
+}
+
+INLINE void integer_rows(const Pass *pass, const Product *p, int64_t panel, int64_t row, int panels, int rows, float *y,
+                         const float *more) {
+    /* While these panels are used, the next ones are asked of memory: all by the only block of rows, or one by each of
+       several blocks, so that memory works as long as the processor does. */
+    int64_t bytes = FOURS(p->in) * 4, part = row / BLOCK_ROWS, several = pass->rows >= 2 * BLOCK_ROWS;
+    int lines = several ? part < PANELS : row ? 0 : PANELS;
+    const int8_t *next = p->packed + (panel + panels + part) * LANES * bytes;
+    ints sums[PANELS][BLOCK_ROWS];
+    integer_block(p, panel, pass->integers + row * bytes, panels, rows, next, lines, sums);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int i = 0; i < panels; i++) {
+            int64_t o = (panel + i) * LANES, place = (row + r) * p->out + o;
+            vec sum = __builtin_convertvector(sums[i][r], vec) * load(p->steps + o) * pass->ranges[row + r];
+            if (p->bias) sum += load(p->bias + o);
+            if (o + LANES <= p->out)
+                *(loose *)(y + place) = more ? sum + load(more + place) : sum;
+            else
+                for (int64_t lane = 0; o + lane < p->out; lane++)
+                    y[place + lane] = more ? sum[lane] + more[place + lane] : sum[lane];
+        }
+}
+
+INLINE void all_integer_rows(const Pass *pass, const Product *p, int64_t panel, int panels, float *y,
+                             const float *more) {
+    int64_t row = 0;
+    for (; row + BLOCK_ROWS <= pass->rows; row += BLOCK_ROWS)
+        integer_rows(pass, p, panel, row, panels, BLOCK_ROWS, y, more);
+    for (; row + 2 <= pass->rows; row += 2) integer_rows(pass, p, panel, row, panels, 2, y, more);
+    if (row < pass->rows) integer_rows(pass, p, panel, row, panels, 1, y, more);
+}
+
+static void multiply_integers(const Pass *pass, const Product *p, float *y, const float *more) {
+    int64_t panels = (p->out + LANES - 1) / LANES;
+#pragma omp for schedule(static)
+    for (int64_t b = 0; b < (panels + PANELS - 1) / PANELS; b++) {
+        int64_t panel = b * PANELS;
+        if (panel + PANELS <= panels)
+            all_integer_rows(pass, p, panel, PANELS, y, more);
+        else
+            for (; panel < panels; panel++) all_integer_rows(pass, p, panel, 1, y, more);
     }
 }
 
@@ -271,22 +333,11 @@ INLINE void one_block(const Pass *pass, const Product *p, int64_t o, const float
    rows. */
 static void multiply(const Pass *pass, const Layer *layer, const Product *p, const float *x, float *y,
                      const float *more) {
-    if (!p->weight) round_rows(pass, layer, x, p->in);
-    int64_t blocks = (p->out + BLOCK_OUT - 1) / BLOCK_OUT;
-#pragma omp for schedule(static)
-    for (int64_t b = 0; b < blocks; b++) {
-        int64_t o = b * BLOCK_OUT, row = 0;
-        if (o + BLOCK_OUT <= p->out) {
-            for (; row + BLOCK_ROWS <= pass->rows; row += BLOCK_ROWS)
-                one_block(pass, p, o, x, row, BLOCK_OUT, BLOCK_ROWS, y, more);
-            if (row + 2 <= pass->rows) {
-                one_block(pass, p, o, x, row, BLOCK_OUT, 2, y, more);
-                row += 2;
-            }
-            if (row < pass->rows) one_block(pass, p, o, x, row, BLOCK_OUT, 1, y, more);
-        } else
-            for (; row < pass->rows; row++)
-                for (int64_t i = o; i < p->out; i++) one_block(pass, p, i, x, row, 1, 1, y, more);
+    if (p->weight) {
+        multiply_floats(pass, p, x, y, more);
+    } else {
+        round_rows(pass, layer, x, p->in);
+        multiply_integers(pass, p, y, more);
     }
 }
 
@@ -322,26 +373,44 @@ static void store(const Pass *pass, const Layer *layer, const Tables *tables) {
     }
 }
 
-#define AHEAD 12 /* slots that are asked of memory before they are read: those of one head do not lie side by side */
+#define AHEAD 24 /* slots that are asked of memory before they are read: those of one head do not lie side by side */
 
-/* Scores of one query and the slots of its document. */
-INLINE void score(const float *query, const float *keys, ptrdiff_t stride, int64_t seen, int64_t n, float scale,
-                  float *scores) {
+/* The place AHEAD slots behind slot `s`; behind the last slot stand those of `next`. */
+INLINE const float *ahead_of(const float *slots, const float *next, ptrdiff_t stride, int64_t seen, int64_t s) {
+    s += AHEAD;
+    return s < seen ? slots + s * stride : next + (s - seen) * stride;
+}
+
+/* Scores of up to four query heads and the slots of their document: constants, so that sums stay in registers. */
+INLINE void score(const float *queries, const float *keys, const float *next, ptrdiff_t stride, int64_t seen, int heads,
+                  int64_t n, float *scores, ptrdiff_t apart) {
+    float scale = 1.0f / sqrtf((float)n);
     int64_t s = 0;
     for (; s + 4 <= seen && n % LANES == 0; s += 4) {
-        const float *key = keys + s * stride;
-        vec a = {0}, b = {0}, c = {0}, d = {0};
+        const float *key = keys + s * stride, *ahead = ahead_of(keys, next, stride, seen, s);
+        vec acc[4][4];
+        for (int r = 0; r < heads; r++)
+            for (int j = 0; j < 4; j++) acc[r][j] = (vec){0};
         for (int64_t i = 0; i < n; i += LANES) {
-            for (int ahead = AHEAD; ahead < AHEAD + 4; ahead++) __builtin_prefetch(key + ahead * stride + i);
-            vec q = load(query + i);
-            a += q * load(key + i);
-            b += q * load(key + stride + i);
-            c += q * load(key + 2 * stride + i);
-            d += q * load(key + 3 * stride + i);
+            vec k[4];
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; j++) {
+                k[j] = load(key + j * stride + i);
+                __builtin_prefetch(ahead + j * stride + i);
+            }
+#pragma GCC unroll 4
+            for (int r = 0; r < heads; r++) {
+                vec query = load(queries + r * n + i);
+#pragma GCC unroll 4
+                for (int j = 0; j < 4; j++) acc[r][j] += query * k[j];
+            }
         }
-        *(loose4 *)(scores + s) = totals(a, b, c, d) * scale;
+#pragma GCC unroll 4
+        for (int r = 0; r < heads; r++)
+            *(loose4 *)(scores + r * apart + s) = totals(acc[r][0], acc[r][1], acc[r][2], acc[r][3]) * scale;
     }
-    for (; s < seen; s++) scores[s] = dot(query, keys + s * stride, n) * scale;
+    for (; s < seen; s++)
+        for (int r = 0; r < heads; r++) scores[r * apart + s] = dot(queries + r * n, keys + s * stride, n) * scale;
 }
 
 static void softmax(float *scores, int64_t seen, float cap) {
@@ -362,17 +431,18 @@ static void softmax(float *scores, int64_t seen, float cap) {
 #define WIDE 4 /* vectors of a head whose sums stand in registers together */
 
 /* Sums of values weighted by the scores of up to four query heads: constants, so that sums stay in registers. */
-INLINE void weigh(const float *scores, ptrdiff_t apart, const float *values, ptrdiff_t stride, int64_t seen, int heads,
-                  int vectors, float *out, int64_t n) {
+INLINE void weigh(const float *scores, ptrdiff_t apart, const float *values, const float *next, ptrdiff_t stride,
+                  int64_t seen, int heads, int vectors, float *out, int64_t n) {
     vec acc[4][WIDE];
     for (int r = 0; r < heads; r++)
         for (int i = 0; i < vectors; i++) acc[r][i] = (vec){0};
     for (int64_t s = 0; s < seen; s++) {
+        const float *ahead = ahead_of(values, next, stride, seen, s);
         vec value[WIDE];
 #pragma GCC unroll 4
         for (int i = 0; i < vectors; i++) {
             value[i] = load(values + s * stride + i * LANES);
-            __builtin_prefetch(values + (s + AHEAD) * stride + i * LANES);
+            __builtin_prefetch(ahead + i * LANES);
         }
 #pragma GCC unroll 4
         for (int r = 0; r < heads; r++) {
@@ -385,37 +455,48 @@ INLINE void weigh(const float *scores, ptrdiff_t apart, const float *values, ptr
         for (int i = 0; i < vectors; i++) *(loose *)(out + r * n + i * LANES) = acc[r][i];
 }
 
-/* The query heads of one row that share a key-value head, over the slots of its document. */
+/* Where the slots that a row sees begin in a table, and how many they are. */
+INLINE ptrdiff_t first_slot(const Pass *pass, const Layer *layer, int64_t row, int64_t group, int64_t n,
+                            int64_t *seen) {
+    int64_t length = pass->lengths[row], oldest = layer->window && length > layer->window ? length - layer->window : 0;
+    *seen = length - oldest;
+    return ((pass->starts[row] + oldest) * layer->kv_heads + group) * n;
+}
+
+/* The query heads of one row that share a key-value head, over the slots of its document; then come slots `next`. */
 INLINE void attend_heads(const Pass *pass, const Layer *layer, const Tables *tables, int64_t row, int64_t group,
-                         int64_t n, float *scores) {
-    int64_t kv = layer->kv_heads, shared = layer->heads / kv, all = layer->heads + 2 * kv, length = pass->lengths[row];
-    int64_t oldest = layer->window && length > layer->window ? length - layer->window : 0, seen = length - oldest;
+                         ptrdiff_t next, int64_t n, float *scores) {
+    int64_t kv = layer->kv_heads, shared = layer->heads / kv, all = layer->heads + 2 * kv, apart = pass->longest, seen;
     const float *queries = pass->qkv + (row * all + group * shared) * n;
     float *out = pass->attended + (row * layer->heads + group * shared) * n;
-    ptrdiff_t first = ((pass->starts[row] + oldest) * kv + group) * n, stride = kv * n;
+    ptrdiff_t first = first_slot(pass, layer, row, group, n, &seen), stride = kv * n;
     const float *keys = tables->keys + first, *values = tables->values + first;
-    for (int64_t r = 0; r < shared; r++) {
-        float *mine = scores + r * pass->longest;
-        score(queries + r * n, keys, stride, seen, n, 1.0f / sqrtf((float)n), mine);
-        softmax(mine, seen, layer->cap);
+    for (int64_t r = 0; r < shared; r += 4) {
+        int64_t heads = shared - r < 4 ? shared - r : 4;
+        float *mine = scores + r * apart;
+#define HEADS(call) heads == 4 ? call(4) : heads == 3 ? call(3) : heads == 2 ? call(2) : call(1)
+#define SCORE(h) score(queries + r * n, keys, values, stride, seen, h, n, mine, apart)
+        HEADS(SCORE);
+        for (int64_t h = 0; h < heads; h++) softmax(mine + h * apart, seen, layer->cap);
     }
     int64_t i = 0, part;
     for (; i < n; i += part) {
         part = n - i >= WIDE * LANES ? WIDE * LANES : n - i >= LANES ? LANES : 1;
         for (int64_t r = 0; r < shared; r += 4) {
             int64_t heads = shared - r < 4 ? shared - r : 4;
-            const float *mine = scores + r * pass->longest;
+            const float *mine = scores + r * apart;
             float *there = out + r * n + i;
-#define WEIGH(h, v) weigh(mine, pass->longest, values + i, stride, seen, h, v, there, n)
-#define WEIGH_HEADS(v) heads == 4 ? WEIGH(4, v) : heads == 3 ? WEIGH(3, v) : heads == 2 ? WEIGH(2, v) : WEIGH(1, v)
+#define WEIGH(h, v) weigh(mine, apart, values + i, tables->keys + next + i, stride, seen, h, v, there, n)
+#define WEIGH_WIDE(h) WEIGH(h, WIDE)
+#define WEIGH_ONE(h) WEIGH(h, 1)
             if (part == WIDE * LANES)
-                WEIGH_HEADS(WIDE);
+                HEADS(WEIGH_WIDE);
             else if (part == LANES)
-                WEIGH_HEADS(1);
+                HEADS(WEIGH_ONE);
             else
                 for (int64_t h = 0; h < heads; h++) {
                     float sum = 0;
-                    for (int64_t s = 0; s < seen; s++) sum += mine[h * pass->longest + s] * values[s * stride + i];
+                    for (int64_t s = 0; s < seen; s++) sum += mine[h * apart + s] * values[s * stride + i];
                     there[h * n] = sum;
                 }
         }
@@ -423,17 +504,18 @@ INLINE void attend_heads(const Pass *pass, const Layer *layer, const Tables *tab
 }
 
 static void attend(const Pass *pass, const Layer *layer, const Tables *tables, int64_t thread) {
-    int64_t n = layer->head_width, kv = layer->kv_heads;
+    int64_t n = layer->head_width, kv = layer->kv_heads, count = pass->rows * kv, seen;
     float *scores = pass->scores + thread * (layer->heads / kv) * pass->longest;
 #pragma omp for schedule(static)
-    for (int64_t one = 0; one < pass->rows * kv; one++) {
-        int64_t row = one / kv, group = one % kv;
+    for (int64_t one = 0; one < count; one++) {
+        int64_t row = one / kv, group = one % kv, then = one + 1 < count ? one + 1 : one;
+        ptrdiff_t next = first_slot(pass, layer, then / kv, then % kv, n, &seen);
         if (n == 64)
-            attend_heads(pass, layer, tables, row, group, 64, scores);
+            attend_heads(pass, layer, tables, row, group, next, 64, scores);
         else if (n == 128)
-            attend_heads(pass, layer, tables, row, group, 128, scores);
+            attend_heads(pass, layer, tables, row, group, next, 128, scores);
         else
-            attend_heads(pass, layer, tables, row, group, n, scores);
+            attend_heads(pass, layer, tables, row, group, next, n, scores);
     }
 }
 
