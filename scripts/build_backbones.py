@@ -27,7 +27,7 @@ from corpus.drawn.scene_rows import SceneSource
 from corpus.parts import PARTS
 from lorgnette.data.parquet import write_rows
 from lorgnette.data.sources.reading import schemas
-from lorgnette.hub.backbones import write_language_backbone, write_vision_backbone
+from lorgnette.hub.formats.backbones import write_language_backbone, write_vision_backbone
 from lorgnette.hub.join import VisionBackbone
 from lorgnette.hub.load import load
 from lorgnette.hub.source import SHIPPED

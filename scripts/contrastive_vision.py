@@ -33,7 +33,7 @@ from corpus.drawn.layout import single
 from corpus.drawn.pairs import clean_caption
 from lorgnette.data.builtin.drawings import Drawings
 from lorgnette.files import new_file
-from lorgnette.hub.backbones import write_vision_backbone
+from lorgnette.hub.formats.backbones import write_vision_backbone
 from lorgnette.hub.source import SHIPPED
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import Patches, patchify

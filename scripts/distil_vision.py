@@ -34,7 +34,7 @@ from corpus.drawn.layout import GRIDS_FOR, PLACES, Scene, arrange, single
 from lorgnette.data.builtin.drawings import Drawings, drawings, fit
 from lorgnette.data.sources.scenes import Box
 from lorgnette.files import new_file
-from lorgnette.hub.backbones import write_vision_backbone
+from lorgnette.hub.formats.backbones import write_vision_backbone
 from lorgnette.inputs.config import ImageConfig
 from lorgnette.inputs.image import patchify
 from lorgnette.model.batch import IGNORE_INDEX, Grid, SequenceLengths

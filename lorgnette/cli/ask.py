@@ -175,6 +175,7 @@ def look(
     out: Annotated[Path, typer.Option(help="Page to write (.html), or picture (.png).")] = Path("look.html"),
     max_tokens: Annotated[int, typer.Option(help="Most tokens of the model's own answer.", min=1)] = 64,
     adapter: AdapterOption = None,
+    keep_adapter: KeepAdapterOption = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     check: Annotated[
@@ -185,11 +186,11 @@ def look(
     if check is not None:
         if image or prompt or answer:
             raise SettingsError("look: --check asks about built-in scenes; leave out images, --prompt and --answer")
-        _check_maps(ModelOptions(model, adapter, device, dtype), check)
+        _check_maps(ModelOptions(model, adapter, device, dtype, keep_adapter=keep_adapter), check)
         return
     if not image or not prompt:
         raise SettingsError("look: give an image and --prompt, or --check 100")
-    opened = ModelOptions(model, adapter, device, dtype).found()
+    opened = ModelOptions(model, adapter, device, dtype, keep_adapter=keep_adapter).found()
     from lorgnette.look.look import asked
     from lorgnette.look.look import look as find
     from lorgnette.look.look_page import sentences, write_look

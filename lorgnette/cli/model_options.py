@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from lorgnette.errors import SettingsError
 from lorgnette.untrusted import quoted
 
 if TYPE_CHECKING:
+    from lorgnette.hub.load_settings import LoadSettings
     from lorgnette.inputs.processor import Processor
     from lorgnette.model.vlm import VLM
 
@@ -67,18 +68,17 @@ class ModelOptions:
 
     def digest(self) -> str:
         """The digest of the model's files, with what is merged into them and what they are rounded to."""
-        from lorgnette.hub.checkpoint_hash import digest_with_adapter
-
-        return digest_with_adapter(self.model, self.adapter, self.quantize, merge=not self.keep_adapter)
+        return self.settings().digest()
 
     def load(self) -> tuple[VLM, Processor]:
         """Open it. Raises: CheckpointError, also for a device that is not here."""
-        from lorgnette.hub.load import load
-        from lorgnette.model.ops.device import choose_device
+        return self.settings().open()
 
-        place = choose_device(self.device)
-        chosen: dict[str, Any] = {"dtype": self.dtype, "adapter": self.adapter, "merge": not self.keep_adapter}
-        return load(self.model, device=place, quantize=self.quantize, compile=self.compile, **chosen)
+    def settings(self) -> LoadSettings:
+        """The same as settings, which others are told."""
+        from lorgnette.hub.load_settings import LoadSettings
+
+        return LoadSettings(**asdict(self))
 
 
 def check_words(device: str, dtype: str) -> None:

@@ -142,13 +142,7 @@ def _router(found: ModelOptions, config: Any, limits: Any, keys: Any, greet: Cal
 
     with tempfile.TemporaryDirectory(prefix="lorgnette-") as sockets:
         job = WorkerJob(
-            model=found.model,
-            adapter=found.adapter,
-            device=found.device,
-            dtype=found.dtype,
-            quantize=found.quantize,
-            keep_adapter=found.keep_adapter,
-            compile=found.compile,
+            **found.settings().model_dump(),
             socket="",
             serve=config,
             engine=limits,

@@ -12,17 +12,14 @@ from typing import Any
 from ray import serve
 from starlette.types import ASGIApp
 
+from lorgnette.hub.load_settings import LoadSettings
 from lorgnette.infer.engine.config import EngineConfig
 from lorgnette.serve.config import ServeConfig
-from lorgnette.settings import Settings
 
 
-class RaySettings(Settings):
-    """Settings of a deployment, as `serve run` takes them."""
+class RaySettings(LoadSettings):
+    """Settings of a deployment, as `serve run` takes them. Folders are those of every node."""
 
-    model: str
-    """Folder of a model, on every node."""
-    adapter: str | None = None
     name: str = "lorgnette"
     """Id of the model for clients."""
     replicas: int = 1
@@ -38,19 +35,15 @@ class Replica:
     """One engine and its application, in a process of Ray's."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        from lorgnette.hub.checkpoint_hash import digest_with_adapter
-        from lorgnette.hub.load import load
         from lorgnette.infer.engine.engine import Engine
         from lorgnette.serve.app import ServerApp
         from lorgnette.serve.http.api_keys import read_keys
 
         given = RaySettings.parse(settings)
-        limits = given.engine.model_copy(
-            update={"weights": digest_with_adapter(given.model, given.adapter)},
-        )
+        limits = given.engine.model_copy(update={"weights": given.digest()})
         # Ray's proxy is what clients name
         config = given.serve.model_copy(update={"name": given.name, "allow_hosts": given.serve.allow_hosts or ("*",)})
-        self.served = ServerApp(Engine(*load(given.model, adapter=given.adapter), limits), config, read_keys(None))
+        self.served = ServerApp(Engine(*given.open(), limits), config, read_keys(None))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """The application, made after the replica was."""

@@ -48,8 +48,7 @@ def find_model(
     of transformers, bfloat16 on a GPU of CUDA and float32 elsewhere).
     Raises: SettingsError for a string that reads otherwise, CheckpointError for a model that cannot be opened.
     """
-    adapter, quantize, merge = opening.get("adapter"), opening.get("quantize"), not opening.get("keep_adapter", False)
-    device, dtype = opening.get("device", "auto"), opening.get("dtype", "auto")
+    adapter, device, dtype = opening.get("adapter"), opening.get("device", "auto"), opening.get("dtype", "auto")
     _check_ours(spec, opening)
     if spec.startswith(TRANSFORMERS):
         if spec == TRANSFORMERS:
@@ -75,16 +74,12 @@ def find_model(
 
     def opened_here() -> Model:
         from lorgnette.eval.models.local import LorgnetteModel
-        from lorgnette.hub.checkpoint_hash import digest_with_adapter
-        from lorgnette.hub.load import load
-        from lorgnette.model.ops.device import choose_device
+        from lorgnette.hub.load_settings import LoadSettings
 
-        weights = digest_with_adapter(folder, words, quantize, merge=merge)
-        place = choose_device(device)
-        faster: dict[str, Any] = {"quantize": quantize, "compile": opening.get("compile", False)}
-        opened = load(folder, device=place, dtype=dtype, adapter=words, merge=merge, **faster)
-        facts: dict[str, Any] = {"identity": with_crops(_identity(spec, opening), split), "weights": weights}
-        return LorgnetteModel(*opened, **facts, split=split, batch_size=batch_size)
+        chosen: dict[str, Any] = {**opening, "model": folder, "adapter": words}
+        source = LoadSettings(**chosen)
+        facts: dict[str, Any] = {"identity": with_crops(_identity(spec, opening), split), "weights": source.digest()}
+        return LorgnetteModel(*source.open(), **facts, split=split, batch_size=batch_size)
 
     return opened_here
 

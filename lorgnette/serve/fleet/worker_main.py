@@ -12,29 +12,19 @@ import os
 import socket
 import sys
 import threading
-from typing import Any
 
+from lorgnette.hub.load_settings import LoadSettings
 from lorgnette.infer.engine.config import EngineConfig
 from lorgnette.serve.config import ServeConfig
 from lorgnette.serve.http.api_keys import ApiKeys
-from lorgnette.settings import Settings
 
 OWNER = "Owner "
 """Beginning of the Authorization header by which the router says who asks."""
 
 
-class WorkerJob(Settings):
+class WorkerJob(LoadSettings):
     """Settings of one worker."""
 
-    model: str
-    """Folder of the model."""
-    adapter: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    quantize: str | None = None
-    keep_adapter: bool = False
-    compile: bool = False
-    """As of `lorgnette.load`."""
     socket: str
     serve: ServeConfig
     engine: EngineConfig
@@ -69,18 +59,11 @@ def unix_listener(path: str) -> socket.socket:
 
 def serve_job(job: WorkerJob) -> None:
     """Load the model and serve it until SIGTERM, or until standard input ends."""
-    from lorgnette.hub.checkpoint_hash import digest_with_adapter
-    from lorgnette.hub.load import load
     from lorgnette.infer.engine.engine import Engine
-    from lorgnette.model.ops.device import choose_device
     from lorgnette.serve.app import ServerApp
     from lorgnette.serve.server import DrainingServer
 
-    weights = digest_with_adapter(job.model, job.adapter, job.quantize, merge=not job.keep_adapter)
-    chosen: dict[str, Any] = {"dtype": job.dtype, "adapter": job.adapter, "quantize": job.quantize}
-    chosen |= {"merge": not job.keep_adapter, "compile": job.compile}
-    opened = load(job.model, device=choose_device(job.device), **chosen)
-    engine = Engine(*opened, job.engine.model_copy(update={"weights": weights}))
+    engine = Engine(*job.open(), job.engine.model_copy(update={"weights": job.digest()}))
     with unix_listener(job.socket) as listener:
         server = DrainingServer(ServerApp(engine, job.serve, ForwardedKeys(job.with_keys)), listener)
 

@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor
 
 from lorgnette.errors import CheckpointError
-from lorgnette.hub.backbones import write_language_backbone, write_vision_backbone
+from lorgnette.hub.formats.backbones import write_language_backbone, write_vision_backbone
 from lorgnette.hub.join import LanguageBackbone, VisionBackbone, build
 from lorgnette.hub.source import SHIPPED, find_folder, shipped_backbones
 from lorgnette.inputs.tokenizer import Tokenizer
