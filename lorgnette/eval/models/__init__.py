@@ -70,7 +70,7 @@ def find_model(
         return lambda: OpenAIModel(address, name, server)
     if not spec:
         raise SettingsError(f"an empty name; give {MODEL_NAMES}")
-    folder, words = find_folder(spec), None if adapter is None else find_folder(adapter)
+    folder, words = str(find_folder(spec)), None if adapter is None else str(find_folder(adapter))
 
     def opened_here() -> Model:
         from lorgnette.eval.models.local import LorgnetteModel
