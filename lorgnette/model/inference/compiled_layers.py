@@ -118,7 +118,9 @@ class CompiledLayer:
         rotary = context.rotary if attend.window is None else context.local_rotary
         turns = rotary if attend.turns else None
         addresses = (None, None) if turns is None else (turns[0].data_ptr(), turns[1].data_ptr())
-        states = x_TD.clone(memory_format=torch.contiguous_format)
+        states: Tensor = rows.work.states_BD
+        if x_TD is not states:  # layers one after the other work in place
+            states.copy_(x_TD)
         self.run(rows.work.place, self.place, keys.data_ptr(), values.data_ptr(), *addresses, states.data_ptr())
         return states
 
@@ -189,5 +191,6 @@ class _Work:
         for name, size in rounded.items():
             places[name], place = place, place + 4 * size
         where = {"starts": self.places_2B[0].data_ptr(), "lengths": self.places_2B[1].data_ptr()}
+        self.states_BD = torch.empty(count, layer.width, dtype=torch.float32, device="cpu")
         self.facts = _Pass(rows=count, longest=longest, threads=threads, **where, **places)
         self.place = ctypes.addressof(self.facts)

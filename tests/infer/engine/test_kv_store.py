@@ -105,6 +105,23 @@ def test_documents_of_similar_lengths_are_one_group() -> None:
     assert len(step.groups[None]) > 1
 
 
+def test_slots_are_cleaned_without_those_that_a_layer_has_written() -> None:
+    """Compiled layers write before a plain one asks for the groups."""
+    model = store(tokens=2048)
+    documents = [model.join(128) for _ in range(2)]
+    for table in (*model.keys, *model.values):
+        table.fill_(torch.nan)
+    for document, length in zip(documents, (85, 90), strict=True):
+        document.length = document.clean = length
+    step, start = model.begin(documents), documents[0].places[0]
+    step.begin(SequenceLengths((1, 1)), torch.zeros(1))
+    model.keys[0][start + 85] = 7
+    assert step.groups[None][0].longest == 91
+    assert (model.keys[0][start + 85] == 7).all()
+    assert (model.keys[0][start + 86 : start + 91] == 0).all()
+    assert documents[0].clean >= 91
+
+
 def test_a_slab_grows_in_its_place_if_it_can() -> None:
     model = store()
     first = model.join(64)

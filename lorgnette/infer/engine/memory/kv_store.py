@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Protocol
 
@@ -133,14 +134,17 @@ class SlabStore:
     def begin(self, documents: Sequence[CachedDocument], images: PassImages | None = None) -> SlabPass:
         return SlabPass(self, documents, images)
 
-    def clean(self, document: CachedDocument, slots: int) -> None:
-        """Zero what another document left in these slots: it must not be read, not even with weight 0, if it is NaN."""
+    def clean(self, document: CachedDocument, slots: int, seen: int) -> None:
+        """Zero what another document left in these slots: it must not be read, not even with weight 0, if it is NaN.
+
+        seen: tokens with those of this pass, which layers may have written already.
+        """
         if slots <= document.clean:
             return
-        start = document.places[0]
+        start, first = document.places[0], max(document.clean, seen)
         last = min(-(-slots // self.slabs.smallest) * self.slabs.smallest, document.room)
         for table in (*self.keys, *self.values):
-            table[start + document.clean : start + last].zero_()
+            table[start + first : start + last].zero_()
         document.clean = last
 
 
@@ -173,16 +177,21 @@ class SlabPass:
         self.singles = next((at for at, new in enumerate(documents.lengths) if new != 1), len(documents))
         if documents.longest == 1 == min(documents.lengths):
             self.decode_rows = DecodeRows([one.places[0] for one in self.documents], self.seen.lengths)
+        self.lengths = documents.lengths
+
+    @cached_property
+    def new_slots(self) -> Tensor:
+        """Slots of the new tokens. Compiled layers ask for neither these nor the groups."""
         firsts = [one.places[0] + one.length for one in self.documents]
         runs = [torch.tensor(firsts[: self.singles], dtype=torch.int64)]
-        runs += [torch.arange(a, a + n) for a, n in list(zip(firsts, documents.lengths, strict=True))[self.singles :]]
-        self.new_slots = torch.cat(runs).to(like.device)
-        runs_of_ones = _grouped(self.documents[: self.singles], self.seen.lengths)
-        self.groups = {
-            window: [self._group(rows, like, window) for rows in runs_of_ones]
-            for window in {*self.store.config.windows}
-        }
-        """By the window of a layer."""
+        runs += [torch.arange(a, a + n) for a, n in list(zip(firsts, self.lengths, strict=True))[self.singles :]]
+        return torch.cat(runs).to(self.store.keys[0].device)
+
+    @cached_property
+    def groups(self) -> dict[int | None, list[Group]]:
+        """Documents of one new token each, by the window of a layer."""
+        runs = _grouped(self.documents[: self.singles], self.seen.lengths)
+        return {window: [self._group(rows, window) for rows in runs] for window in {*self.store.config.windows}}
 
     @property
     def longest(self) -> int:
@@ -203,10 +212,11 @@ class SlabPass:
 
     def attend(self, layer: int, q_THN: Tensor, k_TGN: Tensor, v_TGN: Tensor, documents: SequenceLengths) -> Tensor:
         k_SGN, v_SGN = self.store.keys[layer], self.store.values[layer]
+        window, cap = self.store.config.window_of(layer), self.store.config.score_cap
+        groups = self.groups[window]
         k_SGN.index_copy_(0, self.new_slots, k_TGN)
         v_SGN.index_copy_(0, self.new_slots, v_TGN)
-        window, cap = self.store.config.window_of(layer), self.store.config.score_cap
-        out = [self._decode(group, q_THN, k_SGN, v_SGN) for group in self.groups[window]]
+        out = [self._decode(group, q_THN, k_SGN, v_SGN) for group in groups]
         for number in range(self.singles, len(documents)):
             rows = slice(documents.starts[number], documents.starts[number + 1])
             start, seen = self.documents[number].places[0], self.seen.lengths[number]
@@ -227,8 +237,8 @@ class SlabPass:
         cap = self.store.config.score_cap
         return fused_attention(q_BGRN, k_BGSN, v_BGSN, group.mask, cap=cap).transpose(1, 2).flatten(1, 2)
 
-    def _group(self, rows: slice, like: Tensor, window: int | None) -> Group:
-        lengths = self.seen.lengths[rows]
+    def _group(self, rows: slice, window: int | None) -> Group:
+        lengths, like = self.seen.lengths[rows], self.store.keys[0]
         starts = [one.places[0] for one in self.documents[rows]]
         stride = starts[1] - starts[0] if len(starts) > 1 else 0
         longest = max(lengths)
@@ -238,8 +248,8 @@ class SlabPass:
             return Group(rows, starts[0] + longest - window, 0, window, None)
         distance = torch.tensor(lengths)[:, None] - 1 - torch.arange(longest)
         hidden = (distance < 0) if window is None else (distance < 0) | (distance >= window)
-        for document in self.documents[rows]:
-            self.store.clean(document, longest)
+        for document, seen in zip(self.documents[rows], lengths, strict=True):
+            self.store.clean(document, longest, seen)
         mask = like.new_zeros(hidden.shape).masked_fill(hidden.to(like.device), float("-inf"))
         return Group(rows, starts[0], stride, longest, mask[:, None, None])
 
