@@ -233,13 +233,28 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
+LARGER = VLMConfig(
+    vision=VisionConfig(width=384, layers=12, heads=6, mlp_width=1536),
+    connector=PerceiverConfig(projection_width=1536, latents=64, depth=2, heads=4, head_width=64, kv_heads=2),
+    language=LanguageConfig(
+        vocabulary=4000, width=576, layers=14, heads=9, kv_heads=3, head_width=64, mlp_width=1536, max_positions=2048
+    ),
+    image_token=4001,
+)
+SIZES: dict[str, tuple[VLMConfig, ImageConfig | None]] = {
+    "tiny": (TINY, ImageConfig(shortest=28, longest=84, patch=14, grid=6)),
+    "small": (MODEL, None),
+    "90m": (LARGER, None),
+}
+"""Models with random weights, of 0.1, 23 and 89 million parameters, and their images."""
+
+
 @contextlib.contextmanager
 def model_folder(given: str) -> Iterator[str]:
-    """A folder of a model: the one given, or a new one with random weights of the size `small` or `tiny`."""
-    if given not in ("small", "tiny"):
+    """A folder of a model: the one given, or a new one of one of the `SIZES`."""
+    if given not in SIZES:
         yield given
         return
     with tempfile.TemporaryDirectory() as folder:
-        small = ImageConfig(shortest=28, longest=84, patch=14, grid=6)
-        write_model(Path(folder), *((TINY, small) if given == "tiny" else (MODEL, None)))
+        write_model(Path(folder), *SIZES[given])
         yield folder

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from generate import words
-from load_client import Exchange, ask, data_url, free_port, model_folder, percentile, serving, shown
+from load_client import SIZES, Exchange, ask, data_url, free_port, model_folder, percentile, serving, shown
 from model_step import conditions
 
 COMMANDS = {
@@ -221,7 +221,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     made.add_argument("--servers", default="lorgnette,transformers")
     made.add_argument("--server", action="append", default=[], metavar="NAME=COMMAND")
-    made.add_argument("--model", default="small", help="a folder, or small or tiny for random weights")
+    made.add_argument("--model", default="small", help=f"a folder, or random weights: {', '.join(SIZES)}")
     made.add_argument("--mixes", default=",".join(MIXES))
     made.add_argument("--clients", default="1,4,16")
     made.add_argument("--rates", default="", help="sessions a second, as 1,2")

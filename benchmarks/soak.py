@@ -27,6 +27,7 @@ from typing import Any
 
 from generate import words
 from load_client import (
+    SIZES,
     Exchange,
     ServerProcess,
     ask,
@@ -187,7 +188,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     made.add_argument("--minutes", type=float, default=60)
     made.add_argument("--rate", type=float, default=4.0, help="requests a second")
-    made.add_argument("--model", default="small", help="a folder, or small or tiny for random weights")
+    made.add_argument("--model", default="small", help=f"a folder, or random weights: {', '.join(SIZES)}")
     made.add_argument("--workers", type=int, default=1)
     made.add_argument("--health-ms", type=float, default=50.0)
     made.add_argument("--most-growth", type=float, default=1.0, help="of the server's memory, in MB a minute")
