@@ -205,6 +205,19 @@ def summary(runs: Sequence[dict[str, Any]], oracle: Sequence[dict[str, Any]]) ->
     return made
 
 
+def speedups(measured: Sequence[dict[str, Any]], base: str = "transformers") -> dict[str, dict[str, float]]:
+    """Tokens a second over those of one server, by server and mix, at the most clients."""
+    most = max((one.get("clients", 0) for one in measured), default=0)
+    speeds = {
+        (one["server"], one["mix"]): one["tokens_per_second"] for one in measured if one.get("clients", 0) == most > 0
+    }
+    made: dict[str, dict[str, float]] = {}
+    for (server, mix), speed in speeds.items():
+        if server != base and (base, mix) in speeds:
+            made.setdefault(server, {})[mix] = round(speed / speeds[base, mix], 3)
+    return made
+
+
 def commands_of(options: argparse.Namespace) -> dict[str, str]:
     """The servers to be measured. Raises: SystemExit for one that is not known, or cannot start."""
     given = dict(one.split("=", 1) for one in options.server)
@@ -254,6 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     own = f"{Path(sys.executable).parent}/"
     row["servers"] = {name: command.replace(own, "") for name, command in commands.items()}
     row |= {"sessions": options.sessions, "repeats": options.repeats, "measured": measured}
+    row["speedups"] = speedups(measured)
     row["limits_s"] = {"ttft": options.most_ttft, "tpot": options.most_tpot}
     row |= conditions(options.note)
     print(json.dumps(row, indent=1))

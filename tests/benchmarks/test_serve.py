@@ -47,6 +47,21 @@ def test_figures_of_exchanges(serve: ModuleType) -> None:
         serve.figures([serve.Exchange(0.0, 500, body=b"broken")], 1.0, 1.0, options)
 
 
+def test_speedups_are_those_at_the_most_clients(serve: ModuleType) -> None:
+    rows = [
+        {"server": server, "mix": mix, kind: value, "tokens_per_second": speed}
+        for server, mix, kind, value, speed in (
+            ("lorgnette", "chat", "clients", 1, 20.0),
+            ("lorgnette", "chat", "clients", 16, 90.0),
+            ("lorgnette", "chat", "rate", 20.0, 70.0),
+            ("transformers", "chat", "clients", 16, 30.0),
+            ("lorgnette", "text", "clients", 16, 5.0),
+        )
+    ]
+    assert serve.speedups(rows) == {"lorgnette": {"chat": 3.0}}
+    assert serve.speedups(rows[2:3]) == serve.speedups([]) == {}
+
+
 def test_an_unknown_server_is_refused(serve: ModuleType) -> None:
     with pytest.raises(SystemExit, match="--server 'other="):
         serve.main(["--servers", "other"])
