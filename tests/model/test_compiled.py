@@ -9,6 +9,7 @@ import shutil
 
 import pytest
 import torch
+from torch import nn
 
 from lorgnette.errors import SettingsError
 from lorgnette.hub.export import export
@@ -18,9 +19,10 @@ from lorgnette.infer.generate import generate
 from lorgnette.infer.generation_config import GenerationConfig
 from lorgnette.model.inference.c_library import c_library, find_compiler
 from lorgnette.model.inference.compiled import compile_decoder
-from lorgnette.model.inference.compiled_layers import SOURCE
+from lorgnette.model.inference.compiled_layers import PRODUCTS, SOURCE, PackedProduct
 from lorgnette.model.inference.prepared_layers import prepare
 from lorgnette.model.inference.quantised import quantise
+from lorgnette.model.ops.int8_product import Int8Product, plain_int8_product
 from lorgnette.model.vlm import VLM
 from tests.hub.tiny import SAMPLES, tiny_processor
 from tests.hub.tiny import tiny_model as whole_model
@@ -138,6 +140,45 @@ def test_a_row_is_the_same_to_the_last_bit_whatever_stands_beside_it_and_by_any_
     assert torch.equal(found[others], whole[others])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (16, 4), (64, 64), (70, 33), (150, 171)])
+def test_packed_products_are_those_of_integers(rows: int, width: int, bias: bool) -> None:
+    torch.manual_seed(rows)
+    linear, sizes = nn.Linear(width, rows, bias=bias), torch.logspace(-4, 4, 70)[:, None]
+    product = PackedProduct(Int8Product(linear))
+    x, more = torch.randn(70, width) * sizes, torch.randn(70, rows)
+    x[7], x[9, 0] = 0, torch.nan
+    found, others = product(x), [row for row in range(70) if row != 9]
+    expected = plain_int8_product(x, linear.weight, product.levels) + (linear.bias if bias else 0)
+    assert found[9].isnan().all()
+    assert torch.equal(found[7], linear.bias if bias else torch.zeros(rows))
+    step = x.abs().amax(-1, keepdim=True) / product.levels * linear.weight.abs().amax(-1)
+    near = (found - expected).abs() <= 1.01 * step + 1e-6  # a number may be rounded to the other side of a half
+    assert near[others].all()
+    torch.testing.assert_close(product.plus(x, more)[others], (found + more)[others])
+    assert torch.equal(torch.cat([product(row[None]) for row in x])[others], found[others])
+    torch.set_num_threads(2)
+    try:
+        assert torch.equal(product(x)[others], found[others])
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_compiled_model_holds_its_integers_once(tiny) -> None:
+    model = tiny.model(tiny.config())
+    quantise(model.language, "int8")
+    compiled(model)
+    products = [getattr(layer.prepared, name) for layer in model.language.layers for name in PRODUCTS]
+    assert all(isinstance(one, PackedProduct) for one in products)
+    compiled(model)  # again
+    copied = copy.deepcopy(model)
+    assert prepare(copied.language)
+    theirs = copied.language.layers[0].prepared.qkv
+    assert theirs.packed.data_ptr() != products[0].packed.data_ptr()
+    assert torch.equal(theirs.packed, products[0].packed)
+
+
 ROWS = 23
 """Rows of whole blocks and of each remainder."""
 
@@ -169,7 +210,7 @@ def test_what_changes_the_weights_changes_the_steps(tiny) -> None:
     assert model.language.prepared is first
     fast = logits(model, batch)
     norm = model.language.layers[1].mlp_norm
-    norm.weight = torch.nn.Parameter(2 * norm.weight.detach())
+    norm.weight = nn.Parameter(2 * norm.weight.detach())
     assert prepare(model.language)
     other = logits(model, batch)
     assert model.language.prepared is not first

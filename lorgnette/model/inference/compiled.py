@@ -8,7 +8,7 @@ import torch
 
 from lorgnette.errors import SettingsError
 from lorgnette.model.inference.c_library import c_library, find_compiler
-from lorgnette.model.inference.compiled_layers import PRODUCTS, SOURCE, check_compiled
+from lorgnette.model.inference.compiled_layers import PRODUCTS, SOURCE, PackedProduct, check_compiled
 from lorgnette.model.inference.prepared_layers import is_plain
 from lorgnette.model.language import Decoder
 from lorgnette.model.ops.int8_product import Int8Product
@@ -41,4 +41,5 @@ def can_compile(decoder: Decoder) -> bool:
     if decoder.quantization is None:
         return all(map(is_plain, decoder.layers))
     layers: list[Any] = [*decoder.layers]
-    return all(isinstance(getattr(layer.prepared, name), Int8Product) for layer in layers for name in PRODUCTS)
+    kinds = Int8Product, PackedProduct
+    return all(isinstance(getattr(layer.prepared, name), kinds) for layer in layers for name in PRODUCTS)

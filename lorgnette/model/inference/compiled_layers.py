@@ -1,6 +1,7 @@
 """Prepared layers compiled for decode steps: one call of a library for each layer, written in C (`decode_step.c`).
 
-Passes of any other kind, such as those over prompts, run through `PreparedLayer`, which is the plain version too.
+Passes of any other kind, such as those over prompts, run through `PreparedLayer`, which is the plain version too; of
+an 8-bit model its products are the library's (`PackedProduct`), so that the integers are held once.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from lorgnette.errors import SettingsError
 from lorgnette.model.context import Context, DecodeRows
 from lorgnette.model.inference.c_library import c_library
 from lorgnette.model.layers import RMSNorm
-from lorgnette.model.ops.int8_product import Int8Product, activation_levels
+from lorgnette.model.ops.int8_product import Int8Product
 from lorgnette.model.ops.products import FloatProduct, Product
 
 if TYPE_CHECKING:
@@ -41,13 +42,13 @@ class _Matrix(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("weight", "packed", "steps", "start", "bias")),
-        *((name, ctypes.c_int64) for name in ("rows", "columns")),
+        *((name, ctypes.c_int64) for name in ("rows", "columns", "levels")),
     ]
 
 
 PRODUCTS = ("qkv", "output", "gate_up", "down")
 _NORMS = ("attention_norm", "mlp_norm", "attention_post_norm", "mlp_post_norm", "query_norm", "key_norm")
-_SIZES = ("width", "heads", "kv_heads", "head_width", "mlp_width", "window", "norm_offset", "gelu", "levels")
+_SIZES = ("width", "heads", "kv_heads", "head_width", "mlp_width", "window", "norm_offset", "gelu")
 _NUMBERS = ("eps", "query_scale", "cap")
 _BUFFERS = ("normed", "qkv", "attended", "gate_up", "gated", "ranges", "scores", "integers")
 
@@ -72,13 +73,82 @@ class _Pass(ctypes.Structure):
     ]
 
 
+class PackedProduct:
+    """An `Int8Product` by the library, which holds the same integers in panels: their only copy in a compiled model."""
+
+    def __init__(self, product: Int8Product) -> None:
+        rounded_VD, steps_V = product.unpacked()
+        self.rows, self.columns = rounded_VD.shape
+        self.levels = product.levels
+        lanes = _constant("lanes")
+        fours = F.pad(rounded_VD, (0, -self.columns % 4)).unflatten(1, (-1, 4))
+        self.packed = _whole_panels(fours, lanes).unflatten(0, (-1, lanes)).transpose(1, 2).contiguous()
+        self.steps_V = _whole_panels(steps_V, lanes)
+        self.start_V = _whole_panels(-ZERO * rounded_VD.sum(-1, dtype=torch.int32), lanes)
+        self.bias_V = None if product.bias_D is None else _whole_panels(product.bias_D, lanes)
+
+    def __call__(self, x_TD: Tensor) -> Tensor:
+        """The product of each row, in float32."""
+        return self._product(x_TD, None)
+
+    def plus(self, x_TD: Tensor, more_TD: Tensor) -> Tensor:
+        """The product of each row, added to another tensor."""
+        return self._product(x_TD, more_TD.contiguous())
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors whose memory `matrix` points to."""
+        return [one for one in (self.packed, self.steps_V, self.start_V, self.bias_V) if one is not None]
+
+    def matrix(self) -> _Matrix:
+        return _Matrix(
+            packed=self.packed.data_ptr(),
+            steps=self.steps_V.data_ptr(),
+            start=self.start_V.data_ptr(),
+            bias=None if self.bias_V is None else self.bias_V.data_ptr(),
+            rows=self.rows,
+            columns=self.columns,
+            levels=self.levels,
+        )
+
+    def _product(self, x_TD: Tensor, more_TD: Tensor | None) -> Tensor:
+        assert x_TD.dtype == torch.float32
+        assert x_TD.shape[1:] == (self.columns,)
+        x_TD, tile = x_TD.contiguous(), _constant("tile")
+        out_TD = torch.empty(len(x_TD), self.rows, dtype=torch.float32, device="cpu")
+        integers = torch.empty(tile, self.packed.shape[1] * 4, dtype=torch.uint8, device="cpu")
+        ranges = torch.empty(tile, dtype=torch.float32, device="cpu")
+        room = {"integers": integers.data_ptr(), "ranges": ranges.data_ptr()}
+        facts, matrix = _Pass(rows=len(x_TD), threads=torch.get_num_threads(), **room), self.matrix()
+        more = None if more_TD is None else more_TD.data_ptr()
+        places = ctypes.addressof(facts), ctypes.addressof(matrix), x_TD.data_ptr(), out_TD.data_ptr(), more
+        _function("lorgnette_multiply", len(places))(*places)
+        return out_TD
+
+
+def _whole_panels(rows: Tensor, lanes: int) -> Tensor:
+    """Rows, filled up with zeros to a multiple of the rows of a panel."""
+    return torch.cat((rows, rows.new_zeros(-len(rows) % lanes, *rows.shape[1:])))
+
+
+def _constant(name: str) -> int:
+    return ctypes.c_int64.in_dll(c_library(SOURCE), f"lorgnette_{name}").value
+
+
+def _function(name: str, arguments: int) -> Any:
+    """A function of the library that takes addresses and returns nothing."""
+    found = getattr(c_library(SOURCE), name)
+    found.argtypes, found.restype = (ctypes.c_void_p,) * arguments, None
+    return found
+
+
 class CompiledLayer:
     """A prepared layer that takes decode steps by the library, and everything else as it is."""
 
     def __init__(self, layer: PreparedLayer) -> None:
-        self.plain = layer
-        self.run = c_library(SOURCE).lorgnette_decode_layer
-        self.run.argtypes, self.run.restype = (ctypes.c_void_p,) * 7, None
+        for name in PRODUCTS:
+            if isinstance(getattr(layer, name), Int8Product):
+                setattr(layer, name, PackedProduct(getattr(layer, name)))
+        self.plain, self.run = layer, _function("lorgnette_decode_layer", 7)
         self.tensors: list[Tensor] = []
         """What the library reads, so that it stays where it is."""
         self.norms = [one if isinstance(one, RMSNorm) else None for one in _norms_of(layer)]
@@ -98,7 +168,6 @@ class CompiledLayer:
             "window": attend.window or 0,
             "norm_offset": int(first.offset),
             "gelu": int(layer.gelu),
-            "levels": activation_levels() if isinstance(layer.qkv, Int8Product) else 0,
         }
         numbers = {"eps": first.eps, "query_scale": attend.query_scale, "cap": attend.cap or 0.0}
         self.facts = _Layer(**products, **norms, **sizes, **numbers)
@@ -139,26 +208,9 @@ class CompiledLayer:
             rows, columns = product.weight_ED.shape
             bias = None if product.bias_E is None else self._address(product.bias_E)
             return _Matrix(weight=self._address(product.weight_ED), bias=bias, rows=rows, columns=columns)
-        assert isinstance(product, Int8Product)
-        rounded_VD, steps_V = product.unpacked()
-        rows, columns = rounded_VD.shape
-        lanes = ctypes.c_int64.in_dll(c_library(SOURCE), "lorgnette_lanes").value
-        fours = F.pad(rounded_VD, (0, -columns % 4)).unflatten(1, (-1, 4))
-        packed = _whole_panels(fours, lanes).unflatten(0, (-1, lanes)).transpose(1, 2).contiguous()
-        start_V = -ZERO * rounded_VD.sum(-1, dtype=torch.int32)
-        return _Matrix(
-            packed=self._address(packed),
-            steps=self._address(_whole_panels(steps_V, lanes)),
-            start=self._address(_whole_panels(start_V, lanes)),
-            bias=None if product.bias_D is None else self._address(_whole_panels(product.bias_D, lanes)),
-            rows=rows,
-            columns=columns,
-        )
-
-
-def _whole_panels(rows: Tensor, lanes: int) -> Tensor:
-    """Rows, filled up with zeros to a multiple of the rows of a panel."""
-    return torch.cat((rows, rows.new_zeros(-len(rows) % lanes, *rows.shape[1:])))
+        assert isinstance(product, PackedProduct)
+        self.tensors += product.tensors()
+        return product.matrix()
 
 
 def _norms_of(layer: PreparedLayer) -> Sequence[nn.Module]:

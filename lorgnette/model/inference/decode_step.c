@@ -43,6 +43,7 @@
 #define INLINE static inline __attribute__((always_inline))
 
 const int64_t lorgnette_lanes = LANES; /* outs of a panel */
+const int64_t lorgnette_tile = 64;     /* rows of a prompt that are multiplied together, so that their bytes stay near */
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef float loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias)); /* anywhere in memory */
@@ -58,6 +59,7 @@ typedef struct {
     const int32_t *start; /* [out], -128 times the sum of each: takes back the 128 that is in each byte of the input */
     const float *bias;    /* [out], or NULL; of integers it is filled up to whole panels, as steps and start are */
     int64_t out, in;
+    int64_t levels; /* steps on each side of zero of an 8-bit input */
 } Product;
 
 typedef struct {
@@ -69,7 +71,6 @@ typedef struct {
     int64_t window;      /* 0: all */
     int64_t norm_offset; /* 1: norms multiply by weight + 1 */
     int64_t gelu;        /* 1: gelu (tanh) in place of silu */
-    int64_t levels;      /* steps on each side of zero of an 8-bit activation */
     float eps, query_scale, cap /* 0: none */;
 } Layer;
 
@@ -223,7 +224,8 @@ INLINE void integer_block(const Product *p, int64_t panel, const uint8_t *x, int
 }
 
 /* Rows in 8-bit integers, 128 for 0, each over its own range. A row with NaN or infinity has the range NaN. */
-static void round_rows(const Pass *pass, const Layer *layer, const float *x, int64_t n) {
+static void round_rows(const Pass *pass, const Product *p, const float *x) {
+    int64_t n = p->in;
 #pragma omp for
     for (int64_t row = 0; row < pass->rows; row++) {
         const float *one = x + row * n;
@@ -234,13 +236,13 @@ static void round_rows(const Pass *pass, const Layer *layer, const float *x, int
             range = size > range ? size : range;
             odd += one[i] * 0.0f;
         }
-        float scale = range > 0 && odd == 0 ? layer->levels / range : 0;
+        float scale = range > 0 && odd == 0 ? p->levels / range : 0;
         uint8_t *out = pass->integers + row * FOURS(n) * 4;
         for (int64_t i = 0; i < n; i++) {
             float level = odd == 0 ? one[i] * scale : 0;
             out[i] = (uint8_t)(int32_t)((level + 12582912.0f) - 12582912.0f + 128.0f);
         }
-        pass->ranges[row] = range / layer->levels + odd;
+        pass->ranges[row] = range / p->levels + odd;
     }
 }
 
@@ -331,12 +333,11 @@ static void multiply_integers(const Pass *pass, const Product *p, float *y, cons
 
 /* y = x times the matrix, plus `more` where it is given (which may be y): a block of the matrix is read once for all
    rows. */
-static void multiply(const Pass *pass, const Layer *layer, const Product *p, const float *x, float *y,
-                     const float *more) {
+static void multiply(const Pass *pass, const Product *p, const float *x, float *y, const float *more) {
     if (p->weight) {
         multiply_floats(pass, p, x, y, more);
     } else {
-        round_rows(pass, layer, x, p->in);
+        round_rows(pass, p, x);
         multiply_integers(pass, p, y, more);
     }
 }
@@ -536,10 +537,10 @@ static void gate(const Pass *pass, const Layer *layer) {
 static void add(const Pass *pass, const Layer *layer, const Product *p, const float *x, float *states,
                 const float *post_norm) {
     if (!post_norm) {
-        multiply(pass, layer, p, x, states, states);
+        multiply(pass, p, x, states, states);
         return;
     }
-    multiply(pass, layer, p, x, pass->normed, NULL);
+    multiply(pass, p, x, pass->normed, NULL);
     norm_rows(pass, layer, pass->normed, pass->normed, post_norm);
 #pragma omp for
     for (int64_t i = 0; i < pass->rows * layer->width; i++) states[i] += pass->normed[i];
@@ -559,13 +560,26 @@ void lorgnette_decode_layer(const Pass *pass, const Layer *layer, float *keys, f
         int64_t thread = 0;
 #endif
         norm_rows(pass, layer, pass->normed, states, layer->attention_norm);
-        multiply(pass, layer, &layer->qkv, pass->normed, pass->qkv, NULL);
+        multiply(pass, &layer->qkv, pass->normed, pass->qkv, NULL);
         store(pass, layer, &tables);
         attend(pass, layer, &tables, thread);
         add(pass, layer, &layer->output, pass->attended, states, layer->attention_post_norm);
         norm_rows(pass, layer, pass->normed, states, layer->mlp_norm);
-        multiply(pass, layer, &layer->gate_up, pass->normed, pass->gate_up, NULL);
+        multiply(pass, &layer->gate_up, pass->normed, pass->gate_up, NULL);
         gate(pass, layer);
         add(pass, layer, &layer->down, pass->gated, states, layer->mlp_post_norm);
+    }
+}
+
+/* y = x times one matrix of integers, plus `more` where it is given, for rows of any number. `pass` holds this number,
+   threads, and room for the bytes and ranges of a tile. */
+void lorgnette_multiply(const Pass *pass, const Product *p, const float *x, float *y, const float *more) {
+#ifdef _OPENMP
+#pragma omp parallel num_threads(pass->threads)
+#endif
+    for (int64_t row = 0; row < pass->rows; row += lorgnette_tile) {
+        Pass tile = *pass;
+        tile.rows = pass->rows - row < lorgnette_tile ? pass->rows - row : lorgnette_tile;
+        multiply(&tile, p, x + row * p->in, y + row * p->out, more ? more + row * p->out : NULL);
     }
 }
