@@ -8,7 +8,6 @@ page: N runs of text, S strips of it, M places between columns. So `q_THN` is to
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -143,7 +142,7 @@ class VLM(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights; of those of the connector, or of the encoder if it has none, where parts differ."""
-        return next(itertools.chain(self.connector.parameters(), self.vision.parameters())).dtype
+        return next(self.connector.parameters(), next(self.vision.parameters())).dtype
 
     def initialise(self, seed: int, device: torch.device | str | None = None) -> VLM:
         """Initialise all weights, each from `seed` and its name, on `device` (where the model is, if None)."""
