@@ -30,6 +30,7 @@ from generate import picture, words
 from model_step import conditions
 
 from lorgnette.hub.export import export
+from lorgnette.hub.formats.idefics1_parity import their_idefics1_features
 from lorgnette.infer.generate import generate
 from lorgnette.infer.sampling import GenerationConfig
 from lorgnette.inputs.config import ImageConfig, SpecialTokens
@@ -110,8 +111,8 @@ def theirs(folder: Path, model: VLM, processor: Processor, sample: Sample) -> tu
     with torch.no_grad():
         pictures = pixels([one.source for one in sample.images], return_tensors="pt")[None]
         first = oracle(**inputs, pixel_values=pictures, use_cache=True)
+        _, latents = their_idefics1_features(oracle, pictures[0])
     text = sum(layer.keys.nbytes + layer.values.nbytes for layer in first.past_key_values.layers)
-    latents = first.image_hidden_states
     made = len(oracle.model.gated_cross_attn_layers) * 2 * latents[..., 0].numel() * model.config.language.width * 4
     return answer, {"kept_bytes": text + latents.nbytes, "kept_for_images": latents.nbytes, "made_bytes": made}
 

@@ -25,11 +25,21 @@ def their_idefics1_parts(
         tokens.append(inputs["input_ids"][0])
         found["logits"].append(out.logits[0])
         if images:
-            states = model.model.vision_model(inputs["pixel_values"][0]).last_hidden_state
+            states, features = their_idefics1_features(model, inputs["pixel_values"][0])
             found["vision"].append(states.flatten(0, 1))
-            found["connector"].append(out.image_hidden_states[0].flatten(0, 1))
+            found["connector"].append(features.flatten(0, 1))
     parts = {name: torch.cat(tensors) for name, tensors in found.items()}
     return parts | {"language": found["logits"][1]}, torch.cat(tokens)
+
+
+def their_idefics1_features(model: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Of transformers' Idefics: states of the vision encoder, and what the language model attends to.
+
+    The output of the whole model holds the second up to transformers 5.23, and the first in its place since.
+    pixels: images,3,height,width.
+    """
+    states = model.model.vision_model(pixels).last_hidden_state
+    return states, model.model.perceiver_resampler(states) if model.config.use_resampler else states
 
 
 def prompt_of(text: str, images: Sequence[PIL.Image.Image]) -> list[list[str | PIL.Image.Image]]:
