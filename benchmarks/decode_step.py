@@ -1,6 +1,7 @@
 """A decode step at 1, 4 and 16 rows: lorgnette beside transformers' Llama and the bare products of the decoder.
 
     python benchmarks/decode_step.py [--threads 1] [--repeats 30] [--context 256] [--layers 30] [--profile] [--note ""]
+                                      [--rows 1 4 16] [--prompts 256 1024]
 
 The decoder is of SmolLM2-135M's shape (30 layers of 576) with random weights and 4,000 rows of vocabulary, in float32
 on the CPU. The sides have the same weights and the same tokens before the step, and choose the likeliest token; the
@@ -16,6 +17,9 @@ answers are compared. They run in turn, step by step, in one process, and the me
   and as torch's product with weights of 4 bits in groups of 64 (`_weight_int4pack_mm_for_cpu`, activations in bfloat16,
   for which it is made);
 - `reading`: the sum of each weight, which reads all of them once.
+
+Then prompts of 256 and 1024 tokens, by the four forms of the model (`prompts` of the row): `compile` leaves float ones
+as they are, and multiplies 8-bit ones by the library.
 
 `--profile` prints the operators of one step of the model by their processor time. A row goes to
 `benchmarks/results/decode_step.jsonl`.
@@ -112,6 +116,11 @@ def of_model(model: VLM, tokens_BT: Tensor, steps: int) -> Step:
         return tokens_B.tolist()
 
     return step
+
+
+def of_prompt(model: VLM, tokens_BT: Tensor) -> Step:
+    batch = prefill_batch(tokens_BT)
+    return lambda: model(batch, output="last", cache=KVCache(model.config, reserve=1)).logits.argmax(-1).tolist()
 
 
 def of_engine(model: VLM, processor: Processor, rows: int, context: int, steps: int) -> Step:
@@ -273,6 +282,8 @@ def measure(sides: dict[str, Step], repeats: int) -> dict[str, list[float]]:
             chosen[name].append(step())
             if repeat > 1:
                 taken[name].append(1000 * (time.process_time() - start))
+    if "transformers_dynamic" not in sides:
+        return taken
     columns = {name: list(zip(*steps, strict=True)) for name, steps in chosen.items()}
     for name in ("model", "compiled_model"):
         equal = sum(mine == theirs for mine, theirs in zip(columns[name], columns["transformers_dynamic"], strict=True))
@@ -291,6 +302,21 @@ def figures(taken: dict[str, list[float]]) -> dict[str, Any]:
     return {"step_cpu_ms": medians, **ratios, **faster}
 
 
+def prompt_figures(models: dict[str, VLM], lengths: list[int], repeats: int) -> list[dict[str, Any]]:
+    found = []
+    for length in lengths:
+        with contextlib.ExitStack() as stack:
+            for model in models.values():
+                stack.enter_context(evaluating(model))
+            taken = measure(
+                {f"{name}model": of_prompt(one, documents(1, length)) for name, one in models.items()}, repeats
+            )
+        medians = {name: round(statistics.median(one), 2) for name, one in taken.items()}
+        found.append({"tokens": length, "cpu_ms": medians})
+        print(json.dumps(found[-1]), flush=True)
+    return found
+
+
 def profiled(step: Step, steps: int = 10) -> str:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         for _ in range(steps):
@@ -307,6 +333,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=256, help="tokens before the step")
     parser.add_argument("--layers", type=int, default=30)
     parser.add_argument("--rows", type=int, nargs="*", default=list(ROWS))
+    parser.add_argument("--prompts", type=int, nargs="*", default=[256, 1024], help="tokens of prompts")
     parser.add_argument("--profile", action="store_true", help="print the operators of a step, and write no row")
     parser.add_argument("--note", default="")
     options = parser.parse_args()
@@ -352,6 +379,7 @@ def main() -> None:
         "parameters": sum(weight.numel() for weight in linear_weights(model)),
         "repeats": options.repeats,
         "measured": measured,
+        "prompts": prompt_figures(models, options.prompts, options.repeats),
     }
     row |= conditions(options.note)
     with (Path(__file__).parent / "results" / "decode_step.jsonl").open("a") as file:
