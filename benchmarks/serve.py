@@ -36,7 +36,7 @@ from load_client import SIZES, Exchange, ask, data_url, free_port, model_folder,
 from model_step import conditions
 
 COMMANDS = {
-    "lorgnette": f"{sys.executable} -m lorgnette.cli serve {{folder}} --port {{port}} --name model",
+    "lorgnette": f"{sys.executable} -m lorgnette.cli serve {{folder}} --port {{port}} --name model --queue-seconds 600",
     "transformers": f"{Path(sys.executable).parent}/transformers serve {{folder}} --port {{port}} --device cpu",
 }
 NAME = re.compile(r"--name (\S+)")
@@ -252,11 +252,20 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options = parser().parse_args(arguments)
     commands = commands_of(options)
     found: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in commands}
+    repeats, stopped = 0, ""
     with model_folder(options.model) as folder:
-        for repeat in range(options.repeats):
-            for name, command in commands.items():
-                print(f"repeat {repeat + 1} of {options.repeats}: {name}", file=sys.stderr, flush=True)
-                found[name].append(list(measure(name, command, folder, options)))
+        try:
+            for repeats in range(options.repeats):
+                for name, command in commands.items():
+                    print(f"repeat {repeats + 1} of {options.repeats}: {name}", file=sys.stderr, flush=True)
+                    found[name].append(list(measure(name, command, folder, options)))
+            repeats = options.repeats
+        except (KeyboardInterrupt, SystemExit) as error:  # the repeats that all servers have had are not lost
+            if not repeats:
+                raise
+            stopped = str(error) or "interrupted"
+            print(stopped, file=sys.stderr)
+    found = {name: runs[:repeats] for name, runs in found.items()}
     oracle = next(iter(found.values()))
     measured = [
         summary([repeat[at] for repeat in repeats], [repeat[at] for repeat in oracle])
@@ -266,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     row: dict[str, Any] = {"benchmark": "serve", "model": options.model}
     own = f"{Path(sys.executable).parent}/"
     row["servers"] = {name: command.replace(own, "") for name, command in commands.items()}
-    row |= {"sessions": options.sessions, "repeats": options.repeats, "measured": measured}
+    row |= {"sessions": options.sessions, "repeats": repeats, "stopped": stopped, "measured": measured}
     row["speedups"] = speedups(measured)
     row["limits_s"] = {"ttft": options.most_ttft, "tpot": options.most_tpot}
     row |= conditions(options.note)

@@ -50,6 +50,7 @@ def serve(
     strict: Annotated[bool, typer.Option("--strict", help="Refuse keys of a request that are not known.")] = False,
     max_running: Annotated[int, typer.Option(help="Answers that grow side by side.")] = 16,
     max_waiting: Annotated[int, typer.Option(help="Requests that may wait for a place.")] = 64,
+    queue_seconds: Annotated[float, typer.Option(help="Time for which a request waits for a place at most.")] = 60.0,
     workers: Annotated[int, typer.Option(help="Processes with an engine each, behind one address.")] = 1,
     max_images: Annotated[int, typer.Option(help="Images of one request.")] = 16,
     kv_mib: Annotated[int, typer.Option(help="Memory of the KV cache in MiB.")] = 1024,
@@ -82,8 +83,8 @@ def serve(
         "drain_seconds": drain_seconds,
         "log_content": log_content,
     }
-    limits = {"max_running": max_running, "max_waiting": max_waiting, "kv_bytes": kv_mib * 2**20}
-    limits["image_bytes"] = image_cache_mib * 2**20
+    limits: dict[str, float] = {"max_running": max_running, "max_waiting": max_waiting, "queue_seconds": queue_seconds}
+    limits |= {"kv_bytes": kv_mib * 2**20, "image_bytes": image_cache_mib * 2**20}
     if image_kv_mib is not None:
         limits["image_kv_bytes"] = image_kv_mib * 2**20
     opened = ModelOptions(model, adapter, device, dtype, quantize, keep_adapter, compiled)
