@@ -10,20 +10,28 @@ from rich.table import Table
 from rich.text import Text
 
 from lorgnette.output import say
+from lorgnette.study.cells import jobs_of
 from lorgnette.study.config import Study, StudyCell, load_study, shipped_studies
 from lorgnette.study.result_rows import RowStore
 
 
 def print_studies(folder: Path, console: Console) -> None:
-    """Print each study: its question, its place in the paper, its cells and seeds, and the rows that are measured."""
+    """Print each study: its question, its place in the paper, its cells and seeds, and the rows that are measured.
+
+    A row that studies share counts for each of them.
+    """
     table = Table("study", "question", "paper", "scale", "cells x seeds", "rows")
-    there = RowStore(folder).read().values()
-    for path in shipped_studies():
-        study = load_study(str(path))
-        for name, scale in study.scales.items():
-            rows = sum((row.study, row.scale) == (study.name, name) for row in there)
-            sizes = f"{len(study.cells)} x {scale.seeds}"
-            table.add_row(*map(Text, (study.name, study.question, study.source, name, sizes, str(rows))))
+    asked = [
+        (study, name, {job.key for job in jobs_of(study, str(path), name)})
+        for path in shipped_studies()
+        for study in (load_study(str(path)),)
+        for name in study.scales
+    ]
+    there = RowStore(folder).read({key for *_, keys in asked for key in keys})
+    for study, name, keys in asked:
+        sizes = f"{len(study.cells)} x {study.scale(name).seeds}"
+        rows = f"{len(keys & there.keys())} of {len(keys)}"
+        table.add_row(*map(Text, (study.name, study.question, study.source, name, sizes, rows)))
     console.print(table)
 
 

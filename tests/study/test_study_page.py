@@ -97,4 +97,6 @@ def test_all_shipped_studies_are_listed(tmp_path):
     print_studies(tmp_path, console)
     text = console.file.getvalue()
     assert "t3" in text and "Table 3" in text and "5 x 3" in text
+    assert re.search(r"t3 .* paper .* 0 of 15 ", text)
+    assert re.search(r"t4 .* micro .* 2 x 3 .* 6 of 6 ", text), "rows of t3 are t4's too"
     assert RowStore(tmp_path, shipped=False).read() == {}
