@@ -181,7 +181,7 @@ def measure(name: str, command: str, folder: str, options: argparse.Namespace) -
             made = {"server": name, "mix": mix, kind: value}
             made |= figures(done, seconds, server.cpu_seconds() - cpu, options)
             made["client_cpu_share"] = (time.process_time() - own) / seconds
-            made["answers"] = [session.said for session in sessions]
+            made["answers"] = [[text.strip() for text in session.said] for session in sessions]
             yield made
 
 
