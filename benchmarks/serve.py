@@ -252,25 +252,25 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options = parser().parse_args(arguments)
     commands = commands_of(options)
     found: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in commands}
-    repeats, stopped = 0, ""
+    stopped = ""
     with model_folder(options.model) as folder:
         try:
-            for repeats in range(options.repeats):
+            for repeat in range(options.repeats):
                 for name, command in commands.items():
-                    print(f"repeat {repeats + 1} of {options.repeats}: {name}", file=sys.stderr, flush=True)
+                    print(f"repeat {repeat + 1} of {options.repeats}: {name}", file=sys.stderr, flush=True)
                     found[name].append(list(measure(name, command, folder, options)))
-            repeats = options.repeats
         except (KeyboardInterrupt, SystemExit) as error:  # the repeats that all servers have had are not lost
-            if not repeats:
+            if not min(map(len, found.values())):
                 raise
             stopped = str(error) or "interrupted"
             print(stopped, file=sys.stderr)
+    repeats = min(map(len, found.values()))
     found = {name: runs[:repeats] for name, runs in found.items()}
     oracle = next(iter(found.values()))
     measured = [
-        summary([repeat[at] for repeat in repeats], [repeat[at] for repeat in oracle])
+        summary([run[at] for run in runs], [run[at] for run in oracle])
         for at in range(len(oracle[0]))
-        for repeats in found.values()
+        for runs in found.values()
     ]
     row: dict[str, Any] = {"benchmark": "serve", "model": options.model}
     own = f"{Path(sys.executable).parent}/"

@@ -13,10 +13,7 @@ from typing import NamedTuple
 
 import torch
 from rich.console import Console
-from rich.progress import (
-    Progress,
-    TextColumn,
-)
+from rich.progress import Progress, TextColumn
 from rich.table import Column
 
 from lorgnette.files import AGAIN, DiskError
